@@ -1,0 +1,53 @@
+# `make help` explains itself.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEVSTAMP := $(VENV)/.installed-dev
+
+.PHONY: help demo test check format clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(DEVSTAMP): pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+install: $(STAMP) ## .venv with everything the service needs
+
+dev: $(DEVSTAMP) ## .venv with the test tools too
+
+demo: $(STAMP) ## the whole job over HTTP on generated scenes; IMAGES= POINTS= [TRUTH=] for your own, STACK=redis for Celery
+	$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$(IMAGES)") $(if $(POINTS),--points "$(POINTS)") $(if $(TRUTH),--truth "$(TRUTH)") $(if $(STACK),--stack "$(STACK)") $(DEMOFLAGS)
+
+check: $(DEVSTAMP) ## format, lint, types, import rules and unit tests, under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest -n 2 -m "not slow and not service"
+
+test: $(DEVSTAMP) ## everything that is tested
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+format: $(DEVSTAMP) ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what was built, the data of the service stays
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,62 @@
+"""What can go wrong in the library, as classes that carry data. They know no HTTP."""
+
+from dataclasses import dataclass
+
+
+class SapnetError(Exception):
+    """Root of the library's own errors. `reason` is a stable code for programs."""
+
+    reason = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One thing that is wrong in a document.
+
+    pointer: RFC 6901 JSON pointer to the place ("" is the whole document, "/annotations/3/point").
+    problem: what is wrong there. hint: how to mend it.
+    """
+
+    pointer: str
+    problem: str
+    hint: str
+
+
+class InvalidDataset(SapnetError):
+    """The annotations or the images are not usable. `issues` lists everything found, in order."""
+
+    reason = "invalid_dataset"
+
+    def __init__(self, issues: list[Issue]) -> None:
+        self.issues = issues
+        first = "; ".join(f"{i.pointer or '/'}: {i.problem}" for i in issues[:3])
+        more = f" (and {len(issues) - 3} more)" if len(issues) > 3 else ""
+        super().__init__(f"{first}{more}")
+
+
+class InvalidConfig(SapnetError):
+    """A preset, an override or a combination of settings does not exist or does not fit."""
+
+    reason = "invalid_config"
+
+
+class WeightsUnavailable(SapnetError):
+    """Weights that were asked for are missing, do not fit, or fail their checksum."""
+
+    reason = "weights_unavailable"
+
+
+class NonFiniteLoss(SapnetError):
+    """A loss term became NaN or infinite. `term` names it, `step` says when."""
+
+    reason = "non_finite_loss"
+
+    def __init__(self, term: str, step: int, value: float) -> None:
+        self.term, self.step, self.value = term, step, value
+        super().__init__(f"loss term {term!r} became {value} at step {step}; a lower learning rate helps")
+
+
+class Stopped(SapnetError):
+    """The run was asked to stop. Its checkpoint is written; the same run started again goes on."""
+
+    reason = "stopped"

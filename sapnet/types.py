@@ -1,0 +1,118 @@
+"""The shared vocabulary, and the one legend of shapes. Imports no torch.
+
+Legend
+    B    images in a batch                 N    annotated points (of one image, or of a batch)
+    M    proposals of one point, padded    K    classes, background not counted
+    L    FPN levels                        H W  height and width in pixels
+    Boxes are xyxy, absolute float pixels. Points are xy with pixel centres at .5. Sizes are (h, w).
+    Masks travel as compressed COCO RLE. `mask_logits` are before the sigmoid, `mask_probs` after.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+
+Method = Literal["sam-top1", "consensus", "mil", "sapnet", "sapnet++"]
+
+
+class Rle(TypedDict):
+    """A mask as compressed COCO RLE: `size` is [h, w], `counts` an ASCII string."""
+
+    size: list[int]
+    counts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """One image of a data set; width and height in pixels."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+@dataclass(frozen=True, slots=True)
+class PointAnnotation:
+    """One object: its point (pixels, xy) and its class. All ids are the user's own."""
+
+    id: int
+    image_id: int
+    category_id: int
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """What training may see of a data set, besides the pixels. `iscrowd` is already left out."""
+
+    images: tuple[ImageInfo, ...]
+    annotations: tuple[PointAnnotation, ...]
+    categories: tuple[Category, ...]
+
+    @cached_property
+    def label_of(self) -> dict[int, int]:
+        """category_id -> label 0..K-1, by ascending id (ids may start anywhere and have gaps)."""
+        return {c: label for label, c in enumerate(sorted(c.id for c in self.categories))}
+
+    @cached_property
+    def annotations_of(self) -> dict[int, tuple[PointAnnotation, ...]]:
+        """image_id -> its annotations, in the file's order; every image has an entry."""
+        grouped: dict[int, list[PointAnnotation]] = {image.id: [] for image in self.images}
+        for annotation in self.annotations:
+            grouped[annotation.image_id].append(annotation)
+        return {image_id: tuple(group) for image_id, group in grouped.items()}
+
+    def __iter__(self) -> Iterator[tuple[ImageInfo, tuple[PointAnnotation, ...]]]:
+        for image in self.images:
+            yield image, self.annotations_of[image.id]
+
+
+@dataclass(frozen=True, slots=True)
+class RawProposals:
+    """What a generator yields for one point, before the bag rules.
+
+    masks: (M, H, W) bool at image size. confidence: (M,) float32 in [0, 1]. sources: M tags.
+    """
+
+    masks: BoolArray
+    confidence: FloatArray
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """The proposals of one point after the bag rules, by falling confidence. Never empty.
+
+    boxes: (M, 4) float32, tight xyxy of the masks, pixels of the image. masks: M RLEs at image
+    size. confidence: (M,) float32 in [0, 1]. sources: M tags. overlaps: (M, M) float32, mask IoU.
+    """
+
+    annotation_id: int
+    boxes: FloatArray
+    masks: tuple[Rle, ...]
+    confidence: FloatArray
+    sources: tuple[str, ...]
+    overlaps: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.masks)
