@@ -1,0 +1,343 @@
+"""Every setting of a run: a dataclass a stage, presets as functions, overrides by dotted name.
+
+Imports no torch: the API checks a request with `resolve_config` before it accepts the job.
+Each field marked *tunable* in the algorithm's description is here under its own name.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, cast, get_args, get_type_hints
+
+from sapnet.errors import InvalidConfig
+from sapnet.types import Method
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneConfig:
+    name: Literal["resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
+    fpn_channels: int = 256
+    frozen_stages: int = 1
+    fpn_norm: Literal["none", "batch", "group"] = "none"
+    p6: Literal["pool", "conv"] = "pool"
+
+
+@dataclass(frozen=True, slots=True)
+class MilConfig:
+    """Proposal selection: PSM, PDG, PNPG, SRM, BMS, SASD (Eqs 1-13, Algorithms 1 and 2)."""
+
+    # what runs: the rows of the ladder (Table 6)
+    rule: Literal["learned", "confidence", "consensus"] = "learned"
+    point_distance: bool = True
+    refinement: bool = True
+    positives: bool = True
+    negatives: bool = True
+    box_mining: bool = True
+    completeness: bool = True
+    # features
+    fc_channels: int = 1024
+    normalize_features: bool = False
+    # PSM
+    softmax_over_k: bool = False
+    instance_branch: bool = True
+    psm_weight: float = 0.25
+    distance_exponent: float = 0.015
+    exclude_foreign_points: bool = True
+    # PNPG
+    positive_scales: tuple[float, ...] = (0.05, 0.1, 0.15)
+    background_negatives: int = 500
+    background_iou: float = 0.3
+    part_negatives: int = 6
+    part_iou: float = 0.5
+    negative_loss: Literal["focal", "cross_entropy"] = "focal"
+    # SRM
+    alpha: float = 0.25
+    gamma: float = 2.0
+    # BMS
+    mining_top_k: int = 3
+    mining_iou: float = 0.6
+    mining_containing_iou: float = 0.3
+    # SASD
+    completeness_top_k: int = 3
+    completeness_weight: float = 1.0
+    completeness_warmup: float = 0.1
+    completeness_floor: float = 0.25
+    # what the bag itself knows: exponents on the selection score, 0 is off
+    prior_medoid: float = 0.0
+    prior_confidence: float = 0.0
+    prior_area: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SoloConfig:
+    """SOLOv2: grids, scale ranges, widths, loss weights, Matrix NMS."""
+
+    num_grids: tuple[int, ...] = (40, 36, 24, 16, 12)
+    scale_ranges: tuple[tuple[float, float], ...] = (
+        (1, 96),
+        (48, 192),
+        (96, 384),
+        (192, 768),
+        (384, 2048),
+    )
+    channels: int = 512
+    stacked_convs: int = 4
+    mask_channels: int = 256
+    mask_feature_channels: int = 128
+    center_region: float = 0.2
+    dice_weight: float = 3.0
+    focal_gamma: float = 2.0
+    focal_alpha: float = 0.25
+    nms_pre: int = 500
+    score_threshold: float = 0.1
+    mask_threshold: float = 0.5
+    keep_threshold: float = 0.05
+    nms_kernel: Literal["gaussian", "linear"] = "gaussian"
+    nms_sigma: float = 2.0
+    max_instances: int = 100
+    mps_weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RefineConfig:
+    """MLAR (Eqs 14-26). `zeta_global` 0 takes zeta² = the median tree edge."""
+
+    enabled: bool = True
+    levels: Literal["pixel", "semantic", "both"] = "both"
+    use_global: bool = True
+    use_local: bool = True
+    zeta_global: float = 0.0
+    zeta_local: float = 0.15
+    iterations: int = 1
+    blocks: int = 2
+    mix: float = 0.5
+    semantic_levels: tuple[int, ...] = (0, 1, 2, 3, 4)
+    warmup: float = 1 / 6
+    loss_weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Network input: short side (one is drawn where several are given), long side at most, flip."""
+
+    short_sides: tuple[int, ...] = (800,)
+    max_long_side: int = 1333
+    flip: bool = True
+    max_proposals: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    epochs: int = 12
+    batch_size: int = 4
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.02
+    reference_batch: int = 32
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_steps: int = 500
+    drops: tuple[float, ...] = (8 / 12, 10 / 12)
+    clip_norm: float = 35.0
+    checkpoint_every: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """Pseudo-masks: refined where it agrees with M_srm, else M_srm itself."""
+
+    agreement: float = 0.5
+    mask_threshold: float = 0.5
+    stride: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    method: Method = "sapnet++"
+    preset: str = "paper_r50_1x"
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    mil: MilConfig = field(default_factory=MilConfig)
+    solo: SoloConfig = field(default_factory=SoloConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def paper_r50_1x() -> Config:
+    """The paper's COCO setting: ResNet-50, 12 epochs, one scale. Meant for several GPUs."""
+    return Config()
+
+
+def paper_r101_3x() -> Config:
+    """The paper's long schedule: ResNet-101, 36 epochs, short side 640 to 800."""
+    return Config(
+        preset="paper_r101_3x",
+        backbone=BackboneConfig(name="resnet101"),
+        data=DataConfig(short_sides=tuple(range(640, 801, 32))),
+        train=TrainConfig(epochs=36, drops=(27 / 36, 33 / 36)),
+    )
+
+
+def cpu() -> Config:
+    """A thousand pictures, two cores, an afternoon: MobileNetV2, small heads, small input."""
+    return Config(
+        preset="cpu",
+        backbone=BackboneConfig(name="mobilenet_v2", fpn_channels=128),
+        mil=MilConfig(
+            fc_channels=256,
+            background_negatives=64,
+            normalize_features=True,
+            negative_loss="cross_entropy",
+            completeness_weight=0.25,
+            prior_medoid=2.0,
+        ),
+        solo=SoloConfig(
+            channels=128,
+            stacked_convs=2,
+            mask_channels=64,
+            mask_feature_channels=64,
+            scale_ranges=((1, 48), (24, 96), (48, 192), (96, 384), (192, 2048)),
+        ),
+        refine=RefineConfig(semantic_levels=(0,)),
+        data=DataConfig(short_sides=(384,), max_long_side=640),
+        train=TrainConfig(
+            epochs=12,
+            batch_size=4,
+            optimizer="adamw",
+            learning_rate=5e-4,
+            reference_batch=4,
+            weight_decay=0.01,
+            warmup_steps=50,
+            checkpoint_every=25,
+        ),
+        output=OutputConfig(stride=2),
+    )
+
+
+def demo() -> Config:
+    """The generated scenes of `make demo`: `cpu`, from random weights, in a few minutes."""
+    base = cpu()
+    return replace(
+        base,
+        preset="demo",
+        data=replace(base.data, short_sides=(192,), max_long_side=256),
+        train=replace(base.train, epochs=30),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "cpu": cpu,
+    "demo": demo,
+    "paper_r50_1x": paper_r50_1x,
+    "paper_r101_3x": paper_r101_3x,
+}
+
+# What each method switches off or on in the one pipeline (ALGORITHM: "Methods").
+METHODS: dict[str, dict[str, Any]] = {
+    "sam-top1": {"mil.rule": "confidence", "refine.enabled": False},
+    "consensus": {"mil.rule": "consensus", "refine.enabled": False},
+    "mil": {
+        "mil.point_distance": False,
+        "mil.exclude_foreign_points": False,
+        "mil.refinement": False,
+        "mil.positives": False,
+        "mil.box_mining": False,
+        "mil.completeness": False,
+        "refine.enabled": False,
+    },
+    "sapnet": {"mil.completeness": False, "refine.enabled": False},
+    "sapnet++": {},
+}
+
+
+def resolve_config(
+    method: str = "sapnet++", preset: str = "cpu", overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Join preset, method and overrides ({"train.epochs": 6}) into one checked `Config`.
+
+    Errors: InvalidConfig names the bad value, what it may be, and near matches.
+    """
+    if preset not in PRESETS:
+        raise InvalidConfig(f"preset {preset!r} does not exist; it may be {_list(PRESETS)}")
+    if method not in METHODS:
+        raise InvalidConfig(f"method {method!r} does not exist; it may be {_list(METHODS)}")
+    config = PRESETS[preset]()
+    config = replace(config, method=cast(Method, method))
+    for name, value in {**METHODS[method], **(overrides or {})}.items():
+        config = _override(config, name, value)
+    _check(config)
+    return config
+
+
+def override_names() -> list[str]:
+    """Every name that `overrides` understands, such as `train.epochs`."""
+    return [
+        f"{stage.name}.{setting.name}"
+        for stage in fields(Config)
+        if is_dataclass(getattr(Config(), stage.name))
+        for setting in fields(getattr(Config(), stage.name))
+    ]
+
+
+def _override(config: Config, name: str, value: Any) -> Config:
+    if name not in override_names():
+        near = difflib.get_close_matches(name, override_names(), n=3, cutoff=0.4)
+        hint = f"; did you mean {_list(near)}?" if near else ""
+        raise InvalidConfig(f"override {name!r} does not exist{hint}")
+    stage_name, setting = name.split(".")
+    stage = getattr(config, stage_name)
+    kind = get_type_hints(type(stage))[setting]
+    changed = replace(stage, **{setting: _coerce(name, value, kind)})
+    return replace(config, **{stage_name: changed})
+
+
+def _coerce(name: str, value: Any, kind: Any) -> Any:
+    if kind is bool or isinstance(value, bool):
+        if kind is not bool or not isinstance(value, bool):
+            raise InvalidConfig(f"override {name!r} must be {_kind_name(kind)}, not {value!r}")
+        return value
+    if kind is float and isinstance(value, int | float):
+        return float(value)
+    if kind is int and isinstance(value, int):
+        return value
+    choices = get_args(kind)
+    if choices and choices[-1] is Ellipsis:
+        if not isinstance(value, list | tuple):
+            raise InvalidConfig(f"override {name!r} must be a list, not {value!r}")
+        return tuple(_coerce(name, item, choices[0]) for item in value)
+    if isinstance(kind, type(tuple[int, int])) and isinstance(value, list | tuple):
+        if len(value) != len(choices):
+            raise InvalidConfig(f"override {name!r} needs {len(choices)} numbers in each entry")
+        return tuple(_coerce(name, item, k) for item, k in zip(value, choices, strict=True))
+    if value in choices:
+        return value
+    raise InvalidConfig(f"override {name!r} must be {_kind_name(kind)}, not {value!r}")
+
+
+def _check(config: Config) -> None:
+    positive = {
+        "train.epochs": config.train.epochs,
+        "train.batch_size": config.train.batch_size,
+        "train.learning_rate": config.train.learning_rate,
+        "train.checkpoint_every": config.train.checkpoint_every,
+        "data.max_proposals": config.data.max_proposals,
+        "output.stride": config.output.stride,
+        "data.short_sides": min(config.data.short_sides, default=0),
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise InvalidConfig(f"{name} must be above 0, not {value}")
+    if len(config.solo.num_grids) != 5 or len(config.solo.scale_ranges) != 5:
+        raise InvalidConfig("solo.num_grids and solo.scale_ranges need 5 entries, one a level")
+
+
+def _kind_name(kind: Any) -> str:
+    choices = get_args(kind)
+    return _list(choices) if choices else f"of type {kind.__name__}"
+
+
+def _list(names: Any) -> str:
+    return ", ".join(repr(name) for name in names)
