@@ -1,0 +1,124 @@
+"""A trainer that trains nothing but speaks the whole protocol of docs/architecture.md.
+
+`python fake_trainer.py [--steps N] [--sleep S] [...] JOB.json`. Its state is one number in the
+work folder, so that a second start goes on; every start appends a line to `starts.txt`.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+STOP = False
+
+
+def say(event: str, **fields: object) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def square(annotation: dict, height: int, width: int) -> dict:
+    x, y = (int(v) for v in annotation["point"])
+    mask = np.zeros((height, width), np.uint8, order="F")
+    mask[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = 1
+    rle = coco_mask.encode(mask)
+    box = [float(v) for v in coco_mask.toBbox(rle)]
+    rle["counts"] = rle["counts"].decode()
+    return {"rle": rle, "bbox": box, "area": int(mask.sum())}
+
+
+def results(job: dict, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    points = json.loads(Path(job["points"]).read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in points["images"]}
+    lines = []
+    for annotation in points["annotations"]:
+        mask = square(annotation, *sizes[annotation["image_id"]])
+        lines.append(
+            json.dumps(
+                {
+                    "id": annotation["id"],
+                    "image_id": annotation["image_id"],
+                    "category_id": annotation["category_id"],
+                    "segmentation": mask["rle"],
+                    "bbox": mask["bbox"],
+                    "area": mask["area"],
+                    "quality": 0.25 + 0.5 * (annotation["id"] % 2),
+                    "source": "selected" if annotation["id"] % 2 else "refined",
+                    "selected": mask["rle"],
+                    "refined": None,
+                    "proposal_source": "hierarchy",
+                }
+            )
+        )
+    write(folder / "pseudo_masks.ndjson", "\n".join(lines) + "\n")
+    pseudo = {"miou_mask": 0.5, "count": len(lines)} if job["truth"] else None
+    metrics = {"pseudo_masks": pseudo, "model": None, "proposals": {}}
+    write(folder / "metrics.json", json.dumps(metrics))
+    (folder / "model.pt").write_bytes(f"weights of seed {job['seed']}".encode() * 1000)
+    names = [category["name"] for category in points["categories"]]
+    write(folder / "model.json", json.dumps({"classes": names, "seed": job["seed"]}))
+    (folder / "gallery.png").write_bytes(b"\x89PNG\r\n\x1a\n fake")
+    write(folder / "report.json", json.dumps({"seconds": {"train": 1.0}, "peak_memory_mb": 1}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("job", type=Path)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--sleep", type=float, default=0.0)
+    parser.add_argument("--fail", action="store_true")
+    parser.add_argument("--crash-at", type=int, default=-1, help="SIGKILL itself there, once")
+    parser.add_argument("--crash-always", action="store_true", help="SIGKILL itself at the start")
+    parser.add_argument("--deaf", action="store_true", help="does not hear SIGTERM")
+    parser.add_argument("--child", action="store_true", help="leaves a child that holds stdout")
+    args = parser.parse_args()
+
+    def stop(*_: object) -> None:
+        global STOP
+        STOP = not args.deaf
+
+    signal.signal(signal.SIGTERM, stop)
+    job = json.loads(args.job.read_text())
+    workdir = Path(job["workdir"])
+    with (workdir / "starts.txt").open("a") as starts:
+        starts.write(f"{os.getpid()}\n")
+    say("start", proposal_generator="fake", weights_origin="random", steps_total=args.steps)
+    print("a log line of the trainer", file=sys.stderr)
+    if args.crash_always:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if args.child and os.fork() == 0:
+        time.sleep(60)
+    state = workdir / "state.txt"
+    done = int(state.read_text()) if state.exists() else 0
+    print("this line is not of the protocol")
+    say("warning", message="weights are random")
+    for step in range(done + 1, args.steps + 1):
+        if STOP:
+            sys.exit(3)
+        time.sleep(args.sleep)
+        write(state, str(step))
+        if step == args.crash_at and done < args.crash_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        losses = {"psm": 1.0 / step}
+        say("progress", stage="train", step=step, of=args.steps, eta_seconds=1.5, losses=losses)
+    if args.fail:
+        say("error", reason="non_finite_loss", message="loss term 'psm' became nan at step 3")
+        sys.exit(1)
+    results(job, workdir / "result")
+    say("done", seconds={"train": 1.0}, peak_memory_mb=1)
+
+
+if __name__ == "__main__":
+    main()

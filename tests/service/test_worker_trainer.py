@@ -1,0 +1,159 @@
+"""The trainer as a process: the protocol, its end, and the leash."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from worker.leash import leashed
+from worker.trainer import DONE, STOPPED, Trainer, parse_event
+
+FAKE = Path(__file__).with_name("fake_trainer.py")
+
+
+def job_file(folder: Path) -> Path:
+    points = {
+        "images": [{"id": 7, "file_name": "a.png", "width": 9, "height": 8}],
+        "annotations": [{"id": 5, "image_id": 7, "category_id": 0, "point": [4.5, 4.5]}],
+        "categories": [{"id": 0, "name": "cell"}],
+    }
+    (folder / "points.json").write_text(json.dumps(points))
+    job = {"points": str(folder / "points.json"), "workdir": str(folder), "truth": None, "seed": 3}
+    (folder / "JOB.json").write_text(json.dumps(job))
+    return folder / "JOB.json"
+
+
+def start(folder: Path, *args: str) -> Trainer:
+    command = [sys.executable, str(FAKE), *args, str(job_file(folder))]
+    return Trainer(command, workdir=folder)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def until(condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_events_and_log(tmp_path: Path) -> None:
+    trainer = start(tmp_path)
+    events = list(trainer.events())
+    assert trainer.wait() == DONE
+    assert [e["event"] for e in events] == ["start", "warning", *["progress"] * 4, "done"]
+    assert events[2]["step"] == 1
+    assert events[2]["losses"] == {"psm": 1.0}
+    log = (tmp_path / "log.txt").read_text()
+    assert "a log line of the trainer" in log
+    assert "this line is not of the protocol" in log
+
+
+def test_terminate_stops_and_a_second_run_goes_on(tmp_path: Path) -> None:
+    trainer = start(tmp_path, "--steps", "400", "--sleep", "0.02")
+    events = trainer.events()
+    while next(events)["event"] != "progress":
+        pass
+    threading.Thread(target=trainer.terminate, args=(10,)).start()
+    steps = [e["step"] for e in events if e["event"] == "progress"]
+    assert trainer.wait() == STOPPED
+    reached = int((tmp_path / "state.txt").read_text())
+    assert reached == (steps[-1] if steps else 1) < 400
+    again = start(tmp_path, "--steps", str(reached + 2))
+    assert [e["step"] for e in again.events() if e["event"] == "progress"][0] == reached + 1
+    assert again.wait() == DONE
+
+
+def test_a_deaf_trainer_is_killed(tmp_path: Path) -> None:
+    trainer = start(tmp_path, "--steps", "400", "--sleep", "0.05", "--deaf")
+    next(trainer.events())
+    began = time.monotonic()
+    trainer.terminate(grace_seconds=0.3)
+    assert trainer.wait() == -signal.SIGKILL
+    assert time.monotonic() - began < 5
+
+
+def test_a_child_that_keeps_the_pipe_open_does_not_hang_the_reader(tmp_path: Path) -> None:
+    trainer = start(tmp_path, "--child")
+    began = time.monotonic()
+    assert list(trainer.events())[-1]["event"] == "done"
+    assert trainer.wait() == DONE
+    assert time.monotonic() - began < 30
+
+
+def test_a_command_that_does_not_exist_fails_and_says_so(tmp_path: Path) -> None:
+    trainer = Trainer([str(tmp_path / "nothing")], workdir=tmp_path)
+    assert list(trainer.events()) == []
+    assert trainer.wait() == 1
+    assert "FileNotFoundError" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"3", b"null", b"[1]", b"{", b'{"a": 1}', b'{"event": 3}', b"\xff\xfe"]
+)
+def test_stray_lines_are_no_events(line: bytes) -> None:
+    assert parse_event(line) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's own")
+def test_the_trainer_dies_with_its_worker(tmp_path: Path) -> None:
+    command = [sys.executable, str(FAKE), "--steps", "9999", "--sleep", "0.05", "--deaf"]
+    script = (
+        "import sys, pathlib; from worker.trainer import Trainer\n"
+        f"t = Trainer({[*command, str(job_file(tmp_path))]!r},"
+        f" workdir=pathlib.Path({str(tmp_path)!r}))\n"
+        "print(t.pid, flush=True)\n"
+        "for _ in t.events(): pass\n"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    pid = int(worker.stdout.readline())
+    until((tmp_path / "starts.txt").exists)
+    assert alive(pid)
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+    until(lambda: not alive(pid))
+
+
+def test_two_never_run_in_one_folder(tmp_path: Path) -> None:
+    lock = tmp_path / "trainer.lock"
+    sleep = [sys.executable, "-c", "print('first', flush=True); input()"]
+    first = subprocess.Popen(
+        leashed(sleep, sig=signal.SIGKILL, lock=lock),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdin is not None
+    assert first.stdout is not None
+    assert first.stdout.readline() == "first\n"
+    mark = tmp_path / "second"
+    second = subprocess.Popen(leashed(["touch", str(mark)], sig=signal.SIGKILL, lock=lock))
+    time.sleep(0.3)
+    assert second.poll() is None
+    assert not mark.exists()
+    first.stdin.write("\n")
+    first.stdin.close()
+    assert first.wait() == 0
+    first.stdout.close()
+    assert second.wait(10) == 0
+    assert mark.exists()
+
+
+def test_a_leash_whose_holder_is_gone_does_not_start(tmp_path: Path) -> None:
+    command = leashed(["touch", str(tmp_path / "mark")], sig=signal.SIGKILL)
+    command[4] = str(os.getppid())
+    assert subprocess.run(command).returncode == 1
+    assert not (tmp_path / "mark").exists()
