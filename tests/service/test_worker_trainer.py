@@ -71,7 +71,7 @@ def test_terminate_stops_and_a_second_run_goes_on(tmp_path: Path) -> None:
     reached = int((tmp_path / "state.txt").read_text())
     assert reached == (steps[-1] if steps else 1) < 400
     again = start(tmp_path, "--steps", str(reached + 2))
-    assert [e["step"] for e in again.events() if e["event"] == "progress"][0] == reached + 1
+    assert next(e["step"] for e in again.events() if e["event"] == "progress") == reached + 1
     assert again.wait() == DONE
 
 
