@@ -95,7 +95,6 @@ class SoloConfig:
     nms_kernel: Literal["gaussian", "linear"] = "gaussian"
     nms_sigma: float = 2.0
     max_instances: int = 100
-    mps_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,51 @@
+"""The pick: the proposal of a bag with the best score, by a rule that knows no order of arrival."""
+
+import torch
+from torch import Tensor
+
+from sapnet.config import MilConfig
+from sapnet.mil.layout import Bags
+
+
+def pick(scores: Tensor, bags: Bags, allowed: Tensor) -> Tensor:
+    """The index of the best proposal of each bag, (N,) int64.
+
+    scores: (N, M). allowed: (N, M) bool, at least one a row. Ties go to the proposal that agrees
+    most with its bag (medoid), then to the larger box, then to the one further left, up, and so
+    on: never to the first that came, since a bag sorted by confidence would make that `sam-top1`.
+    """
+    x1, y1, x2, y2 = bags.boxes.unbind(-1)
+    tied = allowed
+    for key in (scores, bags.medoid, (x2 - x1) * (y2 - y1), -x1, -y1, -x2, -y2):
+        ranked = key.masked_fill(~tied, float("-inf"))
+        tied = tied & (ranked == ranked.max(dim=1, keepdim=True).values)
+    return tied.int().argmax(dim=1)
+
+
+def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
+    """The selection score times what the bag itself knows, each to its exponent (0 is off).
+
+    scores: (N, M) >= 0. Returns the same shape. Used to pick, never in a loss.
+    """
+    if config.prior_medoid:
+        scores = scores * bags.medoid.clamp(min=1e-6) ** config.prior_medoid
+    if config.prior_confidence:
+        scores = scores * bags.confidence.clamp(min=1e-6) ** config.prior_confidence
+    if config.prior_area:
+        width_height = (bags.boxes[..., 2:] - bags.boxes[..., :2]).clamp(min=1.0)
+        area = width_height.prod(dim=-1) * bags.valid
+        share = area / area.max(dim=1, keepdim=True).values.clamp(min=1.0)
+        scores = scores * share.clamp(min=1e-6) ** config.prior_area
+    return scores
+
+
+def undecided(scores: Tensor, valid: Tensor) -> Tensor:
+    """How many bags of two or more have no two different scores: a predictor that died. ()."""
+    high = scores.masked_fill(~valid, float("-inf")).max(dim=1).values
+    low = scores.masked_fill(~valid, float("inf")).min(dim=1).values
+    return ((high == low) & (valid.sum(dim=1) > 1)).sum()
+
+
+def take(rows: Tensor, index: Tensor) -> Tensor:
+    """rows[n, index[n]] for (N, M, ...) and (N,): (N, ...)."""
+    return rows[torch.arange(len(index), device=index.device), index]
