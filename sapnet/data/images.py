@@ -1,0 +1,97 @@
+"""Open images: prove that a file is one, and read it as RGB. Pillow alone, no torch.
+
+A point is in pixels of the image as it is stored, so the EXIF orientation is never applied: a
+picture that viewers show upright by its tag keeps its stored width and height here.
+"""
+
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from sapnet.errors import SapnetError
+from sapnet.types import ByteArray
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+MAX_PIXELS = 100_000_000
+
+
+class ImageProblem(SapnetError):
+    """A file is not a usable image. The message says why, in plain words."""
+
+    reason = "bad_image"
+
+
+def probe(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) of an image, after all its pixels have been decoded.
+
+    Raises ImageProblem for a file that is missing, empty, cut off, of another format, or of more
+    than `max_pixels` pixels (told from the header, before anything is decoded).
+    """
+    with _decoded(source, max_pixels) as image:
+        return image.height, image.width
+
+
+def read_rgb(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> ByteArray:
+    """The image as (H, W, 3) uint8 RGB, in stored orientation (no EXIF rotation).
+
+    Grey becomes three equal channels, palettes and CMYK are converted, transparency is laid over
+    white. 16-bit and float images go to 8 bits by their own range: 12-bit microscope data would be
+    black by a fixed division by 257. Raises ImageProblem as `probe` does.
+    """
+    with _decoded(source, max_pixels) as image:
+        if image.mode.startswith("I") or image.mode == "F":
+            grey = _to_eight_bits(np.asarray(image))
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            white = Image.new("RGBA", rgba.size, "white")
+            return np.array(Image.alpha_composite(white, rgba).convert("RGB"))
+        return np.array(image.convert("RGB"))
+
+
+def _to_eight_bits(values: np.ndarray) -> ByteArray:
+    finite = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(finite.min()), float(finite.max())
+    if high <= low:  # flat: no range to stretch
+        return np.full(values.shape, 0 if high <= 0 else 128, dtype=np.uint8)
+    return np.rint((finite - low) * (255.0 / (high - low))).astype(np.uint8)
+
+
+def _decoded(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            # The cap below is ours and settable; Pillow's own fixed one must not come first.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(source, formats=FORMATS)
+    except FileNotFoundError:
+        raise ImageProblem("the file is missing") from None
+    except Image.UnidentifiedImageError:
+        raise ImageProblem(_why_unknown(source)) from None
+    except Image.DecompressionBombError as error:
+        raise ImageProblem(f"too many pixels: {error}") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageProblem(f"it cannot be opened as an image: {error}") from None
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise ImageProblem(f"{width}×{height} pixels are more than the {max_pixels:,} allowed")
+    try:
+        image.load()
+    except Exception as error:  # codecs fail in many ways; each means that the pixels are unusable
+        image.close()
+        raise ImageProblem(f"its pixels cannot be decoded (cut off or damaged): {error}") from error
+    return image
+
+
+def _why_unknown(source: Path | BinaryIO) -> str:
+    if isinstance(source, Path):
+        head = source.open("rb").read(1)
+    else:
+        source.seek(0)
+        head = source.read(1)
+    if not head:
+        return "the file is empty (0 bytes)"
+    return f"it is no image of a known format ({', '.join(FORMATS)})"
