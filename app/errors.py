@@ -1,0 +1,200 @@
+"""What the service refuses, and how it says so: RFC 9457 problem+json, always.
+
+The classes carry data and know no HTTP; `PROBLEMS` alone says which status each one is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+log = structlog.get_logger()
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a request.
+
+    part: the form part or place it is in ("annotations", "images", "body", "query", …).
+    pointer: RFC 6901 pointer within that part; "" is the whole of it.
+    detail: what is wrong. hint: how to mend it.
+    """
+
+    part: str
+    pointer: str
+    detail: str
+    hint: str = ""
+
+
+class AppError(Exception):
+    """Root of the service's own errors. `extra` becomes members of the problem."""
+
+    def __init__(
+        self, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+    ) -> None:
+        super().__init__(detail)
+        self.detail, self.headers, self.extra = detail, dict(headers or {}), extra
+
+
+class NotFound(AppError):
+    def __init__(self, kind: str, id: object) -> None:
+        super().__init__(f"There is no {kind} {str(id)!r}.")
+
+
+class Conflict(AppError):
+    """The thing is not in a state in which this can be done; `extra` says in which it is."""
+
+
+class Invalid(AppError):
+    """The request is understood and wrong. `faults` lists everything found, in order."""
+
+    def __init__(self, faults: Sequence[Fault], detail: str | None = None) -> None:
+        few = "; ".join(f.detail for f in faults[:3])
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        super().__init__(detail or f"{few}{more}")
+        self.faults = tuple(faults)
+
+
+class BadForm(AppError):
+    """The body is not the multipart form it says it is."""
+
+
+class TooLarge(AppError):
+    pass
+
+
+class UnsupportedMedia(AppError):
+    pass
+
+
+class NotAcceptable(AppError):
+    pass
+
+
+class RangeNotSatisfiable(AppError):
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"The range lies outside the {size} bytes there are.",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+
+
+class Unavailable(AppError):
+    """Something the service needs does not answer; the same request may do later."""
+
+
+class BlobMissing(AppError):
+    """A row names a blob that storage does not have."""
+
+    def __init__(self, sha: str) -> None:
+        super().__init__("A stored file is missing from the service's storage.", sha256=sha)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    status: int
+    slug: str
+    title: str
+
+
+PROBLEMS: dict[type[Exception], Kind] = {
+    NotFound: Kind(404, "not-found", "There is no such thing"),
+    Conflict: Kind(409, "conflict", "Not possible in the present state"),
+    Invalid: Kind(422, "invalid-input", "The input is not usable"),
+    RequestValidationError: Kind(422, "invalid-input", "The input is not usable"),
+    BadForm: Kind(400, "bad-form", "The body is not a well-formed multipart form"),
+    TooLarge: Kind(413, "too-large", "The body is larger than the service takes"),
+    UnsupportedMedia: Kind(415, "unsupported-media-type", "The body is of another kind"),
+    NotAcceptable: Kind(406, "not-acceptable", "There is no such representation"),
+    RangeNotSatisfiable: Kind(416, "range-not-satisfiable", "There are no such bytes"),
+    Unavailable: Kind(503, "unavailable", "The service cannot do this at the moment"),
+    BlobMissing: Kind(500, "blob-missing", "A stored file is missing"),
+    Exception: Kind(500, "internal-error", "The service failed"),
+}
+
+
+def problem(
+    request: Request,
+    kind: Kind,
+    detail: str,
+    *,
+    faults: Iterable[Fault] = (),
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> JSONResponse:
+    """The answer itself. `errors`, where there are faults, is a list of part, pointer, detail,
+    hint."""
+    body: dict[str, Any] = {
+        "type": f"/problems/{kind.slug}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "instance": request.url.path,
+        **(extra or {}),
+    }
+    if errors := [
+        {"part": f.part, "pointer": f.pointer, "detail": f.detail, "hint": f.hint} for f in faults
+    ]:
+        body["errors"] = errors
+    return JSONResponse(body, kind.status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def kind_of(error: Exception) -> Kind:
+    return next(PROBLEMS[c] for c in type(error).__mro__ if c in PROBLEMS)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem."""
+    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
+
+
+def _app_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AppError)
+    kind = kind_of(error)
+    if kind.status >= 500:
+        log.error(kind.slug, path=request.url.path, detail=error.detail)
+    faults = getattr(error, "faults", ())
+    return problem(
+        request, kind, error.detail, faults=faults, headers=error.headers, extra=error.extra
+    )
+
+
+def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    """FastAPI's own validation, without the input, which may be large or secret."""
+    assert isinstance(error, RequestValidationError)
+    faults = [_fault(e) for e in error.errors()]
+    detail = "; ".join(f"{f.part}{f.pointer}: {f.detail}" for f in faults[:3])
+    return problem(request, kind_of(error), detail, faults=faults)
+
+
+def _fault(error: Mapping[str, Any]) -> Fault:
+    if error["type"] == "json_invalid":
+        return Fault("body", "", f"not JSON: {error.get('ctx', {}).get('error', 'syntax error')}")
+    part, *path = error["loc"]
+    pointer = "".join("/" + str(p).replace("~", "~0").replace("/", "~1") for p in path)
+    return Fault(str(part), pointer, error["msg"])
+
+
+def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework itself raises: no such path, method not allowed, too large, …"""
+    assert isinstance(error, HTTPException)
+    kinds = {k.status: k for k in PROBLEMS.values() if k.status != 500}
+    phrase = HTTPStatus(error.status_code).phrase
+    fallback = Kind(error.status_code, phrase.lower().replace(" ", "-"), phrase)
+    kind = kinds.get(error.status_code, fallback)
+    return problem(request, kind, str(error.detail), headers=error.headers)
+
+
+def _bug(request: Request, error: Exception) -> JSONResponse:
+    """Anything else. The traceback goes to the log (Starlette raises it again), never out."""
+    return problem(request, PROBLEMS[Exception], "An unexpected error; the log has it.")

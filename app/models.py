@@ -1,0 +1,267 @@
+"""All tables. Ids of datasets, jobs and models sort by time of creation, so they page by id.
+
+`image_id`, `annotation_id` and `category_id` are always the user's own numbers, unique within a
+dataset. A column of type BlobRef names a blob by its SHA-256: `app.blobs` finds them by that mark.
+"""
+
+import secrets
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, MetaData, String
+from sqlalchemy import Enum as EnumType
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+def new_id() -> str:
+    """32 hex digits: 12 of milliseconds since 1970, 20 at random."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Utc(TypeDecorator[datetime]):
+    """A moment, always aware and in UTC, also on SQLite, which keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a naive datetime: {value!r}")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+Id = Annotated[str, mapped_column(String(32), primary_key=True, default=new_id)]
+RowId = Annotated[
+    int, mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+]
+UserId = Annotated[int, mapped_column(BigInteger)]
+BlobRef = Annotated[str, mapped_column(String(64), index=True, info={"blob": True})]
+Json = Annotated[Any, mapped_column(JSON)]
+Moment = Annotated[datetime, mapped_column(Utc)]
+Created = Annotated[datetime, mapped_column(Utc, default=now)]
+DatasetRef = Annotated[
+    str, mapped_column(String(32), ForeignKey("dataset.id", ondelete="CASCADE"), index=True)
+]
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class DatasetStatus(StrEnum):
+    READY = "ready"
+    IMPORTING = "importing"
+    INVALID = "invalid"
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    SUCCEEDED_WITH_WARNINGS = "succeeded_with_warnings"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ACTIVE = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
+SUCCESSFUL = (JobState.SUCCEEDED, JobState.SUCCEEDED_WITH_WARNINGS)
+
+
+def _enum(kind: type[StrEnum]) -> EnumType:
+    """Stored as its value in a plain string column, so that a new value needs no migration."""
+    return EnumType(
+        kind, native_enum=False, length=32, values_callable=lambda e: [m.value for m in e]
+    )
+
+
+class Dataset(Base):
+    """Images with points. Never changes once `ready`; a correction is a new one with a parent."""
+
+    __tablename__ = "dataset"
+
+    id: Mapped[Id]
+    name: Mapped[str] = mapped_column(String(200))
+    status: Mapped[DatasetStatus] = mapped_column(_enum(DatasetStatus))
+    parent_id: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("dataset.id", ondelete="SET NULL"), index=True
+    )
+    created_at: Mapped[Created]
+    images: Mapped[int]
+    annotations: Mapped[int]
+    report: Mapped[Json]
+    document_sha: Mapped[BlobRef]
+    """The points document as it was sent."""
+    truth_sha: Mapped[BlobRef | None]
+    """COCO instances sent with the dataset: the default truth of its jobs, for metrics alone."""
+
+
+class Category(Base):
+    __tablename__ = "category"
+    __table_args__ = (Index(None, "dataset_id", "category_id", unique=True),)
+
+    pk: Mapped[RowId]
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id", ondelete="CASCADE"))
+    category_id: Mapped[UserId]
+    name: Mapped[str]
+    annotations: Mapped[int]
+
+
+class Image(Base):
+    __tablename__ = "image"
+    __table_args__ = (Index(None, "dataset_id", "image_id", unique=True),)
+
+    pk: Mapped[RowId]
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id", ondelete="CASCADE"))
+    image_id: Mapped[UserId]
+    file_name: Mapped[str]
+    width: Mapped[int]
+    height: Mapped[int]
+    annotations: Mapped[int]
+    sha256: Mapped[BlobRef]
+
+
+class Annotation(Base):
+    """One object: its point in pixels. `iscrowd` ones are kept, and left out of training."""
+
+    __tablename__ = "annotation"
+    __table_args__ = (
+        Index(None, "dataset_id", "annotation_id", unique=True),
+        Index(None, "dataset_id", "image_id"),
+    )
+
+    pk: Mapped[RowId]
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id", ondelete="CASCADE"))
+    annotation_id: Mapped[UserId]
+    image_id: Mapped[UserId]
+    category_id: Mapped[UserId]
+    x: Mapped[float]
+    y: Mapped[float]
+    iscrowd: Mapped[bool] = mapped_column(default=False)
+
+
+class Job(Base):
+    """The truth about one run. Owner and attempt are the fence: whoever writes names them."""
+
+    __tablename__ = "job"
+    __table_args__ = (Index(None, "state", "lease_until"),)
+
+    id: Mapped[Id]
+    kind: Mapped[str] = mapped_column(String(32), default="train")
+    dataset_id: Mapped[DatasetRef]
+    state: Mapped[JobState] = mapped_column(_enum(JobState), default=JobState.QUEUED)
+    method: Mapped[str] = mapped_column(String(32))
+    preset: Mapped[str] = mapped_column(String(64))
+    seed: Mapped[UserId]
+    request: Mapped[Json]
+    truth_sha: Mapped[BlobRef | None]
+    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    request_hash: Mapped[str | None] = mapped_column(String(64))
+
+    stage: Mapped[str | None] = mapped_column(String(32))
+    step: Mapped[int | None]
+    of: Mapped[int | None]
+    progress: Mapped[float] = mapped_column(default=0.0)
+    eta_seconds: Mapped[float | None]
+    losses: Mapped[Json | None]
+
+    reason: Mapped[str | None] = mapped_column(String(64))
+    error: Mapped[str | None]
+    warnings: Mapped[Json] = mapped_column(default=list)
+    proposal_generator: Mapped[str | None] = mapped_column(String(64))
+    weights_origin: Mapped[str | None]
+
+    owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[Moment | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    setbacks: Mapped[int] = mapped_column(default=0)
+    """Attempts in a row that ended without getting any further."""
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+
+    created_at: Mapped[Created]
+    started_at: Mapped[Moment | None]
+    finished_at: Mapped[Moment | None]
+
+    metrics: Mapped[Json | None]
+    report: Mapped[Json | None]
+    model_id: Mapped[str | None] = mapped_column(String(32))
+    gallery_sha: Mapped[BlobRef | None]
+    log_sha: Mapped[BlobRef | None]
+
+
+class PseudoMask(Base):
+    """One delivered mask. Box in pixels, COCO's x y w h; `segmentation` is a compressed RLE."""
+
+    __tablename__ = "pseudo_mask"
+    __table_args__ = (
+        Index(None, "job_id", "annotation_id", unique=True),
+        Index(None, "job_id", "image_id"),
+        Index(None, "job_id", "category_id"),
+    )
+
+    pk: Mapped[RowId]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
+    annotation_id: Mapped[UserId]
+    image_id: Mapped[UserId]
+    category_id: Mapped[UserId]
+    segmentation: Mapped[Json]
+    x: Mapped[float]
+    y: Mapped[float]
+    w: Mapped[float]
+    h: Mapped[float]
+    area: Mapped[float]
+    quality: Mapped[float]
+    source: Mapped[str] = mapped_column(String(32))
+    extra: Mapped[Json | None]
+
+
+class Model(Base):
+    """A trained segmenter; its file is the blob `sha256`."""
+
+    __tablename__ = "model"
+
+    id: Mapped[Id]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), unique=True)
+    created_at: Mapped[Created]
+    name: Mapped[str] = mapped_column(String(200))
+    categories: Mapped[Json]
+    sha256: Mapped[BlobRef]
+    size: Mapped[UserId]
+    """Bytes of the file."""
+    meta: Mapped[Json]
+    metrics: Mapped[Json | None]
+
+
+class BlobPin(Base):
+    """A blob somebody is storing whose row is not written yet; see `app.blobs`."""
+
+    __tablename__ = "blob_pin"
+
+    pk: Mapped[RowId]
+    pinned_by: Mapped[str] = mapped_column(String(32), index=True)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    created_at: Mapped[Created]

@@ -1,0 +1,59 @@
+"""Telling workers that there is a job. The row is the truth, the message only a hint.
+
+With no broker (embedded) there is nothing to send: workers look for rows. With Celery, the id is
+sent after the commit; a message that cannot be sent loses nothing, since the row stays `queued`
+and workers look for rows that nobody claimed.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+TASK = "sapnet.execute"
+QUEUE = "train"
+VISIBILITY_TIMEOUT = 24 * 3600  # seconds; equal in every app on the same Redis
+
+log = structlog.get_logger()
+
+
+def enqueue(session: Session, job_id: str, broker_url: str | None) -> None:
+    """Send the job's id once the session's transaction is committed, and not if it is not."""
+    if broker_url is None:
+        return
+    url = broker_url
+
+    def after_commit(_session: Session) -> None:
+        send(job_id, url)
+
+    # A session of `app.db` lives for one transaction: rolled back, it sends nothing.
+    event.listen(session, "after_commit", after_commit, once=True)
+
+
+def send(job_id: str, broker_url: str) -> bool:
+    """Send one id by the task's name; False, and a log line, where the broker does not answer."""
+    try:
+        _celery(broker_url).send_task(TASK, args=[job_id], queue=QUEUE, retry=False)
+    except Exception as error:  # whatever the transport raises: the row is still there
+        log.warning("job not sent, workers will find its row", job=job_id, error=repr(error))
+        return False
+    return True
+
+
+@lru_cache(maxsize=4)
+def _celery(broker_url: str) -> Any:
+    from celery import Celery  # 100 ms that the embedded service need not spend
+
+    celery = Celery("sapnet-api", broker=broker_url)
+    celery.conf.update(
+        task_ignore_result=True,
+        broker_connection_timeout=3,
+        broker_transport_options={
+            "visibility_timeout": VISIBILITY_TIMEOUT,
+            "socket_connect_timeout": 3,
+            "socket_timeout": 10,
+        },
+    )
+    return celery

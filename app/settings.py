@@ -1,0 +1,80 @@
+"""Every setting of the service, from the environment (prefix SAPNET_) or a `.env` file."""
+
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseSettings):
+    """With no setting at all: SQLite, a local folder and no broker, all under `./var`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SAPNET_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    data_dir: Path = Path("var")
+    """Folder of this machine: database, blobs, uploads in progress, the jobs' work folders."""
+    database_url: str | None = None
+    """SQLAlchemy URL; None is SQLite in `data_dir`."""
+    storage_url: str | None = None
+    """`s3://bucket/prefix` or a folder; None is a folder in `data_dir`. S3's endpoint and keys are
+    read from the usual AWS_ variables."""
+    broker_url: str | None = None
+    """Celery's Redis; None is embedded: workers claim the job rows themselves."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = False
+
+    lease_seconds: PositiveFloat = 60
+    heartbeat_seconds: PositiveFloat = 10
+    poll_seconds: PositiveFloat = 1
+    """How often an idle embedded worker looks for a job."""
+    max_attempts: PositiveInt = 10
+    """Attempts of one job (a worker died, say) before it is given up as `crashed`."""
+    stop_grace_seconds: PositiveFloat = 10
+    """From SIGTERM to SIGKILL when a trainer is stopped."""
+    trainer_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "run")
+
+    max_upload_bytes: PositiveInt = 64 * 2**30
+    max_image_pixels: PositiveInt = 100_000_000
+    max_images: PositiveInt = 1_000_000
+    max_archive_files: PositiveInt = 1_000_000
+    max_archive_bytes: PositiveInt = 256 * 2**30
+    """Unpacked, all members together."""
+    max_archive_ratio: PositiveFloat = 200
+    """Unpacked over packed, checked from 10 MiB unpacked on."""
+
+    proposals: dict[str, Any] = {"kind": "hierarchy"}
+    backbone_weights: Path | None = None
+    predict_cache_models: PositiveInt = 2
+    predict_score: Probability = 0.1
+
+    @cached_property
+    def database(self) -> str:
+        """The database's URL, resolved."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'sapnet.db'}"
+
+    @cached_property
+    def storage(self) -> str:
+        """Where blobs live, resolved: an absolute folder or an `s3://` URL."""
+        if self.storage_url and "://" in self.storage_url:
+            return self.storage_url
+        return str(Path(self.storage_url or self.data_dir / "blobs").resolve())
+
+    @property
+    def embedded(self) -> bool:
+        return self.broker_url is None
+
+    def folder(self, *parts: str) -> Path:
+        """A folder under `data_dir`, absolute, made if it does not exist."""
+        path = self.data_dir.resolve().joinpath(*parts)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
