@@ -1,0 +1,176 @@
+"""From a generator's raw masks to the bag of one point: one set of rules for every generator.
+
+A bag is never empty, and it does not depend on the order in which its masks arrive.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from sapnet.types import (
+    Bag,
+    BoolArray,
+    ByteArray,
+    FloatArray,
+    ImageInfo,
+    PointAnnotation,
+    RawProposals,
+    Rle,
+)
+
+if TYPE_CHECKING:
+    from sapnet.proposals import ProposalGenerator
+
+DISC_SOURCE = "disc"
+NEAR_POINT = 2.0  # pixels between the point and the centre of the mask's nearest pixel
+DUPLICATE_IOU = 0.95
+WHOLE_IMAGE = 0.95
+DISC_SHARE = 0.05  # radius of the disc that saves an empty bag, over the image's short side
+
+
+def make_bags(
+    generator: "ProposalGenerator",
+    image: ByteArray,
+    info: ImageInfo,
+    annotations: Sequence[PointAnnotation],
+    *,
+    max_proposals: int = 16,
+) -> list[Bag]:
+    """One bag per annotation of an image, in their order.
+
+    image: (H, W, 3) uint8 RGB. Holds the masks of one annotation at a time. Raises ValueError
+    where the image is not of the size that `info` tells, or max_proposals is below 1.
+    """
+    if image.shape != (info.height, info.width, 3):
+        raise ValueError(f"image {info.id} is {image.shape}, not ({info.height}, {info.width}, 3)")
+    if max_proposals < 1:
+        raise ValueError(f"max_proposals is {max_proposals}, not at least 1")
+    points = np.array([(a.x, a.y) for a in annotations], np.float64).reshape(-1, 2)
+    raws = generator.propose(image, info, annotations)
+    return [
+        _bag(raw, annotation.id, points, index, info.size, max_proposals)
+        for index, (annotation, raw) in enumerate(zip(annotations, raws, strict=True))
+    ]
+
+
+def point_pixel(x: float, y: float, size: tuple[int, int]) -> tuple[int, int]:
+    """(row, column) of the pixel that holds a point; a point on the far border is still inside."""
+    return min(max(int(y), 0), size[0] - 1), min(max(int(x), 0), size[1] - 1)
+
+
+def near_point(masks: BoolArray, x: float, y: float, radius: float = NEAR_POINT) -> BoolArray:
+    """(M, H, W) -> (M,): does the mask own a pixel whose centre is within `radius` of the point?"""
+    height, width = masks.shape[1:]
+    row, column = point_pixel(x, y, (height, width))
+    reach = int(np.ceil(radius))
+    rows = np.arange(max(row - reach, 0), min(row + reach + 1, height))
+    columns = np.arange(max(column - reach, 0), min(column + reach + 1, width))
+    distance = np.hypot(rows[:, None] + 0.5 - y, columns[None, :] + 0.5 - x)
+    # the point's own pixel counts whatever the rounding
+    near = (distance <= radius) | ((rows == row)[:, None] & (columns == column)[None, :])
+    window = masks[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.asarray((window & near).any(axis=(1, 2)))
+
+
+def encode(masks: BoolArray) -> list[Rle]:
+    """(M, H, W) bool -> M compressed RLEs."""
+    rles = []
+    for mask in masks:
+        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        rles.append(Rle(size=[int(n) for n in rle["size"]], counts=rle["counts"].decode("ascii")))
+    return rles
+
+
+def tight_boxes(rles: Sequence[Rle]) -> FloatArray:
+    """(M, 4) float32 xyxy boxes; x2 and y2 lie just behind the last column and row."""
+    if not rles:
+        return np.zeros((0, 4), np.float32)
+    boxes = np.asarray(coco_mask.toBbox(list(rles)), np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+def mask_iou(rles: Sequence[Rle]) -> FloatArray:
+    """(M, M) float32 IoU of masks that are not empty."""
+    if not rles:
+        return np.zeros((0, 0), np.float32)
+    listed = list(rles)
+    return np.asarray(coco_mask.iou(listed, listed, [0] * len(listed)), np.float32)
+
+
+def _bag(
+    raw: RawProposals,
+    annotation_id: int,
+    points: np.ndarray,
+    index: int,
+    size: tuple[int, int],
+    max_proposals: int,
+) -> Bag:
+    """The bag rules for one annotation; points: (N, 2) xy of all of the image's points."""
+    x, y = points[index]
+    areas = np.count_nonzero(raw.masks, axis=(1, 2))
+    good = (areas > 0) & (areas <= WHOLE_IMAGE * size[0] * size[1])
+    if good.any():
+        good &= near_point(raw.masks, x, y)
+    chosen = np.flatnonzero(good)
+    if not chosen.size:
+        disc = safety_disc(points, index, size)
+        raw = RawProposals(disc[None], np.zeros(1, np.float32), (DISC_SOURCE,))
+        chosen = np.array([0])
+    rles = encode(raw.masks[chosen])
+    confidence = np.clip(raw.confidence[chosen], 0, 1).astype(np.float32)
+    sources = [raw.sources[i] for i in chosen]
+    order = _by_confidence(confidence, rles, sources)
+    overlaps = mask_iou([rles[i] for i in order])
+    kept = _without_duplicates(overlaps)[:max_proposals]
+    final = [order[i] for i in kept]
+    masks = tuple(rles[i] for i in final)
+    return Bag(
+        annotation_id=annotation_id,
+        boxes=tight_boxes(masks),
+        masks=masks,
+        confidence=confidence[final],
+        sources=tuple(sources[i] for i in final),
+        overlaps=overlaps[np.ix_(kept, kept)],
+    )
+
+
+def _by_confidence(
+    confidence: FloatArray, rles: Sequence[Rle], sources: Sequence[str]
+) -> list[int]:
+    """Falling confidence; ties: the larger mask, then its RLE and tag, so arrival never decides."""
+    areas = np.asarray(coco_mask.area(list(rles))).reshape(-1)
+    keys = [
+        (-float(c), -int(a), r["counts"], s)
+        for c, a, r, s in zip(confidence, areas, rles, sources, strict=True)
+    ]
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def _without_duplicates(overlaps: FloatArray) -> list[int]:
+    """Indices that are kept, best first: none overlaps a kept one by more than DUPLICATE_IOU."""
+    kept: list[int] = []
+    for i in range(len(overlaps)):
+        if not kept or overlaps[i, kept].max() <= DUPLICATE_IOU:
+            kept.append(i)
+    return kept
+
+
+def safety_disc(points: np.ndarray, index: int, size: tuple[int, int]) -> BoolArray:
+    """(H, W) disc around a point: 5 % of the short side, at most half way to the next point.
+
+    Its own pixel always belongs to it, so it is never empty, whatever the image's size.
+    """
+    x, y = points[index]
+    others = np.delete(points, index, axis=0)
+    distance = np.hypot(*(others - points[index]).T) if len(others) else np.zeros(0)
+    radius = max(DISC_SHARE * min(size), 2.0)
+    apart = distance[distance > 0]
+    if apart.size:
+        radius = min(radius, float(apart.min()) / 2)
+    rows, columns = np.arange(size[0])[:, None] + 0.5, np.arange(size[1])[None, :] + 0.5
+    disc: BoolArray = np.hypot(rows - y, columns - x) <= radius
+    disc[point_pixel(x, y, size)] = True
+    return disc

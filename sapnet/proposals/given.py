@@ -1,0 +1,213 @@
+"""The user's own masks as proposals: RLE or polygons per annotation.
+
+Two forms of the document (a dict, a list, or the path of a JSON file that holds one):
+`{"<annotation id>": [{"segmentation": ..., "score": 0.9}, ...]}`, or COCO-style annotations
+`[{"annotation_id": ..., "segmentation": ..., "score": 0.9}, ...]`. The score is 0.5 where left out.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from sapnet.errors import InvalidDataset, Issue
+from sapnet.types import ByteArray, ImageInfo, PointAnnotation, PointSet, RawProposals
+
+Document = dict[str, Any] | list[Any]
+DEFAULT_SCORE = 0.5
+_FORMS = 'use {"<annotation id>": [{"segmentation": ...}]} or a list with "annotation_id"'
+
+
+class GivenGenerator:
+    """Hands out masks that the user brings."""
+
+    name = "given"
+
+    def __init__(
+        self, document: Document | str | os.PathLike[str], points: PointSet | None = None
+    ) -> None:
+        """Reads and checks the whole document.
+
+        points: the data set; with it, unknown ids and masks of a wrong size are found here rather
+        than at the image. Raises InvalidDataset that lists everything found.
+        """
+        parsed = document if isinstance(document, dict | list) else _read(Path(document))
+        sizes = _sizes(points) if points is not None else None
+        issues: list[Issue] = []
+        self._masks: dict[int, list[tuple[Any, float]]] = {}
+        for pointer, key, entry in _entries(parsed, issues):
+            checked = _check(pointer, key, entry, sizes, issues)
+            if checked:
+                annotation_id, segmentation, score = checked
+                self._masks.setdefault(annotation_id, []).append((segmentation, score))
+        if issues:
+            raise InvalidDataset(issues)
+
+    def fingerprint(self) -> str:
+        content = json.dumps([self.name, 1, sorted(self._masks.items())], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def propose(
+        self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
+    ) -> Iterator[RawProposals]:
+        """The masks given for each annotation; none where the document names none."""
+        for annotation in annotations:
+            given = self._masks.get(annotation.id, [])
+            masks = np.zeros((len(given), info.height, info.width), bool)
+            for place, (segmentation, _) in enumerate(given):
+                masks[place] = _decode(segmentation, annotation.id, info)
+            scores = np.array([score for _, score in given], np.float32)
+            yield RawProposals(masks, scores, (self.name,) * len(given))
+
+
+def _read(path: Path) -> Document:
+    try:
+        parsed = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InvalidDataset(
+            [Issue("", f"{path} is not there", "give the path of a file")]
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidDataset([Issue("", f"not JSON: {error}", _FORMS)]) from error
+    if not isinstance(parsed, dict | list):
+        raise InvalidDataset([Issue("", "neither an object nor a list", _FORMS)])
+    return parsed
+
+
+def _sizes(points: PointSet) -> dict[int, tuple[int, int]]:
+    image_size = {image.id: image.size for image in points.images}
+    return {a.id: image_size[a.image_id] for a in points.annotations}
+
+
+def _entries(document: Document, issues: list[Issue]) -> Iterator[tuple[str, Any, Any]]:
+    """(pointer, annotation id as written, entry) of every mask, in either form."""
+    if isinstance(document, list):
+        for index, entry in enumerate(document):
+            key = entry.get("annotation_id") if isinstance(entry, dict) else None
+            yield f"/{index}", key, entry
+        return
+    for key, entries in document.items():
+        pointer = "/" + key.replace("~", "~0").replace("/", "~1")
+        if isinstance(entries, list):
+            for index, entry in enumerate(entries):
+                yield f"{pointer}/{index}", key, entry
+        else:
+            issues.append(Issue(pointer, "not a list of masks", _FORMS))
+
+
+def _check(
+    pointer: str,
+    key: Any,
+    entry: Any,
+    sizes: dict[int, tuple[int, int]] | None,
+    issues: list[Issue],
+) -> tuple[int, Any, float] | None:
+    """(annotation id, segmentation, score), or None and an issue for each thing that is wrong."""
+    if not isinstance(entry, dict):
+        issues.append(Issue(pointer, "not an object", _FORMS))
+        return None
+    found = len(issues)
+    annotation_id = _integer(key)
+    if annotation_id is None:
+        issues.append(Issue(pointer, f"annotation id {key!r} is not an integer", _FORMS))
+    elif sizes is not None and annotation_id not in sizes:
+        hint = "use the ids of the points document"
+        issues.append(Issue(pointer, f"no annotation has the id {annotation_id}", hint))
+    score = entry.get("score", DEFAULT_SCORE)
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        issues.append(Issue(f"{pointer}/score", f"{score!r} is no score", "a number from 0 to 1"))
+    segmentation = entry.get("segmentation")
+    problem = _segmentation_problem(segmentation)
+    size = sizes.get(annotation_id) if sizes and annotation_id is not None else None
+    if not problem and size and isinstance(segmentation, dict):
+        given = tuple(segmentation["size"])
+        problem = "" if given == size else f"size {list(given)}, but the image is {list(size)}"
+    if problem:
+        hint = "polygons [[x, y, ...], ...] or an RLE of the image's size"
+        issues.append(Issue(f"{pointer}/segmentation", problem, hint))
+    if len(issues) > found or annotation_id is None:
+        return None
+    return annotation_id, segmentation, float(score)
+
+
+def _integer(key: Any) -> int | None:
+    if isinstance(key, bool) or not isinstance(key, int | str):
+        return None
+    try:
+        return int(key)
+    except ValueError:
+        return None
+
+
+def _segmentation_problem(segmentation: Any) -> str:
+    """What is wrong with polygons or an RLE, "" where nothing is."""
+    if isinstance(segmentation, list):
+        if not segmentation:
+            return "no polygon"
+        for polygon in segmentation:
+            numbers = isinstance(polygon, list) and all(_is_number(v) for v in polygon)
+            if not numbers or len(polygon) < 6 or len(polygon) % 2:
+                return "a polygon is not a list of at least three finite x, y pairs"
+        return ""
+    if not isinstance(segmentation, dict):
+        return "neither polygons nor an RLE"
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if not isinstance(size, list) or len(size) != 2 or not all(_is_count(n) for n in size):
+        return "an RLE without size [h, w]"
+    if isinstance(counts, list):
+        if not all(_is_count(n) for n in counts) or sum(counts) != size[0] * size[1]:
+            return "the RLE's counts do not add up to its size"
+        return ""
+    return _compressed_problem(counts, size)
+
+
+def _compressed_problem(counts: Any, size: list[int]) -> str:
+    """Parse COCO's compressed counts (its C decoder trusts them, and would run past the end)."""
+    if not isinstance(counts, str):
+        return "an RLE without counts"
+    runs: list[int] = []
+    position = 0
+    while position < len(counts):
+        value, shift, more = 0, 0, True
+        while more:
+            if position >= len(counts) or shift > 60:
+                return "the RLE's counts end in the middle of a number"
+            digit = ord(counts[position]) - 48
+            if not 0 <= digit < 64:
+                return "the RLE's counts hold a foreign character"
+            value |= (digit & 31) << shift
+            shift, more = shift + 5, bool(digit & 32)
+            position += 1
+            if not more and digit & 16:
+                value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        if runs[-1] < 0:
+            return "the RLE's counts hold a negative run"
+    return "" if sum(runs) == size[0] * size[1] else "the RLE's counts do not add up to its size"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _decode(segmentation: Any, annotation_id: int, info: ImageInfo) -> np.ndarray:
+    """(H, W) bool. Raises InvalidDataset where an RLE is not of the image's size."""
+    if isinstance(segmentation, list):
+        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, info.height, info.width))
+        return np.asarray(coco_mask.decode(rle), bool)
+    if tuple(segmentation["size"]) != info.size:
+        problem = f"size {segmentation['size']}, but image {info.id} is {list(info.size)}"
+        pointer = f"/{annotation_id}"
+        raise InvalidDataset([Issue(pointer, problem, "give the RLE at the image's size")])
+    if isinstance(segmentation["counts"], list):
+        segmentation = coco_mask.frPyObjects(segmentation, info.height, info.width)
+    return np.asarray(coco_mask.decode(segmentation), bool)

@@ -1,0 +1,241 @@
+"""Proposals by the Segment Anything Model (Kirillov et al., ICCV 2023): encode once, decode often.
+
+On the `segment-anything` package. The checkpoint comes from an argument, from the environment
+variable SAPNET_SAM_CHECKPOINT, or is downloaded once to a cache folder.
+"""
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from segment_anything import sam_model_registry
+from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
+
+from sapnet.errors import WeightsUnavailable
+from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals
+
+CHECKPOINT_VARIABLE = "SAPNET_SAM_CHECKPOINT"
+_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+# Meta names each file by the first digits of its sha256
+_FILES = {
+    "vit_b": ("sam_vit_b_01ec64.pth", "01ec64"),
+    "vit_l": ("sam_vit_l_0b3195.pth", "0b3195"),
+    "vit_h": ("sam_vit_h_4b8939.pth", "4b8939"),
+}
+
+
+class SamGenerator:
+    """3 masks of each point alone, and 3 of the point with its neighbours as negative prompts."""
+
+    name = "sam"
+
+    def __init__(
+        self,
+        *,
+        model_type: str = "vit_b",
+        checkpoint: str | os.PathLike[str] | None = None,
+        model: Sam | None = None,
+        negatives: int = 4,
+        chunk: int = 32,
+        device: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Finds, checks and loads the weights, unless a built `model` is given.
+
+        model_type: vit_b, vit_l or vit_h. negatives: how many of the nearest other points are
+        negative prompts of the second decoding; 0 turns it off. chunk: points decoded at a time.
+        device: None takes CUDA where there is one. Raises WeightsUnavailable, ValueError.
+        """
+        if model_type not in _FILES:
+            raise ValueError(f"model_type {model_type!r} is not one of {', '.join(_FILES)}")
+        if negatives < 0 or chunk < 1:
+            raise ValueError(f"negatives {negatives} is below 0, or chunk {chunk} below 1")
+        self.negatives, self.chunk = negatives, chunk
+        if model is None:
+            path = find_checkpoint(model_type, checkpoint, cache_dir)
+            model = _load(model_type, path)
+            self._weights = _sha256(path)
+        else:
+            self._weights = _weights_digest(model)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.to(self.device).eval()
+        self.encodes = 0  # images encoded so far
+
+    def fingerprint(self) -> str:
+        """The chunk and the device are left out: they change no mask."""
+        parts = f"{self.name} 1 {self._weights} {self.negatives}"
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def propose(
+        self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
+    ) -> Iterator[RawProposals]:
+        """Six masks an annotation (three where no negative is at hand), SAM's IoU as confidence."""
+        if not annotations:
+            return
+        points = np.array([(a.x, a.y) for a in annotations], np.float64)
+        features, input_size = self._encode(image)
+        others = [_nearest(points, index, self.negatives) for index in range(len(points))]
+        for start in range(0, len(points), self.chunk):
+            indices = range(start, min(start + self.chunk, len(points)))
+            alone = self._decode(features, [points[[i]] for i in indices], info.size)
+            with_negatives = [i for i in indices if len(others[i])]
+            prompts = [points[[i, *others[i]]] for i in with_negatives]
+            decoded = self._decode(features, prompts, info.size)
+            apart = dict(zip(with_negatives, decoded, strict=True))
+            for place, index in enumerate(indices):
+                found = [(*alone[place], "sam")]
+                if index in apart:
+                    found.append((*apart[index], "sam-negatives"))
+                yield self._proposals(found, input_size, info.size)
+
+    @torch.inference_mode()
+    def _encode(self, image: ByteArray) -> tuple[torch.Tensor, tuple[int, int]]:
+        """(H, W, 3) uint8 -> features (1, 256, h, w), and the size SAM sees the image at."""
+        resized = self._resize().apply_image(np.ascontiguousarray(image))
+        tensor = torch.as_tensor(resized, device=self.device).permute(2, 0, 1)[None]
+        self.encodes += 1
+        features = self.model.image_encoder(self.model.preprocess(tensor.contiguous()))
+        return features, (int(tensor.shape[2]), int(tensor.shape[3]))
+
+    @torch.inference_mode()
+    def _decode(
+        self, features: torch.Tensor, prompts: Sequence[np.ndarray], size: tuple[int, int]
+    ) -> list[tuple[torch.Tensor, FloatArray]]:
+        """Low-resolution logits (3, h, w) and confidence (3,) of each prompt, in order.
+
+        prompts: (P, 2) xy each, pixels of the image; the first point is positive, the rest are
+        negative. Prompts of equal P go through the decoder together: padding would change it.
+        """
+        results: dict[int, tuple[torch.Tensor, FloatArray]] = {}
+        for length in sorted({len(p) for p in prompts}):
+            group = [i for i, p in enumerate(prompts) if len(p) == length]
+            # SAM's prompt encoder adds half a pixel of its input frame
+            pixels = np.stack([prompts[i] for i in group]) - 0.5
+            coordinates = torch.as_tensor(
+                self._resize().apply_coords(pixels, size), dtype=torch.float32, device=self.device
+            )
+            labels = torch.zeros((len(group), length), dtype=torch.int32, device=self.device)
+            labels[:, 0] = 1
+            sparse, dense = self.model.prompt_encoder(
+                points=(coordinates, labels), boxes=None, masks=None
+            )
+            logits, quality = self.model.mask_decoder(
+                image_embeddings=features,
+                image_pe=self.model.prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+            )
+            for place, index in enumerate(group):
+                results[index] = (logits[place], quality[place].float().cpu().numpy())
+        return [results[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def _proposals(
+        self,
+        found: Sequence[tuple[torch.Tensor, FloatArray, str]],
+        input_size: tuple[int, int],
+        size: tuple[int, int],
+    ) -> RawProposals:
+        """Scale the logits of one point up to the image and threshold them."""
+        logits = torch.stack([logits for logits, _, _ in found])
+        full = self.model.postprocess_masks(logits, input_size, size)
+        masks = (full > self.model.mask_threshold).flatten(0, 1).cpu().numpy()
+        confidence = np.concatenate([quality for _, quality, _ in found])
+        sources = tuple(source for _, quality, source in found for _ in quality)
+        return RawProposals(masks, np.clip(confidence, 0, 1).astype(np.float32), sources)
+
+    def _resize(self) -> ResizeLongestSide:
+        return ResizeLongestSide(self.model.image_encoder.img_size)
+
+
+def find_checkpoint(
+    model_type: str,
+    checkpoint: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """The given file, else the environment's, else the cached or downloaded one.
+
+    Raises WeightsUnavailable with the ways to mend it.
+    """
+    given = checkpoint or os.environ.get(CHECKPOINT_VARIABLE)
+    if given:
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise WeightsUnavailable(f"there is no SAM checkpoint at {path}; {_ways(model_type)}")
+        return path
+    name, prefix = _FILES[model_type]
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(cache_dir or Path(home) / "sapnet") / name
+    if not path.is_file():
+        _download(_URL + name, path, prefix, model_type)
+    return path
+
+
+def _ways(model_type: str) -> str:
+    name = _FILES[model_type][0]
+    return (
+        f"download {_URL}{name} and set {CHECKPOINT_VARIABLE} to its path (or give `checkpoint`), "
+        'or ask for the proposals {"kind": "hierarchy"}, which need no weights'
+    )
+
+
+def _download(url: str, path: Path, prefix: str, model_type: str) -> None:
+    """Fetch to a temporary name, check the sha256, then rename."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    digest = hashlib.sha256()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=30) as answer, open(partial, "wb") as file:
+            while block := answer.read(1 << 20):
+                digest.update(block)
+                file.write(block)
+        if not digest.hexdigest().startswith(prefix):
+            raise WeightsUnavailable(
+                f"{url} came with sha256 {digest.hexdigest()}, not {prefix}…; {_ways(model_type)}"
+            )
+        partial.rename(path)
+    except (OSError, urllib.error.URLError) as error:
+        raise WeightsUnavailable(
+            f"could not download {url}: {error}; {_ways(model_type)}"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _load(model_type: str, path: Path) -> Sam:
+    model = sam_model_registry[model_type]()
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # pickle, zip and key errors share no nearer class
+        raise WeightsUnavailable(
+            f"{path} is no checkpoint of SAM {model_type}: {error}; {_ways(model_type)}"
+        ) from error
+    return model
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights_digest(model: Sam) -> str:
+    """sha256 of a built model's weights, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _nearest(points: np.ndarray, index: int, count: int) -> list[int]:
+    """Indices of the `count` nearest other points; those on the point's own pixel are left out."""
+    distance = np.hypot(*(points - points[index]).T)
+    order = np.argsort(distance, kind="stable")
+    return [int(i) for i in order if i != index and distance[i] >= 1][:count]
