@@ -94,6 +94,9 @@ class Issues:
         return [*self._kept, Issue("", f"{more} more problems are not listed", "mend these first")]
 
 
+# What decoders raise on text that they refuse; wrong UTF-8 is a ValueError.
+REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
+
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -107,7 +110,7 @@ def decode(source: bytes | Path, kind: type[S], issues: Issues) -> S | None:
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except REFUSED as error:
         document = _decode_tolerantly(data, kind, issues)
         if not issues.total:  # never let pass what the strict decoder refused
             issues.add("", f"the document cannot be read: {error}", "write it as plain JSON")
@@ -116,22 +119,15 @@ def decode(source: bytes | Path, kind: type[S], issues: Issues) -> S | None:
 
 def _decode_tolerantly(data: bytes, kind: type[S], issues: Issues) -> S | None:
     try:
-        tree = json.loads(data)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        what = "the file is empty" if not data.strip() else f"no valid JSON at {place}: {error.msg}"
-        issues.add("", what, "check the file at this place; was it cut off?")
-        return None
-    except (ValueError, RecursionError) as error:  # not UTF-8, absurd numbers, absurd nesting
-        issues.add("", f"no valid JSON: {error}", "write the file as UTF-8 JSON")
+        tree: Any = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except REFUSED:  # not even JSON, or with a NaN somewhere
+        tree = _loads(data, "", issues)
+    if tree is BAD:
         return None
     if not isinstance(tree, dict):
-        issues.add(
-            "", f"the document is {shown(tree)}, not an object", 'wrap it: {"images": [...], ...}'
-        )
+        hint = 'wrap it: {"images": [...], "annotations": [...], "categories": [...]}'
+        issues.add("", f"the document is {shown(tree)}, not an object", hint)
         return None
-    for pointer, value in _non_finite(tree, ""):
-        issues.add(pointer, f"{value} is not a number that JSON knows", "replace or remove it")
     lists = {
         field.name: _read_list(tree, field.name, field.type.__args__[0], issues)
         for field in msgspec.structs.fields(kind)
@@ -139,26 +135,60 @@ def _decode_tolerantly(data: bytes, kind: type[S], issues: Issues) -> S | None:
     return kind(**lists)
 
 
+def _loads(data: bytes | msgspec.Raw, pointer: str, issues: Issues) -> Any:
+    """By the standard decoder, which tells line and column and reads NaN; `BAD` if it cannot."""
+    text = bytes(data)
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        what = "the file is empty" if not text.strip() else f"no valid JSON at {place}: {error.msg}"
+        issues.add(pointer, what, "check the file at this place; was it cut off?")
+        return BAD
+    except (ValueError, RecursionError) as error:  # not UTF-8, absurd numbers, absurd nesting
+        issues.add(pointer, f"no valid JSON: {error}", "write the file as UTF-8 JSON")
+        return BAD
+    for place, value in _non_finite(tree, pointer):
+        issues.add(place, f"{value} is not a number that JSON knows", "replace or remove it")
+    return tree
+
+
 def _read_list(tree: dict[str, Any], name: str, record: type[S], issues: Issues) -> list[S]:
     if name not in tree:
         issues.add("", f'the list "{name}" is missing', f'add "{name}": [...]')
         return BAD
     values = tree[name]
+    if isinstance(values, msgspec.Raw):
+        try:
+            values = msgspec.json.decode(values, type=list[msgspec.Raw])
+        except REFUSED:
+            values = _loads(values, f"/{name}", issues)
+    if values is BAD:
+        return BAD
     if not isinstance(values, list):
         issues.add(f"/{name}", f"should be a list, but is {shown(values)}", "use [...]")
         return BAD
-    fields = msgspec.structs.fields(record)
     return [
-        record(**_read_fields(value, fields, f"/{name}/{index}", issues))
+        _read_record(value, record, f"/{name}/{index}", issues)
         for index, value in enumerate(values)
     ]
+
+
+def _read_record(value: Any, record: type[S], pointer: str, issues: Issues) -> S:
+    if isinstance(value, msgspec.Raw):
+        try:
+            return msgspec.json.decode(value, type=record)
+        except REFUSED:
+            value = _loads(value, pointer, issues)
+    return record(**_read_fields(value, msgspec.structs.fields(record), pointer, issues))
 
 
 def _read_fields(
     value: Any, fields: tuple[msgspec.structs.FieldInfo, ...], pointer: str, issues: Issues
 ) -> dict[str, Any]:
     if not isinstance(value, dict):
-        issues.add(pointer, f"should be an object, but is {shown(value)}", "use {...}")
+        if value is not BAD:
+            issues.add(pointer, f"should be an object, but is {shown(value)}", "use {...}")
         return dict.fromkeys((field.name for field in fields), BAD)
     read = {}
     for field in fields:

@@ -41,8 +41,7 @@ def foreign_points(
         near = (xy[:, 0] >= x1) & (xy[:, 0] < x2) & (xy[:, 1] >= y1) & (xy[:, 1] < y2)
         for m in np.flatnonzero(near.any(axis=1)):
             holds[m, near[m]] = holds_points(bag.masks[m], xy[near[m]])
-    foreign: BoolArray = holds.any(axis=1)
-    return foreign, holds
+    return np.logical_or.reduce(holds, axis=1), holds
 
 
 def consensus_pick(bag: Bag, foreign: BoolArray) -> int:
