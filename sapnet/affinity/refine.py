@@ -1,0 +1,198 @@
+"""Multi-level affinity refinement (SAPNet++, section 3.3.2): soft masks in, better ones out.
+
+Two terms: pixel (the image) and semantic (the FPN levels, averaged). In each, global affinity over
+a spanning tree, then a cascade of local affinity. No gradient flows through any of it.
+
+Two things are added to the paper's equations, because without them refinement made masks worse on
+photographs (figures in docs/log.md); `window=None, balance=0` gives the paper's form.
+
+Window: only pixels near the object's box are averaged (the region tau of Eq. 14). Over the whole
+image, the background outvotes every object that one weak edge joins to it.
+Balance: an average is biased to the larger class. With pi the mask's mean in its window, the odds
+of Y are divided by those of pi to the power `balance`: 0 keeps the average, 1 gives both classes
+equal say, whatever their areas.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sapnet.affinity.local import local_affinity
+from sapnet.affinity.propagate import propagate, propagate_torch
+from sapnet.affinity.tree import AffinityTree, build_tree
+from sapnet.affinity.window import box_windows, mask_boxes
+
+
+@dataclass(frozen=True, slots=True)
+class RefineConfig:
+    """Settings of the refinement, of training targets and of pseudo-masks alike.
+
+    levels: which terms. feature_levels: which of the given levels make the semantic one (those
+    that are not given are left out). use_global, use_local: the two steps.
+    zeta_global: "auto" takes zeta^2 = zeta_scale * the median edge of each tree, a number is zeta
+    itself, in the guide's unit. zeta_local: of the image (in its unit, standard deviations of
+    ImageNet). zeta_semantic: of unit-length features.
+    iterations, blocks, mix: the local cascade (Eq. 25). window, balance: see the module.
+    """
+
+    levels: Literal["pixel", "semantic", "both"] = "both"
+    feature_levels: tuple[int, ...] = (0, 1, 2)
+    use_global: bool = True
+    use_local: bool = True
+    zeta_global: float | Literal["auto"] = "auto"
+    zeta_scale: float = 0.7
+    zeta_local: float = 0.1
+    zeta_semantic: float = 0.1
+    iterations: int = 1
+    blocks: int = 2
+    mix: float = 0.5
+    window: float | None = 0.1
+    balance: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedMasks:
+    """Refined soft masks, each (N, H, W) in [0, 1] without graph; None for a term not asked for."""
+
+    pixel: Tensor | None
+    semantic: Tensor | None
+
+    @property
+    def terms(self) -> list[Tensor]:
+        return [term for term in (self.pixel, self.semantic) if term is not None]
+
+
+def refine(
+    probs: Tensor,
+    image: Tensor,
+    features: Sequence[Tensor] = (),
+    *,
+    boxes: Tensor | None = None,
+    config: RefineConfig | None = None,
+    pixel_tree: AffinityTree | None = None,
+) -> RefinedMasks:
+    """Refine the masks of one image.
+
+    probs: (N, H, W) float in [0, 1]. image: (3, h, w) float, normalised by ImageNet's mean and
+    deviation, of the same view, any size (Eq. 15 brings it to (H, W)). features: (C, h, w) FPN
+    levels of the same view, finest first. boxes: (N, 4) xyxy in mask pixels, the windows before
+    dilation; None takes each mask's own. pixel_tree: from `pixel_guide` and `build_tree`, to reuse.
+    Zero outside of the windows. Raises ValueError if a wanted term has nothing to be made from.
+    """
+    config = config or RefineConfig()
+    levels = [i for i in config.feature_levels if i < len(features)]
+    if config.levels != "pixel" and not levels:
+        raise ValueError(f"levels={config.levels!r} needs features, got {len(features)} levels")
+    probs = probs.detach()
+    size = (int(probs.shape[1]), int(probs.shape[2]))
+    masks = probs.float()
+    windows = None
+    if config.window is not None:
+        boxes = mask_boxes(masks) if boxes is None else boxes
+        windows = box_windows(boxes, size, config.window).float()
+
+    pixel = semantic = None
+    if config.levels != "semantic":
+        guide = pixel_guide(image, size)
+        pixel = _one_guide(masks, windows, guide, pixel_tree, 5, config.zeta_local, config)
+    if config.levels != "pixel":
+        semantic = torch.zeros_like(masks)
+        for level in levels:
+            guide = semantic_guide(features[level], size)
+            kernel = 5 if level < 2 else 3
+            semantic += _one_guide(
+                masks, windows, guide, None, kernel, config.zeta_semantic, config
+            )
+        semantic /= len(levels)
+    return RefinedMasks(
+        None if pixel is None else pixel.to(probs.dtype),
+        None if semantic is None else semantic.to(probs.dtype),
+    )
+
+
+def finalize(refined: RefinedMasks) -> Tensor:
+    """The soft pseudo-masks: the mean of the terms, (N, H, W). Threshold at 0.5 for masks."""
+    return torch.stack(refined.terms).mean(0)
+
+
+def pixel_guide(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The image at mask size (Eq. 15), antialiased: (3, H, W) float32, no graph."""
+    image = image.detach().float()
+    if image.shape[1:] == size:
+        return image
+    return functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+
+
+def semantic_guide(feature: Tensor, size: tuple[int, int]) -> Tensor:
+    """A feature level at mask size (Eq. 16), of unit length at each pixel: (C, H, W) float32."""
+    feature = feature.detach().float()
+    if feature.shape[1:] != size:
+        feature = functional.interpolate(feature[None], size, mode="bilinear")[0]
+    return feature / feature.norm(dim=0).clamp_min(1e-6)
+
+
+def _one_guide(
+    masks: Tensor,
+    windows: Tensor | None,
+    guide: Tensor,
+    tree: AffinityTree | None,
+    kernel: int,
+    zeta_local: float,
+    config: RefineConfig,
+) -> Tensor:
+    """Global, balance, local: one tree and one kernel for every mask."""
+    if not len(masks):
+        return torch.zeros_like(masks)
+    out = masks if windows is None else masks * windows
+    if config.use_global:
+        out = _global(out, windows, tree or build_tree(guide), config)
+    out = _balanced(out, _prior(masks, windows), config.balance)
+    if config.use_local:
+        out = local_affinity(
+            guide,
+            out,
+            kernel=kernel,
+            zeta=zeta_local,
+            iterations=config.iterations,
+            blocks=config.blocks,
+            mix=config.mix,
+        )
+    return out if windows is None else out * windows
+
+
+def _global(
+    masks: Tensor, windows: Tensor | None, tree: AffinityTree, config: RefineConfig
+) -> Tensor:
+    """Eqs 19, 20 over the window: a ratio of two propagations, in which the norms cancel."""
+    if config.zeta_global == "auto":
+        zeta2 = config.zeta_scale * tree.median_edge
+    else:
+        zeta2 = config.zeta_global**2
+    if windows is None:
+        return _propagate(tree, masks, zeta2)
+    above, below = _propagate(tree, torch.cat([masks, windows]), zeta2).split(len(masks))
+    # Inside of a window `below` is above 0, the pixel itself counts; outside the mask is 0.
+    return (above / below.clamp_min(torch.finfo(below.dtype).tiny)).clamp(0, 1) * windows
+
+
+def _propagate(tree: AffinityTree, masks: Tensor, zeta2: float) -> Tensor:
+    if masks.device.type == "cpu":
+        return torch.from_numpy(propagate(tree, masks.numpy(), zeta2))
+    return propagate_torch(tree, masks, zeta2)
+
+
+def _prior(masks: Tensor, windows: Tensor | None) -> Tensor:
+    """pi: each mask's mean in its window, (N, 1, 1)."""
+    weights = torch.ones_like(masks) if windows is None else windows
+    mean = (masks * weights).sum((1, 2)) / weights.sum((1, 2)).clamp_min(1.0)
+    return mean[:, None, None].clamp(1e-4, 1 - 1e-4)
+
+
+def _balanced(masks: Tensor, prior: Tensor, balance: float) -> Tensor:
+    """Odds divided by the prior's odds ** balance; 0 and 1 stay where they are."""
+    odds = ((1 - prior) / prior) ** balance
+    return masks * odds / (masks * odds + 1 - masks)
