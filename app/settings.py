@@ -36,11 +36,11 @@ class Settings(BaseSettings):
     lease_seconds: PositiveFloat = 60
     heartbeat_seconds: PositiveFloat = 10
     poll_seconds: PositiveFloat = 1
-    """How often an idle embedded worker looks for a job."""
+    """How often an idle embedded worker looks for a job, and a busy one whether it is cancelled."""
     max_attempts: PositiveInt = 10
-    """Attempts of one job (a worker died, say) before it is given up as `crashed`."""
-    stop_grace_seconds: PositiveFloat = 10
-    """From SIGTERM to SIGKILL when a trainer is stopped."""
+    """Attempts in a row that got no further, before a job is given up as `crashed`."""
+    stop_grace_seconds: PositiveFloat = 8
+    """From SIGTERM to SIGKILL when a trainer is stopped. A cancelled job ends within 10 seconds."""
     trainer_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "run")
 
     max_upload_bytes: PositiveInt = 64 * 2**30

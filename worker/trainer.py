@@ -10,47 +10,48 @@ import os
 import select
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from worker.leash import leashed
 
 DONE, FAILED, STOPPED = 0, 1, 3
+TICK_SECONDS = 0.2
 
 Event = dict[str, Any]
 
 
 class Trainer:
-    """One run of the trainer, in a process group of its own that dies with this thread.
-
-    `events()` is read by the thread that made it; `terminate()` may come from any other.
-    """
+    """One run of the trainer, in a process group of its own that dies with this thread."""
 
     def __init__(
-        self, command: Sequence[str], *, workdir: Path, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        workdir: Path,
+        should_stop: Callable[[], bool] = lambda: False,
+        grace_seconds: float = 8.0,
     ) -> None:
         """Starts `command` in `workdir`; what it says beside the protocol goes to log.txt there.
 
-        Raises OSError where the command cannot be started at all.
+        should_stop: asked some times a second while the events are read. Once it is true the
+        trainer gets SIGTERM, and after `grace_seconds` its whole group gets SIGKILL.
         """
-        self._ending = threading.Lock()
-        self._log = (workdir / "log.txt").open("ab", buffering=0)
-        try:
+        self._should_stop, self._grace = should_stop, grace_seconds
+        self._deadline: float | None = None
+        with (workdir / "log.txt").open("ab", buffering=0) as log:
             self._process = subprocess.Popen(
                 leashed(command, sig=signal.SIGKILL, lock=workdir / "trainer.lock"),
                 cwd=workdir,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=self._log,
+                stderr=log,
                 start_new_session=True,
             )
-        except OSError:
-            self._log.close()
-            raise
+        self._log = workdir / "log.txt"
 
     @property
     def pid(self) -> int:
@@ -61,7 +62,8 @@ class Trainer:
         for line in self._lines():
             event = parse_event(line)
             if event is None:
-                self._log.write(line + b"\n")
+                with self._log.open("ab") as log:
+                    log.write(line + b"\n")
             else:
                 yield event
 
@@ -69,32 +71,31 @@ class Trainer:
         """Lines of stdout. Ends with the process, even where a child of it keeps the pipe open."""
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
-        buffer = b""
+        buffer, open_ = b"", True
         while True:
+            self._stop_if_asked()
             ended = self._process.poll() is not None
-            if select.select([pipe], [], [], 0 if ended else 0.2)[0]:
+            ready = open_ and select.select([pipe], [], [], 0 if ended else TICK_SECONDS)[0]
+            if ready:
                 chunk = os.read(pipe, 1 << 16)
+                open_ = bool(chunk)
                 *lines, buffer = (buffer + chunk).split(b"\n")
                 yield from lines
-                if chunk:
-                    continue
-            elif not ended:
-                continue
-            if buffer:
-                yield buffer
-            return
+            elif ended:
+                break
+            elif not open_:  # it closed its stdout and still runs
+                time.sleep(TICK_SECONDS)
+        if buffer:
+            yield buffer
 
-    def terminate(self, grace_seconds: float) -> None:
-        """SIGTERM to the trainer, SIGKILL to its whole group after `grace_seconds`. Idempotent.
-
-        The first goes to the trainer alone: torch takes a DataLoader worker that dies of a signal
-        for a crash, and the trainer would fail where it should stop.
-        """
-        with self._ending:
-            self._process.terminate()
-            deadline = time.monotonic() + grace_seconds
-            while self._process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.02)
+    def _stop_if_asked(self) -> None:
+        """The first signal goes to the trainer alone: torch takes a DataLoader worker that dies of
+        a signal for a crash, and the trainer would fail where it should stop."""
+        if self._deadline is None:
+            if self._should_stop():
+                self._deadline = time.monotonic() + self._grace
+                self._process.terminate()
+        elif time.monotonic() > self._deadline:
             self._kill_group()
 
     def wait(self) -> int:
@@ -103,8 +104,12 @@ class Trainer:
         self._kill_group()
         if self._process.stdout is not None:
             self._process.stdout.close()
-        self._log.close()
         return code
+
+    def kill(self) -> None:
+        """End it and its group at once, whatever it is doing."""
+        self._kill_group()
+        self.wait()
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):  # the whole group has gone
@@ -112,9 +117,12 @@ class Trainer:
 
 
 def parse_event(line: bytes) -> Event | None:
-    """The protocol's object on this line, or None where it is something else (a stray print)."""
+    """The protocol's object on this line, or None where it is something else (a stray print).
+
+    NaN and infinities, which JSON does not know, become null.
+    """
     try:
-        event = json.loads(line)
+        event = json.loads(line, parse_constant=lambda _: None)
     except ValueError:
         return None
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None

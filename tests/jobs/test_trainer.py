@@ -5,9 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,9 +29,9 @@ def job_file(folder: Path) -> Path:
     return folder / "JOB.json"
 
 
-def start(folder: Path, *args: str) -> Trainer:
+def start(folder: Path, *args: str, **settings: Any) -> Trainer:
     command = [sys.executable, str(FAKE), *args, str(job_file(folder))]
-    return Trainer(command, workdir=folder)
+    return Trainer(command, workdir=folder, **settings)
 
 
 def alive(pid: int) -> bool:
@@ -61,27 +61,27 @@ def test_events_and_log(tmp_path: Path) -> None:
 
 
 def test_terminate_stops_and_a_second_run_goes_on(tmp_path: Path) -> None:
-    trainer = start(tmp_path, "--steps", "400", "--sleep", "0.02")
-    events = trainer.events()
-    while next(events)["event"] != "progress":
-        pass
-    threading.Thread(target=trainer.terminate, args=(10,)).start()
-    steps = [e["step"] for e in events if e["event"] == "progress"]
+    steps: list[int] = []
+    trainer = start(tmp_path, "--steps", "400", "--sleep", "0.02", should_stop=lambda: bool(steps))
+    for event in trainer.events():
+        if event["event"] == "progress":
+            steps.append(event["step"])
     assert trainer.wait() == STOPPED
     reached = int((tmp_path / "state.txt").read_text())
-    assert reached == (steps[-1] if steps else 1) < 400
+    assert reached == steps[-1] < 400
     again = start(tmp_path, "--steps", str(reached + 2))
     assert next(e["step"] for e in again.events() if e["event"] == "progress") == reached + 1
     assert again.wait() == DONE
 
 
 def test_a_deaf_trainer_is_killed(tmp_path: Path) -> None:
-    trainer = start(tmp_path, "--steps", "400", "--sleep", "0.05", "--deaf")
-    next(trainer.events())
-    began = time.monotonic()
-    trainer.terminate(grace_seconds=0.3)
+    heard: list[object] = []
+    args = ("--steps", "9999", "--sleep", "0.05", "--deaf")
+    trainer = start(tmp_path, *args, should_stop=lambda: bool(heard), grace_seconds=0.3)
+    for event in trainer.events():
+        heard.append(event)
     assert trainer.wait() == -signal.SIGKILL
-    assert time.monotonic() - began < 5
+    assert 1 < len(heard) < 400
 
 
 def test_a_child_that_keeps_the_pipe_open_does_not_hang_the_reader(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""The only door to torch: warm models, loaded at the first prediction and kept by last use."""
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from sapnet.types import ByteArray, Category
+
+Results = list[dict[str, Any]]
+
+
+class Predictor(Protocol):
+    """What `sapnet.artifact.load_predictor` gives."""
+
+    @property
+    def categories(self) -> Sequence[Category]: ...
+
+    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> Results: ...
+
+
+def load(path: Path) -> Predictor:
+    from sapnet.artifact import load_predictor
+
+    return load_predictor(path)
+
+
+class Runtime:
+    """At most `capacity` models in memory; the one used longest ago makes room.
+
+    One lock for all of it: torch uses every core for one picture as it is, and two models that
+    load at once would need the memory of both.
+    """
+
+    def __init__(self, capacity: int, loader: Callable[[Path], Predictor] = load) -> None:
+        if capacity < 1:
+            raise ValueError(f"predict_cache_models must be at least 1, not {capacity}")
+        self._capacity = capacity
+        self._loader = loader
+        self._warm: OrderedDict[str, Predictor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def predict(
+        self, sha256: str, artifact: Callable[[], Path], image: ByteArray, score: float
+    ) -> Results:
+        """COCO results of the model whose artifact has this digest, by falling score.
+
+        artifact: called where the model is not warm, gives its local file. image: (H, W, 3) uint8.
+        """
+        with self._lock:
+            return self._model(sha256, artifact).predict(image, score_threshold=score)
+
+    def _model(self, sha256: str, artifact: Callable[[], Path]) -> Predictor:
+        if sha256 not in self._warm:
+            while len(self._warm) >= self._capacity:
+                self._warm.popitem(last=False)
+            self._warm[sha256] = self._loader(artifact())
+        self._warm.move_to_end(sha256)
+        return self._warm[sha256]
+
+
+def overlay_png(image: ByteArray, results: Results, categories: Sequence[Category]) -> bytes:
+    """The picture with its results drawn on it, as PNG. image: (H, W, 3) uint8."""
+    from sapnet.draw import overlay
+
+    buffer = io.BytesIO()
+    Image.fromarray(overlay(image, results, categories)).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,174 @@
+"""A database, a storage and a fake trainer, in a folder of the test's own."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import schema
+from app.db import Database
+from app.models import Annotation, Category, Dataset, DatasetStatus, Image, Job
+from app.settings import Settings
+from app.storage import Storage, make_storage
+from worker.jobs import Worker
+
+FAKE = Path(__file__).with_name("fake_trainer.py")
+
+
+def fake_command(*args: str) -> tuple[str, ...]:
+    return (sys.executable, str(FAKE), *args)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        _env_file=None,
+        data_dir=tmp_path / "data",
+        trainer_command=fake_command(),
+        poll_seconds=0.05,
+        heartbeat_seconds=0.2,
+        lease_seconds=2,
+        stop_grace_seconds=2,
+        max_attempts=3,
+    )
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database(settings.database)
+    schema.upgrade(database)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def storage(settings: Settings) -> Storage:
+    return make_storage(settings)
+
+
+@pytest.fixture
+def dataset_id(database: Database, storage: Storage) -> str:
+    """Two images, three points, categories 0 and 7, ids with gaps."""
+    sha = storage.put_bytes(b"an image")
+    with database.begin() as session:
+        dataset = Dataset(
+            name="cells",
+            status=DatasetStatus.READY,
+            images=2,
+            annotations=3,
+            report={},
+            document_sha=storage.put_bytes(b"{}"),
+        )
+        session.add(dataset)
+        session.flush()
+        session.add_all(
+            Category(dataset_id=dataset.id, category_id=i, name=name, annotations=n)
+            for i, name, n in [(0, "cell", 2), (7, "dust", 1)]
+        )
+        session.add_all(
+            Image(
+                dataset_id=dataset.id,
+                image_id=i,
+                file_name=f"{i}.png",
+                width=40,
+                height=30,
+                annotations=n,
+                sha256=sha,
+            )
+            for i, n in [(12, 2), (99, 1)]
+        )
+        session.add_all(
+            Annotation(
+                dataset_id=dataset.id, annotation_id=a, image_id=i, category_id=c, x=x, y=20.5
+            )
+            for a, i, c, x in [(501, 12, 0, 0.5), (502, 12, 7, 39.5), (900, 99, 0, 10.5)]
+        )
+        return dataset.id
+
+
+@pytest.fixture
+def new_job(database: Database, dataset_id: str) -> Callable[..., str]:
+    def new(**values: Any) -> str:
+        job = Job(
+            **{
+                "dataset_id": dataset_id,
+                "method": "sapnet++",
+                "preset": "cpu",
+                "seed": 3,
+                "request": {"overrides": {}, "proposals": {"kind": "hierarchy"}},
+                **values,
+            }
+        )
+        with database.begin() as session:
+            session.add(job)
+        return job.id
+
+    return new
+
+
+@pytest.fixture
+def new_worker(database: Database, storage: Storage, settings: Settings) -> Callable[..., Worker]:
+    def new(*args: str, **values: Any) -> Worker:
+        """args: of the fake trainer. values: other settings, or `stopping`."""
+        stopping = values.pop("stopping", lambda: False)
+        changed = settings.model_copy(update={"trainer_command": fake_command(*args), **values})
+        return Worker(changed, database, storage, stopping)
+
+    return new
+
+
+@pytest.fixture
+def job_row(database: Database) -> Callable[[str], Job]:
+    def row(job_id: str) -> Job:
+        with database.read() as session:
+            return session.get_one(Job, job_id)
+
+    return row
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    def wait(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def alive() -> Callable[[int], bool]:
+    def running(pid: int) -> bool:
+        try:
+            return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+        except FileNotFoundError:
+            return False
+
+    return running
+
+
+@pytest.fixture
+def starts(settings: Settings) -> Callable[[str], list[int]]:
+    """Process ids of the trainers that were started for a job whose folder is still there."""
+
+    def pids(job_id: str) -> list[int]:
+        path = settings.data_dir / "jobs" / job_id / "starts.txt"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    return pids
+
+
+@pytest.fixture
+def service_env(settings: Settings) -> dict[str, str]:
+    """The settings as an environment, for processes of their own."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in values.items()}
+    root = str(Path(__file__).resolve().parents[2])
+    settings_env = {f"SAPNET_{name.upper()}": text for name, text in texts.items()}
+    return {**os.environ, **settings_env, "PYTHONPATH": root}

@@ -1,0 +1,63 @@
+"""Celery as the bell: it carries job ids. Settings for tasks that take hours, on Redis.
+
+A prefork pool of one is a supervisor without torch in it; the training is a process of its own.
+Messages are acknowledged late, and one that is delivered twice finds the row claimed.
+"""
+
+import os
+from multiprocessing import RawValue
+from typing import Any
+
+os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # read by Celery when it is imported
+
+from celery import Celery
+from celery.signals import worker_ready, worker_shutting_down
+
+from app.queue import QUEUE, VISIBILITY_TIMEOUT
+from app.settings import Settings
+from worker.tasks import reconcile, register
+
+RECONCILE_SECONDS = 15.0
+SHUTDOWN_SECONDS = 30.0
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The Celery app with its one task. Raises ValueError where there is no broker_url."""
+    if settings.broker_url is None:
+        raise ValueError("no broker: set SAPNET_BROKER_URL, or use the embedded worker")
+    celery = Celery("sapnet-worker", broker=settings.broker_url)
+    celery.conf.update(
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_ignore_result=True,
+        task_default_queue=QUEUE,
+        worker_prefetch_multiplier=1,
+        worker_max_tasks_per_child=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=SHUTDOWN_SECONDS,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT},
+    )
+    return celery
+
+
+def run(settings: Settings) -> None:
+    """Work until a signal: the first lets the running job write its checkpoint and go."""
+    celery = make_celery(settings)
+    stopping = RawValue("b", 0)  # shared with the pool's process, which is forked later
+
+    def go_home(**_: Any) -> None:
+        stopping.value = 1
+
+    def ready(sender: Any, **_: Any) -> None:
+        reconcile(celery, settings)
+        sender.timer.call_repeatedly(RECONCILE_SECONDS, reconcile, (celery, settings))
+
+    worker_shutting_down.connect(go_home, weak=False)
+    worker_ready.connect(ready, weak=False)
+    register(celery, settings, lambda: bool(stopping.value))
+    pool = ["--pool=prefork", "--concurrency=1", f"--queues={QUEUE}"]
+    quiet = ["--without-gossip", "--without-mingle", f"--loglevel={settings.log_level}"]
+    celery.worker_main(["worker", *pool, *quiet])

@@ -1,0 +1,74 @@
+"""What a trainer says, as columns of its job's row."""
+
+import time
+from typing import Any
+
+from worker.trainer import Event
+
+# Share of the whole that each stage takes, by rule of thumb, in order.
+STAGES = {"proposals": 0.15, "train": 0.65, "pseudo-masks": 0.12, "evaluate": 0.05, "export": 0.03}
+_ORDER = list(STAGES)
+_SECONDS_BETWEEN_WRITES = 1.0
+
+
+def overall(stage: str, step: int, of: int) -> float:
+    """Progress of the whole job in [0, 1]; an unknown stage counts as the beginning."""
+    if stage not in STAGES:
+        return 0.0
+    before = sum(STAGES[s] for s in _ORDER[: _ORDER.index(stage)])
+    return before + STAGES[stage] * min(max(step / of, 0.0), 1.0) if of > 0 else before
+
+
+class Progress:
+    """Takes events, and gives now and then the columns to write: about once a second."""
+
+    def __init__(self, stage: str | None, step: int | None) -> None:
+        """stage, step: where the attempt before this one came to."""
+        self.warnings: list[str] = []
+        self.error: Event | None = None
+        self._reached = _rank(stage, step)
+        self._pending: dict[str, Any] = {}
+        self._last_write = 0.0
+        self._stage = stage
+
+    def take(self, event: Event) -> dict[str, Any]:
+        """The columns to write now; empty where there is nothing new or it is too soon."""
+        match event:
+            case {"event": "start"}:
+                for name in ("proposal_generator", "weights_origin"):
+                    self._pending[name] = event.get(name)
+                self._last_write = 0.0
+            case {"event": "progress", "stage": str(stage), "step": int(step), "of": int(of)}:
+                self._advance(stage, step, of, event)
+            case {"event": "warning", "message": str(message)} if message not in self.warnings:
+                self.warnings.append(message)
+                self._pending["warnings"] = list(self.warnings)
+            case {"event": "error"}:
+                self.error = event
+        if time.monotonic() - self._last_write < _SECONDS_BETWEEN_WRITES:
+            return {}
+        return self.flush()
+
+    def flush(self) -> dict[str, Any]:
+        values, self._pending = self._pending, {}
+        if values:
+            self._last_write = time.monotonic()
+        return values
+
+    def _advance(self, stage: str, step: int, of: int, event: Event) -> None:
+        if stage != self._stage:
+            self._stage, self._last_write = stage, 0.0  # a new stage is told at once
+        self._pending |= {
+            "stage": stage,
+            "step": step,
+            "of": of,
+            "progress": overall(stage, step, of),
+            "eta_seconds": event.get("eta_seconds"),
+            "losses": event.get("losses"),
+        }
+        if _rank(stage, step) > self._reached:
+            self._pending |= {"setbacks": 0, "error": None}
+
+
+def _rank(stage: str | None, step: int | None) -> tuple[int, int]:
+    return (_ORDER.index(stage) if stage in STAGES else -1, step or 0)

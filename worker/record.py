@@ -1,0 +1,176 @@
+"""How a run ends in the database: its results, or why there are none. All under the fence."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import case, insert, select
+
+from app.blobs import pinned
+from app.db import Database
+from app.models import Category, Dataset, Job, JobState, Model, PseudoMask, new_id, now
+from app.storage import Storage, sha256_of
+from worker.fence import Claim, write
+
+BATCH = 2_000
+
+
+class BadResult(Exception):
+    """The trainer said that it was done, and its result folder is not as agreed."""
+
+
+def succeed(
+    database: Database, storage: Storage, held: Claim, workdir: Path, warnings: list[str]
+) -> None:
+    """Store what `workdir/result` holds: blobs, pseudo-masks, model, metrics, and the state.
+
+    Raises BadResult where something is missing there, LeaseLost where the job is no longer ours
+    or its cancellation came first; nothing is left behind then.
+    """
+    result = workdir / "result"
+    metrics, report, meta = (_json(result / f"{n}.json") for n in ("metrics", "report", "model"))
+    blobs = _blobs({"model": result / "model.pt", "gallery": result / "gallery.png"}, workdir)
+    if "model" not in blobs:
+        raise BadResult("the trainer left no model.pt")
+    state = JobState.SUCCEEDED_WITH_WARNINGS if warnings else JobState.SUCCEEDED
+    with pinned(database, storage, [sha for _, sha in blobs.values()]):
+        for path, sha in blobs.values():
+            storage.put_file(path, sha=sha)
+        with database.begin() as session:
+            model_id, moment = new_id(), now()
+            write(
+                session,
+                held,
+                unless_cancelled=True,
+                **_over(state, progress=1.0, eta_seconds=0.0, reason=None, error=None),
+                metrics=metrics,
+                report=report,
+                warnings=warnings,
+                model_id=model_id,
+                gallery_sha=_sha(blobs, "gallery"),
+                log_sha=_sha(blobs, "log"),
+            )
+            job = session.get_one(Job, held.job_id)
+            dataset = session.get_one(Dataset, job.dataset_id)
+            categories = select(Category).where(Category.dataset_id == dataset.id)
+            path, sha = blobs["model"]
+            session.add(
+                Model(
+                    id=model_id,
+                    job_id=job.id,
+                    created_at=moment,
+                    name=f"{dataset.name}, {job.method}"[:200],
+                    categories=[
+                        {"id": c.category_id, "name": c.name}
+                        for c in session.scalars(categories.order_by(Category.category_id))
+                    ],
+                    sha256=sha,
+                    size=path.stat().st_size,
+                    meta=meta,
+                    metrics=metrics.get("model"),
+                )
+            )
+            for rows in _batches(_pseudo_masks(result / "pseudo_masks.ndjson", job.id)):
+                session.execute(insert(PseudoMask), rows)
+
+
+def end(
+    database: Database,
+    storage: Storage,
+    held: Claim,
+    workdir: Path,
+    state: JobState,
+    *,
+    reason: str | None = None,
+    error: str | None = None,
+) -> None:
+    """The job is over without results: `state` is failed or cancelled."""
+    blobs = _blobs({}, workdir)
+    with pinned(database, storage, [sha for _, sha in blobs.values()]):
+        for path, sha in blobs.values():
+            storage.put_file(path, sha=sha)
+        with database.begin() as session:
+            values = _over(state, reason=reason, error=error)
+            write(session, held, **values, log_sha=_sha(blobs, "log"))
+
+
+def release(database: Database, held: Claim, *, setback: bool, error: str | None = None) -> float:
+    """Give the job back to whoever comes next; the seconds before it may be taken.
+
+    A setback (the trainer died, say) waits longer each time; a worker that was told to stop is
+    none, and does not count.
+    """
+    delay = min(2.0 ** (held.setbacks - 1) - 1, 60.0) if setback else 0.0
+    with database.begin() as session:
+        fewer = case((Job.setbacks > 0, Job.setbacks - 1), else_=0)
+        values: dict[str, Any] = {"error": error} if setback else {"setbacks": fewer}
+        write(
+            session,
+            held,
+            state=JobState.QUEUED,
+            owner=None,
+            lease_until=now() + timedelta(seconds=delay) if delay else None,
+            **values,
+        )
+    return delay
+
+
+def _over(state: JobState, **values: Any) -> dict[str, Any]:
+    return {"state": state, "finished_at": now(), "lease_until": None, **values}
+
+
+def _blobs(files: dict[str, Path], workdir: Path) -> dict[str, tuple[Path, str]]:
+    """Those of the files, and of the log, that are there, with their digests."""
+    named = {**files, "log": workdir / "log.txt"}
+    return {name: (path, sha256_of(path)) for name, path in named.items() if path.is_file()}
+
+
+def _sha(blobs: dict[str, tuple[Path, str]], name: str) -> str | None:
+    return blobs[name][1] if name in blobs else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """An object of a result file. NaN and infinities become null: JSON has no word for them."""
+    try:
+        document = json.loads(path.read_bytes(), parse_constant=lambda _: None)
+    except (OSError, ValueError) as error:
+        raise BadResult(f"{path.name}: {error}") from error
+    if not isinstance(document, dict):
+        raise BadResult(f"{path.name} is not an object")
+    return document
+
+
+def _pseudo_masks(path: Path, job_id: str) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield _row(json.loads(line), job_id)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadResult(f"{path.name}: {error!r}") from error
+
+
+def _row(mask: dict[str, Any], job_id: str) -> dict[str, Any]:
+    x, y, w, h = mask["bbox"]
+    return {
+        "job_id": job_id,
+        "annotation_id": mask["id"],
+        "image_id": mask["image_id"],
+        "category_id": mask["category_id"],
+        "segmentation": mask["segmentation"],
+        "x": x,
+        "y": y,
+        "w": w,
+        "h": h,
+        "area": mask["area"],
+        "quality": mask["quality"],
+        "source": mask["source"],
+        "extra": {name: mask.get(name) for name in ("selected", "refined", "proposal_source")},
+    }
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while batch := list(islice(rows, BATCH)):
+        yield batch
