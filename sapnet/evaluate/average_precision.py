@@ -1,0 +1,86 @@
+"""AP by COCO's rules, counted by faster-coco-eval; the tests hold it against pycocotools."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from faster_coco_eval import COCO, COCOeval_faster
+
+THRESHOLDS = (0.25, *np.linspace(0.5, 0.95, 10).tolist())
+MAX_DETECTIONS = 100
+AREAS = ("all", "small", "medium", "large")
+
+Kind = Literal["segm", "bbox"]
+
+
+def average_precision(
+    detections: Sequence[dict[str, Any]],
+    truth: dict[str, Any],
+    kind: Kind = "segm",
+    *,
+    image_ids: Collection[int] | None = None,
+    category_ids: Collection[int] | None = None,
+) -> dict[str, float | None]:
+    """AP, AP50, AP75, AP25, APs, APm, APl of COCO results, each in [0, 1].
+
+    detections: image_id, category_id, score, and segmentation (RLE) or bbox (xywh), as `kind`
+    asks; at most 100 an image count. truth: as `read_truth` gives it, `iscrowd` included, which
+    costs no detection anything. image_ids, category_ids: what to count, all of the truth's where
+    None; detections and true objects outside of these are left out. AP is the mean over IoU 0.50
+    to 0.95; AP25 lies outside of that mean. A figure is None where no true object is of its size.
+    """
+    images, categories = _of(truth["images"], image_ids), _of(truth["categories"], category_ids)
+    kept_images = {image["id"] for image in images}
+    kept_categories = {category["id"] for category in categories}
+
+    def counts(item: dict[str, Any]) -> bool:
+        return item["image_id"] in kept_images and item["category_id"] in kept_categories
+
+    objects = [item for item in truth["annotations"] if counts(item)]
+    if not any(not item["iscrowd"] for item in objects):
+        return dict.fromkeys(("AP", "AP50", "AP75", "AP25", "APs", "APm", "APl"))
+    true = COCO(
+        {
+            "images": images,
+            "categories": categories,
+            # Numbered anew: an id of 0 would read as "not matched".
+            "annotations": [{**item, "id": n} for n, item in enumerate(objects, start=1)],
+        }
+    )
+    # Only the asked kind goes along: with a box at hand, the area of a mask would be the box's.
+    field = "segmentation" if kind == "segm" else "bbox"
+    found = true.loadRes(
+        [
+            {key: item[key] for key in ("image_id", "category_id", "score", field)}
+            for item in detections
+            if counts(item)
+        ]
+    )
+    evaluation = COCOeval_faster(true, found, kind)
+    evaluation.params.iouThrs = np.array(THRESHOLDS)
+    evaluation.params.maxDets = [MAX_DETECTIONS]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    # (T thresholds, R recalls, K classes, A areas), -1 where a class has no true object
+    precision = evaluation.eval["precision"][..., 0]
+    coco, at = slice(1, None), {threshold: n for n, threshold in enumerate(THRESHOLDS)}
+    return {
+        "AP": _mean(precision[coco, ..., 0]),
+        "AP50": _mean(precision[at[0.5], ..., 0]),
+        "AP75": _mean(precision[at[0.75], ..., 0]),
+        "AP25": _mean(precision[at[0.25], ..., 0]),
+        "APs": _mean(precision[coco, ..., AREAS.index("small")]),
+        "APm": _mean(precision[coco, ..., AREAS.index("medium")]),
+        "APl": _mean(precision[coco, ..., AREAS.index("large")]),
+    }
+
+
+def _of(items: list[dict[str, Any]], ids: Collection[int] | None) -> list[dict[str, Any]]:
+    wanted = None if ids is None else set(ids)
+    return [dict(item) for item in items if wanted is None or item["id"] in wanted]
+
+
+def _mean(precision: npt.NDArray[np.float64]) -> float | None:
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else None
