@@ -56,7 +56,6 @@ class BackboneWithFpn(nn.Module):
             self.body = MobileNetBody(norm)
         else:
             self.body = ResNetBody(config.name, norm)
-        init_random(self.body, generator)
         self.fpn = Fpn(
             self.body.channels,
             config.fpn_channels,
@@ -69,6 +68,8 @@ class BackboneWithFpn(nn.Module):
             for stage in self.body.stages()[: config.frozen_stages]:
                 for module in stage:
                     module.requires_grad_(False)
+        else:
+            init_random(self.body, generator)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """P2..P6 at `strides`.
