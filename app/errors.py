@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
@@ -115,6 +116,7 @@ PROBLEMS: dict[type[Exception], Kind] = {
     NotAcceptable: Kind(406, "not-acceptable", "There is no such representation"),
     RangeNotSatisfiable: Kind(416, "range-not-satisfiable", "There are no such bytes"),
     Unavailable: Kind(503, "unavailable", "The service cannot do this at the moment"),
+    ClientDisconnect: Kind(400, "client-disconnected", "The client left before its body ended"),
     BlobMissing: Kind(500, "blob-missing", "A stored file is missing"),
     Exception: Kind(500, "internal-error", "The service failed"),
 }
@@ -155,6 +157,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -193,6 +196,11 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     fallback = Kind(error.status_code, phrase.lower().replace(" ", "-"), phrase)
     kind = kinds.get(error.status_code, fallback)
     return problem(request, kind, str(error.detail), headers=error.headers)
+
+
+def _gone(request: Request, error: Exception) -> JSONResponse:
+    """Nobody reads this answer; it is here so that the log holds no traceback."""
+    return problem(request, kind_of(error), "The body ended early.")
 
 
 def _bug(request: Request, error: Exception) -> JSONResponse:

@@ -146,7 +146,7 @@ class Image(Base):
 
 
 class Annotation(Base):
-    """One object: its point in pixels. `iscrowd` ones are kept, and left out of training."""
+    """One object to train on: its point in pixels. `iscrowd` ones have no row."""
 
     __tablename__ = "annotation"
     __table_args__ = (
@@ -161,7 +161,6 @@ class Annotation(Base):
     category_id: Mapped[UserId]
     x: Mapped[float]
     y: Mapped[float]
-    iscrowd: Mapped[bool] = mapped_column(default=False)
 
 
 class Job(Base):

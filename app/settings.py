@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     trainer_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "run")
 
     max_upload_bytes: PositiveInt = 64 * 2**30
+    max_document_bytes: PositiveInt = 2**30
+    """Of an annotations or truth document, which is read as a whole."""
     max_image_pixels: PositiveInt = 100_000_000
     max_images: PositiveInt = 1_000_000
     max_archive_files: PositiveInt = 1_000_000

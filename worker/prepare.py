@@ -81,7 +81,6 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
         Annotation.category_id,
         Annotation.x,
         Annotation.y,
-        Annotation.iscrowd,
     )
     return {
         "images": [
@@ -96,9 +95,8 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
                 "image_id": image_id,
                 "category_id": category_id,
                 "point": [x, y],
-                "iscrowd": int(crowd),
             }
-            for id, image_id, category_id, x, y, crowd in session.execute(
+            for id, image_id, category_id, x, y in session.execute(
                 objects.where(Annotation.dataset_id == dataset_id).order_by(Annotation.pk)
             )
         ],

@@ -56,7 +56,6 @@ def upgrade() -> None:
         sa.Column("category_id", sa.BigInteger(), nullable=False),
         sa.Column("x", sa.Double(), nullable=False),
         sa.Column("y", sa.Double(), nullable=False),
-        sa.Column("iscrowd", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
             ["dataset_id"],
             ["dataset.id"],
@@ -235,46 +234,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("pseudo_mask", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_pseudo_mask_job_id_image_id"))
-        batch_op.drop_index(batch_op.f("ix_pseudo_mask_job_id_category_id"))
-        batch_op.drop_index(batch_op.f("ix_pseudo_mask_job_id_annotation_id"))
-
-    op.drop_table("pseudo_mask")
-    with op.batch_alter_table("model", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_model_sha256"))
-
-    op.drop_table("model")
-    with op.batch_alter_table("job", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_job_truth_sha"))
-        batch_op.drop_index(batch_op.f("ix_job_state_lease_until"))
-        batch_op.drop_index(batch_op.f("ix_job_log_sha"))
-        batch_op.drop_index(batch_op.f("ix_job_gallery_sha"))
-        batch_op.drop_index(batch_op.f("ix_job_dataset_id"))
-
-    op.drop_table("job")
-    with op.batch_alter_table("image", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_image_sha256"))
-        batch_op.drop_index(batch_op.f("ix_image_dataset_id_image_id"))
-
-    op.drop_table("image")
-    with op.batch_alter_table("category", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_category_dataset_id_category_id"))
-
-    op.drop_table("category")
-    with op.batch_alter_table("annotation", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_annotation_dataset_id_image_id"))
-        batch_op.drop_index(batch_op.f("ix_annotation_dataset_id_annotation_id"))
-
-    op.drop_table("annotation")
-    with op.batch_alter_table("dataset", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_dataset_truth_sha"))
-        batch_op.drop_index(batch_op.f("ix_dataset_parent_id"))
-        batch_op.drop_index(batch_op.f("ix_dataset_document_sha"))
-
-    op.drop_table("dataset")
-    with op.batch_alter_table("blob_pin", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_blob_pin_sha256"))
-        batch_op.drop_index(batch_op.f("ix_blob_pin_pinned_by"))
-
-    op.drop_table("blob_pin")
+    for table in (
+        "pseudo_mask",
+        "model",
+        "job",
+        "image",
+        "category",
+        "annotation",
+        "dataset",
+        "blob_pin",
+    ):
+        op.drop_table(table)
