@@ -92,9 +92,9 @@ def draw_scene(
     for thing in things:
         distance, color = _shape_of(thing, yx)
         shadow = _soft(_shape_of(replace(thing, x=thing.x + 2, y=thing.y + 3), yx)[0] - 1.0, 3.0)
-        canvas *= 1 - 0.3 * shadow[..., None]
+        canvas *= 1 - 0.2 * shadow[..., None]
         alpha = _soft(distance, 0.7)[..., None]
-        rim = 0.62 + 0.38 * (1 - _soft(-distance - 2.0, 1.2))[..., None]
+        rim = 0.8 + 0.2 * (1 - _soft(-distance - 2.0, 1.2))[..., None]
         canvas = canvas * (1 - alpha) + color * rim * alpha
         mask = distance < 0
         masks = [hidden & ~mask for hidden in masks]
@@ -117,16 +117,16 @@ def _place(size: tuple[int, int], rng: np.random.Generator) -> list[Thing]:
         if things and rng.random() < 0.55:
             mate = things[int(rng.integers(len(things)))]
             way = rng.uniform(0, 2 * np.pi)
-            gap = (mate.radius + radius) * rng.uniform(0.8, 0.95)
+            gap = (mate.radius + radius) * rng.uniform(0.86, 0.98)
             x, y = mate.x + gap * np.cos(way), mate.y + gap * np.sin(way)
-            kind, hue = mate.kind, (mate.hue + rng.normal(0, 0.015)) % 1
+            kind, hue = mate.kind, (mate.hue + rng.normal(0, 0.04)) % 1
         else:
             x, y = rng.uniform(0, width), rng.uniform(0, height)
             kind, hue = int(rng.integers(len(CLASSES))), rng.random()
         room = radius * 0.9
         inside = room < x < width - room and room < y < height - room
         free = all(
-            np.hypot(x - t.x, y - t.y) > (radius + t.radius) * (0.78 if kind == t.kind else 1.0)
+            np.hypot(x - t.x, y - t.y) > (radius + t.radius) * (0.84 if kind == t.kind else 1.0)
             for t in things
         )
         if inside and free:
@@ -150,11 +150,11 @@ def _beetle(
 ) -> tuple[npt.NDArray[np.float64], Color]:
     """A striped oval back and a round head of another colour."""
     body, head = _ellipse(u + 0.2, v, 0.78, 0.58), _ellipse(u - 0.66, v, 0.32, 0.36)
-    wing, dark = _hsv(hue, 0.75, 0.8), _hsv(hue, 0.8, 0.55)
+    wing, dark = _hsv(hue, 0.75, 0.8), _hsv(hue, 0.8, 0.6)
     stripes = np.sin((u + 0.2) * rng.uniform(17, 21)) > 0.35
     color = np.where(stripes[..., None], dark, wing)
-    color = np.where((np.abs(v) < 0.045)[..., None], _hsv(hue, 0.6, 0.3), color)
-    front = _hsv(hue + rng.choice([-1, 1]) * rng.uniform(0.14, 0.24), 0.7, 0.92)
+    color = np.where((np.abs(v) < 0.045)[..., None], _hsv(hue, 0.7, 0.5), color)
+    front = _hsv(hue + rng.choice([-1, 1]) * rng.uniform(0.1, 0.17), 0.7, 0.92)
     return np.minimum(body, head), np.where(
         (head < np.maximum(body, -0.1))[..., None], front, color
     )
@@ -171,7 +171,7 @@ def _mushroom(
         su, sv, size = rng.uniform(-0.65, 0.65), rng.uniform(-0.6, 0.0), rng.uniform(0.07, 0.13)
         spot = np.hypot(u - su, v - sv) < size
         color = np.where(spot[..., None], _hsv(hue + 0.1, 0.15, 0.97), color)
-    pale = _hsv(hue + rng.uniform(0.06, 0.14), 0.28, 0.88)
+    pale = _hsv(hue + rng.uniform(0.04, 0.1), 0.5, 0.88)
     return np.minimum(cap, stem), np.where((cap < 0)[..., None], color, pale)
 
 
@@ -185,7 +185,7 @@ def _flower(
     color = _hsv(hue, 0.7, 0.75) + (reach * 0.22)[..., None]
     veins = np.abs(np.sin(petals * around)) < 0.12
     color = np.where(veins[..., None], color * 0.8, color)
-    heart = _hsv(hue + rng.choice([-1, 1]) * rng.uniform(0.2, 0.35), 0.8, 0.9)
+    heart = _hsv(hue + rng.choice([-1, 1]) * rng.uniform(0.12, 0.2), 0.75, 0.92)
     dotted = np.sin(u * 38) * np.sin(v * 38) > 0.3
     middle = np.where(dotted[..., None], heart * 0.75, heart)
     return (reach - outline) * 0.8, np.where((reach < 0.36)[..., None], middle, color)
@@ -218,7 +218,7 @@ def _hsv(hue: float, saturation: float, value: float) -> Color:
 
 def _ground(size: tuple[int, int], rng: np.random.Generator) -> Color:
     """Dull and dark earth or grass: large patches, small grain."""
-    base, other = (_hsv(rng.uniform(0.07, 0.4), rng.uniform(0.15, 0.4), 0.36) for _ in range(2))
+    base, other = (_hsv(rng.uniform(0.07, 0.4), rng.uniform(0.15, 0.4), 0.32) for _ in range(2))
     patches = 0.5 + 0.5 * _noise(size, rng, 5)[..., None]
     grain = 0.045 * _noise(size, rng, 24) + 0.05 * _noise(size, rng, 60)
     return base * patches + other * (1 - patches) + grain[..., None]
@@ -233,9 +233,9 @@ def _noise(size: tuple[int, int], rng: np.random.Generator, cells: int) -> Float
 
 
 def _point_in(mask: BoolArray, rng: np.random.Generator) -> list[float]:
-    """Any pixel of the object, on any of its parts, but two pixels from its border."""
+    """Any pixel of the object, on any of its parts, but three pixels from its border."""
     inner = mask.copy()
-    for _ in range(2):
+    for _ in range(3):
         padded = np.pad(inner, 1)
         inner &= padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
     rows, columns = np.nonzero(inner if inner.any() else mask)
