@@ -100,11 +100,13 @@ class Sample:
 
     def mask(self, rle: Rle, stride: int) -> Tensor:
         """A mask of the image on the input's grid at `stride`, (h/stride, w/stride) bool, the
-        sizes rounded up. A cell is in where at least half of it is."""
+        sizes rounded up. A cell is in where at least half of it is; a mask too small for any keeps
+        the cell where it has most, so that no object is lost."""
         full = torch.from_numpy(coco_mask.decode(rle)).float()
         h, w = self.size
         grid = (-(-h // stride), -(-w // stride))
-        shrunk = F.interpolate(full[None, None], size=grid, mode="area")[0, 0] >= 0.5
+        votes = F.interpolate(full[None, None], size=grid, mode="area")[0, 0]
+        shrunk = votes >= min(0.5, float(votes.max()))
         return shrunk.flip(1) if self.flipped else shrunk
 
 

@@ -1,6 +1,6 @@
 """Ragged bags as tensors: one row a point, padded to the longest bag, with a validity mask."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -28,6 +28,10 @@ class Bags:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def to(self, device: torch.device) -> "Bags":
+        """The same bags on another device."""
+        return Bags(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def rois(self) -> Tensor:
         """(R, 5): batch index and box of every valid proposal, row by row."""

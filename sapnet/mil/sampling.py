@@ -16,10 +16,10 @@ def scaled_copies(
     steps = boxes.new_tensor([sign * v for v in scales for sign in (1.0, -1.0)])
     factor = (1 + steps / distance[:, None]).clamp(min=0.1)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]) / 2 * factor[..., None]
+    half = (boxes[:, None, 2:] - boxes[:, None, :2]) / 2 * factor[..., None]
     corner = torch.cat([centre[:, None] - half, centre[:, None] + half], dim=-1)
     limit = sizes.flip(-1).repeat(1, 2)[:, None].to(corner.dtype)
-    return corner.clamp(min=torch.zeros_like(limit), max=limit)
+    return torch.minimum(corner.clamp(min=0), limit)
 
 
 def background_boxes(

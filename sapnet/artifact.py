@@ -1,0 +1,90 @@
+"""The trained segmenter as a file: weights and their description together, and what predicts.
+
+`model.pt` holds {"state_dict", "meta"} and loads with `weights_only=True`; `model.json` beside it
+is `meta` again, for people and for programs without torch.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sapnet.backbones import BackboneWithFpn
+from sapnet.config import Config, config_from_dict
+from sapnet.data.loader import PAD_TO, input_size, to_tensor
+from sapnet.errors import WeightsUnavailable
+from sapnet.pseudo import as_results
+from sapnet.solo import SoloHead, SoloV2, decode
+from sapnet.types import ByteArray, Category
+
+FORMAT = 1
+
+
+def save_artifact(folder: Path, segmenter: SoloV2, meta: dict[str, Any]) -> None:
+    """Write model.pt and model.json. meta: categories, config, weights origin, seed, versions."""
+    meta = {"format": FORMAT, **meta}
+    state = {key: value.detach().cpu() for key, value in segmenter.state_dict().items()}
+    temporary = folder / "model.tmp"
+    torch.save({"state_dict": state, "meta": json.dumps(meta)}, temporary)
+    temporary.replace(folder / "model.pt")
+    (folder / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A segmenter ready to be asked. categories: by label, 0..K-1, with the user's own ids."""
+
+    segmenter: SoloV2
+    config: Config
+    categories: tuple[Category, ...]
+    meta: dict[str, Any]
+
+    @torch.inference_mode()
+    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
+        """COCO results of one image: category_id, segmentation (RLE at image size), bbox xywh,
+        score in [0, 1], best first.
+
+        image: (H, W, 3) uint8 RGB.
+        """
+        h, w = image.shape[:2]
+        data = self.config.data
+        size = input_size((h, w), max(data.short_sides), data.max_long_side)
+        device = next(self.segmenter.parameters()).device
+        _, output = self.segmenter(padded(to_tensor(image, size)).to(device))
+        (found,) = decode(output, [size], [(h, w)], self.config.solo)
+        results = [r for r in as_results(found) if r["score"] >= score_threshold]
+        for result in results:
+            result["category_id"] = self.categories[result.pop("label")].id
+        return sorted(results, key=lambda r: -r["score"])
+
+
+def padded(image: Tensor) -> Tensor:
+    """(3, h, w) to (1, 3, H, W), zeros to a multiple of 64."""
+    h, w = image.shape[1:]
+    return torch.nn.functional.pad(image, (0, -w % PAD_TO, 0, -h % PAD_TO))[None]
+
+
+def load_predictor(path: Path, device: str = "auto") -> Predictor:
+    """Read `model.pt`. device: "auto" takes a GPU where there is one.
+
+    Errors: WeightsUnavailable where the file is missing, damaged or of another kind.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        meta = json.loads(content["meta"])
+        config = config_from_dict(meta["config"])
+        backbone = BackboneWithFpn(config.backbone, pretrained=meta["weights"]["kind"] != "random")
+        categories = tuple(Category(c["id"], c["name"]) for c in meta["categories"])
+        head = SoloHead(len(categories), config.backbone.fpn_channels, config.solo)
+        segmenter = SoloV2(backbone, head)
+        segmenter.load_state_dict(content["state_dict"])
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsUnavailable(
+            f"{path.name} is not a checkpoint of this project: {error}"
+        ) from error
+    return Predictor(segmenter.to(device).eval(), config, categories, meta)

@@ -1,0 +1,191 @@
+"""`sapnet`: the library from the shell. A researcher needs no service.
+
+`run` is what the service's worker starts: JSON lines on stdout, logs on stderr.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sapnet.console import Bars, execute, friendly_errors
+
+if TYPE_CHECKING:
+    from sapnet.pipeline import RunSpec
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+Points = Annotated[Path, typer.Option(help="COCO-style JSON, one point an object")]
+Images = Annotated[Path, typer.Option(help="folder that the file names are relative to")]
+Store = Annotated[Path | None, typer.Option(help="where proposals are kept for other runs")]
+Kind = Annotated[str, typer.Option(help="hierarchy, sam, or JSON with settings")]
+Override = Annotated[list[str] | None, typer.Option("--set", help="train.epochs=6, repeatable")]
+
+
+@app.command()
+def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architecture.md")]) -> None:
+    """Run a job file; speaks JSON lines on stdout."""
+
+    def emit(event: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+    def spec() -> "RunSpec":
+        from sapnet.pipeline import RunSpec
+
+        return RunSpec.read(job)
+
+    raise typer.Exit(execute(spec, emit))
+
+
+@app.command()
+def train(
+    points: Points,
+    images: Images,
+    out: Annotated[Path, typer.Option(help="work folder; started again, it goes on from there")],
+    truth: Annotated[Path | None, typer.Option(help="COCO instances, for metrics alone")] = None,
+    method: str = "sapnet++",
+    preset: str = "cpu",
+    seed: int = 0,
+    proposals: Kind = "hierarchy",
+    weights: Annotated[Path | None, typer.Option(help="backbone state dict")] = None,
+    store: Store = None,
+    override: Override = None,
+) -> None:
+    """Proposals, training, pseudo-masks, metrics and a checkpoint."""
+
+    def spec() -> "RunSpec":
+        from sapnet.pipeline import RunSpec
+
+        return RunSpec(
+            points=points,
+            image_paths=image_paths(points, images),
+            workdir=out,
+            proposal_store=store or out / "proposals",
+            truth=truth,
+            method=method,
+            preset=preset,
+            overrides=parse_overrides(override or []),
+            seed=seed,
+            proposals=parse_kind(proposals),
+            backbone_weights=weights,
+        )
+
+    with Bars() as bars:
+        code = execute(spec, bars.emit)
+    if code == 0:
+        metrics = json.loads((out / "result" / "metrics.json").read_text())
+        typer.echo(json.dumps(metrics, indent=2))
+        typer.echo(f"written to {out / 'result'}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def propose(
+    points: Points,
+    images: Images,
+    store: Annotated[Path, typer.Option(help="where the bags go")],
+    proposals: Kind = "hierarchy",
+) -> None:
+    """Make the bags of every image, once; `train --store` then finds them."""
+    from sapnet.config import DataConfig
+    from sapnet.data.coco import load_points
+    from sapnet.pipeline import fill_store
+    from sapnet.proposals import build_generator
+
+    with Bars() as bars, friendly_errors(bars.emit):
+        document = load_points(points)
+        generator = build_generator(parse_kind(proposals), document)
+        paths = image_paths(points, images)
+        limit = DataConfig().max_proposals
+        steps = fill_store(store, generator, document, paths, limit)
+        total = len(document.images)
+        for index, (_, bags) in enumerate(steps):
+            bars.emit({"event": "progress", "stage": "proposals", "step": index + 1, "of": total})
+            del bags
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="model.pt")],
+    images: Annotated[list[Path], typer.Argument(help="images, or folders of images")],
+    out: Annotated[Path | None, typer.Option(help="COCO results go here, else to stdout")] = None,
+    overlays: Annotated[Path | None, typer.Option(help="folder for pictures")] = None,
+    score: Annotated[float, typer.Option(help="least score")] = 0.1,
+) -> None:
+    """Instance masks of images, as COCO results with `file_name` for the image."""
+    from PIL import Image
+
+    from sapnet.artifact import load_predictor
+    from sapnet.data.images import read_rgb
+    from sapnet.draw import overlay
+
+    files = [f for path in images for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    results = []
+    with Bars() as bars, friendly_errors(bars.emit):
+        predictor = load_predictor(model)
+        for index, file in enumerate(files):
+            image = read_rgb(file)
+            found = predictor.predict(image, score)
+            results += [{"file_name": file.name, **result} for result in found]
+            if overlays:
+                overlays.mkdir(parents=True, exist_ok=True)
+                picture = Image.fromarray(overlay(image, found, predictor.categories))
+                picture.save(overlays / f"{file.stem}.png")
+            step = {"step": index + 1, "of": len(files)}
+            bars.emit({"event": "progress", "stage": "predict", **step})
+    text = json.dumps(results)
+    if out:
+        out.write_text(text)
+    else:
+        typer.echo(text)
+
+
+@app.command()
+def evaluate(
+    results: Annotated[Path, typer.Argument(help="COCO results (image_id or file_name)")],
+    truth: Annotated[Path, typer.Option(help="COCO instances")],
+) -> None:
+    """AP of predictions against true instances, for masks and for boxes."""
+    from sapnet.data.coco import read_truth
+    from sapnet.evaluate import average_precision
+
+    with Bars() as bars, friendly_errors(bars.emit):
+        document = read_truth(truth)
+        by_name = {image["file_name"]: image["id"] for image in document["images"]}
+        detections = json.loads(results.read_text())
+        for detection in detections:
+            if "image_id" not in detection:
+                detection["image_id"] = by_name[detection["file_name"]]
+        figures = {k: average_precision(detections, document, kind=k) for k in ("segm", "bbox")}
+        typer.echo(json.dumps(figures, indent=2))
+
+
+def image_paths(points: Path, images: Path) -> dict[int, Path]:
+    """image id -> file, for a points file whose names are relative to a folder."""
+    from sapnet.data.coco import read_points
+
+    return {i.id: images / i.file_name for i in read_points(points).points.images}
+
+
+def parse_kind(text: str) -> dict[str, Any]:
+    """`hierarchy` or `{"kind": "sam", "model_type": "vit_b"}`."""
+    return json.loads(text) if text.startswith("{") else {"kind": text}
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """`train.epochs=6` -> {"train.epochs": 6}; a value is JSON, or else text."""
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            out[name] = json.loads(value)
+        except json.JSONDecodeError:
+            out[name] = value
+    return out
+
+
+if __name__ == "__main__":
+    app()

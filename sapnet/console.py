@@ -1,0 +1,111 @@
+"""How a command runs: signals become a wish to stop, errors a line and an exit code."""
+
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sapnet.errors import SapnetError, Stopped
+
+if TYPE_CHECKING:
+    from sapnet.pipeline import RunSpec
+
+EXIT_FAILED, EXIT_STOPPED = 1, 3
+Emit = Callable[[dict[str, Any]], None]
+
+
+def execute(make_spec: "Callable[[], RunSpec]", emit: Emit) -> int:
+    """Run the pipeline to its end. Returns the exit code: 0 done, 1 failed, 3 stopped on request.
+
+    SIGTERM and SIGINT ask for a stop, which takes hold after the step in hand. Warnings become
+    events. A failure is one `error` event with a stable reason; its traceback goes to stderr.
+    """
+    wish = StopWish()
+    try:
+        from sapnet.pipeline import Run
+
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: emit(
+                {"event": "warning", "message": str(message)}
+            )
+            report = Run(make_spec(), emit, wish)()
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return EXIT_STOPPED
+    except Exception as error:
+        traceback.print_exc()
+        reason = error.reason if isinstance(error, SapnetError) else "error"
+        name = "" if isinstance(error, SapnetError) else f"{type(error).__name__}: "
+        emit({"event": "error", "reason": reason, "message": f"{name}{error}"})
+        return EXIT_FAILED
+    emit({"event": "done", **{key: report[key] for key in ("seconds", "peak_memory_mb")}})
+    return 0
+
+
+class StopWish:
+    """Whether SIGTERM or SIGINT came; installed for the life of the process."""
+
+    def __init__(self) -> None:
+        self.wished = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+
+    def __call__(self) -> bool:
+        return self.wished
+
+    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+        self.wished = True
+
+
+class Bars:
+    """Progress events as bars on stderr, one a stage."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description:13}"), BarColumn(), MofNCompleteColumn())
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            *columns,
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[more]}"),
+            console=self._console,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def emit(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "progress":
+            stage = event["stage"]
+            if stage not in self._tasks:
+                self._tasks[stage] = self._progress.add_task(stage, total=event["of"], more="")
+            losses = event.get("losses", {})
+            more = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
+            self._progress.update(self._tasks[stage], completed=event["step"], more=more)
+        elif kind in ("warning", "error"):
+            style = "yellow" if kind == "warning" else "red"
+            self._console.print(f"[{style}]{kind}[/]: ", end="")
+            self._console.print(event["message"], markup=False, highlight=False)
+
+
+@contextmanager
+def friendly_errors(emit: Emit) -> Iterator[None]:
+    """What is the user's to mend ends as a line, not as a traceback."""
+    try:
+        yield
+    except (SapnetError, OSError, KeyError, ValueError) as error:
+        emit({"event": "error", "message": f"{error}"})
+        raise typer.Exit(EXIT_FAILED) from error

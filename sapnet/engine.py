@@ -1,0 +1,224 @@
+"""The training loop: step after step, a checkpoint now and then, the same figures when resumed."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sapnet.affinity.refine import AffinityRefiner
+from sapnet.config import Config, TrainConfig
+from sapnet.data.loader import ImageRecord, Sample, Sampler, load_sample
+from sapnet.errors import NonFiniteLoss, Stopped
+from sapnet.losses.affinity import affinity_loss
+from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
+from sapnet.solo import InstanceMasks, SoloTargets, assign, solo_loss
+
+Report = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a step stands in the run: its index, of how many, and the epoch's length."""
+
+    index: int
+    total: int
+    per_epoch: int
+
+    @property
+    def share(self) -> float:
+        return self.index / max(self.total, 1)
+
+
+def train(
+    model: SapNet,
+    records: Sequence[ImageRecord],
+    *,
+    seed: int,
+    checkpoint: Path,
+    report: Report,
+    should_stop: Callable[[], bool],
+) -> int:
+    """Train to the end, from `checkpoint` where there is one. Returns how many bags were undecided.
+
+    records: the images, read when needed. report: called after each step with (step, of, losses).
+    A stop on request writes the checkpoint and raises Stopped. Order, crops, flips and negatives
+    are functions of (seed, step), so a resumed run gives the figures of an unbroken one.
+    Errors: NonFiniteLoss names the term.
+    """
+    config = model.config
+    sampler = Sampler(count=len(records), batch_size=config.train.batch_size, seed=seed)
+    total = sampler.steps_per_epoch * config.train.epochs
+    optimizer = make_optimizer(model, config.train)
+    start, undecided = load_checkpoint(checkpoint, model, optimizer)
+    model.train()
+    for index in range(start, total):
+        step = Step(index, total, sampler.steps_per_epoch)
+        samples, generator = draw(records, sampler, step, config)
+        losses, dead = training_step(model, optimizer, samples, step, generator)
+        undecided += dead
+        report(index + 1, total, losses)
+        done = index + 1
+        stop = should_stop()
+        if stop or done % config.train.checkpoint_every == 0 or done % step.per_epoch == 0:
+            save_checkpoint(checkpoint, model, optimizer, done, undecided)
+        if stop and done < total:
+            raise Stopped(f"stopped on request after step {done} of {total}")
+    return undecided
+
+
+def draw(
+    records: Sequence[ImageRecord], sampler: Sampler, step: Step, config: Config
+) -> tuple[list[Sample], torch.Generator]:
+    """The images of a step, resized and flipped as its generator says."""
+    generator = sampler.generator(step.index)
+    sides = config.data.short_sides
+    side = sides[int(torch.randint(len(sides), (), generator=generator))]
+    samples = []
+    for index in sampler.batch(step.index):
+        flip = config.data.flip and bool(torch.rand((), generator=generator) < 0.5)
+        samples.append(load_sample(records[index], config.data, side, flip))
+    return samples, generator
+
+
+def training_step(
+    model: SapNet,
+    optimizer: torch.optim.Optimizer,
+    samples: list[Sample],
+    step: Step,
+    generator: torch.Generator,
+) -> tuple[dict[str, float], int]:
+    """Forward, losses, backward, update. Returns the losses by name and the undecided bags."""
+    config = model.config
+    trust = step.share >= config.mil.completeness_warmup
+    result = model(samples, generator, trust)
+    losses = all_losses(model, samples, result, step)
+    values = torch.stack([loss.detach() for loss in losses.values()])
+    for name, value in zip(losses, values.tolist(), strict=True):
+        if not abs(value) < float("inf"):
+            raise NonFiniteLoss(name, step.index, value)
+    set_learning_rate(optimizer, config.train, step)
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack(list(losses.values())).sum().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
+    optimizer.step()
+    return dict(zip(losses, values.tolist(), strict=True)), int(result.mil.undecided)
+
+
+def all_losses(model: SapNet, samples: list[Sample], result: Pass, step: Step) -> dict[str, Tensor]:
+    """The terms of Eq. 28 and L_sasd, each with its weight in it."""
+    config = model.config
+    targets, masks = solo_targets(samples, result, model)
+    solo, predicted = solo_loss(result.output, targets, masks, config.solo)
+    losses = {**solo, **result.mil.losses}
+    refine = config.refine
+    if refine.enabled and step.share >= refine.warmup:
+        losses["aff"] = refine.loss_weight * refinement_loss(config, result, masks, predicted)
+    return losses
+
+
+def solo_targets(
+    samples: list[Sample], result: Pass, model: SapNet
+) -> tuple[list[SoloTargets], list[Tensor]]:
+    """Targets and masks (N, h, w) at stride 4 of each image, from what MIL picked."""
+    shape = quarter_size(result.images)
+    selected, labels = result.mil.selected.cpu().numpy(), result.bags.labels
+    image = result.bags.image.cpu().numpy()
+    targets, masks = [], []
+    for index, sample in enumerate(samples):
+        mask = mask_grid(sample, selected[image == index], shape, MASK_STRIDE).to(labels.device)
+        masks.append(mask)
+        own = labels[result.bags.image == index]
+        targets.append(assign(mask, own, model.config.solo, model.solo.head.num_classes))
+    return targets, masks
+
+
+def refinement_loss(
+    config: Config, result: Pass, masks: list[Tensor], predicted: list[InstanceMasks]
+) -> Tensor:
+    """L_aff (Eq. 26) over the images of the batch."""
+    terms = []
+    for index, (mask, instances) in enumerate(zip(masks, predicted, strict=True)):
+        use = instances.valid
+        boxes = result.mil.boxes[result.bags.image == index][use] / MASK_STRIDE
+        refiner = AffinityRefiner(config.refine)
+        refined = refiner(
+            instances.probs[use].detach(),
+            result.images[index],
+            [level[index].detach() for level in result.features],
+        )
+        areas = mask[use].flatten(1).sum(1)
+        terms.append(affinity_loss(instances.probs[use], refined, boxes, areas))
+    return torch.stack(terms).mean()
+
+
+def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over what is not frozen; norms and biases are not decayed under AdamW."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    flat = [p for p in parameters if p.ndim < 2]
+    deep = [p for p in parameters if p.ndim >= 2]
+    groups: list[dict[str, Any]] = [{"params": deep}, {"params": flat, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: Step) -> None:
+    """Linear warm-up, then a tenth at each drop; scaled by the batch (`reference_batch`)."""
+    rate = config.learning_rate * config.batch_size / config.reference_batch
+    warmup = min(config.warmup_steps, step.total // 4)
+    if step.index < warmup:
+        rate *= max((step.index + 1) / (warmup + 1), 0.001)
+    rate *= 0.1 ** sum(step.share >= drop for drop in config.drops)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def save_checkpoint(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, undecided: int
+) -> None:
+    """Write whole or not at all: a temporary file beside, flushed to disk, then renamed."""
+    state: dict[str, Any] = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "undecided": undecided,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_checkpoint(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, int]:
+    """Take a run up where it was: (steps done, undecided bags so far). (0, 0) where none is."""
+    if not path.exists():
+        return 0, 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"]), int(state["undecided"])
+
+
+class Eta:
+    """Seconds left, from the steps of this process alone (a resumed run did the others before)."""
+
+    def __init__(self) -> None:
+        self.began, self.first = time.monotonic(), -1
+
+    def __call__(self, step: int, of: int) -> float:
+        if self.first < 0:
+            self.first = step - 1
+        done = max(step - self.first, 1)
+        return (time.monotonic() - self.began) / done * (of - step)

@@ -1,0 +1,113 @@
+"""SAPNet++ whole: SOLOv2 and, for training alone, the MIL branch over the same pyramid."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sapnet.backbones import WeightsOrigin, build_backbone
+from sapnet.config import Config
+from sapnet.data.loader import Sample, collate, pad
+from sapnet.mil.branch import MilBranch, MilResult
+from sapnet.mil.consensus import consensus_pick
+from sapnet.mil.layout import Bags
+from sapnet.mil.selection import pick, take
+from sapnet.solo import SoloHead, SoloOutput, SoloV2
+
+MASK_STRIDE = 4
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over a batch: pyramid, SOLOv2's output, the bags and what was picked of them."""
+
+    images: Tensor
+    features: list[Tensor]
+    output: SoloOutput
+    bags: Bags
+    mil: MilResult
+
+
+class SapNet(nn.Module):
+    """`solo` is what remains after training; `mil` chooses the masks it learns from."""
+
+    def __init__(self, solo: SoloV2, mil: MilBranch, config: Config) -> None:
+        super().__init__()
+        self.solo, self.mil, self.config = solo, mil, config
+
+    def forward(
+        self,
+        samples: list[Sample],
+        generator: torch.Generator | None = None,
+        trust_completeness: bool = True,
+    ) -> Pass:
+        """Run both branches on a batch. generator: see `MilBranch`; None computes no MIL loss."""
+        device = next(self.parameters()).device
+        images = pad(samples).to(device)
+        features, output = self.solo(images)
+        bags = collate(samples).to(device)
+        if self.config.mil.rule == "learned":
+            sizes = torch.tensor([s.size for s in samples], device=device)
+            mil = self.mil(features, bags, sizes, generator, trust_completeness)
+        else:
+            mil = self.by_rule(samples, bags)
+        return Pass(images, features, output, bags, mil)
+
+    def by_rule(self, samples: list[Sample], bags: Bags) -> MilResult:
+        """`sam-top1` and `consensus`: a pick without learning, as if a branch had made it."""
+        if self.config.mil.rule == "confidence":
+            selected = pick(bags.confidence, bags, bags.valid)
+            certainty = take(bags.confidence, selected)
+        else:
+            records = [s.record for s in samples]
+            picks = [
+                consensus_pick(bag, foreign)
+                for record in records
+                for bag, foreign in zip(record.bags, record.foreign, strict=True)
+            ]
+            selected = torch.tensor(picks, dtype=torch.int64, device=bags.labels.device)
+            certainty = take(bags.medoid, selected)
+        none = torch.zeros((), dtype=torch.int64)
+        return MilResult(selected, take(bags.boxes, selected), certainty, {}, none)
+
+
+def build_model(
+    config: Config, num_classes: int, weights: Path | None, seed: int, allow_download: bool = True
+) -> tuple[SapNet, WeightsOrigin]:
+    """A SapNet with its backbone's weights loaded and everything else random from `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    backbone, origin = build_backbone(
+        config.backbone, weights, allow_download=allow_download, generator=generator
+    )
+    # layers draw their first values from the global generator: lend it the seed, give it back
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = SoloHead(
+            num_classes=num_classes, in_channels=backbone.out_channels, config=config.solo
+        )
+        mil = MilBranch(
+            num_classes=num_classes,
+            in_channels=backbone.out_channels,
+            strides=backbone.strides,
+            config=config.mil,
+        )
+    return SapNet(SoloV2(backbone, head), mil, config), origin
+
+
+def quarter_size(images: Tensor) -> tuple[int, int]:
+    """(h, w) of the mask features of a padded batch (B, 3, H, W)."""
+    return images.shape[2] // MASK_STRIDE, images.shape[3] // MASK_STRIDE
+
+
+def mask_grid(sample: Sample, picked: np.ndarray, shape: tuple[int, int], stride: int) -> Tensor:
+    """M_srm of one image on the batch's padded grid: (N, *shape) bool.
+
+    picked: (N,) index into each bag. shape: (h, w) of the batch's grid at `stride`.
+    """
+    masks = torch.zeros(len(picked), *shape, dtype=torch.bool)
+    for row, bag, index in zip(masks, sample.record.bags, picked, strict=True):
+        mask = sample.mask(bag.masks[int(index)], stride)
+        row[: mask.shape[0], : mask.shape[1]] = mask
+    return masks

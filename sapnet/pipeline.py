@@ -1,0 +1,342 @@
+"""The run: proposals, train, pseudo-masks, evaluate, export. Stages hand over on disk.
+
+Every stage leaves its result in the work folder whole or not at all, so that the same run started
+again goes on where the last one ended: proposals an image at a time, training at its last
+checkpoint, pseudo-masks at the image that was next.
+"""
+
+import hashlib
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sapnet import __version__
+from sapnet.artifact import save_artifact
+from sapnet.backbones import WeightsOrigin
+from sapnet.config import Config, resolve_config
+from sapnet.data.coco import load_points, read_truth
+from sapnet.data.images import read_rgb
+from sapnet.data.loader import ImageRecord, make_record
+from sapnet.engine import Eta, train
+from sapnet.errors import InvalidConfig, Stopped
+from sapnet.evaluate import average_precision, pseudo_mask_metrics
+from sapnet.gallery import draw_gallery
+from sapnet.model import SapNet, build_model
+from sapnet.proposals import ProposalGenerator, build_generator
+from sapnet.proposals.bags import make_bags
+from sapnet.proposals.store import ProposalStore, key_of
+from sapnet.pseudo import label_image
+from sapnet.types import Bag, PointSet
+
+Emit = Callable[[dict[str, Any]], None]
+STAGES = ("proposals", "train", "pseudo-masks", "evaluate", "export")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a run is given; the fields of JOB.json (docs/architecture.md)."""
+
+    points: Path
+    image_paths: dict[int, Path]
+    workdir: Path
+    proposal_store: Path
+    truth: Path | None = None
+    method: str = "sapnet++"
+    preset: str = "cpu"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    proposals: dict[str, Any] = field(default_factory=lambda: {"kind": "hierarchy"})
+    backbone_weights: Path | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "RunSpec":
+        """From JOB.json. InvalidConfig names what is missing or unknown."""
+        data = json.loads(path.read_text())
+        for name in ("points", "workdir", "proposal_store", "truth", "backbone_weights"):
+            if data.get(name) is not None:
+                data[name] = Path(data[name])
+        try:
+            images = {int(key): Path(value) for key, value in data.pop("image_paths").items()}
+            return cls(image_paths=images, **data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidConfig(f"{path.name}: {error}") from error
+
+
+class Run:
+    """One run of the pipeline. `emit` takes each event; `should_stop` is asked between steps."""
+
+    def __init__(self, spec: RunSpec, emit: Emit, should_stop: Callable[[], bool]) -> None:
+        self.spec, self.emit, self.should_stop = spec, emit, should_stop
+        self.config: Config = resolve_config(spec.method, spec.preset, spec.overrides)
+        self.result = spec.workdir / "result"
+        self.seconds: dict[str, float] = self._read("seconds.json", {})
+
+    def __call__(self) -> dict[str, Any]:
+        """Everything, to the end. Returns what `report.json` says. Errors: those of sapnet.errors;
+        Stopped where it was asked to stop."""
+        self.result.mkdir(parents=True, exist_ok=True)
+        points = load_points(self.spec.points)
+        truth = read_truth(self.spec.truth) if self.spec.truth else None
+        generator = build_generator(self.spec.proposals, points)
+        model, origin = self.build_model(len(points.categories))
+        self.emit(
+            {
+                "event": "start",
+                "proposal_generator": generator.name,
+                "weights_origin": describe(origin),
+            }
+        )
+        with self.stage("proposals"):
+            bags = self.make_proposals(generator, points)
+        records = Records(points, self.spec.image_paths, bags, self.config)
+        with self.stage("train"):
+            undecided = self.train(model, records)
+        with self.stage("pseudo-masks"):
+            rows, detections = self.label(model.eval(), records)
+        with self.stage("evaluate"):
+            metrics = self.evaluate(points, bags, rows, detections, truth)
+        with self.stage("export"):
+            meta = self.describe_model(points, generator, origin)
+            save_artifact(self.result, model.solo, meta)
+            draw_gallery(self.result / "gallery.png", records, rows, detections)
+        report = {
+            **meta,
+            "seconds": self.seconds,
+            "peak_memory_mb": peak_memory_mb(),
+            "undecided_bags": undecided,
+            "metrics": metrics,
+        }
+        self._write("report.json", report)
+        return report
+
+    def build_model(self, num_classes: int) -> tuple[SapNet, WeightsOrigin]:
+        model, origin = build_model(
+            self.config, num_classes, self.spec.backbone_weights, self.spec.seed
+        )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return model.to(device), origin
+
+    def make_proposals(
+        self, generator: ProposalGenerator, points: PointSet
+    ) -> dict[int, list[Bag]]:
+        """The bags of every image, by image id."""
+        bags: dict[int, list[Bag]] = {}
+        eta = Eta()
+        limit = self.config.data.max_proposals
+        steps = fill_store(
+            self.spec.proposal_store, generator, points, self.spec.image_paths, limit
+        )
+        for index, (image_id, found) in enumerate(steps):
+            bags[image_id] = found
+            self.progress("proposals", index + 1, len(points.images), eta)
+        return bags
+
+    def train(self, model: SapNet, records: "Records") -> int:
+        eta = Eta()
+
+        def report(step: int, of: int, losses: dict[str, float]) -> None:
+            rounded = {name: round(value, 5) for name, value in losses.items()}
+            self.progress("train", step, of, eta, losses=rounded, stoppable=False)
+
+        undecided = train(
+            model,
+            records,
+            seed=self.spec.seed,
+            checkpoint=self.spec.workdir / "train" / "checkpoint.pt",
+            report=report,
+            should_stop=self.should_stop,
+        )
+        if undecided:
+            self.emit({"event": "warning", "message": f"{undecided} bags had no best proposal"})
+        return undecided
+
+    def label(
+        self, model: SapNet, records: "Records"
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Pseudo-masks and the segmenter's own detections on the training images."""
+        category = {label: c for c, label in records.points.label_of.items()}
+        rows: list[dict[str, Any]] = []
+        detections: list[dict[str, Any]] = []
+        eta = Eta()
+        for index, record in enumerate(records):
+            found = label_image(model, record)
+            rows += found.pseudo_masks
+            for detection in found.detections:
+                label = detection.pop("label")
+                detections.append(
+                    {"image_id": record.info.id, "category_id": category[label], **detection}
+                )
+            self.progress("pseudo-masks", index + 1, len(records), eta)
+        temporary = self.result / "pseudo_masks.tmp"
+        with temporary.open("w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        temporary.replace(self.result / "pseudo_masks.ndjson")
+        return rows, detections
+
+    def evaluate(
+        self,
+        points: PointSet,
+        bags: dict[int, list[Bag]],
+        rows: list[dict[str, Any]],
+        detections: list[dict[str, Any]],
+        truth: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """`metrics.json`: figures where truth was given, counts in any case."""
+        by_annotation = {bag.annotation_id: bag for group in bags.values() for bag in group}
+        counts = [len(bag) for bag in by_annotation.values()]
+        metrics: dict[str, Any] = {
+            "pseudo_masks": None,
+            "model": None,
+            "proposals": {"mean_bag_size": round(sum(counts) / max(len(counts), 1), 3)},
+        }
+        if truth is not None:
+            figures = pseudo_mask_metrics(rows, by_annotation, points, truth)
+            metrics["proposals"] |= figures.pop("proposals")
+            metrics["pseudo_masks"] = figures
+            metrics["model"] = {
+                "on": "training images",
+                "segm": average_precision(detections, truth, kind="segm"),
+                "bbox": average_precision(detections, truth, kind="bbox"),
+            }
+        self._write("metrics.json", metrics)
+        self.progress("evaluate", 1, 1, Eta())
+        return metrics
+
+    def describe_model(
+        self, points: PointSet, generator: ProposalGenerator, origin: WeightsOrigin
+    ) -> dict[str, Any]:
+        """What stands beside the weights."""
+        packages = ("torch", "torchvision", "numpy", "pycocotools")
+        return {
+            "categories": [
+                asdict(c) for c in sorted(points.categories, key=lambda category: category.id)
+            ],
+            "config": self.config.to_dict(),
+            "weights": asdict(origin),
+            "seed": self.spec.seed,
+            "proposals": {"generator": generator.name, "settings": self.spec.proposals},
+            "images": len(points.images),
+            "annotations": len(points.annotations),
+            "versions": {
+                "sapnet": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in packages},
+            },
+        }
+
+    def progress(
+        self, stage: str, step: int, of: int, eta: Eta, *, stoppable: bool = True, **more: Any
+    ) -> None:
+        """Tell how far a stage is; between images it is also where a stop takes hold."""
+        seconds = round(eta(step, of), 1)
+        self.emit(
+            {
+                "event": "progress",
+                "stage": stage,
+                "step": step,
+                "of": of,
+                "eta_seconds": seconds,
+                **more,
+            }
+        )
+        if stoppable and step < of and self.should_stop():
+            raise Stopped(f"stopped on request in {stage}, {step} of {of} done")
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds of a stage to those of earlier attempts."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - began
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 2)
+            self._write("seconds.json", self.seconds)
+
+    def _read(self, name: str, default: Any) -> Any:
+        path = self.spec.workdir / "result" / name
+        return json.loads(path.read_text()) if path.exists() else default
+
+    def _write(self, name: str, value: Any) -> None:
+        temporary = self.result / f"{name}.tmp"
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        temporary.replace(self.result / name)
+
+
+def fill_store(
+    folder: Path,
+    generator: ProposalGenerator,
+    points: PointSet,
+    paths: Mapping[int, Path],
+    max_proposals: int,
+) -> Iterator[tuple[int, list[Bag]]]:
+    """Yield image id and bags of every image: from the store where they are in it, else made and
+    put there. No image is done twice."""
+    store = ProposalStore(folder)
+    fingerprint = generator.fingerprint()
+    for info, annotations in points:
+        path = paths[info.id]
+        key = key_of(content_sha256(path), annotations, fingerprint, max_proposals)
+        bags = store.get(key)
+        if bags is None:
+            image = read_rgb(path)
+            bags = make_bags(generator, image, info, annotations, max_proposals=max_proposals)
+            store.put(key, bags)
+        yield info.id, bags
+
+
+class Records(Sequence[ImageRecord]):
+    """The images as training wants them, each joined with its bags when it is first asked for."""
+
+    def __init__(
+        self,
+        points: PointSet,
+        paths: dict[int, Path],
+        bags: dict[int, list[Bag]],
+        config: Config,
+    ) -> None:
+        self.points, self._paths, self._bags, self._config = points, paths, bags, config
+        self._made: dict[int, ImageRecord] = {}
+
+    def __len__(self) -> int:
+        return len(self.points.images)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index not in self._made:
+            info = self.points.images[index]
+            self._made[index] = make_record(
+                info,
+                self._paths[info.id],
+                self.points.annotations_of[info.id],
+                self._bags[info.id],
+                self.points.label_of,
+                self._config.mil,
+            )
+        return self._made[index]
+
+
+def content_sha256(path: Path) -> str:
+    """sha256 of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(origin: WeightsOrigin) -> str:
+    """ "file: name" and the like, in a line."""
+    return f"{origin.kind}: {origin.detail}"
+
+
+def peak_memory_mb() -> int:
+    """The most memory this process ever held, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))

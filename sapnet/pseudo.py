@@ -1,0 +1,146 @@
+"""Pseudo-masks from the final weights: M_srm, its refinement, the one delivered and its quality."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.nn import functional as F
+
+from sapnet.affinity.refine import AffinityRefiner, finalize
+from sapnet.config import Config
+from sapnet.data.loader import ImageRecord, Sample, load_sample
+from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
+from sapnet.solo import Instances, assign, decode, instance_probs
+from sapnet.types import PointAnnotation, Rle
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """pseudo_masks: a record an annotation. detections: the segmenter's own, as COCO results
+    without category ids ("label" instead)."""
+
+    pseudo_masks: list[dict[str, Any]]
+    detections: list[dict[str, Any]]
+
+
+@torch.no_grad()
+def label_image(model: SapNet, record: ImageRecord) -> ImageResult:
+    """Everything the trained model says of one of its own images."""
+    sample = load_sample(record, model.config.data)
+    result = model([sample])
+    selected = result.mil.selected.cpu().numpy()
+    refined = refined_masks(model, sample, result, selected)
+    certainty = result.mil.certainty.tolist()
+    rows = []
+    for n, annotation in enumerate(record.annotations):
+        index = int(selected[n])
+        chosen = record.bags[n].masks[index]
+        row = deliver(annotation, chosen, refined[n], certainty[n], model.config)
+        row["proposal_source"] = record.bags[n].sources[index]
+        rows.append(row)
+    return ImageResult(rows, detect(model, sample, result))
+
+
+def refined_masks(
+    model: SapNet, sample: Sample, result: Pass, selected: np.ndarray
+) -> list[Rle | None]:
+    """The mask that each annotation's own cells predict, through MLAR, at image size (Eqs 14-25).
+
+    None where no cell answers for it, where the result is empty, or where MLAR is off.
+    """
+    config = model.config
+    refined: list[Rle | None] = [None] * len(selected)
+    if not config.refine.enabled or not len(selected):
+        return refined
+    shape = quarter_size(result.images)
+    masks = mask_grid(sample, selected, shape, MASK_STRIDE).to(result.images.device)
+    targets = assign(masks, result.bags.labels, config.solo, model.solo.head.num_classes)
+    probs, valid = instance_probs(result.output, 0, targets, len(selected))
+    rows = valid.nonzero().squeeze(1).tolist()
+    refiner = AffinityRefiner(config.refine)
+    h, w = sample.size
+    grid = (-(-h // config.output.stride), -(-w // config.output.stride))
+    guide = F.interpolate(sample.image[None].to(probs.device), size=grid, mode="area")[0]
+    levels = [content(level[0], sample, result, grid) for level in result.features]
+    start = content(probs[rows], sample, result, grid)
+    fine = finalize(refiner(start, guide, levels))
+    for row, mask in zip(rows, fine, strict=True):
+        full = F.interpolate(mask[None, None], size=sample.record.info.size, mode="bilinear")[0, 0]
+        binary = (full >= config.output.mask_threshold).cpu().numpy().astype(np.uint8)
+        if binary.any():
+            refined[row] = encode(binary)
+    return refined
+
+
+def content(maps: Tensor, sample: Sample, result: Pass, grid: tuple[int, int]) -> Tensor:
+    """Maps (N, h, w) of the padded input, resampled to `grid` over the image's own part of it."""
+    if len(maps) == 0:
+        return maps.new_zeros(0, *grid)
+    height, width = result.images.shape[-2:]
+    padded = (round(grid[0] * height / sample.size[0]), round(grid[1] * width / sample.size[1]))
+    resized = F.interpolate(maps[None], size=padded, mode="bilinear")[0]
+    return resized[:, : grid[0], : grid[1]].contiguous()
+
+
+def deliver(
+    annotation: PointAnnotation,
+    chosen: Rle,
+    refined: Rle | None,
+    certainty: float,
+    config: Config,
+) -> dict[str, Any]:
+    """Choose between M_srm and its refinement; a record as in `pseudo_masks.ndjson`.
+
+    Refined is delivered where it agrees with M_srm (IoU at least `output.agreement`). quality, in
+    [0, 1]: the mean of that agreement and of the pick's certainty; the certainty alone where
+    there is no refinement.
+    """
+    agreement = None
+    if refined is not None:
+        agreement = float(coco_mask.iou([refined], [chosen], [0])[0, 0])
+    use_refined = agreement is not None and agreement >= config.output.agreement
+    mask = refined if use_refined and refined is not None else chosen
+    quality = certainty if agreement is None else (certainty + agreement) / 2
+    return {
+        "id": annotation.id,
+        "image_id": annotation.image_id,
+        "category_id": annotation.category_id,
+        "segmentation": mask,
+        "bbox": coco_mask.toBbox(mask).tolist(),
+        "area": int(coco_mask.area(mask)),
+        "quality": round(min(max(quality, 0.0), 1.0), 6),
+        "source": "refined" if use_refined else "selected",
+        "selected": chosen,
+        "refined": refined,
+    }
+
+
+def detect(model: SapNet, sample: Sample, result: Pass) -> list[dict[str, Any]]:
+    """The segmenter's own detections of the image, as COCO results with "label" for the class."""
+    sizes = [sample.size], [sample.record.info.size]
+    (found,) = decode(result.output, *sizes, model.config.solo)
+    return as_results(found)
+
+
+def as_results(found: Instances) -> list[dict[str, Any]]:
+    """`Instances` as COCO results; "label" is 0..K-1."""
+    return [
+        {
+            "label": int(label),
+            "segmentation": mask,
+            "bbox": coco_mask.toBbox(mask).tolist(),
+            "score": float(score),
+        }
+        for label, score, mask in zip(
+            found.labels.tolist(), found.scores.tolist(), found.masks, strict=True
+        )
+    ]
+
+
+def encode(mask: np.ndarray) -> Rle:
+    """(H, W) uint8 to compressed RLE with an ASCII string."""
+    rle = coco_mask.encode(np.asfortranarray(mask))
+    return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
