@@ -1,0 +1,121 @@
+"""Training jobs: POST /jobs/train, then GET /jobs/{id} until it is over."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import FileResponse, PlainTextResponse
+
+from app.db import DatabaseDep, SessionDep
+from app.deps import SettingsDep, StorageDep
+from app.errors import NotFound
+from app.jobs import service
+from app.jobs.schemas import JobCreated, JobOut, JobPage, MetricsOut, TrainRequest
+from app.models import Job, JobState, Model
+from app.paging import Cursor, Limit, decode, encode, link_next
+from app.responses import blob_response
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+@router.post("/train", status_code=202, response_model=JobCreated)
+def train(
+    body: TrainRequest,
+    response: Response,
+    database: DatabaseDep,
+    storage: StorageDep,
+    settings: SettingsDep,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> Job:
+    """Start training. Sent again with the same `Idempotency-Key`, it names the same job."""
+    job = service.create(database, storage, settings, body, idempotency_key)
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return job
+
+
+@router.get("", response_model=JobPage)
+def list_jobs(
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    state: JobState | None = None,
+    dataset_id: str | None = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, object]:
+    """Jobs, the newest first."""
+    jobs = service.page(session, limit + 1, decode(cursor, str), state, dataset_id)
+    following = encode(jobs[limit - 1].id) if len(jobs) > limit else None
+    link_next(request, response, following)
+    return {"jobs": jobs[:limit], "next": following}
+
+
+@router.get("/{job_id}", response_model=JobOut)
+def get_job(job_id: str, session: SessionDep) -> Job:
+    """How far it is, and what came of it."""
+    return service.get(session, job_id)
+
+
+@router.post("/{job_id}/cancel", status_code=202, response_model=JobCreated)
+def cancel(job_id: str, session: SessionDep) -> Job:
+    """Stop it. A queued job is cancelled at once, a running one within seconds."""
+    return service.cancel(session, job_id)
+
+
+@router.get("/{job_id}/metrics", response_model=MetricsOut)
+def metrics(job_id: str, session: SessionDep) -> dict[str, object]:
+    """Figures of the pseudo-masks, of the model and of the proposals."""
+    job = service.get_successful(session, job_id)
+    figures, report = job.metrics or {}, job.report or {}
+    return {
+        **{name: figures.get(name) for name in ("pseudo_masks", "model", "proposals")},
+        "seconds": report.get("seconds") or {},
+        "peak_memory_mb": report.get("peak_memory_mb"),
+        "proposal_generator": job.proposal_generator,
+        "weights_origin": job.weights_origin,
+    }
+
+
+@router.get("/{job_id}/report")
+def report(job_id: str, session: SessionDep) -> dict[str, object]:
+    """All that the training says about itself: settings, versions, seconds a stage."""
+    return service.get_successful(session, job_id).report or {}
+
+
+@router.get("/{job_id}/checkpoint", response_class=Response)
+def checkpoint(job_id: str, request: Request, session: SessionDep, storage: StorageDep) -> Response:
+    """The trained model as `model.pt`; whole, or by Range."""
+    job = service.get_successful(session, job_id)
+    sha = session.get_one(Model, job.model_id).sha256
+    kind, name = "application/octet-stream", f"model-{job.id}.pt"
+    return blob_response(request, storage, sha, media_type=kind, filename=name)
+
+
+@router.get("/{job_id}/gallery", response_class=Response)
+def gallery(job_id: str, request: Request, session: SessionDep, storage: StorageDep) -> Response:
+    """A picture: image, point, proposals, picked, refined, predicted, for a few images."""
+    sha = service.get_successful(session, job_id).gallery_sha
+    if sha is None:
+        raise NotFound("gallery of job", job_id)
+    return blob_response(request, storage, sha, media_type="image/png")
+
+
+@router.get("/{job_id}/logs", response_class=PlainTextResponse)
+def logs(
+    job_id: str,
+    request: Request,
+    session: SessionDep,
+    storage: StorageDep,
+    settings: SettingsDep,
+    tail: Annotated[int | None, Query(ge=1, le=10_000, description="lines")] = None,
+) -> Response:
+    """What the trainer wrote, so far; empty before it has begun."""
+    job = service.get(session, job_id)
+    kind = "text/plain; charset=utf-8"
+    if job.log_sha is not None and tail is None:
+        return blob_response(request, storage, job.log_sha, media_type=kind)
+    path = service.log_file(storage, settings, job)
+    if path is None:
+        return PlainTextResponse("")
+    if tail is not None:
+        return PlainTextResponse(service.last_lines(path, tail))
+    return FileResponse(path, media_type=kind, headers={"Cache-Control": "no-cache"})

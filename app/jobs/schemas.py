@@ -1,0 +1,114 @@
+"""What goes over the wire about jobs."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.models import JobState
+
+Setting = bool | int | float
+"""Numbers alone: a text could name a file of the server."""
+
+
+class Hierarchy(BaseModel):
+    """Regions of a hierarchical segmentation round each point. Needs no weights."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Setting]
+    kind: Literal["hierarchy"]
+
+
+class Sam(BaseModel):
+    """Segment Anything, prompted with each point and its neighbours."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Setting]
+    kind: Literal["sam"]
+    model_type: Literal["vit_b", "vit_l", "vit_h"] = "vit_b"
+
+
+class Given(BaseModel):
+    """Your own masks: {"<annotation id>": [{"segmentation", "score"}]}, or a list of
+    {"annotation_id", "segmentation", "score"}."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["given"]
+    document: dict[str, Any] | list[Any]
+
+
+def _kind_alone(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Proposals = Annotated[
+    Annotated[Hierarchy | Sam | Given, Field(discriminator="kind")], BeforeValidator(_kind_alone)
+]
+
+
+class TrainRequest(BaseModel):
+    """What to train on, and how."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"dataset_id": "…", "method": "sapnet++", "preset": "cpu", "seed": 0}]
+        },
+    )
+    dataset_id: str
+    method: str = "sapnet++"
+    preset: str = "cpu"
+    overrides: dict[str, Any] = Field({}, description='settings by name: {"train.epochs": 6}')
+    seed: int = Field(0, ge=0, lt=2**63)
+    proposals: Proposals | None = Field(None, description='"hierarchy", "sam", or with settings')
+    truth: dict[str, Any] | None = Field(
+        None, description="COCO instances, for metrics alone; default: the data set's own"
+    )
+
+
+class JobCreated(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    state: JobState
+
+
+class JobOut(JobCreated):
+    kind: str
+    dataset_id: str
+    method: str
+    preset: str
+    seed: int
+    stage: str | None
+    progress: float = Field(description="of the whole job, 0 to 1")
+    step: int | None
+    of: int | None
+    eta_seconds: float | None = Field(description="to the end of the stage")
+    losses: dict[str, float | None] | None
+    reason: str | None = Field(description="why it failed, for programs")
+    error: str | None = Field(description="why it failed, for people")
+    warnings: list[str]
+    proposal_generator: str | None
+    weights_origin: str | None
+    attempt: int
+    model_id: str | None
+    metrics: dict[str, Any] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobPage(BaseModel):
+    jobs: list[JobOut]
+    next: str | None
+
+
+class MetricsOut(BaseModel):
+    """Figures are there where truth was given; the rest always."""
+
+    pseudo_masks: dict[str, Any] | None
+    model: dict[str, Any] | None
+    proposals: dict[str, Any] | None
+    seconds: dict[str, float] = Field(description="a stage")
+    peak_memory_mb: float | None
+    proposal_generator: str | None
+    weights_origin: str | None

@@ -1,0 +1,213 @@
+"""Jobs: asked for, listed, cancelled. The work itself is the worker's."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.blobs import pinned
+from app.db import Database
+from app.errors import Conflict, Fault, Invalid, NotFound
+from app.jobs.schemas import TrainRequest
+from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, now
+from app.queue import enqueue
+from app.settings import Settings
+from app.storage import Storage
+from sapnet.config import METHODS, PRESETS, resolve_config
+from sapnet.data.coco import read_truth
+from sapnet.errors import InvalidConfig, InvalidDataset
+
+
+def create(
+    database: Database,
+    storage: Storage,
+    settings: Settings,
+    request: TrainRequest,
+    idempotency_key: str | None = None,
+) -> Job:
+    """A queued job; its id is sent once it is committed. The same key and request give the same
+    job. Takes the database, not a session: the truth is stored before the row is written.
+
+    Raises NotFound, Conflict (the data set is not ready), Invalid with every fault.
+    """
+    document = request.model_dump(mode="json")
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    if job := _repeated(database, idempotency_key, digest):
+        return job
+    with database.read() as session:
+        _ready_dataset(session, request.dataset_id)
+    faults = _config_faults(request.method, request.preset, request.overrides)
+    truth = document["truth"] and json.dumps(document["truth"]).encode()
+    faults += _truth_faults(truth) if truth is not None else []
+    if faults:
+        raise Invalid(faults)
+    shas = [hashlib.sha256(truth).hexdigest()] if truth is not None else []
+    job = Job(
+        dataset_id=request.dataset_id,
+        method=request.method,
+        preset=request.preset,
+        seed=request.seed,
+        request={
+            "overrides": request.overrides,
+            "proposals": document["proposals"] or settings.proposals,
+        },
+        truth_sha=shas[0] if shas else None,
+        idempotency_key=idempotency_key,
+        request_hash=digest,
+    )
+    try:
+        with pinned(database, storage, shas):
+            if truth is not None:
+                storage.put_bytes(truth)
+            with database.begin() as session:
+                _ready_dataset(session, request.dataset_id)
+                session.add(job)
+                session.flush()
+                enqueue(session, job.id, settings.broker_url)
+    except IntegrityError:  # the same key at the same moment: the other one was first
+        if first := _repeated(database, idempotency_key, digest):
+            return first
+        raise
+    return job
+
+
+def get(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound("job", job_id)
+    return job
+
+
+def get_successful(session: Session, job_id: str) -> Job:
+    """A job that has results. Raises NotFound; Conflict, with its state, where it has none."""
+    job = get(session, job_id)
+    if job.state not in SUCCESSFUL:
+        raise Conflict(
+            f"The job has no results: it is {job.state}.", state=job.state, reason=job.reason
+        )
+    return job
+
+
+def page(
+    session: Session,
+    limit: int,
+    after: str | None = None,
+    state: JobState | None = None,
+    dataset_id: str | None = None,
+) -> list[Job]:
+    """At most `limit` jobs, the newest first, older than the job `after`."""
+    query = select(Job).order_by(Job.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(Job.id < after)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if dataset_id is not None:
+        query = query.where(Job.dataset_id == dataset_id)
+    return list(session.scalars(query))
+
+
+def cancel(session: Session, job_id: str) -> Job:
+    """Cancelled at once while it is queued; a running one is told to stop, and is cancelled within
+    seconds. Asking again changes nothing. Raises NotFound; Conflict where it is over already."""
+    queued = {"state": JobState.CANCELLED, "finished_at": now(), "lease_until": None}
+    steps: list[tuple[JobState, Mapping[str, Any]]] = [
+        (JobState.QUEUED, queued),
+        (JobState.RUNNING, {"state": JobState.CANCELLING}),
+    ]
+    for state, values in steps:
+        query = update(Job).where(Job.id == job_id, Job.state == state)
+        session.execute(query.values({**values, "cancel_requested": True}))
+    session.flush()
+    job = get(session, job_id)
+    if not job.cancel_requested:
+        raise Conflict(f"The job is over: it {_past(job.state)}.", state=job.state)
+    return job
+
+
+def log_file(storage: Storage, settings: Settings, job: Job) -> Path | None:
+    """The log of a job that is over, or of one that runs on this machine; None where there is none
+    (yet)."""
+    if job.log_sha is not None:
+        return storage.local_path(job.log_sha)
+    path = settings.data_dir.resolve() / "jobs" / job.id / "log.txt"
+    return path if path.is_file() else None
+
+
+def last_lines(path: Path, count: int) -> str:
+    """The last `count` lines of a text, read from its end: at most a megabyte of it."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - (1 << 20)))
+        lines = file.read().decode("utf-8", "replace").splitlines(keepends=True)
+    return "".join(lines[-count:])
+
+
+def _past(state: JobState) -> str:
+    return {JobState.FAILED: "failed", JobState.CANCELLED: "was cancelled"}.get(state, "succeeded")
+
+
+def _repeated(database: Database, key: str | None, digest: str) -> Job | None:
+    """The job that was made with this Idempotency-Key. Raises Invalid where it asked for other
+    things."""
+    if key is None:
+        return None
+    with database.read() as session:
+        job = session.scalars(select(Job).where(Job.idempotency_key == key)).one_or_none()
+    if job is not None and job.request_hash != digest:
+        hint = "take a new key for a new request"
+        detail = "this key was used for another request"
+        raise Invalid([Fault("header", "/Idempotency-Key", detail, hint)])
+    return job
+
+
+def _ready_dataset(session: Session, dataset_id: str) -> None:
+    dataset = session.get(Dataset, dataset_id)
+    if dataset is None:
+        raise NotFound("dataset", dataset_id)
+    if dataset.status is not DatasetStatus.READY:
+        raise Conflict(f"The dataset is {dataset.status}.", status=dataset.status)
+
+
+def _config_faults(method: str, preset: str, overrides: Mapping[str, Any]) -> list[Fault]:
+    """Each on its own first, so that all are named; then all together."""
+    known_method = method if method in METHODS else "sapnet++"
+    known_preset = preset if preset in PRESETS else "cpu"
+    tries: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("/method", method, known_preset, {}),
+        ("/preset", known_method, preset, {}),
+        *(
+            (
+                f"/overrides/{name.replace('~', '~0').replace('/', '~1')}",
+                known_method,
+                known_preset,
+                {name: value},
+            )
+            for name, value in overrides.items()
+        ),
+    ]
+    faults = [fault for attempt in tries if (fault := _config_fault(*attempt))]
+    whole = _config_fault("/overrides", known_method, known_preset, overrides)
+    return faults or ([whole] if whole else [])
+
+
+def _config_fault(
+    pointer: str, method: str, preset: str, overrides: Mapping[str, Any]
+) -> Fault | None:
+    try:
+        resolve_config(method, preset, overrides)
+    except InvalidConfig as error:
+        return Fault("body", pointer, str(error))
+    return None
+
+
+def _truth_faults(truth: bytes) -> list[Fault]:
+    try:
+        read_truth(truth)
+    except InvalidDataset as error:
+        return [Fault("body", f"/truth{i.pointer}", i.problem, i.hint) for i in error.issues]
+    return []

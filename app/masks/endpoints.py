@@ -1,0 +1,55 @@
+"""GET /jobs/{id}/pseudo-masks: a page of JSON, or all of them as NDJSON."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from app.accept import preferred
+from app.db import DatabaseDep
+from app.jobs.service import get_successful
+from app.masks import service
+from app.masks.schemas import PseudoMaskPage
+from app.paging import Cursor, decode, encode, link_next
+
+router = APIRouter(tags=["pseudo-masks"])
+
+JSON, NDJSON = "application/json", "application/x-ndjson"
+DEFAULT_LIMIT = 1_000
+
+
+@router.get(
+    "/jobs/{job_id}/pseudo-masks",
+    response_model=PseudoMaskPage,
+    responses={200: {"content": {NDJSON: {}}}},
+)
+def pseudo_masks(
+    job_id: str,
+    request: Request,
+    database: DatabaseDep,
+    image_id: int | None = None,
+    category_id: int | None = None,
+    min_quality: Annotated[float, Query(ge=0, le=1)] = 0.0,
+    detail: Annotated[
+        bool, Query(description="with the masks before and after refinement")
+    ] = False,
+    limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+    cursor: Cursor = None,
+) -> Response:
+    """One mask an annotation. `Accept: application/x-ndjson` streams all of them, a line each;
+    JSON comes in pages of `limit` (1,000)."""
+    kind = preferred(request, JSON, NDJSON, "application/ndjson", "application/jsonl")
+    after = decode(cursor, int)
+    with database.read() as session:
+        get_successful(session, job_id)
+    wanted = service.Filter(job_id, image_id, category_id, min_quality, detail)
+    if kind != JSON:
+        return StreamingResponse(service.lines(database, wanted, limit, after), media_type=kind)
+    size = limit or DEFAULT_LIMIT
+    with database.read() as session:
+        masks = service.page(session, wanted, size + 1, after)
+    following = encode(masks[size - 1]["id"]) if len(masks) > size else None
+    body = service.encode({"annotations": masks[:size], "next": following})
+    response = Response(body, media_type=JSON)
+    link_next(request, response, following)
+    return response
