@@ -11,6 +11,7 @@ from pathlib import Path, PureWindowsPath
 
 from sapnet.data.records import (
     BAD,
+    MAX_ISSUES,
     AnnotationRecord,
     CategoryRecord,
     Document,
@@ -109,13 +110,19 @@ def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = 
     document = read_points(path)
     if image_sizes is None:
         found = {image.file_name: image.size for image in document.points.images if image.width}
+        undeclared = [
+            Issue(f"/images/{index}", "width and height are missing", "declare them, in pixels")
+            for index, image in zip(document.image_indices, document.points.images, strict=True)
+            if not image.width
+        ]
+        issues = document.issues + undeclared[:MAX_ISSUES]
     else:
         found = {
             image.file_name: image_sizes[image.id]
             for image in document.points.images
             if image.id in image_sizes
         }
-    issues = document.issues + check_against_images(document, found)
+        issues = document.issues + check_against_images(document, found)
     if issues:
         raise InvalidDataset(issues)
     return document.with_sizes(found)
@@ -204,12 +211,12 @@ def _check_image(record: ImageRecord, at: str, issues: Issues) -> bool:
     name = record.file_name
     if name is not BAD:
         path = PureWindowsPath(name)  # knows both kinds of slash, and drives
-        if not name.strip():
-            issues.add(f"{at}/file_name", "the file name is empty", "name the image's file")
-        elif path.root or path.drive or ".." in path.parts or "\0" in name:
+        if path.root or path.drive or ".." in path.parts or "\0" in name:
             issues.add(
                 f"{at}/file_name", f"{shown(name)} leaves the folder of images", "use a plain name"
             )
+        elif not name.strip() or not path.name:
+            issues.add(f"{at}/file_name", "the file name is empty", "name the image's file")
     if (record.width is None) != (record.height is None):
         issues.add(at, "has only one of width and height", "give both, or neither")
     readable = name is not BAD and record.width is not BAD and record.height is not BAD
@@ -233,20 +240,8 @@ def _check_annotations(
     for index, record in enumerate(records):
         at = f"/annotations/{index}"
         before = issues.total
-        if image_ids and record.image_id is not BAD and record.image_id not in image_ids:
-            issues.add(
-                f"{at}/image_id", f"there is no image with id {record.image_id}", "list the image"
-            )
-        if (
-            category_ids
-            and record.category_id is not BAD
-            and record.category_id not in category_ids
-        ):
-            issues.add(
-                f"{at}/category_id",
-                f"there is no category with id {record.category_id}",
-                "list the category",
-            )
+        _check_known(record.image_id, image_ids, f"{at}/image_id", "image", issues)
+        _check_known(record.category_id, category_ids, f"{at}/category_id", "category", issues)
         crowd = record.iscrowd is not BAD and bool(record.iscrowd)
         point = None if crowd else _point_of(record, at, issues)
         _, image = images.get(record.image_id, (0, None))
@@ -267,6 +262,12 @@ def _check_annotations(
 
 def _stated_ids(records: list[ImageRecord] | list[CategoryRecord]) -> set[int]:
     return set() if records is BAD else {r.id for r in records if r.id is not BAD}
+
+
+def _check_known(id_: int, known: set[int], pointer: str, what: str, issues: Issues) -> None:
+    if known and id_ is not BAD and id_ not in known:  # nothing known: that was said already
+        hint = f"mend the id, or list this {what}"
+        issues.add(pointer, f"there is no {what} with id {id_}", hint)
 
 
 def _point_of(
