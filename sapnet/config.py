@@ -5,9 +5,12 @@ Each field marked *tunable* in the algorithm's description is here under its own
 """
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, cast, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from sapnet.errors import InvalidConfig
 from sapnet.types import Method
@@ -36,6 +39,7 @@ class MilConfig:
     completeness: bool = True
     # features
     fc_channels: int = 1024
+    roi_sampling: int = 2
     normalize_features: bool = False
     # PSM
     softmax_over_k: bool = False
@@ -99,18 +103,30 @@ class SoloConfig:
 
 @dataclass(frozen=True, slots=True)
 class RefineConfig:
-    """MLAR (Eqs 14-26). `zeta_global` 0 takes zeta² = the median tree edge."""
+    """MLAR (Eqs 14-26), for training targets and pseudo-masks alike.
+
+    levels: which terms. feature_levels: which FPN levels make the semantic one (those that are not
+    given are left out). use_global, use_local: the two steps. zeta_global: "auto" takes
+    zeta² = zeta_scale · the median edge of each tree, a number is zeta itself, in the guide's unit.
+    zeta_local: of the image (in its unit, standard deviations of ImageNet). zeta_semantic: of
+    unit-length features. iterations, blocks, mix: the local cascade (Eq. 25). window, balance: see
+    sapnet/affinity/refine.py. warmup: the share of the steps before the loss sets in.
+    """
 
     enabled: bool = True
     levels: Literal["pixel", "semantic", "both"] = "both"
+    feature_levels: tuple[int, ...] = (0, 1, 2)
     use_global: bool = True
     use_local: bool = True
-    zeta_global: float = 0.0
-    zeta_local: float = 0.15
+    zeta_global: float | Literal["auto"] = "auto"
+    zeta_scale: float = 0.7
+    zeta_local: float = 0.1
+    zeta_semantic: float = 0.1
     iterations: int = 1
     blocks: int = 2
     mix: float = 0.5
-    semantic_levels: tuple[int, ...] = (0, 1, 2, 3, 4)
+    window: float | None = 0.1
+    balance: float = 0.5
     warmup: float = 1 / 6
     loss_weight: float = 1.0
 
@@ -187,6 +203,7 @@ def cpu() -> Config:
         backbone=BackboneConfig(name="mobilenet_v2", fpn_channels=128),
         mil=MilConfig(
             fc_channels=256,
+            roi_sampling=1,
             background_negatives=64,
             normalize_features=True,
             negative_loss="cross_entropy",
@@ -200,7 +217,7 @@ def cpu() -> Config:
             mask_feature_channels=64,
             scale_ranges=((1, 48), (24, 96), (48, 192), (96, 384), (192, 2048)),
         ),
-        refine=RefineConfig(semantic_levels=(0,)),
+        refine=RefineConfig(feature_levels=(0,)),
         data=DataConfig(short_sides=(384,), max_long_side=640),
         train=TrainConfig(
             epochs=12,
@@ -271,6 +288,15 @@ def resolve_config(
     return config
 
 
+def config_from_dict(data: Mapping[str, Any]) -> Config:
+    """Read back what `Config.to_dict` wrote (through JSON, where tuples become lists)."""
+    config = Config(method=data["method"], preset=data["preset"])
+    for name in override_names():
+        stage, setting = name.split(".")
+        config = _override(config, name, data[stage][setting])
+    return config
+
+
 def override_names() -> list[str]:
     """Every name that `overrides` understands, such as `train.epochs`."""
     return [
@@ -294,26 +320,26 @@ def _override(config: Config, name: str, value: Any) -> Config:
 
 
 def _coerce(name: str, value: Any, kind: Any) -> Any:
-    if kind is bool or isinstance(value, bool):
-        if kind is not bool or not isinstance(value, bool):
-            raise InvalidConfig(f"override {name!r} must be {_kind_name(kind)}, not {value!r}")
+    """`value` as `kind`, one of the forms that the settings use, or InvalidConfig."""
+    wrong = InvalidConfig(f"override {name!r} must be {_kind_name(kind)}, not {value!r}")
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value in arguments:
+            return value
+    elif origin in (UnionType, Union):
+        for choice in arguments:
+            with suppress(InvalidConfig):
+                return _coerce(name, value, choice)
+    elif origin is tuple and isinstance(value, list | tuple):
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) == len(value):
+            return tuple(_coerce(name, v, k) for v, k in zip(value, kinds, strict=True))
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    elif type(value) is kind:
         return value
-    if kind is float and isinstance(value, int | float):
-        return float(value)
-    if kind is int and isinstance(value, int):
-        return value
-    choices = get_args(kind)
-    if choices and choices[-1] is Ellipsis:
-        if not isinstance(value, list | tuple):
-            raise InvalidConfig(f"override {name!r} must be a list, not {value!r}")
-        return tuple(_coerce(name, item, choices[0]) for item in value)
-    if isinstance(kind, type(tuple[int, int])) and isinstance(value, list | tuple):
-        if len(value) != len(choices):
-            raise InvalidConfig(f"override {name!r} needs {len(choices)} numbers in each entry")
-        return tuple(_coerce(name, item, k) for item, k in zip(value, choices, strict=True))
-    if value in choices:
-        return value
-    raise InvalidConfig(f"override {name!r} must be {_kind_name(kind)}, not {value!r}")
+    raise wrong
 
 
 def _check(config: Config) -> None:
@@ -334,8 +360,17 @@ def _check(config: Config) -> None:
 
 
 def _kind_name(kind: Any) -> str:
-    choices = get_args(kind)
-    return _list(choices) if choices else f"of type {kind.__name__}"
+    """A kind in words: "a whole number", "'sgd' or 'adamw'"."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(repr(choice) for choice in arguments)
+    if origin in (UnionType, Union):
+        return " or ".join(_kind_name(choice) for choice in arguments)
+    if origin is tuple:
+        many = "" if arguments[-1] is Ellipsis else f"{len(arguments)} entries, each "
+        return f"a list of {many}{_kind_name(arguments[0])}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    return words.get(kind, kind.__name__)
 
 
 def _list(names: Any) -> str:

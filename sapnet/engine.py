@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sapnet.affinity.refine import AffinityRefiner
+from sapnet.affinity.refine import refine
 from sapnet.config import Config, TrainConfig
 from sapnet.data.loader import ImageRecord, Sample, Sampler, load_sample
 from sapnet.errors import NonFiniteLoss, Stopped
@@ -115,9 +115,10 @@ def all_losses(model: SapNet, samples: list[Sample], result: Pass, step: Step) -
     targets, masks = solo_targets(samples, result, model)
     solo, predicted = solo_loss(result.output, targets, masks, config.solo)
     losses = {**solo, **result.mil.losses}
-    refine = config.refine
-    if refine.enabled and step.share >= refine.warmup:
-        losses["aff"] = refine.loss_weight * refinement_loss(config, result, masks, predicted)
+    if config.refine.enabled and step.share >= config.refine.warmup:
+        losses["aff"] = config.refine.loss_weight * refinement_loss(
+            config, result, masks, predicted
+        )
     return losses
 
 
@@ -145,11 +146,12 @@ def refinement_loss(
     for index, (mask, instances) in enumerate(zip(masks, predicted, strict=True)):
         use = instances.valid
         boxes = result.mil.boxes[result.bags.image == index][use] / MASK_STRIDE
-        refiner = AffinityRefiner(config.refine)
-        refined = refiner(
-            instances.probs[use].detach(),
+        refined = refine(
+            instances.probs[use],
             result.images[index],
-            [level[index].detach() for level in result.features],
+            [level[index] for level in result.features],
+            boxes=boxes,
+            config=config.refine,
         )
         areas = mask[use].flatten(1).sum(1)
         terms.append(affinity_loss(instances.probs[use], refined, boxes, areas))

@@ -15,7 +15,6 @@ equal say, whatever their areas.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,33 +24,7 @@ from sapnet.affinity.local import local_affinity
 from sapnet.affinity.propagate import propagate, propagate_torch
 from sapnet.affinity.tree import AffinityTree, build_tree
 from sapnet.affinity.window import box_windows, mask_boxes
-
-
-@dataclass(frozen=True, slots=True)
-class RefineConfig:
-    """Settings of the refinement, of training targets and of pseudo-masks alike.
-
-    levels: which terms. feature_levels: which of the given levels make the semantic one (those
-    that are not given are left out). use_global, use_local: the two steps.
-    zeta_global: "auto" takes zeta^2 = zeta_scale * the median edge of each tree, a number is zeta
-    itself, in the guide's unit. zeta_local: of the image (in its unit, standard deviations of
-    ImageNet). zeta_semantic: of unit-length features.
-    iterations, blocks, mix: the local cascade (Eq. 25). window, balance: see the module.
-    """
-
-    levels: Literal["pixel", "semantic", "both"] = "both"
-    feature_levels: tuple[int, ...] = (0, 1, 2)
-    use_global: bool = True
-    use_local: bool = True
-    zeta_global: float | Literal["auto"] = "auto"
-    zeta_scale: float = 0.7
-    zeta_local: float = 0.1
-    zeta_semantic: float = 0.1
-    iterations: int = 1
-    blocks: int = 2
-    mix: float = 0.5
-    window: float | None = 0.1
-    balance: float = 0.5
+from sapnet.config import RefineConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +71,17 @@ def refine(
     pixel = semantic = None
     if config.levels != "semantic":
         guide = pixel_guide(image, size)
-        pixel = _one_guide(masks, windows, guide, pixel_tree, 5, config.zeta_local, config)
+        tree = (pixel_tree or build_tree(guide)) if config.use_global else None
+        zeta2 = _bandwidth(tree, config.zeta_scale, config)
+        pixel = _one_guide(masks, windows, guide, tree, zeta2, 5, config.zeta_local, config)
     if config.levels != "pixel":
         semantic = torch.zeros_like(masks)
         for level in levels:
             guide = semantic_guide(features[level], size)
-            kernel = 5 if level < 2 else 3
-            semantic += _one_guide(
-                masks, windows, guide, None, kernel, config.zeta_semantic, config
-            )
+            tree = build_tree(guide) if config.use_global else None
+            zeta2 = _bandwidth(tree, config.zeta_scale_semantic, config)
+            kernel, zeta = (5 if level < 2 else 3), config.zeta_semantic
+            semantic += _one_guide(masks, windows, guide, tree, zeta2, kernel, zeta, config)
         semantic /= len(levels)
     return RefinedMasks(
         None if pixel is None else pixel.to(probs.dtype),
@@ -140,6 +115,7 @@ def _one_guide(
     windows: Tensor | None,
     guide: Tensor,
     tree: AffinityTree | None,
+    zeta2: float,
     kernel: int,
     zeta_local: float,
     config: RefineConfig,
@@ -148,8 +124,8 @@ def _one_guide(
     if not len(masks):
         return torch.zeros_like(masks)
     out = masks if windows is None else masks * windows
-    if config.use_global:
-        out = _global(out, windows, tree or build_tree(guide), config)
+    if tree is not None:
+        out = _global(out, windows, tree, zeta2)
     out = _balanced(out, _prior(masks, windows), config.balance)
     if config.use_local:
         out = local_affinity(
@@ -164,14 +140,15 @@ def _one_guide(
     return out if windows is None else out * windows
 
 
-def _global(
-    masks: Tensor, windows: Tensor | None, tree: AffinityTree, config: RefineConfig
-) -> Tensor:
+def _bandwidth(tree: AffinityTree | None, scale: float, config: RefineConfig) -> float:
+    """zeta^2 of a tree."""
+    if config.zeta_global != "auto":
+        return config.zeta_global**2
+    return scale * tree.median_edge if tree else scale
+
+
+def _global(masks: Tensor, windows: Tensor | None, tree: AffinityTree, zeta2: float) -> Tensor:
     """Eqs 19, 20 over the window: a ratio of two propagations, in which the norms cancel."""
-    if config.zeta_global == "auto":
-        zeta2 = config.zeta_scale * tree.median_edge
-    else:
-        zeta2 = config.zeta_global**2
     if windows is None:
         return _propagate(tree, masks, zeta2)
     above, below = _propagate(tree, torch.cat([masks, windows]), zeta2).split(len(masks))

@@ -49,6 +49,7 @@ class MilBranch(nn.Module):
             channels=config.fc_channels,
             strides=strides,
             normalize=config.normalize_features,
+            sampling=config.roi_sampling,
         )
         self.psm, self.srm = (
             StageHead(

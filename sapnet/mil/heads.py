@@ -16,9 +16,16 @@ class RoiFeatures(nn.Module):
     """RoIAlign 7×7 on one FPN level a box, then two FC with ReLU (ALGORITHM: "Features")."""
 
     def __init__(
-        self, *, in_channels: int, channels: int, strides: tuple[int, ...], normalize: bool = False
+        self,
+        *,
+        in_channels: int,
+        channels: int,
+        strides: tuple[int, ...],
+        normalize: bool = False,
+        sampling: int = 2,
     ) -> None:
         super().__init__()
+        self.sampling = sampling
         self.strides = strides
         self.normalize = normalize
         self.fc1 = nn.Linear(in_channels * RESOLUTION**2, channels)
@@ -35,7 +42,9 @@ class RoiFeatures(nn.Module):
         for index, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
             rows = (which == index).nonzero().squeeze(1)
             if len(rows):
-                out = roi_align(level, rois[rows], RESOLUTION, 1 / stride, 2, aligned=True)
+                out = roi_align(
+                    level, rois[rows], RESOLUTION, 1 / stride, self.sampling, aligned=True
+                )
                 pooled = pooled.index_put((rows,), out)
         features = F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
         if self.normalize:
