@@ -5,10 +5,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from PIL import Image
 
+from app.errors import Fault, Invalid
+from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.types import ByteArray, Category
 
 Results = list[dict[str, Any]]
@@ -61,6 +63,15 @@ class Runtime:
             self._warm[sha256] = self._loader(artifact())
         self._warm.move_to_end(sha256)
         return self._warm[sha256]
+
+
+def read_image(source: Path | BinaryIO, max_pixels: int) -> ByteArray:
+    """(H, W, 3) uint8, as the training reads it. Raises Invalid for what is no usable image."""
+    try:
+        return read_rgb(source, max_pixels)
+    except ImageProblem as error:
+        hint = "send a JPEG, PNG, WebP, TIFF or BMP"
+        raise Invalid([Fault("file", "", str(error), hint)]) from error
 
 
 def overlay_png(image: ByteArray, results: Results, categories: Sequence[Category]) -> bytes:

@@ -1,0 +1,102 @@
+"""`sapnet-service`: the API, the workers, the database, and what is wrong with them."""
+
+import signal
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from app.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+Host = Annotated[str | None, typer.Option(help="address to listen on [SAPNET_HOST]")]
+Port = Annotated[int | None, typer.Option(help="0 takes a free one [SAPNET_PORT]")]
+WithWorker = Annotated[bool, typer.Option("--worker/--no-worker", help="a worker beside the API")]
+
+
+@app.command()
+def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> None:
+    """Bring the database up to date, then run the API and a worker until Ctrl-C or SIGTERM.
+
+    All settings are environment variables; with none, data goes to ./var.
+    """
+    import uvicorn
+
+    from app.main import create_app
+    from worker.supervisor import Supervisor
+
+    settings = Settings()
+    _upgrade(settings)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        log_level=settings.log_level,
+        access_log=False,
+        timeout_graceful_shutdown=3,
+    )
+    socket = config.bind_socket()
+    supervisor = Supervisor({}, settings.stop_grace_seconds + 30)
+    # uvicorn raises the signal again once it is down; it must end in the `finally` below.
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        if worker:
+            supervisor.start()
+        bound, number = socket.getsockname()[:2]
+        typer.echo(f"sapnet-service is at http://{bound}:{number}  (API: /docs, Ctrl-C stops it)")
+        uvicorn.Server(config).run(sockets=[socket])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if worker:
+            supervisor.stop()
+        socket.close()
+
+
+@app.command()
+def worker() -> None:
+    """Run one worker: embedded where no broker is set, else Celery's."""
+    from worker.main import main
+
+    main()
+
+
+@app.command()
+def migrate(revision: Annotated[str, typer.Argument()] = "head") -> None:
+    """Bring the database's schema to a revision: `head`, or an earlier one by its name."""
+    _upgrade(Settings(), revision)
+
+
+@app.command()
+def doctor() -> None:
+    """Check everything the service needs, and say how to mend what is missing."""
+    from app.doctor import checks
+
+    failed = False
+    for check in checks(Settings()):
+        mark = {True: "ok  ", False: "FAIL", None: "note"}[check.ok]
+        typer.echo(f"{mark}  {check.name}: {check.found}")
+        if check.ok is not True and check.mend:
+            typer.echo(f"      → {check.mend}")
+        failed = failed or check.ok is False
+    raise typer.Exit(1 if failed else 0)
+
+
+def _upgrade(settings: Settings, revision: str = "head") -> None:
+    from app import schema
+    from app.db import Database
+
+    database = Database(settings.database)
+    try:
+        schema.upgrade(database, revision)
+    finally:
+        database.dispose()
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    app()
