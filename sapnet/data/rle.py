@@ -16,7 +16,7 @@ IntArray = npt.NDArray[np.int64]
 
 def run_lengths(counts: str | bytes) -> IntArray:
     """(R,) int64 run lengths in pixels, background first. ValueError on damaged text."""
-    text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    text = counts.encode() if isinstance(counts, str) else counts
     codes = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
     if codes.size == 0:
         return np.zeros(0, dtype=np.int64)

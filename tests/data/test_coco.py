@@ -27,7 +27,8 @@ def problem_at(issues, pointer):
 
 def test_all_three_kinds_of_point_and_user_ids(document, read):
     result = read(document)
-    assert result.issues == [] and result.warnings == []
+    assert result.issues == []
+    assert result.warnings == []
     assert result.points.annotations == (
         PointAnnotation(0, 0, 90, 63.5, 0.0),
         PointAnnotation(5, 7, 0, 4.0, 5.5),
@@ -44,7 +45,8 @@ def test_truth_beside_the_points_is_known_and_not_used(document, read):
     document["annotations"][0]["segmentation"] = None
     result = read(document)
     assert result.issues == []
-    assert result.truth_ids == {5, 9, 12} and not result.has_truth
+    assert result.truth_ids == {5, 9, 12}
+    assert not result.has_truth
     document["annotations"][0]["segmentation"] = {"size": [48, 64], "counts": "x"}
     assert read(document).has_truth
 
@@ -255,7 +257,8 @@ def test_three_hundred_objects_in_one_image(document, read):
         {"id": n, "image_id": 0, "category_id": 0, "point": [n % 64, n // 64]} for n in range(300)
     ]
     result = read(document)
-    assert result.issues == [] and len(result.points.annotations_of[0]) == 300
+    assert result.issues == []
+    assert len(result.points.annotations_of[0]) == 300
 
 
 def test_checked_against_its_images(document, read):
@@ -266,7 +269,8 @@ def test_checked_against_its_images(document, read):
     assert pointers(check_against_images(result, found)) == ["/images/2/file_name"]
     assert result.with_sizes({"sub/b.png": (6, 5)}).images[1].size == (6, 5)
     issues = check_against_images(result, {"a.png": (64, 48), "sub/b.png": (5, 5)})
-    assert "64×48" in problem_at(issues, "/images/0") and "48×64" in problem_at(issues, "/images/0")
+    assert "64×48" in problem_at(issues, "/images/0")
+    assert "48×64" in problem_at(issues, "/images/0")
     assert "outside" in problem_at(issues, "/annotations/1")  # of the size that the file has
     assert "no image 'c.png'" in problem_at(issues, "/images/2/file_name")
     assert "no image 'd.png'" in problem_at(issues, "/images/3/file_name")
@@ -303,6 +307,7 @@ def test_reading_loads_no_torch():
 
 def test_real_documents(real_data: Path):
     result = read_points(real_data / "points.json")
-    assert result.issues == [] and len(result.points.annotations) > 500
+    assert result.issues == []
+    assert len(result.points.annotations) > 500
     truth = read_points(real_data / "instances.json")
     assert truth.points.annotations == ()  # boxes are no points
