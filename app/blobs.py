@@ -6,11 +6,11 @@ process that dies in between leaves a trace by which its blobs are found and rem
 """
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sqlalchemy import Column, delete, func, insert, select
+from sqlalchemy import Column, ColumnElement, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.db import Database
@@ -64,14 +64,21 @@ def sweep(database: Database, storage: Storage) -> int:
     return forget(database, storage, shas)
 
 
-def blob_columns(table_names: Iterable[str] | None = None) -> list[Column[str]]:
-    """All columns that name a blob, of the given tables or of all."""
-    names = Base.metadata.tables.keys() if table_names is None else table_names
-    return [c for name in names for c in Base.metadata.tables[name].c if c.info.get("blob")]
+def named_by(session: Session, rows: Mapping[type[Base], ColumnElement[bool]]) -> set[str]:
+    """The blobs that rows name: of each table, those rows for which the condition holds."""
+    found: set[str | None] = set()
+    for table, condition in rows.items():
+        for column in _blob_columns(table.__tablename__):
+            found.update(session.scalars(select(column).where(condition)))
+    return {sha for sha in found if sha is not None}
+
+
+def _blob_columns(*tables: str) -> list[Column[str]]:
+    return [c for name in tables for c in Base.metadata.tables[name].c if c.info.get("blob")]
 
 
 def _in_use(session: Session, shas: list[str]) -> set[str]:
-    columns = [*blob_columns(), BlobPin.__table__.c.sha256]
+    columns = [*_blob_columns(*Base.metadata.tables), BlobPin.__table__.c.sha256]
     queries = (select(column).where(column.in_(shas)).distinct() for column in columns)
     return {sha for query in queries for sha in session.scalars(query)}
 

@@ -1,0 +1,199 @@
+"""Read zip and tar archives that a stranger made.
+
+Nothing is ever unpacked by an archive's own names: members come as streams, one by one, and the
+caller decides. What is read is counted as it is read; sizes that headers claim are not believed.
+"""
+
+import gzip
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Self, cast
+
+RATIO_FROM = 10 * 2**20  # unpacked bytes before the ratio counts: small files may pack well
+_MAX_HEADER = 1 << 20  # of tar's long names and pax records, which are read into memory
+_LONG_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
+
+
+class ArchiveProblem(Exception):
+    """An archive that cannot or must not be read. The message says why, in plain words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """files: members. size: unpacked bytes. ratio: unpacked over packed."""
+
+    files: int
+    size: int
+    ratio: float
+
+
+class _Budget:
+    def __init__(self, limits: Limits, packed: int) -> None:
+        self._limits, self._packed = limits, max(packed, 1)
+        self._files = self._bytes = 0
+
+    def member(self) -> None:
+        self._files += 1
+        if self._files > self._limits.files:
+            raise ArchiveProblem(f"it has more than the {self._limits.files:,} files allowed")
+
+    def spend(self, count: int) -> None:
+        self._bytes += count
+        if self._bytes > self._limits.size:
+            raise ArchiveProblem(f"unpacked it has more than {self._limits.size:,} bytes")
+        if self._bytes > max(RATIO_FROM, self._limits.ratio * self._packed):
+            raise ArchiveProblem(
+                f"it unpacks to more than {self._limits.ratio:g} times its size: a zip bomb?"
+            )
+
+
+class _Counted:
+    """A readable stream whose bytes are charged to the budget."""
+
+    def __init__(self, stream: IO[bytes], budget: _Budget) -> None:
+        self._stream, self._budget = stream, budget
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(1 << 20 if size < 0 else size)
+        self._budget.spend(len(data))
+        return data
+
+
+class Member:
+    """A regular file of an archive: its name, as cleaned by `_checked_name`, and its bytes."""
+
+    def __init__(self, name: str, stream: "_Counted | IO[bytes]") -> None:
+        self.name, self._stream = name, stream
+
+    def chunks(self, size: int = 1 << 20) -> Iterator[bytes]:
+        """Raises ArchiveProblem."""
+        with _plain_words():
+            while chunk := self._stream.read(size):
+                yield chunk
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file starts as a zip, a gzip or a tar does."""
+    with path.open("rb") as file:
+        head = file.read(265)
+    return head[:4] in (b"PK\x03\x04", b"PK\x05\x06") or head[:2] == b"\x1f\x8b" or _is_tar(head)
+
+
+def members(path: Path, limits: Limits) -> Generator[Member]:
+    """The regular files of an archive, each to be read before the next is asked for.
+
+    Folders, dotfiles and `__MACOSX` are left out. Raises ArchiveProblem for names that leave the
+    folder, links, devices, encryption, overlapping entries, damage, and for more files, bytes or
+    compression than `limits` allow.
+    """
+    with path.open("rb") as file:
+        head = file.read(265)
+    budget = _Budget(limits, path.stat().st_size)
+    with _plain_words():
+        yield from (_zip if head[:2] == b"PK" else _tar)(path, budget)
+
+
+def _zip(path: Path, budget: _Budget) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        _refuse_overlaps(infos, archive.start_dir)
+        for info in infos:
+            budget.member()
+            name = _checked_name(_zip_name(info))
+            if info.is_dir() or name is None:
+                continue
+            kind = info.external_attr >> 28  # the file type bits of a Unix mode
+            if kind not in (0, 0o10):
+                raise ArchiveProblem(f"{name!r} is a link or a device")
+            if info.flag_bits & 0x1:
+                raise ArchiveProblem(f"{name!r} is encrypted")
+            with archive.open(info) as stream:
+                yield Member(name, _Counted(stream, budget))
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Many tools write UTF-8 without saying so, which zipfile then reads as cp437."""
+    if not info.flag_bits & 0x800:
+        try:
+            return info.orig_filename.encode("cp437").decode("utf-8")
+        except UnicodeError:
+            pass
+    return info.orig_filename
+
+
+def _refuse_overlaps(infos: list[zipfile.ZipInfo], directory: int) -> None:
+    """Entries that share packed bytes make a small file unpack to any size."""
+    end = 0
+    for info in sorted(infos, key=lambda i: i.header_offset):
+        if info.header_offset < end:
+            raise ArchiveProblem("its entries overlap")
+        end = info.header_offset + 30 + info.compress_size
+    if end > directory:
+        raise ArchiveProblem("its entries overlap")
+
+
+def _tar(path: Path, budget: _Budget) -> Iterator[Member]:
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        stream: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw
+        # Read as a stream, so that skipped members count too.
+        counted = _Counted(stream, budget)
+        with tarfile.open(fileobj=counted, mode="r|", tarinfo=_Header) as archive:  # type: ignore[call-overload]
+            while (info := archive.next()) is not None:
+                archive.members = []  # or it keeps every header it has seen
+                budget.member()
+                name = _checked_name(info.name)
+                if info.isdir() or name is None:
+                    continue
+                if not info.isreg() or info.issparse():
+                    raise ArchiveProblem(f"{name!r} is a link, a device or a sparse file")
+                content = archive.extractfile(info)
+                assert content is not None  # a regular file has one
+                yield Member(name, content)
+
+
+class _Header(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _LONG_HEADERS and info.size > _MAX_HEADER:
+            raise ArchiveProblem("it has a header of more than 1 MiB")
+        return info
+
+
+def _checked_name(name: str) -> str | None:
+    """The name with plain slashes; None for what is no image for sure. Raises ArchiveProblem."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    drive = len(path.parts) > 0 and path.parts[0].endswith(":")
+    if path.is_absolute() or drive or ".." in path.parts or "\0" in name:
+        raise ArchiveProblem(f"the name {name!r} leaves the folder")
+    if any(part.startswith(".") or part == "__MACOSX" for part in path.parts) or not path.parts:
+        return None
+    return str(path)
+
+
+def _is_tar(head: bytes) -> bool:
+    return head[257:262] == b"ustar"
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGED as error:
+        raise ArchiveProblem(f"it is damaged or cut off ({error})") from error
+    except NotImplementedError as error:
+        raise ArchiveProblem(f"it is packed in a way that is not known ({error})") from error

@@ -1,0 +1,143 @@
+"""Data sets: images with one point an object."""
+
+import tempfile
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.datasets import intake, service
+from app.datasets.multipart import receive
+from app.datasets.schemas import (
+    UPLOAD_FORM,
+    CategoryOut,
+    DatasetOut,
+    DatasetPage,
+    DatasetSummary,
+    ImageOut,
+    ImagePage,
+    Report,
+)
+from app.db import Database, DatabaseDep, SessionDep
+from app.deps import SettingsDep, StorageDep
+from app.models import Dataset, Image
+from app.paging import Cursor, Limit, decode, encode, link_next
+from app.responses import blob_response
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+
+@router.post("", status_code=201, openapi_extra=UPLOAD_FORM)
+async def create(
+    request: Request,
+    response: Response,
+    database: DatabaseDep,
+    storage: StorageDep,
+    settings: SettingsDep,
+) -> DatasetOut:
+    """Send annotations and images; everything that is wrong with them is listed in one 422.
+
+    The body goes to disk as it comes, and whatever happens nothing of it stays but the data set.
+    """
+    with tempfile.TemporaryDirectory(dir=settings.folder("uploads")) as name:
+        folder = Path(name)
+        form = await receive(
+            request,
+            folder,
+            max_bytes=settings.max_upload_bytes,
+            max_parts=settings.max_archive_files,
+            texts=service.TEXTS,
+            max_part_bytes=dict.fromkeys(("annotations", "truth"), settings.max_document_bytes),
+        )
+        dataset = await run_in_threadpool(service.create, database, storage, settings, form, folder)
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return await run_in_threadpool(_described, database, dataset)
+
+
+@router.get("")
+def list_datasets(
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> DatasetPage:
+    """The newest first."""
+    found = service.page(session, limit + 1, decode(cursor, str))
+    following = encode(found[limit - 1].id) if len(found) > limit else None
+    link_next(request, response, following)
+    return DatasetPage(datasets=[_summary(d) for d in found[:limit]], next=following)
+
+
+@router.get("/{dataset_id}")
+def get_dataset(dataset_id: str, session: SessionDep, database: DatabaseDep) -> DatasetOut:
+    """Counts, classes, and what was odd about it."""
+    return _described(database, service.get(session, dataset_id))
+
+
+@router.delete("/{dataset_id}", status_code=204)
+def delete_dataset(
+    dataset_id: str,
+    database: DatabaseDep,
+    storage: StorageDep,
+    settings: SettingsDep,
+    force: bool = False,
+) -> None:
+    """409 while a job of it is not over; and, unless `force`, where it has jobs at all: they go
+    with it, with their masks and models."""
+    service.delete(database, storage, settings, dataset_id, force=force)
+
+
+@router.get("/{dataset_id}/images")
+def list_images(
+    dataset_id: str,
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> ImagePage:
+    """By image id."""
+    found = service.image_page(session, dataset_id, limit + 1, decode(cursor, int))
+    following = encode(found[limit - 1].image_id) if len(found) > limit else None
+    link_next(request, response, following)
+    return ImagePage(images=[_image(i) for i in found[:limit]], next=following)
+
+
+@router.get("/{dataset_id}/images/{image_id}", response_class=Response)
+def get_image(
+    dataset_id: str, image_id: int, request: Request, session: SessionDep, storage: StorageDep
+) -> Response:
+    """The picture as it was sent. `image_id` is the user's own."""
+    image = service.image(session, dataset_id, image_id)
+    with storage.open(image.sha256) as file:
+        media_type = intake.media_type(file.read(12))
+    return blob_response(request, storage, image.sha256, media_type=media_type)
+
+
+def _summary(dataset: Dataset) -> DatasetSummary:
+    return DatasetSummary.model_validate(dataset, from_attributes=True)
+
+
+def _described(database: Database, dataset: Dataset) -> DatasetOut:
+    with database.read() as session:
+        categories = service.categories(session, dataset.id)
+    return DatasetOut(
+        **_summary(dataset).model_dump(),
+        categories=[
+            CategoryOut(id=c.category_id, name=c.name, annotations=c.annotations)
+            for c in categories
+        ],
+        report=Report(**dataset.report),
+    )
+
+
+def _image(image: Image) -> ImageOut:
+    return ImageOut(
+        id=image.image_id,
+        file_name=image.file_name,
+        width=image.width,
+        height=image.height,
+        annotations=image.annotations,
+        sha256=image.sha256,
+    )

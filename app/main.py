@@ -1,0 +1,91 @@
+"""The API: routers, error table, what lives as long as the process. Loads no torch."""
+
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import blobs, errors, health, logs
+from app.datasets.endpoints import router as datasets
+from app.db import Database
+from app.jobs.endpoints import router as jobs
+from app.masks.endpoints import router as masks
+from app.middleware import HeadAsGet, Observed
+from app.predict.endpoints import router as predict
+from app.predict.runtime import Runtime
+from app.registry.endpoints import router as models
+from app.settings import Settings
+from app.storage import Storage, make_storage
+
+log = structlog.get_logger()
+ABOUT = "One point per object in, instance masks and a trained segmenter out."
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Its database must have been migrated (`app.schema.upgrade`)."""
+    settings = settings or Settings()
+    logs.configure(settings.log_level, settings.log_json)
+    app = FastAPI(title="SAPNet++", description=ABOUT, version=_version(), lifespan=_lifespan)
+    app.state.settings = settings
+    app.state.database = Database(settings.database)
+    app.state.storage = make_storage(settings)
+    app.state.runtime = Runtime(settings.predict_cache_models)
+    errors.install(app)
+    app.add_middleware(Observed)
+    app.add_middleware(HeadAsGet)  # the outer one: a HEAD is counted as the GET it becomes
+    for router in (health.router, datasets, jobs, masks, models, predict):
+        app.include_router(router)
+    app.add_api_route("/", _index, tags=["about"], summary="What there is")
+    app.add_api_route("/problems/{slug}", _problem_kind, tags=["about"])
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    await run_in_threadpool(_tidy, app.state.settings, app.state.database, app.state.storage)
+    yield
+    app.state.database.dispose()
+
+
+def _tidy(settings: Settings, database: Database, storage: Storage) -> None:
+    """Remove what a process that was killed in an upload left behind, once it is surely dead."""
+    limit = time.time() - blobs.STALE_AFTER.total_seconds()
+    for folder in settings.folder("uploads").iterdir():
+        if folder.stat().st_mtime < limit:
+            shutil.rmtree(folder, ignore_errors=True)
+    try:
+        blobs.sweep(database, storage)
+    except SQLAlchemyError as error:
+        log.warning("the database cannot be used yet", error=type(error).__name__)
+
+
+def _index() -> dict[str, str]:
+    return {
+        "name": "SAPNet++",
+        "about": ABOUT,
+        "version": _version(),
+        "documentation": "/docs",
+        "openapi": "/openapi.json",
+        "datasets": "/datasets",
+        "jobs": "/jobs",
+        "models": "/models",
+        "health": "/readyz",
+    }
+
+
+def _problem_kind(slug: str) -> dict[str, str | int]:
+    """What the `type` of a problem means."""
+    for kind in errors.PROBLEMS.values():
+        if kind.slug == slug:
+            return {"type": f"/problems/{slug}", "title": kind.title, "status": kind.status}
+    raise errors.NotFound("kind of problem", slug)
+
+
+def _version() -> str:
+    return version("sapnet-service")

@@ -1,0 +1,132 @@
+"""An app of its own for each test: a migrated SQLite database and a folder of blobs."""
+
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+from starlette.testclient import TestClient
+
+from app import schema
+from app.db import Database
+from app.main import create_app
+from app.settings import Settings
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the newest schema, to be copied."""
+    path = tmp_path_factory.mktemp("schema") / "sapnet.db"
+    database = Database(f"sqlite:///{path}")
+    schema.upgrade(database)
+    database.dispose()
+    return path
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSettings:
+    """Settings of a fresh service in tmp_path/var, its database migrated."""
+    for name in list(os.environ):
+        if name.startswith("SAPNET_"):
+            monkeypatch.delenv(name)
+
+    def make(**values: Any) -> Settings:
+        data_dir = tmp_path / "var"
+        data_dir.mkdir(exist_ok=True)
+        if not (data_dir / "sapnet.db").exists():
+            shutil.copy(migrated, data_dir / "sapnet.db")
+        return Settings(_env_file=None, data_dir=data_dir, **values)  # type: ignore[call-arg]
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def picture(
+    width: int = 40, height: int = 30, *, seed: int = 0, kind: str = "PNG", **options: Any
+) -> bytes:
+    """A small image, another one for each seed."""
+    buffer = io.BytesIO()
+    colour = (37 * seed % 256, 91 * seed % 256, 211 * seed % 256)
+    Image.new("RGB", (width, height), colour).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def points(images: int = 2, each: int = 2, **changes: Any) -> dict[str, Any]:
+    """A right document: images 1.., `each` points on each, classes 0 and 7 with a gap."""
+    return {
+        "images": [
+            {"id": i, "file_name": f"{i}.png", "width": 40, "height": 30}
+            for i in range(1, images + 1)
+        ],
+        "annotations": [
+            {
+                "id": 100 * i + j,
+                "image_id": i,
+                "category_id": (0, 7)[j % 2],
+                "point": [1.5 + j, 2.5],
+            }
+            for i in range(1, images + 1)
+            for j in range(each)
+        ],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 0, "name": "dog"}],
+        **changes,
+    }
+
+
+def pictures(images: int = 2) -> dict[str, bytes]:
+    return {f"{i}.png": picture(seed=i) for i in range(1, images + 1)}
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def upload(
+    client: TestClient,
+    document: Any,
+    images: Mapping[str, bytes] | bytes | None,
+    *,
+    name: str | None = "cells",
+    truth: Any = None,
+    **fields: str,
+) -> Any:
+    """POST /datasets. document: a dict, or bytes as they are. images: single files, or an
+    archive as bytes."""
+    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+    files: list[tuple[str, Any]] = [("annotations", ("points.json", raw))]
+    if isinstance(images, bytes):
+        files.append(("images", ("images.zip", images)))
+    elif images is not None:
+        files += [("images", (name_, data)) for name_, data in images.items()]
+    if truth is not None:
+        files.append(("truth", ("truth.json", json.dumps(truth).encode())))
+    data = dict(fields) if name is None else {"name": name, **fields}
+    return client.post("/datasets", files=files, data=data)
