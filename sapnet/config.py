@@ -107,7 +107,8 @@ class RefineConfig:
 
     levels: which terms. feature_levels: which FPN levels make the semantic one (those that are not
     given are left out). use_global, use_local: the two steps. zeta_global: "auto" takes
-    zeta² = zeta_scale · the median edge of each tree, a number is zeta itself, in the guide's unit.
+    zeta² = zeta_scale · the median edge of the tree (zeta_scale_semantic on features, which are
+    smooth when resized: most edges are near the median), a number zeta itself, in the guide's unit.
     zeta_local: of the image (in its unit, standard deviations of ImageNet). zeta_semantic: of
     unit-length features. iterations, blocks, mix: the local cascade (Eq. 25). window, balance: see
     sapnet/affinity/refine.py. warmup: the share of the steps before the loss sets in.
@@ -120,8 +121,9 @@ class RefineConfig:
     use_local: bool = True
     zeta_global: float | Literal["auto"] = "auto"
     zeta_scale: float = 0.7
+    zeta_scale_semantic: float = 0.2
     zeta_local: float = 0.1
-    zeta_semantic: float = 0.1
+    zeta_semantic: float = 0.3
     iterations: int = 1
     blocks: int = 2
     mix: float = 0.5

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+CACHED = 2**18  # mask pixels averaged together on a CPU
+
 
 def local_affinity(
     guide: Tensor,
@@ -76,6 +78,13 @@ def cascade(
     (0 gives the input back). mix in [0, 1].
     """
     given = probs.detach().float()
+    # On a CPU a few masks at a time, as many as stay in its cache.
+    part = max(1, CACHED // given[0].numel()) if len(given) and given.is_cpu else max(1, len(given))
+    outs = [_cascade(weights, some, iterations, blocks, mix) for some in given.split(part)]
+    return torch.cat(outs).to(probs.dtype)
+
+
+def _cascade(weights: Tensor, given: Tensor, iterations: int, blocks: int, mix: float) -> Tensor:
     out = given
     for block in range(blocks):
         if block:
@@ -83,7 +92,7 @@ def cascade(
         out = given
         for _ in range(iterations):
             out = _average(weights, out)
-    return out.to(probs.dtype)
+    return out
 
 
 def _average(weights: Tensor, probs: Tensor) -> Tensor:

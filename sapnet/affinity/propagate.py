@@ -33,7 +33,7 @@ def propagate(tree: AffinityTree, probs: FloatArray, zeta2: float | None = None)
     """
     bandwidth = _checked(tree, probs.shape, zeta2)
     steps, leaf_steps = _steps(tree, bandwidth)
-    flat = np.ascontiguousarray(probs, np.float32).reshape(len(probs), -1)
+    flat = np.ascontiguousarray(probs, np.float32).reshape(len(probs), tree.pixel.size)
     out = np.empty_like(flat)
     _walk(tree.parent, tree.leaf_parent, tree.pixel, tree.count, steps, leaf_steps, flat, out)
     return out.reshape(probs.shape)
@@ -52,10 +52,8 @@ def propagate_torch(tree: AffinityTree, probs: Tensor, zeta2: float | None = Non
     first = torch.from_numpy(tree.first).to(device, torch.int64)
     last = first + torch.from_numpy(tree.count).to(device)
     pixel = torch.from_numpy(tree.pixel).to(device, torch.int64)
-    masks = probs.detach().reshape(len(probs), -1).double()[:, pixel]
-    masks = torch.cat([masks, torch.ones_like(masks[:1]) if len(masks) else masks], 0)
-    if not len(masks):
-        return torch.zeros_like(probs)
+    masks = probs.detach().reshape(len(probs), len(pixel)).double()[:, pixel]
+    masks = torch.cat([masks, masks.new_ones(1, len(pixel))])  # the last one counts the norms
     sums = _before(masks)
     node_sums = (sums[:, last] - sums[:, first]) * steps
     # The nodes that hold position i began at or before it and have not ended.
