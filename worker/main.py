@@ -3,6 +3,7 @@
 import signal
 from types import FrameType
 
+from app import logs
 from app.db import Database
 from app.settings import Settings
 from app.storage import make_storage
@@ -10,6 +11,7 @@ from app.storage import make_storage
 
 def main() -> None:
     settings = Settings()
+    logs.configure(settings.log_level, settings.log_json)
     if settings.embedded:
         run_embedded(settings)
     else:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 from app import schema
 from app.db import Database
+from app.main import create_app
 from app.models import Annotation, Category, Dataset, DatasetStatus, Image, Job
 from app.settings import Settings
 from app.storage import Storage, make_storage
@@ -172,3 +174,10 @@ def service_env(settings: Settings) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     settings_env = {f"SAPNET_{name.upper()}": text for name, text in texts.items()}
     return {**os.environ, **settings_env, "PYTHONPATH": root}
+
+
+@pytest.fixture
+def client(settings: Settings, database: Database) -> Iterator[TestClient]:
+    """The real app on the test's database. Its errors come as answers, as a server gives them."""
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client

@@ -1,0 +1,307 @@
+"""Jobs, pseudo-masks and models over HTTP, with the fake trainer behind them."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import insert, update
+
+from app.db import Database
+from app.models import Dataset, DatasetStatus, Job, JobState, PseudoMask, now
+from app.settings import Settings
+from app.storage import Storage
+from worker.jobs import Worker, execute
+
+NewJob = Callable[..., str]
+NewWorker = Callable[..., Worker]
+PROBLEM = "application/problem+json"
+TRUTH = {
+    "images": [{"id": 12, "file_name": "12.png", "width": 40, "height": 30}],
+    "categories": [{"id": 0, "name": "cell"}],
+    "annotations": [
+        {"id": 501, "image_id": 12, "category_id": 0, "segmentation": [[0, 0, 5, 0, 5, 5, 0, 5]]}
+    ],
+}
+
+
+@pytest.fixture
+def done(new_job: NewJob, new_worker: NewWorker) -> str:
+    job_id = new_job()
+    execute(job_id, new_worker())
+    return job_id
+
+
+def problem(answer: Any, status: int) -> dict[str, Any]:
+    assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM), answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def pointers(answer: Any) -> list[str]:
+    return [e["pointer"] for e in problem(answer, 422)["errors"]]
+
+
+def test_the_whole_way(client: TestClient, dataset_id: str, new_worker: NewWorker) -> None:
+    answer = client.post("/jobs/train", json={"dataset_id": dataset_id, "seed": 5})
+    assert answer.status_code == 202
+    created = answer.json()
+    assert created == {"id": created["id"], "state": "queued"}
+    assert answer.headers["location"] == f"/jobs/{created['id']}"
+    execute(created["id"], new_worker())
+    job = client.get(answer.headers["location"]).json()
+    assert job["state"] == "succeeded_with_warnings"
+    assert job["progress"] == 1.0
+    assert job["warnings"] == ["weights are random"]
+    assert job["losses"] == {"psm": 0.25}
+    assert (job["method"], job["preset"], job["seed"]) == ("sapnet++", "cpu", 5)
+    assert job["finished_at"] > job["created_at"]
+    assert job["error"] is job["reason"] is None
+    metrics = client.get(f"/jobs/{job['id']}/metrics").json()
+    assert metrics["seconds"] == {"train": 1.0}
+    assert metrics["peak_memory_mb"] == 1
+    assert metrics["pseudo_masks"] is None
+    assert client.get(f"/jobs/{job['id']}/report").json()["peak_memory_mb"] == 1
+    model = client.get(f"/models/{job['model_id']}").json()
+    assert model["categories"] == [{"id": 0, "name": "cell"}, {"id": 7, "name": "dust"}]
+    assert model["meta"] == {"classes": ["cell", "dust"], "seed": 5}
+    assert [m["id"] for m in client.get("/models").json()["models"]] == [job["model_id"]]
+
+
+def test_a_job_names_everything_that_is_wrong_with_it(client: TestClient, dataset_id: str) -> None:
+    body = {
+        "dataset_id": dataset_id,
+        "method": "sapnet+",
+        "preset": "gpu",
+        "overrides": {"train.epoch": 6, "train.epochs": 0, "a/b": 1, "train.batch_size": 2},
+        "truth": {**TRUTH, "annotations": [{"id": 1}]},
+    }
+    answer = client.post("/jobs/train", json=body)
+    found = pointers(answer)
+    assert found[:5] == [
+        "/method",
+        "/preset",
+        "/overrides/train.epoch",
+        "/overrides/train.epochs",
+        "/overrides/a~1b",
+    ]
+    assert found[5:]
+    assert all(p.startswith("/truth/annotations/0") for p in found[5:])
+    assert "train.epochs" in answer.json()["errors"][2]["detail"]
+    assert client.get("/jobs").json() == {"jobs": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"seed": -1}, "/seed"),
+        ({"seed": 1.5}, "/seed"),
+        ({"sed": 1}, "/sed"),
+        ({"proposals": "magic"}, "/proposals"),
+        ({"proposals": {"kind": "sam", "checkpoint": "/etc/passwd"}}, "/proposals/sam/checkpoint"),
+        ({"proposals": {"kind": "given", "document": "/etc/passwd"}}, "/proposals/given/document"),
+        ({"overrides": [1]}, "/overrides"),
+        ({"dataset_id": 3}, "/dataset_id"),
+    ],
+)
+def test_a_job_that_makes_no_sense(
+    client: TestClient, dataset_id: str, change: dict[str, Any], pointer: str
+) -> None:
+    answer = client.post("/jobs/train", json={"dataset_id": dataset_id, **change})
+    assert any(p.startswith(pointer) for p in pointers(answer))
+
+
+def test_a_job_of_no_dataset(client: TestClient, database: Database, dataset_id: str) -> None:
+    problem(client.post("/jobs/train", json={"dataset_id": "none"}), 404)
+    with database.begin() as session:
+        session.execute(update(Dataset).values(status=DatasetStatus.IMPORTING))
+    problem(client.post("/jobs/train", json={"dataset_id": dataset_id}), 409)
+
+
+@pytest.mark.parametrize("proposals", ["hierarchy", {"kind": "hierarchy"}, None])
+def test_proposals_may_be_a_word(
+    client: TestClient, dataset_id: str, database: Database, proposals: Any
+) -> None:
+    body = {"dataset_id": dataset_id, "proposals": proposals}
+    job_id = client.post("/jobs/train", json=body).json()["id"]
+    with database.read() as session:
+        assert session.get_one(Job, job_id).request["proposals"] == {"kind": "hierarchy"}
+
+
+def test_truth_is_stored_with_the_job(
+    client: TestClient, dataset_id: str, database: Database, storage: Storage
+) -> None:
+    body = {"dataset_id": dataset_id, "truth": TRUTH}
+    job_id = client.post("/jobs/train", json=body).json()["id"]
+    with database.read() as session:
+        sha = session.get_one(Job, job_id).truth_sha
+    assert json.loads(storage.read(str(sha))) == TRUTH
+
+
+def test_idempotency_key(client: TestClient, dataset_id: str) -> None:
+    body = {"dataset_id": dataset_id}
+    key = {"Idempotency-Key": "k1"}
+    first = client.post("/jobs/train", json=body, headers=key).json()
+    assert client.post("/jobs/train", json=body, headers=key).json() == first
+    assert client.post("/jobs/train", json=body).json()["id"] != first["id"]
+    changed = client.post("/jobs/train", json={**body, "seed": 1}, headers=key)
+    assert pointers(changed) == ["/Idempotency-Key"]
+
+
+def test_cancel(
+    client: TestClient, new_job: NewJob, database: Database, done: str, settings: Settings
+) -> None:
+    queued = new_job()
+    answer = client.post(f"/jobs/{queued}/cancel")
+    assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
+    assert client.get(f"/jobs/{queued}").json()["finished_at"] is not None
+    lease = now() + timedelta(seconds=60)
+    running = new_job(state=JobState.RUNNING, owner="w", attempt=1, lease_until=lease)
+    for _ in range(2):  # asking twice is asking once
+        answer = client.post(f"/jobs/{running}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
+    over = problem(client.post(f"/jobs/{done}/cancel"), 409)
+    assert over["state"] == "succeeded_with_warnings"
+    problem(client.post("/jobs/none/cancel"), 404)
+
+
+def test_jobs_page_by_cursor(client: TestClient, new_job: NewJob, dataset_id: str) -> None:
+    ids = [new_job() for _ in range(5)][::-1]
+    seen, url = [], "/jobs?limit=2"
+    while url:
+        answer = client.get(url)
+        seen += [job["id"] for job in answer.json()["jobs"]]
+        url = answer.links["next"]["url"] if "next" in answer.links else ""
+        assert bool(url) == bool(answer.json()["next"])
+    assert seen == sorted(ids, reverse=True)
+    assert client.get("/jobs", params={"state": "running"}).json()["jobs"] == []
+    assert len(client.get("/jobs", params={"dataset_id": dataset_id}).json()["jobs"]) == 5
+    assert client.get("/jobs", params={"dataset_id": "none"}).json()["jobs"] == []
+    assert pointers(client.get("/jobs?cursor=nonsense")) == ["/cursor"]
+
+
+@pytest.mark.parametrize(
+    "what", ["metrics", "report", "checkpoint", "gallery", "pseudo-masks", "logs"]
+)
+def test_results_of_a_job_that_has_none(client: TestClient, new_job: NewJob, what: str) -> None:
+    job_id = new_job(state=JobState.FAILED, reason="non_finite_loss")
+    answer = client.get(f"/jobs/{job_id}/{what}")
+    if what == "logs":
+        assert (answer.status_code, answer.text) == (200, "")
+    else:
+        body = problem(answer, 409)
+        assert (body["state"], body["reason"]) == ("failed", "non_finite_loss")
+    problem(client.get(f"/jobs/none/{what}"), 404)
+
+
+def test_pseudo_masks(client: TestClient, done: str) -> None:
+    url = f"/jobs/{done}/pseudo-masks"
+    body = client.get(url).json()
+    assert body["next"] is None
+    first = body["annotations"][0]
+    assert set(first) == {
+        *("id", "image_id", "category_id", "segmentation", "bbox", "area", "quality", "source")
+    }
+    assert (first["id"], first["image_id"], first["category_id"]) == (501, 12, 0)
+    assert first["segmentation"]["size"] == [30, 40]
+    assert first["bbox"] == [0, 18, 3, 5]
+
+    def ids(**query: Any) -> list[int]:
+        return [a["id"] for a in client.get(url, params=query).json()["annotations"]]
+
+    assert ids() == [501, 502, 900]
+    assert ids(image_id=12) == [501, 502]
+    assert ids(category_id=7) == [502]
+    assert ids(min_quality=0.5) == [501]
+    assert ids(min_quality=0.5, category_id=7) == []
+    assert ids(image_id=1) == []
+    detail = client.get(url, params={"detail": True}).json()["annotations"][0]
+    assert detail["selected"]["size"] == [30, 40]
+    assert detail["refined"] is None
+    assert detail["proposal_source"] == "hierarchy"
+    assert pointers(client.get(url, params={"min_quality": 2})) == ["/min_quality"]
+
+
+def test_pseudo_masks_by_cursor(client: TestClient, done: str) -> None:
+    seen, url = [], f"/jobs/{done}/pseudo-masks?limit=2&min_quality=0.1"
+    while url:
+        answer = client.get(url)
+        seen.append([a["id"] for a in answer.json()["annotations"]])
+        url = answer.links["next"]["url"] if "next" in answer.links else ""
+    assert seen == [[501, 502], [900]]
+
+
+def test_pseudo_masks_as_lines(client: TestClient, done: str, database: Database) -> None:
+    row = {
+        "job_id": done,
+        "image_id": 12,
+        "category_id": 0,
+        "segmentation": {"size": [30, 40], "counts": "0"},
+        **dict.fromkeys(("x", "y", "w", "h", "area"), 0.0),
+        "quality": 1.0,
+        "source": "refined",
+    }
+    with database.begin() as session:
+        session.execute(insert(PseudoMask), [{**row, "annotation_id": i} for i in range(-4500, 0)])
+    headers = {"Accept": "application/x-ndjson"}
+    answer = client.get(f"/jobs/{done}/pseudo-masks", headers=headers)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    ids = [json.loads(line)["id"] for line in answer.text.splitlines()]
+    assert ids == [*range(-4500, 0), 501, 502, 900]
+    some = client.get(f"/jobs/{done}/pseudo-masks?limit=2001", headers=headers)
+    assert len(some.text.splitlines()) == 2001
+    none = client.get(f"/jobs/{done}/pseudo-masks?image_id=5", headers=headers)
+    assert (none.status_code, none.text) == (200, "")
+    problem(client.get(f"/jobs/{done}/pseudo-masks", headers={"Accept": "text/csv"}), 406)
+    both = {"Accept": "application/x-ndjson;q=0.5, application/json"}
+    assert "annotations" in client.get(f"/jobs/{done}/pseudo-masks", headers=both).json()
+
+
+def test_checkpoint_downloads(client: TestClient, done: str) -> None:
+    url = f"/jobs/{done}/checkpoint"
+    whole = client.get(url)
+    assert whole.content == b"weights of seed 3" * 1000
+    assert f'filename="model-{done}.pt"' in whole.headers["content-disposition"]
+    etag = whole.headers["etag"]
+    assert client.get(url, headers={"If-None-Match": etag}).status_code == 304
+    part = client.get(url, headers={"Range": "bytes=8-14"})
+    assert (part.status_code, part.content) == (206, b"of seed")
+    assert part.headers["content-range"] == "bytes 8-14/17000"
+    beyond = client.get(url, headers={"Range": "bytes=99999-"})
+    problem(beyond, 416)
+    assert beyond.headers["content-range"] == "bytes */17000"
+    head = client.head(url)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == "17000"
+    model = client.get(f"/jobs/{done}").json()["model_id"]
+    again = client.get(f"/models/{model}/checkpoint")
+    assert (again.content, again.headers["etag"]) == (whole.content, etag)
+    problem(client.get("/models/none/checkpoint"), 404)
+
+
+def test_gallery_and_logs(client: TestClient, done: str) -> None:
+    gallery = client.get(f"/jobs/{done}/gallery")
+    assert gallery.headers["content-type"] == "image/png"
+    assert gallery.content.startswith(b"\x89PNG")
+    url = f"/jobs/{done}/logs"
+    log = client.get(url)
+    assert log.headers["content-type"].startswith("text/plain")
+    assert log.text.splitlines() == [
+        "a log line of the trainer",
+        "this line is not of the protocol",
+    ]
+    assert client.get(url, params={"tail": 1}).text == "this line is not of the protocol\n"
+    assert client.get(url, headers={"Range": "bytes=0-4"}).text == "a log"
+    assert pointers(client.get(url, params={"tail": 0})) == ["/tail"]
+
+
+def test_the_log_of_a_job_that_runs(
+    client: TestClient, new_job: NewJob, settings: Settings
+) -> None:
+    lease = now() + timedelta(seconds=60)
+    job_id = new_job(state=JobState.RUNNING, owner="w", attempt=1, lease_until=lease)
+    (settings.folder("jobs", job_id) / "log.txt").write_text("one\ntwo\n")
+    assert client.get(f"/jobs/{job_id}/logs").text == "one\ntwo\n"
+    assert client.get(f"/jobs/{job_id}/logs?tail=1").text == "two\n"
