@@ -1,12 +1,44 @@
-"""Superpixels and region-merging trees, as numba kernels. Deterministic; no weights."""
+"""Superpixels and region-merging trees, as numba kernels. Deterministic, and no weights."""
+
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 
-from sapnet.types import FloatArray
+from sapnet.types import BoolArray, FloatArray
 
 IntArray = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
-BARRIER = np.float32(1e9)  # added to the cost of a merger that would join two annotated points
+BARRIER = np.float32(1e6)  # added to the cost of a merger that would join two annotated points
+
+
+class Regions(NamedTuple):
+    """n superpixels: labels (H, W) int32; size (n,) pixels; colour (n, C), summed over pixels;
+    length (n, n), the pixel edges two regions share; strength (n, n), the sum of their weights."""
+
+    labels: IntArray
+    size: FloatArray
+    colour: FloatArray
+    length: FloatArray
+    strength: FloatArray
+
+
+def superpixels(image: FloatArray, scale: float, min_size: int, most: int) -> Regions:
+    """Felzenszwalb and Huttenlocher's graph segmentation (IJCV 2004) of an (H, W, C) image.
+
+    min_size (pixels) doubles until there are at most `most` regions: the tables are n x n.
+    """
+    height, width, channels = image.shape
+    first, second, weight = grid_edges(image)
+    # sixteen bits make the stable sort a radix sort
+    top = max(float(weight.max(initial=0)), 1e-6)
+    order = np.argsort((weight * (65535 / top)).astype(np.uint16), kind="stable").astype(np.int32)
+    while True:
+        flat, count = _segment(first, second, weight, order, height * width, scale, min_size)
+        if count <= most:
+            break
+        min_size *= 2
+    tables = _statistics(flat, count, image.reshape(-1, channels), first, second, weight)
+    return Regions(flat.reshape(height, width), *tables)
 
 
 @nb.njit(cache=True, inline="always")
@@ -19,7 +51,7 @@ def _find(parent: IntArray, i: int) -> int:
 
 @nb.njit(cache=True)
 def grid_edges(image: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """The 4-connected edges of an (H, W, C) image and the distance of their pixels' values."""
+    """4-connected pixel pairs of an (H, W, C) image, and the distance of their values."""
     height, width, channels = image.shape
     count = height * (width - 1) + (height - 1) * width
     first, second = np.empty(count, np.int32), np.empty(count, np.int32)
@@ -41,7 +73,7 @@ def grid_edges(image: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
 
 
 @nb.njit(cache=True)
-def superpixels(
+def _segment(
     first: IntArray,
     second: IntArray,
     weight: FloatArray,
@@ -50,7 +82,7 @@ def superpixels(
     scale: float,
     min_size: int,
 ) -> tuple[IntArray, int]:
-    """Felzenszwalb and Huttenlocher's graph segmentation -> labels (pixels,), their count."""
+    """Labels (pixels,) and their count; regions below min_size join their nearest neighbour."""
     parent = np.arange(pixels).astype(np.int32)
     size = np.ones(pixels, np.int32)
     limit = np.full(pixels, scale, np.float32)
@@ -86,7 +118,6 @@ def _statistics(
     second: IntArray,
     weight: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """size (n,), colour sums (n, C), border length (n, n), sum of the border's edges (n, n)."""
     channels = image.shape[1]
     size = np.zeros(count, np.float32)
     colour = np.zeros((count, channels), np.float32)
@@ -106,26 +137,44 @@ def _statistics(
     return size, colour, length, strength
 
 
-@nb.njit(cache=True)
-def _cost(a, b, size, colour, length, strength, power, edge):  # type: ignore[no-untyped-def]
+@nb.njit(cache=True, inline="always")
+def _cost(
+    a: int,
+    b: int,
+    tables: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
+    power: float,
+    edge: float,
+) -> float:
+    """(colour distance + edge * mean border weight) * (harmonic size) ** power."""
+    size, colour, length, strength = tables
     distance = np.float32(0)
     for c in range(colour.shape[1]):
         d = colour[a, c] / size[a] - colour[b, c] / size[b]
         distance += d * d
-    small = size[a] * size[b] / (size[a] + size[b])
-    border = strength[a, b] / length[a, b]
-    return (np.sqrt(distance) + edge * border) * small**power
+    harmonic = size[a] * size[b] / (size[a] + size[b])
+    return (np.sqrt(distance) + edge * strength[a, b] / length[a, b]) * harmonic**power
+
+
+def merge_tree(regions: Regions, held: BoolArray, power: float, edge: float) -> IntArray:
+    """Greedy merging of neighbours, cheapest first -> parent (2n-1,) int32, the root's is -1.
+
+    Leaves are the superpixels 0..n-1, inner nodes are numbered as they are made. held: (n,)
+    regions with an annotated point; two of them join only when nothing else is left.
+    """
+    size, colour, length, strength = (table.copy() for table in regions[1:])
+    return _merge((size, colour, length, strength), held.copy(), power, edge)
 
 
 @nb.njit(cache=True)
-def merge_tree(size, colour, length, strength, owner, power, edge):  # type: ignore[no-untyped-def]
-    """Greedy merging -> parent (2n-1,), cost (2n-1,) of the merger that made each node.
-
-    owner (n,): the annotated point in a region, -1 without one, -2 for several.
-    """
+def _merge(
+    tables: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
+    held: BoolArray,
+    power: float,
+    edge: float,
+) -> IntArray:
+    size, colour, length, strength = tables
     n = size.size
     parent = np.full(2 * n - 1, -1, np.int32)
-    height = np.zeros(2 * n - 1, np.float32)
     node = np.arange(n).astype(np.int32)
     alive = np.ones(n, np.bool_)
     best = np.full(n, -1, np.int32)
@@ -134,9 +183,8 @@ def merge_tree(size, colour, length, strength, owner, power, edge):  # type: ign
     for a in range(n):
         for b in range(n):
             if a != b and length[a, b] > 0:
-                cost[a, b] = _cost(a, b, size, colour, length, strength, power, edge)
-                if owner[a] != -1 and owner[b] != -1:
-                    cost[a, b] += BARRIER
+                barrier = BARRIER if held[a] and held[b] else np.float32(0)
+                cost[a, b] = _cost(a, b, tables, power, edge) + barrier
                 if cost[a, b] < best_cost[a]:
                     best_cost[a], best[a] = cost[a, b], b
     for made in range(n, 2 * n - 1):
@@ -144,31 +192,24 @@ def merge_tree(size, colour, length, strength, owner, power, edge):  # type: ign
         b = int(best[a])
         parent[node[a]] = made
         parent[node[b]] = made
-        height[made] = best_cost[a]
         node[a] = made
         alive[b] = False
         size[a] += size[b]
-        if owner[b] != -1:
-            owner[a] = owner[b] if owner[a] == -1 else -2
+        held[a] |= held[b]
         for c in range(colour.shape[1]):
             colour[a, c] += colour[b, c]
         best_cost[b] = np.inf
         best_cost[a], best[a] = np.inf, -1
         cost[a, b] = np.inf
         for c in range(n):
-            if not alive[c] or c == a:
+            if not alive[c] or c == a or length[a, c] + length[b, c] <= 0:
                 continue
             length[a, c] += length[b, c]
             strength[a, c] += strength[b, c]
-            if length[a, c] <= 0:
-                continue
             length[c, a], strength[c, a] = length[a, c], strength[a, c]
-            new = _cost(a, c, size, colour, length, strength, power, edge)
-            if owner[a] != -1 and owner[c] != -1:
-                new += BARRIER
-            cost[a, c] = new
-            cost[c, a] = new
-            cost[c, b] = np.inf
+            barrier = BARRIER if held[a] and held[c] else np.float32(0)
+            new = _cost(a, c, tables, power, edge) + barrier
+            cost[a, c], cost[c, a], cost[c, b] = new, new, np.inf
             if new < best_cost[a]:
                 best_cost[a], best[a] = new, c
             if new < best_cost[c]:
@@ -176,4 +217,21 @@ def merge_tree(size, colour, length, strength, owner, power, edge):  # type: ign
             elif best[c] == a or best[c] == b:
                 k = int(np.argmin(cost[c]))
                 best_cost[c], best[c] = cost[c, k], k
-    return parent, height
+    return parent
+
+
+def chain(parent: IntArray, leaf: int, count: int) -> BoolArray:
+    """(depth, n) bool: which of the n superpixels each region above a leaf holds, growing."""
+    nodes = [leaf]
+    while parent[nodes[-1]] >= 0:
+        nodes.append(int(parent[nodes[-1]]))
+    step = np.full(len(parent), len(nodes), np.int32)  # at which step of the chain a node joins
+    step[nodes] = np.arange(len(nodes))
+    _step_down(parent, step)
+    return step[None, :count] <= np.arange(len(nodes))[:, None]
+
+
+@nb.njit(cache=True)
+def _step_down(parent: IntArray, step: IntArray) -> None:
+    for node in range(parent.size - 2, -1, -1):
+        step[node] = min(step[node], step[parent[node]])
