@@ -16,6 +16,7 @@ router = APIRouter(tags=["pseudo-masks"])
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 DEFAULT_LIMIT = 1_000
+UserId = Annotated[int | None, Query(ge=-(2**63), lt=2**63)]
 
 
 @router.get(
@@ -27,8 +28,8 @@ def pseudo_masks(
     job_id: str,
     request: Request,
     database: DatabaseDep,
-    image_id: int | None = None,
-    category_id: int | None = None,
+    image_id: UserId = None,
+    category_id: UserId = None,
     min_quality: Annotated[float, Query(ge=0, le=1)] = 0.0,
     detail: Annotated[
         bool, Query(description="with the masks before and after refinement")

@@ -49,7 +49,8 @@ def find_model(session: Session, model_id: str) -> Known:
 def find_image(session: Session, dataset_id: str, image: str) -> str:
     """The digest of a data set's image, by its own id or its file name. Raises NotFound."""
     query = select(Image.sha256).where(Image.dataset_id == dataset_id)
-    by_id = query.where(Image.image_id == int(image)) if image.lstrip("-").isdecimal() else None
+    is_id = image.removeprefix("-").isdecimal() and len(image) <= 18  # of 64 bits
+    by_id = query.where(Image.image_id == int(image)) if is_id else None
     by_name = query.where(Image.file_name == image)
     for attempt in (by_id, by_name):
         if attempt is not None and (sha := session.scalars(attempt).first()):

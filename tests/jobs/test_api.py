@@ -222,6 +222,7 @@ def test_pseudo_masks(client: TestClient, done: str) -> None:
     assert detail["refined"] is None
     assert detail["proposal_source"] == "hierarchy"
     assert pointers(client.get(url, params={"min_quality": 2})) == ["/min_quality"]
+    assert pointers(client.get(url, params={"image_id": 10**30})) == ["/image_id"]
 
 
 def test_pseudo_masks_by_cursor(client: TestClient, done: str) -> None:

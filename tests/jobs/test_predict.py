@@ -1,0 +1,188 @@
+"""Prediction over HTTP. The model is a stand-in here; a trained one answers in test_real.py."""
+
+import io
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image as Picture
+from pycocotools import mask as coco_mask
+from sqlalchemy import update
+
+from app.db import Database
+from app.models import Image, Job
+from app.predict.runtime import Runtime
+from app.storage import Storage
+from sapnet.types import ByteArray, Category
+from worker.jobs import Worker, execute
+
+PROBLEM = "application/problem+json"
+
+
+class Square:
+    """Finds one square, at the upper left, in every image."""
+
+    categories = (Category(0, "cell"), Category(7, "dust"))
+    seen: tuple[int, ...] = ()
+
+    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
+        self.seen = image.shape
+        mask = np.zeros(image.shape[:2], np.uint8, order="F")
+        mask[:4, :4] = 1
+        rle = coco_mask.encode(mask)
+        rle["counts"] = rle["counts"].decode()
+        results = [
+            {"category_id": 7, "segmentation": rle, "bbox": [0.0, 0.0, 4.0, 4.0], "score": score}
+            for score in (0.9, 0.3)
+        ]
+        return [r for r in results if r["score"] >= score_threshold]
+
+
+def png(height: int = 30, width: int = 40) -> bytes:
+    buffer = io.BytesIO()
+    Picture.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def model_id(
+    client: TestClient,
+    new_job: Callable[..., str],
+    new_worker: Callable[..., Worker],
+    database: Database,
+    storage: Storage,
+) -> str:
+    """A model whose artifact is the fake trainer's, loaded as a `Square`; its images are PNGs."""
+    job_id = new_job()
+    execute(job_id, new_worker())
+    client.app.state.runtime = Runtime(2, loader=lambda path: Square())  # type: ignore[attr-defined]
+    with database.begin() as session:
+        session.execute(update(Image).values(sha256=storage.put_bytes(png())))
+        return str(session.get_one(Job, job_id).model_id)
+
+
+def test_an_image_of_the_dataset(client: TestClient, model_id: str) -> None:
+    for image in (12, "12.png"):
+        answer = client.get("/predict", params={"model": model_id, "image": image})
+        assert answer.status_code == 200, answer.text
+        (first, second) = answer.json()
+        assert (first["category_id"], first["score"], second["score"]) == (7, 0.9, 0.3)
+        assert first["bbox"] == [0, 0, 4, 4]
+        assert first["segmentation"]["size"] == [30, 40]
+        assert coco_mask.area(first["segmentation"]) == 16
+    sure = client.get("/predict", params={"model": model_id, "image": 12, "score": 0.5})
+    assert len(sure.json()) == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"model": "none", "image": 12},
+        {"image": 13},
+        {"image": "no.png"},
+        {"image": "-"},
+        {"image": 10**30},
+    ],
+)
+def test_what_is_not_there(client: TestClient, model_id: str, query: dict[str, Any]) -> None:
+    answer = client.get("/predict", params={"model": model_id, **query})
+    assert (answer.status_code, answer.headers["content-type"]) == (404, PROBLEM)
+    elsewhere = client.get("/predict", params={"model": model_id, "image": 12, "dataset": "none"})
+    assert elsewhere.status_code == 404
+
+
+def test_a_sent_image(client: TestClient, model_id: str) -> None:
+    form = {"model": model_id}
+    answer = client.post("/predict", data=form, files={"file": ("a.png", png(8, 9))})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()[0]["segmentation"]["size"] == [8, 9]
+    sure = client.post("/predict", data={**form, "score": "0.5"}, files={"file": png(8, 9)})
+    assert len(sure.json()) == 1
+
+
+def test_a_picture_by_accept(client: TestClient, model_id: str) -> None:
+    headers = {"Accept": "image/png"}
+    for answer in (
+        client.get("/predict", params={"model": model_id, "image": 12}, headers=headers),
+        client.post("/predict", data={"model": model_id}, files={"file": png()}, headers=headers),
+    ):
+        assert answer.headers["content-type"] == "image/png"
+        drawn = np.asarray(Picture.open(io.BytesIO(answer.content)))
+        assert drawn.shape == (30, 40, 3)
+        assert (drawn[10:, 10:] == 90).any()
+        assert not (drawn[:4, :4] == 90).all()
+    answer = client.get(
+        "/predict", params={"model": model_id, "image": 12}, headers={"Accept": "text/html"}
+    )
+    assert answer.status_code == 406
+
+
+@pytest.mark.parametrize("content", [b"", b"a text called .jpg", png()[:60]])
+def test_what_is_no_image(client: TestClient, model_id: str, content: bytes) -> None:
+    answer = client.post("/predict", data={"model": model_id}, files={"file": ("a.jpg", content)})
+    assert (answer.status_code, answer.headers["content-type"]) == (422, PROBLEM)
+    assert answer.json()["errors"][0]["part"] == "file"
+
+
+def test_a_form_that_lacks_something(client: TestClient, model_id: str) -> None:
+    lacking = client.post("/predict", data={"model": model_id})
+    assert [e["pointer"] for e in lacking.json()["errors"]] == ["/file"]
+    wrong = client.post("/predict", data={"model": model_id, "score": "2"}, files={"file": png()})
+    assert [e["pointer"] for e in wrong.json()["errors"]] == ["/score"]
+
+
+def test_grey_and_one_pixel_images(client: TestClient, model_id: str) -> None:
+    buffer = io.BytesIO()
+    Picture.fromarray(np.array([[7]], np.uint8)).save(buffer, format="PNG")
+    answer = client.post("/predict", data={"model": model_id}, files={"file": buffer.getvalue()})
+    assert answer.json()[0]["segmentation"]["size"] == [1, 1]
+
+
+def test_models_stay_warm_and_the_oldest_makes_room() -> None:
+    loaded: list[Path] = []
+
+    def loader(path: Path) -> Square:
+        loaded.append(path)
+        return Square()
+
+    runtime, image = Runtime(2, loader), np.zeros((5, 6, 3), np.uint8)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert runtime.predict(name, lambda n=name: Path(n), image, 0.5)  # type: ignore[misc]
+    assert [p.name for p in loaded] == ["a", "b", "c", "b"]
+    with pytest.raises(ValueError, match="0"):
+        Runtime(0)
+
+
+def test_two_requests_load_a_model_once() -> None:
+    loaded: list[Path] = []
+
+    def slow(path: Path) -> Square:
+        time.sleep(0.1)
+        loaded.append(path)
+        return Square()
+
+    runtime, image = Runtime(1, slow), np.zeros((5, 6, 3), np.uint8)
+    threads = [
+        threading.Thread(target=runtime.predict, args=("a", lambda: Path("a"), image, 0.1))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loaded == [Path("a")]
+
+
+def test_a_model_that_does_not_load_is_not_kept() -> None:
+    def broken(path: Path) -> Square:
+        raise OSError(path)
+
+    runtime, image = Runtime(1, broken), np.zeros((5, 6, 3), np.uint8)
+    for _ in range(2):
+        with pytest.raises(OSError, match="a"):
+            runtime.predict("a", lambda: Path("a"), image, 0.1)
