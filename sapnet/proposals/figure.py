@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import numba as nb
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.special import expit
 
-from sapnet.proposals.regions import Regions
+from sapnet.proposals.regions import Regions, centres, neighbours
 from sapnet.types import BoolArray, FloatArray
 
 _SIGMA = 10.0  # width of the Parzen window, in units of the normalised colour
@@ -18,7 +20,8 @@ _SOFT = 0.4  # width of the disc's border, over its radius
 _RING = 2.5  # outer radius of the background, over the disc's
 _BORDER = 10.0  # mean border weight that stops the smoothing
 _ROUNDS = 3
-_FLOOR = 1e-4  # density of a colour that was never seen
+_FLOOR = np.float32(1e-4)  # density of a colour that was never seen
+_TINY = np.float32(1e-6)
 
 
 class FigureGround:
@@ -31,58 +34,62 @@ class FigureGround:
         square = (mean**2).sum(axis=1)
         apart = np.maximum(square[:, None] + square[None] - 2 * mean @ mean.T, 0)
         self.window = np.exp(apart * np.float32(-0.5 / _SIGMA**2))
-        border = regions.strength / np.maximum(regions.length, 1)
-        link = regions.length * np.exp(border * np.float32(-1 / _BORDER))
-        self.neighbours = link / np.maximum(link.sum(axis=1, keepdims=True), 1e-6)
-        x, y = _centres(regions)
+        self.neighbours = _smoothing(regions)
+        x, y = centres(regions)
         self.distance = np.hypot(x[:, None] - points[:, 0], y[:, None] - points[:, 1])
         nearest = np.argsort(self.distance, axis=1, kind="stable")[:, :2]
         self.nearest = nearest
         self.near_distance = np.take_along_axis(self.distance, nearest, axis=1)
 
-    def shares(self, index: int, radii: Sequence[float]) -> FloatArray:
-        """(n, S) share of the point's object in each superpixel, a column per radius (pixels)."""
-        ratio = self.distance[:, [index]] / np.asarray(radii)
-        prior = _sigmoid((1 - ratio) / _SOFT)
-        prior *= self._own(index)[:, None]
+    def shares(self, indices: Sequence[int], radii: Sequence[float]) -> FloatArray:
+        """(P, n, S) share of P points' objects in each superpixel, a column per radius (pixels).
+
+        Points go together because that makes one large matrix product of many small ones.
+        """
+        count, points, scales = len(self.size), len(indices), len(radii)
+        own = np.stack([self._own(index) for index in indices], axis=1)
+        distance = self.distance[:, list(indices)]
+        ratio = (distance[:, :, None] / np.asarray(radii, np.float32)).reshape(count, -1)
+        prior = _sigmoid((1 - ratio) / _SOFT) * np.repeat(own, scales, axis=1)
         ring = _sigmoid((_RING - ratio) / 0.3)
-        odds = np.log(prior + 1e-6) - np.log(1 - prior + 1e-6)
+        odds = np.log(prior + _TINY) - np.log(1 - prior + _TINY)
         share = prior
         for _ in range(_ROUNDS):
             figure = self._density(share)
             ground = self._density((1 - share) * ring)
-            new = _sigmoid(np.log(figure + _FLOOR) - np.log(ground + _FLOOR) + odds)
+            new = _sigmoid(np.log((figure + _FLOOR) / (ground + _FLOOR)) + odds)
             share = (new + self.neighbours @ new) / 2
-        return share
+        return share.reshape(count, points, scales).transpose(1, 0, 2)
 
     def _own(self, index: int) -> FloatArray:
         """(n,) soft share of the point's own Voronoi cell in each superpixel."""
         if self.near_distance.shape[1] < 2:
             return np.ones(len(self.size), np.float32)
         mine = self.distance[:, index]
-        rank = np.where(self.nearest[:, 0] == index, 1, 0)
-        other = np.take_along_axis(self.near_distance, rank[:, None], axis=1)[:, 0]
-        return _sigmoid((other - mine) / (0.15 * (mine + other) + 1e-6))
+        mine_is_nearest = self.nearest[:, 0] == index
+        other = np.where(mine_is_nearest, self.near_distance[:, 1], self.near_distance[:, 0])
+        return _sigmoid((other - mine) / (0.15 * (mine + other) + _TINY))
 
     def _density(self, weight: FloatArray) -> FloatArray:
-        """(n, S) Parzen density of the colours of superpixels that are weighted (n, S)."""
+        """(n, P * S) Parzen density of each superpixel's colour among those weighted so."""
         pixels = weight * self.size[:, None]
-        return (self.window @ pixels) / np.maximum(pixels.sum(axis=0), 1e-6)
+        return (self.window @ pixels) / np.maximum(pixels.sum(axis=0), _TINY)
 
 
 def _sigmoid(z: FloatArray) -> FloatArray:
-    return (1 / (1 + np.exp(-np.clip(z, -30, 30)))).astype(np.float32)
+    return np.asarray(expit(z), np.float32)
 
 
-def _centres(regions: Regions) -> tuple[FloatArray, FloatArray]:
-    """(n,) x and y of the superpixels' centres of mass."""
-    height, width = regions.labels.shape
-    flat, count = regions.labels.ravel(), len(regions.size)
-    xs = np.tile(np.arange(width) + 0.5, height)
-    ys = np.repeat(np.arange(height) + 0.5, width)
-    x = np.bincount(flat, xs, count) / regions.size
-    y = np.bincount(flat, ys, count) / regions.size
-    return x.astype(np.float32), y.astype(np.float32)
+def _smoothing(regions: Regions) -> csr_array:
+    """(n, n) weights of neighbours, rows of sum 1; a strong border makes a small weight."""
+    first, second = neighbours(regions.length)
+    length = regions.length[first, second]
+    link = length * np.exp(regions.strength[first, second] / length * np.float32(-1 / _BORDER))
+    rows, columns = np.concatenate([first, second]), np.concatenate([second, first])
+    total = np.bincount(rows, np.tile(link, 2), len(regions.size)).astype(np.float32)
+    weight = np.tile(link, 2) / np.maximum(total[rows], _TINY)
+    shape = (len(regions.size), len(regions.size))
+    return csr_array((weight, (rows, columns)), shape=shape)
 
 
 @nb.njit(cache=True)

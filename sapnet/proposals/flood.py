@@ -126,6 +126,19 @@ def _otsu(histogram: IntArray) -> int:
 
 
 @nb.njit(cache=True)
+def bounds(level: ByteArray, t: int) -> tuple[int, int, int, int]:
+    """(y0, y1, x0, x1) of the pixels that are not above a level; the ends lie just behind."""
+    height, width = level.shape
+    y0, y1, x0, x1 = height, 0, width, 0
+    for y in range(height):
+        for x in range(width):
+            if level[y, x] <= t:
+                y0, y1 = min(y0, y), max(y1, y + 1)
+                x0, x1 = min(x0, x), max(x1, x + 1)
+    return y0, y1, x0, x1
+
+
+@nb.njit(cache=True)
 def fill_holes(mask: BoolArray) -> BoolArray:
     """Copy of an (H, W) mask in which background that no border pixel reaches is filled."""
     height, width = mask.shape

@@ -41,6 +41,7 @@ _LEVELS = 9  # stable levels of the flood, beside Otsu's
 _STEP = 0.9  # areas of two nodes of the tree's chain differ by this ratio at least
 _ALIKE, _WORSE = 0.9, 0.25
 _WHOLE = 0.95
+_CHUNK = 16  # points whose colour models are computed together
 
 
 class HierarchyGenerator:
@@ -72,11 +73,14 @@ class HierarchyGenerator:
         scene = _Scene.of(_shrunk(image, small), points)
         rows = np.arange(height) * small[0] // height
         columns = np.arange(width) * small[1] // width
-        for index in range(len(annotations)):
-            masks, confidence, sources = _proposals(scene, index)
-            if small != info.size:
-                masks = masks[:, rows][:, :, columns]
-            yield RawProposals(masks, confidence, sources)
+        for start in range(0, len(annotations), _CHUNK):
+            chunk = range(start, min(start + _CHUNK, len(annotations)))
+            shares = scene.figure.shares(chunk, _RADII)
+            for index in chunk:
+                masks, confidence, sources = _proposals(scene, index, shares[index - start])
+                if small != info.size:
+                    masks = masks[:, rows][:, :, columns]
+                yield RawProposals(masks, confidence, sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +141,11 @@ def _shrunk(image: ByteArray, size: tuple[int, int]) -> ByteArray:
     return np.asarray(resized, np.uint8)
 
 
-def _proposals(scene: _Scene, index: int) -> tuple[BoolArray, FloatArray, tuple[str, ...]]:
-    """Masks (M, H, W), confidence (M,) and tags of one point, best first."""
-    members, tags = _regional(scene, index)
+def _proposals(
+    scene: _Scene, index: int, shares: FloatArray
+) -> tuple[BoolArray, FloatArray, tuple[str, ...]]:
+    """Masks (M, H, W), confidence (M,) and tags of one point, best first. shares: (n, S)."""
+    members, tags = _regional(scene, index, shares)
     masks, flooded = _flooded(scene, index)
     tags = [*tags, *["hierarchy-flood"] * len(masks)]
     shapes = ranking.joined(scene.figures.shapes(members), flooded)
@@ -155,11 +161,10 @@ def _proposals(scene: _Scene, index: int) -> tuple[BoolArray, FloatArray, tuple[
     return final, confidence[kept], tuple(tags[i] for i in kept)
 
 
-def _regional(scene: _Scene, index: int) -> tuple[BoolArray, list[str]]:
+def _regional(scene: _Scene, index: int, shares: FloatArray) -> tuple[BoolArray, list[str]]:
     """(R, n) superpixels of the masks from colour models and from the tree, and their tags."""
     regions = scene.regions
     seed = int(regions.labels[scene.rows[index], scene.columns[index]])
-    shares = scene.figure.shares(index, _RADII)
     figures = np.stack([connected(column > 0.5, seed, regions.length) for column in shares.T])
     nodes = chain(scene.parent, seed, len(regions.size))
     areas = nodes @ regions.size
@@ -177,11 +182,17 @@ def _flooded(scene: _Scene, index: int) -> tuple[BoolArray, ranking.Shapes]:
         scene.image, scene.owner, scene.rows[index], scene.columns[index], scene.scratch
     )
     levels = flood.stable_levels(area, _LEVELS)
-    masks = np.stack([flood.fill_holes(level <= t) for t in levels])
+    masks = np.zeros((len(levels), *level.shape), bool)
     count = len(scene.regions.size)
-    counts = np.stack([np.bincount(scene.regions.labels[m], minlength=count) for m in masks])
-    figures = ranking.measure(scene.image, masks)
-    return masks, ranking.Shapes(counts.astype(np.float32), *figures.T)
+    counts = np.empty((len(levels), count), np.float32)
+    figures = np.empty((len(levels), 5), np.float32)
+    for place, t in enumerate(levels):
+        y0, y1, x0, x1 = flood.bounds(level, t)
+        inner = flood.fill_holes(level[y0:y1, x0:x1] <= t)
+        masks[place, y0:y1, x0:x1] = inner
+        counts[place] = np.bincount(scene.regions.labels[y0:y1, x0:x1][inner], minlength=count)
+        figures[place] = ranking.measure(scene.image, inner, y0, x0)
+    return masks, ranking.Shapes(counts, *figures.T)
 
 
 def _foreign(scene: _Scene, index: int, members: BoolArray, masks: BoolArray) -> BoolArray:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from sapnet.proposals.regions import Regions
+from sapnet.proposals.regions import Regions, centres, neighbours
 from sapnet.types import BoolArray, FloatArray
 
 
@@ -34,17 +34,13 @@ class RegionFigures:
 
     def __init__(self, regions: Regions) -> None:
         labels = regions.labels
-        count, (height, width) = len(regions.size), labels.shape
         self.size = regions.size
-        self.first, self.second = np.nonzero(np.triu(regions.length))
+        self.first, self.second = neighbours(regions.length)
         self.length = regions.length[self.first, self.second]
         self.strength = regions.strength[self.first, self.second]
         frame = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-        self.frame = np.bincount(frame, minlength=count).astype(np.float32)
-        flat = labels.ravel()
-        columns, rows = np.tile(np.arange(width), height), np.repeat(np.arange(height), width)
-        self.x = (np.bincount(flat, columns + 0.5, count) / self.size).astype(np.float32)
-        self.y = (np.bincount(flat, rows + 0.5, count) / self.size).astype(np.float32)
+        self.frame = np.bincount(frame, minlength=len(regions.size)).astype(np.float32)
+        self.x, self.y = centres(regions)
 
     def shapes(self, members: BoolArray) -> Shapes:
         """members: (M, n) bool, the superpixels of each mask."""
@@ -62,30 +58,35 @@ class RegionFigures:
 
 
 @nb.njit(cache=True)
-def measure(image: FloatArray, masks: BoolArray) -> FloatArray:
-    """(M, 5) area, border, strength, x and y (see Shapes) of (M, H, W) masks."""
+def measure(image: FloatArray, mask: BoolArray, top: int, left: int) -> FloatArray:
+    """(5,) area, border, strength, x and y (see Shapes) of a mask that is a window's content.
+
+    mask: (h, w), whose first pixel lies at (top, left) of the (H, W, C) image; empty outside.
+    """
     height, width, channels = image.shape
-    figures = np.zeros((masks.shape[0], 5), np.float32)
-    for m in range(masks.shape[0]):
-        area, border, strength, sx, sy = 0, 0, 0.0, 0.0, 0.0
-        for y in range(height):
-            for x in range(width):
-                inside = masks[m, y, x]
-                if inside:
-                    area += 1
-                    sx += x + 0.5
-                    sy += y + 0.5
-                    border += (y == 0) + (x == 0) + (y == height - 1) + (x == width - 1)
-                for dy, dx in ((0, 1), (1, 0)):
-                    v, u = y + dy, x + dx
-                    if v < height and u < width and masks[m, v, u] != inside:
-                        total = 0.0
-                        for c in range(channels):
-                            total += (image[y, x, c] - image[v, u, c]) ** 2
-                        border += 1
-                        strength += np.sqrt(total)
-        figures[m, 0], figures[m, 1], figures[m, 2] = area, border, strength
-        figures[m, 3], figures[m, 4] = sx / max(area, 1), sy / max(area, 1)
+    area, border, strength, sx, sy = 0, 0, 0.0, 0.0, 0.0
+    for i in range(mask.shape[0]):
+        for j in range(mask.shape[1]):
+            if not mask[i, j]:
+                continue
+            y, x = top + i, left + j
+            area += 1
+            sx += x + 0.5
+            sy += y + 0.5
+            for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+                k, m = i + dy, j + dx
+                if 0 <= k < mask.shape[0] and 0 <= m < mask.shape[1] and mask[k, m]:
+                    continue
+                border += 1
+                v, u = y + dy, x + dx
+                if 0 <= v < height and 0 <= u < width:
+                    total = 0.0
+                    for c in range(channels):
+                        total += (image[y, x, c] - image[v, u, c]) ** 2
+                    strength += np.sqrt(total)
+    figures = np.zeros(5, np.float32)
+    figures[0], figures[1], figures[2] = area, border, strength
+    figures[3], figures[4] = sx / max(area, 1), sy / max(area, 1)
     return figures
 
 

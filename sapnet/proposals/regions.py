@@ -137,6 +137,29 @@ def _statistics(
     return size, colour, length, strength
 
 
+def centres(regions: Regions) -> tuple[FloatArray, FloatArray]:
+    """(n,) x and y of the superpixels' centres of mass."""
+    height, width = regions.labels.shape
+    flat, count = regions.labels.ravel(), len(regions.size)
+    xs = np.tile(np.arange(width) + 0.5, height)
+    ys = np.repeat(np.arange(height) + 0.5, width)
+    x = np.bincount(flat, xs, count) / regions.size
+    y = np.bincount(flat, ys, count) / regions.size
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+@nb.njit(cache=True)
+def neighbours(length: FloatArray) -> tuple[IntArray, IntArray]:
+    """The pairs (first < second) of superpixels that share a border; length: of Regions."""
+    first, second = [np.int32(0) for _ in range(0)], [np.int32(0) for _ in range(0)]
+    for a in range(length.shape[0]):
+        for b in range(a + 1, length.shape[0]):
+            if length[a, b] > 0:
+                first.append(np.int32(a))
+                second.append(np.int32(b))
+    return np.array(first, np.int32), np.array(second, np.int32)
+
+
 @nb.njit(cache=True, inline="always")
 def _cost(
     a: int,
