@@ -122,7 +122,7 @@ class RefineConfig:
     zeta_global: float | Literal["auto"] = "auto"
     zeta_scale: float = 0.7
     zeta_scale_semantic: float = 0.2
-    zeta_local: float = 0.1
+    zeta_local: float = 0.15
     zeta_semantic: float = 0.3
     iterations: int = 1
     blocks: int = 2
