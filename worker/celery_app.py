@@ -2,13 +2,14 @@
 
 A prefork pool of one is a supervisor without torch in it; the training is a process of its own.
 Messages are acknowledged late, and one that is delivered twice finds the row claimed.
+
+SIGTERM is Celery's warm shutdown: it waits for the task, and the task, told by a flag, has its
+trainer write a checkpoint and gives the job back. (A soft shutdown, REMAP_SIGTERM=SIGQUIT, sleeps
+through its whole timeout and tells nobody before.)
 """
 
-import os
 from multiprocessing import RawValue
 from typing import Any
-
-os.environ["REMAP_SIGTERM"] = "SIGQUIT"  # read by Celery when it is imported
 
 from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
@@ -18,7 +19,6 @@ from app.settings import Settings
 from worker.tasks import reconcile, register
 
 RECONCILE_SECONDS = 15.0
-SHUTDOWN_SECONDS = 30.0
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -34,7 +34,6 @@ def make_celery(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_max_tasks_per_child=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_soft_shutdown_timeout=SHUTDOWN_SECONDS,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from app.storage import Storage, make_storage
 from worker.jobs import Worker
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
+SLOW = ("--steps", "60", "--sleep", "0.05")
 
 
 def fake_command(*args: str) -> tuple[str, ...]:
@@ -181,3 +183,26 @@ def client(settings: Settings, database: Database) -> Iterator[TestClient]:
     """The real app on the test's database. Its errors come as answers, as a server gives them."""
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture
+def start(
+    service_env: dict[str, str], tmp_path: Path
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a program with the test's settings; whatever is left of it ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(*command: str, trainer: tuple[str, ...] = SLOW, **env: str) -> subprocess.Popen[bytes]:
+        fake = [sys.executable, str(FAKE), *trainer]
+        settings = {**service_env, "SAPNET_TRAINER_COMMAND": json.dumps(fake), **env}
+        with (tmp_path / "output.txt").open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command], env=settings, stdout=output, stderr=output
+            )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()

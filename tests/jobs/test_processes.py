@@ -3,8 +3,7 @@
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
@@ -25,28 +24,6 @@ Alive = Callable[[int], bool]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 DONE = JobState.SUCCEEDED_WITH_WARNINGS
-SLOW = ("--steps", "60", "--sleep", "0.05")
-
-
-@pytest.fixture
-def start(service_env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Start a program with the test's settings; whatever is left of it ends with the test."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def run(*command: str, trainer: tuple[str, ...] = SLOW) -> subprocess.Popen[bytes]:
-        fake = [sys.executable, str(Path(__file__).with_name("fake_trainer.py")), *trainer]
-        env = {**service_env, "SAPNET_TRAINER_COMMAND": repr(fake).replace("'", '"')}
-        with (tmp_path / "output.txt").open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command], env=env, stdout=output, stderr=output
-            )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 def masks(database: Database) -> int:
