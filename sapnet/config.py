@@ -241,8 +241,9 @@ def demo() -> Config:
     return replace(
         base,
         preset="demo",
+        solo=replace(base.solo, num_grids=(24, 20, 16, 12, 8)),
         data=replace(base.data, short_sides=(192,), max_long_side=256),
-        train=replace(base.train, epochs=30),
+        train=replace(base.train, epochs=24, learning_rate=1e-3),
     )
 
 

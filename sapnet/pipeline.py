@@ -200,13 +200,16 @@ class Run:
             "proposals": {"mean_bag_size": round(sum(counts) / max(len(counts), 1), 3)},
         }
         if truth is not None:
+            images = {image.id for image in points.images}
             figures = pseudo_mask_metrics(rows, by_annotation, points, truth)
             metrics["proposals"] |= figures.pop("proposals")
             metrics["pseudo_masks"] = figures
             metrics["model"] = {
                 "on": "training images",
-                "segm": average_precision(detections, truth, kind="segm"),
-                "bbox": average_precision(detections, truth, kind="bbox"),
+                **{
+                    kind: average_precision(detections, truth, kind=kind, image_ids=images)
+                    for kind in ("segm", "bbox")
+                },
             }
         self._write("metrics.json", metrics)
         self.progress("evaluate", 1, 1, Eta())
