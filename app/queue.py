@@ -52,7 +52,8 @@ def _celery(broker_url: str) -> Any:
         broker_connection_timeout=3,
         broker_transport_options={
             "visibility_timeout": VISIBILITY_TIMEOUT,
-            "max_retries": 1,  # the request waits; workers find the row anyway
+            "max_retries": 1,  # the request waits for it, and workers find the row anyway
+            "interval_start": 0,
             "socket_connect_timeout": 3,
             "socket_timeout": 10,
         },

@@ -6,7 +6,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.datasets import intake, service
+from app.datasets import importing, intake, service
 from app.datasets.multipart import receive
 from app.datasets.schemas import (
     UPLOAD_FORM,
@@ -46,10 +46,12 @@ async def create(
             folder,
             max_bytes=settings.max_upload_bytes,
             max_parts=settings.max_archive_files,
-            texts=service.TEXTS,
+            texts=importing.TEXTS,
             max_part_bytes=dict.fromkeys(("annotations", "truth"), settings.max_document_bytes),
         )
-        dataset = await run_in_threadpool(service.create, database, storage, settings, form, folder)
+        dataset = await run_in_threadpool(
+            importing.create, database, storage, settings, form, folder
+        )
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return await run_in_threadpool(_described, database, dataset)
 

@@ -65,68 +65,77 @@ def client(app: FastAPI) -> Iterator[TestClient]:
         yield client
 
 
-def picture(
-    width: int = 40, height: int = 30, *, seed: int = 0, kind: str = "PNG", **options: Any
-) -> bytes:
-    """A small image, another one for each seed."""
-    buffer = io.BytesIO()
-    colour = (37 * seed % 256, 91 * seed % 256, 211 * seed % 256)
-    Image.new("RGB", (width, height), colour).save(buffer, kind, **options)
-    return buffer.getvalue()
+class Kit:
+    """What tests of uploads are made of; the fixture `kit` hands it out."""
+
+    @staticmethod
+    def picture(
+        width: int = 40, height: int = 30, *, seed: int = 0, kind: str = "PNG", **options: Any
+    ) -> bytes:
+        """A small image, another one for each seed."""
+        buffer = io.BytesIO()
+        colour = (37 * seed % 256, 91 * seed % 256, 211 * seed % 256)
+        Image.new("RGB", (width, height), colour).save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    @staticmethod
+    def points(images: int = 2, each: int = 2, **changes: Any) -> dict[str, Any]:
+        """A right document: images 1.., `each` points on each, classes 0 and 7 with a gap."""
+        return {
+            "images": [
+                {"id": i, "file_name": f"{i}.png", "width": 40, "height": 30}
+                for i in range(1, images + 1)
+            ],
+            "annotations": [
+                {
+                    "id": 100 * i + j,
+                    "image_id": i,
+                    "category_id": (0, 7)[j % 2],
+                    "point": [1.5 + j, 2.5],
+                }
+                for i in range(1, images + 1)
+                for j in range(each)
+            ],
+            "categories": [{"id": 7, "name": "cat"}, {"id": 0, "name": "dog"}],
+            **changes,
+        }
+
+    @staticmethod
+    def pictures(images: int = 2) -> dict[str, bytes]:
+        return {f"{i}.png": Kit.picture(seed=i) for i in range(1, images + 1)}
+
+    @staticmethod
+    def zipped(files: Mapping[str, bytes]) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return buffer.getvalue()
+
+    @staticmethod
+    def upload(
+        client: TestClient,
+        document: Any,
+        images: Mapping[str, bytes] | bytes | None,
+        *,
+        name: str | None = "cells",
+        truth: Any = None,
+        **fields: str,
+    ) -> Any:
+        """POST /datasets. document: a dict, or bytes as they are. images: single files, or an
+        archive as bytes."""
+        raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+        files: list[tuple[str, Any]] = [("annotations", ("points.json", raw))]
+        if isinstance(images, bytes):
+            files.append(("images", ("images.zip", images)))
+        elif images is not None:
+            files += [("images", (name_, data)) for name_, data in images.items()]
+        if truth is not None:
+            files.append(("truth", ("truth.json", json.dumps(truth).encode())))
+        data = dict(fields) if name is None else {"name": name, **fields}
+        return client.post("/datasets", files=files, data=data)
 
 
-def points(images: int = 2, each: int = 2, **changes: Any) -> dict[str, Any]:
-    """A right document: images 1.., `each` points on each, classes 0 and 7 with a gap."""
-    return {
-        "images": [
-            {"id": i, "file_name": f"{i}.png", "width": 40, "height": 30}
-            for i in range(1, images + 1)
-        ],
-        "annotations": [
-            {
-                "id": 100 * i + j,
-                "image_id": i,
-                "category_id": (0, 7)[j % 2],
-                "point": [1.5 + j, 2.5],
-            }
-            for i in range(1, images + 1)
-            for j in range(each)
-        ],
-        "categories": [{"id": 7, "name": "cat"}, {"id": 0, "name": "dog"}],
-        **changes,
-    }
-
-
-def pictures(images: int = 2) -> dict[str, bytes]:
-    return {f"{i}.png": picture(seed=i) for i in range(1, images + 1)}
-
-
-def zipped(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-def upload(
-    client: TestClient,
-    document: Any,
-    images: Mapping[str, bytes] | bytes | None,
-    *,
-    name: str | None = "cells",
-    truth: Any = None,
-    **fields: str,
-) -> Any:
-    """POST /datasets. document: a dict, or bytes as they are. images: single files, or an
-    archive as bytes."""
-    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-    files: list[tuple[str, Any]] = [("annotations", ("points.json", raw))]
-    if isinstance(images, bytes):
-        files.append(("images", ("images.zip", images)))
-    elif images is not None:
-        files += [("images", (name_, data)) for name_, data in images.items()]
-    if truth is not None:
-        files.append(("truth", ("truth.json", json.dumps(truth).encode())))
-    data = dict(fields) if name is None else {"name": name, **fields}
-    return client.post("/datasets", files=files, data=data)
+@pytest.fixture
+def kit() -> type[Kit]:
+    return Kit
