@@ -12,54 +12,21 @@ import statistics
 import subprocess
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import typer
-from PIL import Image
 from pycocotools import mask as coco_mask
 
+from sapnet.data.coco import load_points
+from sapnet.data.images import read_rgb
+from sapnet.data.truth import as_rle, read_truth
+from sapnet.mil.consensus import consensus_pick, foreign_points
 from sapnet.proposals import build_generator
 from sapnet.proposals.bags import make_bags
-from sapnet.types import Bag, ImageInfo, PointAnnotation
-
-
-def load(folder: Path, limit: int) -> tuple[list[tuple[ImageInfo, list[PointAnnotation]]], Any]:
-    """The images with their points, spread evenly over the set, and annotation id -> true RLE."""
-    document = json.loads((folder / "points.json").read_text())
-    grouped: dict[int, list[PointAnnotation]] = {}
-    for a in document["annotations"]:
-        x, y = a["point"]
-        point = PointAnnotation(a["id"], a["image_id"], a["category_id"], float(x), float(y))
-        grouped.setdefault(point.image_id, []).append(point)
-    images = [
-        ImageInfo(i["id"], i["file_name"], i["width"], i["height"]) for i in document["images"]
-    ]
-    size = {image.id: image.size for image in images}
-    truth = {}
-    for a in json.loads((folder / "instances.json").read_text())["annotations"]:
-        segmentation = a["segmentation"]
-        if isinstance(segmentation, list) or isinstance(segmentation["counts"], list):
-            segmentation = coco_mask.frPyObjects(segmentation, *size[a["image_id"]])
-        if isinstance(segmentation, list):
-            segmentation = coco_mask.merge(segmentation)
-        truth[a["id"]] = segmentation
-    step = max(1, len(images) // limit) if limit else 1
-    chosen = images[::step][: limit or None]
-    return [(image, grouped.get(image.id, [])) for image in chosen], truth
-
-
-def consensus(bag: Bag, point: PointAnnotation, points: list[PointAnnotation]) -> int:
-    """The medoid of the proposals that hold no other point of the class, unless all do."""
-    masks = coco_mask.decode(list(bag.masks)).astype(bool)
-    others = [p for p in points if p.id != point.id and p.category_id == point.category_id]
-    foreign = np.array([masks[int(p.y), int(p.x)] for p in others]).reshape(len(others), -1)
-    excluded = foreign.any(axis=0) if others else np.zeros(len(bag), bool)
-    score = bag.overlaps.sum(axis=1)
-    return int(np.argmax(np.where(excluded & ~excluded.all(), -1.0, score)))
 
 
 def main(
@@ -68,22 +35,25 @@ def main(
     kind: Annotated[str, typer.Option(help="hierarchy or sam")] = "hierarchy",
     json_out: Annotated[Path | None, typer.Option(help="keep the figures as JSON")] = None,
 ) -> None:
-    scenes, truth = load(data, limit)
+    scenes = list(load_points(data / "points.json"))
+    scenes = scenes[:: max(1, len(scenes) // limit)][:limit] if limit else scenes
+    true_masks = {a["id"]: a for a in read_truth(data / "instances.json")["annotations"]}
     generator = build_generator({"kind": kind})
     seconds: list[float] = []
     rows: list[tuple[float, float, float, int]] = []
     for turn, (info, points) in enumerate([scenes[0], *scenes]):  # the first warms numba's cache
-        with Image.open(data / "images" / info.file_name) as opened:
-            image = np.asarray(opened.convert("RGB"))
+        image = read_rgb(data / "images" / info.file_name)
         start = time.perf_counter()
         bags = make_bags(generator, image, info, points)
         if not turn:
             continue
         seconds.append(time.perf_counter() - start)
         for point, bag in zip(points, bags, strict=True):
-            iou = np.asarray(coco_mask.iou(list(bag.masks), [truth[point.id]], [0]))[:, 0]
-            rows.append((iou.max(), iou[0], iou[consensus(bag, point, points)], len(bag)))
-    best, top, medoid, length = np.mean(rows, axis=0)
+            truth = as_rle(true_masks[point.id]["segmentation"], *info.size)
+            iou = np.asarray(coco_mask.iou(list(bag.masks), [truth], [0]))[:, 0]
+            medoid = consensus_pick(bag, foreign_points(bag, point, points)[0])
+            rows.append((iou.max(), iou[0], iou[medoid], len(bag)))
+    best, top, central, length = np.mean(rows, axis=0)
     quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     figures = {
@@ -93,7 +63,7 @@ def main(
         "objects": len(rows),
         "best_of_bag": round(100 * float(best), 1),
         "most_confident": round(100 * float(top), 1),
-        "consensus": round(100 * float(medoid), 1),
+        "consensus": round(100 * float(central), 1),
         "proposals_a_bag": round(float(length), 1),
         "seconds_an_image": [round(q, 3) for q in quartiles],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
