@@ -64,7 +64,7 @@ def worker() -> None:
 
 @app.command()
 def migrate(revision: Annotated[str, typer.Argument()] = "head") -> None:
-    """Bring the database's schema to a revision: `head`, or an earlier one by its name."""
+    """Bring the database's schema to a revision: `head`, an earlier one by its name, or `base`."""
     _upgrade(Settings(), revision)
 
 
@@ -89,7 +89,7 @@ def _upgrade(settings: Settings, revision: str = "head") -> None:
 
     database = Database(settings.database)
     try:
-        schema.upgrade(database, revision)
+        schema.migrate(database, revision)
     finally:
         database.dispose()
 

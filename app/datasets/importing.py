@@ -22,6 +22,7 @@ from sapnet.types import PointSet
 PARTS = ("name", "annotations", "images", "truth", "parent")
 TEXTS = ("name", "parent")
 MAX_NAME = 200
+MAX_WARNINGS = 100  # kept in the report
 _ROWS = 5_000  # inserted at once
 
 
@@ -131,8 +132,13 @@ def _truth(
 
 def _report(document: PointDocument, pictures: intake.Pictures) -> dict[str, Any]:
     of_image = document.points.annotations_of
+    odd = _faults("annotations", document.warnings)
+    warnings = [asdict(fault) for fault in odd[:MAX_WARNINGS]]
+    if len(odd) > MAX_WARNINGS:
+        more = f"{len(odd) - MAX_WARNINGS} more warnings are not listed"
+        warnings.append(asdict(Fault("annotations", "", more)))
     return {
-        "warnings": [asdict(fault) for fault in _faults("annotations", document.warnings)],
+        "warnings": warnings,
         "images_without_annotations": sum(not group for group in of_image.values()),
         "crowd": len(document.crowds),
         "ignored_files": {"count": pictures.ignored, "examples": pictures.ignored_examples},
