@@ -1,0 +1,198 @@
+"""The real trainer behind the real service: a whole job, and jobs broken off in mid-training."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image as Picture
+
+from app.db import Database
+from app.models import Job, JobState, PseudoMask
+from app.settings import Settings
+from sapnet.data.synthetic import Scenes, make_scenes
+
+pytestmark = [pytest.mark.service, pytest.mark.xdist_group("real")]
+
+Row = Callable[[str], Job]
+Until = Callable[..., None]
+Start = Callable[..., subprocess.Popen[bytes]]
+
+REQUEST = {
+    "preset": "demo",
+    "seed": 7,
+    "overrides": {
+        "train.epochs": 12,
+        "train.batch_size": 2,
+        "train.checkpoint_every": 4,
+        "train.warmup_steps": 4,
+        "data.short_sides": [96],
+        "data.max_long_side": 128,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    return make_scenes(tmp_path_factory.mktemp("scenes"), 6, size=(96, 112), seed=3)
+
+
+@pytest.fixture
+def posted(client: TestClient, scenes: Scenes) -> str:
+    """The id of the scenes as a data set, with their truth."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for path in scenes.images.iterdir():
+            zipped.write(path, path.name)
+    files = {
+        "annotations": ("points.json", scenes.points.read_bytes()),
+        "truth": ("instances.json", scenes.truth.read_bytes()),
+        "images": ("images.zip", archive.getvalue()),
+    }
+    answer = client.post("/datasets", data={"name": "scenes"}, files=files)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+@pytest.fixture
+def train(client: TestClient, posted: str) -> Callable[[], str]:
+    def ask() -> str:
+        answer = client.post("/jobs/train", json={"dataset_id": posted, **REQUEST})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    return ask
+
+
+@pytest.fixture
+def start_real(start: Start, settings: Settings) -> Callable[[], subprocess.Popen[bytes]]:
+    """A worker with the trainer that it has by default; one thread, so that figures are equal."""
+    command = json.dumps(Settings.model_fields["trainer_command"].default)
+    environment = {"SAPNET_TRAINER_COMMAND": command, "OMP_NUM_THREADS": "1"}
+    return lambda: start("worker.main", **environment)
+
+
+def trainer_of(worker: subprocess.Popen[bytes]) -> int:
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    return int(children[0])
+
+
+def over(job_row: Row, job_id: str) -> Callable[[], bool]:
+    return lambda: job_row(job_id).finished_at is not None
+
+
+def in_training(job_row: Row, job_id: str) -> Callable[[], bool]:
+    def reached() -> bool:
+        job = job_row(job_id)
+        assert job.stage in (None, "proposals", "train"), "too late to break it off"
+        return job.stage == "train" and (job.step or 0) >= 5
+
+    return reached
+
+
+def results(database: Database, job: Job) -> tuple[Any, list[tuple[Any, ...]]]:
+    with database.read() as session:
+        rows = session.query(PseudoMask).filter_by(job_id=job.id).order_by(PseudoMask.pk)
+        masks = [(m.annotation_id, m.segmentation, m.quality, m.source) for m in rows]
+    return job.metrics, masks
+
+
+def test_a_job_broken_off_twice_gives_what_an_unbroken_one_gives(
+    train: Callable[[], str],
+    start_real: Callable[[], subprocess.Popen[bytes]],
+    job_row: Row,
+    until: Until,
+    database: Database,
+    client: TestClient,
+    scenes: Scenes,
+) -> None:
+    unbroken, broken = train(), train()
+    worker = start_real()
+    until(over(job_row, unbroken), 120)
+    first = job_row(unbroken)
+    assert first.state in (JobState.SUCCEEDED, JobState.SUCCEEDED_WITH_WARNINGS), first.error
+    assert first.of is not None
+    check_the_results(client, first, scenes)
+
+    until(in_training(job_row, broken), 120)
+    os.kill(trainer_of(worker), signal.SIGKILL)
+    until(lambda: job_row(broken).attempt == 2, 60)
+    until(in_training(job_row, broken), 60)
+    worker.kill()
+    worker.wait()
+    assert not over(job_row, broken)()
+    start_real()
+    until(over(job_row, broken), 120)
+    second = job_row(broken)
+    assert second.attempt == 3
+    assert second.state is first.state, second.error
+    assert results(database, second) == results(database, first)
+
+
+def check_the_results(client: TestClient, job: Job, scenes: Scenes) -> None:
+    """Everything that a job has to show for itself, over HTTP."""
+    points = json.loads(scenes.points.read_text())
+    metrics = client.get(f"/jobs/{job.id}/metrics").json()
+    assert 0 < metrics["pseudo_masks"]["miou_mask"] <= 1
+    assert metrics["proposals"]["best_of_bag_miou_mask"] >= metrics["pseudo_masks"]["miou_mask"] / 2
+    assert set(metrics["seconds"]) >= {"proposals", "train", "pseudo-masks"}
+    assert metrics["proposal_generator"] == "hierarchy"
+    page = client.get(f"/jobs/{job.id}/pseudo-masks").json()
+    ids = [annotation["id"] for annotation in page["annotations"]]
+    assert ids == sorted(a["id"] for a in points["annotations"])
+    gallery = client.get(f"/jobs/{job.id}/gallery").content
+    assert Picture.open(io.BytesIO(gallery)).size > (100, 100)
+    image = points["images"][0]
+    query = {"model": str(job.model_id), "score": 0}
+    known = client.get("/predict", params={**query, "image": image["id"]})
+    assert known.status_code == 200, known.text
+    file = (scenes.images / image["file_name"]).read_bytes()
+    sent = client.post("/predict", data=query, files={"file": file})
+    assert sent.json() == known.json()
+    drawn = client.get(
+        "/predict", params={**query, "image": image["id"]}, headers={"Accept": "image/png"}
+    )
+    assert Picture.open(io.BytesIO(drawn.content)).size == (112, 96)
+    for result in known.json():
+        assert result["segmentation"]["size"] == [96, 112]
+
+
+def test_cancel_ends_within_ten_seconds(
+    train: Callable[[], str],
+    start_real: Callable[[], subprocess.Popen[bytes]],
+    job_row: Row,
+    until: Until,
+    client: TestClient,
+    alive: Callable[[int], bool],
+) -> None:
+    job_id = train()
+    worker = start_real()
+    until(in_training(job_row, job_id), 60)
+    trainer = trainer_of(worker)
+    assert client.post(f"/jobs/{job_id}/cancel").json()["state"] == "cancelling"
+    until(lambda: job_row(job_id).state is JobState.CANCELLED, 10)
+    assert not alive(trainer)
+
+
+def test_an_override_that_only_the_trainer_can_refuse(
+    client: TestClient,
+    posted: str,
+    start_real: Callable[[], subprocess.Popen[bytes]],
+    job_row: Row,
+    until: Until,
+) -> None:
+    proposals = {"kind": "hierarchy", "no_such_setting": 1}
+    body = {"dataset_id": posted, **REQUEST, "proposals": proposals}
+    job_id = client.post("/jobs/train", json=body).json()["id"]
+    start_real()
+    until(over(job_row, job_id), 60)
+    job = job_row(job_id)
+    assert (job.state, job.reason, job.attempt) == (JobState.FAILED, "invalid_config", 1)
+    assert "no_such_setting" in str(job.error)
