@@ -100,6 +100,8 @@ class BlobMissing(AppError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
+    """A kind of problem; with no slug it is no more than its HTTP status."""
+
     status: int
     slug: str
     title: str
@@ -134,7 +136,7 @@ def problem(
     """The answer itself. `errors`, where there are faults, is a list of part, pointer, detail,
     hint."""
     body: dict[str, Any] = {
-        "type": f"/problems/{kind.slug}",
+        "type": f"/problems/{kind.slug}" if kind.slug else "about:blank",
         "title": kind.title,
         "status": kind.status,
         "detail": detail,
@@ -191,9 +193,9 @@ def _fault(error: Mapping[str, Any]) -> Fault:
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself raises: no such path, method not allowed, too large, …"""
     assert isinstance(error, HTTPException)
-    kinds = {k.status: k for k in PROBLEMS.values() if k.status != 500}
+    kinds = {k.status: k for k in PROBLEMS.values() if k.status not in (400, 500)}
     phrase = HTTPStatus(error.status_code).phrase
-    fallback = Kind(error.status_code, phrase.lower().replace(" ", "-"), phrase)
+    fallback = Kind(error.status_code, "", phrase)
     kind = kinds.get(error.status_code, fallback)
     return problem(request, kind, str(error.detail), headers=error.headers)
 

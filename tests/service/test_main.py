@@ -65,6 +65,7 @@ def test_every_refusal_is_a_problem(
         body = answer.json()
         assert {"type", "title", "status", "detail", "instance"} <= set(body)
         assert body["status"] == status
+        assert body["type"] == "about:blank" or client.get(body["type"]).status_code == 200
 
 
 def test_validation_points_and_does_not_echo(client: TestClient) -> None:
@@ -77,6 +78,14 @@ def test_validation_points_and_does_not_echo(client: TestClient) -> None:
     )
     assert broken.status_code == 422
     assert broken.json()["errors"][0]["part"] == "body"
+
+
+def test_a_broken_form_of_another_route(client: TestClient) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/predict", content=b"nonsense", headers=headers)
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "about:blank"
 
 
 def test_types_of_problems_can_be_looked_up(client: TestClient) -> None:
