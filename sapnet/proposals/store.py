@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ class ProposalStore:
         self.root.mkdir(parents=True, exist_ok=True)
         self.shard_bytes = shard_bytes
         self._index: dict[str, tuple[Path, int]] = {}  # key -> shard, offset of its record
+        self._looking = threading.Lock()  # a slow thread must not set _read_to back
         self._read_to: dict[Path, int] = {}  # shard -> end of the last whole record seen
         self._refresh()
 
@@ -113,13 +115,14 @@ class ProposalStore:
 
     def _refresh(self) -> None:
         """Take up the records that were added since the last look, by any process."""
-        for shard in self._shards():
-            end = self._read_to.get(shard, 0)
-            if shard.stat().st_size <= end:
-                continue
-            for key, offset, behind in _records(shard, end):
-                self._index[key] = (shard, offset)
-                self._read_to[shard] = behind
+        with self._looking:
+            for shard in self._shards():
+                end = self._read_to.get(shard, 0)
+                if shard.stat().st_size <= end:
+                    continue
+                for key, offset, behind in _records(shard, end):
+                    self._index[key] = (shard, offset)
+                    self._read_to[shard] = behind
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

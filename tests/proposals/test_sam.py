@@ -1,0 +1,189 @@
+import hashlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamPredictor
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+
+from sapnet.errors import WeightsUnavailable
+from sapnet.proposals import sam as sam_module
+from sapnet.proposals.bags import make_bags
+from sapnet.proposals.sam import SamGenerator, find_checkpoint
+from sapnet.proposals.store import ProposalStore, key_of
+from sapnet.types import ImageInfo
+
+from .conftest import iou, points
+
+SIDE, DIM = 128, 32
+AT = points((20.5, 30.5), (70.25, 9.0), (70.25, 9.0), (89.5, 59.5), (3.5, 50.5))
+
+
+@pytest.fixture(scope="module")
+def model() -> Sam:
+    """Meta's architecture, small, with seeded random weights."""
+    torch.manual_seed(4)
+    grid = (SIDE // 16, SIDE // 16)
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=SIDE,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            out_chans=DIM,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=4,
+            global_attn_indexes=(1,),
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=DIM, image_embedding_size=grid, input_image_size=(SIDE, SIDE), mask_in_chans=8
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=DIM, mlp_dim=64, num_heads=2),
+            transformer_dim=DIM,
+            iou_head_hidden_dim=32,
+        ),
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+
+
+INFO = ImageInfo(1, "a.png", 90, 60)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 32])
+def test_batched_masks_equal_the_predictor_one_by_one(
+    model: Sam, image: np.ndarray, chunk: int
+) -> None:
+    raws = list(SamGenerator(model=model, chunk=chunk, negatives=2).propose(image, INFO, AT))
+    predictor = SamPredictor(model)
+    predictor.set_image(image)
+    xy = np.array([(a.x, a.y) for a in AT]) - 0.5  # SAM counts pixels, we count from their border
+    seen = 0.0
+    for index, raw in enumerate(raws):
+        away = np.hypot(*(xy - xy[index]).T)
+        near = [j for j in np.argsort(away, kind="stable") if away[j] > 0][:2]
+        for part, chosen in enumerate(([index], [index, *near])):
+            labels = np.array([1, 0, 0][: len(chosen)])
+            masks, quality, _ = predictor.predict(xy[chosen], labels)
+            got = raw.masks[3 * part : 3 * part + 3]
+            assert got.shape == masks.shape == (3, 60, 90)
+            # the same sums in batches of another size may move a logit that is 0 but for rounding
+            assert (got != masks).mean() < 1e-3
+            assert all(iou(a, b) > 0.999 or a.sum() < 20 for a, b in zip(got, masks, strict=True))
+            np.testing.assert_allclose(
+                raw.confidence[3 * part : 3 * part + 3], np.clip(quality, 0, 1), atol=1e-5
+            )
+            seen = max(seen, float(masks.mean()))
+        assert raw.sources == ("sam",) * 3 + ("sam-negatives",) * 3
+    assert seen > 0.05
+
+
+def test_one_point_has_no_negatives_and_they_can_be_off(model: Sam, image: np.ndarray) -> None:
+    (alone,) = SamGenerator(model=model).propose(image, INFO, AT[:1])
+    assert alone.masks.shape == (3, 60, 90)
+    off = list(SamGenerator(model=model, negatives=0).propose(image, INFO, AT))
+    assert [len(raw.masks) for raw in off] == [3] * 5
+    twins = list(SamGenerator(model=model).propose(image, INFO, AT[1:3]))
+    assert [len(raw.masks) for raw in twins] == [3, 3]
+    assert (twins[0].masks == twins[1].masks).all()
+
+
+def test_an_image_is_encoded_once_and_a_second_run_encodes_none(
+    model: Sam, image: np.ndarray, tmp_path: Path
+) -> None:
+    def run() -> SamGenerator:
+        generator, store = SamGenerator(model=model), ProposalStore(tmp_path)
+        for sha in ("one", "two"):
+            key = key_of(sha, AT, generator.fingerprint())
+            if store.get(key) is None:
+                store.put(key, make_bags(generator, image, INFO, AT))
+        return generator
+
+    assert run().encodes == 2
+    assert run().encodes == 0
+
+
+def test_an_image_without_points_is_not_encoded(model: Sam, image: np.ndarray) -> None:
+    generator = SamGenerator(model=model)
+    assert list(generator.propose(image, INFO, [])) == []
+    assert generator.encodes == 0
+
+
+def test_one_pixel_and_three_hundred_points(model: Sam) -> None:
+    generator = SamGenerator(model=model)
+    pixel = np.zeros((1, 1, 3), np.uint8)
+    (bag,) = make_bags(generator, pixel, ImageInfo(1, "a", 1, 1), points((0.5, 0.5)))
+    assert bag.sources == ("disc",)
+    crowd = points(*np.random.default_rng(0).uniform(0, 40, (300, 2)).tolist())
+    image = np.zeros((40, 40, 3), np.uint8)
+    assert len(make_bags(generator, image, ImageInfo(1, "a", 40, 40), crowd)) == 300
+
+
+def test_the_fingerprint_follows_weights_and_negatives_alone(model: Sam) -> None:
+    first = SamGenerator(model=model).fingerprint()
+    assert SamGenerator(model=model, chunk=3).fingerprint() == first
+    assert SamGenerator(model=model, negatives=1).fingerprint() != first
+    weight = model.mask_decoder.iou_token.weight
+    with torch.no_grad():
+        weight[0, 0] += 1
+        assert SamGenerator(model=model).fingerprint() != first
+        weight[0, 0] -= 1
+
+
+def test_the_checkpoint_is_looked_for_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, named = tmp_path / "given.pth", tmp_path / "named.pth"
+    cached = tmp_path / "sam_vit_b_01ec64.pth"
+    for path in (given, named, cached):
+        path.write_bytes(b"x")
+    monkeypatch.setenv("SAPNET_SAM_CHECKPOINT", str(named))
+    assert find_checkpoint("vit_b", given, tmp_path) == given
+    assert find_checkpoint("vit_b", None, tmp_path) == named
+    monkeypatch.delenv("SAPNET_SAM_CHECKPOINT")
+    assert find_checkpoint("vit_b", None, tmp_path) == cached
+
+
+def test_without_weights_the_message_says_how_to_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAPNET_SAM_CHECKPOINT", str(tmp_path / "no.pth"))
+    with pytest.raises(WeightsUnavailable, match=r"no\.pth.*SAPNET_SAM_CHECKPOINT.*hierarchy"):
+        SamGenerator()
+    (tmp_path / "no.pth").write_bytes(b"no checkpoint")
+    with pytest.raises(WeightsUnavailable, match="no checkpoint of SAM vit_b"):
+        SamGenerator()
+
+
+def test_a_download_is_checked_and_leaves_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SAPNET_SAM_CHECKPOINT", raising=False)
+    served, cache = tmp_path / "served", tmp_path / "cache"
+    served.mkdir()
+    monkeypatch.setattr(sam_module, "_URL", served.as_uri() + "/")
+    with pytest.raises(WeightsUnavailable, match=r"could not download.*SAPNET_SAM_CHECKPOINT"):
+        find_checkpoint("vit_b", None, cache)
+    (served / "sam_vit_b_01ec64.pth").write_bytes(b"not these")
+    with pytest.raises(WeightsUnavailable, match="came with sha256"):
+        find_checkpoint("vit_b", None, cache)
+    assert list(cache.iterdir()) == []
+    right = hashlib.sha256(b"not these").hexdigest()[:6]
+    monkeypatch.setitem(sam_module._FILES, "vit_b", ("sam_vit_b_01ec64.pth", right))
+    path = find_checkpoint("vit_b", None, cache)
+    assert path.read_bytes() == b"not these"
+    assert list(cache.iterdir()) == [path]
