@@ -24,6 +24,15 @@ NewWorker = Callable[..., Worker]
 Row = Callable[[str], Job]
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """Everything here holds on both databases."""
+    if request.param == "sqlite":
+        return None
+    url: str = request.getfixturevalue("postgres_server")
+    return url
+
+
 def set_row(database: Database, job_id: str, **values: object) -> None:
     with database.begin() as session:
         session.execute(update(Job).where(Job.id == job_id).values(values))
