@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 
 from app import schema
 from app.db import Database
@@ -29,10 +30,17 @@ def fake_command(*args: str) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def database_url() -> str | None:
+    """SQLite; a module that runs on PostgreSQL too has a fixture of its own by this name."""
+    return None
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str | None) -> Settings:
     return Settings(
-        _env_file=None,
+        _env_file=None,  # type: ignore[call-arg]
         data_dir=tmp_path / "data",
+        database_url=database_url,
         trainer_command=fake_command(),
         poll_seconds=0.05,
         heartbeat_seconds=0.2,
@@ -45,6 +53,9 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     database = Database(settings.database)
+    if database.engine.dialect.name == "postgresql":
+        with database.engine.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     schema.upgrade(database)
     yield database
     database.dispose()

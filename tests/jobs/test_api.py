@@ -27,6 +27,15 @@ TRUTH = {
 }
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """Everything here holds on both databases."""
+    if request.param == "sqlite":
+        return None
+    url: str = request.getfixturevalue("postgres_server")
+    return url
+
+
 @pytest.fixture
 def done(new_job: NewJob, new_worker: NewWorker) -> str:
     job_id = new_job()

@@ -1,4 +1,4 @@
-"""The same jobs over Celery on a real Redis: lost, repeated and redelivered messages."""
+"""The same jobs over Celery, Redis and PostgreSQL: lost, repeated and redelivered messages."""
 
 import os
 import shutil
@@ -38,6 +38,11 @@ Start = Callable[..., subprocess.Popen[bytes]]
 StartWorker = Callable[..., subprocess.Popen[bytes]]
 
 DONE = JobState.SUCCEEDED_WITH_WARNINGS
+
+
+@pytest.fixture
+def database_url(postgres_server: str) -> str:
+    return postgres_server
 
 
 @pytest.fixture

@@ -351,7 +351,6 @@ def test_job_json(
         "image_id": 12,
         "category_id": 7,
         "point": [39.5, 20.5],
-        "iscrowd": 0,
     }
     assert prepare(database, storage, worker.settings, job_id, lambda: True) is None
 

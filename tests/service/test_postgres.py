@@ -1,10 +1,5 @@
 """The same foundation on PostgreSQL: schema, uploads, updates that are not lost."""
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,44 +19,9 @@ from app.storage import FolderStorage
 pytestmark = [pytest.mark.service, pytest.mark.xdist_group("postgres")]
 
 
-def binaries() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A server of its own on a free port; the URL of its empty database."""
-    bin_folder = binaries()
-    if bin_folder is None:
-        pytest.skip("PostgreSQL's programs are not installed (apt-get install postgresql)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = Path(tempfile.mkdtemp(prefix="sapnet-pg-"))
-    # As root it must be somebody else: PostgreSQL refuses to run as root.
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    if as_user:
-        shutil.chown(folder, "postgres")
-    pg_ctl = [*as_user, str(bin_folder / "pg_ctl"), "-D", str(folder / "data"), "-s", "-w"]
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    try:
-        subprocess.run(
-            [*pg_ctl, "-o", "-U sapnet -A trust", "init"], check=True, stdout=subprocess.DEVNULL
-        )
-        subprocess.run(
-            [*pg_ctl, "-o", options, "-l", str(folder / "log"), "start"], check=True, timeout=60
-        )
-        yield f"postgresql+psycopg://sapnet@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*pg_ctl, "-m", "immediate", "stop"], check=False)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture
-def database(server: str) -> Iterator[Database]:
-    database = Database(server)
+def database(postgres_server: str) -> Iterator[Database]:
+    database = Database(postgres_server)
     with database.engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     yield database
@@ -94,10 +54,10 @@ def test_schema_there_and_back(database: Database) -> None:
 
 
 def test_uploads(
-    database: Database, server: str, make_settings: Callable[..., Settings], kit: Any
+    database: Database, postgres_server: str, make_settings: Callable[..., Settings], kit: Any
 ) -> None:
     schema.upgrade(database)
-    settings = make_settings(database_url=server)
+    settings = make_settings(database_url=postgres_server)
     with TestClient(create_app(settings)) as client:
         assert client.get("/readyz").status_code == 200
         document = kit.points(2)
