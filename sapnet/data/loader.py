@@ -26,7 +26,7 @@ PAD_TO = 64  # the coarsest stride, so that every level halves evenly
 class ImageRecord:
     """One image with what training knows of it. Rows follow `annotations`.
 
-    labels: (N,) int64. distance, foreign, medoid: a (M,) array a bag, see `Bags`.
+    labels: (N,) int64. distance, foreign, medoid, size_rank: a (M,) array a bag, see `Bags`.
     """
 
     info: ImageInfo
@@ -37,6 +37,7 @@ class ImageRecord:
     distance: tuple[np.ndarray, ...]
     foreign: tuple[np.ndarray, ...]
     medoid: tuple[np.ndarray, ...]
+    size_rank: tuple[np.ndarray, ...]
 
 
 def make_record(
@@ -58,7 +59,8 @@ def make_record(
         weight = foreign_distance(point, xy, holds, spacing)
         distance.append(distance_score(weight, config.distance_exponent))
         foreign.append(swallowed)
-        others = bag.overlaps.sum(axis=1) - np.diag(bag.overlaps)
+        overlaps = bag.overlaps.astype(np.float64)  # so that the sum knows no order
+        others = overlaps.sum(axis=1) - np.diag(overlaps)
         medoid.append((others / max(len(bag) - 1, 1)).astype(np.float32))
     labels = np.array([label_of[a.category_id] for a in annotations], dtype=np.int64)
     return ImageRecord(
@@ -70,7 +72,15 @@ def make_record(
         distance=tuple(distance),
         foreign=tuple(foreign),
         medoid=tuple(medoid),
+        size_rank=tuple(size_rank(bag) for bag in bags),
     )
+
+
+def size_rank(bag: Bag) -> np.ndarray:
+    """The place of each mask by falling area, (M,) int64; masks of one area by their own text."""
+    areas = coco_mask.area(list(bag.masks))
+    order = sorted(range(len(bag)), key=lambda m: (-int(areas[m]), bag.masks[m]["counts"]))
+    return np.argsort(order)
 
 
 @dataclass(frozen=True)
@@ -160,6 +170,7 @@ def collate(samples: Sequence[Sample]) -> Bags:
     valid, foreign = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
     distance = np.ones(shape, dtype=np.float32)
     medoid, confidence = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    ranks = np.zeros(shape, dtype=np.int64)
     for row, (_, sample, n) in enumerate(rows):
         bag = sample.record.bags[n]
         used = slice(0, len(bag))
@@ -168,6 +179,7 @@ def collate(samples: Sequence[Sample]) -> Bags:
         distance[row, used] = sample.record.distance[n]
         foreign[row, used] = sample.record.foreign[n]
         medoid[row, used] = sample.record.medoid[n]
+        ranks[row, used] = sample.record.size_rank[n]
         confidence[row, used] = bag.confidence
     labels = [sample.record.labels[n] for _, sample, n in rows]
     return Bags(
@@ -179,6 +191,7 @@ def collate(samples: Sequence[Sample]) -> Bags:
         foreign=torch.from_numpy(foreign),
         medoid=torch.from_numpy(medoid),
         confidence=torch.from_numpy(confidence),
+        size_rank=torch.from_numpy(ranks),
     )
 
 

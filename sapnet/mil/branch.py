@@ -218,6 +218,6 @@ def take_class(scores: Tensor, labels: Tensor) -> Tensor:
 
 def with_image(boxes: Tensor, image: Tensor) -> Tensor:
     """(N, 4) or (N, E, 4) boxes and their images (N,) as RoIs (N·E, 5)."""
-    flat = boxes.reshape(len(boxes), -1, 4)
+    flat = boxes if boxes.ndim == 3 else boxes[:, None]
     index = image.to(boxes)[:, None, None].expand(-1, flat.shape[1], 1)
     return torch.cat([index, flat], dim=2).reshape(-1, 5)

@@ -15,6 +15,7 @@ class Bags:
     image: (N,) int64, index in the batch. distance: (N, M) S_dis in (0, 1].
     foreign: (N, M) bool, holds another annotation's point of its own class.
     medoid: (N, M) mean mask IoU to the rest of the bag. confidence: (N, M) in [0, 1].
+    size_rank: (N, M) int64, the place of each mask among its bag's by falling area, 0 first.
     """
 
     boxes: Tensor
@@ -25,6 +26,7 @@ class Bags:
     foreign: Tensor
     medoid: Tensor
     confidence: Tensor
+    size_rank: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,6 +59,7 @@ class Bags:
         count = extra.shape[1]
         column = distance[:, None].expand(-1, count)
         none = torch.zeros_like(column)
+        last = torch.full_like(column, self.valid.shape[1] + count, dtype=torch.int64)
         return Bags(
             boxes=torch.cat([self.boxes, extra], 1),
             valid=torch.cat([self.valid, torch.ones_like(column, dtype=torch.bool)], 1),
@@ -66,4 +69,5 @@ class Bags:
             foreign=torch.cat([self.foreign, none.bool()], 1),
             medoid=torch.cat([self.medoid, none], 1),
             confidence=torch.cat([self.confidence, none], 1),
+            size_rank=torch.cat([self.size_rank, last], 1),
         )

@@ -6,20 +6,22 @@ from torch import Tensor
 from sapnet.config import MilConfig
 from sapnet.mil.layout import Bags
 
+ROUNDING = 1e-5  # relative: equal proposals of one bag may differ by less, from where they stand
+
 
 def pick(scores: Tensor, bags: Bags, allowed: Tensor) -> Tensor:
     """The index of the best proposal of each bag, (N,) int64.
 
-    scores: (N, M). allowed: (N, M) bool, at least one a row. Ties go to the proposal that agrees
-    most with its bag (medoid), then to the larger box, then to the one further left, up, and so
-    on: never to the first that came, since a bag sorted by confidence would make that `sam-top1`.
+    scores: (N, M) >= 0. allowed: (N, M) bool, at least one a row. Ties, up to rounding, go to the
+    proposal that agrees most with its bag (medoid), then to the larger mask (`size_rank`): never to
+    the first that came, since a bag sorted by confidence would make that `sam-top1`.
     """
-    x1, y1, x2, y2 = bags.boxes.unbind(-1)
     tied = allowed
-    for key in (scores, bags.medoid, (x2 - x1) * (y2 - y1), -x1, -y1, -x2, -y2):
+    for key in (scores, bags.medoid):
         ranked = key.masked_fill(~tied, float("-inf"))
-        tied = tied & (ranked == ranked.max(dim=1, keepdim=True).values)
-    return tied.int().argmax(dim=1)
+        tied = tied & (ranked >= ranked.max(dim=1, keepdim=True).values * (1 - ROUNDING))
+    last = torch.iinfo(bags.size_rank.dtype).max
+    return bags.size_rank.masked_fill(~tied, last).argmin(dim=1)
 
 
 def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
