@@ -53,7 +53,9 @@ class NonFiniteLoss(SapnetError):
 
     def __init__(self, term: str, step: int, value: float) -> None:
         self.term, self.step, self.value = term, step, value
-        super().__init__(f"loss term {term!r} became {value} at step {step}; a lower learning rate helps")
+        super().__init__(
+            f"loss term {term!r} became {value} at step {step}; a lower learning rate helps"
+        )
 
 
 class Stopped(SapnetError):
