@@ -27,7 +27,7 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
     from worker.supervisor import Supervisor
 
     settings = Settings()
-    _upgrade(settings)
+    _migrate(settings)
     config = uvicorn.Config(
         create_app(settings),
         host=host or settings.host,
@@ -63,9 +63,12 @@ def worker() -> None:
 
 
 @app.command()
-def migrate(revision: Annotated[str, typer.Argument()] = "head") -> None:
-    """Bring the database's schema to a revision: `head`, an earlier one by its name, or `base`."""
-    _upgrade(Settings(), revision)
+def migrate(
+    revision: Annotated[str, typer.Argument(help="head, base, or a revision's name")] = "head",
+    down: Annotated[bool, typer.Option("--down", help="go back to it: data may be lost")] = False,
+) -> None:
+    """Bring the database's schema up to a revision, or back down to one."""
+    _migrate(Settings(), revision, down=down)
 
 
 @app.command()
@@ -83,13 +86,13 @@ def doctor() -> None:
     raise typer.Exit(1 if failed else 0)
 
 
-def _upgrade(settings: Settings, revision: str = "head") -> None:
+def _migrate(settings: Settings, revision: str = "head", *, down: bool = False) -> None:
     from app import schema
     from app.db import Database
 
     database = Database(settings.database)
     try:
-        schema.migrate(database, revision)
+        (schema.downgrade if down else schema.upgrade)(database, revision)
     finally:
         database.dispose()
 

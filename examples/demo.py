@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from stack import StackError, service
+from stack import StackError, check, service
 
 from sapnet.data.synthetic import make_scenes
 from sapnet.evaluate import average_precision
@@ -53,6 +53,7 @@ def main(
     if stack not in ("embedded", "redis"):
         raise typer.BadParameter("--stack is embedded or redis")
     out.mkdir(parents=True, exist_ok=True)
+    (out / "service.log").unlink(missing_ok=True)
     request = {
         "method": method,
         "preset": preset or ("cpu" if images else "demo"),
@@ -61,6 +62,7 @@ def main(
     }
     began = time.monotonic()
     try:
+        check(stack)
         with TemporaryDirectory(prefix="sapnet-demo-") as name:
             folder = Path(name)
             held_out = None
@@ -76,7 +78,8 @@ def main(
                 _keep_log(folder / "service" / "service.log", out)
     except (DemoError, StackError, httpx2.HTTPError) as error:
         console.print(f"[red]The demo failed:[/] {error}", style=None, markup=True)
-        console.print(f"The service's log is {out / 'service.log'}")
+        if (out / "service.log").exists():
+            console.print(f"The service's log is {out / 'service.log'}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         console.print("Stopped.")

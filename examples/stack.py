@@ -18,6 +18,15 @@ class StackError(Exception):
     """Something that the demo needs does not start. The message says what to do."""
 
 
+def check(stack: str) -> None:
+    """Raises StackError where a program that the stack needs is not installed."""
+    if stack == "redis" and shutil.which("redis-server") is None:
+        raise StackError(
+            "STACK=redis needs a redis-server: apt-get install redis-server, or "
+            "brew install redis. Without STACK the demo needs none."
+        )
+
+
 @contextmanager
 def service(folder: Path, stack: str = "embedded", weights: Path | None = None) -> Iterator[str]:
     """The URL of a service with its data in `folder`; its log is `folder`/service.log.
@@ -48,15 +57,9 @@ def free_port() -> int:
 
 @contextmanager
 def _redis(folder: Path) -> Iterator[str]:
-    program = shutil.which("redis-server")
-    if program is None:
-        raise StackError(
-            "STACK=redis needs a redis-server: apt-get install redis-server, or "
-            "brew install redis. Without STACK the demo needs none."
-        )
     port = free_port()
     options = ["--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    with _process([program, *options], folder / "redis.log", {}) as process:
+    with _process(["redis-server", *options], folder / "redis.log", {}) as process:
         _wait_for_port(port, process)
         yield f"redis://127.0.0.1:{port}/0"
 

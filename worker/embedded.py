@@ -1,5 +1,6 @@
 """The worker without a broker: it looks for rows itself, and calls `execute` as Celery would."""
 
+import math
 import time
 
 import structlog
@@ -13,11 +14,17 @@ from worker.prepare import discard
 
 log = structlog.get_logger()
 
+TIDY_SECONDS = 600.0
+
 
 def loop(worker: Worker) -> None:
     """Works until the worker is told to stop. A database that is away is waited for."""
+    tidied = -math.inf
     while not worker.stopping():
         try:
+            if time.monotonic() - tidied >= TIDY_SECONDS:
+                tidy(worker)
+                tidied = time.monotonic()
             busy = work_once(worker)
         except SQLAlchemyError as error:
             log.warning("no answer from the database", error=repr(error))

@@ -22,7 +22,7 @@ def main() -> None:
 
 def run_embedded(settings: Settings) -> None:
     """Until SIGTERM or SIGINT: a running job then writes its checkpoint and is queued again."""
-    from worker.embedded import loop, tidy
+    from worker.embedded import loop
     from worker.jobs import Worker
 
     told: list[int] = []  # no threading.Event: setting one in a signal handler may deadlock
@@ -34,7 +34,6 @@ def run_embedded(settings: Settings) -> None:
     signal.signal(signal.SIGINT, go_home)
     database = Database(settings.database)
     worker = Worker(settings, database, make_storage(settings), lambda: bool(told))
-    tidy(worker)
     loop(worker)
     database.dispose()
 
