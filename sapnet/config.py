@@ -5,7 +5,7 @@ Each field marked *tunable* in the algorithm's description is here under its own
 """
 
 import difflib
-import math
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -338,7 +338,7 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
         if len(kinds) == len(value):
             return tuple(_coerce(name, v, k) for v, k in zip(value, kinds, strict=True))
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
+        if abs(value) <= sys.float_info.max:  # neither NaN nor infinite nor a huge integer
             return float(value)
     elif type(value) is kind:
         return value
@@ -351,13 +351,27 @@ def _check(config: Config) -> None:
         "train.batch_size": config.train.batch_size,
         "train.learning_rate": config.train.learning_rate,
         "train.checkpoint_every": config.train.checkpoint_every,
+        "train.reference_batch": config.train.reference_batch,
         "data.max_proposals": config.data.max_proposals,
-        "output.stride": config.output.stride,
         "data.short_sides": min(config.data.short_sides, default=0),
+        "data.max_long_side": config.data.max_long_side,
+        "backbone.fpn_channels": config.backbone.fpn_channels,
+        "mil.fc_channels": config.mil.fc_channels,
+        "solo.channels": config.solo.channels,
+        "solo.mask_channels": config.solo.mask_channels,
+        "solo.mask_feature_channels": config.solo.mask_feature_channels,
+        "solo.num_grids": min(config.solo.num_grids, default=0),
+        "output.stride": config.output.stride,
     }
     for name, value in positive.items():
         if value <= 0:
             raise InvalidConfig(f"{name} must be above 0, not {value}")
+    for name in override_names():
+        stage, setting = name.split(".")
+        value = getattr(getattr(config, stage), setting)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and number < 0:
+                raise InvalidConfig(f"{name} must not be below 0, not {number}")
     if len(config.solo.num_grids) != 5 or len(config.solo.scale_ranges) != 5:
         raise InvalidConfig("solo.num_grids and solo.scale_ranges need 5 entries, one a level")
 

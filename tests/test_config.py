@@ -1,0 +1,159 @@
+"""Presets, methods, overrides: what is taken, what is refused and in which words."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from sapnet.config import (
+    METHODS,
+    PRESETS,
+    Config,
+    config_from_dict,
+    override_names,
+    resolve_config,
+)
+from sapnet.errors import InvalidConfig
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_of_every_preset_survives_json(preset, method):
+    config = resolve_config(method, preset)
+    assert (config.preset, config.method) == (preset, method)
+    again = config_from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert hash(again) == hash(config)  # tuples all the way down
+
+
+def test_presets_are_what_their_names_say():
+    one, three = resolve_config(preset="paper_r50_1x"), resolve_config(preset="paper_r101_3x")
+    assert (one.backbone.name, one.train.epochs, one.data.short_sides) == ("resnet50", 12, (800,))
+    assert (three.backbone.name, three.train.epochs) == ("resnet101", 36)
+    assert (min(three.data.short_sides), max(three.data.short_sides)) == (640, 800)
+    assert resolve_config(preset="cpu").backbone.name == "mobilenet_v2"
+    assert resolve_config() == resolve_config("sapnet++", "cpu", {})
+
+
+def switches(method):
+    config = resolve_config(method, "cpu")
+    names = ("point_distance", "refinement", "positives", "box_mining", "completeness")
+    on = {name for name in names if getattr(config.mil, name)}
+    return config.mil.rule, on, config.refine.enabled
+
+
+def test_methods_are_rungs_of_one_ladder():
+    assert switches("sam-top1")[0] == "confidence"
+    assert switches("consensus")[0] == "consensus"
+    assert switches("mil") == ("learned", set(), False)
+    sapnet = {"point_distance", "refinement", "positives", "box_mining"}
+    assert switches("sapnet") == ("learned", sapnet, False)
+    assert switches("sapnet++") == ("learned", sapnet | {"completeness"}, True)
+
+
+def test_an_override_comes_after_the_method():
+    assert resolve_config("mil", "cpu", {"mil.completeness": True}).mil.completeness
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "kept"),
+    [
+        ("train.epochs", 6, 6),
+        ("train.learning_rate", 1, 1.0),
+        ("train.learning_rate", 2.5e-4, 2.5e-4),
+        ("train.optimizer", "sgd", "sgd"),
+        ("mil.refinement", False, False),
+        ("data.short_sides", [64, 96], (64, 96)),
+        ("solo.scale_ranges", [[1, 2]] * 5, ((1.0, 2.0),) * 5),
+        ("refine.zeta_global", "auto", "auto"),
+        ("refine.zeta_global", 0.5, 0.5),
+        ("refine.window", None, None),
+        ("refine.window", 1, 1.0),
+    ],
+)
+def test_good_values(name, given, kept):
+    config = resolve_config(overrides={name: given})
+    stage, setting = name.split(".")
+    value = getattr(getattr(config, stage), setting)
+    assert value == kept
+    assert type(value) is type(kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("train.epochs", "6", "a whole number"),
+        ("train.epochs", 6.0, "a whole number"),
+        ("train.epochs", True, "a whole number"),
+        ("train.epochs", None, "a whole number"),
+        ("train.epochs", 0, "above 0"),
+        ("train.batch_size", -1, "above 0"),
+        ("train.learning_rate", math.nan, "a number"),
+        ("train.learning_rate", math.inf, "a number"),
+        pytest.param("train.learning_rate", 10**400, "a number", id="huge"),
+        ("train.learning_rate", False, "a number"),
+        ("train.weight_decay", -0.1, "below 0"),
+        ("mil.background_negatives", -1, "below 0"),
+        ("mil.positive_scales", [0.1, -0.1], "below 0"),
+        ("mil.fc_channels", 0, "above 0"),
+        ("solo.num_grids", [4, 4, 4, 4, 0], "above 0"),
+        ("solo.num_grids", [4, 4], "5 entries"),
+        ("train.learning_rate", 0.0, "above 0"),
+        ("train.optimizer", "adam", "'sgd' or 'adamw'"),
+        ("train.optimizer", ["sgd"], "'sgd' or 'adamw'"),
+        ("mil.refinement", 1, "true or false"),
+        ("data.short_sides", 64, "a list of a whole number"),
+        ("data.short_sides", [64, "96"], "a whole number"),
+        ("data.short_sides", [], "above 0"),
+        ("solo.scale_ranges", [[1, 2, 3]] * 5, "2 entries"),
+        ("solo.scale_ranges", [[1, 2]] * 4, "5 entries"),
+        ("refine.zeta_global", "self", "a number or 'auto'"),
+        ("refine.zeta_global", math.nan, "a number or 'auto'"),
+        ("refine.window", "wide", "a number or null"),
+    ],
+)
+def test_bad_values_are_named(name, value, words):
+    with pytest.raises(InvalidConfig) as caught:
+        resolve_config(overrides={name: value})
+    assert name in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("train.epoch", "'train.epochs'"), ("epochs", "'train.epochs'"), ("mil.gama", "'mil.gamma'")],
+)
+def test_near_matches(name, near):
+    with pytest.raises(InvalidConfig, match="did you mean") as caught:
+        resolve_config(overrides={name: 1})
+    assert near in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", ".", "train", "method", "preset", "a.b.c", "zzzz"])
+def test_names_that_are_no_setting(name):
+    with pytest.raises(InvalidConfig, match="does not exist"):
+        resolve_config(overrides={name: 1})
+
+
+def test_unknown_preset_and_method_list_what_there_is():
+    with pytest.raises(InvalidConfig, match="'cpu', 'demo'"):
+        resolve_config(preset="gpu")
+    with pytest.raises(InvalidConfig, match=r"'sapnet', 'sapnet\+\+'"):
+        resolve_config(method="sapnet+")
+
+
+def test_override_names_are_all_settings():
+    stages = [f.name for f in fields(Config) if f.name not in ("method", "preset")]
+    assert {name.split(".")[0] for name in override_names()} == set(stages)
+    assert len(override_names()) == len(set(override_names()))
+
+
+def test_the_api_may_check_settings_without_torch():
+    code = (
+        "import sys, sapnet.config, sapnet.draw, sapnet.types, sapnet.data.coco; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
