@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -50,13 +51,25 @@ def settings(tmp_path: Path, database_url: str | None) -> Settings:
     )
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the newest schema, to be copied."""
+    path = tmp_path_factory.mktemp("schema") / "sapnet.db"
+    database = Database(f"sqlite:///{path}")
+    schema.upgrade(database)
+    database.dispose()
+    return path
+
+
 @pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
+def database(settings: Settings, migrated: Path) -> Iterator[Database]:
+    if settings.database_url is None:
+        shutil.copy(migrated, settings.folder() / "sapnet.db")
     database = Database(settings.database)
-    if database.engine.dialect.name == "postgresql":
+    if settings.database_url is not None:
         with database.engine.begin() as connection:
             connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
-    schema.upgrade(database)
+        schema.upgrade(database)
     yield database
     database.dispose()
 

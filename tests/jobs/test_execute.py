@@ -197,7 +197,7 @@ def test_a_worker_that_goes_home_leaves_the_job_to_the_next(
 ) -> None:
     job_id = new_job()
     told: list[bool] = []
-    args = ("--steps", "60", "--sleep", "0.02")
+    args = ("--steps", "40", "--sleep", "0.02")
     worker = new_worker(*args, stopping=lambda: bool(told))
     thread = threading.Thread(target=loop, args=(worker,))
     thread.start()

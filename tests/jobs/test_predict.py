@@ -15,11 +15,10 @@ from pycocotools import mask as coco_mask
 from sqlalchemy import update
 
 from app.db import Database
-from app.models import Image, Job
+from app.models import Image, JobState, Model
 from app.predict.runtime import Runtime
 from app.storage import Storage
 from sapnet.types import ByteArray, Category
-from worker.jobs import Worker, execute
 
 PROBLEM = "application/problem+json"
 
@@ -51,19 +50,22 @@ def png(height: int = 30, width: int = 40) -> bytes:
 
 @pytest.fixture
 def model_id(
-    client: TestClient,
-    new_job: Callable[..., str],
-    new_worker: Callable[..., Worker],
-    database: Database,
-    storage: Storage,
+    client: TestClient, new_job: Callable[..., str], database: Database, storage: Storage
 ) -> str:
-    """A model whose artifact is the fake trainer's, loaded as a `Square`; its images are PNGs."""
-    job_id = new_job()
-    execute(job_id, new_worker())
+    """A trained model that is a `Square` once it is loaded; the images of its data set are PNGs."""
     client.app.state.runtime = Runtime(2, loader=lambda path: Square())  # type: ignore[attr-defined]
+    model = Model(
+        job_id=new_job(state=JobState.SUCCEEDED),
+        name="cells",
+        categories=[{"id": 0, "name": "cell"}, {"id": 7, "name": "dust"}],
+        sha256=storage.put_bytes(b"weights"),
+        size=7,
+        meta={},
+    )
     with database.begin() as session:
         session.execute(update(Image).values(sha256=storage.put_bytes(png())))
-        return str(session.get_one(Job, job_id).model_id)
+        session.add(model)
+    return model.id
 
 
 def test_an_image_of_the_dataset(client: TestClient, model_id: str) -> None:
