@@ -7,6 +7,7 @@ from sapnet.proposals.regions import IntArray
 from sapnet.types import BoolArray, ByteArray, FloatArray
 
 LEVELS = 255  # levels of a flood; this value itself means "not reached"
+_FULL = 0.9  # a level that floods more of its cell than this shows the cell, not an object
 
 
 @nb.njit(cache=True)
@@ -110,7 +111,7 @@ def stable_levels(area: IntArray, count: int, window: int = 12, growth: float = 
         if len(picked) > count:
             break
         ratio = [max(total[level] / total[p], total[p] / total[level]) for p in picked]
-        if min(ratio) >= growth and total[level] < total[-1]:
+        if min(ratio) >= growth and total[level] <= _FULL * total[-1]:
             picked.append(int(level))
     return picked
 

@@ -35,11 +35,11 @@ _GRADIENT = 4.0  # the mean step between neighbours after normalisation
 _FLAT = 0.2  # a mean step below this is noise, and is not raised further
 _SCALE = 20.0  # of Felzenszwalb's criterion, on normalised colours
 _MIN_SIZE, _DENSITY, _MOST = 12, 15000, 2600  # superpixels: least size, pixels / size, how many
-_POWER, _EDGE = 0.5, 3.0  # of the merging cost
+_POWER, _EDGE = 0.4, 8.0  # of the merging cost
 _RADII = tuple(4.0 * 1.6**k for k in range(9))
 _LEVELS = 9  # stable levels of the flood, beside Otsu's
 _STEP = 0.9  # areas of two nodes of the tree's chain differ by this ratio at least
-_ALIKE, _WORSE = 0.9, 0.25
+_ALIKE, _WORSE = 0.9, 0.3
 _WHOLE = 0.95
 _CHUNK = 16  # points whose colour models are computed together
 
