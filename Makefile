@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVSTAMP := $(VENV)/.installed-dev
 
-.PHONY: help demo test check format clean
+.PHONY: help install dev demo lint check test format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,18 +31,17 @@ dev: $(DEVSTAMP) ## .venv with the test tools too
 demo: $(STAMP) ## the whole job over HTTP on generated scenes; IMAGES= POINTS= [TRUTH=] for your own, STACK=redis for Celery
 	$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$(IMAGES)") $(if $(POINTS),--points "$(POINTS)") $(if $(TRUTH),--truth "$(TRUTH)") $(if $(STACK),--stack "$(STACK)") $(DEMOFLAGS)
 
-check: $(DEVSTAMP) ## format, lint, types, import rules and unit tests, under a minute
+lint: $(DEVSTAMP) ## format, lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+check: $(DEVSTAMP) lint ## lint and unit tests, under a minute
 	$(BIN)/pytest -n 2 -m "not slow and not service"
 
-test: $(DEVSTAMP) ## everything that is tested
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+test: $(DEVSTAMP) lint ## everything that is tested
+	@tests/servers.sh
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 format: $(DEVSTAMP) ## rewrite the code in the project's format
