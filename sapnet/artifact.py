@@ -15,7 +15,7 @@ from torch import Tensor
 from sapnet.backbones import BackboneWithFpn
 from sapnet.config import Config, config_from_dict
 from sapnet.data.loader import PAD_TO, input_size, to_tensor
-from sapnet.errors import WeightsUnavailable
+from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.pseudo import as_results
 from sapnet.solo import SoloHead, SoloV2, decode
 from sapnet.types import ByteArray, Category
@@ -29,8 +29,8 @@ def save_artifact(folder: Path, segmenter: SoloV2, meta: dict[str, Any]) -> None
     state = {key: value.detach().cpu() for key, value in segmenter.state_dict().items()}
     temporary = folder / "model.tmp"
     torch.save({"state_dict": state, "meta": json.dumps(meta)}, temporary)
-    temporary.replace(folder / "model.pt")
     (folder / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
+    temporary.replace(folder / "model.pt")
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,19 @@ def load_predictor(path: Path, device: str = "auto") -> Predictor:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler stumbles over damaged bytes in any way it likes
+        raise WeightsUnavailable(f"{path.name} cannot be read: {error}") from error
+    try:
         meta = json.loads(content["meta"])
+        if meta["format"] != FORMAT:
+            raise ValueError(f"its format is {meta['format']}, not {FORMAT}")
         config = config_from_dict(meta["config"])
         backbone = BackboneWithFpn(config.backbone, pretrained=meta["weights"]["kind"] != "random")
         categories = tuple(Category(c["id"], c["name"]) for c in meta["categories"])
         head = SoloHead(len(categories), config.backbone.fpn_channels, config.solo)
         segmenter = SoloV2(backbone, head)
         segmenter.load_state_dict(content["state_dict"])
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, InvalidConfig) as error:
         raise WeightsUnavailable(
             f"{path.name} is not a checkpoint of this project: {error}"
         ) from error

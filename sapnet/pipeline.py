@@ -2,7 +2,7 @@
 
 Every stage leaves its result in the work folder whole or not at all, so that the same run started
 again goes on where the last one ended: proposals an image at a time, training at its last
-checkpoint, pseudo-masks at the image that was next.
+checkpoint. The stages after it take a forward pass an image, and start from their beginning.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from sapnet.artifact import save_artifact
 from sapnet.backbones import WeightsOrigin
 from sapnet.config import Config, resolve_config
 from sapnet.data.coco import load_points, read_truth
-from sapnet.data.images import read_rgb
+from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.data.loader import ImageRecord, make_record
 from sapnet.engine import Eta, train
 from sapnet.errors import InvalidConfig, Stopped
@@ -36,7 +36,7 @@ from sapnet.proposals import ProposalGenerator, build_generator
 from sapnet.proposals.bags import make_bags
 from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.pseudo import label_image
-from sapnet.types import Bag, PointSet
+from sapnet.types import Bag, ImageInfo, PointSet
 
 Emit = Callable[[dict[str, Any]], None]
 STAGES = ("proposals", "train", "pseudo-masks", "evaluate", "export")
@@ -61,14 +61,17 @@ class RunSpec:
     @classmethod
     def read(cls, path: Path) -> "RunSpec":
         """From JOB.json. InvalidConfig names what is missing or unknown."""
-        data = json.loads(path.read_text())
-        for name in ("points", "workdir", "proposal_store", "truth", "backbone_weights"):
-            if data.get(name) is not None:
-                data[name] = Path(data[name])
         try:
-            images = {int(key): Path(value) for key, value in data.pop("image_paths").items()}
-            return cls(image_paths=images, **data)
-        except (KeyError, TypeError, ValueError) as error:
+            data = dict(json.loads(path.read_text()))
+            for name in ("points", "workdir", "proposal_store", "truth", "backbone_weights"):
+                if data.get(name) is not None:
+                    data[name] = Path(data[name])
+            images = data.pop("image_paths")
+            paths = {int(key): Path(value) for key, value in images.items()}
+            return cls(image_paths=paths, **data)
+        except KeyError as error:
+            raise InvalidConfig(f"{path.name}: {error} is missing") from error
+        except (OSError, AttributeError, TypeError, ValueError) as error:
             raise InvalidConfig(f"{path.name}: {error}") from error
 
 
@@ -227,7 +230,12 @@ class Run:
             "config": self.config.to_dict(),
             "weights": asdict(origin),
             "seed": self.spec.seed,
-            "proposals": {"generator": generator.name, "settings": self.spec.proposals},
+            "proposals": {
+                "generator": generator.name,
+                "fingerprint": generator.fingerprint(),
+                # the masks that a user brought are data, not a setting
+                "settings": {k: v for k, v in self.spec.proposals.items() if k != "document"},
+            },
             "images": len(points.images),
             "annotations": len(points.annotations),
             "versions": {
@@ -284,18 +292,33 @@ def fill_store(
     max_proposals: int,
 ) -> Iterator[tuple[int, list[Bag]]]:
     """Yield image id and bags of every image: from the store where they are in it, else made and
-    put there. No image is done twice."""
+    put there. No image is done twice. Raises ImageProblem that names the image."""
     store = ProposalStore(folder)
     fingerprint = generator.fingerprint()
     for info, annotations in points:
-        path = paths[info.id]
-        key = key_of(content_sha256(path), annotations, fingerprint, max_proposals)
+        with naming(info):
+            content = content_sha256(paths[info.id])
+        key = key_of(content, annotations, fingerprint, max_proposals)
         bags = store.get(key)
         if bags is None:
-            image = read_rgb(path)
+            with naming(info):
+                image = read_rgb(paths[info.id])
             bags = make_bags(generator, image, info, annotations, max_proposals=max_proposals)
             store.put(key, bags)
         yield info.id, bags
+
+
+@contextmanager
+def naming(info: ImageInfo) -> Iterator[None]:
+    """What goes wrong with a file says which image it is."""
+    try:
+        yield
+    except KeyError:
+        raise ImageProblem(f"image {info.id} ({info.file_name}): no file was given") from None
+    except FileNotFoundError:
+        raise ImageProblem(f"image {info.id} ({info.file_name}): the file is missing") from None
+    except (ImageProblem, OSError) as error:
+        raise ImageProblem(f"image {info.id} ({info.file_name}): {error}") from error
 
 
 class Records(Sequence[ImageRecord]):

@@ -1,0 +1,155 @@
+"""The checkpoint that leaves the house: it predicts as the model in memory did."""
+
+import json
+import shutil
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from sapnet.artifact import Predictor, load_predictor, save_artifact
+from sapnet.config import resolve_config
+from sapnet.data.images import read_rgb
+from sapnet.errors import WeightsUnavailable
+from sapnet.model import build_model
+from sapnet.types import Category
+
+CATEGORIES = (Category(4, "cell"), Category(9, "dust"))
+
+
+@pytest.fixture(scope="module", params=["file", "random"])
+def saved(request, tmp_path_factory, tiny, weights):
+    """A segmenter in memory, and the same on disk; with frozen norms, and without."""
+    loose = {"score_threshold": 0.001, "keep_threshold": 0.0, "mask_threshold": 0.45}
+    overrides = {**tiny, **{f"solo.{name}": value for name, value in loose.items()}}
+    config = resolve_config(overrides=overrides)
+    path = weights if request.param == "file" else None
+    model, origin = _quietly(config, path)
+    assert origin.kind == request.param
+    folder = tmp_path_factory.mktemp("artifact")
+    meta = {
+        "categories": [{"id": c.id, "name": c.name} for c in CATEGORIES],
+        "config": config.to_dict(),
+        "weights": {"kind": origin.kind, "detail": origin.detail, "sha256": origin.sha256},
+        "seed": 3,
+    }
+    save_artifact(folder, model.solo, meta)
+    return Predictor(model.solo.eval(), config, CATEGORIES, meta), folder / "model.pt"
+
+
+def _quietly(config, path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="mobilenet_v2 starts from random")
+        return build_model(config, 2, path, seed=3, allow_download=False)
+
+
+@pytest.mark.parametrize("size", [(40, 64), (64, 200), (1, 1), (97, 33)])
+def test_the_same_predictions(saved, size):
+    memory, path = saved
+    disk = load_predictor(path, device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = memory.predict(image, 0.0)
+    assert disk.predict(image, 0.0) == expected
+    assert disk.categories == CATEGORIES
+    assert disk.config == memory.config
+    assert disk.meta["seed"] == 3
+    for result in expected:
+        assert result["category_id"] in {4, 9}
+        assert result["segmentation"]["size"] == list(size)
+        assert 0 < result["score"] <= 1
+    scores = [r["score"] for r in expected]
+    assert scores == sorted(scores, reverse=True)
+    if size != (1, 1):  # else the comparison would show nothing
+        middle = scores[len(scores) // 2]
+        cut = memory.predict(image, middle)
+        assert cut == [r for r in expected if r["score"] >= middle]
+        assert 0 < len(cut) < len(expected)
+
+
+def test_the_description_stands_beside(saved):
+    _, path = saved
+    beside = json.loads(path.with_suffix(".json").read_text())
+    assert beside == json.loads(torch.load(path, weights_only=True)["meta"])
+    assert [c["name"] for c in beside["categories"]] == ["cell", "dust"]
+    assert {p.name for p in path.parent.iterdir()} == {"model.pt", "model.json"}
+
+
+def test_a_whole_run_leaves_a_model_that_predicts(finished, scenes):
+    if finished.error:
+        raise finished.error
+    predictor = load_predictor(finished.spec.workdir / "result" / "model.pt")
+    assert [c.name for c in predictor.categories] == ["beetle", "mushroom", "flower"]
+    image = read_rgb(sorted(scenes.images.iterdir())[0])
+    for result in predictor.predict(image, 0.0):
+        assert result["category_id"] in {1, 2, 3}
+
+
+def damage(kind, path):
+    content = torch.load(path, weights_only=True)
+    meta = json.loads(content["meta"])
+    if kind == "missing":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("these are no weights")
+    elif kind == "cut off":
+        path.write_bytes(path.read_bytes()[:50_000])
+    elif kind == "a zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x", "y")
+    elif kind == "a tensor":
+        torch.save(torch.zeros(3), path)
+    elif kind == "a state dict":
+        torch.save(content["state_dict"], path)
+    elif kind == "an object":
+        torch.save({"meta": print}, path)
+    elif kind == "no JSON":
+        torch.save({**content, "meta": "{"}, path)
+    elif kind == "a number":
+        torch.save({**content, "meta": "3"}, path)
+    elif kind == "format":
+        torch.save({**content, "meta": json.dumps({**meta, "format": 2})}, path)
+    elif kind == "no categories":
+        del meta["categories"]
+        torch.save({**content, "meta": json.dumps(meta)}, path)
+    elif kind == "a class more":
+        meta["categories"].append({"id": 11, "name": "mite"})
+        torch.save({**content, "meta": json.dumps(meta)}, path)
+    elif kind == "a setting":
+        meta["config"]["backbone"]["name"] = "vgg"
+        torch.save({**content, "meta": json.dumps(meta)}, path)
+    elif kind == "a key less":
+        content["state_dict"].popitem()
+        torch.save(content, path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "missing",
+        "empty",
+        "text",
+        "cut off",
+        "a zip",
+        "a tensor",
+        "a state dict",
+        "an object",
+        "no JSON",
+        "a number",
+        "format",
+        "no categories",
+        "a class more",
+        "a setting",
+        "a key less",
+    ],
+)
+def test_damaged_and_foreign_files_are_refused(finished, tmp_path, kind):
+    path = tmp_path / "model.pt"
+    shutil.copy(finished.spec.workdir / "result" / "model.pt", path)
+    load_predictor(path)
+    damage(kind, path)
+    with pytest.raises(WeightsUnavailable, match=r"model\.pt"):
+        load_predictor(path)
