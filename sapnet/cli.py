@@ -119,7 +119,7 @@ def predict(
     from PIL import Image
 
     from sapnet.artifact import load_predictor
-    from sapnet.data.images import read_rgb
+    from sapnet.data.images import ImageProblem, read_rgb
     from sapnet.draw import overlay
 
     files = [f for path in images for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
@@ -127,7 +127,10 @@ def predict(
     with Bars() as bars, friendly_errors(bars.emit):
         predictor = load_predictor(model)
         for index, file in enumerate(files):
-            image = read_rgb(file)
+            try:
+                image = read_rgb(file)
+            except ImageProblem as error:
+                raise ImageProblem(f"{file.name}: {error}") from error
             found = predictor.predict(image, score)
             results += [{"file_name": file.name, **result} for result in found]
             if overlays:
@@ -158,7 +161,10 @@ def evaluate(
         detections = json.loads(results.read_text())
         for detection in detections:
             if "image_id" not in detection:
-                detection["image_id"] = by_name[detection["file_name"]]
+                name = detection["file_name"]
+                if name not in by_name:
+                    raise ValueError(f"{truth.name} has no image {name!r}")
+                detection["image_id"] = by_name[name]
         figures = {k: average_precision(detections, document, kind=k) for k in ("segm", "bbox")}
         typer.echo(json.dumps(figures, indent=2))
 

@@ -52,7 +52,7 @@ def train(
     """
     config = model.config
     sampler = Sampler(count=len(records), batch_size=config.train.batch_size, seed=seed)
-    total = sampler.steps_per_epoch * config.train.epochs
+    total = steps_total(len(records), config.train)
     optimizer = make_optimizer(model, config.train)
     start, undecided = load_checkpoint(checkpoint, model, optimizer)
     model.train()
@@ -69,6 +69,12 @@ def train(
         if stop and done < total:
             raise Stopped(f"stopped on request after step {done} of {total}")
     return undecided
+
+
+def steps_total(count: int, config: TrainConfig) -> int:
+    """How many steps a run over `count` images takes."""
+    sampler = Sampler(count=count, batch_size=config.batch_size, seed=0)
+    return sampler.steps_per_epoch * config.epochs
 
 
 def draw(

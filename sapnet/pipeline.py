@@ -27,7 +27,7 @@ from sapnet.config import Config, resolve_config
 from sapnet.data.coco import load_points, read_truth
 from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.data.loader import ImageRecord, make_record
-from sapnet.engine import Eta, train
+from sapnet.engine import Eta, steps_total, train
 from sapnet.errors import InvalidConfig, Stopped
 from sapnet.evaluate import average_precision, pseudo_mask_metrics
 from sapnet.gallery import draw_gallery
@@ -97,6 +97,7 @@ class Run:
                 "event": "start",
                 "proposal_generator": generator.name,
                 "weights_origin": describe(origin),
+                "steps_total": steps_total(len(points.images), self.config.train),
             }
         )
         with self.stage("proposals"):
