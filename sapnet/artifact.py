@@ -79,6 +79,8 @@ def load_predictor(path: Path, device: str = "auto") -> Predictor:
     except Exception as error:  # the unpickler stumbles over damaged bytes in any way it likes
         raise WeightsUnavailable(f"{path.name} cannot be read: {error}") from error
     try:
+        if not isinstance(content, dict):
+            raise TypeError("it holds no description")
         meta = json.loads(content["meta"])
         if meta["format"] != FORMAT:
             raise ValueError(f"its format is {meta['format']}, not {FORMAT}")

@@ -19,7 +19,7 @@ PINNED = {
     "psm": [0.82251, 0.84680, 0.81508, 0.84715, 0.81230],
     "srm": [0.32590, 0.30051, 0.32884, 0.29508, 0.32558],
     "sasd": [0.14983, 0.15256, 0.13008, 0.13533, 0.12644],
-    "aff": [None, 0.87895, 1.07684, 0.62127, 0.79171],  # its warm-up is a sixth of six steps
+    "aff": [0.87895, 1.07684, 0.62127, 0.79171],  # its warm-up is a sixth of six steps
 }
 
 
@@ -37,8 +37,9 @@ def rows_of(spec):
 
 def test_five_seeded_steps(finished):
     """Who changes these figures on purpose pins the new ones."""
+    steps = [must(finished).steps[number] for number in range(1, 6)]
     for term, expected in PINNED.items():
-        got = [must(finished).steps[step].get(term) for step in range(1, 6)]
+        got = [losses[term] for losses in steps if term in losses]
         assert got == pytest.approx(expected, rel=1e-3), term
 
 
