@@ -45,7 +45,7 @@ def _quietly(config, path):
         return build_model(config, 2, path, seed=3, allow_download=False)
 
 
-@pytest.mark.parametrize("size", [(40, 64), (64, 200), (1, 1), (97, 33)])
+@pytest.mark.parametrize("size", [(64, 200), (1, 1), (97, 33)])
 def test_the_same_predictions(saved, size):
     memory, path = saved
     disk = load_predictor(path, device="cpu")
@@ -149,7 +149,6 @@ def damage(kind, path):
 def test_damaged_and_foreign_files_are_refused(finished, tmp_path, kind):
     path = tmp_path / "model.pt"
     shutil.copy(finished.spec.workdir / "result" / "model.pt", path)
-    load_predictor(path)
     damage(kind, path)
     with pytest.raises(WeightsUnavailable, match=r"model\.pt"):
         load_predictor(path)

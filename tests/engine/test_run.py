@@ -166,7 +166,7 @@ def test_the_seed_decides(finished, make_spec, go, result_of, tmp_path):
         ("sam-top1", {"mask", "cls"}),
         pytest.param("consensus", {"mask", "cls"}, marks=pytest.mark.slow),
         pytest.param("mil", {"mask", "cls", "psm"}, marks=pytest.mark.slow),
-        ("sapnet", {"mask", "cls", "psm", "srm"}),
+        pytest.param("sapnet", {"mask", "cls", "psm", "srm"}, marks=pytest.mark.slow),
     ],
 )
 def test_methods(make_spec, go, given, tmp_path, method, terms):
