@@ -145,7 +145,10 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
+    """min_steps: a small data set is gone through more often than `epochs`, up to this many."""
+
     epochs: int = 12
+    min_steps: int = 0
     batch_size: int = 4
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.02
@@ -202,7 +205,7 @@ def cpu() -> Config:
     """A thousand pictures, two cores, an afternoon: MobileNetV2, small heads, small input."""
     return Config(
         preset="cpu",
-        backbone=BackboneConfig(name="mobilenet_v2", fpn_channels=128),
+        backbone=BackboneConfig(name="mobilenet_v2", fpn_channels=64),
         mil=MilConfig(
             fc_channels=256,
             roi_sampling=1,
@@ -210,22 +213,25 @@ def cpu() -> Config:
             normalize_features=True,
             negative_loss="cross_entropy",
             completeness_weight=0.25,
-            prior_medoid=2.0,
+            prior_medoid=6.0,
+            prior_confidence=4.0,
+            box_mining=False,
         ),
         solo=SoloConfig(
-            channels=128,
+            channels=96,
             stacked_convs=2,
-            mask_channels=64,
-            mask_feature_channels=64,
+            mask_channels=48,
+            mask_feature_channels=48,
             scale_ranges=((1, 48), (24, 96), (48, 192), (96, 384), (192, 2048)),
         ),
         refine=RefineConfig(feature_levels=(0,)),
         data=DataConfig(short_sides=(384,), max_long_side=640),
         train=TrainConfig(
             epochs=12,
+            min_steps=400,
             batch_size=4,
             optimizer="adamw",
-            learning_rate=5e-4,
+            learning_rate=1e-3,
             reference_batch=4,
             weight_decay=0.01,
             warmup_steps=50,
@@ -265,6 +271,8 @@ METHODS: dict[str, dict[str, Any]] = {
         "mil.positives": False,
         "mil.box_mining": False,
         "mil.completeness": False,
+        "mil.prior_medoid": 0.0,
+        "mil.prior_confidence": 0.0,
         "refine.enabled": False,
     },
     "sapnet": {"mil.completeness": False, "refine.enabled": False},

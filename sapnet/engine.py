@@ -72,9 +72,9 @@ def train(
 
 
 def steps_total(count: int, config: TrainConfig) -> int:
-    """How many steps a run over `count` images takes."""
+    """How many steps a run over `count` images takes: its epochs, or `min_steps` where more."""
     sampler = Sampler(count=count, batch_size=config.batch_size, seed=0)
-    return sampler.steps_per_epoch * config.epochs
+    return max(sampler.steps_per_epoch * config.epochs, config.min_steps)
 
 
 def draw(
