@@ -3,6 +3,7 @@
 The classes carry data and know no HTTP; `PROBLEMS` alone says which status each one is.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -59,7 +60,7 @@ class Invalid(AppError):
     def __init__(self, faults: Sequence[Fault], detail: str | None = None) -> None:
         few = "; ".join(f.detail for f in faults[:3])
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
-        super().__init__(detail or f"{few}{more}")
+        super().__init__(f"{detail}: {few}{more}" if detail else f"{few}{more}")
         self.faults = tuple(faults)
 
 
@@ -147,7 +148,15 @@ def problem(
         {"part": f.part, "pointer": f.pointer, "detail": f.detail, "hint": f.hint} for f in faults
     ]:
         body["errors"] = errors
-    return JSONResponse(body, kind.status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+    return _ProblemResponse(body, kind.status, headers=dict(headers or {}))
+
+
+class _ProblemResponse(JSONResponse):
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """What a request said may come back in it, so lone surrogates are written as JSON does."""
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def kind_of(error: Exception) -> Kind:
@@ -177,17 +186,53 @@ def _app_error(request: Request, error: Exception) -> JSONResponse:
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's own validation, without the input, which may be large or secret."""
     assert isinstance(error, RequestValidationError)
-    faults = [_fault(e) for e in error.errors()]
+    found = [_fault(e, error.body) for e in error.errors()]
+    faults = list({(f.part, f.pointer): f for f in reversed(found)}.values())[::-1]
     detail = "; ".join(f"{f.part}{f.pointer}: {f.detail}" for f in faults[:3])
     return problem(request, kind_of(error), detail, faults=faults)
 
 
-def _fault(error: Mapping[str, Any]) -> Fault:
-    if error["type"] == "json_invalid":
-        return Fault("body", "", f"not JSON: {error.get('ctx', {}).get('error', 'syntax error')}")
+_SAID_BETTER = {
+    "missing": ("it is missing", "add it"),
+    "extra_forbidden": ("there is no such field", "remove it, or mend its name: see /docs"),
+    "model_attributes_type": ("it should be a JSON object", 'write it in this form: {"name": …}'),
+    "union_tag_not_found": ("it names no kind", "see /docs"),
+    "union_tag_invalid": ("its kind must be 'hierarchy', 'sam' or 'given'", "see /docs"),
+}
+
+
+def _fault(error: Mapping[str, Any], body: Any) -> Fault:
     part, *path = error["loc"]
-    pointer = "".join("/" + str(p).replace("~", "~0").replace("/", "~1") for p in path)
-    return Fault(str(part), pointer, error["msg"])
+    if error["type"] == "json_invalid":
+        why = error.get("ctx", {}).get("error", "syntax error")
+        at = path[0] if path else 0
+        return Fault("body", "", f"not JSON from character {at} on: {why}", "check it there")
+    if "UploadFile" in error["msg"]:
+        return Fault(str(part), _pointer(path), "it should be a file", "-F file=@picture.jpg")
+    detail = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    detail, hint = _SAID_BETTER.get(error["type"], (detail, ""))
+    places = _without_tags(path, body) if part == "body" and isinstance(body, dict) else path
+    return Fault(str(part), _pointer(places), detail, hint)
+
+
+def _pointer(path: Sequence[object]) -> str:
+    return "".join("/" + str(p).replace("~", "~0").replace("/", "~1") for p in path)
+
+
+def _without_tags(path: Sequence[object], body: Any) -> list[object]:
+    """Pydantic names the `kind` it took, and the types it tried, among the steps; the body has no
+    such places."""
+    kept: list[object] = []
+    for step in path:
+        if isinstance(body, str) and body == step:
+            body = {}  # a kind alone stands for an object
+        elif isinstance(body, dict) and body.get("kind") != step:
+            kept.append(step)
+            body = body.get(step, {})
+        elif isinstance(body, list) and isinstance(step, int):
+            kept.append(step)
+            body = body[step]
+    return kept
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:

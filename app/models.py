@@ -22,6 +22,11 @@ def new_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
+def is_id(text: str) -> bool:
+    """Whether a text may be one of our ids. Databases fail at some others: NUL, surrogates."""
+    return text.isascii() and text.isalnum()
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 from fastapi import Query, Request, Response
 
 from app.errors import Fault, Invalid
+from app.models import is_id
 
 Cursor = Annotated[str | None, Query(description="`next` of the page before; opaque")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="at most so many")]
@@ -28,7 +29,8 @@ def decode(cursor: str | None, kind: type[T]) -> T | None:
         key = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
         key = None
-    if type(key) is not kind:
+    fits = is_id(key) if isinstance(key, str) else isinstance(key, int) and abs(key) < 2**63
+    if type(key) is not kind or not fits:
         raise Invalid([Fault("query", "/cursor", "not a cursor", "use `next` of the last page")])
     return key
 

@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     backbone_weights: Path | None = None
     predict_cache_models: PositiveInt = 2
     predict_score: Probability = 0.1
+    """Least score of a result where the request names none: low, as COCO's AP wants them."""
+    overlay_score: Probability = 0.3
+    """The same for pictures, where doubtful results would hide the good ones."""
 
     @cached_property
     def database(self) -> str:

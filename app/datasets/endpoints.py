@@ -2,8 +2,10 @@
 
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 
 from app.datasets import importing, intake, service
@@ -108,7 +110,11 @@ def list_images(
 
 @router.get("/{dataset_id}/images/{image_id}", response_class=Response)
 def get_image(
-    dataset_id: str, image_id: int, request: Request, session: SessionDep, storage: StorageDep
+    dataset_id: str,
+    image_id: Annotated[int, PathParameter(ge=-(2**63), lt=2**63)],
+    request: Request,
+    session: SessionDep,
+    storage: StorageDep,
 ) -> Response:
     """The picture as it was sent. `image_id` is the user's own."""
     image = service.image(session, dataset_id, image_id)

@@ -12,7 +12,7 @@ from app.datasets import archives, intake
 from app.datasets.multipart import FilePart, Form
 from app.db import Database
 from app.errors import Fault, Invalid
-from app.models import Annotation, Category, Dataset, DatasetStatus, Image
+from app.models import Annotation, Category, Dataset, DatasetStatus, Image, is_id
 from app.settings import Settings
 from app.storage import Storage, sha256_of
 from sapnet.data.coco import PointDocument, check_against_images, read_points, read_truth
@@ -48,7 +48,7 @@ def create(
     report = _report(document, pictures)
     truth_path = _truth(document, annotations[0], truth, faults, report)
     if faults:
-        raise Invalid(faults, f"The data set has {len(faults)} faults; nothing was kept.")
+        raise Invalid(faults, f"Nothing was kept; {_many(len(faults), 'fault')}")
 
     points = document.with_sizes(
         {n: size for n, p in pictures.by_name.items() if (size := p.size) is not None}
@@ -95,7 +95,7 @@ def _form_faults(database: Database, form: Form) -> list[Fault]:
     parent = form.texts.get("parent")
     if parent:
         with database.read() as session:
-            if session.get(Dataset, parent) is None:
+            if not is_id(parent) or session.get(Dataset, parent) is None:
                 faults.append(Fault("parent", "", f"there is no data set {parent!r}"))
     return faults
 
@@ -148,6 +148,10 @@ def _report(document: PointDocument, pictures: intake.Pictures) -> dict[str, Any
 
 def _warn(report: dict[str, Any], part: str, pointer: str, detail: str) -> None:
     report["warnings"].append(asdict(Fault(part, pointer, detail)))
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _faults(part: str, issues: list[Issue]) -> list[Fault]:

@@ -56,7 +56,10 @@ async def receive(
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
-        raise UnsupportedMedia("Send the data set as multipart/form-data.")
+        raise UnsupportedMedia(
+            "Send the data set as multipart/form-data: "
+            "curl -F annotations=@points.json -F images=@images.zip"
+        )
     if not options.get(b"boundary"):
         raise BadForm("The Content-Type header names no boundary.")
     length = request.headers.get("content-length", "")

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app import blobs
 from app.db import Database
 from app.errors import Conflict, NotFound
-from app.models import ACTIVE, Category, Dataset, Image, Job, Model
+from app.models import ACTIVE, Category, Dataset, Image, Job, Model, is_id
 from app.settings import Settings
 from app.storage import Storage
 
@@ -24,7 +24,7 @@ def page(session: Session, limit: int, before: str | None) -> list[Dataset]:
 
 
 def get(session: Session, dataset_id: str) -> Dataset:
-    dataset = session.get(Dataset, dataset_id)
+    dataset = session.get(Dataset, dataset_id) if is_id(dataset_id) else None
     if dataset is None:
         raise NotFound("data set", dataset_id)
     return dataset
@@ -46,10 +46,10 @@ def image_page(session: Session, dataset_id: str, limit: int, after: int | None)
 
 def image(session: Session, dataset_id: str, image_id: int) -> Image:
     """By the user's own id."""
+    get(session, dataset_id)
     query = select(Image).where(Image.dataset_id == dataset_id, Image.image_id == image_id)
     found = session.scalars(query).one_or_none()
     if found is None:
-        get(session, dataset_id)
         raise NotFound("image", image_id)
     return found
 

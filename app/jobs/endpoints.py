@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 
 from app.db import DatabaseDep, SessionDep
-from app.deps import SettingsDep, StorageDep
+from app.deps import SettingsDep, StorageDep, takes
 from app.errors import NotFound
 from app.jobs import service
 from app.jobs.schemas import JobCreated, JobOut, JobPage, MetricsOut, TrainRequest
@@ -17,7 +17,12 @@ from app.responses import blob_response
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-@router.post("/train", status_code=202, response_model=JobCreated)
+@router.post(
+    "/train",
+    status_code=202,
+    response_model=JobCreated,
+    dependencies=[takes("application/json")],
+)
 def train(
     body: TrainRequest,
     response: Response,

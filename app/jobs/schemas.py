@@ -3,11 +3,25 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 from app.models import JobState
 
-Setting = bool | int | float
+
+def _number(value: Any) -> bool | int | float:
+    if not isinstance(value, bool | int | float):
+        raise ValueError("should be a number, or true or false")
+    return value
+
+
+Setting = Annotated[Any, AfterValidator(_number), WithJsonSchema({"type": ["number", "boolean"]})]
 """Numbers alone: a text could name a file of the server."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import false, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,7 +14,7 @@ from app.blobs import pinned
 from app.db import Database
 from app.errors import Conflict, Fault, Invalid, NotFound
 from app.jobs.schemas import TrainRequest
-from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, now
+from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, is_id, now
 from app.queue import enqueue
 from app.settings import Settings
 from app.storage import Storage
@@ -77,7 +77,7 @@ def create(
 
 
 def get(session: Session, job_id: str) -> Job:
-    job = session.get(Job, job_id)
+    job = session.get(Job, job_id) if is_id(job_id) else None
     if job is None:
         raise NotFound("job", job_id)
     return job
@@ -107,13 +107,14 @@ def page(
     if state is not None:
         query = query.where(Job.state == state)
     if dataset_id is not None:
-        query = query.where(Job.dataset_id == dataset_id)
+        query = query.where(Job.dataset_id == dataset_id if is_id(dataset_id) else false())
     return list(session.scalars(query))
 
 
 def cancel(session: Session, job_id: str) -> Job:
     """Cancelled at once while it is queued; a running one is told to stop, and is cancelled within
     seconds. Asking again changes nothing. Raises NotFound; Conflict where it is over already."""
+    get(session, job_id)
     queued = {"state": JobState.CANCELLED, "finished_at": now(), "lease_until": None}
     steps: list[tuple[JobState, Mapping[str, Any]]] = [
         (JobState.QUEUED, queued),
@@ -122,8 +123,8 @@ def cancel(session: Session, job_id: str) -> Job:
     for state, values in steps:
         query = update(Job).where(Job.id == job_id, Job.state == state)
         session.execute(query.values({**values, "cancel_requested": True}))
-    session.flush()
     job = get(session, job_id)
+    session.refresh(job)
     if not job.cancel_requested:
         raise Conflict(f"The job is over: it {_past(job.state)}.", state=job.state)
     return job
@@ -166,11 +167,11 @@ def _repeated(database: Database, key: str | None, digest: str) -> Job | None:
 
 
 def _ready_dataset(session: Session, dataset_id: str) -> None:
-    dataset = session.get(Dataset, dataset_id)
+    dataset = session.get(Dataset, dataset_id) if is_id(dataset_id) else None
     if dataset is None:
-        raise NotFound("dataset", dataset_id)
+        raise NotFound("data set", dataset_id)
     if dataset.status is not DatasetStatus.READY:
-        raise Conflict(f"The dataset is {dataset.status}.", status=dataset.status)
+        raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)
 
 
 def _config_faults(method: str, preset: str, overrides: Mapping[str, Any]) -> list[Fault]:

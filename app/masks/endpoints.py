@@ -44,13 +44,15 @@ def pseudo_masks(
     with database.read() as session:
         get_successful(session, job_id)
     wanted = service.Filter(job_id, image_id, category_id, min_quality, detail)
+    vary = {"Vary": "Accept"}
     if kind != JSON:
-        return StreamingResponse(service.lines(database, wanted, limit, after), media_type=kind)
+        lines = service.lines(database, wanted, limit, after)
+        return StreamingResponse(lines, media_type=kind, headers=vary)
     size = limit or DEFAULT_LIMIT
     with database.read() as session:
         masks = service.page(session, wanted, size + 1, after)
     following = encode(masks[size - 1]["id"]) if len(masks) > size else None
     body = service.encode({"annotations": masks[:size], "next": following})
-    response = Response(body, media_type=JSON)
+    response = Response(body, media_type=JSON, headers=vary)
     link_next(request, response, following)
     return response

@@ -7,15 +7,17 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response, UploadFi
 
 from app.accept import preferred
 from app.db import DatabaseDep
-from app.deps import SettingsDep, StorageDep
+from app.deps import SettingsDep, StorageDep, takes
 from app.predict import service
 from app.predict.runtime import Runtime
 from app.predict.schemas import Result
+from app.settings import Settings
 
 router = APIRouter(tags=["predict"])
 
 JSON, PNG = "application/json", "image/png"
 MAX_BYTES = 512 << 20
+SCORE = "least score of a result; default 0.1, and 0.3 in pictures"
 ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: {}}}}
 
 
@@ -25,8 +27,8 @@ def get_runtime(request: Request) -> Runtime:
 
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
-Score = Annotated[float | None, Query(ge=0, le=1, description="least score of a result")]
-FormScore = Annotated[float | None, Form(ge=0, le=1, description="least score of a result")]
+Score = Annotated[float | None, Query(ge=0, le=1, description=SCORE)]
+FormScore = Annotated[float | None, Form(ge=0, le=1, description=SCORE)]
 
 
 @router.get("/predict", response_model=list[Result], responses=ANSWERS)
@@ -41,16 +43,29 @@ def predict_known(
     dataset: Annotated[str | None, Query(description="default: the model's own")] = None,
     score: Score = None,
 ) -> Response:
-    """Instances in an image of a data set. `Accept: image/png` gives the picture."""
+    """Instances in an image of a data set, as COCO results. `Accept: image/png` gives the picture
+    with those drawn on it whose score is 0.3 or more; `score` sets another limit.
+
+    Below its own `solo.score_threshold` (0.1) a model gives nothing, whatever `score` says."""
     kind = preferred(request, JSON, PNG)
     with database.read() as session:
         known = service.find_model(session, model)
-        sha = service.find_image(session, dataset or known.dataset_id, image)
+        image_id, sha = service.find_image(session, dataset or known.dataset_id, image)
+    least = _least(settings, kind, score)
     path = storage.local_path(sha)
-    return _answer(kind, service.predict(runtime, storage, settings, known, path, score))
+    prediction = service.predict(runtime, storage, settings, known, path, least)
+    for result in prediction.results:
+        result["image_id"] = image_id
+    return _answer(kind, prediction)
 
 
-@router.post("/predict", response_model=list[Result], responses=ANSWERS, max_body_size=MAX_BYTES)
+@router.post(
+    "/predict",
+    response_model=list[Result],
+    responses=ANSWERS,
+    max_body_size=MAX_BYTES,
+    dependencies=[takes("multipart/form-data", "application/x-www-form-urlencoded")],
+)
 def predict_sent(
     request: Request,
     database: DatabaseDep,
@@ -61,13 +76,20 @@ def predict_sent(
     model: Annotated[str, Form()],
     score: FormScore = None,
 ) -> Response:
-    """Instances in the image that is sent. `Accept: image/png` gives the picture."""
+    """Instances in the image that is sent: as `GET /predict` says, without `image_id`."""
     kind = preferred(request, JSON, PNG)
     with database.read() as session:
         known = service.find_model(session, model)
-    return _answer(kind, service.predict(runtime, storage, settings, known, file.file, score))
+    least = _least(settings, kind, score)
+    return _answer(kind, service.predict(runtime, storage, settings, known, file.file, least))
+
+
+def _least(settings: Settings, kind: str, score: float | None) -> float:
+    if score is not None:
+        return score
+    return settings.overlay_score if kind == PNG else settings.predict_score
 
 
 def _answer(kind: str, prediction: service.Prediction) -> Response:
     body = prediction.png() if kind == PNG else msgspec.json.encode(prediction.results)
-    return Response(body, media_type=kind)
+    return Response(body, media_type=kind, headers={"Vary": "Accept"})

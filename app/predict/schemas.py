@@ -6,6 +6,7 @@ from app.masks.schemas import Segmentation
 
 
 class Result(BaseModel):
+    image_id: int | None = Field(None, description="your own, where the image is of a data set")
     category_id: int = Field(description="your own")
     segmentation: Segmentation
     bbox: list[float] = Field(description="x, y, width, height in pixels")

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.datasets.service import get as get_dataset
 from app.errors import NotFound
 from app.models import Image, Job
 from app.predict.runtime import Results, Runtime, overlay_png, read_image
@@ -46,16 +47,17 @@ def find_model(session: Session, model_id: str) -> Known:
     return Known(model.sha256, dataset_id, categories)
 
 
-def find_image(session: Session, dataset_id: str, image: str) -> str:
-    """The digest of a data set's image, by its own id or its file name. Raises NotFound."""
-    query = select(Image.sha256).where(Image.dataset_id == dataset_id)
+def find_image(session: Session, dataset_id: str, image: str) -> tuple[int, str]:
+    """Id and digest of a data set's image, by that id or its file name. Raises NotFound."""
+    get_dataset(session, dataset_id)
+    query = select(Image.image_id, Image.sha256).where(Image.dataset_id == dataset_id)
     is_id = image.removeprefix("-").isdecimal() and len(image) <= 18  # of 64 bits
     by_id = query.where(Image.image_id == int(image)) if is_id else None
-    by_name = query.where(Image.file_name == image)
+    by_name = query.where(Image.file_name == image) if "\0" not in image else None
     for attempt in (by_id, by_name):
-        if attempt is not None and (sha := session.scalars(attempt).first()):
-            return sha
-    raise NotFound(f"image in dataset {dataset_id!r} with id or file name", image)
+        if attempt is not None and (row := session.execute(attempt).first()):
+            return row.image_id, row.sha256
+    raise NotFound(f"image in data set {dataset_id!r} with id or file name", image)
 
 
 def predict(
@@ -64,10 +66,9 @@ def predict(
     settings: Settings,
     model: Known,
     source: Path | BinaryIO,
-    score: float | None,
+    score: float,
 ) -> Prediction:
-    """score: the least one; None takes the setting's. Raises Invalid for what is no image."""
+    """score: the least one of a result. Raises Invalid for what is no image."""
     image = read_image(source, settings.max_image_pixels)
-    least = settings.predict_score if score is None else score
-    results = runtime.predict(model.sha256, lambda: storage.local_path(model.sha256), image, least)
+    results = runtime.predict(model.sha256, lambda: storage.local_path(model.sha256), image, score)
     return Prediction(image, results, model.categories)

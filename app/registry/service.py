@@ -4,11 +4,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
-from app.models import Model
+from app.models import Model, is_id
 
 
 def get(session: Session, model_id: str) -> Model:
-    model = session.get(Model, model_id)
+    model = session.get(Model, model_id) if is_id(model_id) else None
     if model is None:
         raise NotFound("model", model_id)
     return model

@@ -4,7 +4,7 @@ A point is in pixels of the image as it is stored, so the EXIF orientation is ne
 picture that viewers show upright by its tag keeps its stored width and height here.
 """
 
-import warnings
+import threading
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +16,7 @@ from sapnet.types import ByteArray
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 MAX_PIXELS = 100_000_000
+_OPENING = threading.Lock()
 
 
 class ImageProblem(SapnetError):
@@ -62,16 +63,11 @@ def _to_eight_bits(values: np.ndarray) -> ByteArray:
 
 def _decoded(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            # The cap below is ours and settable; Pillow's own fixed one must not come first.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(source, formats=FORMATS)
+        image = _opened(source)
     except FileNotFoundError:
         raise ImageProblem("the file is missing") from None
     except Image.UnidentifiedImageError:
         raise ImageProblem(_why_unknown(source)) from None
-    except Image.DecompressionBombError as error:
-        raise ImageProblem(f"too many pixels: {error}") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageProblem(f"it cannot be opened as an image: {error}") from None
     width, height = image.size
@@ -84,6 +80,17 @@ def _decoded(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
         image.close()
         raise ImageProblem(f"its pixels cannot be decoded (cut off or damaged): {error}") from error
     return image
+
+
+def _opened(source: Path | BinaryIO) -> Image.Image:
+    """Its header alone is read. The cap on pixels is ours and settable: Pillow's own, which is
+    global, must not come first."""
+    with _OPENING:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(source, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _why_unknown(source: Path | BinaryIO) -> str:

@@ -161,3 +161,13 @@ def test_cmyk(tmp_path):
 def test_real_images_open(real_data: Path):
     for path in sorted((real_data / "images").iterdir())[:5]:
         assert read_rgb(path).shape == (*probe(path), 3)
+
+
+def test_the_cap_is_ours_and_not_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    Image.new("1", (60, 50)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses twice as many
+    assert probe(path) == (50, 60)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    with pytest.raises(ImageProblem, match="60×50 pixels are more than the 2,999 allowed"):
+        probe(path, 2999)

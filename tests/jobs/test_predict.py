@@ -75,6 +75,7 @@ def test_an_image_of_the_dataset(client: TestClient, model_id: str) -> None:
         (first, second) = answer.json()
         assert (first["category_id"], first["score"], second["score"]) == (7, 0.9, 0.3)
         assert first["bbox"] == [0, 0, 4, 4]
+        assert first["image_id"] == 12
         assert first["segmentation"]["size"] == [30, 40]
         assert coco_mask.area(first["segmentation"]) == 16
     sure = client.get("/predict", params={"model": model_id, "image": 12, "score": 0.5})
@@ -89,6 +90,8 @@ def test_an_image_of_the_dataset(client: TestClient, model_id: str) -> None:
         {"image": "no.png"},
         {"image": "-"},
         {"image": 10**30},
+        {"image": "\0"},
+        {"image": 12, "dataset": "\0"},
     ],
 )
 def test_what_is_not_there(client: TestClient, model_id: str, query: dict[str, Any]) -> None:
@@ -122,6 +125,35 @@ def test_a_picture_by_accept(client: TestClient, model_id: str) -> None:
         "/predict", params={"model": model_id, "image": 12}, headers={"Accept": "text/html"}
     )
     assert answer.status_code == 406
+
+
+def test_pictures_leave_doubtful_results_out(client: TestClient, model_id: str) -> None:
+    least: list[float] = []
+
+    class Asked(Square):
+        def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
+            least.append(score_threshold)
+            return super().predict(image, score_threshold)
+
+    client.app.state.runtime = Runtime(1, loader=lambda path: Asked())  # type: ignore[attr-defined]
+    for accept in ("application/json", "image/png"):
+        for score in ({}, {"score": "0.7"}):
+            headers = {"accept": accept}
+            query = {"model": model_id, "image": "12", **score}
+            answer = client.get("/predict", params=query, headers=headers)
+            assert (answer.status_code, answer.headers["vary"]) == (200, "Accept")
+            form = {"model": model_id, **score}
+            client.post("/predict", data=form, files={"file": png()}, headers=headers)
+    assert least == [0.1, 0.1, 0.7, 0.7, 0.3, 0.3, 0.7, 0.7]
+
+
+def test_bodies_that_are_no_form(client: TestClient, model_id: str) -> None:
+    answer = client.post("/predict", json={"model": model_id})
+    assert (answer.status_code, answer.headers["content-type"]) == (415, PROBLEM)
+    assert "multipart/form-data" in answer.json()["detail"]
+    text = client.post("/predict", files={"model": (None, model_id), "file": (None, "abc")})
+    (fault,) = text.json()["errors"]
+    assert (fault["pointer"], fault["detail"]) == ("/file", "it should be a file")
 
 
 @pytest.mark.parametrize("content", [b"", b"a text called .jpg", png()[:60]])

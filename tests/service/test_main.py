@@ -46,6 +46,7 @@ def test_operations_have_ids_of_their_own(client: TestClient) -> None:
         ("GET", "/datasets/nobody/images", 404),
         ("GET", "/datasets/nobody/images/1", 404),
         ("GET", "/datasets/nobody/images/one", 422),
+        ("GET", f"/datasets/nobody/images/{10**30}", 422),
         ("DELETE", "/datasets/nobody", 404),
         ("PUT", "/datasets", 405),
         ("HEAD", "/jobs/train", 404),
