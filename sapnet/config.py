@@ -4,15 +4,12 @@ Imports no torch: the API checks a request with `resolve_config` before it accep
 Each field marked *tunable* in the algorithm's description is here under its own name.
 """
 
-import difflib
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from types import UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, cast
 
 from sapnet.errors import InvalidConfig
+from sapnet.overrides import in_words, override, override_names
 from sapnet.types import Method
 
 
@@ -145,7 +142,8 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """min_steps: a small data set is gone through more often than `epochs`, up to this many."""
+    """min_steps: a small data set is gone through more often than `epochs`, up to this many; who
+    overrides `epochs` means just those, and it is 0 unless overridden too."""
 
     epochs: int = 12
     min_steps: int = 0
@@ -288,13 +286,16 @@ def resolve_config(
     Errors: InvalidConfig names the bad value, what it may be, and near matches.
     """
     if preset not in PRESETS:
-        raise InvalidConfig(f"preset {preset!r} does not exist; it may be {_list(PRESETS)}")
+        raise InvalidConfig(f"preset {preset!r} does not exist; it may be {in_words(PRESETS)}")
     if method not in METHODS:
-        raise InvalidConfig(f"method {method!r} does not exist; it may be {_list(METHODS)}")
+        raise InvalidConfig(f"method {method!r} does not exist; it may be {in_words(METHODS)}")
     config = PRESETS[preset]()
     config = replace(config, method=cast(Method, method))
-    for name, value in {**METHODS[method], **(overrides or {})}.items():
-        config = _override(config, name, value)
+    changes = {**METHODS[method], **(overrides or {})}
+    if "train.epochs" in changes:
+        changes.setdefault("train.min_steps", 0)
+    for name, value in changes.items():
+        config = override(config, name, value)
     _check(config)
     return config
 
@@ -302,55 +303,10 @@ def resolve_config(
 def config_from_dict(data: Mapping[str, Any]) -> Config:
     """Read back what `Config.to_dict` wrote (through JSON, where tuples become lists)."""
     config = Config(method=data["method"], preset=data["preset"])
-    for name in override_names():
+    for name in override_names(config):
         stage, setting = name.split(".")
-        config = _override(config, name, data[stage][setting])
+        config = override(config, name, data[stage][setting])
     return config
-
-
-def override_names() -> list[str]:
-    """Every name that `overrides` understands, such as `train.epochs`."""
-    return [
-        f"{stage.name}.{setting.name}"
-        for stage in fields(Config)
-        if is_dataclass(getattr(Config(), stage.name))
-        for setting in fields(getattr(Config(), stage.name))
-    ]
-
-
-def _override(config: Config, name: str, value: Any) -> Config:
-    if name not in override_names():
-        near = difflib.get_close_matches(name, override_names(), n=3, cutoff=0.4)
-        hint = f"; did you mean {_list(near)}?" if near else ""
-        raise InvalidConfig(f"override {name!r} does not exist{hint}")
-    stage_name, setting = name.split(".")
-    stage = getattr(config, stage_name)
-    kind = get_type_hints(type(stage))[setting]
-    changed = replace(stage, **{setting: _coerce(name, value, kind)})
-    return replace(config, **{stage_name: changed})
-
-
-def _coerce(name: str, value: Any, kind: Any) -> Any:
-    """`value` as `kind`, one of the forms that the settings use, or InvalidConfig."""
-    wrong = InvalidConfig(f"override {name!r} must be {_kind_name(kind)}, not {value!r}")
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value in arguments:
-            return value
-    elif origin in (UnionType, Union):
-        for choice in arguments:
-            with suppress(InvalidConfig):
-                return _coerce(name, value, choice)
-    elif origin is tuple and isinstance(value, list | tuple):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(kinds) == len(value):
-            return tuple(_coerce(name, v, k) for v, k in zip(value, kinds, strict=True))
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if abs(value) <= sys.float_info.max:  # neither NaN nor infinite nor a huge integer
-            return float(value)
-    elif type(value) is kind:
-        return value
-    raise wrong
 
 
 def _check(config: Config) -> None:
@@ -374,7 +330,7 @@ def _check(config: Config) -> None:
     for name, value in positive.items():
         if value <= 0:
             raise InvalidConfig(f"{name} must be above 0, not {value}")
-    for name in override_names():
+    for name in override_names(config):
         stage, setting = name.split(".")
         value = getattr(getattr(config, stage), setting)
         for number in value if isinstance(value, tuple) else (value,):
@@ -382,21 +338,3 @@ def _check(config: Config) -> None:
                 raise InvalidConfig(f"{name} must not be below 0, not {number}")
     if len(config.solo.num_grids) != 5 or len(config.solo.scale_ranges) != 5:
         raise InvalidConfig("solo.num_grids and solo.scale_ranges need 5 entries, one a level")
-
-
-def _kind_name(kind: Any) -> str:
-    """A kind in words: "a whole number", "'sgd' or 'adamw'"."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " or ".join(repr(choice) for choice in arguments)
-    if origin in (UnionType, Union):
-        return " or ".join(_kind_name(choice) for choice in arguments)
-    if origin is tuple:
-        many = "" if arguments[-1] is Ellipsis else f"{len(arguments)} entries, each "
-        return f"a list of {many}{_kind_name(arguments[0])}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
-    return words.get(kind, kind.__name__)
-
-
-def _list(names: Any) -> str:
-    return ", ".join(repr(name) for name in names)

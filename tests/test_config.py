@@ -13,10 +13,10 @@ from sapnet.config import (
     PRESETS,
     Config,
     config_from_dict,
-    override_names,
     resolve_config,
 )
 from sapnet.errors import InvalidConfig
+from sapnet.overrides import override_names
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -39,7 +39,7 @@ def test_presets_are_what_their_names_say():
 
 
 def switches(method):
-    config = resolve_config(method, "cpu")
+    config = resolve_config(method, "paper_r50_1x")
     names = ("point_distance", "refinement", "positives", "box_mining", "completeness")
     on = {name for name in names if getattr(config.mil, name)}
     return config.mil.rule, on, config.refine.enabled
@@ -147,8 +147,8 @@ def test_unknown_preset_and_method_list_what_there_is():
 
 def test_override_names_are_all_settings():
     stages = [f.name for f in fields(Config) if f.name not in ("method", "preset")]
-    assert {name.split(".")[0] for name in override_names()} == set(stages)
-    assert len(override_names()) == len(set(override_names()))
+    assert {name.split(".")[0] for name in override_names(Config())} == set(stages)
+    assert len(override_names(Config())) == len(set(override_names(Config())))
 
 
 def test_the_api_may_check_settings_without_torch():

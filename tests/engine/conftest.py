@@ -21,6 +21,9 @@ TINY: dict[str, Any] = {
     "backbone.fpn_channels": 16,
     "mil.fc_channels": 24,
     "mil.background_negatives": 8,
+    "mil.box_mining": True,
+    "mil.prior_medoid": 2.0,
+    "mil.prior_confidence": 0.0,
     "solo.num_grids": [8, 6, 4, 3, 2],
     "solo.scale_ranges": [[1, 16], [8, 24], [16, 32], [24, 48], [40, 2048]],
     "solo.channels": 16,
@@ -32,6 +35,7 @@ TINY: dict[str, Any] = {
     "train.epochs": 3,
     "train.batch_size": 2,
     "train.warmup_steps": 2,
+    "train.learning_rate": 5e-4,
     "train.checkpoint_every": 1000,
     "output.stride": 4,
 }
