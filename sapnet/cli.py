@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sapnet.console import Bars, execute, friendly_errors
+from sapnet.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from sapnet.pipeline import RunSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
+LEAST_SCORE, LEAST_DRAWN = 0.1, 0.3
+"""Of results, low as COCO's AP wants them; of pictures, where doubtful ones would hide the good."""
 Points = Annotated[Path, typer.Option(help="COCO-style JSON, one point an object")]
 Images = Annotated[Path, typer.Option(help="folder that the file names are relative to")]
 Store = Annotated[Path | None, typer.Option(help="where proposals are kept for other runs")]
@@ -46,8 +49,10 @@ def train(
     images: Images,
     out: Annotated[Path, typer.Option(help="work folder; started again, it goes on from there")],
     truth: Annotated[Path | None, typer.Option(help="COCO instances, for metrics alone")] = None,
-    method: str = "sapnet++",
-    preset: str = "cpu",
+    method: Annotated[
+        str, typer.Option(help="sapnet++, sapnet, mil; without learning: consensus, sam-top1")
+    ] = "sapnet++",
+    preset: Annotated[str, typer.Option(help="cpu, demo, paper_r50_1x, paper_r101_3x")] = "cpu",
     seed: int = 0,
     proposals: Kind = "hierarchy",
     weights: Annotated[Path | None, typer.Option(help="backbone state dict")] = None,
@@ -113,7 +118,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="images, or folders of images")],
     out: Annotated[Path | None, typer.Option(help="COCO results go here, else to stdout")] = None,
     overlays: Annotated[Path | None, typer.Option(help="folder for pictures")] = None,
-    score: Annotated[float, typer.Option(help="least score")] = 0.1,
+    score: Annotated[
+        float | None, typer.Option(help="least score; default 0.1, and 0.3 in pictures")
+    ] = None,
 ) -> None:
     """Instance masks of images, as COCO results with `file_name` for the image."""
     from PIL import Image
@@ -131,11 +138,13 @@ def predict(
                 image = read_rgb(file)
             except ImageProblem as error:
                 raise ImageProblem(f"{file.name}: {error}") from error
-            found = predictor.predict(image, score)
+            found = predictor.predict(image, LEAST_SCORE if score is None else score)
             results += [{"file_name": file.name, **result} for result in found]
             if overlays:
                 overlays.mkdir(parents=True, exist_ok=True)
-                picture = Image.fromarray(overlay(image, found, predictor.categories))
+                least = LEAST_DRAWN if score is None else score
+                sure = [result for result in found if result["score"] >= least]
+                picture = Image.fromarray(overlay(image, sure, predictor.categories))
                 picture.save(overlays / f"{file.stem}.png")
             step = {"step": index + 1, "of": len(files)}
             bars.emit({"event": "progress", "stage": "predict", **step})
@@ -158,15 +167,31 @@ def evaluate(
     with Bars() as bars, friendly_errors(bars.emit):
         document = read_truth(truth)
         by_name = {image["file_name"]: image["id"] for image in document["images"]}
-        detections = json.loads(results.read_text())
+        detections = read_results(results)
         for detection in detections:
             if "image_id" not in detection:
-                name = detection["file_name"]
+                name = detection.get("file_name")
                 if name not in by_name:
                     raise ValueError(f"{truth.name} has no image {name!r}")
                 detection["image_id"] = by_name[name]
         figures = {k: average_precision(detections, document, kind=k) for k in ("segm", "bbox")}
         typer.echo(json.dumps(figures, indent=2))
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """COCO results. ValueError names the first one that is none."""
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path.name} is no JSON: {error}") from error
+    if not isinstance(results, list):
+        raise ValueError(f"{path.name} is no list of COCO results")
+    for index, result in enumerate(results):
+        known = result if isinstance(result, dict) else {}
+        missing = [n for n in ("category_id", "segmentation", "score") if n not in known]
+        if missing:
+            raise ValueError(f"{path.name}: result {index} lacks {', '.join(missing)}")
+    return results
 
 
 def image_paths(points: Path, images: Path) -> dict[int, Path]:
@@ -178,7 +203,12 @@ def image_paths(points: Path, images: Path) -> dict[int, Path]:
 
 def parse_kind(text: str) -> dict[str, Any]:
     """`hierarchy` or `{"kind": "sam", "model_type": "vit_b"}`."""
-    return json.loads(text) if text.startswith("{") else {"kind": text}
+    if not text.startswith("{"):
+        return {"kind": text}
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidConfig(f"--proposals is no JSON: {error}") from error
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:

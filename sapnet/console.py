@@ -26,7 +26,8 @@ def execute(make_spec: "Callable[[], RunSpec]", emit: Emit) -> int:
     """Run the pipeline to its end. Returns the exit code: 0 done, 1 failed, 3 stopped on request.
 
     SIGTERM and SIGINT ask for a stop, which takes hold after the step in hand. Warnings become
-    events. A failure is one `error` event with a stable reason; its traceback goes to stderr.
+    events. A failure is one `error` event with a stable reason; where it is a bug of ours, its
+    traceback goes to stderr.
     """
     wish = StopWish()
     try:
@@ -40,14 +41,24 @@ def execute(make_spec: "Callable[[], RunSpec]", emit: Emit) -> int:
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return EXIT_STOPPED
+    except SapnetError as error:
+        emit({"event": "error", "reason": error.reason, "message": f"{error}"})
+        return EXIT_FAILED
     except Exception as error:
-        traceback.print_exc()
-        reason = error.reason if isinstance(error, SapnetError) else "error"
-        name = "" if isinstance(error, SapnetError) else f"{type(error).__name__}: "
-        emit({"event": "error", "reason": reason, "message": f"{name}{error}"})
+        if not isinstance(error, OSError):
+            traceback.print_exc()
+        emit({"event": "error", "reason": "error", "message": in_words(error)})
         return EXIT_FAILED
     emit({"event": "done", **{key: report[key] for key in ("seconds", "peak_memory_mb")}})
     return 0
+
+
+def in_words(error: Exception) -> str:
+    """What happened, with the file's name first where the system refused one."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    expected = isinstance(error, SapnetError | ValueError | OSError)
+    return f"{error}" if expected else f"{type(error).__name__}: {error}"
 
 
 class StopWish:
@@ -106,6 +117,6 @@ def friendly_errors(emit: Emit) -> Iterator[None]:
     """What is the user's to mend ends as a line, not as a traceback."""
     try:
         yield
-    except (SapnetError, OSError, KeyError, ValueError) as error:
-        emit({"event": "error", "message": f"{error}"})
+    except (SapnetError, OSError, ValueError) as error:
+        emit({"event": "error", "message": in_words(error)})
         raise typer.Exit(EXIT_FAILED) from error

@@ -37,6 +37,7 @@ from sapnet.proposals.bags import make_bags
 from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.pseudo import label_image
 from sapnet.types import Bag, ImageInfo, PointSet
+from sapnet.workdir import claim
 
 Emit = Callable[[dict[str, Any]], None]
 STAGES = ("proposals", "train", "pseudo-masks", "evaluate", "export")
@@ -91,6 +92,7 @@ class Run:
         points = load_points(self.spec.points)
         truth = read_truth(self.spec.truth) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
+        claim(self.spec.workdir, self.identity(points, generator))
         model, origin = self.build_model(len(points.categories))
         self.emit(
             {
@@ -122,6 +124,15 @@ class Run:
         }
         self._write("report.json", report)
         return report
+
+    def identity(self, points: PointSet, generator: ProposalGenerator) -> dict[str, Any]:
+        """What makes it this run: with anything else its checkpoint means nothing."""
+        return {
+            **self.config.to_dict(),
+            "seed": self.spec.seed,
+            "points": hashlib.sha256(repr(points).encode("utf-8", "replace")).hexdigest()[:16],
+            "proposals": generator.fingerprint()[:16],
+        }
 
     def build_model(self, num_classes: int) -> tuple[SapNet, WeightsOrigin]:
         model, origin = build_model(

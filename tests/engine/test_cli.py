@@ -57,7 +57,7 @@ def test_a_failed_job_says_why_in_one_line(job, tmp_path):
     (event,) = lines(result)
     assert (event["event"], event["reason"]) == ("error", "invalid_config")
     assert "'gpu'" in event["message"]
-    assert "Traceback" in result.stderr
+    assert "Traceback" not in result.stderr
     result = call("run", tmp_path / "none.json")
     assert result.exit_code == 1
     assert "none.json" in lines(result)[-1]["message"]
@@ -172,7 +172,7 @@ def test_propose_then_train(scenes, weights, given_file, settings, tmp_path):
         ("--points", "none.json", "none.json"),
         ("--set", "train.epoch=3", "did you mean"),
         ("--set", "train.epochs", "a whole number"),
-        ("--proposals", "{broken", "property name"),
+        ("--proposals", "{broken", "--proposals is no JSON"),
         ("--proposals", "magic", "'magic'"),
         ("--method", "sapnet+++", "'sapnet++'"),
     ],
@@ -183,6 +183,20 @@ def test_train_refuses_in_words(scenes, tmp_path, option, value, words):
     result = call("train", *(part for pair in options.items() for part in pair))
     assert result.exit_code == 1
     assert words in result.output.replace("\n", " ")
+    assert "Traceback" not in result.output
+    assert "Errno" not in result.output
+
+
+def test_a_bug_keeps_its_traceback(job, monkeypatch):
+    from sapnet import pipeline
+
+    def fail(*_):
+        raise KeyError("odd")
+
+    monkeypatch.setattr(pipeline, "build_generator", fail)
+    result = call("run", job())
+    assert lines(result)[-1]["message"] == "KeyError: 'odd'"
+    assert "Traceback" in result.stderr
 
 
 def test_propose_refuses_in_words(scenes, tmp_path):
@@ -233,6 +247,47 @@ def test_evaluate_the_truth_itself(scenes, tmp_path):
     result = call("evaluate", path, "--truth", scenes.truth)
     assert result.exit_code == 1
     assert "unknown.png" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}", "no list of COCO results"),
+        ("[3]", "result 0 lacks category_id, segmentation, score"),
+        ('[{"score": 1, "category_id": 1}]', "result 0 lacks segmentation"),
+        ("[", "r.json is no JSON"),
+    ],
+)
+def test_evaluate_refuses_in_words(scenes, tmp_path, text, words):
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    result = call("evaluate", path, "--truth", scenes.truth)
+    assert result.exit_code == 1
+    assert words in result.output.replace("\n", " ")
+    assert "Traceback" not in result.output
+
+
+def test_pictures_leave_doubtful_results_out(finished, scenes, tmp_path, monkeypatch):
+    from sapnet import draw
+
+    drawn = []
+    paint = draw.overlay
+
+    def watched(image, results, categories):
+        drawn.extend(r["score"] for r in results)
+        return paint(image, results, categories)
+
+    monkeypatch.setattr(draw, "overlay", watched)
+    model = finished.spec.workdir / "result" / "model.pt"
+    common = ["predict", model, scenes.images, "--overlays", tmp_path / "pictures"]
+    result = call(*common)
+    assert all(score >= 0.3 for score in drawn)
+    low = [r["score"] for r in json.loads(result.stdout)]
+    assert all(score >= 0.1 for score in low)
+    drawn.clear()
+    result = call(*common, "--score", 0)
+    assert drawn == [r["score"] for r in json.loads(result.stdout)]
+    assert min(drawn) < 0.3
 
 
 def test_predict_refuses_in_words(finished, scenes, tmp_path):

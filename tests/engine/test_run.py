@@ -152,6 +152,19 @@ def test_a_finished_run_started_again_changes_nothing(finished, go, result_of):
 
 
 @pytest.mark.slow
+def test_a_folder_is_one_runs_alone(finished, go):
+    """Or its checkpoint would be taken for that of a run with other settings."""
+    spec = must(finished).spec
+    changed = {**spec.overrides, "train.epochs": 50}
+    for other, words in (
+        (replace(spec, seed=8), "seed was 7, not 8"),
+        (replace(spec, overrides=changed), "train.epochs was"),
+    ):
+        outcome = go(other)
+        assert isinstance(outcome.error, InvalidConfig)
+        assert words in str(outcome.error)
+
+
 def test_the_seed_decides(finished, make_spec, go, result_of, tmp_path):
     stop_early = at("train", 2)
     other = go(make_spec(tmp_path / "other", seed=8), stop_early)
