@@ -267,27 +267,30 @@ def test_evaluate_refuses_in_words(scenes, tmp_path, text, words):
     assert "Traceback" not in result.output
 
 
-def test_pictures_leave_doubtful_results_out(finished, scenes, tmp_path, monkeypatch):
-    from sapnet import draw
+def test_pictures_leave_doubtful_results_out(scenes, tmp_path, monkeypatch):
+    from sapnet import artifact, draw
+
+    class Predictor:
+        categories = ()
+
+        def predict(self, image, score):
+            return [{"score": s} for s in (0.9, 0.3, 0.2, 0.05) if s >= score]
 
     drawn = []
-    paint = draw.overlay
 
     def watched(image, results, categories):
-        drawn.extend(r["score"] for r in results)
-        return paint(image, results, categories)
+        drawn.append([r["score"] for r in results])
+        return image
 
     monkeypatch.setattr(draw, "overlay", watched)
-    model = finished.spec.workdir / "result" / "model.pt"
-    common = ["predict", model, scenes.images, "--overlays", tmp_path / "pictures"]
-    result = call(*common)
-    assert all(score >= 0.3 for score in drawn)
-    low = [r["score"] for r in json.loads(result.stdout)]
-    assert all(score >= 0.1 for score in low)
-    drawn.clear()
-    result = call(*common, "--score", 0)
-    assert drawn == [r["score"] for r in json.loads(result.stdout)]
-    assert min(drawn) < 0.3
+    monkeypatch.setattr(artifact, "load_predictor", lambda path: Predictor())
+    image = sorted(scenes.images.iterdir())[0]
+    common = ["predict", tmp_path / "model.pt", image, "--overlays", tmp_path / "pictures"]
+    found = json.loads(call(*common).stdout)
+    assert [r["score"] for r in found] == [0.9, 0.3, 0.2]
+    found = json.loads(call(*common, "--score", 0).stdout)
+    assert [r["score"] for r in found] == [0.9, 0.3, 0.2, 0.05]
+    assert drawn == [[0.9, 0.3], [0.9, 0.3, 0.2, 0.05]]
 
 
 def test_predict_refuses_in_words(finished, scenes, tmp_path):
