@@ -242,7 +242,14 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     phrase = HTTPStatus(error.status_code).phrase
     fallback = Kind(error.status_code, "", phrase)
     kind = kinds.get(error.status_code, fallback)
-    return problem(request, kind, str(error.detail), headers=error.headers)
+    detail, headers = str(error.detail), dict(error.headers or {})
+    path = request.url.path
+    if error.status_code == 404:
+        detail = f"There is nothing at {path!r}; /docs lists what there is."
+    elif error.status_code == 405:  # Starlette names the methods of one route alone
+        headers["Allow"] = ", ".join(request.app.methods_of(path))
+        detail = f"{request.method} is not possible here, only {headers['Allow']}."
+    return problem(request, kind, detail, headers=headers)
 
 
 def _gone(request: Request, error: Exception) -> JSONResponse:

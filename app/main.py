@@ -17,6 +17,7 @@ from app.db import Database
 from app.jobs.endpoints import router as jobs
 from app.masks.endpoints import router as masks
 from app.middleware import HeadAsGet, Observed
+from app.openapi import Api
 from app.predict.endpoints import router as predict
 from app.predict.runtime import Runtime
 from app.registry.endpoints import router as models
@@ -31,7 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Its database must have been migrated (`app.schema.upgrade`)."""
     settings = settings or Settings()
     logs.configure(settings.log_level, settings.log_json)
-    app = FastAPI(title="SAPNet++", description=ABOUT, version=_version(), lifespan=_lifespan)
+    app = Api(title="SAPNet++", description=ABOUT, version=_version(), lifespan=_lifespan)
     app.state.settings = settings
     app.state.database = Database(settings.database)
     app.state.storage = make_storage(settings)
@@ -42,7 +43,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (health.router, datasets, jobs, masks, models, predict):
         app.include_router(router)
     app.add_api_route("/", _index, tags=["about"], summary="What there is")
-    app.add_api_route("/problems/{slug}", _problem_kind, tags=["about"])
+    app.add_api_route(
+        "/problems/{slug}",
+        _problem_kind,
+        tags=["about"],
+        summary="What the type of a problem means",
+    )
     return app
 
 

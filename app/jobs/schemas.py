@@ -66,7 +66,16 @@ class TrainRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"dataset_id": "…", "method": "sapnet++", "preset": "cpu", "seed": 0}]
+            "examples": [
+                {
+                    "dataset_id": "01a1fc2766b68885ca3292807f96eddc",
+                    "method": "sapnet++",
+                    "preset": "cpu",
+                    "seed": 0,
+                    "overrides": {"train.epochs": 6},
+                    "proposals": "hierarchy",
+                }
+            ]
         },
     )
     dataset_id: str

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Segmentation(BaseModel):
@@ -15,6 +15,22 @@ class Segmentation(BaseModel):
 class PseudoMaskOut(BaseModel):
     """All ids are your own."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": 100,
+                    "image_id": 1,
+                    "category_id": 1,
+                    "segmentation": {"size": [224, 224], "counts": "Q_;4j64M3O00O2N1N3N1NkaS1"},
+                    "bbox": [52.0, 94.0, 9.0, 12.0],
+                    "area": 64.0,
+                    "quality": 0.81,
+                    "source": "refined",
+                }
+            ]
+        }
+    )
     id: int
     image_id: int
     category_id: int

@@ -1,5 +1,7 @@
 """The app as a whole: what it loads, how it answers what it does not know, its health."""
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -35,6 +37,37 @@ def test_operations_have_ids_of_their_own(client: TestClient) -> None:
     assert len(ids) == len(set(ids))
     assert {"/datasets", "/jobs/train", "/predict", "/readyz"} <= set(paths)
     assert "multipart/form-data" in paths["/datasets"]["post"]["requestBody"]["content"]
+
+
+def test_the_api_describes_its_errors_as_they_are(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["summary"].strip() == operation["summary"]
+            content = operation["responses"]["default"]["content"]
+            assert list(content) == ["application/problem+json"]
+    used = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+    assert used <= set(schemas)
+    told = client.get("/datasets", params={"limit": 0}).json()
+    assert set(told) == set(schemas["Problem"]["properties"])
+    assert set(told["errors"][0]) == set(schemas["FaultOut"]["properties"])
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/datasets", "GET, HEAD, POST"),
+        ("/datasets/x", "DELETE, GET, HEAD"),
+        ("/jobs/x/cancel", "POST"),
+        ("/predict", "GET, HEAD, POST"),
+    ],
+)
+def test_a_wrong_method_names_the_right_ones(client: TestClient, path: str, allowed: str) -> None:
+    answer = client.put(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert allowed in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

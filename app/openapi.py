@@ -1,0 +1,82 @@
+"""What /openapi.json adds to FastAPI's own: how every error looks, since all are problems."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.routing import compile_path
+
+from app.errors import MEDIA_TYPE
+
+
+class FaultOut(BaseModel):
+    part: str = Field(description="of the form, or body, query, path, header")
+    pointer: str = Field(description='RFC 6901, within the part; "" is the whole of it')
+    detail: str = Field(description="what is wrong")
+    hint: str = Field(description="how to mend it")
+
+
+class Problem(BaseModel):
+    """RFC 9457. Some kinds have more members, such as the `state` of a job."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "/problems/invalid-input",
+                    "title": "The input is not usable",
+                    "status": 422,
+                    "detail": "Nothing was kept; 1 fault: there is no image with id 9",
+                    "instance": "/datasets",
+                    "errors": [
+                        {
+                            "part": "annotations",
+                            "pointer": "/annotations/0/image_id",
+                            "detail": "there is no image with id 9",
+                            "hint": "mend the id, or list this image",
+                        }
+                    ],
+                }
+            ]
+        },
+    )
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[FaultOut] = Field([], description="everything that is wrong, in order")
+
+
+class Api(FastAPI):
+    """FastAPI, with its errors described as they are."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schemas = document["components"]["schemas"]
+            model = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= {**model.pop("$defs"), "Problem": model}
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            answer = {
+                "description": "What went wrong, and how to mend it",
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }
+            for methods in document["paths"].values():
+                for operation in methods.values():
+                    operation["responses"].pop("422", None)
+                    operation["responses"]["default"] = answer
+        assert self.openapi_schema is not None
+        return self.openapi_schema
+
+    def methods_of(self, path: str) -> list[str]:
+        """What may be done with a path, in the order of the alphabet."""
+        found = {
+            method.upper()
+            for template, methods in self.openapi()["paths"].items()
+            if compile_path(template)[0].match(path)
+            for method in methods
+        }
+        return sorted(found | ({"HEAD"} if "GET" in found else set()))
