@@ -44,7 +44,9 @@ def create(
     )
     faults += pictures.faults
     if form.named("images"):
-        faults += _faults("annotations", check_against_images(document, pictures.found))
+        complete = not pictures.unread
+        issues = check_against_images(document, pictures.found, complete=complete)
+        faults += _faults("annotations", issues)
     report = _report(document, pictures)
     truth_path = _truth(document, annotations[0], truth, faults, report)
     if faults:

@@ -31,10 +31,12 @@ class Picture:
 
 @dataclass
 class Pictures:
-    """by_name: file_name of the document -> its file. ignored: files the document does not name."""
+    """by_name: file_name of the document -> its file. ignored: files the document does not name.
+    unread: archives that were refused; what they hold is neither there nor missing."""
 
     by_name: dict[str, Picture] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    unread: int = 0
     ignored: int = 0
     ignored_examples: list[str] = field(default_factory=list)
 
@@ -93,9 +95,10 @@ def collect(
                         file.writelines(member.chunks())
                     _offer(pictures, wanted, member.name, path, max_pixels)
         except archives.ArchiveProblem as error:
-            pictures.faults.append(
-                Fault("images", "", f"the archive {part.filename!r} is refused: {error}", "repack")
-            )
+            pictures.unread += 1
+            detail = f"the archive {part.filename!r} is refused: {error}"
+            hint = "pack it anew as a plain zip or tar, or send the images one by one"
+            pictures.faults.append(Fault("images", "", detail, hint))
         part.path.unlink()
     return pictures
 

@@ -39,7 +39,7 @@ class PointDocument:
     crowds: the (id, image_id, category_id) of the `iscrowd` annotations.
     truth_ids: ids of the annotations that carry a segmentation (ground truth for metrics alone).
     warnings: odd but legal, such as two identical points.
-    image_indices, annotation_indices: places in the file's lists, for pointers.
+    image_indices: places in the file's list, for pointers. point_pointers: to each point.
     """
 
     points: PointSet
@@ -48,7 +48,7 @@ class PointDocument:
     issues: list[Issue]
     warnings: list[Issue]
     image_indices: tuple[int, ...]
-    annotation_indices: tuple[int, ...]
+    point_pointers: tuple[str, ...]
 
     @property
     def has_truth(self) -> bool:
@@ -88,7 +88,7 @@ def read_points(source: bytes | Path) -> PointDocument:
     )
     points = PointSet(
         images=tuple(info for _, info in images.values()),
-        annotations=tuple(annotation for _, annotation in annotations),
+        annotations=tuple(annotation for _, _, annotation in annotations),
         categories=tuple(categories.values()),
     )
     return PointDocument(
@@ -98,7 +98,7 @@ def read_points(source: bytes | Path) -> PointDocument:
         issues=issues.listed(),
         warnings=warnings.listed(),
         image_indices=tuple(index for index, _ in images.values()),
-        annotation_indices=tuple(index for index, _ in annotations),
+        point_pointers=tuple(pointer for _, pointer, _ in annotations),
     )
 
 
@@ -129,13 +129,13 @@ def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = 
 
 
 def check_against_images(
-    document: PointDocument, found: Mapping[str, tuple[int, int] | str]
+    document: PointDocument, found: Mapping[str, tuple[int, int] | str], *, complete: bool = True
 ) -> list[Issue]:
     """What does not fit between a document and its images.
 
     found: file_name -> (h, w) of the decoded file, or in words what is wrong with that file. A
-    name that is not there is a missing image. Points of images whose size the document declares
-    were checked against it before; here come those of the others.
+    name that is not there is a missing image, where `found` is complete. Points of images whose
+    size the document declares were checked against it before; here come those of the others.
     """
     issues = Issues()
     undeclared: dict[int, ImageInfo] = {}
@@ -143,11 +143,12 @@ def check_against_images(
         state = found.get(image.file_name)
         at = f"/images/{index}"
         if state is None:
-            issues.add(
-                f"{at}/file_name",
-                f"there is no image {image.file_name!r}",
-                "send it, or mend the name",
-            )
+            if complete:
+                issues.add(
+                    f"{at}/file_name",
+                    f"there is no image {image.file_name!r}",
+                    "send it, or mend the name",
+                )
         elif isinstance(state, str):
             issues.add(f"{at}/file_name", f"{image.file_name!r}: {state}", "replace the image")
         elif not image.width:
@@ -162,15 +163,11 @@ def check_against_images(
                 "points must be in pixels of the image as stored (no EXIF rotation, no resizing)",
             )
     if undeclared:
-        places = zip(document.annotation_indices, document.points.annotations, strict=True)
-        for index, annotation in places:
+        places = zip(document.point_pointers, document.points.annotations, strict=True)
+        for pointer, annotation in places:
             if annotation.image_id in undeclared:
-                _check_inside(
-                    f"/annotations/{index}",
-                    (annotation.x, annotation.y),
-                    undeclared[annotation.image_id],
-                    issues,
-                )
+                image = undeclared[annotation.image_id]
+                _check_inside(pointer, (annotation.x, annotation.y), image, issues)
     return issues.listed()
 
 
@@ -228,7 +225,8 @@ def _check_annotations(
     images: Mapping[int, tuple[int, ImageInfo]],
     categories: Mapping[int, Category],
     issues: Issues,
-) -> tuple[list[tuple[int, PointAnnotation]], list[tuple[int, int, int]]]:
+) -> tuple[list[tuple[int, str, PointAnnotation]], list[tuple[int, int, int]]]:
+    """(place in the file, pointer to the point, annotation) of those to train on; the crowds."""
     records = document.annotations
     if records is BAD:
         return [], []
@@ -254,7 +252,7 @@ def _check_annotations(
             crowds.append((record.id, record.image_id, record.category_id))
         elif point:
             where = PointAnnotation(record.id, record.image_id, record.category_id, *point[1])
-            points.append((index, where))
+            points.append((index, point[0], where))
     if not any(r.iscrowd is BAD or not r.iscrowd for r in records):
         issues.add("/annotations", "there is no annotation to train on", "give a point an object")
     return points, crowds
@@ -307,9 +305,9 @@ def _check_inside(
         )
 
 
-def _warn_of_twins(annotations: list[tuple[int, PointAnnotation]], warnings: Issues) -> None:
+def _warn_of_twins(annotations: list[tuple[int, str, PointAnnotation]], warnings: Issues) -> None:
     seen: dict[tuple[int, float, float], int] = {}
-    for index, annotation in annotations:
+    for index, _, annotation in annotations:
         first = seen.setdefault((annotation.image_id, annotation.x, annotation.y), index)
         if first != index:
             warnings.add(

@@ -271,10 +271,14 @@ def test_checked_against_its_images(document, read):
     issues = check_against_images(result, {"a.png": (64, 48), "sub/b.png": (5, 5)})
     assert "64×48" in problem_at(issues, "/images/0")
     assert "48×64" in problem_at(issues, "/images/0")
-    assert "outside" in problem_at(issues, "/annotations/1")  # of the size that the file has
+    assert "outside" in problem_at(
+        issues, "/annotations/1/keypoints/3"
+    )  # of the size that the file has
     assert "no image 'c.png'" in problem_at(issues, "/images/2/file_name")
     assert "no image 'd.png'" in problem_at(issues, "/images/3/file_name")
     assert len(issues) == 4
+    part = check_against_images(result, {"a.png": (64, 48)}, complete=False)
+    assert pointers(part) == ["/images/0"]
 
 
 def test_images_are_checked_although_the_document_is_wrong(document, read):

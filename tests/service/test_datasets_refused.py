@@ -143,7 +143,7 @@ def test_a_picture_of_too_many_pixels_is_told_by_its_header(client: TestClient, 
     huge = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b"")
     errors = refused(kit.upload(client, kit.points(), kit.pictures() | {"2.png": huge}))
     assert where(errors) == {("annotations", "/images/1/file_name")}
-    assert "pixels" in errors[0]["detail"]
+    assert "20000×20000 pixels are more than the 100,000,000 allowed" in errors[0]["detail"]
 
 
 def test_everything_is_listed_at_once(client: TestClient, kit: Any) -> None:
@@ -185,6 +185,27 @@ def test_two_files_that_could_be_one_image(client: TestClient, kit: Any) -> None
     errors = refused(kit.upload(client, kit.points(1), archive))
     assert where(errors) == {("images", "")}
     assert "'a/1.png'" in errors[0]["detail"]
+
+
+def test_a_refused_archive_makes_no_image_missing(client: TestClient, kit: Any) -> None:
+    """Nobody knows what is in it: the one fault is the archive."""
+    bomb = kit.zipped({**kit.pictures(), "2.png": bytes(60_000_000)})
+    for archive in (bomb, kit.zipped(kit.pictures())[:-30], b"no archive"):
+        answer = kit.upload(client, kit.points(), archive)
+        (fault,) = refused(answer)
+        assert (fault["part"], fault["pointer"]) == ("images", "")
+        assert "refused" in fault["detail"]
+        assert answer.json()["detail"].startswith("Nothing was kept; 1 fault: the archive")
+
+
+def test_a_point_outside_is_pointed_at(client: TestClient, kit: Any) -> None:
+    """Whether the document declares the image's size or not."""
+    for size in ({}, {"width": 40, "height": 30}):
+        document = kit.points(1, 1)
+        document["images"] = [{"id": 1, "file_name": "1.png", **size}]
+        document["annotations"][0]["point"] = [40, 3]
+        (fault,) = refused(kit.upload(client, document, kit.pictures(1)))
+        assert fault["pointer"] == "/annotations/0/point"
 
 
 def test_a_bad_archive_is_a_fault_of_the_images(client: TestClient, kit: Any) -> None:
