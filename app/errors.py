@@ -156,7 +156,9 @@ class _ProblemResponse(JSONResponse):
 
     def render(self, content: Any) -> bytes:
         """What a request said may come back in it, so lone surrogates are written as JSON does."""
-        return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(
+            "utf-8", "backslashreplace"
+        )
 
 
 def kind_of(error: Exception) -> Kind:

@@ -211,8 +211,9 @@ def cpu() -> Config:
             normalize_features=True,
             negative_loss="cross_entropy",
             completeness_weight=0.25,
-            prior_medoid=6.0,
-            prior_confidence=4.0,
+            prior_medoid=8.0,
+            prior_confidence=6.0,
+            instance_branch=False,
             box_mining=False,
         ),
         solo=SoloConfig(
@@ -235,7 +236,7 @@ def cpu() -> Config:
             warmup_steps=50,
             checkpoint_every=25,
         ),
-        output=OutputConfig(stride=2),
+        output=OutputConfig(stride=2, agreement=0.6),
     )
 
 
@@ -301,11 +302,15 @@ def resolve_config(
 
 
 def config_from_dict(data: Mapping[str, Any]) -> Config:
-    """Read back what `Config.to_dict` wrote (through JSON, where tuples become lists)."""
+    """Read back what `Config.to_dict` wrote (through JSON, where tuples become lists).
+
+    A setting that the writer's release did not know yet has its default.
+    """
     config = Config(method=data["method"], preset=data["preset"])
     for name in override_names(config):
         stage, setting = name.split(".")
-        config = override(config, name, data[stage][setting])
+        if setting in data[stage]:
+            config = override(config, name, data[stage][setting])
     return config
 
 

@@ -24,9 +24,19 @@ from sapnet.overrides import override_names
 def test_every_method_of_every_preset_survives_json(preset, method):
     config = resolve_config(method, preset)
     assert (config.preset, config.method) == (preset, method)
-    again = config_from_dict(json.loads(json.dumps(config.to_dict())))
+    written = json.loads(json.dumps(config.to_dict()))
+    again = config_from_dict(written)
     assert again == config
     assert hash(again) == hash(config)  # tuples all the way down
+
+
+def test_a_setting_that_an_older_release_did_not_know_has_its_default():
+    written = resolve_config(overrides={"train.batch_size": 3}).to_dict()
+    del written["solo"]["nms_sigma"]
+    written["solo"]["gone"] = 3
+    again = config_from_dict(written)
+    assert again.solo.nms_sigma == Config().solo.nms_sigma
+    assert again.train.batch_size == 3
 
 
 def test_presets_are_what_their_names_say():

@@ -9,8 +9,9 @@ from typing import Any, BinaryIO, Protocol
 
 from PIL import Image
 
-from app.errors import Fault, Invalid
+from app.errors import Fault, Invalid, Unavailable
 from sapnet.data.images import ImageProblem, read_rgb
+from sapnet.errors import WeightsUnavailable
 from sapnet.types import ByteArray, Category
 
 Results = list[dict[str, Any]]
@@ -49,7 +50,8 @@ class Runtime:
     def predict(
         self, sha256: str, artifact: Callable[[], Path], image: ByteArray, score: float
     ) -> Results:
-        """COCO results of the model whose artifact has this digest, by falling score.
+        """COCO results of the model whose artifact has this digest, by falling score. Raises
+        Unavailable for one that this release cannot load.
 
         artifact: called where the model is not warm, gives its local file. image: (H, W, 3) uint8.
         """
@@ -60,7 +62,10 @@ class Runtime:
         if sha256 not in self._warm:
             while len(self._warm) >= self._capacity:
                 self._warm.popitem(last=False)
-            self._warm[sha256] = self._loader(artifact())
+            try:
+                self._warm[sha256] = self._loader(artifact())
+            except WeightsUnavailable as error:
+                raise Unavailable(f"The model cannot be loaded: {error}") from error
         self._warm.move_to_end(sha256)
         return self._warm[sha256]
 

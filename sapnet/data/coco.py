@@ -19,6 +19,7 @@ from sapnet.data.records import (
     Issues,
     decode,
     first_of_each,
+    is_text,
     shown,
 )
 from sapnet.data.truth import read_truth
@@ -146,11 +147,11 @@ def check_against_images(
             if complete:
                 issues.add(
                     f"{at}/file_name",
-                    f"there is no image {image.file_name!r}",
+                    f"there is no image {shown(image.file_name)}",
                     "send it, or mend the name",
                 )
         elif isinstance(state, str):
-            issues.add(f"{at}/file_name", f"{image.file_name!r}: {state}", "replace the image")
+            issues.add(f"{at}/file_name", f"{shown(image.file_name)}: {state}", "replace the image")
         elif not image.width:
             height, width = state
             undeclared[image.id] = replace(image, width=width, height=height)
@@ -158,7 +159,7 @@ def check_against_images(
             height, width = state
             issues.add(
                 at,
-                f"declared {image.width}×{image.height} pixels, but {image.file_name!r} has "
+                f"declared {image.width}×{image.height} pixels, but {shown(image.file_name)} has "
                 f"{width}×{height}",
                 "points must be in pixels of the image as stored (no EXIF rotation, no resizing)",
             )
@@ -178,6 +179,10 @@ def _check_categories(document: Document, issues: Issues) -> dict[int, Category]
     if not records:
         issues.add("/categories", "there are no categories", "name at least one class")
     first = first_of_each((r.id for r in records), "/categories/{}/id", "category id", issues)
+    for index, record in enumerate(records):
+        if record.name is not BAD and not is_text(record.name):
+            problem = "holds characters that are no text"
+            issues.add(f"/categories/{index}/name", problem, "rename it")
     return {
         id_: Category(id_, records[index].name)
         for id_, index in first.items()
@@ -208,7 +213,9 @@ def _check_image(record: ImageRecord, at: str, issues: Issues) -> bool:
     name = record.file_name
     if name is not BAD:
         path = PureWindowsPath(name)  # knows both kinds of slash, and drives
-        if path.root or path.drive or ".." in path.parts or "\0" in name:
+        if not is_text(name):
+            issues.add(f"{at}/file_name", "holds characters that are no text", "rename it")
+        elif path.root or path.drive or ".." in path.parts:
             issues.add(
                 f"{at}/file_name", f"{shown(name)} leaves the folder of images", "use a plain name"
             )

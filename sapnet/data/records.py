@@ -7,6 +7,7 @@ mistake. A field that could not be read is `BAD` in its record; the checks that 
 
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -212,18 +213,15 @@ def _read_field(value: Any, field: msgspec.structs.FieldInfo, pointer: str, issu
         problem = f"should be {EXPECTED[field.name]}, but is {shown(value)}"
         issues.add(f"{pointer}/{field.name}", problem, "write it in this form")
         return BAD
-    if isinstance(read, str) and not _is_text(read):
+    if isinstance(read, str) and not is_text(read):
         issues.add(f"{pointer}/{field.name}", "holds characters that are no text", "rename it")
         return BAD
     return read
 
 
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True
+def is_text(value: str) -> bool:
+    """No control characters, which databases and file systems refuse, and no lone surrogates."""
+    return value.isprintable() or not any(unicodedata.category(c) in ("Cc", "Cs") for c in value)
 
 
 def _non_finite(value: Any, pointer: str) -> Iterator[tuple[str, float]]:

@@ -170,7 +170,7 @@ def test_a_wrong_annotation(document, read, change, pointer, words):
         ({"file_name": "/etc/passwd"}, "/images/1/file_name", "leaves the folder"),
         ({"file_name": "C:\\b.png"}, "/images/1/file_name", "leaves the folder"),
         ({"file_name": "..\\b.png"}, "/images/1/file_name", "leaves the folder"),
-        ({"file_name": "b\0.png"}, "/images/1/file_name", "leaves the folder"),
+        ({"file_name": "b\0.png"}, "/images/1/file_name", "no text"),
         ({"file_name": "\ud800"}, "/images/1/file_name", "no text"),
         ({"file_name": 3}, "/images/1/file_name", "a text"),
         ({"file_name": "a.png"}, "/images/1/file_name", "used before"),
@@ -315,3 +315,16 @@ def test_real_documents(real_data: Path):
     assert len(result.points.annotations) > 500
     truth = read_points(real_data / "instances.json")
     assert truth.points.annotations == ()  # boxes are no points
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [("a\0b", False), ("a\nb", False), ("\ud800", False), ("りんご 🍎", True), ("a\u00a0b", True)],
+)
+def test_names_of_classes_are_texts(document, read, name, right):
+    document["categories"][0]["name"] = name
+    issues = read(document).issues
+    if right:
+        assert issues == []
+    else:
+        assert "no text" in problem_at(issues, "/categories/0/name")

@@ -220,3 +220,10 @@ def test_a_model_that_does_not_load_is_not_kept() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="a"):
             runtime.predict("a", lambda: Path("a"), image, 0.1)
+
+
+def test_a_model_that_this_release_cannot_load(client: TestClient, model_id: str) -> None:
+    client.app.state.runtime = Runtime(1)  # type: ignore[attr-defined]
+    answer = client.get("/predict", params={"model": model_id, "image": 12})
+    assert (answer.status_code, answer.headers["content-type"]) == (503, PROBLEM)
+    assert answer.json()["detail"].startswith("The model cannot be loaded: ")
