@@ -22,6 +22,7 @@ TINY: dict[str, Any] = {
     "mil.fc_channels": 24,
     "mil.background_negatives": 8,
     "mil.box_mining": True,
+    "mil.instance_branch": True,
     "mil.prior_medoid": 2.0,
     "mil.prior_confidence": 0.0,
     "solo.num_grids": [8, 6, 4, 3, 2],
@@ -38,6 +39,7 @@ TINY: dict[str, Any] = {
     "train.learning_rate": 5e-4,
     "train.checkpoint_every": 1000,
     "output.stride": 4,
+    "output.agreement": 0.5,
 }
 
 
