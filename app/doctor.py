@@ -105,7 +105,7 @@ def _backbone(settings: Settings) -> Check:
 
 def _sam() -> Check:
     path = os.environ.get("SAPNET_SAM_CHECKPOINT")
-    if path is None:
+    if not path:
         mend = "set SAPNET_SAM_CHECKPOINT to sam_vit_b_01ec64.pth or its like"
         return Check("SAM checkpoint", None, "none set: fetched when a job asks for SAM", mend)
     mend = "SAPNET_SAM_CHECKPOINT names no file"

@@ -15,7 +15,11 @@ class Settings(BaseSettings):
     """With no setting at all: SQLite, a local folder and no broker, all under `./var`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SAPNET_", env_file=".env", extra="ignore", frozen=True
+        env_prefix="SAPNET_",
+        env_file=".env",
+        env_ignore_empty=True,  # compose hands variables on that are not set as empty ones
+        extra="ignore",
+        frozen=True,
     )
 
     data_dir: Path = Path("var")

@@ -198,6 +198,15 @@ def test_metrics_count_by_route_template(client: TestClient) -> None:
     assert count() == before + 2
 
 
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose hands on what is not set as empty: a Path("") would be the folder it stands in."""
+    for name in ("BACKBONE_WEIGHTS", "DATABASE_URL", "PORT"):
+        monkeypatch.setenv(f"SAPNET_{name}", "")
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    assert settings.backbone_weights is settings.database_url is None
+    assert settings.port == 8000
+
+
 def test_settings_come_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
