@@ -5,6 +5,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from app.settings import Settings
 
@@ -26,7 +27,7 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
     from app.main import create_app
     from worker.supervisor import Supervisor
 
-    settings = Settings()
+    settings = _settings()
     _migrate(settings)
     config = uvicorn.Config(
         create_app(settings),
@@ -59,6 +60,7 @@ def worker() -> None:
     """Run one worker: embedded where no broker is set, else Celery's."""
     from worker.main import main
 
+    _settings()  # what is wrong with them is said here
     main()
 
 
@@ -68,7 +70,7 @@ def migrate(
     down: Annotated[bool, typer.Option("--down", help="go back to it: data may be lost")] = False,
 ) -> None:
     """Bring the database's schema up to a revision, or back down to one."""
-    _migrate(Settings(), revision, down=down)
+    _migrate(_settings(), revision, down=down)
 
 
 @app.command()
@@ -77,13 +79,25 @@ def doctor() -> None:
     from app.doctor import checks
 
     failed = False
-    for check in checks(Settings()):
+    for check in checks(_settings()):
         mark = {True: "ok  ", False: "FAIL", None: "note"}[check.ok]
         typer.echo(f"{mark}  {check.name}: {check.found}")
         if check.ok is not True and check.mend:
             typer.echo(f"      → {check.mend}")
         failed = failed or check.ok is False
     raise typer.Exit(1 if failed else 0)
+
+
+def _settings() -> Settings:
+    """From the environment; what is wrong there in one line each, without the values: some are
+    secrets."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "_".join(str(step) for step in fault["loc"][:1]).upper()
+            typer.echo(f"SAPNET_{name}: {fault['msg']}", err=True)
+        raise typer.Exit(2) from None
 
 
 def _migrate(settings: Settings, revision: str = "head", *, down: bool = False) -> None:

@@ -116,5 +116,6 @@ def _tried(name: str, action: Callable[[], object], found: str, mend: str) -> Ch
     try:
         action()
     except Exception as error:  # whatever it raises is what the user needs to read
-        return Check(name, False, f"{found}: {type(error).__name__}: {error}", mend)
+        why = str(error).split("(Background on")[0].strip()  # SQLAlchemy's link
+        return Check(name, False, f"{found}: {type(error).__name__}: {why}", mend)
     return Check(name, True, found)

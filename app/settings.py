@@ -5,8 +5,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -65,6 +67,16 @@ class Settings(BaseSettings):
     """Least score of a result where the request names none: low, as COCO's AP wants them."""
     overlay_score: Probability = 0.3
     """The same for pictures, where doubtful results would hide the good ones."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        try:
+            if value:
+                make_url(value)
+            return value
+        except ArgumentError:
+            raise ValueError("it is no URL: postgresql+psycopg://user:password@host/name") from None
 
     @cached_property
     def database(self) -> str:

@@ -76,3 +76,15 @@ def test_doctor_ends_with_1_where_something_is_wrong(monkeypatch: pytest.MonkeyP
     assert "FAIL  database" in result.output
     assert "SAPNET_DATABASE_URL" in result.output
     assert "secret" not in result.output
+
+
+@pytest.mark.parametrize("command", ["serve", "worker", "migrate", "doctor"])
+def test_wrong_settings_are_said_in_words(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAPNET_PORT", "s3cret")
+    monkeypatch.setenv("SAPNET_DATABASE_URL", "s3cret")
+    result = CliRunner().invoke(app, [command])
+    assert result.exit_code == 2
+    assert "SAPNET_PORT: Input should be a valid integer" in result.stderr
+    assert "SAPNET_DATABASE_URL: Value error, it is no URL" in result.stderr
+    assert "s3cret" not in result.output
+    assert "Traceback" not in result.output
