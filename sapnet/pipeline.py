@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pycocotools import mask as coco_mask
 
 from sapnet import __version__
 from sapnet.artifact import save_artifact
@@ -217,6 +218,9 @@ class Run:
         if truth is not None:
             images = {image.id for image in points.images}
             figures = pseudo_mask_metrics(rows, by_annotation, points, truth)
+            before = [as_selected(row) for row in rows]
+            picked = pseudo_mask_metrics(before, by_annotation, points, truth)
+            figures["selected_miou_mask"] = picked["miou_mask"]
             metrics["proposals"] |= figures.pop("proposals")
             metrics["pseudo_masks"] = figures
             metrics["model"] = {
@@ -367,6 +371,12 @@ def content_sha256(path: Path) -> str:
     """sha256 of a file's content, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_selected(row: dict[str, Any]) -> dict[str, Any]:
+    """A pseudo-mask's record as if M_srm itself had been delivered, before any refinement."""
+    bbox = coco_mask.toBbox(row["selected"]).tolist()
+    return {**row, "segmentation": row["selected"], "bbox": bbox}
 
 
 def describe(origin: WeightsOrigin) -> str:

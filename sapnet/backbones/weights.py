@@ -21,7 +21,8 @@ _DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 
 @dataclass(frozen=True, slots=True)
 class WeightsOrigin:
-    """kind: how the body was initialised. detail: file, URL or reason. sha256: of the file."""
+    """kind: how the body was initialised. detail: the file's name, a URL or a reason. sha256: of
+    the file."""
 
     kind: Literal["file", "torchvision", "random"]
     detail: str
@@ -66,7 +67,7 @@ def load_file(body: nn.Module, path: Path) -> WeightsOrigin:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsUnavailable(f"{path} is not a state dict (names to tensors)")
     load_exactly(body, _without_classifier(state), str(path))
-    return WeightsOrigin("file", str(path), _sha256(path))
+    return WeightsOrigin("file", path.name, _sha256(path))
 
 
 def load_torchvision(body: nn.Module, name: str) -> WeightsOrigin:

@@ -39,7 +39,7 @@ def test_a_file_gives_torchvisions_own_features(network, file):
         warnings.simplefilter("error")
         model, origin = build_backbone(SMALL, file)
     assert origin.kind == "file"
-    assert origin.detail == str(file)
+    assert origin.detail == file.name  # a model tells no one where it was made
     assert origin.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
