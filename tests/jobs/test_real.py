@@ -155,7 +155,7 @@ def check_the_results(client: TestClient, job: Job, scenes: Scenes) -> None:
     assert known.status_code == 200, known.text
     file = (scenes.images / image["file_name"]).read_bytes()
     sent = client.post("/predict", data=query, files={"file": file})
-    assert sent.json() == known.json()
+    assert [{**found, "image_id": image["id"]} for found in sent.json()] == known.json()
     drawn = client.get(
         "/predict", params={**query, "image": image["id"]}, headers={"Accept": "image/png"}
     )
