@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sapnet.console import Bars, execute, friendly_errors
+from sapnet.console import Bars, EventLog, execute, friendly_errors
 from sapnet.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -31,9 +31,12 @@ Override = Annotated[list[str] | None, typer.Option("--set", help="train.epochs=
 def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architecture.md")]) -> None:
     """Run a job file; speaks JSON lines on stdout."""
 
+    log = EventLog()
+
     def emit(event: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(event) + "\n")
         sys.stdout.flush()
+        log(event)
 
     def spec() -> "RunSpec":
         from sapnet.pipeline import RunSpec

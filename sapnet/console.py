@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -74,6 +75,29 @@ class StopWish:
 
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
         self.wished = True
+
+
+class EventLog:
+    """Events as lines on stderr, for people: all but progress, and of that no more than one in
+    `every` seconds and the first and last of a stage."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        self._every, self._stage, self._last = every, "", 0.0
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if event["event"] == "progress":
+            ends = event["stage"] != self._stage or event["step"] == event["of"]
+            if not ends and now - self._last < self._every:
+                return
+            self._stage, self._last = event["stage"], now
+            losses = event.get("losses", {})
+            more = "".join(f" {name} {value:.4g}" for name, value in losses.items())
+            text = f"{event['stage']} {event['step']}/{event['of']}{more}"
+        else:
+            rest = (f"{key}: {value}" for key, value in event.items() if key != "event")
+            text = f"{event['event']} {', '.join(rest)}"
+        print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
 
 
 class Bars:

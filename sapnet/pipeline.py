@@ -116,6 +116,7 @@ class Run:
             meta = self.describe_model(points, generator, origin)
             save_artifact(self.result, model.solo, meta)
             draw_gallery(self.result / "gallery.png", records, rows, detections)
+            self.progress("export", 1, 1, Eta())
         report = {
             **meta,
             "seconds": self.seconds,

@@ -87,7 +87,7 @@ def test_events_tell_each_stage_to_its_end(finished):
     assert events[0]["weights_origin"].startswith("file: ")
     told = [e for e in events if e["event"] == "progress"]
     stages = list(dict.fromkeys(e["stage"] for e in told))
-    assert stages == ["proposals", "train", "pseudo-masks", "evaluate"]
+    assert stages == list(STAGES)
     for stage in stages:
         own = [e for e in told if e["stage"] == stage]
         assert [e["step"] for e in own] == list(range(1, own[-1]["of"] + 1))
