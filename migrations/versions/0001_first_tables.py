@@ -232,7 +232,6 @@ def upgrade() -> None:
         )
 
 
-
 def downgrade() -> None:
     for table in (
         "pseudo_mask",
