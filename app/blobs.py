@@ -78,7 +78,9 @@ def _blob_columns(*tables: str) -> list[Column[str]]:
 
 
 def _in_use(session: Session, shas: list[str]) -> set[str]:
-    columns = [*_blob_columns(*Base.metadata.tables), BlobPin.__table__.c.sha256]
+    # Pins first: each query sees what is committed when it runs, and a block lets go of its pin
+    # after its rows are there. Asked last, a pin could go just before, and its row come just after.
+    columns = [BlobPin.__table__.c.sha256, *_blob_columns(*Base.metadata.tables)]
     queries = (select(column).where(column.in_(shas)).distinct() for column in columns)
     return {sha for query in queries for sha in session.scalars(query)}
 
