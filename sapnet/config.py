@@ -24,7 +24,10 @@ class BackboneConfig:
 
 @dataclass(frozen=True, slots=True)
 class MilConfig:
-    """Proposal selection: PSM, PDG, PNPG, SRM, BMS, SASD (Eqs 1-13, Algorithms 1 and 2)."""
+    """Proposal selection: PSM, PDG, PNPG, SRM, BMS, SASD (Eqs 1-13, Algorithms 1 and 2).
+
+    instance_branch: null takes it where there are two classes or more.
+    """
 
     # what runs: the rows of the ladder (Table 6)
     rule: Literal["learned", "confidence", "consensus"] = "learned"
@@ -40,7 +43,7 @@ class MilConfig:
     normalize_features: bool = False
     # PSM
     softmax_over_k: bool = False
-    instance_branch: bool = True
+    instance_branch: bool | None = True
     psm_weight: float = 0.25
     distance_exponent: float = 0.015
     exclude_foreign_points: bool = True
@@ -213,7 +216,7 @@ def cpu() -> Config:
             completeness_weight=0.25,
             prior_medoid=8.0,
             prior_confidence=6.0,
-            instance_branch=False,
+            instance_branch=None,
             box_mining=False,
         ),
         solo=SoloConfig(

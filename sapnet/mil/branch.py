@@ -44,6 +44,9 @@ class MilBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.use_instances = config.instance_branch
+        if self.use_instances is None:
+            self.use_instances = num_classes > 1
         self.features = RoiFeatures(
             in_channels=in_channels,
             channels=config.fc_channels,
@@ -91,7 +94,7 @@ class MilBranch(nn.Module):
         config = self.config
         scores = psm.proposal_scores(
             head.classify(features),
-            head.instance(features) if config.instance_branch else None,
+            head.instance(features) if self.use_instances else None,
             scored.distance if config.point_distance else torch.ones_like(scored.distance),
             scored.valid,
             config.softmax_over_k,

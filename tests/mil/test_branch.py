@@ -162,6 +162,20 @@ def test_completeness_is_not_trusted_at_first(tools):
     assert not torch.equal(cold.selected, warm.selected)
 
 
+@pytest.mark.parametrize(("classes", "same_as"), [(1, False), (3, True)])
+def test_the_instance_branch_waits_for_a_second_class(tools, classes, same_as):
+    """null takes it where there are two classes or more: certainties are those of that setting."""
+    bags = tools.make_bags(5, (6,) * 4, classes=classes)
+    found = [
+        make_branch(replace(BASE, instance_branch=setting), classes)(
+            make_levels(), bags, sizes_of()
+        ).certainty
+        for setting in (None, same_as, not same_as)
+    ]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
 def test_a_dead_predictor_is_counted(tools):
     bags = tools.make_bags(1, (8, 1, 2))
     branch = make_branch(replace(OF_METHOD["sapnet++"], completeness_floor=0.0))
