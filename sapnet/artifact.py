@@ -19,6 +19,7 @@ from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.pseudo import as_results
 from sapnet.solo import SoloHead, SoloV2, decode
 from sapnet.types import ByteArray, Category
+from sapnet.whole import write_text, write_whole
 
 FORMAT = 1
 
@@ -27,10 +28,9 @@ def save_artifact(folder: Path, segmenter: SoloV2, meta: dict[str, Any]) -> None
     """Write model.pt and model.json. meta: categories, config, weights origin, seed, versions."""
     meta = {"format": FORMAT, **meta}
     state = {key: value.detach().cpu() for key, value in segmenter.state_dict().items()}
-    temporary = folder / "model.tmp"
-    torch.save({"state_dict": state, "meta": json.dumps(meta)}, temporary)
-    (folder / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
-    temporary.replace(folder / "model.pt")
+    write_text(folder / "model.json", json.dumps(meta, indent=2) + "\n")
+    with write_whole(folder / "model.pt") as file:
+        torch.save({"state_dict": state, "meta": json.dumps(meta)}, file)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The training loop: step after step, a checkpoint now and then, the same figures when resumed."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from sapnet.errors import NonFiniteLoss, Stopped
 from sapnet.losses.affinity import affinity_loss
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
 from sapnet.solo import InstanceMasks, SoloTargets, assign, solo_loss
+from sapnet.whole import write_whole
 
 Report = Callable[[int, int, dict[str, float]], None]
 
@@ -191,20 +191,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, ste
 def save_checkpoint(
     path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, undecided: int
 ) -> None:
-    """Write whole or not at all: a temporary file beside, flushed to disk, then renamed."""
+    """Everything a run needs to go on as if it had never stopped."""
     state: dict[str, Any] = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "step": step,
         "undecided": undecided,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with write_whole(path) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def load_checkpoint(

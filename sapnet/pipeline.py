@@ -38,6 +38,7 @@ from sapnet.proposals.bags import make_bags
 from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.pseudo import label_image
 from sapnet.types import Bag, ImageInfo, PointSet
+from sapnet.whole import write_text, write_whole
 from sapnet.workdir import claim
 
 Emit = Callable[[dict[str, Any]], None]
@@ -194,10 +195,8 @@ class Run:
                     {"image_id": record.info.id, "category_id": category[label], **detection}
                 )
             self.progress("pseudo-masks", index + 1, len(records), eta)
-        temporary = self.result / "pseudo_masks.tmp"
-        with temporary.open("w") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        temporary.replace(self.result / "pseudo_masks.ndjson")
+        with write_whole(self.result / "pseudo_masks.ndjson") as file:
+            file.writelines(f"{json.dumps(row)}\n".encode() for row in rows)
         return rows, detections
 
     def evaluate(
@@ -296,9 +295,7 @@ class Run:
         return json.loads(path.read_text()) if path.exists() else default
 
     def _write(self, name: str, value: Any) -> None:
-        temporary = self.result / f"{name}.tmp"
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        temporary.replace(self.result / name)
+        write_text(self.result / name, json.dumps(value, indent=2) + "\n")
 
 
 def fill_store(

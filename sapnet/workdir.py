@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.errors import InvalidConfig
+from sapnet.whole import write_text
 
 NAME = "run.json"
 SHOWN = 3
@@ -20,9 +21,7 @@ def claim(workdir: Path, run: Mapping[str, Any]) -> None:
     path = workdir / NAME
     mine = dict(_flat(json.loads(json.dumps(run))))
     if not path.exists():
-        part = path.with_suffix(".tmp")
-        part.write_text(json.dumps(run, indent=2) + "\n")
-        part.replace(path)
+        write_text(path, json.dumps(run, indent=2) + "\n")
         return
     theirs = dict(_flat(json.loads(path.read_text())))
     names = [n for n in {**theirs, **mine} if theirs.get(n) != mine.get(n)]

@@ -1,5 +1,6 @@
 """Tree and propagation against all pairs by plain search, against higra, and their symmetries."""
 
+import higra
 import numpy as np
 import pytest
 import torch
@@ -80,7 +81,6 @@ def test_tree_is_a_preorder_of_minimax_merges(size, largest_edges):
 
 
 def test_tree_edges_equal_higras():
-    higra = pytest.importorskip("higra")
     image, _ = scene(23, 31)
     graph = higra.get_4_adjacency_graph((23, 31))
     flat = image.reshape(3, -1)

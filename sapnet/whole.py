@@ -1,0 +1,31 @@
+"""Files that are there whole or not at all, whatever ends the process that writes them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write `path` through: under another name beside it, flushed to disk, then renamed.
+
+    A block that raises leaves `path` as it was. Folders are made as needed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text`, as UTF-8, whole or not at all."""
+    with write_whole(path) as file:
+        file.write(text.encode())
