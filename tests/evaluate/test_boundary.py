@@ -57,7 +57,7 @@ def test_a_shifted_outline_costs_more_than_the_mask_shows():
     less = np.zeros_like(whole)
     less[24:176, 24:176] = True
     assert (whole & less).sum() / (whole | less).sum() > 0.9
-    assert boundary_iou(whole, less) < 0.2  # bands 6 wide, 4 apart
+    assert boundary_iou(whole, less) < 0.25  # bands 6 wide, 4 apart
     assert boundary_iou(whole, whole) == 1
 
 
