@@ -1,14 +1,16 @@
-"""Affinity refinement: speed of its parts, and what it does to flawed masks of a data folder.
+"""Affinity refinement (MLAR) on its own: flawed true masks in, better ones out?
 
-    python benchmarks/affinity.py DATA [--images 24] [--stride 4] [--weights mobilenet_v2.pt]
+    python benchmarks/affinity.py --data DIR [--data DIR] [--images 24] [--weights FILE] [--json F]
 
-DATA holds images/ and instances.json (COCO). True masks are eroded, dilated, holed and coarsened;
-the table is their mIoU at image size before and after, in points. With --weights (a torchvision
-MobileNetV2 state dict) the semantic term is measured too. --out keeps everything as JSON.
+DIR holds images/ and instances.json (COCO). True masks are eroded, dilated, holed, and coarsened
+to stride 16; the tables give their mIoU and boundary IoU at image size, in points, before and
+after: by level (the paper's Table 9 in small) and by step (Table 10). Masks, image and features
+have the sizes that the `cpu` preset gives them when it makes pseudo-masks; the features are its
+backbone's at strides 4, 8, 16, with --weights (a torchvision state dict) or what is to be had, and
+no FPN. The same images, flaws and figures every time. --speed times the parts as well.
 """
 
-import argparse
-import json
+import os
 import platform
 import statistics
 import subprocess
@@ -16,39 +18,51 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import msgspec
 import numpy as np
 import torch
-import torchvision
-from PIL import Image
+import typer
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional as F
 
 from sapnet.affinity.local import cascade, local_kernel
 from sapnet.affinity.propagate import propagate
-from sapnet.affinity.refine import finalize, refine
+from sapnet.affinity.refine import RefinedMasks, finalize, pixel_guide, refine
 from sapnet.affinity.tree import build_tree
-from sapnet.config import RefineConfig
+from sapnet.backbones import build_backbone
+from sapnet.config import RefineConfig, cpu
+from sapnet.data.images import read_rgb
+from sapnet.data.loader import input_size, to_tensor
+from sapnet.data.truth import as_rle, read_truth
+from sapnet.evaluate import boundary_iou
 
-MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-FAMILIES = ("eroded", "dilated", "holes", "coarse")
-LEAST_AREA = 64  # pixels of the image: below it, a family has nothing to take away
-MOST_OBJECTS = 20
+Row = dict[str, Any]
+FLAWS = ("eroded", "dilated", "holes", "coarse")
+LEVELS = ("pixel", "semantic", "both")
+DEFAULT = "global, local × 2"
+LEAST_AREA = 64  # pixels of the image: below it there is nothing to take away
+MOST_OBJECTS = 20  # of an image
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scene:
-    image: Tensor  # (3, H, W) normalised
-    truth: np.ndarray  # (N, H, W) bool
-    flawed: Tensor  # (families * N, h, w) at mask size
+    """image: (3, h, w) normalised. truth: (N, H, W) bool. flawed: (4 * N, h', w') in [0, 1], a
+    flaw after the other. features: (C, ., .) at strides 4, 8, 16 of the image."""
+
+    image: Tensor
+    truth: np.ndarray
+    flawed: Tensor
     features: list[Tensor]
 
 
 def flaws(mask: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """One mask of each family, float, at image size; flaws grow with the object."""
+    """One mask of each kind, float, at image size; what is wrong grows with the object."""
     side = np.sqrt(mask.sum())
     inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     eroded = inside > 0.1 * side
@@ -59,114 +73,187 @@ def flaws(mask: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         holes &= (rows - ys[k]) ** 2 + (cols - xs[k]) ** 2 > (0.14 * side) ** 2
     height, width = mask.shape
     whole = torch.from_numpy(mask[None, None].astype(np.float32))
-    cells = functional.avg_pool2d(functional.pad(whole, (0, -width % 16, 0, -height % 16)), 16)
-    coarse = functional.interpolate(cells, scale_factor=16, mode="bilinear")[0, 0]
+    cells = F.avg_pool2d(F.pad(whole, (0, -width % 16, 0, -height % 16)), 16)
+    coarse = F.interpolate(cells, scale_factor=16, mode="bilinear")[0, 0, :height, :width]
     kept = eroded if eroded.any() else mask
-    return [m.astype(np.float32) for m in (kept, dilated, holes)] + [
-        coarse[:height, :width].numpy()
-    ]
+    return [*(m.astype(np.float32) for m in (kept, dilated, holes)), coarse.numpy()]
 
 
 def truths(folder: Path, images: int) -> Iterator[tuple[Path, np.ndarray]]:
-    data = json.loads((folder / "instances.json").read_text())
-    for info in data["images"][:images]:
-        size, masks = (info["height"], info["width"]), []
-        for a in data["annotations"]:
-            if a["image_id"] != info["id"] or a.get("iscrowd") or len(masks) == MOST_OBJECTS:
-                continue
-            shape = a["segmentation"]
-            if isinstance(shape, list) or isinstance(shape["counts"], list):
-                shape = coco_mask.frPyObjects(shape, *size)
-            rle = coco_mask.merge(shape) if isinstance(shape, list) else shape
-            mask = coco_mask.decode(rle).astype(bool)
-            if mask.sum() >= LEAST_AREA:
-                masks.append(mask)
+    """Image file and true masks (N, H, W) of `images` images spread over the set; 0 takes all."""
+    data = read_truth(folder / "instances.json")
+    infos = data["images"]
+    for info in infos[:: max(1, len(infos) // images)][:images] if images else infos:
+        size = info["height"], info["width"]
+        own = [a for a in data["annotations"] if a["image_id"] == info["id"] and not a["iscrowd"]]
+        masks = [coco_mask.decode(as_rle(a["segmentation"], *size)).astype(bool) for a in own]
+        masks = [mask for mask in masks if mask.sum() >= LEAST_AREA][:MOST_OBJECTS]
         if masks:
             yield folder / "images" / info["file_name"], np.stack(masks)
 
 
-def scenes(folder: Path, images: int, stride: float, weights: Path | None) -> list[Scene]:
-    rng, out = np.random.default_rng(0), []
-    net = None
-    if weights:
-        state = torch.load(weights, weights_only=True)
-        model = torchvision.models.mobilenet_v2()
-        model.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-        )
-        net = model.features.eval()
+def read_scenes(folder: Path, images: int, weights: Path | None) -> tuple[list[Scene], str]:
+    """The scenes, and where the weights of their features come from."""
+    preset, rng, scenes = cpu(), np.random.default_rng(0), []
+    network, origin = build_backbone(
+        preset.backbone, weights, generator=torch.Generator().manual_seed(0)
+    )
     for path, truth in truths(folder, images):
-        pixels = np.asarray(Image.open(path).convert("RGB")).copy()
-        image = (torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 - MEAN) / STD
-        size = tuple(max(1, round(s / stride)) for s in truth.shape[1:])
-        by_family = zip(*(flaws(m, rng) for m in truth), strict=True)
-        stack = torch.from_numpy(np.concatenate([np.stack(f) for f in by_family]))
-        flawed = functional.interpolate(stack[None], size, mode="bilinear", antialias=True)[0]
-        features: list[Tensor] = []
-        if net is not None:
-            x = image[None]
-            with torch.no_grad():
-                for i, layer in enumerate(net):
-                    x = layer(x)
-                    if i in (3, 6, 13):  # strides 4, 8, 16
-                        features.append(x[0])
-        out.append(Scene(image, truth, flawed, features))
-    return out
+        size = input_size(truth.shape[1:], max(preset.data.short_sides), preset.data.max_long_side)
+        image = to_tensor(read_rgb(path), size)
+        grid = tuple(-(-side // preset.output.stride) for side in size)
+        by_flaw = zip(*(flaws(mask, rng) for mask in truth), strict=True)
+        stack = torch.from_numpy(np.concatenate([np.stack(masks) for masks in by_flaw]))
+        flawed = F.interpolate(stack[None], grid, mode="bilinear", antialias=True)[0]
+        with torch.no_grad():
+            features = [level[0] for level in network.body(image[None])[:3]]
+        scenes.append(Scene(image, truth, flawed.clamp(0, 1), features))
+    return scenes, f"{origin.kind}: {origin.detail}"
 
 
-def quality(data: list[Scene], change: Callable[[Scene], Tensor]) -> list[float]:
-    """mIoU in points, a family a figure."""
-    found: list[list[np.ndarray]] = [[] for _ in FAMILIES]
-    for scene in data:
-        full = functional.interpolate(change(scene)[None], scene.truth.shape[1:], mode="bilinear")
-        masks = (full[0] > 0.5).numpy().reshape(len(FAMILIES), *scene.truth.shape)
-        for family, some in zip(found, masks, strict=True):
-            both, either = some & scene.truth, some | scene.truth
-            family.append(both.sum((1, 2)) / np.maximum(either.sum((1, 2)), 1))
-    return [100 * float(np.concatenate(f).mean()) for f in found]
-
-
-def table(data: list[Scene]) -> dict[str, list[float]]:
-    default = RefineConfig()
-    pixel = replace(default, levels="pixel")
-    rows = {
-        "as printed": replace(pixel, window=None, balance=0.0, zeta_scale=1.0, zeta_local=0.15),
-        "+ window": replace(pixel, balance=0.0),
-        "balance alone": replace(pixel, use_global=False, use_local=False),
-        "global": replace(pixel, use_local=False),
-        "local": replace(pixel, use_global=False),
-        "pixel": pixel,
+def steps(default: RefineConfig) -> dict[str, RefineConfig]:
+    """What is measured: the steps of Table 10, and the equations as they are printed."""
+    return {
+        "neither": replace(default, use_global=False, use_local=False),
+        "local × 2": replace(default, use_global=False),
+        "global": replace(default, use_local=False),
+        **{f"global, local × {n}": replace(default, blocks=n) for n in (1, 2, 3)},
+        "as printed": replace(
+            default, window=None, balance=0.0, zeta_scale=1.0, zeta_scale_semantic=1.0
+        ),
     }
-    if data[0].features:
-        rows |= {"semantic": replace(default, levels="semantic"), "both": default}
-    results = {"before": quality(data, lambda s: s.flawed)}
-    print(f"{'':14}" + "".join(f"{f:>15}" for f in (*FAMILIES, "mean")))
-    for name, config in {"before": None, **rows}.items():
-        if config is not None:
-            results[name] = quality(
-                data, lambda s, c=config: finalize(refine(s.flawed, s.image, s.features, config=c))
-            )
-        values = [*results[name], statistics.mean(results[name])]
-        base = [*results["before"], statistics.mean(results["before"])]
-        cells = (f"{v:6.1f} ({v - b:+5.1f})" for v, b in zip(values, base, strict=True))
-        print(f"{name:14}" + "".join(f"{c:>15}" for c in cells), flush=True)
-    return results
 
 
-def speed(image: Tensor, masks: int = 20, size: tuple[int, int] = (200, 304)) -> dict[str, dict]:
-    """Milliseconds, median and quartiles of 15 runs, one thread."""
-    guide = functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-    probs = torch.rand(masks, *size, generator=torch.Generator().manual_seed(0))
-    tree, weights, array = build_tree(guide), local_kernel(guide), probs.numpy()
+def chosen(terms: RefinedMasks, level: str) -> Tensor:
+    """The masks of a level, (N, h, w)."""
+    parts = {"pixel": (terms.pixel, None), "semantic": (None, terms.semantic)}
+    return finalize(RefinedMasks(*parts[level]) if level in parts else terms)
+
+
+def ious(masks: Tensor, truth: np.ndarray) -> np.ndarray:
+    """Mask and boundary IoU of soft masks (4 * N, h, w) with the truth (N, H, W): (4, N, 2)."""
+    full = F.interpolate(masks[None], truth.shape[1:], mode="bilinear")[0] > 0.5
+    pairs = zip(full.numpy(), [*truth] * len(FLAWS), strict=True)
+    found = [
+        ((mask & true).sum() / max((mask | true).sum(), 1), boundary_iou(mask, true))
+        for mask, true in pairs
+    ]
+    return np.array(found).reshape(len(FLAWS), len(truth), 2)
+
+
+def run(
+    data: Path,
+    *,
+    images: int = 24,
+    weights: Path | None = None,
+    config: RefineConfig | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[Row]:
+    """A row for each flaw ("mean" among them), level and step that was measured on `data`.
+
+    images: how many, evenly spread over the set; 0 takes all. weights: of the backbone. config:
+    the default that is put to the test. tell: hears how far it is. IoUs are in [0, 1].
+    """
+    torch.set_num_threads(1)
+    scenes, origin = read_scenes(data, images, weights)
+    asked = [
+        (step, level, one)
+        for step, one in steps(config or RefineConfig()).items()
+        for level in (LEVELS if step in (DEFAULT, "as printed") else ("both",))
+    ]
+    before, after = [], []
+    for index, scene in enumerate(scenes):
+        terms = {
+            step: refine(scene.flawed, scene.image, scene.features, config=one)
+            for step, _, one in asked
+        }
+        before.append(ious(scene.flawed, scene.truth))
+        after.append([ious(chosen(terms[step], level), scene.truth) for step, level, _ in asked])
+        tell(f"{data.name}: image {index + 1} of {len(scenes)}")
+    start = np.concatenate(before, 1).mean(1)  # (4, 2)
+    ends = np.concatenate(after, 2).mean(2)  # (asked, 4, 2)
+    common = {
+        "data": data.name,
+        "images": len(scenes),
+        "objects": sum(len(scene.truth) for scene in scenes),
+        "features": origin,
+    }
+    return [
+        {**common, "level": level, "step": step, "flaw": flaw, **figures(was, now)}
+        for (step, level, _), end in zip(asked, ends, strict=True)
+        for flaw, was, now in zip(
+            (*FLAWS, "mean"), [*start, start.mean(0)], [*end, end.mean(0)], strict=True
+        )
+    ]
+
+
+def figures(was: np.ndarray, now: np.ndarray) -> dict[str, float]:
+    return {
+        "miou_mask_before": float(was[0]),
+        "miou_mask": float(now[0]),
+        "boundary_iou_before": float(was[1]),
+        "boundary_iou": float(now[1]),
+    }
+
+
+def markdown(rows: list[Row]) -> str:
+    """Two tables a data set: the default by level, and both levels by step."""
+    parts = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        own = [row for row in rows if row["data"] == data]
+        about = own[0]
+        parts.append(
+            f"**{data}**: {about['images']} images, {about['objects']} objects, features from "
+            f"{about['features']}. mIoU_mask / boundary IoU of flawed true masks, in points, and "
+            "their change.\n"
+        )
+        by_level = [row for row in own if row["step"] == DEFAULT]
+        by_step = [row for row in own if row["level"] == "both"]
+        printed = [row for row in own if row["step"] == "as printed" and row["level"] == "pixel"]
+        parts.append(_table("level", by_level))
+        parts.append(
+            _table("step", by_step + [{**r, "step": "as printed, pixel"} for r in printed])
+        )
+    return "\n".join(parts)
+
+
+def _table(by: str, rows: list[Row]) -> str:
+    flaws = list(dict.fromkeys(row["flaw"] for row in rows))
+    lines = [f"| {by} | " + " | ".join(flaws) + " |", "|---" * (len(flaws) + 1) + "|"]
+    before = [row for row in rows if row[by] == rows[0][by]]
+    start = (
+        f"{100 * row['miou_mask_before']:.1f} / {100 * row['boundary_iou_before']:.1f}"
+        for row in before
+    )
+    lines.append("| before | " + " | ".join(start) + " |")
+    for name in dict.fromkeys(row[by] for row in rows):
+        cells = (
+            f"{100 * (row['miou_mask'] - row['miou_mask_before']):+.1f} / "
+            f"{100 * (row['boundary_iou'] - row['boundary_iou_before']):+.1f}"
+            for row in rows
+            if row[by] == name
+        )
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def speed(masks: int = 20, size: tuple[int, int] = (200, 304)) -> str:
+    """Milliseconds of the parts, median and quartiles of 15 runs, one thread, an image of noise
+    and slopes."""
+    random = torch.Generator().manual_seed(0)
+    guide = F.interpolate(torch.randn(1, 3, 13, 19, generator=random), size, mode="bicubic")[0]
+    guide += 0.05 * torch.randn(3, *size, generator=random)
+    probs = torch.rand(masks, *size, generator=random)
+    tree, kernel, array = build_tree(guide), local_kernel(guide), probs.numpy()
     pixel = RefineConfig(levels="pixel")
     parts: dict[str, Callable[[], object]] = {
-        "tree": lambda: build_tree(guide),
+        "tree": lambda: build_tree(pixel_guide(guide, size)),
         "propagate": lambda: propagate(tree, array),
         "local kernel": lambda: local_kernel(guide),
-        "local cascade": lambda: cascade(weights, probs),
+        "local cascade": lambda: cascade(kernel, probs),
         "refine, pixel": lambda: refine(probs, guide, config=pixel, pixel_tree=tree),
     }
-    out = {}
+    lines = []
     for name, part in parts.items():
         part()
         times = []
@@ -175,31 +262,35 @@ def speed(image: Tensor, masks: int = 20, size: tuple[int, int] = (200, 304)) ->
             part()
             times.append(1000 * (time.perf_counter() - start))
         low, median, high = statistics.quantiles(times, n=4)
-        out[name] = {"median_ms": median, "quartiles_ms": [low, high]}
-        print(f"{name:14} {median:7.1f} ms  ({low:.1f} to {high:.1f})")
-    return out
+        lines.append(f"{name:14} {median:7.1f} ms  ({low:.1f} to {high:.1f})")
+    return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--stride", type=float, default=4.0, help="image pixels a mask pixel")
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    about = {"machine": platform.processor() or platform.machine(), "commit": commit.stdout.strip()}
-    data = scenes(args.data, args.images, args.stride, args.weights)
-    objects = sum(len(s.truth) for s in data)
-    print(
-        f"{args.data.name}: {len(data)} images, {objects} objects, stride {args.stride:g}; {about}"
-    )
-    result = {**about, "speed": speed(data[0].image), "quality": table(data)}
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1))
+def main(
+    data: Annotated[list[Path], typer.Option(help="folder with images/ and instances.json")],
+    images: Annotated[int, typer.Option(help="how many of each set; 0 takes all")] = 24,
+    weights: Annotated[Path | None, typer.Option(help="MobileNetV2 state dict")] = None,
+    json: Annotated[Path | None, typer.Option(help="keep the rows as JSON")] = None,
+    timing: Annotated[bool, typer.Option("--speed", help="time the parts too")] = False,
+) -> None:
+    began = time.monotonic()
+    rows = [
+        row
+        for folder in data
+        for row in run(
+            folder, images=images, weights=weights, tell=lambda line: typer.echo(line, err=True)
+        )
+    ]
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    typer.echo(markdown(rows))
+    seconds = time.monotonic() - began
+    typer.echo(f"{seconds:.0f} s on one thread, {platform.machine()}, commit {commit or 'unknown'}")
+    if timing:
+        typer.echo(speed())
+    if json is not None:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
