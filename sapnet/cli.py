@@ -160,41 +160,54 @@ def predict(
 
 @app.command()
 def evaluate(
-    results: Annotated[Path, typer.Argument(help="COCO results (image_id or file_name)")],
     truth: Annotated[Path, typer.Option(help="COCO instances")],
+    results: Annotated[
+        Path | None, typer.Argument(help="COCO results (image_id or file_name)")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="model.pt, to predict on the truth's images first")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="their folder, with --model")] = None,
+    out: Annotated[Path | None, typer.Option(help="the figures go here too")] = None,
 ) -> None:
-    """AP of predictions against true instances, for masks and for boxes."""
+    """AP of predictions, or of a model, against true instances, for masks and for boxes."""
     from sapnet.data.coco import read_truth
     from sapnet.evaluate import average_precision
+    from sapnet.evaluate.detections import detect, read_results
+    from sapnet.whole import write_text
 
     with Bars() as bars, friendly_errors(bars.emit):
         document = read_truth(truth)
-        by_name = {image["file_name"]: image["id"] for image in document["images"]}
-        detections = read_results(results)
-        for detection in detections:
-            if "image_id" not in detection:
-                name = detection.get("file_name")
-                if name not in by_name:
-                    raise ValueError(f"{truth.name} has no image {name!r}")
-                detection["image_id"] = by_name[name]
+        if results is not None and model is None:
+            detections = read_results(results, document)
+        elif results is None and model is not None and images is not None:
+            from sapnet.artifact import load_predictor
+
+            detections = detect(load_predictor(model), images, document, bars.emit)
+        else:
+            raise InvalidConfig("give either a file of results, or both --model and --images")
         figures = {k: average_precision(detections, document, kind=k) for k in ("segm", "bbox")}
-        typer.echo(json.dumps(figures, indent=2))
+        text = json.dumps(figures, indent=2)
+        typer.echo(text)
+        if out:
+            write_text(out, text + "\n")
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """COCO results. ValueError names the first one that is none."""
-    try:
-        results = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path.name} is no JSON: {error}") from error
-    if not isinstance(results, list):
-        raise ValueError(f"{path.name} is no list of COCO results")
-    for index, result in enumerate(results):
-        known = result if isinstance(result, dict) else {}
-        missing = [n for n in ("category_id", "segmentation", "score") if n not in known]
-        if missing:
-            raise ValueError(f"{path.name}: result {index} lacks {', '.join(missing)}")
-    return results
+@app.command()
+def points(
+    source: Annotated[str, typer.Option("--from", help="coco, voc, cityscapes or isaid")],
+    root: Annotated[Path, typer.Option(help="folder of the data set, as its makers ship it")],
+    out: Annotated[Path, typer.Option(help="points.json, instances.json and images go here")],
+    split: Annotated[str, typer.Option(help="train or val")] = "train",
+    rule: Annotated[str, typer.Option(help="quasi-center, center or random")] = "quasi-center",
+    seed: int = 0,
+) -> None:
+    """Draw a point in each mask of a public data set."""
+    from sapnet.data.protocols import export, read_split
+
+    with Bars() as bars, friendly_errors(bars.emit):
+        counts = export(read_split(source, root, split), out, rule=rule, seed=seed)
+        typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
 
 
 def image_paths(points: Path, images: Path) -> dict[int, Path]:
