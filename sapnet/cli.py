@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sapnet.cli_mmdet import app as mmdet
 from sapnet.console import Bars, EventLog, execute, friendly_errors
 from sapnet.errors import InvalidConfig
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sapnet.pipeline import RunSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app.add_typer(mmdet, name="mmdet")
 
 LEAST_SCORE, LEAST_DRAWN = 0.1, 0.3
 """Of results, low as COCO's AP wants them; of pictures, where doubtful ones would hide the good."""

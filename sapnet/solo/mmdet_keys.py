@@ -1,7 +1,7 @@
 """mmdetection's SOLOv2 checkpoints, in and out: the two key layouts, side by side (ResNets only).
 
 Values are the same tensors under both names. mmdetection's layout is that of its `SOLOv2` model
-with `ResNet`, `FPN` and `SOLOV2Head` (version 3, and 2 from 2.20 on).
+with `ResNet`, `FPN` and `SOLOV2Head` (version 3, and 2 from 2.25 on).
 """
 
 import re
