@@ -119,9 +119,23 @@ def _bag(
         disc = safety_disc(points, index, size)
         raw = RawProposals(disc[None], np.zeros(1, np.float32), (DISC_SOURCE,))
         chosen = np.array([0])
-    rles = encode(raw.masks[chosen])
-    confidence = np.clip(raw.confidence[chosen], 0, 1).astype(np.float32)
     sources = [raw.sources[i] for i in chosen]
+    confidence = raw.confidence[chosen]
+    return bag_of(annotation_id, encode(raw.masks[chosen]), confidence, sources, max_proposals)
+
+
+def bag_of(
+    annotation_id: int,
+    rles: Sequence[Rle],
+    confidence: FloatArray,
+    sources: Sequence[str],
+    max_proposals: int = 16,
+) -> Bag:
+    """The last rules, for masks that are neither empty nor far from the point: order, duplicates.
+
+    rles: at least one, at image size. confidence: (M,). sources: M tags.
+    """
+    confidence = np.clip(confidence, 0, 1).astype(np.float32)
     order = _by_confidence(confidence, rles, sources)
     overlaps = mask_iou([rles[i] for i in order])
     kept = _without_duplicates(overlaps)[:max_proposals]
