@@ -28,12 +28,16 @@ def execute(make_spec: "Callable[[], RunSpec]", emit: Emit) -> int:
 
     SIGTERM and SIGINT ask for a stop, which takes hold after the step in hand. Warnings become
     events. A failure is one `error` event with a stable reason; where it is a bug of ours, its
-    traceback goes to stderr.
+    traceback goes to stderr. Of several processes that torchrun started, the main one speaks.
     """
     wish = StopWish()
     try:
+        from sapnet import distributed
         from sapnet.pipeline import Run
 
+        distributed.join()
+        if not distributed.is_main():
+            emit = _say_nothing
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: emit(
                 {"event": "warning", "message": str(message)}
@@ -52,6 +56,10 @@ def execute(make_spec: "Callable[[], RunSpec]", emit: Emit) -> int:
         return EXIT_FAILED
     emit({"event": "done", **{key: report[key] for key in ("seconds", "peak_memory_mb")}})
     return 0
+
+
+def _say_nothing(_event: dict[str, Any]) -> None:
+    """For the processes beside the main one."""
 
 
 def in_words(error: Exception) -> str:

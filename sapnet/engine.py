@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sapnet import distributed
 from sapnet.affinity.refine import refine
 from sapnet.config import Config, TrainConfig
-from sapnet.data.loader import ImageRecord, Sample, Sampler, load_sample
-from sapnet.errors import NonFiniteLoss, Stopped
+from sapnet.data.loader import ImageRecord, Sample, Sampler, largest, load_sample
+from sapnet.errors import InvalidConfig, NonFiniteLoss, Stopped
 from sapnet.losses.affinity import affinity_loss
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
 from sapnet.solo import InstanceMasks, SoloTargets, assign, solo_loss
@@ -47,25 +48,34 @@ def train(
 
     records: the images, read when needed. report: called after each step with (step, of, losses).
     A stop on request writes the checkpoint and raises Stopped. Order, crops, flips and negatives
-    are functions of (seed, step), so a resumed run gives the figures of an unbroken one.
-    Errors: NonFiniteLoss names the term.
+    are functions of (seed, step), so a resumed run gives the figures of an unbroken one; those of
+    an image depend on its place in the batch too, so several processes (sapnet/distributed.py)
+    give the figures of one, up to rounding. A stop asked of one process stops all.
+    Errors: NonFiniteLoss names the term; InvalidConfig where processes cannot train as one.
     """
     config = model.config
+    if distributed.processes() > 1 and config.backbone.fpn_norm == "batch":
+        raise InvalidConfig("backbone.fpn_norm 'batch' sees one process's share; take another")
     sampler = Sampler(count=len(records), batch_size=config.train.batch_size, seed=seed)
     total = steps_total(len(records), config.train)
     optimizer = make_optimizer(model, config.train)
-    start, undecided = load_checkpoint(checkpoint, model, optimizer)
+    with distributed.together():
+        start, undecided = load_checkpoint(checkpoint, model, optimizer)
+    distributed.start_alike(model, start)
     model.train()
     for index in range(start, total):
         step = Step(index, total, sampler.steps_per_epoch)
-        samples, generator = draw(records, sampler, step, config)
-        losses, dead = training_step(model, optimizer, samples, step, generator)
+        with distributed.together():
+            samples, generators = draw(records, sampler, step, config)
+        losses, dead = training_step(model, optimizer, samples, step, generators)
         undecided += dead
         report(index + 1, total, losses)
         done = index + 1
-        stop = should_stop()
+        stop = distributed.any_of(should_stop())
         if stop or done % config.train.checkpoint_every == 0 or done % step.per_epoch == 0:
-            save_checkpoint(checkpoint, model, optimizer, done, undecided)
+            with distributed.together():
+                if distributed.is_main():
+                    save_checkpoint(checkpoint, model, optimizer, done, undecided)
         if stop and done < total:
             raise Stopped(f"stopped on request after step {done} of {total}")
     return undecided
@@ -79,16 +89,17 @@ def steps_total(count: int, config: TrainConfig) -> int:
 
 def draw(
     records: Sequence[ImageRecord], sampler: Sampler, step: Step, config: Config
-) -> tuple[list[Sample], torch.Generator]:
-    """The images of a step, resized and flipped as its generator says."""
-    generator = sampler.generator(step.index)
+) -> tuple[list[Sample], list[torch.Generator]]:
+    """This process's images of a step, resized and flipped as their generators say, and these."""
     sides = config.data.short_sides
-    side = sides[int(torch.randint(len(sides), (), generator=generator))]
-    samples = []
-    for index in sampler.batch(step.index):
+    side = sides[int(torch.randint(len(sides), (), generator=sampler.generator(step.index)))]
+    samples, generators = [], []
+    for place, index in distributed.share(list(enumerate(sampler.batch(step.index), start=1))):
+        generator = sampler.generator(step.index, place)
         flip = config.data.flip and bool(torch.rand((), generator=generator) < 0.5)
         samples.append(load_sample(records[index], config.data, side, flip))
-    return samples, generator
+        generators.append(generator)
+    return samples, generators
 
 
 def training_step(
@@ -96,23 +107,27 @@ def training_step(
     optimizer: torch.optim.Optimizer,
     samples: list[Sample],
     step: Step,
-    generator: torch.Generator,
+    generators: list[torch.Generator],
 ) -> tuple[dict[str, float], int]:
-    """Forward, losses, backward, update. Returns the losses by name and the undecided bags."""
+    """Forward, losses, backward, update. Returns the losses by name and the undecided bags, those
+    of the whole batch, of which `samples` are this process's share."""
     config = model.config
     trust = step.share >= config.mil.completeness_warmup
-    result = model(samples, generator, trust)
+    frame = distributed.global_max(*largest(samples))
+    result = model(samples, generators, trust, (frame[0], frame[1]))
     losses = all_losses(model, samples, result, step)
-    values = torch.stack([loss.detach() for loss in losses.values()])
+    values = distributed.global_sum(torch.stack([loss.detach() for loss in losses.values()]))
     for name, value in zip(losses, values.tolist(), strict=True):
         if not abs(value) < float("inf"):
             raise NonFiniteLoss(name, step.index, value)
     set_learning_rate(optimizer, config.train, step)
     optimizer.zero_grad(set_to_none=True)
     torch.stack(list(losses.values())).sum().backward()
+    distributed.sum_gradients(model.parameters())
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
     optimizer.step()
-    return dict(zip(losses, values.tolist(), strict=True)), int(result.mil.undecided)
+    undecided = distributed.global_sum(int(result.mil.undecided))
+    return dict(zip(losses, values.tolist(), strict=True)), undecided
 
 
 def all_losses(model: SapNet, samples: list[Sample], result: Pass, step: Step) -> dict[str, Tensor]:
@@ -161,7 +176,8 @@ def refinement_loss(
         )
         areas = mask[use].flatten(1).sum(1)
         terms.append(affinity_loss(instances.probs[use], refined, boxes, areas))
-    return torch.stack(terms).mean()
+    total = torch.stack(terms).sum() if terms else result.output.mask_features.sum()
+    return total / distributed.global_sum(len(terms))
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 """SAPNet++ whole: SOLOv2 and, for training alone, the MIL branch over the same pyramid."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,17 +41,19 @@ class SapNet(nn.Module):
     def forward(
         self,
         samples: list[Sample],
-        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator] | None = None,
         trust_completeness: bool = True,
+        frame: tuple[int, int] | None = None,
     ) -> Pass:
-        """Run both branches on a batch. generator: see `MilBranch`; None computes no MIL loss."""
+        """Run both branches on a batch. generators: see `MilBranch`; None computes no MIL loss.
+        frame: see `pad`."""
         device = next(self.parameters()).device
-        images = pad(samples).to(device)
+        images = pad(samples, frame).to(device)
         features, output = self.solo(images)
         bags = collate(samples).to(device)
         if self.config.mil.rule == "learned":
             sizes = torch.tensor([s.size for s in samples], device=device)
-            mil = self.mil(features, bags, sizes, generator, trust_completeness)
+            mil = self.mil(features, bags, sizes, generators, trust_completeness)
         else:
             mil = self.by_rule(samples, bags)
         return Pass(images, features, output, bags, mil)

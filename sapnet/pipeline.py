@@ -18,10 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from pycocotools import mask as coco_mask
 
-from sapnet import __version__
+from sapnet import __version__, distributed
 from sapnet.artifact import save_artifact
 from sapnet.backbones import WeightsOrigin
 from sapnet.config import Config, resolve_config
@@ -79,7 +78,11 @@ class RunSpec:
 
 
 class Run:
-    """One run of the pipeline. `emit` takes each event; `should_stop` is asked between steps."""
+    """One run of the pipeline. `emit` takes each event; `should_stop` is asked between steps.
+
+    Of several processes (sapnet/distributed.py) all train; the main one makes the proposals and
+    does what comes after training, and it alone writes.
+    """
 
     def __init__(self, spec: RunSpec, emit: Emit, should_stop: Callable[[], bool]) -> None:
         self.spec, self.emit, self.should_stop = spec, emit, should_stop
@@ -94,7 +97,7 @@ class Run:
         points = load_points(self.spec.points)
         truth = read_truth(self.spec.truth) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
-        claim(self.spec.workdir, self.identity(points, generator))
+        distributed.main_first(lambda: claim(self.spec.workdir, self.identity(points, generator)))
         model, origin = self.build_model(len(points.categories))
         self.emit(
             {
@@ -105,10 +108,12 @@ class Run:
             }
         )
         with self.stage("proposals"):
-            bags = self.make_proposals(generator, points)
+            bags = distributed.main_first(lambda: self.make_proposals(generator, points))
         records = Records(points, self.spec.image_paths, bags, self.config)
         with self.stage("train"):
             undecided = self.train(model, records)
+        if not distributed.is_main():
+            return {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb()}
         with self.stage("pseudo-masks"):
             rows, detections = self.label(model.eval(), records)
         with self.stage("evaluate"):
@@ -141,8 +146,7 @@ class Run:
         model, origin = build_model(
             self.config, num_classes, self.spec.backbone_weights, self.spec.seed
         )
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return model.to(device), origin
+        return model.to(distributed.device()), origin
 
     def make_proposals(
         self, generator: ProposalGenerator, points: PointSet
@@ -295,7 +299,8 @@ class Run:
         return json.loads(path.read_text()) if path.exists() else default
 
     def _write(self, name: str, value: Any) -> None:
-        write_text(self.result / name, json.dumps(value, indent=2) + "\n")
+        if distributed.is_main():
+            write_text(self.result / name, json.dumps(value, indent=2) + "\n")
 
 
 def fill_store(

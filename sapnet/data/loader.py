@@ -151,10 +151,18 @@ def load_sample(
     )
 
 
-def pad(samples: Sequence[Sample]) -> Tensor:
-    """(B, 3, H, W): zeros to the right and below, to a multiple of 64."""
-    h = max(s.size[0] for s in samples)
-    w = max(s.size[1] for s in samples)
+def largest(samples: Sequence[Sample]) -> tuple[int, int]:
+    """(h, w) that all of them fit in; (0, 0) for none."""
+    sizes = [s.size for s in samples]
+    return max((h for h, _ in sizes), default=0), max((w for _, w in sizes), default=0)
+
+
+def pad(samples: Sequence[Sample], frame: tuple[int, int] | None = None) -> Tensor:
+    """(B, 3, H, W): zeros to the right and below, to a multiple of 64.
+
+    frame: (h, w) to fill at least, that of the whole batch where `samples` are a part of it.
+    """
+    h, w = frame or largest(samples)
     batch = torch.zeros(len(samples), 3, -(-h // PAD_TO) * PAD_TO, -(-w // PAD_TO) * PAD_TO)
     for row, sample in zip(batch, samples, strict=True):
         row[:, : sample.size[0], : sample.size[1]] = sample.image
@@ -212,7 +220,8 @@ class Sampler:
         places = np.arange(part * self.batch_size, (part + 1) * self.batch_size) % self.count
         return [int(i) for i in order[places]]
 
-    def generator(self, step: int) -> torch.Generator:
-        """The generator of everything else that is drawn in a step."""
-        mixed = np.random.SeedSequence((self.seed, step)).generate_state(1, np.uint64)[0]
+    def generator(self, step: int, place: int = 0) -> torch.Generator:
+        """The generator of what else is drawn in a step: 0 for all of it, i + 1 for its i-th image,
+        so that an image sees the same draws whichever process takes it."""
+        mixed = np.random.SeedSequence((self.seed, step, place)).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(mixed >> 1))

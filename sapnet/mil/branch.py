@@ -1,11 +1,13 @@
 """The MIL branch whole: PSM, then PNPG, SRM and BMS, with SASD in both stages."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sapnet.config import MilConfig
+from sapnet.distributed import global_sum
 from sapnet.mil import box_mining, completeness, psm, sampling, srm
 from sapnet.mil.heads import RoiFeatures, StageHead
 from sapnet.mil.layout import Bags
@@ -68,11 +70,11 @@ class MilBranch(nn.Module):
         levels: list[Tensor],
         bags: Bags,
         sizes: Tensor,
-        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator] | None = None,
         trust_completeness: bool = True,
     ) -> MilResult:
         """levels: FPN maps, finest first. sizes: (B, 2) (h, w) of the content of each image,
-        pixels of the input. generator: draws the negatives; None computes no loss.
+        pixels of the input. generators: one an image, draw its negatives; None computes no loss.
         trust_completeness: off while SASD warms up (its factor is left out of the picks)."""
         config = self.config
         features = bags.spread(self.features(levels, bags.rois()))
@@ -82,8 +84,8 @@ class MilBranch(nn.Module):
             wide, wide_features = self.enrich(levels, features, bags, first, sizes)
             final = self.stage(self.srm, wide_features, wide, bags, trust_completeness)
         losses = {}
-        if generator is not None:
-            losses = self.losses(levels, bags, first, final, sizes, generator)
+        if generators is not None:
+            losses = self.losses(levels, bags, first, final, sizes, generators)
         return self.conclude(final, bags, losses)
 
     def stage(
@@ -133,11 +135,11 @@ class MilBranch(nn.Module):
         first: Stage,
         final: Stage,
         sizes: Tensor,
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
     ) -> dict[str, Tensor]:
         """L_psm (weighted), L_srm, L_sasd (weighted): those of the stages that are on."""
         config = self.config
-        negatives = self.draw_negatives(levels, bags, first, sizes, generator)
+        negatives = self.draw_negatives(levels, bags, first, sizes, generators)
         # background negatives teach the first stage too: with one class, they alone do
         negative = srm.negative_loss(
             self.psm.classify(negatives), 1.0, config.negative_loss, config.softmax_over_k
@@ -146,7 +148,8 @@ class MilBranch(nn.Module):
         losses = {"psm": config.psm_weight * psm_loss}
         if config.refinement:
             weight = take(first.bag.detach(), bags.labels)
-            beta = weight.mean() if len(bags) else 1.0
+            count = global_sum(len(bags))
+            beta = global_sum(weight.sum()) / count if count else 1.0
             negative = srm.negative_loss(
                 self.srm.classify(negatives), beta, config.negative_loss, config.softmax_over_k
             )
@@ -162,21 +165,24 @@ class MilBranch(nn.Module):
         bags: Bags,
         first: Stage,
         sizes: Tensor,
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
     ) -> Tensor:
         """Features of the negatives of the batch, (U, D); none where PNPG's half is off."""
         config = self.config
         rois = [levels[0].new_zeros(0, 5)]
         if config.negatives:
-            for index, (h, w) in enumerate(sizes.tolist()):
-                own = bags.boxes[bags.image == index][bags.valid[bags.image == index]]
-                boxes = sampling.background_boxes(
-                    config.background_negatives, (h, w), own, config.background_iou, generator
-                )
-                rois.append(with_image(boxes, torch.full((len(boxes),), index)))
             picked = take(bags.boxes, first.picked)
-            parts = sampling.part_boxes(picked, config.part_negatives, config.part_iou, generator)
-            rois.append(with_image(parts, bags.image))
+            for index, (size, generator) in enumerate(zip(sizes.tolist(), generators, strict=True)):
+                mine = bags.image == index
+                own = bags.boxes[mine][bags.valid[mine]]
+                ground = sampling.background_boxes(
+                    config.background_negatives, size, own, config.background_iou, generator
+                )
+                parts = sampling.part_boxes(
+                    picked[mine], config.part_negatives, config.part_iou, generator
+                )
+                boxes = torch.cat([ground, parts.flatten(0, 1)])
+                rois.append(with_image(boxes, torch.full((len(boxes),), index)))
         return self.features(levels, torch.cat(rois))
 
     def sasd_loss(self, first: Stage, final: Stage, bags: Bags) -> Tensor:

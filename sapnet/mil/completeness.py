@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sapnet.distributed import global_sum
 from sapnet.mil.box_mining import paired_iou
 from sapnet.mil.layout import Bags
 from sapnet.mil.selection import take
@@ -38,7 +39,7 @@ def target(bags: Bags, picked: Tensor) -> Tensor:
 def distillation_loss(predicted: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
     """One smooth-L1 term of Eq. 11: mean over the valid proposals. All (N, M)."""
     terms = F.smooth_l1_loss(predicted, wanted, reduction="none") * valid
-    return terms.sum() / valid.sum().clamp(min=1)
+    return terms.sum() / global_sum(valid.sum()).clamp(min=1)
 
 
 def factor(completeness: Tensor, floor: float) -> Tensor:

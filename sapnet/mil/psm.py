@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from sapnet.distributed import global_sum
+
 EPS = 1e-6
 
 
@@ -50,4 +52,4 @@ def psm_loss(bag: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of Eq. 3, summed over classes, mean over bags. bag: (N, K)."""
     target = torch.nn.functional.one_hot(labels, bag.shape[1]).to(bag.dtype)
     terms = target * bag.log() + (1 - target) * (1 - bag).log()
-    return -terms.sum() / max(len(bag), 1)
+    return -terms.sum() / max(global_sum(len(bag)), 1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sapnet.distributed import global_sum
 from sapnet.mil.psm import EPS, class_scores
 
 
@@ -17,7 +18,7 @@ def positive_loss(bag: Tensor, labels: Tensor, weight: Tensor, gamma: float = 2.
     target = F.one_hot(labels, bag.shape[1]).to(bag.dtype)
     hit = target * (1 - bag) ** gamma * bag.log()
     miss = (1 - target) * bag**gamma * (1 - bag).log()
-    return -(weight[:, None] * (hit + miss)).sum() / max(len(bag), 1)
+    return -(weight[:, None] * (hit + miss)).sum() / max(global_sum(len(bag)), 1)
 
 
 def negative_loss(
@@ -31,11 +32,12 @@ def negative_loss(
     logits: (U, K+1). beta: Eq. 6, the mean PSM bag score. "focal" is the paper's p² · log(1 - p);
     "cross_entropy" asks for the background column itself, which p² starves on many classes.
     """
+    count = max(global_sum(len(logits)), 1)
     if kind == "cross_entropy":
         background = torch.full((len(logits),), logits.shape[1] - 1, device=logits.device)
-        return beta * F.cross_entropy(logits, background, reduction="sum") / max(len(logits), 1)
+        return beta * F.cross_entropy(logits, background, reduction="sum") / count
     scores = class_scores(logits, softmax_over_k).clamp(0.0, 1 - EPS)
-    return -beta * (scores**2 * (1 - scores).log()).sum() / max(len(logits), 1)
+    return -beta * (scores**2 * (1 - scores).log()).sum() / count
 
 
 def srm_loss(positive: Tensor, negative: Tensor, alpha: float = 0.25) -> Tensor:

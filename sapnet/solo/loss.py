@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sapnet.config import SoloConfig
+from sapnet.distributed import global_sum
 from sapnet.losses.dice import dice_loss
 from sapnet.losses.focal import focal_loss
 from sapnet.solo.head import SoloOutput
@@ -41,11 +42,13 @@ def solo_loss(
         probs = _cell_probs(kernels[i], output.mask_features[i], target)
         dice.append(dice_loss(probs, mask.flatten(1), target.instances))
         predicted.append(_mean_per_instance(probs, target, tuple(mask.shape)))
-    num_positive = sum(len(target) for target in targets)
-    mask_loss = config.dice_weight * torch.cat(dice).sum() / max(num_positive, 1)
+    num_positive = global_sum(sum(len(target) for target in targets))
+    terms = torch.cat(dice or [kernels.flatten()])  # of no image: nothing, with a graph
+    mask_loss = config.dice_weight * terms.sum() / max(num_positive, 1)
+    no_class = torch.zeros(0, dtype=torch.int64, device=kernels.device)
     cls_loss = focal_loss(
         output.flat_cls_logits().flatten(0, 1),
-        torch.cat([target.classes for target in targets]),
+        torch.cat([no_class, *(target.classes for target in targets)]),
         config.focal_gamma,
         config.focal_alpha,
     ) / (num_positive + 1)

@@ -127,17 +127,28 @@ def test_draws_are_functions_of_seed_and_step(small_world, monkeypatch):
 
     def of(index):
         drawn.clear()
-        _, generator = draw("abcde", sampler, Step(index, 30, 3), config)
-        return list(drawn), float(torch.rand((), generator=generator))
+        _, generators = draw("abcde", sampler, Step(index, 30, 3), config)
+        return [
+            (*s, float(torch.rand((), generator=g))) for s, g in zip(drawn, generators, strict=True)
+        ]
 
     forwards = [of(index) for index in range(30)]
     assert [of(index) for index in reversed(range(30))] == forwards[::-1]
     assert torch.equal(before, torch.get_rng_state())
-    samples = [s for step, _ in forwards for s in step]
-    assert {side for _, side, _ in samples} == {64, 96}
-    assert {flip for _, _, flip in samples} == {True, False}
-    for step, _ in forwards:
-        assert len({side for _, side, _ in step}) == 1  # one size a batch
+    samples = [s for step in forwards for s in step]
+    assert {side for _, side, *_ in samples} == {64, 96}
+    assert {flip for _, _, flip, _ in samples} == {True, False}
+    assert len({number for *_, number in samples}) == 60
+    for step in forwards:
+        assert len({side for _, side, *_ in step}) == 1  # one size a batch
+    for count in (2, 3):  # as shared out: each image has the draws that it had in one process
+        monkeypatch.setattr("sapnet.distributed.processes", lambda count=count: count)
+        shares = []
+        for rank in range(count):
+            monkeypatch.setattr("sapnet.distributed.rank", lambda rank=rank: rank)
+            shares.append([of(index) for index in range(30)])
+        for step, *parts in zip(forwards, *shares, strict=True):
+            assert sorted(s for part in parts for s in part) == sorted(step)
 
 
 def test_eta_counts_this_process_alone(monkeypatch):

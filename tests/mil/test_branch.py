@@ -41,6 +41,10 @@ def sizes_of(images=2):
     return torch.full((images, 2), 96)
 
 
+def generators(seed, images=2):
+    return [torch.Generator().manual_seed(10 * seed + image) for image in range(images)]
+
+
 @pytest.mark.parametrize("method", OF_METHOD)
 @pytest.mark.parametrize("seed", range(6))
 def test_order_of_arrival(tools, method, seed):
@@ -78,10 +82,7 @@ def test_padding_is_never_picked_and_never_counts(tools, method):
     for name in ("medoid", "confidence"):
         spoilt[name][~bags.valid] = 1.0
     spoilt["size_rank"][~bags.valid] = -1
-    results = [
-        branch(make_levels(), b, sizes_of(), torch.Generator().manual_seed(0))
-        for b in (bags, Bags(**spoilt))
-    ]
+    results = [branch(make_levels(), b, sizes_of(), generators(0)) for b in (bags, Bags(**spoilt))]
     assert torch.equal(results[0].selected, results[1].selected)
     assert (results[0].selected < bags.valid.sum(1)).all()
     assert results[0].losses.keys() == results[1].losses.keys()
@@ -130,9 +131,7 @@ def test_losses_of_each_method(tools, method, terms, lengths, classes):
     bags = tools.make_bags(6, lengths, classes)
     levels = [level.requires_grad_() for level in make_levels()]
     branch = make_branch(OF_METHOD[method], classes)
-    first, second = (
-        branch(levels, bags, sizes_of(), torch.Generator().manual_seed(3)) for _ in range(2)
-    )
+    first, second = (branch(levels, bags, sizes_of(), generators(3)) for _ in range(2))
     assert set(first.losses) == terms
     total = torch.stack(list(first.losses.values())).sum()
     assert total.isfinite()
