@@ -85,7 +85,9 @@ def train(
 
     with Bars() as bars:
         code = execute(spec, bars.emit)
-    if code == 0:
+    from sapnet.distributed import is_main
+
+    if code == 0 and is_main():
         metrics = json.loads((out / "result" / "metrics.json").read_text())
         typer.echo(json.dumps(metrics, indent=2))
         typer.echo(f"written to {out / 'result'}")
