@@ -60,7 +60,7 @@ def train(
     preset: Annotated[str, typer.Option(help="cpu, demo, paper_r50_1x, paper_r101_3x")] = "cpu",
     seed: int = 0,
     proposals: Kind = "hierarchy",
-    weights: Annotated[Path | None, typer.Option(help="backbone state dict")] = None,
+    weights: Annotated[Path | None, typer.Option(help="backbone state dict, or a model")] = None,
     store: Store = None,
     override: Override = None,
 ) -> None:

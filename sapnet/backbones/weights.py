@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torchvision
@@ -57,6 +57,8 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
 def load_file(body: nn.Module, path: Path) -> WeightsOrigin:
     """Load a torchvision-style state dict (any float dtype, classifier keys ignored) into `body`.
 
+    A checkpoint of a segmenter, a model.pt of ours or an mmdetection file, gives its backbone.
+
     Raises:
         WeightsUnavailable: no such file, not a state dict, or keys that do not fit.
     """
@@ -64,6 +66,7 @@ def load_file(body: nn.Module, path: Path) -> WeightsOrigin:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler stumbles over damaged bytes in any way it likes
         raise WeightsUnavailable(f"{path} cannot be read as weights: {error}") from error
+    state = _backbone_of(state)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsUnavailable(f"{path} is not a state dict (names to tensors)")
     load_exactly(body, _without_classifier(state), str(path))
@@ -101,6 +104,15 @@ def warn_random(name: str, reason: str) -> None:
         "ImageNet weights; give a weights file to mend it",
         stacklevel=3,
     )
+
+
+def _backbone_of(content: Any) -> Any:
+    """The body's part of {"state_dict": …}, under its own names; anything else as it is."""
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        return content
+    state = content["state_dict"]
+    prefix = "backbone.body." if any(k.startswith("backbone.body.") for k in state) else "backbone."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -61,6 +61,18 @@ def test_a_resnets_features(tmp_path):
             torch.testing.assert_close(got, x)
 
 
+@pytest.mark.parametrize("prefix", ["backbone.body.", "backbone."])
+def test_a_segmenters_checkpoint_gives_its_backbone(network, tmp_path, prefix):
+    inside = {k: v for k, v in network.state_dict().items() if k.startswith("features.")}
+    state = {f"{prefix}{k}": v for k, v in inside.items()}
+    rest = {"backbone.fpn.x": torch.zeros(1)} if "body" in prefix else {"neck.x": torch.zeros(1)}
+    torch.save({"state_dict": {**state, **rest}, "meta": "{}"}, tmp_path / "model.pt")
+    model, origin = build_backbone(SMALL, tmp_path / "model.pt")
+    got = model.body.state_dict()
+    assert all(torch.equal(got[key], value) for key, value in inside.items())
+    assert (origin.kind, origin.detail) == ("file", "model.pt")
+
+
 def test_half_precision_is_cast(network, tmp_path):
     half = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     torch.save(half, tmp_path / "half.pt")
@@ -146,6 +158,8 @@ def broken(case, network, path):
         state["features.0.0.weight"] = torch.zeros(16, 3, 3, 3)
     elif case == "unknown":
         state["features.19.0.weight"] = torch.zeros(3)
+    elif case == "detector":
+        state = {"state_dict": {"neck.fpn_convs.0.conv.weight": torch.zeros(3)}}
     elif case == "values":
         state = {"epoch": 3}
     torch.save(state, path)
@@ -165,6 +179,7 @@ def broken(case, network, path):
         ("missing", r"features\.3\.conv\.2\.weight"),
         ("shape", r"another shape \(features\.0\.0\.weight"),
         ("unknown", r"features\.19\.0\.weight"),
+        ("detector", r"missing \(features\.0\.0\.weight"),
         ("values", "state dict"),
         ("text", "cannot be read"),
         ("empty", "cannot be read"),
