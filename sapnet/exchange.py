@@ -40,9 +40,9 @@ def export_mmdet(model: Path, out: Path) -> dict[str, Any]:
         WeightsUnavailable: `model` cannot be read. ValueError: its backbone has no such layout.
     """
     predictor = load_predictor(model, device="cpu")
-    state = to_mmdet_state_dict(predictor.segmenter)
     if predictor.meta["weights"]["kind"] == "random":
         raise ValueError("a body that began with random weights has norms that mmdetection's lacks")
+    state = to_mmdet_state_dict(predictor.segmenter)
     names = [category.name for category in predictor.categories]
     meta = {
         "CLASSES": names,  # where version 2 looks

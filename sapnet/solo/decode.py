@@ -49,6 +49,8 @@ def decode(
     Per image: class scores above `score_threshold` that are the greatest of their neighbourhood,
     the best `nms_pre` of them; their masks; scores times the mean probability inside the mask;
     Matrix NMS; at most `max_instances` of score `keep_threshold` or more. Only these are enlarged.
+    As published but for two things: the `nms_pre` best are taken before there are masks, not after,
+    which bounds the memory; and what lies in the padding is no part of a mask.
 
     content_sizes: (h, w) of each image in the network's input, without the padding, in pixels.
     original_sizes: (h, w) of the images as they were before resizing.
@@ -91,7 +93,7 @@ def _decode_image(
     cells, labels, scores = cells[best], labels[best], scores[best]
 
     height, width = (-(-side // MASK_STRIDE) for side in content)
-    features = features[:, :height, :width]  # what lies in the padding is no part of a mask
+    features = features[:, :height, :width]
     probs = torch.einsum("ne,ehw->nhw", kernels[cells], features).float().sigmoid()
     masks = probs > config.mask_threshold
     area = masks.flatten(1).sum(1)

@@ -36,7 +36,9 @@ def assign(masks: Tensor, labels: Tensor, config: SoloConfig, num_classes: int) 
     `config.center_region`, moved to the mask's centre of mass), at most one step from the cell of
     the centre of mass, at most 3×3. Where instances compete for a cell it goes to one whose centre
     of mass lies in it, before one that merely reaches it; then to the smaller mask; then to the
-    one that comes first.
+    one that comes first. (Published: the cell answers for all of their masks, under the class of
+    the last. There, too, an object outside of all ranges has no cell, and centres lie half a pixel
+    further to the top left.)
 
     masks: (N, h, w) bool at stride 4 of the network's padded input; an empty
     one gets no cell. labels: (N,) int64 in 0..K-1.

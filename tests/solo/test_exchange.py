@@ -67,14 +67,17 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / "solov2.pth"
-    export_mmdet(model, out)
+    result = CliRunner().invoke(app, ["export", str(model), str(out)])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["mask_head"]["num_classes"] == 2
     return out
 
 
 def test_out_and_back_is_the_same_model(model, exported, tmp_path):
-    meta = import_mmdet(exported, tmp_path)
+    result = CliRunner().invoke(app, ["import", str(exported), str(tmp_path)])
+    assert result.exit_code == 0
+    assert "2 classes" in result.stdout
     same_tensors(content(model)["state_dict"], content(tmp_path / "model.pt")["state_dict"])
-    assert meta == json.loads((model.parent / "model.json").read_text())
     assert (tmp_path / "model.json").read_text() == (model.parent / "model.json").read_text()
 
 
@@ -130,7 +133,7 @@ def test_what_has_no_such_layout_is_said(tmp_path):
     with pytest.raises(ValueError, match="MobileNetV2"):
         export_mmdet(save_model(tmp_path, mobile), tmp_path / "out.pth")
     with pytest.raises(ValueError, match="random weights"):
-        export_mmdet(save_model(tmp_path, small_config(), "random"), tmp_path / "out.pth")
+        export_mmdet(save_model(tmp_path, mobile, "random"), tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
 
 
@@ -171,15 +174,7 @@ def test_a_file_that_does_not_fit(case, says, exported, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_commands(model, tmp_path):
-    run = CliRunner()
-    out = run.invoke(app, ["export", str(model), str(tmp_path / "a.pth")])
-    assert out.exit_code == 0
-    assert json.loads(out.stdout)["mask_head"]["num_classes"] == 2
-    back = run.invoke(app, ["import", str(tmp_path / "a.pth"), str(tmp_path / "back")])
-    assert back.exit_code == 0
-    assert "2 classes" in back.stdout
-    same_tensors(content(model)["state_dict"], content(tmp_path / "back/model.pt")["state_dict"])
-    bad = run.invoke(app, ["import", str(tmp_path / "absent.pth"), str(tmp_path / "no")])
-    assert bad.exit_code == 1
-    assert "Traceback" not in bad.output
+def test_the_command_says_what_is_wrong_in_a_line(tmp_path):
+    result = CliRunner().invoke(app, ["import", str(tmp_path / "absent.pth"), str(tmp_path / "no")])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
