@@ -13,6 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from sapnet.data.truth import as_rle
+from sapnet.mil.consensus import rivals_of
 from sapnet.proposals import simulated_masks as make
 from sapnet.proposals.bags import DISC_SOURCE, WHOLE_IMAGE, bag_of, encode, safety_disc
 from sapnet.proposals.simulated_confidence import with_confidence
@@ -57,7 +58,8 @@ def make_simulated(
     seed: int = 0,
     variant: Variant = "balanced",
 ) -> dict[int, list[Bag]]:
-    """image id -> a bag per annotation, in the order of `points`; 8 to 14 masks each, as a rule.
+    """image id -> a bag per annotation, in the order of `points`; 10 or 11 masks each as a rule,
+    14 at most.
 
     truth: as `read_truth` gives it, tied to the points by annotation id; a point without truth
     gets a disc. read: the image of an ImageInfo, (H, W, 3) uint8 RGB. variant: `balanced`, or
@@ -83,20 +85,14 @@ def make_simulated(
 
 
 class SimulatedGenerator:
-    """The same bags as a ProposalGenerator; max_proposals of 14 or more leaves them as they are."""
+    """Hands out what `make_simulated` made, to go through the pipeline as any generator.
+
+    With max_proposals of 14 or more, `make_bags` gives the same bags again.
+    """
 
     name = "simulated"
 
-    def __init__(
-        self,
-        points: PointSet,
-        truth: Mapping[str, Any],
-        read: Callable[[ImageInfo], ByteArray],
-        seed: int = 0,
-        variant: Variant = "balanced",
-    ) -> None:
-        """Makes all bags at once. Arguments as `make_simulated`."""
-        bags = make_simulated(points, truth, read, seed, variant)
+    def __init__(self, bags: Mapping[int, Sequence[Bag]]) -> None:
         self._bags = {bag.annotation_id: bag for group in bags.values() for bag in group}
 
     def fingerprint(self) -> str:
@@ -125,36 +121,30 @@ def _image_bags(
     variant: Variant,
 ) -> list[Bag]:
     """The bags of one image, with confidences that mean nothing yet. true: by annotation id."""
-    recipe = _RECIPES[variant]
-    draws = {a.id: _stream(seed, variant, a.id, 0) for a in annotations}
+    recipe, largest = _RECIPES[variant], WHOLE_IMAGE * info.height * info.width
+    streams = {a.id: _stream(seed, variant, a.id, 0) for a in annotations}
     made = {
-        a.id: _own_masks(image, info, a, true[a.id], recipe, draws[a.id])
+        a.id: _own_masks(image, info, a, true[a.id], recipe, streams[a.id])
         for a in annotations
         if a.id in true and coco_mask.area(true[a.id])
     }
-    boxes = {id_: coco_mask.toBbox(true[id_]) for id_ in made}
-    whole = {id_: [rle for kind, rle in masks if kind == "whole"] for id_, masks in made.items()}
     bags = []
     for index, annotation in enumerate(annotations):
-        rng, tagged = draws[annotation.id], list(made.get(annotation.id, ()))
-        if tagged:
-            mates = [
-                a.id
-                for a in annotations
-                if a.id in made
-                and a.id != annotation.id
-                and a.category_id == annotation.category_id
+        rng, tagged = streams[annotation.id], []
+        if annotation.id in made:
+            mates = [a.id for a in rivals_of(annotation, annotations) if a.id in made]
+            joined = _joined(annotation.id, mates, true, rng, recipe)
+            groups = [("group", _union(made, members, rng)) for members in joined]
+            tagged = [
+                (kind, mask)
+                for kind, mask in (*made[annotation.id], *groups)
+                if coco_mask.area(mask) <= largest
             ]
-            for joined in _joined(annotation.id, mates, boxes, rng, recipe):
-                members = [whole[id_][int(rng.integers(len(whole[id_])))] for id_ in joined]
-                tagged.append(("group", _merged(members)))
-        largest = WHOLE_IMAGE * info.height * info.width
-        tagged = [(kind, rle) for kind, rle in tagged if 0 < coco_mask.area(rle) <= largest]
         if not tagged:
             xy = np.array([(a.x, a.y) for a in annotations], np.float64)
             tagged = [(DISC_SOURCE, encode(safety_disc(xy, index, info.size)[None])[0])]
-        kinds, rles = zip(*tagged, strict=True)
-        bags.append(bag_of(annotation.id, rles, rng.random(len(rles)).astype(np.float32), kinds))
+        kinds, masks = zip(*tagged, strict=True)
+        bags.append(bag_of(annotation.id, masks, rng.random(len(masks)).astype(np.float32), kinds))
     return bags
 
 
@@ -182,18 +172,16 @@ def _own_masks(
 def _joined(
     own: int,
     mates: Sequence[int],
-    boxes: Mapping[int, np.ndarray],
+    true: Mapping[int, Rle],
     rng: np.random.Generator,
     recipe: _Recipe,
 ) -> list[list[int]]:
-    """Which objects each group joins: the nearest of the class, then the two nearest.
-
-    boxes: xywh of the true masks, by annotation id.
-    """
-    if not mates:
-        return []
-    gaps = _gaps(boxes[own], np.stack([boxes[mate] for mate in mates]))
-    near = [mates[i] for i in np.argsort(gaps, kind="stable") if gaps[i] <= _REACH]
+    """Which objects each group joins: the nearest of the class, then the two nearest."""
+    boxes = coco_mask.toBbox([true[id_] for id_ in (own, *mates)])
+    gaps = _gaps(boxes[0], boxes[1:])
+    middles = boxes[:, :2] + boxes[:, 2:] / 2
+    away = np.hypot(*(middles[1:] - middles[0]).T)
+    near = [mates[i] for i in np.lexsort((np.asarray(mates), away, gaps)) if gaps[i] <= _REACH]
     near = near[: int(rng.integers(*recipe.groups))]
     return [[own, *near[: count + 1]] for count in range(len(near))]
 
@@ -206,8 +194,14 @@ def _gaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.asarray(np.hypot(apart[:, 0], apart[:, 1]) / diagonals)
 
 
-def _merged(rles: Sequence[Rle]) -> Rle:
-    merged = coco_mask.merge(list(rles))
+def _union(
+    made: Mapping[int, Sequence[tuple[str, Rle]]],
+    members: Sequence[int],
+    rng: np.random.Generator,
+) -> Rle:
+    """One of the wholes of each member, joined."""
+    wholes = [[mask for kind, mask in made[id_] if kind == "whole"] for id_ in members]
+    merged = coco_mask.merge([masks[int(rng.integers(len(masks)))] for masks in wholes])
     return Rle(size=[int(n) for n in merged["size"]], counts=merged["counts"].decode("ascii"))
 
 

@@ -39,16 +39,17 @@ def bleeds(
     one object have in common.
     """
     centre, turn, common = rng.uniform(*iou), rng.uniform(0, 2 * np.pi), view.noise(rng)
+    # slower with the distance, so that the window's own border is seldom reached
+    slowed = np.clip(1 + view.depth / (1.2 * view.radius + 4), 0.1, 1)
+    near = np.exp(-np.abs(view.depth) / max(view.radius, 1.0))
     masks = []
     for _ in range(count):
         angle = turn + (1 - alike) * rng.normal(0, 1.5)
         noise = alike * common + (1 - alike) * view.noise(rng)
-        push = 0.8 + 0.6 * view.lean(angle) + 0.8 * view.likeness + 0.5 * noise
-        border = 0.15 * view.noise(rng) * np.exp(-np.abs(view.depth) / max(view.radius, 1.0))
-        target = centre + (1 - alike) * rng.uniform(-0.2, 0.2)
-        masks.append(
-            _moved(view, np.maximum(push, 0.05) + border, float(np.clip(target, 0.25, 0.8)))
-        )
+        push = slowed * (0.8 + 0.6 * view.lean(angle) + 0.8 * view.likeness + 0.5 * noise)
+        push = np.maximum(push, 0.05) + 0.15 * near * view.noise(rng)
+        target = np.clip(centre + (1 - alike) * rng.uniform(-0.2, 0.2), 0.25, 0.8)
+        masks.append(_moved(view, push, float(target)))
     return masks
 
 
