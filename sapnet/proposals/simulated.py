@@ -58,8 +58,7 @@ def make_simulated(
     seed: int = 0,
     variant: Variant = "balanced",
 ) -> dict[int, list[Bag]]:
-    """image id -> a bag per annotation, in the order of `points`; 10 or 11 masks each as a rule,
-    14 at most.
+    """image id -> a bag per annotation, in the order of `points`; at most 14 masks in each.
 
     truth: as `read_truth` gives it, tied to the points by annotation id; a point without truth
     gets a disc. read: the image of an ImageInfo, (H, W, 3) uint8 RGB. variant: `balanced`, or
