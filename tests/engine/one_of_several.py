@@ -1,0 +1,60 @@
+"""One process of some trainings, one after the other, as torchrun would start it: JOB[:TROUBLE]...
+
+Leaves its losses, its weights and the error that ended it beside JOB.json, as JOB.PROCESSES.RANK.
+TROUBLE comes to the last process alone, after two steps: "stop", "number" or "disk".
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sapnet import distributed, engine
+from sapnet.data import loader
+from sapnet.data.coco import load_points
+from sapnet.pipeline import Records, Run, RunSpec
+from sapnet.proposals import build_generator
+
+
+def main(path, trouble):
+    spec, losses = RunSpec.read(path), []
+    troubled = distributed.rank() == distributed.processes() - 1
+
+    def in_trouble(kind):
+        return kind == trouble and troubled and len(losses) >= 2
+
+    def load_sample(*asked):
+        if in_trouble("disk"):
+            raise OSError("the disk is gone")
+        sample = loader.load_sample(*asked)
+        return replace(sample, image=sample.image / 0) if in_trouble("number") else sample
+
+    engine.load_sample = load_sample
+    run = Run(spec, lambda event: None, lambda: in_trouble("stop"))
+    points = load_points(spec.points)
+    generator = build_generator(spec.proposals, points)
+    bags = distributed.main_first(lambda: run.make_proposals(generator, points))
+    model, _ = run.build_model(len(points.categories))
+    error = None
+    try:
+        engine.train(
+            model,
+            Records(points, spec.image_paths, bags, run.config),
+            seed=spec.seed,
+            checkpoint=spec.workdir / "checkpoint.pt",
+            report=lambda step, of, terms: losses.append(terms),
+            should_stop=run.should_stop,
+        )
+    except Exception as raised:
+        error = type(raised).__name__, str(raised)
+    state = {"losses": losses, "weights": model.state_dict(), "error": error}
+    torch.save(state, path.with_suffix(f".{distributed.processes()}.{distributed.rank()}"))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    distributed.join()
+    for argument in sys.argv[1:]:
+        name, _, wanted = argument.partition(":")
+        main(Path(name), wanted)
