@@ -1,6 +1,6 @@
 """Affinity refinement (MLAR) on its own: flawed true masks in, better ones out?
 
-    python benchmarks/affinity.py --data DIR [--data DIR] [--images 24] [--weights FILE] [--json F]
+    python benchmarks/affinity.py --data DIR [--data DIR] [--images 16] [--weights FILE] [--json F]
 
 DIR holds images/ and instances.json (COCO). True masks are eroded, dilated, holed, and coarsened
 to stride 16; the tables give their mIoU and boundary IoU at image size, in points, before and
@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from sapnet.affinity.local import cascade, local_kernel
 from sapnet.affinity.propagate import propagate
-from sapnet.affinity.refine import RefinedMasks, finalize, pixel_guide, refine
+from sapnet.affinity.refine import pixel_guide, polished, refine
 from sapnet.affinity.tree import build_tree
 from sapnet.backbones import build_backbone
 from sapnet.config import RefineConfig, cpu
@@ -45,7 +45,7 @@ from sapnet.evaluate import boundary_iou
 Row = dict[str, Any]
 FLAWS = ("eroded", "dilated", "holes", "coarse")
 LEVELS = ("pixel", "semantic", "both")
-DEFAULT = "global, local × 2"
+ONCE, DEFAULT = "global, local × 2", "and polished"
 LEAST_AREA = 64  # pixels of the image: below it there is nothing to take away
 MOST_OBJECTS = 20  # of an image
 
@@ -112,22 +112,18 @@ def read_scenes(folder: Path, images: int, weights: Path | None) -> tuple[list[S
 
 
 def steps(default: RefineConfig) -> dict[str, RefineConfig]:
-    """What is measured: the steps of Table 10, and the equations as they are printed."""
+    """What is measured: the steps of Table 10, the default, and the equations as printed."""
+    once = replace(default, polish=0)
     return {
-        "neither": replace(default, use_global=False, use_local=False),
-        "local × 2": replace(default, use_global=False),
-        "global": replace(default, use_local=False),
-        **{f"global, local × {n}": replace(default, blocks=n) for n in (1, 2, 3)},
+        "neither": replace(once, use_global=False, use_local=False),
+        "local × 2": replace(once, use_global=False),
+        "global": replace(once, use_local=False),
+        **{f"global, local × {n}": replace(once, blocks=n) for n in (1, 2, 3)},
+        DEFAULT: default,
         "as printed": replace(
-            default, window=None, balance=0.0, zeta_scale=1.0, zeta_scale_semantic=1.0
+            once, window=None, balance=0.0, zeta_scale=1.0, zeta_scale_semantic=1.0
         ),
     }
-
-
-def chosen(terms: RefinedMasks, level: str) -> Tensor:
-    """The masks of a level, (N, h, w)."""
-    parts = {"pixel": (terms.pixel, None), "semantic": (None, terms.semantic)}
-    return finalize(RefinedMasks(*parts[level]) if level in parts else terms)
 
 
 def ious(masks: Tensor, truth: np.ndarray) -> np.ndarray:
@@ -144,7 +140,7 @@ def ious(masks: Tensor, truth: np.ndarray) -> np.ndarray:
 def run(
     data: Path,
     *,
-    images: int = 24,
+    images: int = 16,
     weights: Path | None = None,
     config: RefineConfig | None = None,
     tell: Callable[[str], None] = lambda _: None,
@@ -157,18 +153,15 @@ def run(
     torch.set_num_threads(1)
     scenes, origin = read_scenes(data, images, weights)
     asked = [
-        (step, level, one)
+        (step, level, replace(one, levels=level))
         for step, one in steps(config or RefineConfig()).items()
-        for level in (LEVELS if step in (DEFAULT, "as printed") else ("both",))
+        for level in (LEVELS if step in (ONCE, "as printed") else ("both",))
     ]
     before, after = [], []
     for index, scene in enumerate(scenes):
-        terms = {
-            step: refine(scene.flawed, scene.image, scene.features, config=one)
-            for step, _, one in asked
-        }
         before.append(ious(scene.flawed, scene.truth))
-        after.append([ious(chosen(terms[step], level), scene.truth) for step, level, _ in asked])
+        inputs = scene.flawed, scene.image, scene.features
+        after.append([ious(polished(*inputs, config=one), scene.truth) for *_, one in asked])
         tell(f"{data.name}: image {index + 1} of {len(scenes)}")
     start = np.concatenate(before, 1).mean(1)  # (4, 2)
     ends = np.concatenate(after, 2).mean(2)  # (asked, 4, 2)
@@ -197,7 +190,7 @@ def figures(was: np.ndarray, now: np.ndarray) -> dict[str, float]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """Two tables a data set: the default by level, and both levels by step."""
+    """Two tables a data set: one round by level, and both levels by step."""
     parts = []
     for data in dict.fromkeys(row["data"] for row in rows):
         own = [row for row in rows if row["data"] == data]
@@ -207,7 +200,7 @@ def markdown(rows: list[Row]) -> str:
             f"{about['features']}. mIoU_mask / boundary IoU of flawed true masks, in points, and "
             "their change.\n"
         )
-        by_level = [row for row in own if row["step"] == DEFAULT]
+        by_level = [row for row in own if row["step"] == ONCE]
         by_step = [row for row in own if row["level"] == "both"]
         printed = [row for row in own if row["step"] == "as printed" and row["level"] == "pixel"]
         parts.append(_table("level", by_level))
@@ -268,7 +261,7 @@ def speed(masks: int = 20, size: tuple[int, int] = (200, 304)) -> str:
 
 def main(
     data: Annotated[list[Path], typer.Option(help="folder with images/ and instances.json")],
-    images: Annotated[int, typer.Option(help="how many of each set; 0 takes all")] = 24,
+    images: Annotated[int, typer.Option(help="how many of each set; 0 takes all")] = 16,
     weights: Annotated[Path | None, typer.Option(help="MobileNetV2 state dict")] = None,
     json: Annotated[Path | None, typer.Option(help="keep the rows as JSON")] = None,
     timing: Annotated[bool, typer.Option("--speed", help="time the parts too")] = False,

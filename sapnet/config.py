@@ -111,7 +111,8 @@ class RefineConfig:
     smooth when resized: most edges are near the median), a number zeta itself, in the guide's unit.
     zeta_local: of the image (in its unit, standard deviations of ImageNet). zeta_semantic: of
     unit-length features. iterations, blocks, mix: the local cascade (Eq. 25). window, balance: see
-    sapnet/affinity/refine.py. warmup: the share of the steps before the loss sets in.
+    sapnet/affinity/refine.py. warmup: the share of the steps before the loss sets in. polish: how
+    often the image alone refines the pseudo-masks again, after both terms did.
     """
 
     enabled: bool = True
@@ -131,6 +132,7 @@ class RefineConfig:
     balance: float = 0.5
     warmup: float = 1 / 6
     loss_weight: float = 1.0
+    polish: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.affinity.refine import finalize, refine
+from sapnet.affinity.refine import polished
 from sapnet.config import Config
 from sapnet.data.loader import ImageRecord, Sample, load_sample
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
@@ -65,7 +65,7 @@ def refined_masks(
     guide = F.interpolate(sample.image[None].to(probs.device), size=grid, mode="area")[0]
     levels = [content(level[0], sample, result, grid) for level in result.features]
     start = content(probs[rows], sample, result, grid)
-    fine = finalize(refine(start, guide, levels, config=config.refine))
+    fine = polished(start, guide, levels, config=config.refine)
     for row, mask in zip(rows, fine, strict=True):
         full = F.interpolate(mask[None, None], size=sample.record.info.size, mode="bilinear")[0, 0]
         binary = (full >= config.output.mask_threshold).cpu().numpy().astype(np.uint8)

@@ -14,7 +14,7 @@ equal say, whatever their areas.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -92,6 +92,29 @@ def refine(
 def finalize(refined: RefinedMasks) -> Tensor:
     """The soft pseudo-masks: the mean of the terms, (N, H, W). Threshold at 0.5 for masks."""
     return torch.stack(refined.terms).mean(0)
+
+
+def polished(
+    probs: Tensor,
+    image: Tensor,
+    features: Sequence[Tensor] = (),
+    *,
+    config: RefineConfig | None = None,
+) -> Tensor:
+    """The soft pseudo-masks of one image, (N, H, W): refined, and refined again by the image.
+
+    Arguments as in `refine`; each round's windows lie around the masks that it is given. Without a
+    pixel term (levels "semantic") there is no second round.
+    """
+    config = config or RefineConfig()
+    again = replace(config, levels="pixel")
+    tree = None
+    if config.levels != "semantic" and config.use_global:
+        tree = build_tree(pixel_guide(image, (int(probs.shape[1]), int(probs.shape[2]))))
+    masks = finalize(refine(probs, image, features, config=config, pixel_tree=tree))
+    for _ in range(config.polish if config.levels != "semantic" else 0):
+        masks = finalize(refine(masks, image, config=again, pixel_tree=tree))
+    return masks
 
 
 def pixel_guide(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from sapnet.affinity.refine import RefineConfig, RefinedMasks, finalize, pixel_guide, refine
+from sapnet.affinity.refine import (
+    RefineConfig,
+    RefinedMasks,
+    finalize,
+    pixel_guide,
+    polished,
+    refine,
+)
 from sapnet.affinity.tree import build_tree
 from sapnet.affinity.window import box_windows, mask_boxes
 from sapnet.losses.affinity import affinity_loss
@@ -198,3 +205,17 @@ def test_loss_of_no_mask_is_a_zero_with_a_graph():
     assert loss.item() == 0.0
     loss.backward()
     assert logits.grad is not None
+
+
+def test_polish_is_the_image_once_more():
+    probs, image, features = scene()
+    once = finalize(refine(probs, image, features))
+    pixel = RefineConfig(levels="pixel")
+    twice = finalize(refine(once, image, config=pixel))
+    torch.testing.assert_close(polished(probs, image, features), twice)
+    plain = RefineConfig(polish=0)
+    torch.testing.assert_close(polished(probs, image, features, config=plain), once)
+    semantic = RefineConfig(levels="semantic")
+    expected = finalize(refine(probs, image, features, config=semantic))
+    torch.testing.assert_close(polished(probs, image, features, config=semantic), expected)
+    assert polished(probs[:0], image, features).shape == (0, 12, 16)
