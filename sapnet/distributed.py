@@ -155,10 +155,10 @@ def start_alike(model: nn.Module, step: int) -> None:
     distributed.all_gather_object(told, mine)
     for index, theirs in enumerate(told):
         if theirs != told[0]:
-            what = "checkpoint" if theirs[0] != told[0][0] else "backbone weights"
+            what = "checkpoint" if theirs[0] != told[0][0] else "backbone"
             raise InvalidConfig(
-                f"process {index} finds another {what} than process 0: "
-                "all must see the same work folder and weights"
+                f"process {index} finds another {what} than process 0: all must see the same work "
+                "folder and the same files of weights"
             )
     for value in state.values():
         distributed.broadcast(value, src=0)

@@ -14,6 +14,9 @@ import pytest
 import torch
 
 from sapnet import distributed
+from sapnet.config import resolve_config
+from sapnet.engine import train
+from sapnet.errors import InvalidConfig
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 # everything on from the first step: MIL, SASD, SOLO, MLAR
@@ -251,3 +254,31 @@ def test_shares_are_all_of_a_batch(monkeypatch):
             taken.append(distributed.share(range(size)))
         assert sorted(i for part in taken for i in part) == list(range(size))
         assert max(map(len, taken)) - min(map(len, taken)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (lambda step, shapes: (step + 1, shapes), "process 1 finds another checkpoint"),
+        (
+            lambda step, shapes: (step, {**shapes, "norm": (3,)}),
+            "process 1 finds another backbone than",
+        ),
+    ],
+)
+def test_processes_that_see_other_files_are_refused(monkeypatch, changes, words):
+    def gather(told, mine):
+        told[:] = mine, changes(*mine)
+
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed.distributed, "all_gather_object", gather)
+    with pytest.raises(InvalidConfig, match=words):
+        distributed.start_alike(torch.nn.Linear(2, 3), 4)
+
+
+def test_a_norm_over_the_batch_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    model = SimpleNamespace(config=resolve_config(overrides={"backbone.fpn_norm": "batch"}))
+    keywords = {"seed": 0, "checkpoint": tmp_path / "none", "report": None, "should_stop": None}
+    with pytest.raises(InvalidConfig, match="fpn_norm"):
+        train(model, [], **keywords)
