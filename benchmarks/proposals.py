@@ -2,8 +2,8 @@
 
 DIR holds images/, points.json and instances.json (COCO). Prints the mean mask IoU, in per cent,
 of the best proposal of each bag, of the most confident one, and of the medoid that excludes other
-objects' points (`consensus`); and the CPU seconds an image (quartiles), of one thread, so that a
-busy machine counts less.
+objects' points (`consensus`); and the CPU seconds an image (mean, quartiles), of one thread, so
+that a busy machine counts less.
 """
 
 import json
@@ -66,6 +66,7 @@ def main(
         "most_confident": round(100 * float(top), 1),
         "consensus": round(100 * float(central), 1),
         "proposals_a_bag": round(float(length), 1),
+        "cpu_seconds_mean": round(statistics.mean(seconds), 3),
         "cpu_seconds": [round(q, 3) for q in quartiles],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "commit": commit.stdout.strip(),

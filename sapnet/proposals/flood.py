@@ -38,29 +38,61 @@ def cells(height: int, width: int, rows: IntArray, columns: IntArray) -> IntArra
 
 
 @nb.njit(cache=True)
-def flood(
-    image: FloatArray, owner: IntArray, row: int, column: int, scratch: IntArray
-) -> tuple[ByteArray, IntArray]:
-    """Minimax flood of a point's cell -> level (H, W) uint8, area (256,) pixels per level.
+def unlike(
+    image: FloatArray, owner: IntArray, row: int, column: int
+) -> tuple[FloatArray, FloatArray]:
+    """How unlike a point each pixel of its cell is -> two (H, W) tables, 0 outside the cell.
 
-    A pixel's level is the least t for which a path of the cell joins it to the point and stays
-    within the colour distance of t (0 to 254, on a square-root scale) of the point's 3 x 3
-    neighbourhood. Pixels outside the cell have the level 255. scratch: (H * W,) int32.
+    The colour distance to the mean of the point's 3 x 3 neighbourhood; and only what of it leads
+    towards the mean of the cell, which is mostly ground: a bright nucleus may hold brighter spots.
     """
     height, width, channels = image.shape
-    reference = np.zeros(channels, np.float32)
+    who = owner[row, column]
+    ground = np.zeros(channels, np.float64)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            if owner[y, x] == who:
+                count += 1
+                for c in range(channels):
+                    ground[c] += image[y, x, c]
+    reference = np.zeros(channels, np.float64)
     y0, y1 = max(row - 1, 0), min(row + 2, height)
     x0, x1 = max(column - 1, 0), min(column + 2, width)
     for y in range(y0, y1):
         for x in range(x0, x1):
             for c in range(channels):
                 reference[c] += image[y, x, c] / ((y1 - y0) * (x1 - x0))
-    who = owner[row, column]
-    top = 1e-6
+    axis = ground / count - reference
+    axis /= np.sqrt((axis**2).sum()) + 1e-6
+    distance = np.zeros((height, width), np.float32)
+    towards = np.zeros((height, width), np.float32)
     for y in range(height):
         for x in range(width):
-            if owner[y, x] == who:
-                top = max(top, _distance(image, y, x, reference))
+            if owner[y, x] != who:
+                continue
+            square, along = 0.0, 0.0
+            for c in range(channels):
+                d = image[y, x, c] - reference[c]
+                square += d * d
+                along += d * axis[c]
+            distance[y, x], towards[y, x] = np.sqrt(square), max(along, 0.0)
+    return distance, towards
+
+
+@nb.njit(cache=True)
+def flood(
+    cost: FloatArray, owner: IntArray, row: int, column: int, scratch: IntArray
+) -> tuple[ByteArray, IntArray]:
+    """Minimax flood of a point's cell -> level (H, W) uint8, area (256,) pixels per level.
+
+    A pixel's level is the least t for which a path of the cell joins it to the point and stays
+    within the cost t (0 to 254, on a square-root scale up to the highest of the cell). Pixels
+    outside the cell have the level 255. cost: (H, W), 0 outside the cell. scratch: (H * W,) int32.
+    """
+    height, width = cost.shape
+    who = owner[row, column]
+    top = max(cost.max(), np.float32(1e-6))
     level = np.full((height, width), LEVELS, np.uint8)
     area = np.zeros(LEVELS + 1, np.int32)
     head = np.full(LEVELS, -1, np.int32)  # a linked list of pixels per level
@@ -80,21 +112,11 @@ def flood(
                 continue
             if level[v, u] != LEVELS or owner[v, u] != who:
                 continue
-            share = np.sqrt(_distance(image, v, u, reference) / top)
-            to = max(current, int(share * (LEVELS - 1)))
+            to = max(current, int(np.sqrt(cost[v, u] / top) * (LEVELS - 1)))
             level[v, u] = to
             scratch[v * width + u] = head[to]
             head[to] = v * width + u
     return level, area
-
-
-@nb.njit(cache=True, inline="always")
-def _distance(image: FloatArray, y: int, x: int, reference: FloatArray) -> float:
-    total = np.float32(0)
-    for c in range(reference.size):
-        d = image[y, x, c] - reference[c]
-        total += d * d
-    return np.sqrt(total)
 
 
 def stable_levels(area: IntArray, count: int, window: int = 12, growth: float = 1.15) -> list[int]:
@@ -105,14 +127,15 @@ def stable_levels(area: IntArray, count: int, window: int = 12, growth: float = 
     total = np.cumsum(area[:LEVELS]).astype(np.float64)
     before = total[np.maximum(np.arange(LEVELS) - window // 2, 0)]
     after = total[np.minimum(np.arange(LEVELS) + window // 2, LEVELS - 1)]
-    rate = np.log(after / before)
+    rate = np.where(total <= _FULL * total[-1], np.log(after / before), np.inf)
     picked = [_otsu(area[:LEVELS])]
-    for level in np.argsort(rate, kind="stable"):
-        if len(picked) > count:
+    while len(picked) <= count:
+        last = total[picked[-1]]
+        rate[np.maximum(total / last, last / total) < growth] = np.inf
+        best = int(np.argmin(rate))
+        if rate[best] == np.inf:
             break
-        ratio = [max(total[level] / total[p], total[p] / total[level]) for p in picked]
-        if min(ratio) >= growth and total[level] <= _FULL * total[-1]:
-            picked.append(int(level))
+        picked.append(best)
     return picked
 
 
@@ -127,16 +150,22 @@ def _otsu(histogram: IntArray) -> int:
 
 
 @nb.njit(cache=True)
-def bounds(level: ByteArray, t: int) -> tuple[int, int, int, int]:
-    """(y0, y1, x0, x1) of the pixels that are not above a level; the ends lie just behind."""
+def bounds(level: ByteArray) -> IntArray:
+    """(255, 4) y0, y1, x0, x1 of the pixels that are not above each level; the ends lie just
+    behind. Levels below the least have y0 = height, x0 = width and ends of 0."""
     height, width = level.shape
-    y0, y1, x0, x1 = height, 0, width, 0
+    box = np.zeros((LEVELS, 4), np.int32)
+    box[:, 0], box[:, 2] = height, width
     for y in range(height):
         for x in range(width):
-            if level[y, x] <= t:
-                y0, y1 = min(y0, y), max(y1, y + 1)
-                x0, x1 = min(x0, x), max(x1, x + 1)
-    return y0, y1, x0, x1
+            t = level[y, x]
+            if t < LEVELS:
+                box[t, 0], box[t, 1] = min(box[t, 0], y), max(box[t, 1], y + 1)
+                box[t, 2], box[t, 3] = min(box[t, 2], x), max(box[t, 3], x + 1)
+    for t in range(1, LEVELS):
+        box[t, 0], box[t, 1] = min(box[t, 0], box[t - 1, 0]), max(box[t, 1], box[t - 1, 1])
+        box[t, 2], box[t, 3] = min(box[t, 2], box[t - 1, 2]), max(box[t, 3], box[t - 1, 3])
+    return box
 
 
 @nb.njit(cache=True)
@@ -165,3 +194,19 @@ def fill_holes(mask: BoolArray) -> BoolArray:
                 stack[used] = v * width + u
                 used += 1
     return ~outside
+
+
+@nb.njit(cache=True)
+def grown(mask: BoolArray, within: BoolArray) -> BoolArray:
+    """(H, W) mask and its 4-neighbours that lie `within`."""
+    height, width = mask.shape
+    wide = mask.copy()
+    for y in range(height):
+        for x in range(width):
+            if mask[y, x] or not within[y, x]:
+                continue
+            for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+                v, u = y + dy, x + dx
+                if 0 <= v < height and 0 <= u < width and mask[v, u]:
+                    wide[y, x] = True
+    return wide

@@ -2,8 +2,9 @@
 
 Three sources for each point, all on one superpixel map of the image: figure against ground at
 nine scales (figure.py), the growing regions of a merging tree (regions.py), and the stable levels
-of a colour flood of the point's own cell (flood.py). The other annotated points split them all.
-What is left after near-duplicates is ranked by an estimate of its IoU (ranking.py).
+of two floods of the point's own cell (flood.py). The other annotated points split them all.
+An estimate of the masks' IoU ranks them, and the sixteen are taken that promise the best of a bag
+(ranking.py).
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from sapnet.types import (
     RawProposals,
 )
 
-_VERSION = 1  # part of the fingerprint: raise it when any constant here or below changes
+_VERSION = 2  # part of the fingerprint: raise it when any constant here or below changes
 _BLUR = 0.8  # pixels
 _GRADIENT = 4.0  # the mean step between neighbours after normalisation
 _FLAT = 0.2  # a mean step below this is noise, and is not raised further
@@ -37,9 +38,9 @@ _SCALE = 20.0  # of Felzenszwalb's criterion, on normalised colours
 _MIN_SIZE, _DENSITY, _MOST = 12, 15000, 2600  # superpixels: least size, pixels / size, how many
 _POWER, _EDGE = 0.4, 8.0  # of the merging cost
 _RADII = tuple(4.0 * 1.6**k for k in range(9))
-_LEVELS = 9  # stable levels of the flood, beside Otsu's
+_LEVELS = 10  # stable levels of a flood, beside Otsu's
 _STEP = 0.9  # areas of two nodes of the tree's chain differ by this ratio at least
-_ALIKE, _WORSE = 0.9, 0.3
+_BAG, _ALIKE = 16, 0.95  # masks a point at most, and the IoU of two of them
 _WHOLE = 0.95
 _CHUNK = 16  # points whose colour models are computed together
 
@@ -62,7 +63,7 @@ class HierarchyGenerator:
     def propose(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
     ) -> Iterator[RawProposals]:
-        """Some 10 to 20 masks an annotation, by falling confidence."""
+        """At most 16 masks an annotation, by falling confidence."""
         if not annotations:
             return
         height, width = info.size
@@ -146,18 +147,22 @@ def _proposals(
 ) -> tuple[BoolArray, FloatArray, tuple[str, ...]]:
     """Masks (M, H, W), confidence (M,) and tags of one point, best first. shares: (n, S)."""
     members, tags = _regional(scene, index, shares)
-    masks, flooded = _flooded(scene, index)
-    tags = [*tags, *["hierarchy-flood"] * len(masks)]
-    shapes = ranking.joined(scene.figures.shapes(members), flooded)
-    iou = ranking.overlaps(shapes, members)
-    foreign = _foreign(scene, index, members, masks)
+    nests, flooded = _flooded(scene, index)
+    tags = [*tags, *["hierarchy-flood"] * sum(nest.depth for nest in nests)]
+    shapes = ranking.joined(scene.figures.shapes(members), *flooded)
+    iou = ranking.overlaps(shapes, members, nests)
+    foreign = _foreign(scene, index, members, nests)
     pixels = scene.owner.size
     confidence = ranking.estimate(shapes, iou, foreign, scene.points[index], pixels)
-    kept = ranking.select(confidence, iou, alike=_ALIKE, worse=_WORSE)
+    kept = ranking.select(confidence, iou, most=_BAG, alike=_ALIKE)
+    nested = [(nest.first, step) for nest in nests for step in range(nest.depth)]
     final = np.empty((len(kept), *scene.owner.shape), bool)
     for place, i in enumerate(kept):
-        own = i < len(members)
-        final[place] = members[i][scene.regions.labels] if own else masks[i - len(members)]
+        if i < len(members):
+            final[place] = members[i][scene.regions.labels]
+        else:
+            first, step = nested[i - len(members)]
+            final[place] = first <= step
     return final, confidence[kept], tuple(tags[i] for i in kept)
 
 
@@ -166,6 +171,7 @@ def _regional(scene: _Scene, index: int, shares: FloatArray) -> tuple[BoolArray,
     regions = scene.regions
     seed = int(regions.labels[scene.rows[index], scene.columns[index]])
     figures = np.stack([connected(column > 0.5, seed, regions.length) for column in shares.T])
+    figures = figures[figures @ regions.size <= _WHOLE * scene.owner.size]
     nodes = chain(scene.parent, seed, len(regions.size))
     areas = nodes @ regions.size
     thin = [0]
@@ -176,28 +182,50 @@ def _regional(scene: _Scene, index: int, shares: FloatArray) -> tuple[BoolArray,
     return members, ["hierarchy-figure"] * len(figures) + ["hierarchy-tree"] * len(thin)
 
 
-def _flooded(scene: _Scene, index: int) -> tuple[BoolArray, ranking.Shapes]:
-    """(F, H, W) masks of the stable flood levels, holes filled, and their figures."""
+def _flooded(scene: _Scene, index: int) -> tuple[list[ranking.Nest], list[ranking.Shapes]]:
+    """The stable levels of both floods, holes filled, as nests, and their figures.
+
+    The colour flood's are grown by a pixel: outlines drawn by hand lie a little outside.
+    """
+    row, column = scene.rows[index], scene.columns[index]
+    distance, towards = flood.unlike(scene.image, scene.owner, row, column)
+    cell = scene.owner == scene.owner[row, column]
+    pairs = [_nest(scene, index, distance, cell), _nest(scene, index, towards, None)]
+    return [nest for nest, _ in pairs], [shapes for _, shapes in pairs]
+
+
+def _nest(
+    scene: _Scene, index: int, cost: FloatArray, cell: BoolArray | None
+) -> tuple[ranking.Nest, ranking.Shapes]:
+    """Masks of a flood's stable levels. cell: (H, W), they are grown by a pixel within it."""
     level, area = flood.flood(
-        scene.image, scene.owner, scene.rows[index], scene.columns[index], scene.scratch
+        cost, scene.owner, scene.rows[index], scene.columns[index], scene.scratch
     )
-    levels = flood.stable_levels(area, _LEVELS)
-    masks = np.zeros((len(levels), *level.shape), bool)
-    count = len(scene.regions.size)
-    counts = np.empty((len(levels), count), np.float32)
+    levels = sorted(flood.stable_levels(area, _LEVELS))
+    boxes = flood.bounds(level)
+    height, width = level.shape
+    first = np.full((height, width), len(levels), np.int32)
     figures = np.empty((len(levels), 5), np.float32)
-    for place, t in enumerate(levels):
-        y0, y1, x0, x1 = flood.bounds(level, t)
-        inner = flood.fill_holes(level[y0:y1, x0:x1] <= t)
-        masks[place, y0:y1, x0:x1] = inner
-        counts[place] = np.bincount(scene.regions.labels[y0:y1, x0:x1][inner], minlength=count)
-        figures[place] = ranking.measure(scene.image, inner, y0, x0)
-    return masks, ranking.Shapes(counts, *figures.T)
+    for step in reversed(range(len(levels))):
+        y0, y1, x0, x1 = boxes[levels[step]]
+        if cell is not None:
+            y0, y1, x0, x1 = max(y0 - 1, 0), min(y1 + 1, height), max(x0 - 1, 0), min(x1 + 1, width)
+        mask = flood.fill_holes(level[y0:y1, x0:x1] <= levels[step])
+        if cell is not None:
+            mask = flood.grown(mask, cell[y0:y1, x0:x1])
+        first[y0:y1, x0:x1][mask] = step
+        figures[step] = ranking.measure(scene.image, mask, y0, x0)
+    nest = ranking.Nest(first, len(levels))
+    count = len(scene.regions.size)
+    counts = ranking.tally(first, scene.regions.labels, nest.depth + 1, count)
+    return nest, ranking.Shapes(counts[:-1].cumsum(axis=0), *figures.T)
 
 
-def _foreign(scene: _Scene, index: int, members: BoolArray, masks: BoolArray) -> BoolArray:
-    """(R + F,) does the mask hold another annotated point's pixel?"""
+def _foreign(scene: _Scene, index: int, members: BoolArray, nests: list[ranking.Nest]) -> BoolArray:
+    """(M,) does the mask hold another annotated point's pixel? In the order of `overlaps`."""
     elsewhere = (scene.rows != scene.rows[index]) | (scene.columns != scene.columns[index])
     rows, columns = scene.rows[elsewhere], scene.columns[elsewhere]
     regional = members[:, scene.regions.labels[rows, columns]].any(axis=1)
-    return np.concatenate([regional, masks[:, rows, columns].any(axis=1)])
+    earliest = [nest.first[rows, columns].min(initial=nest.depth) for nest in nests]
+    nested = [np.arange(nest.depth) >= at for nest, at in zip(nests, earliest, strict=True)]
+    return np.concatenate([regional, *nested])

@@ -4,13 +4,17 @@ The estimate is a ridge regression of a mask's true IoU on seven figures of it, 
 photographs and on micrographs together; docs/log.md has the fit and its figures.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 
-from sapnet.proposals.regions import Regions, centres, neighbours
+from sapnet.proposals.regions import IntArray, Regions, centres, neighbours
 from sapnet.types import BoolArray, FloatArray
+
+_SPREAD = 0.12  # a mask whose confidence is lower by this is e times less likely the object
 
 
 class Shapes(NamedTuple):
@@ -27,6 +31,14 @@ class Shapes(NamedTuple):
     strength: FloatArray
     x: FloatArray
     y: FloatArray
+
+
+class Nest(NamedTuple):
+    """Masks each of which lies within the next: first (H, W) int32 tells for each pixel which is
+    the first to hold it (`depth` where none does)."""
+
+    first: IntArray
+    depth: int
 
 
 class RegionFigures:
@@ -90,19 +102,34 @@ def measure(image: FloatArray, mask: BoolArray, top: int, left: int) -> FloatArr
     return figures
 
 
-def joined(one: Shapes, two: Shapes) -> Shapes:
-    return Shapes(*(np.concatenate(pair) for pair in zip(one, two, strict=True)))
+def joined(*shapes: Shapes) -> Shapes:
+    return Shapes(*(np.concatenate(figures) for figures in zip(*shapes, strict=True)))
 
 
-def overlaps(shapes: Shapes, members: BoolArray) -> FloatArray:
+@nb.njit(cache=True)
+def tally(one: IntArray, two: IntArray, rows: int, columns: int) -> FloatArray:
+    """(rows, columns) pixels that have the value i in `one` and j in `two`, both (H, W)."""
+    table = np.zeros((rows, columns), np.float32)
+    for y in range(one.shape[0]):
+        for x in range(one.shape[1]):
+            table[one[y, x], two[y, x]] += 1
+    return table
+
+
+def overlaps(shapes: Shapes, members: BoolArray, nests: Sequence[Nest]) -> FloatArray:
     """(M, M) IoU. The first masks are those of `members` (R, n), unions of superpixels; the rest
-    are nested in one another, so that the smaller of two is what they share."""
-    regional = len(members)
-    area = shapes.area
-    shared = np.minimum(area[:, None], area[None, :])
-    of_regions = members.astype(np.float32) @ shapes.counts.T
-    shared[:regional] = of_regions
-    shared[:, :regional] = of_regions.T
+    are those of the nests, in their order."""
+    regional, area = len(members), shapes.area
+    shared = np.zeros((len(area), len(area)), np.float32)
+    shared[:regional] = members.astype(np.float32) @ shapes.counts.T
+    ends = np.cumsum([regional, *[nest.depth for nest in nests]])
+    spans = [slice(start, end) for start, end in itertools.pairwise(ends)]
+    for i, (one, span) in enumerate(zip(nests, spans, strict=True)):
+        shared[span, span] = np.minimum(area[span, None], area[None, span])
+        for two, other in zip(nests[:i], spans[:i], strict=True):
+            table = tally(one.first, two.first, one.depth + 1, two.depth + 1)
+            shared[span, other] = table.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]
+    shared = np.maximum(shared, shared.T)
     return np.asarray(shared / np.maximum(area[:, None] + area[None, :] - shared, 1), np.float32)
 
 
@@ -131,12 +158,22 @@ def estimate(
     return np.clip(value, 0, 1).astype(np.float32)
 
 
-def select(confidence: FloatArray, iou: FloatArray, *, alike: float, worse: float) -> list[int]:
-    """Indices, best first: no two above IoU `alike`, none `worse` than the best by more."""
+def select(confidence: FloatArray, iou: FloatArray, *, most: int, alike: float) -> list[int]:
+    """Indices of at most `most` masks, best first, of which no two are above IoU `alike`.
+
+    Any of the masks may be the object, more likely where its confidence is high; after the most
+    confident one, each choice raises the expected best IoU of the chosen by as much as it can.
+    (The expected best IoU is submodular: greedy choice is near the optimum.)
+    """
+    likely = np.exp((confidence - confidence.max(initial=0)) / np.float32(_SPREAD))
+    covered = np.zeros_like(confidence)
+    free = np.ones(len(confidence), bool)
     kept: list[int] = []
-    for i in np.argsort(-confidence, kind="stable"):
-        if kept and confidence[i] < confidence[kept[0]] - worse:
-            break
-        if not kept or iou[i, kept].max() <= alike:
-            kept.append(int(i))
-    return kept
+    while len(kept) < most and free.any():
+        gain = np.maximum(iou - covered, 0) @ likely if kept else confidence
+        best = int(np.argmax(np.where(free, gain, -1)))
+        kept.append(best)
+        covered = np.maximum(covered, iou[best])
+        free &= iou[best] <= alike
+        free[best] = False
+    return sorted(kept, key=lambda i: (-confidence[i], i))

@@ -86,13 +86,19 @@ def _segment(
     parent = np.arange(pixels).astype(np.int32)
     size = np.ones(pixels, np.int32)
     limit = np.full(pixels, scale, np.float32)
+    left, apart = np.empty_like(order), 0  # the edges that joined nothing, in order
     for e in order:
         a, b = _find(parent, first[e]), _find(parent, second[e])
-        if a != b and weight[e] <= limit[a] and weight[e] <= limit[b]:
+        if a == b:
+            continue
+        if weight[e] <= limit[a] and weight[e] <= limit[b]:
             parent[b] = a
             size[a] += size[b]
             limit[a] = weight[e] + scale / size[a]
-    for e in order:
+        else:
+            left[apart] = e
+            apart += 1
+    for e in left[:apart]:
         a, b = _find(parent, first[e]), _find(parent, second[e])
         if a != b and (size[a] < min_size or size[b] < min_size):
             parent[b] = a

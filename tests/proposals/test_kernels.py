@@ -125,14 +125,28 @@ def test_cells_against_distances() -> None:
     assert not (owner == 6).any()
 
 
+def test_unlike_against_plain_sums() -> None:
+    image = image_of(6, (15, 21))
+    owner = cells(15, 21, np.array([0, 10], np.int32), np.array([5, 15], np.int32))
+    distance, towards = flood.unlike(image, owner, 0, 5)
+    reference = image[:2, 4:7].reshape(-1, 3).mean(axis=0)
+    axis = image[owner == 0].mean(axis=0) - reference
+    along = (image - reference) @ (axis / np.linalg.norm(axis))
+    inside = owner == 0
+    want = np.linalg.norm(image - reference, axis=2) * inside
+    np.testing.assert_allclose(distance, want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(towards, np.maximum(along, 0) * inside, rtol=1e-4, atol=1e-4)
+    alone = flood.unlike(image, np.arange(315, dtype=np.int32).reshape(15, 21), 3, 3)
+    assert (alone[1] >= 0).all()
+    assert all(np.isfinite(table).all() and np.count_nonzero(table) <= 1 for table in alone)
+
+
 def test_flood_against_a_plain_queue() -> None:
-    image = image_of(7, (15, 21))
     rows, columns = np.array([4, 10], np.int32), np.array([5, 15], np.int32)
     owner = cells(15, 21, rows, columns)
-    level, area = flood.flood(image, owner, 4, 5, np.empty(15 * 21, np.int32))
-    reference = image[3:6, 4:7].reshape(-1, 3).mean(axis=0)
-    distance = np.linalg.norm(image - reference, axis=2)
-    share = np.sqrt(distance / distance[owner == 0].max())
+    cost = np.abs(image_of(7, (15, 21))[..., 0]) * (owner == 0)
+    level, area = flood.flood(cost, owner, 4, 5, np.empty(15 * 21, np.int32))
+    share = np.sqrt(cost / cost.max())
     want = np.full((15, 21), 255)
     want[4, 5] = 0
     queue = [(0, 4, 5)]
@@ -144,14 +158,23 @@ def test_flood_against_a_plain_queue() -> None:
                 if to < want[v, u]:
                     want[v, u] = to
                     heapq.heappush(queue, (to, v, u))
-    assert np.abs(level.astype(int) - want).max() <= 1  # float32 sums may fall across a step
-    assert (level == want).mean() > 0.99
+    np.testing.assert_array_equal(level, want)
     assert area[:255].tolist() == np.bincount(level.ravel(), minlength=256)[:255].tolist()
-    inside = np.argwhere(level <= 60)
-    assert flood.bounds(level, 60) == (
-        *(inside[:, 0].min(), inside[:, 0].max() + 1),
-        *(inside[:, 1].min(), inside[:, 1].max() + 1),
-    )
+    boxes = flood.bounds(level)
+    for t in range(255):
+        inside = np.argwhere(level <= t)
+        assert boxes[t].tolist() == [
+            *(inside[:, 0].min(), inside[:, 0].max() + 1),
+            *(inside[:, 1].min(), inside[:, 1].max() + 1),
+        ]
+
+
+def test_a_mask_grows_by_a_pixel_within_its_cell() -> None:
+    rng = np.random.default_rng(12)
+    for size in [(1, 1), (1, 6), (12, 15)]:
+        mask, within = rng.random(size) < 0.2, rng.random(size) < 0.7
+        want = mask | (ndimage.binary_dilation(mask, CROSS) & within)
+        np.testing.assert_array_equal(flood.grown(mask, within), want)
 
 
 def test_stable_levels_find_the_step_and_keep_apart() -> None:
@@ -198,12 +221,25 @@ def test_figures_of_masks_against_pixels() -> None:
     small = np.zeros_like(masks[0])
     small[2:9, 3:12] = inner
     nested = np.stack([small, masks[0]])
+    third = masks[1] | masks[2]
+    nests = [
+        ranking.Nest(np.where(small, 0, np.where(masks[0], 1, 2)).astype(np.int32), 2),
+        ranking.Nest(np.where(third, 0, 1).astype(np.int32), 1),
+    ]
     figures = np.stack(
         [ranking.measure(image, inner, 2, 3), ranking.measure(image, masks[0], 0, 0)]
     )
-    counts = [np.bincount(found.labels[m], minlength=len(found.size)) for m in nested]
-    both = ranking.joined(shapes, ranking.Shapes(np.array(counts, np.float32), *figures.T))
-    every = np.concatenate([masks, nested])
+    flooded = [
+        ranking.Shapes(
+            ranking.tally(nest.first, found.labels, nest.depth + 1, len(found.size))[:-1].cumsum(0),
+            *rows.T,
+        )
+        for nest, rows in zip(
+            nests, [figures, ranking.measure(image, third, 0, 0)[None]], strict=True
+        )
+    ]
+    both = ranking.joined(shapes, *flooded)
+    every = np.concatenate([masks, nested, third[None]])
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
     frame = np.pad(np.ones(image.shape[:2], bool), 1)
     for i, mask in enumerate(every):
@@ -214,13 +250,17 @@ def test_figures_of_masks_against_pixels() -> None:
                 if not wide[v, u]:
                     border += 1
                     strength += frame[v, u] * float(np.linalg.norm(padded[y, x] - padded[v, u]))
+        assert (
+            both.counts[i].tolist()
+            == np.bincount(found.labels[mask], minlength=len(found.size)).tolist()
+        )
         rows, columns = np.nonzero(mask)
         assert both.area[i] == mask.sum()
         assert both.border[i] == border
         assert both.strength[i] == pytest.approx(strength, rel=1e-4)
         assert both.x[i] == pytest.approx(columns.mean() + 0.5, rel=1e-5)
         assert both.y[i] == pytest.approx(rows.mean() + 0.5, rel=1e-5)
-    got = ranking.overlaps(both, members)
+    got = ranking.overlaps(both, members, nests)
     want = [[iou(one, two) for two in every] for one in every]
     np.testing.assert_allclose(got, want, atol=1e-6)
 
@@ -255,9 +295,39 @@ def test_colour_models_against_loops() -> None:
             np.testing.assert_allclose(got[place, :, scale], share, atol=2e-3)
 
 
-def test_selection_keeps_the_best_apart_and_near() -> None:
-    iou_ = np.array(
-        [[1, 0.95, 0.1, 0.2], [0.95, 1, 0.1, 0.2], [0.1, 0.1, 1, 0.3], [0.2, 0.2, 0.3, 1]]
+def test_selection_keeps_the_best_apart_and_covers_the_rest() -> None:
+    overlap = np.array(
+        [
+            [1, 0.97, 0.2, 0.2, 0.1],
+            [0.97, 1, 0.1, 0.2, 0.1],
+            [0.2, 0.1, 1, 0.9, 0.1],
+            [0.2, 0.2, 0.9, 1, 0.1],
+            [0.1, 0.1, 0.1, 0.1, 1],
+        ],
+        np.float32,
     )
-    confidence = np.array([0.8, 0.9, 0.7, 0.3], np.float32)
-    assert ranking.select(confidence, iou_.astype(np.float32), alike=0.9, worse=0.25) == [1, 2]
+    confidence = np.array([0.8, 0.9, 0.72, 0.7, 0.71], np.float32)
+    # the most confident first, never its near-duplicate; then the pair that one of them stands for
+    assert ranking.select(confidence, overlap, most=1, alike=0.95) == [1]
+    assert ranking.select(confidence, overlap, most=2, alike=0.95) == [1, 2]
+    assert ranking.select(confidence, overlap, most=3, alike=0.95) == [1, 2, 4]
+    assert ranking.select(confidence, overlap, most=9, alike=0.95) == [1, 2, 4, 3]
+    assert ranking.select(confidence[:1], overlap[:1, :1], most=9, alike=0.95) == [0]
+    assert ranking.select(confidence[:0], overlap[:0, :0], most=9, alike=0.95) == []
+
+
+def test_each_choice_raises_the_expected_best_most() -> None:
+    rng = np.random.default_rng(13)
+    masks = rng.random((12, 40)) < 0.4
+    overlap = np.array([[iou(a, b) for b in masks] for a in masks], np.float32)
+    confidence = rng.random(12).astype(np.float32) / 3
+    chosen = [int(confidence.argmax())]
+    likely = np.exp(confidence / 0.12)
+    while len(chosen) < 6:
+        value = {
+            i: float((likely * overlap[[*chosen, i]].max(axis=0)).sum())
+            for i in range(12)
+            if i not in chosen
+        }
+        chosen.append(max(value, key=value.__getitem__))
+    assert set(ranking.select(confidence, overlap, most=6, alike=0.99)) == set(chosen)
