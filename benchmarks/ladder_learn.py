@@ -1,0 +1,113 @@
+"""One rung learned on frozen features: the pyramid and the MIL branch alone, then the picks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from ladder_data import Frozen
+from torch import Tensor, nn
+
+from sapnet.backbones.fpn import Fpn
+from sapnet.config import Config
+from sapnet.data.loader import ImageRecord, Sample, Sampler, collate
+from sapnet.engine import Step, make_optimizer, set_learning_rate, steps_total
+from sapnet.errors import NonFiniteLoss
+from sapnet.mil.branch import MilBranch, MilResult
+
+STRIDES = (4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Of one image's N bags: index into each, certainty in [0, 1]."""
+
+    selected: list[int]
+    certainty: list[float]
+
+
+class Chooser(nn.Module):
+    """What a rung trains: sapnet/model.py without its body and without SOLOv2."""
+
+    def __init__(
+        self, *, channels: Sequence[int], num_classes: int, config: Config, seed: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        width = config.backbone.fpn_channels
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.fpn = Fpn(tuple(channels), width)
+            self.mil = MilBranch(
+                num_classes=num_classes, in_channels=width, strides=STRIDES, config=config.mil
+            )
+
+    def forward(
+        self,
+        frozen: Sequence[Frozen],
+        samples: list[Sample],
+        generators: list[torch.Generator] | None = None,
+        trust: bool = True,
+    ) -> MilResult:
+        """As `SapNet.forward`, from features instead of pixels."""
+        sizes = torch.tensor([sample.size for sample in samples])
+        levels = self.fpn(stacked([one.levels for one in frozen]))
+        result: MilResult = self.mil(levels, collate(samples), sizes, generators, trust)
+        return result
+
+
+def stacked(images: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The levels of several images as batches, float32; zeros to the right and below."""
+    batches = []
+    for level in zip(*images, strict=True):
+        size = [max(one.shape[axis] for one in level) for axis in (1, 2)]
+        batch = torch.zeros(len(level), level[0].shape[0], *size)
+        for row, one in zip(batch, level, strict=True):
+            row[:, : one.shape[1], : one.shape[2]] = one
+        batches.append(batch)
+    return batches
+
+
+def learn(
+    frozen: Sequence[Frozen],
+    records: Sequence[ImageRecord],
+    num_classes: int,
+    config: Config,
+    seed: int,
+) -> Chooser:
+    """Train a chooser from nothing, for `steps_total` steps. NonFiniteLoss where it diverges."""
+    channels = [level.shape[0] for level in frozen[0].levels]
+    chooser = Chooser(channels=channels, num_classes=num_classes, config=config, seed=seed)
+    chooser.train()
+    sampler = Sampler(count=len(records), batch_size=config.train.batch_size, seed=seed)
+    total = steps_total(len(records), config.train)
+    optimizer = make_optimizer(chooser, config.train)
+    for index in range(total):
+        step = Step(index, total, sampler.steps_per_epoch)
+        batch = sampler.batch(index)
+        generators = [sampler.generator(index, place + 1) for place in range(len(batch))]
+        chosen = [frozen[i] for i in batch]
+        samples = [frozen[i].sample(records[i]) for i in batch]
+        trust = step.share >= config.mil.completeness_warmup
+        losses = chooser(chosen, samples, generators, trust).losses
+        loss = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(loss):
+            raise NonFiniteLoss("mil", index, float(loss))
+        set_learning_rate(optimizer, config.train, step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(chooser.parameters(), config.train.clip_norm)
+        optimizer.step()
+    return chooser.eval()
+
+
+@torch.no_grad()
+def choose(
+    chooser: Chooser, frozen: Sequence[Frozen], records: Sequence[ImageRecord], config: Config
+) -> list[Picks]:
+    """What a trained chooser picks of every image, by the selection settings of `config`."""
+    chooser.mil.config = config.mil
+    picks = []
+    for one, record in zip(frozen, records, strict=True):
+        result = chooser([one], [one.sample(record)])
+        picks.append(Picks(result.selected.tolist(), result.certainty.tolist()))
+    return picks
