@@ -70,6 +70,36 @@ class MilConfig:
     prior_medoid: float = 0.0
     prior_confidence: float = 0.0
     prior_area: float = 0.0
+    # what the teacher says, where there is one (sapnet/teacher)
+    prior_contrast: float = 0.0
+    prior_overlap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherConfig:
+    """A small segmenter on frozen features that learns from all bags before training begins, and
+    whose figures for each proposal are priors of the selection.
+
+    cells: a window's side. points_per_image: drawn a step. held, free: a cell counts as object
+    where at least this share of a bag's masks holds it, as ground where at most this share does.
+    contrast, agreement: exponents of its own figures in the posterior that its mask learns from,
+    after `warmup`, a share of the steps.
+    """
+
+    enabled: bool = False
+    epochs: int = 4
+    min_steps: int = 150
+    batch_size: int = 4
+    learning_rate: float = 2e-3
+    channels: int = 32
+    hidden: int = 16
+    cells: int = 32
+    points_per_image: int = 24
+    held: float = 0.8
+    free: float = 0.05
+    contrast: float = 0.0
+    agreement: float = 8.0
+    warmup: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +196,13 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class OutputConfig:
-    """Pseudo-masks: refined where it agrees with M_srm, else M_srm itself."""
+    """Pseudo-masks: refined where it agrees with M_srm, else M_srm itself.
 
+    blend: refine the mean of M_srm and of the masks that SOLOv2 and the teacher predict for it,
+    each weighed by how far it agrees with M_srm; off, SOLOv2's alone (the paper).
+    """
+
+    blend: bool = False
     agreement: float = 0.5
     mask_threshold: float = 0.5
     stride: int = 4
@@ -179,6 +214,7 @@ class Config:
     preset: str = "paper_r50_1x"
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     mil: MilConfig = field(default_factory=MilConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     solo: SoloConfig = field(default_factory=SoloConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -216,11 +252,13 @@ def cpu() -> Config:
             normalize_features=True,
             negative_loss="cross_entropy",
             completeness_weight=0.25,
-            prior_medoid=8.0,
-            prior_confidence=6.0,
+            prior_medoid=4.0,
+            prior_confidence=2.0,
+            prior_overlap=4.0,
             instance_branch=None,
             box_mining=False,
         ),
+        teacher=TeacherConfig(enabled=True),
         solo=SoloConfig(
             channels=96,
             stacked_convs=2,
@@ -235,13 +273,13 @@ def cpu() -> Config:
             min_steps=400,
             batch_size=4,
             optimizer="adamw",
-            learning_rate=1e-3,
+            learning_rate=5e-4,
             reference_batch=4,
             weight_decay=0.01,
             warmup_steps=50,
             checkpoint_every=25,
         ),
-        output=OutputConfig(stride=2, agreement=0.6),
+        output=OutputConfig(stride=2, blend=True),
     )
 
 
@@ -264,10 +302,18 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "paper_r101_3x": paper_r101_3x,
 }
 
+# Priors for proposals whose confidence is no estimate of IoU and whose masks are not cut along the
+# image's own edges: there the teacher's contrast tells more than agreement does.
+FOREIGN_PRIORS: dict[str, Any] = {
+    "mil.prior_contrast": 4.0,
+    "mil.prior_overlap": 1.0,
+    "teacher.contrast": 4.0,
+}
+
 # What each method switches off or on in the one pipeline (ALGORITHM: "Methods").
 METHODS: dict[str, dict[str, Any]] = {
-    "sam-top1": {"mil.rule": "confidence", "refine.enabled": False},
-    "consensus": {"mil.rule": "consensus", "refine.enabled": False},
+    "sam-top1": {"mil.rule": "confidence", "teacher.enabled": False, "refine.enabled": False},
+    "consensus": {"mil.rule": "consensus", "teacher.enabled": False, "refine.enabled": False},
     "mil": {
         "mil.point_distance": False,
         "mil.exclude_foreign_points": False,
@@ -277,17 +323,23 @@ METHODS: dict[str, dict[str, Any]] = {
         "mil.completeness": False,
         "mil.prior_medoid": 0.0,
         "mil.prior_confidence": 0.0,
+        "teacher.enabled": False,
         "refine.enabled": False,
     },
-    "sapnet": {"mil.completeness": False, "refine.enabled": False},
+    "sapnet": {"mil.completeness": False, "teacher.enabled": False, "refine.enabled": False},
     "sapnet++": {},
 }
 
 
 def resolve_config(
-    method: str = "sapnet++", preset: str = "cpu", overrides: Mapping[str, Any] | None = None
+    method: str = "sapnet++",
+    preset: str = "cpu",
+    overrides: Mapping[str, Any] | None = None,
+    proposals: str = "hierarchy",
 ) -> Config:
     """Join preset, method and overrides ({"train.epochs": 6}) into one checked `Config`.
+
+    proposals: the kind of generator; presets with a teacher weigh its figures by it.
 
     Errors: InvalidConfig names the bad value, what it may be, and near matches.
     """
@@ -298,6 +350,8 @@ def resolve_config(
     config = PRESETS[preset]()
     config = replace(config, method=cast(Method, method))
     changes = {**METHODS[method], **(overrides or {})}
+    if config.teacher.enabled and proposals != "hierarchy":
+        changes = {**FOREIGN_PRIORS, **changes}
     if "train.epochs" in changes:
         changes.setdefault("train.min_steps", 0)
     for name, value in changes.items():

@@ -1,8 +1,8 @@
-"""The run: proposals, train, pseudo-masks, evaluate, export. Stages hand over on disk.
+"""The run: proposals, teacher, train, pseudo-masks, evaluate, export. Stages hand over on disk.
 
 Every stage leaves its result in the work folder whole or not at all, so that the same run started
 again goes on where the last one ended: proposals an image at a time, training at its last
-checkpoint. The stages after it take a forward pass an image, and start from their beginning.
+checkpoint. The other stages are short, and start from their beginning.
 """
 
 import hashlib
@@ -36,12 +36,13 @@ from sapnet.proposals import ProposalGenerator, build_generator
 from sapnet.proposals.bags import make_bags
 from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.pseudo import label_image
-from sapnet.types import Bag, ImageInfo, PointSet
+from sapnet.teacher import Lessons, fit_teacher, judge, read_judgements, write_judgements
+from sapnet.types import Bag, ImageInfo, Judgement, PointSet
 from sapnet.whole import write_text, write_whole
 from sapnet.workdir import claim
 
 Emit = Callable[[dict[str, Any]], None]
-STAGES = ("proposals", "train", "pseudo-masks", "evaluate", "export")
+STAGES = ("proposals", "teacher", "train", "pseudo-masks", "evaluate", "export")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ class Run:
 
     def __init__(self, spec: RunSpec, emit: Emit, should_stop: Callable[[], bool]) -> None:
         self.spec, self.emit, self.should_stop = spec, emit, should_stop
-        self.config: Config = resolve_config(spec.method, spec.preset, spec.overrides)
+        self.config: Config = resolve_config(
+            spec.method, spec.preset, spec.overrides, spec.proposals["kind"]
+        )
         self.result = spec.workdir / "result"
         self.seconds: dict[str, float] = self._read("seconds.json", {})
 
@@ -110,6 +113,9 @@ class Run:
         with self.stage("proposals"):
             bags = distributed.main_first(lambda: self.make_proposals(generator, points))
         records = Records(points, self.spec.image_paths, bags, self.config)
+        if self.config.teacher.enabled:
+            with self.stage("teacher"):
+                records.judgements = distributed.main_first(lambda: self.judgements(model, records))
         with self.stage("train"):
             undecided = self.train(model, records)
         if not distributed.is_main():
@@ -162,6 +168,31 @@ class Run:
             bags[image_id] = found
             self.progress("proposals", index + 1, len(points.images), eta)
         return bags
+
+    def judgements(self, model: SapNet, records: "Records") -> dict[int, Judgement]:
+        """What a teacher, taught from the bags alone, says of each; by annotation id."""
+        path = self.spec.workdir / "train" / "teacher.npz"
+        if not path.exists():
+            eta = Eta()
+            lessons = Lessons(model.solo.backbone.body, records, self.config)
+            teacher = fit_teacher(
+                lessons,
+                self.config.teacher,
+                seed=self.spec.seed,
+                report=lambda step, of, losses: self.progress(
+                    "teacher", step, of, eta, losses=losses
+                ),
+            )
+            found = {
+                annotation.id: judgement
+                for record, lesson in zip(records, lessons, strict=True)
+                for annotation, judgement in zip(
+                    record.annotations, judge(teacher, lesson), strict=True
+                )
+            }
+            path.parent.mkdir(exist_ok=True)
+            write_judgements(path, found)
+        return read_judgements(path)
 
     def train(self, model: SapNet, records: "Records") -> int:
         eta = Eta()
@@ -352,6 +383,17 @@ class Records(Sequence[ImageRecord]):
     ) -> None:
         self.points, self._paths, self._bags, self._config = points, paths, bags, config
         self._made: dict[int, ImageRecord] = {}
+        self._judgements: dict[int, Judgement] = {}
+
+    @property
+    def judgements(self) -> dict[int, Judgement]:
+        """The teacher's, by annotation id; empty until they are set."""
+        return self._judgements
+
+    @judgements.setter
+    def judgements(self, found: dict[int, Judgement]) -> None:
+        self._judgements = found
+        self._made.clear()
 
     def __len__(self) -> int:
         return len(self.points.images)
@@ -359,13 +401,15 @@ class Records(Sequence[ImageRecord]):
     def __getitem__(self, index: Any) -> Any:
         if index not in self._made:
             info = self.points.images[index]
+            annotations = self.points.annotations_of[info.id]
             self._made[index] = make_record(
                 info,
                 self._paths[info.id],
-                self.points.annotations_of[info.id],
+                annotations,
                 self._bags[info.id],
                 self.points.label_of,
                 self._config.mil,
+                [self._judgements[a.id] for a in annotations] if self._judgements else (),
             )
         return self._made[index]
 

@@ -14,6 +14,7 @@ from sapnet.config import Config
 from sapnet.data.loader import ImageRecord, Sample, load_sample
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
 from sapnet.solo import Instances, assign, decode, instance_probs
+from sapnet.teacher import on_grid, overlap_of
 from sapnet.types import PointAnnotation, Rle
 
 
@@ -65,6 +66,9 @@ def refined_masks(
     guide = F.interpolate(sample.image[None].to(probs.device), size=grid, mode="area")[0]
     levels = [content(level[0], sample, result, grid) for level in result.features]
     start = content(probs[rows], sample, result, grid)
+    if config.output.blend:
+        start = blended(sample.record, selected, start, rows)
+        rows = list(range(len(selected)))
     fine = polished(start, guide, levels, config=config.refine)
     for row, mask in zip(rows, fine, strict=True):
         full = F.interpolate(mask[None, None], size=sample.record.info.size, mode="bilinear")[0, 0]
@@ -72,6 +76,30 @@ def refined_masks(
         if binary.any():
             refined[row] = encode(binary)
     return refined
+
+
+def blended(
+    record: ImageRecord, selected: np.ndarray, predicted: Tensor, rows: list[int]
+) -> Tensor:
+    """The mean of M_srm, what SOLOv2 predicts for it and what the teacher draws, (N, h, w): each
+    prediction weighs as much as it agrees with M_srm (soft IoU), M_srm itself weighs 1.
+
+    predicted: (R, h, w) in [0, 1], of the annotations `rows`.
+    """
+    grid = (int(predicted.shape[1]), int(predicted.shape[2]))
+    out = predicted.new_zeros(len(selected), *grid)
+    drafts: list[list[Tensor]] = [[] for _ in selected]
+    for row, mask in zip(rows, predicted, strict=True):
+        drafts[row].append(mask)
+    for n, judgement in enumerate(record.judgements):
+        drafts[n].append(on_grid(judgement, record.info.size, grid).to(predicted))
+    for n, index in enumerate(selected):
+        full = torch.from_numpy(coco_mask.decode(record.bags[n].masks[int(index)])).to(predicted)
+        chosen = F.interpolate(full[None, None], size=grid, mode="area")[0, 0]
+        weights = [overlap_of(draft, chosen[None])[0] for draft in drafts[n]]
+        total = chosen + sum(w * d for w, d in zip(weights, drafts[n], strict=True))
+        out[n] = total / (1 + sum(weights))
+    return out
 
 
 def content(maps: Tensor, sample: Sample, result: Pass, grid: tuple[int, int]) -> Tensor:

@@ -88,6 +88,22 @@ class PointSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the teacher (sapnet/teacher) says of one annotation's bag.
+
+    contrast: (M,) float32 <= 0, mean log-likelihood that the mask's inside is object and that the
+    ring around it is not. overlap: (M,) float32 in [0, 1], soft IoU with the mask that the teacher
+    would draw. frame: (4,) float32 xyxy, its window in pixels of the image. probs: (G, G) float32
+    in [0, 1], that mask on the window's cells.
+    """
+
+    contrast: FloatArray
+    overlap: FloatArray
+    frame: FloatArray
+    probs: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
 class RawProposals:
     """What a generator yields for one point, before the bag rules.
 

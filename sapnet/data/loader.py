@@ -15,7 +15,7 @@ from sapnet.data.images import read_rgb
 from sapnet.mil.consensus import foreign_points, rivals_of
 from sapnet.mil.layout import Bags
 from sapnet.mil.point_distance import distance_score, foreign_distance, mean_spacing
-from sapnet.types import Bag, ByteArray, ImageInfo, PointAnnotation, Rle
+from sapnet.types import Bag, ByteArray, ImageInfo, Judgement, PointAnnotation, Rle
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -27,6 +27,7 @@ class ImageRecord:
     """One image with what training knows of it. Rows follow `annotations`.
 
     labels: (N,) int64. distance, foreign, medoid, size_rank: a (M,) array a bag, see `Bags`.
+    judgements: the teacher's, one a bag; none where it has not been asked.
     """
 
     info: ImageInfo
@@ -38,6 +39,7 @@ class ImageRecord:
     foreign: tuple[np.ndarray, ...]
     medoid: tuple[np.ndarray, ...]
     size_rank: tuple[np.ndarray, ...]
+    judgements: tuple[Judgement, ...] = ()
 
 
 def make_record(
@@ -47,6 +49,7 @@ def make_record(
     bags: Sequence[Bag],
     label_of: Mapping[int, int],
     config: MilConfig,
+    judgements: Sequence[Judgement] = (),
 ) -> ImageRecord:
     """Join an image, its points and their bags; what the bags alone tell is computed here, once."""
     points = np.array([(a.x, a.y) for a in annotations], dtype=np.float64).reshape(-1, 2)
@@ -73,6 +76,7 @@ def make_record(
         foreign=tuple(foreign),
         medoid=tuple(medoid),
         size_rank=tuple(size_rank(bag) for bag in bags),
+        judgements=tuple(judgements),
     )
 
 
@@ -178,6 +182,7 @@ def collate(samples: Sequence[Sample]) -> Bags:
     valid, foreign = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
     distance = np.ones(shape, dtype=np.float32)
     medoid, confidence = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    contrast, overlap = np.zeros(shape, dtype=np.float32), np.ones(shape, dtype=np.float32)
     ranks = np.zeros(shape, dtype=np.int64)
     for row, (_, sample, n) in enumerate(rows):
         bag = sample.record.bags[n]
@@ -189,6 +194,9 @@ def collate(samples: Sequence[Sample]) -> Bags:
         medoid[row, used] = sample.record.medoid[n]
         ranks[row, used] = sample.record.size_rank[n]
         confidence[row, used] = bag.confidence
+        if sample.record.judgements:
+            contrast[row, used] = sample.record.judgements[n].contrast
+            overlap[row, used] = sample.record.judgements[n].overlap
     labels = [sample.record.labels[n] for _, sample, n in rows]
     return Bags(
         boxes=torch.from_numpy(boxes),
@@ -199,6 +207,8 @@ def collate(samples: Sequence[Sample]) -> Bags:
         foreign=torch.from_numpy(foreign),
         medoid=torch.from_numpy(medoid),
         confidence=torch.from_numpy(confidence),
+        contrast=torch.from_numpy(contrast),
+        overlap=torch.from_numpy(overlap),
         size_rank=torch.from_numpy(ranks),
     )
 

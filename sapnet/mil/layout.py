@@ -15,6 +15,7 @@ class Bags:
     image: (N,) int64, index in the batch. distance: (N, M) S_dis in (0, 1].
     foreign: (N, M) bool, holds another annotation's point of its own class.
     medoid: (N, M) mean mask IoU to the rest of the bag. confidence: (N, M) in [0, 1].
+    contrast, overlap: (N, M) what the teacher says (`Judgement`), 0 and 1 where it says nothing.
     size_rank: (N, M) int64, the place of each mask among its bag's by falling area, 0 first.
     """
 
@@ -26,6 +27,8 @@ class Bags:
     foreign: Tensor
     medoid: Tensor
     confidence: Tensor
+    contrast: Tensor
+    overlap: Tensor
     size_rank: Tensor
 
     def __len__(self) -> int:
@@ -69,5 +72,7 @@ class Bags:
             foreign=torch.cat([self.foreign, none.bool()], 1),
             medoid=torch.cat([self.medoid, none], 1),
             confidence=torch.cat([self.confidence, none], 1),
+            contrast=torch.cat([self.contrast, none], 1),
+            overlap=torch.cat([self.overlap, torch.ones_like(none)], 1),
             size_rank=torch.cat([self.size_rank, last], 1),
         )

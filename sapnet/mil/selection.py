@@ -33,6 +33,10 @@ def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
         scores = scores * bags.medoid.clamp(min=1e-6) ** config.prior_medoid
     if config.prior_confidence:
         scores = scores * bags.confidence.clamp(min=1e-6) ** config.prior_confidence
+    if config.prior_contrast:
+        scores = scores * (config.prior_contrast * bags.contrast).exp()
+    if config.prior_overlap:
+        scores = scores * bags.overlap.clamp(min=1e-3) ** config.prior_overlap
     if config.prior_area:
         width_height = (bags.boxes[..., 2:] - bags.boxes[..., :2]).clamp(min=1.0)
         area = width_height.prod(dim=-1) * bags.valid

@@ -40,6 +40,8 @@ def make_bags(
         if count
         else torch.zeros(0, 1, dtype=torch.int64),
         confidence=(draw(count, longest) * 4).round() / 4 * valid,
+        contrast=-(draw(count, longest) * 4).round() / 4 * valid,
+        overlap=(draw(count, longest) * 4).round() / 4 * valid,
     )
 
 

@@ -1,0 +1,23 @@
+"""What the bags of all images say together of each proposal, learned in a minute, before training.
+
+A bag's masks disagree, but not everywhere: what all of them hold is object, what none holds is
+ground. A small point-conditioned segmenter over the backbone's frozen features learns these two
+from every bag of the data set, and so what an object's inside looks like beside its surroundings.
+Its figures for each proposal join the selection score as priors.
+"""
+
+from sapnet.teacher.fit import fit_teacher, teacher_steps
+from sapnet.teacher.judge import judge, on_grid, overlap_of
+from sapnet.teacher.lesson import Lessons
+from sapnet.teacher.stored import read_judgements, write_judgements
+
+__all__ = [
+    "Lessons",
+    "fit_teacher",
+    "judge",
+    "on_grid",
+    "overlap_of",
+    "read_judgements",
+    "teacher_steps",
+    "write_judgements",
+]
