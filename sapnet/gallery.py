@@ -15,6 +15,7 @@ from sapnet.types import ByteArray
 TITLES = ("image and points", "proposals", "picked", "refined", "delivered", "predicted")
 HEIGHT = 220
 GAP = 6
+PICTURED = 6  # images with annotations, the first ones
 
 
 def draw_gallery(
@@ -22,7 +23,7 @@ def draw_gallery(
     records: Sequence[ImageRecord],
     rows: list[dict[str, Any]],
     detections: list[dict[str, Any]],
-    count: int = 6,
+    count: int = PICTURED,
 ) -> None:
     """Write a PNG with a row an image: the first `count` images that have annotations.
 

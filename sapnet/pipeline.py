@@ -30,7 +30,7 @@ from sapnet.data.loader import ImageRecord, make_record
 from sapnet.engine import Eta, steps_total, train
 from sapnet.errors import InvalidConfig, Stopped
 from sapnet.evaluate import average_precision, pseudo_mask_metrics
-from sapnet.gallery import draw_gallery
+from sapnet.gallery import PICTURED, draw_gallery
 from sapnet.model import SapNet, build_model
 from sapnet.proposals import ProposalGenerator, build_generator
 from sapnet.proposals.bags import make_bags
@@ -221,8 +221,12 @@ class Run:
         rows: list[dict[str, Any]] = []
         detections: list[dict[str, Any]] = []
         eta = Eta()
+        pictured = 0
         for index, record in enumerate(records):
-            found = label_image(model, record)
+            # without truth, detections are for the gallery alone
+            pictured += bool(record.annotations)
+            wanted = self.spec.truth is not None or pictured <= PICTURED
+            found = label_image(model, record, wanted)
             rows += found.pseudo_masks
             for detection in found.detections:
                 label = detection.pop("label")

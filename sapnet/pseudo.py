@@ -28,8 +28,9 @@ class ImageResult:
 
 
 @torch.no_grad()
-def label_image(model: SapNet, record: ImageRecord) -> ImageResult:
-    """Everything the trained model says of one of its own images."""
+def label_image(model: SapNet, record: ImageRecord, detect_too: bool = True) -> ImageResult:
+    """Everything the trained model says of one of its own images; its own detections only where
+    they are wanted."""
     sample = load_sample(record, model.config.data)
     result = model([sample])
     selected = result.mil.selected.cpu().numpy()
@@ -42,7 +43,7 @@ def label_image(model: SapNet, record: ImageRecord) -> ImageResult:
         row = deliver(annotation, chosen, refined[n], certainty[n], model.config)
         row["proposal_source"] = record.bags[n].sources[index]
         rows.append(row)
-    return ImageResult(rows, detect(model, sample, result))
+    return ImageResult(rows, detect(model, sample, result) if detect_too else [])
 
 
 def refined_masks(
