@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class Lessons(Sequence[Lesson]):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> Lesson:  # type: ignore[override]
+    def __getitem__(self, index: Any) -> Any:
         lesson = self._kept.get(index)
         if lesson is None:
             lesson = make_lesson(self._body, self._records[index], self._config)
@@ -69,9 +70,6 @@ class Lessons(Sequence[Lesson]):
                 self._room -= lesson.nbytes
                 self._kept[index] = lesson
         return lesson
-
-    def record(self, index: int) -> ImageRecord:
-        return self._records[index]
 
 
 @torch.no_grad()
