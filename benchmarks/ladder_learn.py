@@ -1,10 +1,13 @@
 """One rung learned on frozen features: the pyramid and the MIL branch alone, then the picks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from ladder_data import Frozen
+from ladder_data import DataSet, Frozen, thaw
+from ladder_picks import Picks, Row, picked
+from ladder_rungs import Stand
+from ladder_top import delivered, taught
 from torch import Tensor, nn
 
 from sapnet.backbones.fpn import Fpn
@@ -17,12 +20,40 @@ from sapnet.mil.branch import MilBranch, MilResult
 STRIDES = (4, 8, 16, 32, 64)
 
 
-@dataclass(frozen=True)
-class Picks:
-    """Of one image's N bags: index into each, certainty in [0, 1]."""
+class OnFrozen:
+    """Makes the pseudo-masks of one rung after the other; it keeps what the last one learned."""
 
-    selected: list[int]
-    certainty: list[float]
+    def __init__(
+        self,
+        data: DataSet,
+        records: Sequence[ImageRecord],
+        *,
+        features: Path,
+        weights: Path | None,
+        seed: int,
+    ) -> None:
+        """features: the file that `ladder_data.freeze` wrote. weights: of the body."""
+        self.records, self.weights, self.seed = records, weights, seed
+        self.num_classes = len(data.points.categories)
+        self.frozen = thaw(features)
+        self.chooser: Chooser | None = None
+        self.picks: list[Picks] = []
+
+    def __call__(self, stand: Stand) -> list[Row]:
+        """The picks as pseudo-masks, scored by their certainty; the highest rung's are refined."""
+        config, work = stand.config, stand.rung.work
+        if config.teacher.enabled and not any(record.judgements for record in self.records):
+            self.records = taught(self.records, config, self.weights, self.seed)
+        if work == "train" or self.chooser is None:
+            self.chooser = learn(self.frozen, self.records, self.num_classes, config, self.seed)
+        if work != "deliver" or not self.picks:
+            self.picks = choose(self.chooser, self.frozen, self.records, config)
+        if not config.refine.enabled:
+            return picked(self.records, self.picks)
+        rows = []
+        for record, picks, one in zip(self.records, self.picks, self.frozen, strict=True):
+            rows += delivered(record, picks, self.chooser.maps(one), config)
+        return rows
 
 
 class Chooser(nn.Module):
@@ -53,6 +84,16 @@ class Chooser(nn.Module):
         levels = self.fpn(stacked([one.levels for one in frozen]))
         result: MilResult = self.mil(levels, collate(samples), sizes, generators, trust)
         return result
+
+    @torch.no_grad()
+    def maps(self, one: Frozen) -> list[Tensor]:
+        """The pyramid of one image, (C, h, w) a level, cut to the image's own part."""
+        h, w = one.image.shape[1:]
+        levels = self.fpn([level[None].float() for level in one.levels])
+        return [
+            level[0, :, : -(-h // stride), : -(-w // stride)]
+            for level, stride in zip(levels, STRIDES, strict=True)
+        ]
 
 
 def stacked(images: Sequence[Sequence[Tensor]]) -> list[Tensor]:

@@ -24,10 +24,11 @@ def chosen(data: DataSet, count: int) -> tuple[int, ...]:
         key=lambda a: (true[a.id]["area"], a.id),
     )
     found: list[PointAnnotation] = []
-    for place in np.linspace(0.4, 0.97, count):
+    for wanted in np.linspace(0.4, 0.97, count) * (len(known) - 1):
         used = {a.image_id for a in found}
-        rest = [a for a in known[int(place * len(known)) :] if a.image_id not in used]
-        found += rest[:1]
+        rest = [(abs(i - wanted), i) for i, a in enumerate(known) if a.image_id not in used]
+        found += [known[i] for _, i in sorted(rest)[:1]]
+    found.sort(key=known.index)
     return tuple(a.id for a in found)
 
 

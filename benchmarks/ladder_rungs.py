@@ -9,7 +9,7 @@ from sapnet.config import Config, resolve_config
 RULES = {
     "random": "random",
     "largest": "largest",
-    "sam-top1": "most confident (sam-top1)",
+    "sam-top1": "sam-top1",
     "consensus": "consensus",
 }
 CEILING = "best-of-bag"
@@ -25,6 +25,9 @@ BOTTOM: dict[str, Any] = {
     "mil.prior_medoid": 0.0,
     "mil.prior_confidence": 0.0,
     "mil.prior_area": 0.0,
+    "mil.prior_contrast": 0.0,
+    "mil.prior_overlap": 0.0,
+    "teacher.enabled": False,
     "refine.enabled": False,
 }
 
@@ -34,13 +37,14 @@ class Rung:
     """One row. method: its name in JSON. title: in tables. adds: settings, which stay on above.
 
     work: "train" learns anew; "pick" keeps the weights of the rung below and changes the pick
-    alone. passing: what it adds goes again, since the preset leaves it off.
+    alone; "deliver" keeps the picks too and refines the masks. passing: what it adds goes again,
+    since the preset leaves it off.
     """
 
     method: str
     title: str
     adds: dict[str, Any] = field(default_factory=dict)
-    work: Literal["train", "pick"] = "train"
+    work: Literal["train", "pick", "deliver"] = "train"
     passing: bool = False
 
 
@@ -55,39 +59,42 @@ class Stand:
     below: str | None
 
 
-def stands(preset: str, overrides: dict[str, Any]) -> Iterator[Stand]:
+def stands(preset: str, overrides: dict[str, Any], proposals: str) -> Iterator[Stand]:
     """The learned rungs in the papers' order (Table 6).
 
     overrides: settings that hold for all rungs. What a component is set to when it is on is the
-    preset's. Background negatives teach from the first rung on (one class has no other teacher);
-    the negatives that are parts of an object come with PNPG.
+    preset's, for this kind of proposals. Background negatives teach from the first rung on (one
+    class has no other teacher); the negatives that are parts of an object come with PNPG.
     """
-    settings, below = {**overrides, **BOTTOM}, None
-    for rung in ladder(resolve_config("sapnet++", preset, overrides)):
+    full = resolve_config("sapnet++", preset, overrides, proposals)
+    settings = {**overrides, "teacher.contrast": full.teacher.contrast, **BOTTOM}
+    below = None
+    for rung in ladder(full):
         now = {**settings, **rung.adds}
-        yield Stand(rung, now, resolve_config("sapnet++", preset, now), below)
+        yield Stand(rung, now, resolve_config("sapnet++", preset, now, proposals), below)
         if not rung.passing:
             settings, below = now, rung.method
 
 
 def ladder(full: Config) -> tuple[Rung, ...]:
     """The rungs from the lowest to the highest. full: with every component as it shall be."""
-    mil = full.mil
-    exclude, parts = (
-        {"mil.exclude_foreign_points": True},
-        {"mil.part_negatives": mil.part_negatives},
-    )
-    priors = {
-        f"mil.{name}": getattr(mil, name)
-        for name in ("prior_medoid", "prior_confidence", "prior_area")
-    }
-    mining, off = {"mil.box_mining": True}, not mil.box_mining
+
+    def of_mil(*names: str) -> dict[str, Any]:
+        return {f"mil.{name}": getattr(full.mil, name) for name in names}
+
+    distance = {"mil.point_distance": True, "mil.exclude_foreign_points": True}
+    positives = {"mil.positives": True, **of_mil("part_negatives")}
+    mining, off = {"mil.box_mining": True}, not full.mil.box_mining
+    priors = of_mil("prior_medoid", "prior_confidence", "prior_area")
+    teacher = {"teacher.enabled": True, **of_mil("prior_contrast", "prior_overlap")}
     return (
         Rung("mil", "MIL (PSM alone)"),
-        Rung("mil+pdg", "+ PDG", {"mil.point_distance": True, **exclude}),
+        Rung("mil+pdg", "+ PDG", distance),
         Rung("+srm", "+ SRM", {"mil.refinement": True}),
-        Rung("+pnpg", "+ PNPG", {"mil.positives": True, **parts}),
+        Rung("+pnpg", "+ PNPG", positives),
         Rung("sapnet", "+ BMS (SAPNet)", mining, work="pick", passing=off),
         Rung("+sasd", "+ SASD", {"mil.completeness": True}),
         Rung("+priors", "+ priors", priors),
+        Rung("+teacher", "+ teacher", teacher),
+        Rung("sapnet++", "+ MLAR (SAPNet++)", {"refine.enabled": True}, work="deliver"),
     )

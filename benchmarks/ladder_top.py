@@ -1,0 +1,60 @@
+"""The rungs above selection: what a teacher says of each proposal, and the masks delivered."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from ladder_picks import Picks, Row
+from torch import Tensor
+from torch.nn import functional as F
+
+from sapnet.affinity.refine import polished
+from sapnet.backbones import build_backbone
+from sapnet.config import PRESETS, Config
+from sapnet.data.loader import ImageRecord, load_sample
+from sapnet.pseudo import blended, deliver, encode
+from sapnet.teacher import Lessons, fit_teacher, judge
+
+
+def taught(
+    records: Sequence[ImageRecord], config: Config, weights: Path | None, seed: int
+) -> list[ImageRecord]:
+    """The records with the judgements of a teacher that was taught by their bags."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where weights are random, the tables tell
+        backbone, _ = build_backbone(
+            config.backbone, weights, generator=torch.Generator().manual_seed(0)
+        )
+    lessons = Lessons(backbone.body, records, config)
+    teacher = fit_teacher(lessons, config.teacher, seed=seed)
+    return [
+        replace(record, judgements=tuple(judge(teacher, lesson)))
+        for record, lesson in zip(records, lessons, strict=True)
+    ]
+
+
+@torch.no_grad()
+def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: Config) -> list[Row]:
+    """Pseudo-masks as `sapnet.pseudo` delivers them, had SOLOv2 predicted nothing: what was picked
+    and what the teacher draws, through MLAR.
+
+    levels: (C, h, w), the pyramid's maps of the image. The grid is that of the preset's own input,
+    whatever the rungs trained at.
+    """
+    sample = load_sample(record, PRESETS[config.preset]().data)
+    grid = [-(-side // config.output.stride) for side in sample.size]
+    guide = F.interpolate(sample.image[None], size=grid, mode="area")[0]
+    start = blended(record, np.array(picks.selected), guide.new_zeros(0, *grid), [])
+    rows = []
+    for n, mask in enumerate(polished(start, guide, levels, config=config.refine)):
+        annotation, bag = record.annotations[n], record.bags[n]
+        full = F.interpolate(mask[None, None], size=record.info.size, mode="bilinear")[0, 0]
+        binary = (full >= config.output.mask_threshold).numpy().astype(np.uint8)
+        refined = encode(binary) if binary.any() else None
+        chosen = bag.masks[picks.selected[n]]
+        row = deliver(annotation, chosen, refined, picks.certainty[n], config)
+        rows.append({**row, "score": row["quality"]})
+    return rows
