@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from sapnet.mil.completeness import CompletenessHead
+from sapnet.ops.roi_align import roi_align
 
 RESOLUTION = 7
 
@@ -42,9 +42,7 @@ class RoiFeatures(nn.Module):
         for index, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
             rows = (which == index).nonzero().squeeze(1)
             if len(rows):
-                out = roi_align(
-                    level, rois[rows], RESOLUTION, 1 / stride, self.sampling, aligned=True
-                )
+                out = roi_align(level, rois[rows], RESOLUTION, 1 / stride, self.sampling)
                 pooled = pooled.index_put((rows,), out)
         features = F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
         if self.normalize:
