@@ -368,7 +368,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     config = Config(method=data["method"], preset=data["preset"])
     for name in override_names(config):
         stage, setting = name.split(".")
-        if setting in data[stage]:
+        if setting in data.get(stage, {}):
             config = override(config, name, data[stage][setting])
     return config
 
@@ -385,6 +385,11 @@ def _check(config: Config) -> None:
         "data.max_long_side": config.data.max_long_side,
         "backbone.fpn_channels": config.backbone.fpn_channels,
         "mil.fc_channels": config.mil.fc_channels,
+        "teacher.batch_size": config.teacher.batch_size,
+        "teacher.channels": config.teacher.channels,
+        "teacher.hidden": config.teacher.hidden,
+        "teacher.cells": config.teacher.cells,
+        "teacher.points_per_image": config.teacher.points_per_image,
         "solo.channels": config.solo.channels,
         "solo.mask_channels": config.solo.mask_channels,
         "solo.mask_feature_channels": config.solo.mask_feature_channels,
@@ -400,5 +405,9 @@ def _check(config: Config) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and number < 0:
                 raise InvalidConfig(f"{name} must not be below 0, not {number}")
+    if config.teacher.channels % 4:
+        raise InvalidConfig(
+            f"teacher.channels must be a multiple of 4, not {config.teacher.channels}"
+        )
     if len(config.solo.num_grids) != 5 or len(config.solo.scale_ranges) != 5:
         raise InvalidConfig("solo.num_grids and solo.scale_ranges need 5 entries, one a level")

@@ -88,7 +88,7 @@ class Run:
     def __init__(self, spec: RunSpec, emit: Emit, should_stop: Callable[[], bool]) -> None:
         self.spec, self.emit, self.should_stop = spec, emit, should_stop
         self.config: Config = resolve_config(
-            spec.method, spec.preset, spec.overrides, spec.proposals["kind"]
+            spec.method, spec.preset, spec.overrides, spec.proposals.get("kind", "")
         )
         self.result = spec.workdir / "result"
         self.seconds: dict[str, float] = self._read("seconds.json", {})
@@ -190,7 +190,6 @@ class Run:
                     record.annotations, judge(teacher, lesson), strict=True
                 )
             }
-            path.parent.mkdir(exist_ok=True)
             write_judgements(path, found)
         return read_judgements(path)
 

@@ -6,7 +6,14 @@ from typing import Any
 from worker.trainer import Event
 
 # Share of the whole that each stage takes, by rule of thumb, in order.
-STAGES = {"proposals": 0.1, "teacher": 0.05, "train": 0.65, "pseudo-masks": 0.12, "evaluate": 0.05, "export": 0.03}
+STAGES = {
+    "proposals": 0.1,
+    "teacher": 0.05,
+    "train": 0.65,
+    "pseudo-masks": 0.12,
+    "evaluate": 0.05,
+    "export": 0.03,
+}
 _ORDER = list(STAGES)
 _SECONDS_BETWEEN_WRITES = 1.0
 

@@ -41,7 +41,8 @@ def create(
         return job
     with database.read() as session:
         _ready_dataset(session, request.dataset_id)
-    faults = _config_faults(request.method, request.preset, request.overrides)
+    proposals = document["proposals"] or settings.proposals
+    faults = _config_faults(request, str(proposals.get("kind")))
     truth = document["truth"] and json.dumps(document["truth"]).encode()
     faults += _truth_faults(truth) if truth is not None else []
     if faults:
@@ -52,10 +53,7 @@ def create(
         method=request.method,
         preset=request.preset,
         seed=request.seed,
-        request={
-            "overrides": request.overrides,
-            "proposals": document["proposals"] or settings.proposals,
-        },
+        request={"overrides": request.overrides, "proposals": proposals},
         truth_sha=shas[0] if shas else None,
         idempotency_key=idempotency_key,
         request_hash=digest,
@@ -174,8 +172,12 @@ def _ready_dataset(session: Session, dataset_id: str) -> None:
         raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)
 
 
-def _config_faults(method: str, preset: str, overrides: Mapping[str, Any]) -> list[Fault]:
-    """Each on its own first, so that all are named; then all together."""
+def _config_faults(request: TrainRequest, proposals: str) -> list[Fault]:
+    """Each on its own first, so that all are named; then all together, as the run resolves them.
+
+    proposals: the kind of generator.
+    """
+    method, preset, overrides = request.method, request.preset, request.overrides
     known_method = method if method in METHODS else "sapnet++"
     known_preset = preset if preset in PRESETS else "cpu"
     tries: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -191,16 +193,16 @@ def _config_faults(method: str, preset: str, overrides: Mapping[str, Any]) -> li
             for name, value in overrides.items()
         ),
     ]
-    faults = [fault for attempt in tries if (fault := _config_fault(*attempt))]
-    whole = _config_fault("/overrides", known_method, known_preset, overrides)
+    faults = [fault for attempt in tries if (fault := _config_fault(*attempt, proposals))]
+    whole = _config_fault("/overrides", known_method, known_preset, overrides, proposals)
     return faults or ([whole] if whole else [])
 
 
 def _config_fault(
-    pointer: str, method: str, preset: str, overrides: Mapping[str, Any]
+    pointer: str, method: str, preset: str, overrides: Mapping[str, Any], proposals: str
 ) -> Fault | None:
     try:
-        resolve_config(method, preset, overrides)
+        resolve_config(method, preset, overrides, proposals)
     except InvalidConfig as error:
         return Fault("body", pointer, str(error))
     return None

@@ -27,7 +27,8 @@ def fit_teacher(
     seed: int,
     report: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> Teacher:
-    """Train a teacher from nothing. report: called after each step with (step, of, losses).
+    """Train a teacher from nothing. report: called after each step with (step, of, losses),
+    no losses where its images hold no object.
 
     The order of images and of their points is a function of (seed, step).
     """
@@ -54,17 +55,16 @@ def fit_teacher(
             for index in sampler.batch(step)
             for part in lesson_losses(teacher, lessons[index], config, generator, trust)
         ]
-        if not terms:
-            continue
-        inside, mask = torch.stack([torch.stack(pair) for pair in terms]).mean(0)
-        optimizer.zero_grad(set_to_none=True)
-        (inside + mask).backward()
-        torch.nn.utils.clip_grad_norm_(teacher.parameters(), 5.0)
-        optimizer.step()
+        losses = {}
+        if terms:  # images without an object teach nothing
+            inside, mask = torch.stack([torch.stack(pair) for pair in terms]).mean(0)
+            optimizer.zero_grad(set_to_none=True)
+            (inside + mask).backward()
+            torch.nn.utils.clip_grad_norm_(teacher.parameters(), 5.0)
+            optimizer.step()
+            losses = {"object": float(inside.detach()), "mask": float(mask.detach())}
         if report is not None:
-            report(
-                step + 1, total, {"object": float(inside.detach()), "mask": float(mask.detach())}
-            )
+            report(step + 1, total, losses)
     return teacher.eval()
 
 

@@ -38,6 +38,8 @@ TINY: dict[str, Any] = {
     "train.warmup_steps": 2,
     "train.learning_rate": 5e-4,
     "train.checkpoint_every": 1000,
+    "teacher.enabled": False,
+    "output.blend": False,
     "output.stride": 4,
     "output.agreement": 0.5,
 }

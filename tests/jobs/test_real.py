@@ -33,6 +33,8 @@ REQUEST = {
         "train.batch_size": 2,
         "train.checkpoint_every": 4,
         "train.warmup_steps": 4,
+        "teacher.epochs": 1,
+        "teacher.min_steps": 6,
         "data.short_sides": [96],
         "data.max_long_side": 128,
     },
@@ -91,7 +93,7 @@ def over(job_row: Row, job_id: str) -> Callable[[], bool]:
 def in_training(job_row: Row, job_id: str) -> Callable[[], bool]:
     def reached() -> bool:
         job = job_row(job_id)
-        assert job.stage in (None, "proposals", "train"), "too late to break it off"
+        assert job.stage in (None, "proposals", "teacher", "train"), "too late to break it off"
         return job.stage == "train" and (job.step or 0) >= 5
 
     return reached
