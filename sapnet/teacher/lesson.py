@@ -97,7 +97,8 @@ def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
         decoded = coco_mask.decode(list(bag.masks))[rows[:, None], columns]
         stacked = torch.from_numpy(decoded * inside[..., None]).permute(2, 0, 1).float()
         frames.append(frame)
-        masks.append((F.avg_pool2d(stacked, _FINE) * 255).round().byte().to(device))
+        shares = keep_specks(F.avg_pool2d(stacked, _FINE), bag, frame)
+        masks.append((shares * 255).round().byte().to(device))
         seen = torch.from_numpy(pixels[rows[:, None], columns]).permute(2, 0, 1)
         colours.append(F.avg_pool2d(seen, _FINE).half())
         allowed.append(torch.from_numpy(clean).to(device))
@@ -151,3 +152,15 @@ def cells_of(
     h, w = size
     inside = ((y >= 0) & (y < h))[:, None] & ((x >= 0) & (x < w))
     return y.clip(0, h - 1), x.clip(0, w - 1), inside.astype(np.uint8)
+
+
+def keep_specks(shares: Tensor, bag: Bag, frame: np.ndarray) -> Tensor:
+    """(M, G, G) shares, where a mask that no sample met has the cell at its box's centre: with no
+    cell at all nothing could be said against it, and its contrast of 0 would be the best there is.
+    """
+    side = shares.shape[-1]
+    for m in (shares.sum((1, 2)) == 0).nonzero()[:, 0].tolist():
+        centre = (bag.boxes[m, :2] + bag.boxes[m, 2:]) / 2
+        column, row = (centre - frame[:2]) / (frame[2:] - frame[:2]) * side
+        shares[m, min(max(int(row), 0), side - 1), min(max(int(column), 0), side - 1)] = 1
+    return shares
