@@ -34,9 +34,11 @@ def test_a_setting_that_an_older_release_did_not_know_has_its_default():
     written = resolve_config(overrides={"train.batch_size": 3}).to_dict()
     del written["solo"]["nms_sigma"]
     written["solo"]["gone"] = 3
+    del written["teacher"]  # a whole stage
     again = config_from_dict(written)
     assert again.solo.nms_sigma == Config().solo.nms_sigma
     assert again.train.batch_size == 3
+    assert again.teacher == Config().teacher
 
 
 def test_presets_are_what_their_names_say():
@@ -62,6 +64,35 @@ def test_methods_are_rungs_of_one_ladder():
     sapnet = {"point_distance", "refinement", "positives", "box_mining"}
     assert switches("sapnet") == ("learned", sapnet, False)
     assert switches("sapnet++") == ("learned", sapnet | {"completeness"}, True)
+
+
+def test_priors_go_by_the_kind_of_proposals():
+    """Where a preset has a teacher; what is asked for comes after."""
+    own, foreign = resolve_config(), resolve_config(proposals="sam")
+    assert (own.mil.prior_contrast, own.mil.prior_overlap, own.teacher.contrast) == (0, 4, 0)
+    assert (foreign.mil.prior_contrast, foreign.mil.prior_overlap) == (4, 1)
+    assert foreign.teacher.contrast == 4
+    asked = resolve_config(overrides={"mil.prior_overlap": 3}, proposals="sam")
+    assert (asked.mil.prior_contrast, asked.mil.prior_overlap) == (4, 3)
+    for preset in ("paper_r50_1x", "paper_r101_3x"):
+        assert resolve_config(preset=preset, proposals="sam") == resolve_config(preset=preset)
+
+
+def test_only_sapnet_plus_plus_has_a_teacher():
+    enabled = {method for method in METHODS if resolve_config(method).teacher.enabled}
+    assert enabled == {"sapnet++"}
+    assert not resolve_config(preset="paper_r50_1x").teacher.enabled
+
+
+@pytest.mark.parametrize("name", ["batch_size", "channels", "hidden", "cells", "points_per_image"])
+def test_a_teacher_of_nothing_is_refused(name):
+    with pytest.raises(InvalidConfig, match=f"teacher.{name} must be above 0, not 0"):
+        resolve_config(overrides={f"teacher.{name}": 0})
+
+
+def test_channels_come_in_groups():
+    with pytest.raises(InvalidConfig, match=r"teacher.channels must be a multiple of 4, not 6"):
+        resolve_config(overrides={"teacher.channels": 6})
 
 
 def test_an_override_comes_after_the_method():

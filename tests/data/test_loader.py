@@ -1,6 +1,7 @@
 """Images and bags as batches: sizes, flips, padding, order; against plain arrays."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from sapnet.data.loader import (
     to_tensor,
 )
 from sapnet.proposals.bags import mask_iou, tight_boxes
-from sapnet.types import Bag, ImageInfo, PointAnnotation
+from sapnet.types import Bag, ImageInfo, Judgement, PointAnnotation
 
 
 def encode(mask):
@@ -223,6 +224,35 @@ def test_pad_and_collate(tmp_path):
             for name, expected in pairs.items():
                 np.testing.assert_array_equal(getattr(bags, name)[row, own].numpy(), expected)
             row += 1
+
+
+def test_judgements_travel_with_their_bags(tmp_path):
+    """Images whose teacher was not asked carry what changes nothing: contrast 0, overlap 1."""
+    rng = np.random.default_rng(0)
+    config = DataConfig(short_sides=(70,), max_long_side=500)
+    plain = world(tmp_path, 0)[0]
+    judged = replace(
+        plain,
+        judgements=tuple(
+            Judgement(
+                -rng.random(len(bag)).astype(np.float32),
+                rng.random(len(bag)).astype(np.float32),
+                np.zeros(4, np.float32),
+                np.zeros((3, 3), np.float32),
+            )
+            for bag in plain.bags
+        ),
+    )
+    bags = collate([load_sample(record, config) for record in (plain, judged)])
+    assert bags.overlap.dtype == bags.contrast.dtype == torch.float32
+    assert not bags.contrast[:8].any()
+    assert (bags.overlap[:8] == 1).all()
+    for row, judgement in enumerate(judged.judgements, start=8):
+        length = len(judgement.overlap)
+        np.testing.assert_array_equal(bags.contrast[row, :length].numpy(), judgement.contrast)
+        np.testing.assert_array_equal(bags.overlap[row, :length].numpy(), judgement.overlap)
+        assert not bags.contrast[row, length:].any()
+        assert (bags.overlap[row, length:] == 1).all()
 
 
 def test_a_batch_without_a_point(tmp_path):

@@ -11,6 +11,7 @@ from sqlalchemy import insert, update
 
 from app import paging
 from app.db import Database
+from app.jobs import service
 from app.models import Dataset, DatasetStatus, Job, JobState, PseudoMask, now
 from app.settings import Settings
 from app.storage import Storage
@@ -101,6 +102,28 @@ def test_a_job_names_everything_that_is_wrong_with_it(client: TestClient, datase
     assert all(p.startswith("/truth/annotations/0") for p in found[5:])
     assert "train.epochs" in answer.json()["errors"][2]["detail"]
     assert client.get("/jobs").json() == {"jobs": [], "next": None}
+
+
+@pytest.mark.parametrize(("asked", "kind"), [(None, "hierarchy"), ("sam", "sam")])
+def test_settings_are_checked_as_the_run_resolves_them(
+    client: TestClient,
+    dataset_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str | None,
+    kind: str,
+) -> None:
+    """Presets with a teacher weigh its figures by the kind of proposals."""
+    resolve, seen = service.resolve_config, []
+
+    def watched(*given: Any) -> Any:
+        seen.append(given)
+        return resolve(*given)
+
+    monkeypatch.setattr(service, "resolve_config", watched)
+    body = {"dataset_id": dataset_id, "overrides": {"train.epochs": 2}, "proposals": asked}
+    assert client.post("/jobs/train", json=body).status_code == 202
+    assert seen[-1] == ("sapnet++", "cpu", {"train.epochs": 2}, kind)
+    assert {given[-1] for given in seen} == {kind}
 
 
 @pytest.mark.parametrize(

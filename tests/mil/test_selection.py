@@ -1,5 +1,8 @@
 """The pick and its priors: against sorting, and whatever the order of arrival."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -64,7 +67,13 @@ def test_foreign_proposals_only_where_there_is_no_other(tools, seed):
 def test_priors(tools):
     bags = tools.make_bags(6)
     scores = coarse_scores(bags, 6)
-    config = MilConfig(prior_medoid=2.0, prior_confidence=0.5, prior_area=0.25)
+    config = MilConfig(
+        prior_medoid=2.0,
+        prior_confidence=0.5,
+        prior_area=0.25,
+        prior_contrast=3.0,
+        prior_overlap=1.5,
+    )
     got = with_priors(scores, bags, config)
     for n in range(len(bags)):
         inside = [m for m in range(8) if bags.valid[n, m]]
@@ -75,9 +84,32 @@ def test_priors(tools):
                 * max(float(bags.medoid[n, m]), 1e-6) ** 2
                 * max(float(bags.confidence[n, m]), 1e-6) ** 0.5
                 * (areas[m] / max(areas.values())) ** 0.25
+                * math.exp(float(bags.contrast[n, m])) ** 3
+                * max(float(bags.overlap[n, m]), 1e-3) ** 1.5
             )
             assert float(got[n, m]) == pytest.approx(expected, rel=1e-5)
     assert torch.equal(with_priors(scores, bags, MilConfig()), scores)
+
+
+def test_a_teacher_that_says_nothing_changes_nothing(tools):
+    bags = tools.make_bags(6)
+    silent = replace(
+        bags, contrast=torch.zeros_like(bags.contrast), overlap=torch.ones_like(bags.overlap)
+    )
+    scores = coarse_scores(bags, 6)
+    config = MilConfig(prior_contrast=4.0, prior_overlap=4.0)
+    assert torch.equal(with_priors(scores, silent, config), scores)
+    assert not torch.allclose(with_priors(scores, bags, config), scores)
+
+
+def test_enriched_bags_are_neutral_where_they_are_new(tools):
+    """Scaled boxes (PNPG) have no judgement of their own."""
+    bags = tools.make_bags(2)
+    joined = bags.joined(torch.rand(4, 2, 4), torch.full((4,), 0.5))
+    assert torch.equal(joined.contrast[:, :8], bags.contrast)
+    assert torch.equal(joined.overlap[:, :8], bags.overlap)
+    assert not joined.contrast[:, 8:].any()
+    assert (joined.overlap[:, 8:] == 1).all()
 
 
 def test_undecided_counts_bags_without_a_best(tools):
