@@ -252,9 +252,9 @@ def cpu() -> Config:
             normalize_features=True,
             negative_loss="cross_entropy",
             completeness_weight=0.25,
-            prior_medoid=4.0,
-            prior_confidence=2.0,
-            prior_overlap=4.0,
+            prior_medoid=8.0,
+            prior_confidence=4.0,
+            prior_overlap=8.0,
             instance_branch=None,
             box_mining=False,
         ),
@@ -305,8 +305,8 @@ PRESETS: dict[str, Callable[[], Config]] = {
 # Priors for proposals whose confidence is no estimate of IoU and whose masks are not cut along the
 # image's own edges: there the teacher's contrast tells more than agreement does.
 FOREIGN_PRIORS: dict[str, Any] = {
-    "mil.prior_contrast": 4.0,
-    "mil.prior_overlap": 1.0,
+    "mil.prior_contrast": 8.0,
+    "mil.prior_overlap": 2.0,
     "teacher.contrast": 4.0,
 }
 

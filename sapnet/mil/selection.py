@@ -25,24 +25,28 @@ def pick(scores: Tensor, bags: Bags, allowed: Tensor) -> Tensor:
 
 
 def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
-    """The selection score times what the bag itself knows, each to its exponent (0 is off).
+    """The selection score times what the bag itself and the teacher know, each to its exponent (0
+    is off).
 
-    scores: (N, M) >= 0. Returns the same shape. Used to pick, never in a loss.
+    scores: (N, M) >= 0. Returns the same shape; the best prior of each bag counts as 1, since
+    products of high powers of small numbers would all be 0. Used to pick, never in a loss.
     """
+    prior = torch.zeros_like(scores)
     if config.prior_medoid:
-        scores = scores * bags.medoid.clamp(min=1e-6) ** config.prior_medoid
+        prior = prior + config.prior_medoid * bags.medoid.clamp(min=1e-6).log()
     if config.prior_confidence:
-        scores = scores * bags.confidence.clamp(min=1e-6) ** config.prior_confidence
+        prior = prior + config.prior_confidence * bags.confidence.clamp(min=1e-6).log()
     if config.prior_contrast:
-        scores = scores * (config.prior_contrast * bags.contrast).exp()
+        prior = prior + config.prior_contrast * bags.contrast
     if config.prior_overlap:
-        scores = scores * bags.overlap.clamp(min=1e-3) ** config.prior_overlap
+        prior = prior + config.prior_overlap * bags.overlap.clamp(min=1e-3).log()
     if config.prior_area:
         width_height = (bags.boxes[..., 2:] - bags.boxes[..., :2]).clamp(min=1.0)
         area = width_height.prod(dim=-1) * bags.valid
         share = area / area.max(dim=1, keepdim=True).values.clamp(min=1.0)
-        scores = scores * share.clamp(min=1e-6) ** config.prior_area
-    return scores
+        prior = prior + config.prior_area * share.clamp(min=1e-6).log()
+    best = prior.masked_fill(~bags.valid, float("-inf")).max(dim=1, keepdim=True).values
+    return scores * (prior - best).clamp(max=0).exp()
 
 
 def undecided(scores: Tensor, valid: Tensor) -> Tensor:

@@ -78,17 +78,28 @@ def test_priors(tools):
     for n in range(len(bags)):
         inside = [m for m in range(8) if bags.valid[n, m]]
         areas = {m: tools.box_area(bags.boxes[n, m].tolist()) for m in inside}
-        for m in inside:
-            expected = (
-                float(scores[n, m])
-                * max(float(bags.medoid[n, m]), 1e-6) ** 2
+        priors = {
+            m: (
+                max(float(bags.medoid[n, m]), 1e-6) ** 2
                 * max(float(bags.confidence[n, m]), 1e-6) ** 0.5
                 * (areas[m] / max(areas.values())) ** 0.25
                 * math.exp(float(bags.contrast[n, m])) ** 3
                 * max(float(bags.overlap[n, m]), 1e-3) ** 1.5
             )
-            assert float(got[n, m]) == pytest.approx(expected, rel=1e-5)
+            for m in inside
+        }
+        for m in inside:
+            expected = float(scores[n, m]) * priors[m] / max(priors.values())
+            assert float(got[n, m]) == pytest.approx(expected, rel=1e-4)
     assert torch.equal(with_priors(scores, bags, MilConfig()), scores)
+
+
+def test_high_powers_do_not_end_as_ties(tools):
+    """0.1 to the power of 60 is 0 in float32; the best prior of a bag still counts as 1."""
+    bags = tools.make_bags(1)
+    scores = torch.ones_like(bags.medoid)
+    got = with_priors(scores, bags, MilConfig(prior_medoid=60.0)).masked_fill(~bags.valid, 0)
+    assert torch.equal(got.max(dim=1).values, torch.ones(len(bags)))
 
 
 def test_a_teacher_that_says_nothing_changes_nothing(tools):
