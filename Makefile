@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVSTAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo lint check test format clean
+.PHONY: help install dev demo ladder lint check test format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,6 +30,13 @@ dev: $(DEVSTAMP) ## .venv with the test tools too
 
 demo: $(STAMP) ## the whole job over HTTP on generated scenes; IMAGES= POINTS= [TRUTH=] for your own, STACK=redis for Celery
 	$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$(IMAGES)") $(if $(POINTS),--points "$(POINTS)") $(if $(TRUTH),--truth "$(TRUTH)") $(if $(STACK),--stack "$(STACK)") $(DEMOFLAGS)
+
+DATA ?= $(wildcard ../shared/data/*)
+WEIGHTS ?= $(firstword $(wildcard ../shared/weights/mobilenet_v2*.pt))
+ladder: $(STAMP) ## what each component adds, DATA="DIR DIR" [WEIGHTS=], into docs/results.md; under 40 minutes
+	$(BIN)/python benchmarks/ladder.py $(foreach dir,$(DATA),--data "$(dir)") \
+		--proposals simulated --proposals hierarchy --affinity 16 $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
+		--json docs/ladder.json --markdown docs/results.md --picture docs/ladder.png $(LADDERFLAGS)
 
 lint: $(DEVSTAMP) ## format, lint, types and import rules
 	$(BIN)/ruff format --check .
