@@ -4,15 +4,17 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from sapnet.config import (
+    FOREIGN_PRIORS,
     METHODS,
     PRESETS,
     Config,
     config_from_dict,
+    cpu,
     resolve_config,
 )
 from sapnet.errors import InvalidConfig
@@ -69,11 +71,15 @@ def test_methods_are_rungs_of_one_ladder():
 def test_priors_go_by_the_kind_of_proposals():
     """Where a preset has a teacher; what is asked for comes after."""
     own, foreign = resolve_config(), resolve_config(proposals="sam")
-    assert (own.mil.prior_contrast, own.mil.prior_overlap, own.teacher.contrast) == (0, 4, 0)
-    assert (foreign.mil.prior_contrast, foreign.mil.prior_overlap) == (4, 1)
-    assert foreign.teacher.contrast == 4
+    told = {
+        name: getattr(getattr(foreign, name.split(".")[0]), name.split(".")[1])
+        for name in FOREIGN_PRIORS
+    }
+    assert told == FOREIGN_PRIORS
+    assert own == cpu()
+    assert own.mil.prior_contrast == 0 < own.mil.prior_overlap
     asked = resolve_config(overrides={"mil.prior_overlap": 3}, proposals="sam")
-    assert (asked.mil.prior_contrast, asked.mil.prior_overlap) == (4, 3)
+    assert asked == replace(foreign, mil=replace(foreign.mil, prior_overlap=3.0))
     for preset in ("paper_r50_1x", "paper_r101_3x"):
         assert resolve_config(preset=preset, proposals="sam") == resolve_config(preset=preset)
 
