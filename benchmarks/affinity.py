@@ -40,7 +40,7 @@ from sapnet.config import RefineConfig, cpu
 from sapnet.data.images import read_rgb
 from sapnet.data.loader import input_size, to_tensor
 from sapnet.data.truth import as_rle, read_truth
-from sapnet.evaluate import boundary_iou
+from sapnet.evaluate.boundary import boundary_iou
 
 Row = dict[str, Any]
 FLAWS = ("eroded", "dilated", "holes", "coarse")

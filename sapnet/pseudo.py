@@ -49,9 +49,10 @@ def label_image(model: SapNet, record: ImageRecord, detect_too: bool = True) -> 
 def refined_masks(
     model: SapNet, sample: Sample, result: Pass, selected: np.ndarray
 ) -> list[Rle | None]:
-    """The mask that each annotation's own cells predict, through MLAR, at image size (Eqs 14-25).
+    """The mask that each annotation's own cells predict, through MLAR, at image size (Eqs 14-25);
+    with `output.blend`, the mean of it, M_srm and the teacher's.
 
-    None where no cell answers for it, where the result is empty, or where MLAR is off.
+    None where there is nothing to refine, where the result is empty, or where MLAR is off.
     """
     config = model.config
     refined: list[Rle | None] = [None] * len(selected)

@@ -1,7 +1,6 @@
 """Metrics, without torch: how good the pseudo-masks are, and how good the segmenter is."""
 
 from sapnet.evaluate.average_precision import average_precision
-from sapnet.evaluate.boundary import boundary_iou
 from sapnet.evaluate.pseudo_masks import pseudo_mask_metrics
 
-__all__ = ["average_precision", "boundary_iou", "pseudo_mask_metrics"]
+__all__ = ["average_precision", "pseudo_mask_metrics"]

@@ -28,8 +28,8 @@ def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
     """The selection score times what the bag itself and the teacher know, each to its exponent (0
     is off).
 
-    scores: (N, M) >= 0. Returns the same shape; the best prior of each bag counts as 1, since
-    products of high powers of small numbers would all be 0. Used to pick, never in a loss.
+    scores: (N, M) >= 0. Returns the same shape; the best prior of what may be picked counts as 1,
+    since products of high powers of small numbers would all be 0. Used to pick, never in a loss.
     """
     prior = torch.zeros_like(scores)
     if config.prior_medoid:
@@ -45,7 +45,8 @@ def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
         area = width_height.prod(dim=-1) * bags.valid
         share = area / area.max(dim=1, keepdim=True).values.clamp(min=1.0)
         prior = prior + config.prior_area * share.clamp(min=1e-6).log()
-    best = prior.masked_fill(~bags.valid, float("-inf")).max(dim=1, keepdim=True).values
+    allowed = bags.allowed(config.exclude_foreign_points)
+    best = prior.masked_fill(~allowed, float("-inf")).max(dim=1, keepdim=True).values
     return scores * (prior - best).clamp(max=0).exp()
 
 

@@ -44,7 +44,9 @@ class Teacher(nn.Module):
         side = lesson.colours.shape[-1]
         x, y = centres(windows, side)
         grid = torch.stack([x[:, None].expand(-1, side, -1), y[..., None].expand(-1, -1, side)], -1)
-        seen = sample(fused.expand(len(rows), -1, -1, -1), grid / extent)
+        # all windows as one tall grid: as many maps as rows would be filled in the backward pass
+        tall = sample(fused, (grid / extent).reshape(1, -1, side, 2))[0]
+        seen = tall.unflatten(1, (len(rows), side)).transpose(0, 1)
         own = at(fused, points / extent)
         colours = lesson.colours[rows].float()
         inside = (points - windows[:, :2]) / (windows[:, 2:] - windows[:, :2])

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sapnet.evaluate import boundary_iou
-from sapnet.evaluate.boundary import inner_boundary
+from sapnet.evaluate.boundary import boundary_iou, inner_boundary
 
 
 def band_by_hand(mask, width):
