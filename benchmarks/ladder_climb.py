@@ -16,7 +16,8 @@ from ladder_whole import EndToEnd
 
 from sapnet.config import resolve_config
 from sapnet.data.loader import ImageRecord
-from sapnet.pipeline import Records, peak_memory_mb
+from sapnet.pipeline import peak_memory_mb
+from sapnet.records import Records
 from sapnet.types import Rle
 
 

@@ -16,9 +16,9 @@ from sapnet.data.coco import load_points
 from sapnet.data.images import read_rgb
 from sapnet.data.loader import PAD_TO, ImageRecord, Sample, input_size, to_tensor
 from sapnet.data.truth import read_truth
-from sapnet.pipeline import fill_store
 from sapnet.proposals import build_generator
 from sapnet.proposals.simulated import VARIANTS, make_simulated
+from sapnet.records import fill_store
 from sapnet.types import Bag, ByteArray, ImageInfo, PointSet
 
 SIMULATED = {f"simulated-{variant}".replace("-balanced", ""): variant for variant in VARIANTS}

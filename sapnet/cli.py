@@ -104,8 +104,8 @@ def propose(
     """Make the bags of every image, once; `train --store` then finds them."""
     from sapnet.config import DataConfig
     from sapnet.data.coco import load_points
-    from sapnet.pipeline import fill_store
     from sapnet.proposals import build_generator
+    from sapnet.records import fill_store
 
     with Bars() as bars, friendly_errors(bars.emit):
         document = load_points(points)

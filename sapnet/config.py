@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 from sapnet.errors import InvalidConfig
+from sapnet.methods import FOREIGN_PRIORS, METHODS
 from sapnet.overrides import in_words, override, override_names
 from sapnet.types import Method
 
@@ -300,34 +301,6 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "demo": demo,
     "paper_r50_1x": paper_r50_1x,
     "paper_r101_3x": paper_r101_3x,
-}
-
-# Priors for proposals whose confidence is no estimate of IoU and whose masks are not cut along the
-# image's own edges: there the teacher's contrast tells more than agreement does.
-FOREIGN_PRIORS: dict[str, Any] = {
-    "mil.prior_contrast": 8.0,
-    "mil.prior_overlap": 2.0,
-    "teacher.contrast": 4.0,
-}
-
-# What each method switches off or on in the one pipeline (ALGORITHM: "Methods").
-METHODS: dict[str, dict[str, Any]] = {
-    "sam-top1": {"mil.rule": "confidence", "teacher.enabled": False, "refine.enabled": False},
-    "consensus": {"mil.rule": "consensus", "teacher.enabled": False, "refine.enabled": False},
-    "mil": {
-        "mil.point_distance": False,
-        "mil.exclude_foreign_points": False,
-        "mil.refinement": False,
-        "mil.positives": False,
-        "mil.box_mining": False,
-        "mil.completeness": False,
-        "mil.prior_medoid": 0.0,
-        "mil.prior_confidence": 0.0,
-        "teacher.enabled": False,
-        "refine.enabled": False,
-    },
-    "sapnet": {"mil.completeness": False, "teacher.enabled": False, "refine.enabled": False},
-    "sapnet++": {},
 }
 
 

@@ -11,7 +11,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -25,19 +25,16 @@ from sapnet.artifact import save_artifact
 from sapnet.backbones import WeightsOrigin
 from sapnet.config import Config, resolve_config
 from sapnet.data.coco import load_points, read_truth
-from sapnet.data.images import ImageProblem, read_rgb
-from sapnet.data.loader import ImageRecord, make_record
 from sapnet.engine import Eta, steps_total, train
 from sapnet.errors import InvalidConfig, Stopped
 from sapnet.evaluate import average_precision, pseudo_mask_metrics
 from sapnet.gallery import PICTURED, draw_gallery
 from sapnet.model import SapNet, build_model
 from sapnet.proposals import ProposalGenerator, build_generator
-from sapnet.proposals.bags import make_bags
-from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.pseudo import label_image
+from sapnet.records import Records, fill_store
 from sapnet.teacher import Lessons, fit_teacher, judge, read_judgements, write_judgements
-from sapnet.types import Bag, ImageInfo, Judgement, PointSet
+from sapnet.types import Bag, Judgement, PointSet
 from sapnet.whole import write_text, write_whole
 from sapnet.workdir import claim
 
@@ -169,7 +166,7 @@ class Run:
             self.progress("proposals", index + 1, len(points.images), eta)
         return bags
 
-    def judgements(self, model: SapNet, records: "Records") -> dict[int, Judgement]:
+    def judgements(self, model: SapNet, records: Records) -> dict[int, Judgement]:
         """What a teacher, taught from the bags alone, says of each; by annotation id."""
         path = self.spec.workdir / "train" / "teacher.npz"
         if not path.exists():
@@ -193,7 +190,7 @@ class Run:
             write_judgements(path, found)
         return read_judgements(path)
 
-    def train(self, model: SapNet, records: "Records") -> int:
+    def train(self, model: SapNet, records: Records) -> int:
         eta = Eta()
 
         def report(step: int, of: int, losses: dict[str, float]) -> None:
@@ -213,7 +210,7 @@ class Run:
         return undecided
 
     def label(
-        self, model: SapNet, records: "Records"
+        self, model: SapNet, records: Records
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Pseudo-masks and the segmenter's own detections on the training images."""
         category = {label: c for c, label in records.points.label_of.items()}
@@ -335,92 +332,6 @@ class Run:
     def _write(self, name: str, value: Any) -> None:
         if distributed.is_main():
             write_text(self.result / name, json.dumps(value, indent=2) + "\n")
-
-
-def fill_store(
-    folder: Path,
-    generator: ProposalGenerator,
-    points: PointSet,
-    paths: Mapping[int, Path],
-    max_proposals: int,
-) -> Iterator[tuple[int, list[Bag]]]:
-    """Yield image id and bags of every image: from the store where they are in it, else made and
-    put there. No image is done twice. Raises ImageProblem that names the image."""
-    store = ProposalStore(folder)
-    fingerprint = generator.fingerprint()
-    for info, annotations in points:
-        with naming(info):
-            content = content_sha256(paths[info.id])
-        key = key_of(content, annotations, fingerprint, max_proposals)
-        bags = store.get(key)
-        if bags is None:
-            with naming(info):
-                image = read_rgb(paths[info.id])
-            bags = make_bags(generator, image, info, annotations, max_proposals=max_proposals)
-            store.put(key, bags)
-        yield info.id, bags
-
-
-@contextmanager
-def naming(info: ImageInfo) -> Iterator[None]:
-    """What goes wrong with a file says which image it is."""
-    try:
-        yield
-    except KeyError:
-        raise ImageProblem(f"image {info.id} ({info.file_name}): no file was given") from None
-    except FileNotFoundError:
-        raise ImageProblem(f"image {info.id} ({info.file_name}): the file is missing") from None
-    except (ImageProblem, OSError) as error:
-        raise ImageProblem(f"image {info.id} ({info.file_name}): {error}") from error
-
-
-class Records(Sequence[ImageRecord]):
-    """The images as training wants them, each joined with its bags when it is first asked for."""
-
-    def __init__(
-        self,
-        points: PointSet,
-        paths: dict[int, Path],
-        bags: dict[int, list[Bag]],
-        config: Config,
-    ) -> None:
-        self.points, self._paths, self._bags, self._config = points, paths, bags, config
-        self._made: dict[int, ImageRecord] = {}
-        self._judgements: dict[int, Judgement] = {}
-
-    @property
-    def judgements(self) -> dict[int, Judgement]:
-        """The teacher's, by annotation id; empty until they are set."""
-        return self._judgements
-
-    @judgements.setter
-    def judgements(self, found: dict[int, Judgement]) -> None:
-        self._judgements = found
-        self._made.clear()
-
-    def __len__(self) -> int:
-        return len(self.points.images)
-
-    def __getitem__(self, index: Any) -> Any:
-        if index not in self._made:
-            info = self.points.images[index]
-            annotations = self.points.annotations_of[info.id]
-            self._made[index] = make_record(
-                info,
-                self._paths[info.id],
-                annotations,
-                self._bags[info.id],
-                self.points.label_of,
-                self._config.mil,
-                [self._judgements[a.id] for a in annotations] if self._judgements else (),
-            )
-        return self._made[index]
-
-
-def content_sha256(path: Path) -> str:
-    """sha256 of a file's content, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_selected(row: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from sapnet.config import resolve_config
 from sapnet.model import build_model
-from sapnet.pipeline import Records
+from sapnet.records import Records
 
 METHODS = [
     *("random", "largest", "sam-top1", "consensus"),

@@ -13,8 +13,9 @@ import torch
 from sapnet import distributed, engine
 from sapnet.data import loader
 from sapnet.data.coco import load_points
-from sapnet.pipeline import Records, Run, RunSpec
+from sapnet.pipeline import Run, RunSpec
 from sapnet.proposals import build_generator
+from sapnet.records import Records
 
 
 def main(path, trouble):

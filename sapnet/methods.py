@@ -1,0 +1,31 @@
+"""What a method is: switches of the one pipeline, as settings by dotted name."""
+
+from typing import Any
+
+# Priors for proposals whose confidence is no estimate of IoU and whose masks are not cut along the
+# image's own edges: there the teacher's contrast tells more than agreement does.
+FOREIGN_PRIORS: dict[str, Any] = {
+    "mil.prior_contrast": 8.0,
+    "mil.prior_overlap": 2.0,
+    "teacher.contrast": 4.0,
+}
+
+# What each method switches off or on in the one pipeline (ALGORITHM: "Methods").
+METHODS: dict[str, dict[str, Any]] = {
+    "sam-top1": {"mil.rule": "confidence", "teacher.enabled": False, "refine.enabled": False},
+    "consensus": {"mil.rule": "consensus", "teacher.enabled": False, "refine.enabled": False},
+    "mil": {
+        "mil.point_distance": False,
+        "mil.exclude_foreign_points": False,
+        "mil.refinement": False,
+        "mil.positives": False,
+        "mil.box_mining": False,
+        "mil.completeness": False,
+        "mil.prior_medoid": 0.0,
+        "mil.prior_confidence": 0.0,
+        "teacher.enabled": False,
+        "refine.enabled": False,
+    },
+    "sapnet": {"mil.completeness": False, "teacher.enabled": False, "refine.enabled": False},
+    "sapnet++": {},
+}

@@ -1,0 +1,101 @@
+"""The images of a run joined with their bags: from the store, or made and put there."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sapnet.config import Config
+from sapnet.data.images import ImageProblem, read_rgb
+from sapnet.data.loader import ImageRecord, make_record
+from sapnet.proposals import ProposalGenerator
+from sapnet.proposals.bags import make_bags
+from sapnet.proposals.store import ProposalStore, key_of
+from sapnet.types import Bag, ImageInfo, Judgement, PointSet
+
+
+def fill_store(
+    folder: Path,
+    generator: ProposalGenerator,
+    points: PointSet,
+    paths: Mapping[int, Path],
+    max_proposals: int,
+) -> Iterator[tuple[int, list[Bag]]]:
+    """Yield image id and bags of every image: from the store where they are in it, else made and
+    put there. No image is done twice. Raises ImageProblem that names the image."""
+    store = ProposalStore(folder)
+    fingerprint = generator.fingerprint()
+    for info, annotations in points:
+        with naming(info):
+            content = content_sha256(paths[info.id])
+        key = key_of(content, annotations, fingerprint, max_proposals)
+        bags = store.get(key)
+        if bags is None:
+            with naming(info):
+                image = read_rgb(paths[info.id])
+            bags = make_bags(generator, image, info, annotations, max_proposals=max_proposals)
+            store.put(key, bags)
+        yield info.id, bags
+
+
+@contextmanager
+def naming(info: ImageInfo) -> Iterator[None]:
+    """What goes wrong with a file says which image it is."""
+    try:
+        yield
+    except KeyError:
+        raise ImageProblem(f"image {info.id} ({info.file_name}): no file was given") from None
+    except FileNotFoundError:
+        raise ImageProblem(f"image {info.id} ({info.file_name}): the file is missing") from None
+    except (ImageProblem, OSError) as error:
+        raise ImageProblem(f"image {info.id} ({info.file_name}): {error}") from error
+
+
+class Records(Sequence[ImageRecord]):
+    """The images as training wants them, each joined with its bags when it is first asked for."""
+
+    def __init__(
+        self,
+        points: PointSet,
+        paths: dict[int, Path],
+        bags: dict[int, list[Bag]],
+        config: Config,
+    ) -> None:
+        self.points, self._paths, self._bags, self._config = points, paths, bags, config
+        self._made: dict[int, ImageRecord] = {}
+        self._judgements: dict[int, Judgement] = {}
+
+    @property
+    def judgements(self) -> dict[int, Judgement]:
+        """The teacher's, by annotation id; empty until they are set."""
+        return self._judgements
+
+    @judgements.setter
+    def judgements(self, found: dict[int, Judgement]) -> None:
+        self._judgements = found
+        self._made.clear()
+
+    def __len__(self) -> int:
+        return len(self.points.images)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index not in self._made:
+            info = self.points.images[index]
+            annotations = self.points.annotations_of[info.id]
+            self._made[index] = make_record(
+                info,
+                self._paths[info.id],
+                annotations,
+                self._bags[info.id],
+                self.points.label_of,
+                self._config.mil,
+                [self._judgements[a.id] for a in annotations] if self._judgements else (),
+            )
+        return self._made[index]
+
+
+def content_sha256(path: Path) -> str:
+    """sha256 of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
