@@ -9,7 +9,7 @@ MIL and one component after the other up to sapnet++, then the best of each bag,
 
 The rungs are about selection, so each trains only the pyramid and the MIL branch, over features of
 the backbone's body that are computed once an image and stay frozen, at a small input and for a
-hundred steps or two. `sapnet run` and `make demo` measure the whole product, trained end to end;
+hundred steps. `sapnet run` and `make demo` measure the whole product, trained end to end;
 --end-to-end runs every rung so, with the preset's own input and schedule: hours on a CPU.
 --affinity adds the refinement of flawed masks (benchmarks/affinity.py) to the tables.
 """
@@ -39,15 +39,14 @@ from ladder_report import About, Report
 
 from sapnet.cli import parse_overrides
 from sapnet.config import resolve_config
-from sapnet.engine import steps_total
 
-BAGS_A_STEP, BAGS_IN_ALL = 8, 1500
-LEAST_STEPS, MOST_STEPS = 100, 200
+BAGS_A_STEP = 16
 SMALL: dict[str, Any] = {
     "data.short_sides": [256],
     "data.max_long_side": 448,
     "data.flip": False,
     "train.epochs": 1,
+    "train.min_steps": 100,
     "train.warmup_steps": 10,
 }
 
@@ -73,15 +72,13 @@ class Asked:
         return self.work / f"features-{index}.pt"
 
     def settings(self, data: DataSet) -> dict[str, Any]:
-        """The overrides for one data set: on frozen features, about as many bags a step on each,
-        and as many in all, within limits: of one class and many objects more is soon too much."""
+        """The overrides for one data set: on frozen features, about as many bags a step on each."""
         if self.end_to_end:
             return self.overrides
-        mean = max(len(data.points.annotations) / max(len(data.points.images), 1), 1.0)
-        batch = min(max(round(BAGS_A_STEP / mean), 1), 4)
-        steps = min(max(round(BAGS_IN_ALL / (mean * batch)), LEAST_STEPS), MOST_STEPS)
-        small = {"train.batch_size": batch, "train.reference_batch": batch}
-        return {**SMALL, **small, "train.min_steps": steps, **self.overrides}
+        mean = len(data.points.annotations) / max(len(data.points.images), 1)
+        batch = min(max(round(BAGS_A_STEP / max(mean, 1.0)), 1), 4)
+        small = {**SMALL, "train.batch_size": batch, "train.reference_batch": batch}
+        return {**small, **self.overrides}
 
     def climbs(self, sets: list[DataSet], shown: int) -> Iterator[Climb]:
         """Everything to be done. shown: objects of each set that the picture wants."""
@@ -171,12 +168,8 @@ def main(
             work=Path(work),
         )
         sets = [DataSet.read(folder) for folder in data]
-        configs = [resolve_config("sapnet++", preset, asked.settings(one)) for one in sets]
-        steps = [
-            steps_total(len(one.points.images), config.train)
-            for one, config in zip(sets, configs, strict=True)
-        ]
-        about = About(configs[0], steps, seeds, workers, end_to_end)
+        config = resolve_config("sapnet++", preset, asked.settings(sets[0]))
+        about = About(config, seeds, workers, end_to_end)
         report = Report(sets, asked.proposals, about, json, markdown, picture)
         run(asked, report, shown if picture else 0, lambda line: typer.echo(line, err=True))
     typer.echo(report.text())

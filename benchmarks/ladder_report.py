@@ -27,18 +27,16 @@ WHOLE = "Each learned rung is a whole run, trained end to end. "
 ABOUT = (
     "Rungs are cumulative; one that the preset leaves off is measured and goes again. `step` is "
     "the change from the rung below, seed by seed. Preset `{preset}`, short side {side}, {steps} "
-    "steps a rung, {seeds} seeds, {workers} processes of one thread, {machine}, commit {commit}, "
+    "steps or more, {seeds} seeds, {workers} processes of one thread, {machine}, commit {commit}, "
     "{seconds:.0f} s in all."
 )
 
 
 @dataclass(frozen=True)
 class About:
-    """How it was measured, for the reader of the tables. steps: of a rung, by data set. config:
-    what they share."""
+    """How it was measured, for the reader of the tables. config: of the first data set."""
 
     config: Config
-    steps: list[int]
     seeds: int
     workers: int
     end_to_end: bool
@@ -51,7 +49,7 @@ class About:
             bodies=", ".join(dict.fromkeys(bodies)),
             preset=self.config.preset,
             side=max(self.config.data.short_sides),
-            steps=" and ".join(str(steps) for steps in dict.fromkeys(self.steps)),
+            steps=self.config.train.min_steps,
             seeds=self.seeds,
             workers=self.workers,
             machine=platform.machine(),
