@@ -92,7 +92,7 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
             break
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(90) == 130  # the demo itself gives the service 60 s
     process.stdout.close()
     mine = str(tmp_path).encode()
     left = [
