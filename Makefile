@@ -33,7 +33,7 @@ demo: $(STAMP) ## the whole job over HTTP on generated scenes; IMAGES= POINTS= [
 
 DATA ?= $(wildcard ../shared/data/*)
 WEIGHTS ?= $(firstword $(wildcard ../shared/weights/mobilenet_v2*.pt))
-ladder: $(STAMP) ## what each component adds, DATA="DIR DIR" [WEIGHTS=], into docs/results.md; under 40 minutes
+ladder: $(STAMP) ## what each component adds, DATA="DIR DIR" [WEIGHTS=], into docs/results.md; most of an hour
 	$(BIN)/python benchmarks/ladder.py $(foreach dir,$(DATA),--data "$(dir)") \
 		--proposals simulated --proposals hierarchy --affinity 16 $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
 		--json docs/ladder.json --markdown docs/results.md --picture docs/ladder.png $(LADDERFLAGS)

@@ -15,7 +15,7 @@ from sapnet.affinity.refine import polished
 from sapnet.backbones import build_backbone
 from sapnet.config import PRESETS, Config
 from sapnet.data.loader import ImageRecord, load_sample
-from sapnet.pseudo import blended, deliver, encode
+from sapnet.pseudo import at_image_size, blended, deliver
 from sapnet.teacher import Lessons, fit_teacher, judge
 
 
@@ -51,9 +51,7 @@ def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: C
     rows = []
     for n, mask in enumerate(polished(start, guide, levels, config=config.refine)):
         annotation, bag = record.annotations[n], record.bags[n]
-        full = F.interpolate(mask[None, None], size=record.info.size, mode="bilinear")[0, 0]
-        binary = (full >= config.output.mask_threshold).numpy().astype(np.uint8)
-        refined = encode(binary) if binary.any() else None
+        refined = at_image_size(mask, record.info.size, config.output.mask_threshold)
         chosen = bag.masks[picks.selected[n]]
         row = deliver(annotation, chosen, refined, picks.certainty[n], config)
         rows.append({**row, "score": row["quality"]})

@@ -180,13 +180,12 @@ class Run:
                     "teacher", step, of, eta, losses=losses
                 ),
             )
-            found = {
-                annotation.id: judgement
-                for record, lesson in zip(records, lessons, strict=True)
-                for annotation, judgement in zip(
-                    record.annotations, judge(teacher, lesson), strict=True
-                )
-            }
+            found: dict[int, Judgement] = {}
+            for record, lesson in zip(records, lessons, strict=True):
+                ids = [annotation.id for annotation in record.annotations]
+                found |= zip(ids, judge(teacher, lesson), strict=True)
+                if self.should_stop():
+                    raise Stopped("stopped on request in teacher, which starts again")
             write_judgements(path, found)
         return read_judgements(path)
 

@@ -73,11 +73,15 @@ def refined_masks(
         rows = list(range(len(selected)))
     fine = polished(start, guide, levels, config=config.refine)
     for row, mask in zip(rows, fine, strict=True):
-        full = F.interpolate(mask[None, None], size=sample.record.info.size, mode="bilinear")[0, 0]
-        binary = (full >= config.output.mask_threshold).cpu().numpy().astype(np.uint8)
-        if binary.any():
-            refined[row] = encode(binary)
+        refined[row] = at_image_size(mask, sample.record.info.size, config.output.mask_threshold)
     return refined
+
+
+def at_image_size(mask: Tensor, size: tuple[int, int], threshold: float) -> Rle | None:
+    """A soft mask (h, w) in [0, 1], resized to the image and thresholded; None where empty."""
+    full = F.interpolate(mask[None, None], size=size, mode="bilinear")[0, 0]
+    binary = (full >= threshold).cpu().numpy().astype(np.uint8)
+    return encode(binary) if binary.any() else None
 
 
 def blended(

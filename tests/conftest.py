@@ -24,6 +24,20 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MobileNetV2 of random numbers, as if it had been trained: no download, no GroupNorm."""
+    import torch
+    import torchvision
+
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.pt"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.mobilenet_v2(weights=None)
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A PostgreSQL of our own on a free port; the URL of its empty database."""
     programs = _postgres_programs()

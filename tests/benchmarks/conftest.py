@@ -8,8 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-import torchvision
 
 from sapnet.data.synthetic import make_scenes
 
@@ -49,17 +47,6 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "scenes"
     make_scenes(folder, 3, (96, 128), seed=3)
     return folder
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A MobileNetV2 of random numbers, as if it had been trained."""
-    path = tmp_path_factory.mktemp("weights") / "mobilenet.pt"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = torchvision.models.mobilenet_v2(weights=None)
-    torch.save(network.state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import torchvision
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -53,17 +51,6 @@ def tiny() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     return make_scenes(tmp_path_factory.mktemp("scenes"), 4, (96, 128), seed=3)
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A MobileNetV2 of random numbers, as if it had been trained: no download, no GroupNorm."""
-    path = tmp_path_factory.mktemp("weights") / "mobilenet.pt"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = torchvision.models.mobilenet_v2(weights=None)
-    torch.save(network.state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="session")
