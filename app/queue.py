@@ -13,29 +13,33 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 TASK = "sapnet.execute"
-QUEUE = "train"
+TRAIN, IO, PREDICT = "train", "io", "predict"
+QUEUES = (TRAIN, IO, PREDICT)
+"""Apart, so that an import of minutes never waits behind a training of hours."""
+QUEUE_OF = {"train": TRAIN, "import": IO, "predict": PREDICT}
+"""The queue of a job's kind."""
 VISIBILITY_TIMEOUT = 24 * 3600  # seconds; equal in every app on the same Redis
 
 log = structlog.get_logger()
 
 
-def enqueue(session: Session, job_id: str, broker_url: str | None) -> None:
-    """Send the job's id once the session's transaction is committed, and not if it is not."""
+def enqueue(session: Session, job_id: str, broker_url: str | None, queue: str = TRAIN) -> None:
+    """Send the job's id to a queue once the session is committed, and not if it is not."""
     if broker_url is None:
         return
     url = broker_url
 
     def after_commit(_session: Session) -> None:
-        send(job_id, url)
+        send(job_id, url, queue)
 
     # A session of `app.db` lives for one transaction: rolled back, it sends nothing.
     event.listen(session, "after_commit", after_commit, once=True)
 
 
-def send(job_id: str, broker_url: str) -> bool:
-    """Send one id by the task's name; False, and a log line, where the broker does not answer."""
+def send(job_id: str, broker_url: str, queue: str = TRAIN) -> bool:
+    """Send one id by the task's name; False, and a log line, where no broker answers."""
     try:
-        _celery(broker_url).send_task(TASK, args=[job_id], queue=QUEUE, retry=False)
+        _celery(broker_url).send_task(TASK, args=[job_id], queue=queue, retry=False)
     except Exception as error:  # whatever the transport raises: the row is still there
         log.warning("job not sent, workers will find its row", job=job_id, error=repr(error))
         return False

@@ -14,7 +14,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
 
-from app.queue import QUEUE, VISIBILITY_TIMEOUT
+from app.queue import TRAIN, VISIBILITY_TIMEOUT
 from app.settings import Settings
 from worker.tasks import reconcile, register
 
@@ -30,7 +30,7 @@ def make_celery(settings: Settings) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_ignore_result=True,
-        task_default_queue=QUEUE,
+        task_default_queue=TRAIN,
         worker_prefetch_multiplier=1,
         worker_max_tasks_per_child=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -57,6 +57,6 @@ def run(settings: Settings) -> None:
     worker_shutting_down.connect(go_home, weak=False)
     worker_ready.connect(ready, weak=False)
     register(celery, settings, lambda: bool(stopping.value))
-    pool = ["--pool=prefork", "--concurrency=1", f"--queues={QUEUE}"]
+    pool = ["--pool=prefork", "--concurrency=1", f"--queues={TRAIN}"]
     quiet = ["--without-gossip", "--without-mingle", f"--loglevel={settings.log_level}"]
     celery.worker_main(["worker", *pool, *quiet])

@@ -10,7 +10,7 @@ from kombu.exceptions import KombuError, OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
-from app.queue import QUEUE, TASK
+from app.queue import TASK, TRAIN
 from app.settings import Settings
 from app.storage import make_storage
 from worker.fence import waiting
@@ -40,13 +40,13 @@ def reconcile(celery: Celery, settings: Settings) -> None:
     """
     try:
         with celery.connection_for_write() as connection, connection.channel() as channel:
-            depth = channel.queue_declare(queue=QUEUE, passive=False, durable=True).message_count
+            depth = channel.queue_declare(queue=TRAIN, passive=False, durable=True).message_count
         if depth:
             return
         with _database(settings) as database, database.read() as session:
             lost = waiting(session, limit=100)
         for job_id in lost:
-            celery.send_task(TASK, args=[job_id], queue=QUEUE)
+            celery.send_task(TASK, args=[job_id], queue=TRAIN)
             log.info("job sent again", job=job_id)
     except (KombuError, OperationalError, OSError, SQLAlchemyError) as error:
         log.warning("reconcile failed, next time then", error=repr(error))

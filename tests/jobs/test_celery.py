@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from app.db import Database
 from app.main import create_app
 from app.models import Job, JobState, PseudoMask
-from app.queue import QUEUE, send
+from app.queue import TRAIN, send
 from app.settings import Settings
 from worker.celery_app import make_celery
 from worker.tasks import reconcile
@@ -100,7 +100,7 @@ def test_from_post_to_result(
     app = create_app(settings.model_copy(update={"broker_url": broker_url}))
     with TestClient(app) as client:
         job_id = client.post("/jobs/train", json={"dataset_id": dataset_id}).json()["id"]
-    assert Redis.from_url(broker_url).llen(QUEUE) == 1
+    assert Redis.from_url(broker_url).llen(TRAIN) == 1
     start_worker("--steps", "4")
     until(lambda: job_row(job_id).state is DONE, 30)
     assert masks(database) == 3
@@ -132,7 +132,7 @@ def test_a_backlog_is_not_sent_twice(
     connected = settings.model_copy(update={"broker_url": broker_url})
     for _ in range(3):
         reconcile(celery, connected)
-        assert Redis.from_url(broker_url).llen(QUEUE) == len(jobs)
+        assert Redis.from_url(broker_url).llen(TRAIN) == len(jobs)
 
 
 def test_a_job_that_is_sent_many_times_runs_once(
@@ -149,7 +149,7 @@ def test_a_job_that_is_sent_many_times_runs_once(
     for _ in range(2):
         start_worker("--steps", "20", "--sleep", "0.05")
     until(lambda: job_row(job_id).state is DONE, 30)
-    until(lambda: Redis.from_url(broker_url).llen(QUEUE) == 0)
+    until(lambda: Redis.from_url(broker_url).llen(TRAIN) == 0)
     assert (job_row(job_id).attempt, masks(database)) == (1, 3)
 
 
