@@ -8,6 +8,8 @@ from starlette.routing import compile_path
 
 from app.errors import MEDIA_TYPE
 
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
 
 class FaultOut(BaseModel):
     part: str = Field(description="of the form, or body, query, path, header")
@@ -64,6 +66,7 @@ class Api(FastAPI):
                 "description": "What went wrong, and how to mend it",
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
             }
+            _whole_bounds(document)
             for methods in document["paths"].values():
                 for operation in methods.values():
                     operation["responses"].pop("422", None)
@@ -72,11 +75,26 @@ class Api(FastAPI):
         return self.openapi_schema
 
     def methods_of(self, path: str) -> list[str]:
-        """What may be done with a path, in the order of the alphabet."""
-        found = {
-            method.upper()
-            for template, methods in self.openapi()["paths"].items()
-            if compile_path(template)[0].match(path)
-            for method in methods
-        }
+        """What may be done with a path, in the order of the alphabet. A path that is written out
+        (/jobs/train) is not one of a template (/jobs/{job_id}) as well."""
+        paths = self.openapi()["paths"]
+        templates = [path] if path in paths else [t for t in paths if _matches(t, path)]
+        found = {method.upper() for template in templates for method in paths[template]}
         return sorted(found | ({"HEAD"} if "GET" in found else set()))
+
+
+def _matches(template: str, path: str) -> bool:
+    return compile_path(template)[0].match(path) is not None
+
+
+def _whole_bounds(node: Any) -> None:
+    """FastAPI writes bounds as floats; above 2^53 a reader takes them for others than they are."""
+    if isinstance(node, list):
+        for item in node:
+            _whole_bounds(item)
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            if name in _BOUNDS and isinstance(value, float) and value.is_integer():
+                node[name] = int(value)
+            else:
+                _whole_bounds(value)

@@ -10,7 +10,7 @@ from fastapi import Query, Request, Response
 from app.errors import Fault, Invalid
 from app.models import is_id
 
-Cursor = Annotated[str | None, Query(description="`next` of the page before; opaque")]
+Cursor = Annotated[str | None, Query(min_length=1, description="`next` of the page before; opaque")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="at most so many")]
 
 T = TypeVar("T", int, str)

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from app.models import JobState
+from sapnet.config import METHODS, PRESETS
 
 
 def _number(value: Any) -> bool | int | float:
@@ -79,8 +80,8 @@ class TrainRequest(BaseModel):
         },
     )
     dataset_id: str
-    method: str = "sapnet++"
-    preset: str = "cpu"
+    method: str = Field("sapnet++", json_schema_extra={"enum": [*METHODS]})
+    preset: str = Field("cpu", json_schema_extra={"enum": [*PRESETS]})
     overrides: dict[str, Any] = Field({}, description='settings by name: {"train.epochs": 6}')
     seed: int = Field(0, ge=0, lt=2**63)
     proposals: Proposals | None = Field(None, description='"hierarchy", "sam", or with settings')

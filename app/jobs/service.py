@@ -43,7 +43,7 @@ def create(
         _ready_dataset(session, request.dataset_id)
     proposals = document["proposals"] or settings.proposals
     faults = _config_faults(request, str(proposals.get("kind")))
-    truth = document["truth"] and json.dumps(document["truth"]).encode()
+    truth = None if request.truth is None else json.dumps(document["truth"]).encode()
     faults += _truth_faults(truth) if truth is not None else []
     if faults:
         raise Invalid(faults)

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Form, Query, Request, Response, UploadFile
+from pydantic import WithJsonSchema
 
 from app.accept import preferred
 from app.db import DatabaseDep
@@ -28,7 +29,11 @@ def get_runtime(request: Request) -> Runtime:
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
 Score = Annotated[float | None, Query(ge=0, le=1, description=SCORE)]
-FormScore = Annotated[float | None, Form(ge=0, le=1, description=SCORE)]
+FormScore = Annotated[
+    float | None,
+    Form(ge=0, le=1, description=SCORE),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),  # a form has no null
+]
 
 
 @router.get("/predict", response_model=list[Result], responses=ANSWERS)
@@ -73,7 +78,7 @@ def predict_sent(
     settings: SettingsDep,
     runtime: RuntimeDep,
     file: UploadFile,
-    model: Annotated[str, Form()],
+    model: Annotated[str, Form(min_length=1)],
     score: FormScore = None,
 ) -> Response:
     """Instances in the image that is sent: as `GET /predict` says, without `image_id`."""

@@ -1,0 +1,93 @@
+"""The OpenAPI document, held against the service by schemathesis: all of it, with every check.
+
+`positive_data_acceptance` lets 422 pass where the body has rules that no schema can say: whether a
+file is an image, whether a point lies in it, whether a setting is one of its method; and where a
+page is asked for, since cursors are opaque.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.paging import encode
+
+SEMANTIC = ("POST /datasets", "POST /jobs/train", "POST /predict")
+PAGED = (
+    "GET /datasets",
+    "GET /datasets/{dataset_id}/images",
+    "GET /jobs",
+    "GET /jobs/{job_id}/pseudo-masks",
+    "GET /models",
+)
+ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "429"]
+
+CONFIG = """
+max-stream-events = 3
+request-timeout = 20.0
+continue-on-failure = true
+
+[warnings]
+enabled = false
+
+[dictionaries]
+{dictionaries}
+
+[parameters]
+{parameters}
+
+{operations}
+"""
+
+
+def config(service: Any) -> str:
+    """Ids that exist, most of the time, beside those that schemathesis makes up."""
+    values = {
+        "path.dataset_id": [service.dataset, service.spare],
+        "path.job_id": [service.job, service.queued],
+        "path.model_id": [service.model],
+        "path.image_id": [1, 2],
+        "path.slug": ["not-found", "conflict"],
+        "query.model": [service.model],
+        "query.image": ["1", "2.png"],
+        "query.dataset_id": [service.dataset],
+        "query.cursor": [encode(service.job)],
+        "body.dataset_id": [service.dataset, service.spare],
+        "body.model": [service.model],
+    }
+    named = {name.replace(".", "-"): found for name, found in values.items()}
+    return CONFIG.format(
+        dictionaries="\n".join(f"{n} = {{ values = {json.dumps(v)} }}" for n, v in named.items()),
+        parameters="\n".join(
+            f'"{n}" = {{ dictionary = "{n.replace(".", "-")}", probability = 0.7 }}' for n in values
+        ),
+        operations="".join(map(operation, [*SEMANTIC, *PAGED])),
+    )
+
+
+def operation(name: str) -> str:
+    statuses = json.dumps([*ACCEPTED, "422"])
+    return f"""
+[[operations]]
+include-name = "{name}"
+checks.positive_data_acceptance.expected-statuses = {statuses}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_service_is_what_its_document_says(service: Any, tmp_path: Path) -> None:
+    (tmp_path / "schemathesis.toml").write_text(config(service))
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "schemathesis.toml"]
+    options = ["--checks", "all", "--seed", "0", "--max-examples", "25", "--no-color"]
+    done = subprocess.run(
+        [*command, "run", f"{service.url}/openapi.json", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[done.stdout.find("= FAILURES =") :] + done.stderr
+    assert "Test Phases" in done.stdout
