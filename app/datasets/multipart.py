@@ -11,7 +11,7 @@ from typing import IO
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import BadForm, TooLarge, UnsupportedMedia
@@ -65,7 +65,10 @@ async def receive(
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:
         raise TooLarge(f"At most {max_bytes:,} bytes are taken.", limit=max_bytes)
-    receiver = _Receiver(options[b"boundary"], folder, max_parts, set(texts), max_part_bytes)
+    try:
+        receiver = _Receiver(options[b"boundary"], folder, max_parts, set(texts), max_part_bytes)
+    except FormParserError as error:  # its boundary is too long
+        raise BadForm(f"The form cannot be read: {error}") from error
     total, buffer = 0, bytearray()
     try:
         async for chunk in request.stream():
@@ -120,7 +123,7 @@ class _Receiver:
         try:
             if data:
                 self._parser.write(data)
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise BadForm(f"The form cannot be read: {error}") from error
 
     def finish(self) -> Form:

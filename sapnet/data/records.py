@@ -194,7 +194,7 @@ def _read_fields(
     read = {}
     for field in fields:
         if field.type is msgspec.Raw:
-            read[field.name] = msgspec.Raw(msgspec.json.encode(value.get(field.name)))
+            read[field.name] = _raw(value.get(field.name), f"{pointer}/{field.name}", issues)
         elif field.name in value:
             read[field.name] = _read_field(value[field.name], field, pointer, issues)
         elif field.required:
@@ -209,7 +209,7 @@ def _read_field(value: Any, field: msgspec.structs.FieldInfo, pointer: str, issu
         return BAD
     try:
         read = msgspec.convert(value, field.type)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # or a lone surrogate
         problem = f"should be {EXPECTED[field.name]}, but is {shown(value)}"
         issues.add(f"{pointer}/{field.name}", problem, "write it in this form")
         return BAD
@@ -264,3 +264,11 @@ def first_of_each(values: Iterable[Any], pointer: str, what: str, issues: Issues
                 f"give each its own {what}",
             )
     return first
+def _raw(value: Any, pointer: str, issues: Issues) -> msgspec.Raw:
+    try:
+        return msgspec.Raw(msgspec.json.encode(value))
+    except UnicodeEncodeError:
+        issues.add(pointer, "holds characters that are no text", "write it anew")
+        return msgspec.Raw(b"null")
+
+
