@@ -6,100 +6,82 @@ list everything that is wrong at once. `read_truth` reads the instances that met
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
+import numpy as np
+
+from sapnet.data.document import (
+    AT_BBOX,
+    AT_POINT,
+    CROWD,
+    HAS_ID,
+    RIGHT,
+    TRUTH,
+    PointDocument,
+    Rows,
+    repeats,
+)
 from sapnet.data.records import (
     BAD,
     MAX_ISSUES,
     AnnotationRecord,
     CategoryRecord,
-    Document,
     ImageRecord,
     Issues,
-    decode,
+    NoDocument,
     first_of_each,
     is_text,
+    read_list,
+    read_lists,
     shown,
 )
-from sapnet.data.truth import read_truth
+from sapnet.data.truth import check_truth, read_truth
 from sapnet.errors import InvalidDataset, Issue
-from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet
+from sapnet.types import Category, ImageInfo, PointSet
 
-__all__ = ["PointDocument", "check_against_images", "load_points", "read_points", "read_truth"]
+__all__ = [
+    "PointDocument",
+    "check_against_images",
+    "check_truth",
+    "load_points",
+    "read_points",
+    "read_truth",
+]
 
 NO_POINT_HINT = 'add "point": [x, y], keypoints with one visible point, or a bbox of zero size'
-
-
-@dataclass(frozen=True)
-class PointDocument:
-    """A points file, read. Where `issues` is empty it is right as far as it can say by itself.
-
-    points: every record that is right, `iscrowd` left out. An image whose size the file does not
-    declare has width and height 0 there until `with_sizes`.
-    crowds: the (id, image_id, category_id) of the `iscrowd` annotations.
-    truth_ids: ids of the annotations that carry a segmentation (ground truth for metrics alone).
-    warnings: odd but legal, such as two identical points.
-    image_indices: places in the file's list, for pointers. point_pointers: to each point.
-    """
-
-    points: PointSet
-    crowds: tuple[tuple[int, int, int], ...]
-    truth_ids: frozenset[int]
-    issues: list[Issue]
-    warnings: list[Issue]
-    image_indices: tuple[int, ...]
-    point_pointers: tuple[str, ...]
-
-    @property
-    def has_truth(self) -> bool:
-        """Whether every annotation carries its segmentation."""
-        return bool(self.points.annotations) and all(
-            annotation.id in self.truth_ids for annotation in self.points.annotations
-        )
-
-    def with_sizes(self, sizes: Mapping[str, tuple[int, int]]) -> PointSet:
-        """The points with undeclared image sizes filled in. sizes: file_name -> (h, w)."""
-        images = []
-        for image in self.points.images:
-            if not image.width:
-                height, width = sizes[image.file_name]
-                image = replace(image, width=width, height=height)
-            images.append(image)
-        return replace(self.points, images=tuple(images))
 
 
 def read_points(source: bytes | Path) -> PointDocument:
     """Read a points document and list everything that is wrong in it (at most 1,000 issues).
 
+    The file is read twice in pieces, the short lists first, so annotations may come before images,
+    and memory is that of the images and 45 bytes an annotation.
     Never raises for what the document says; an unreadable path raises OSError.
     """
-    issues, warnings = Issues(), Issues()
-    document = decode(source, Document, issues)
-    if document is None:
-        return PointDocument(PointSet((), (), ()), (), frozenset(), issues.listed(), [], (), ())
-    categories = _check_categories(document, issues)
-    images = _check_images(document, issues)
-    annotations, crowds = _check_annotations(document, images, categories, issues)
-    _warn_of_twins(annotations, warnings)
-    truth = frozenset(
-        record.id
-        for record in ([] if document.annotations is BAD else document.annotations)
-        if record.id is not BAD and record.has_segmentation
-    )
-    points = PointSet(
-        images=tuple(info for _, info in images.values()),
-        annotations=tuple(annotation for _, _, annotation in annotations),
-        categories=tuple(categories.values()),
-    )
+    issues, warnings, rows = Issues(), Issues(), Rows()
+    try:
+        kinds: dict[str, Any] = {"images": ImageRecord, "categories": CategoryRecord}
+        lists = read_lists(source, kinds, ("annotations",), issues)
+        categories = _check_categories(lists["categories"], issues)
+        images = _check_images(lists["images"], issues)
+        checks = _Annotations(lists, images, categories, rows, issues)
+        if lists["annotations"] is not BAD:
+            for start, records in read_list(source, "annotations", AnnotationRecord, issues):
+                checks.add(start, records)
+            checks.finish(warnings)
+    except NoDocument:
+        return PointDocument((), (), Rows(), issues.listed(), [], (), ())
+    places = [index for index, _ in images.values()]
     return PointDocument(
-        points=points,
-        crowds=tuple(crowds),
-        truth_ids=truth,
+        images=tuple(info for _, info in images.values()),
+        categories=tuple(categories.values()),
+        rows=rows,
         issues=issues.listed(),
         warnings=warnings.listed(),
-        image_indices=tuple(index for index, _ in images.values()),
-        point_pointers=tuple(pointer for _, pointer, _ in annotations),
+        image_indices=tuple(places),
+        addresses=tuple(lists["images"][index].address for index in places),
     )
 
 
@@ -110,17 +92,17 @@ def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = 
     """
     document = read_points(path)
     if image_sizes is None:
-        found = {image.file_name: image.size for image in document.points.images if image.width}
+        found = {image.file_name: image.size for image in document.images if image.width}
         undeclared = [
             Issue(f"/images/{index}", "width and height are missing", "declare them, in pixels")
-            for index, image in zip(document.image_indices, document.points.images, strict=True)
+            for index, image in zip(document.image_indices, document.images, strict=True)
             if not image.width
         ]
         issues = document.issues + undeclared[:MAX_ISSUES]
     else:
         found = {
             image.file_name: image_sizes[image.id]
-            for image in document.points.images
+            for image in document.images
             if image.id in image_sizes
         }
         issues = document.issues + check_against_images(document, found)
@@ -140,7 +122,7 @@ def check_against_images(
     """
     issues = Issues()
     undeclared: dict[int, ImageInfo] = {}
-    for index, image in zip(document.image_indices, document.points.images, strict=True):
+    for index, image in zip(document.image_indices, document.images, strict=True):
         state = found.get(image.file_name)
         at = f"/images/{index}"
         if state is None:
@@ -164,16 +146,15 @@ def check_against_images(
                 "points must be in pixels of the image as stored (no EXIF rotation, no resizing)",
             )
     if undeclared:
-        places = zip(document.point_pointers, document.points.annotations, strict=True)
-        for pointer, annotation in places:
-            if annotation.image_id in undeclared:
-                image = undeclared[annotation.image_id]
-                _check_inside(pointer, (annotation.x, annotation.y), image, issues)
+        rows = document.rows
+        concerned = np.isin(np.asarray(rows.image_ids)[document.kept], list(undeclared))
+        for row in document.kept[concerned]:
+            image = undeclared[rows.image_ids[row]]
+            _check_inside(rows.pointer(row), (rows.x[row], rows.y[row]), image, issues)
     return issues.listed()
 
 
-def _check_categories(document: Document, issues: Issues) -> dict[int, Category]:
-    records = document.categories
+def _check_categories(records: list[CategoryRecord], issues: Issues) -> dict[int, Category]:
     if records is BAD:
         return {}
     if not records:
@@ -190,9 +171,8 @@ def _check_categories(document: Document, issues: Issues) -> dict[int, Category]
     }
 
 
-def _check_images(document: Document, issues: Issues) -> dict[int, tuple[int, ImageInfo]]:
+def _check_images(records: list[ImageRecord], issues: Issues) -> dict[int, tuple[int, ImageInfo]]:
     """image id -> (index in the file, info), for the records that are right."""
-    records = document.images
     if records is BAD:
         return {}
     if not records:
@@ -227,42 +207,72 @@ def _check_image(record: ImageRecord, at: str, issues: Issues) -> bool:
     return readable and issues.total == before
 
 
-def _check_annotations(
-    document: Document,
-    images: Mapping[int, tuple[int, ImageInfo]],
-    categories: Mapping[int, Category],
-    issues: Issues,
-) -> tuple[list[tuple[int, str, PointAnnotation]], list[tuple[int, int, int]]]:
-    """(place in the file, pointer to the point, annotation) of those to train on; the crowds."""
-    records = document.annotations
-    if records is BAD:
-        return [], []
-    # Ids as the file states them: a record with another fault is still known by its id.
-    image_ids = _stated_ids(document.images)
-    category_ids = _stated_ids(document.categories)
-    first = first_of_each((r.id for r in records), "/annotations/{}/id", "annotation id", issues)
-    points, crowds = [], []
-    for index, record in enumerate(records):
-        at = f"/annotations/{index}"
+class _Annotations:
+    """Checks annotations as they come, and writes a row for each."""
+
+    def __init__(
+        self,
+        lists: Mapping[str, Any],
+        images: Mapping[int, tuple[int, ImageInfo]],
+        categories: Mapping[int, Category],
+        rows: Rows,
+        issues: Issues,
+    ) -> None:
+        # Ids as the file states them: a record with another fault is still known by its id.
+        self._image_ids = _stated_ids(lists["images"])
+        self._category_ids = _stated_ids(lists["categories"])
+        self._images, self._categories = images, categories
+        self._rows, self._issues = rows, issues
+
+    def add(self, start: int, records: list[AnnotationRecord]) -> None:
+        """records: of the list, from its place `start` on."""
+        for index, record in enumerate(records, start):
+            self._add(record, f"/annotations/{index}")
+
+    def _add(self, record: AnnotationRecord, at: str) -> None:
+        issues, rows = self._issues, self._rows
         before = issues.total
-        _check_known(record.image_id, image_ids, f"{at}/image_id", "image", issues)
-        _check_known(record.category_id, category_ids, f"{at}/category_id", "category", issues)
+        image_id, category_id = record.image_id, record.category_id
+        _check_known(image_id, self._image_ids, f"{at}/image_id", "image", issues)
+        _check_known(category_id, self._category_ids, f"{at}/category_id", "category", issues)
         crowd = record.iscrowd is not BAD and bool(record.iscrowd)
         point = None if crowd else _point_of(record, at, issues)
-        _, image = images.get(record.image_id, (0, None))
+        _, image = self._images.get(image_id, (0, None))
+        place, (x, y) = point or (AT_POINT, (0.0, 0.0))
+        rows.ids.append(0 if record.id is BAD else record.id)
+        rows.image_ids.append(0 if image_id is BAD else image_id)
+        rows.category_ids.append(0 if category_id is BAD else category_id)
+        rows.x.append(x)
+        rows.y.append(y)
+        rows.places.append(place)
         if point and image and image.width:
-            _check_inside(point[0], point[1], image, issues)
-        known = image is not None and record.category_id in categories
-        if issues.total > before or not known or record.id is BAD or first[record.id] != index:
-            continue
-        if crowd:
-            crowds.append((record.id, record.image_id, record.category_id))
-        elif point:
-            where = PointAnnotation(record.id, record.image_id, record.category_id, *point[1])
-            points.append((index, point[0], where))
-    if not any(r.iscrowd is BAD or not r.iscrowd for r in records):
-        issues.add("/annotations", "there is no annotation to train on", "give a point an object")
-    return points, crowds
+            _check_inside(rows.pointer(len(rows) - 1), (x, y), image, issues)
+        known = image is not None and category_id in self._categories
+        right = issues.total == before and known and (crowd or point is not None)
+        rows.flags.append(
+            (HAS_ID if record.id is not BAD else 0)
+            | (RIGHT if right and record.id is not BAD else 0)
+            | (CROWD if crowd else 0)
+            | (TRUTH if record.has_segmentation else 0)
+        )
+
+    def finish(self, warnings: Issues) -> None:
+        """What can only be said of all together."""
+        rows, issues = self._rows, self._issues
+        for row, first in repeats(rows.where(HAS_ID), np.asarray(rows.ids)):
+            problem = f"annotation id {rows.ids[row]} was used before, at /annotations/{first}/id"
+            issues.add(f"/annotations/{row}/id", problem, "give each its own annotation id")
+            rows.flags[row] &= ~RIGHT
+        if len(rows.where(CROWD)) == len(rows):
+            problem = "there is no annotation to train on"
+            issues.add("/annotations", problem, "give a point an object")
+        places = (np.asarray(column) for column in (rows.y, rows.x, rows.image_ids))
+        for row, first in repeats(rows.where(RIGHT, unset=CROWD), *places):
+            warnings.add(
+                f"/annotations/{row}",
+                f"has the same point as /annotations/{first}",
+                "check that these are two objects",
+            )
 
 
 def _stated_ids(records: list[ImageRecord] | list[CategoryRecord]) -> set[int]:
@@ -277,12 +287,12 @@ def _check_known(id_: int, known: set[int], pointer: str, what: str, issues: Iss
 
 def _point_of(
     record: AnnotationRecord, at: str, issues: Issues
-) -> tuple[str, tuple[float, float]] | None:
-    """The annotation's point and the pointer to it; None where there is none, which is an issue."""
+) -> tuple[int, tuple[float, float]] | None:
+    """The annotation's point and where it stands; None where there is none, which is an issue."""
     if BAD in (record.point, record.keypoints, record.bbox):
         return None  # said already
     if record.point is not None:
-        return f"{at}/point", record.point
+        return AT_POINT, record.point
     keypoints, bbox = record.keypoints or [], record.bbox or []
     if len(keypoints) % 3:
         issues.add(f"{at}/keypoints", "the length is no multiple of 3", "use [x, y, visible]")
@@ -290,9 +300,9 @@ def _point_of(
     visible = [i for i in range(0, len(keypoints), 3) if keypoints[i + 2] > 0]
     if len(visible) == 1:
         x, y, _ = keypoints[visible[0] : visible[0] + 3]
-        return f"{at}/keypoints/{visible[0]}", (x, y)
+        return visible[0], (x, y)
     if len(bbox) == 4 and bbox[2] == 0 and bbox[3] == 0:
-        return f"{at}/bbox", (bbox[0], bbox[1])
+        return AT_BBOX, (bbox[0], bbox[1])
     if visible:
         issues.add(f"{at}/keypoints", f"{len(visible)} keypoints are visible", NO_POINT_HINT)
     else:
@@ -310,15 +320,3 @@ def _check_inside(
             f"the point ({x:g}, {y:g}) is outside its image of {image.width}×{image.height} pixels",
             "0 ≤ x < width and 0 ≤ y < height",
         )
-
-
-def _warn_of_twins(annotations: list[tuple[int, str, PointAnnotation]], warnings: Issues) -> None:
-    seen: dict[tuple[int, float, float], int] = {}
-    for index, _, annotation in annotations:
-        first = seen.setdefault((annotation.image_id, annotation.x, annotation.y), index)
-        if first != index:
-            warnings.add(
-                f"/annotations/{index}",
-                f"has the same point as /annotations/{first}",
-                "check that these are two objects",
-            )

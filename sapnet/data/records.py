@@ -1,19 +1,24 @@
 """Decode a COCO-style document into typed records, and say everything that is wrong on the way.
 
-The good path is one typed msgspec decode. Only when that fails is the document read again by the
-tolerant standard decoder, record by record and field by field, so that one answer lists every
-mistake. A field that could not be read is `BAD` in its record; the checks that follow leave it out.
+The document comes in pieces of some thousand records (`sapnet.data.stream`), so that its size does
+not matter. The good path is one typed msgspec decode a piece. Only where that fails is the piece
+read again by the tolerant standard decoder, record by record and field by field, so that one answer
+lists every mistake. A field that could not be read is `BAD` in its record; the checks that follow
+leave it out.
 """
 
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from sapnet.data.stream import NoObject, Piece, Unreadable, line_and_column, opened, pieces
 from sapnet.errors import Issue
 
 BAD: Any = msgspec.UNSET
@@ -28,6 +33,13 @@ class ImageRecord(msgspec.Struct, gc=False):
     file_name: str
     width: Size | None = None
     height: Size | None = None
+    coco_url: Any = None
+    url: Any = None
+
+    @property
+    def address(self) -> str | None:
+        """Where the image may be fetched from, where that is said."""
+        return next((u for u in (self.coco_url, self.url) if u and isinstance(u, str)), None)
 
 
 class CategoryRecord(msgspec.Struct, gc=False):
@@ -47,15 +59,7 @@ class AnnotationRecord(msgspec.Struct, gc=False):
 
     @property
     def has_segmentation(self) -> bool:
-        return bytes(self.segmentation) not in (b"", b"null")
-
-
-class Document(msgspec.Struct, gc=False):
-    """The three lists of COCO; every other member of the file is skipped."""
-
-    images: list[ImageRecord]
-    annotations: list[AnnotationRecord]
-    categories: list[CategoryRecord]
+        return self.segmentation is not BAD and bytes(self.segmentation) not in (b"", b"null")
 
 
 EXPECTED = {
@@ -101,78 +105,148 @@ REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def decode(source: bytes | Path, kind: type[S], issues: Issues) -> S | None:
-    """Decode into `kind`, whose fields are lists of records.
+class NoDocument(Exception):
+    """The text is not a JSON object at all; why not is the last of the issues."""
 
-    None: the text is no JSON object at all (said in `issues`). Records that are partly unreadable
-    keep their place in the list, with `BAD` in the fields concerned.
+
+def read_lists(
+    source: bytes | Path,
+    kinds: Mapping[str, type[msgspec.Struct]],
+    later: Collection[str],
+    issues: Issues,
+) -> dict[str, Any]:
+    """The short lists of a document, whole; all of its text is checked but for the long ones.
+
+    kinds: the record type of each list. later: the names of the long lists, which `read_list` is
+    to read; they are empty here. `BAD` for what is missing or no list. Records that are partly
+    unreadable keep their place, with `BAD` in the fields concerned. Raises NoDocument.
     """
-    data = source.read_bytes() if isinstance(source, Path) else source
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    lists: dict[str, Any] = {}
+    with _told(source, issues), opened(source) as file:
+        for piece in pieces(file, later.__contains__):
+            name = piece.key
+            if name not in kinds and name not in later:
+                _check_other(piece, issues)
+            elif piece.first and name in lists:
+                raise Unreadable(piece.offset, f'the list "{name}" comes a second time')
+            elif not piece.listed:
+                lists[name] = BAD
+                if (value := _loads(piece.text, f"/{name}", issues)) is not BAD:
+                    problem = f"should be a list, but is {shown(value)}"
+                    issues.add(f"/{name}", problem, "use [...]")
+            else:
+                so_far = lists.setdefault(name, [])
+                if name in kinds:
+                    so_far += _records(piece, kinds[name], len(so_far), issues)
+    for name in (*kinds, *later):
+        if name not in lists:
+            issues.add("", f'the list "{name}" is missing', f'add "{name}": [...]')
+            lists[name] = BAD
+    return lists
+
+
+def read_list(
+    source: bytes | Path, name: str, kind: type[S], issues: Issues
+) -> Iterator[tuple[int, list[S]]]:
+    """A long list of a document that `read_lists` has looked over: some thousand records at a
+    time, each time with the place of the first of them in the list. Raises NoDocument."""
+    start = 0
+    with _told(source, issues), opened(source) as file:
+        for piece in pieces(file, lambda other: other != name):
+            if piece.key == name and piece.listed:
+                records = _records(piece, kind, start, issues)
+                yield start, records
+                start += len(records)
+
+
+@contextmanager
+def _told(source: bytes | Path, issues: Issues) -> Iterator[None]:
+    """What cannot be read at all becomes an issue, with line and column."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        yield
+    except NoObject as error:
+        if (value := _loads(error.text, "", issues)) is not BAD:
+            hint = 'wrap it: {"images": [...], "annotations": [...], "categories": [...]}'
+            issues.add("", f"the document is {shown(value)}, not an object", hint)
+        raise NoDocument from None
+    except Unreadable as error:
+        line, column = line_and_column(source, error.offset)
+        where = f"no valid JSON at line {line}, column {column}: "
+        hint = "check the file at this place; was it cut off?"
+        issues.add("", (where if error.offset else "") + error.problem, hint)
+        raise NoDocument from None
+
+
+def _records(piece: Piece, kind: type[S], start: int, issues: Issues) -> list[S]:
+    """The records of a piece, the first of which is the `start`-th of its list."""
+    try:
+        return _decoder(kind).decode(piece.text)
     except REFUSED as error:
-        document = _decode_tolerantly(data, kind, issues)
-        if not issues.total:  # never let pass what the strict decoder refused
-            issues.add("", f"the document cannot be read: {error}", "write it as plain JSON")
-        return document
+        before, name = issues.total, piece.key
+        records = [
+            _read_record(value, kind, f"/{name}/{index}", issues)
+            for index, value in enumerate(_values(piece, start, issues), start)
+        ]
+        _never_let_pass(error, f"/{name}", before, issues)
+        return records
 
 
-def _decode_tolerantly(data: bytes, kind: type[S], issues: Issues) -> S | None:
+def _values(piece: Piece, start: int, issues: Issues) -> list[Any]:
+    """The elements of a piece: as Raw where it is JSON, else as Python reads it, NaN and all."""
     try:
-        tree: Any = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except REFUSED:  # not even JSON, or with a NaN somewhere
-        tree = _loads(data, "", issues)
-    if tree is BAD:
-        return None
-    if not isinstance(tree, dict):
-        hint = 'wrap it: {"images": [...], "annotations": [...], "categories": [...]}'
-        issues.add("", f"the document is {shown(tree)}, not an object", hint)
-        return None
-    lists = {
-        field.name: _read_list(tree, field.name, field.type.__args__[0], issues)
-        for field in msgspec.structs.fields(kind)
-    }
-    return kind(**lists)
+        return msgspec.json.decode(piece.text, type=list[msgspec.Raw])
+    except REFUSED:
+        values: list[Any] = _parsed(piece)
+        for index, value in enumerate(values, start):
+            _note_non_finite(value, f"/{_escaped(piece.key)}/{index}", issues)
+        return values
+
+
+def _check_other(piece: Piece, issues: Issues) -> None:
+    """A member that is none of the wanted lists must be JSON all the same."""
+    try:
+        msgspec.json.decode(piece.text, type=msgspec.Raw)
+    except REFUSED as error:
+        before, pointer = issues.total, f"/{_escaped(piece.key)}"
+        _note_non_finite(_parsed(piece), pointer, issues)
+        _never_let_pass(error, pointer, before, issues)
+
+
+def _never_let_pass(error: Exception, pointer: str, before: int, issues: Issues) -> None:
+    """What the strict decoder refused is wrong, whatever the tolerant one says."""
+    if issues.total == before:
+        issues.add(pointer, f"cannot be read: {error}", "write it as plain JSON")
+
+
+def _parsed(piece: Piece) -> Any:
+    """By the standard decoder, which tells the place and reads NaN. Raises Unreadable."""
+    try:
+        return json.loads(piece.text.decode())
+    except json.JSONDecodeError as error:
+        offset = len(error.doc[: error.pos].encode("utf-8", "surrogatepass"))
+        raise Unreadable(piece.offset + offset, error.msg) from None
+    except UnicodeDecodeError as error:
+        raise Unreadable(piece.offset + error.start, "the text is not UTF-8") from None
+    except RecursionError:
+        raise Unreadable(piece.offset, "the text is nested too deeply") from None
+    except ValueError as error:  # absurd numbers
+        raise Unreadable(piece.offset, str(error)) from None
 
 
 def _loads(data: bytes | msgspec.Raw, pointer: str, issues: Issues) -> Any:
-    """By the standard decoder, which tells line and column and reads NaN; `BAD` if it cannot."""
-    text = bytes(data)
+    """A value that stands for itself, by the standard decoder; `BAD` if it cannot."""
     try:
-        tree = json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        what = "the file is empty" if not text.strip() else f"no valid JSON at {place}: {error.msg}"
-        issues.add(pointer, what, "check the file at this place; was it cut off?")
-        return BAD
-    except (ValueError, RecursionError) as error:  # not UTF-8, absurd numbers, absurd nesting
+        value = json.loads(bytes(data))
+    except (ValueError, RecursionError) as error:
         issues.add(pointer, f"no valid JSON: {error}", "write the file as UTF-8 JSON")
         return BAD
-    for place, value in _non_finite(tree, pointer):
-        issues.add(place, f"{value} is not a number that JSON knows", "replace or remove it")
-    return tree
+    _note_non_finite(value, pointer, issues)
+    return value
 
 
-def _read_list(tree: dict[str, Any], name: str, record: type[S], issues: Issues) -> list[S]:
-    if name not in tree:
-        issues.add("", f'the list "{name}" is missing', f'add "{name}": [...]')
-        return BAD
-    values = tree[name]
-    if isinstance(values, msgspec.Raw):
-        try:
-            values = msgspec.json.decode(values, type=list[msgspec.Raw])
-        except REFUSED:
-            values = _loads(values, f"/{name}", issues)
-    if values is BAD:
-        return BAD
-    if not isinstance(values, list):
-        issues.add(f"/{name}", f"should be a list, but is {shown(values)}", "use [...]")
-        return BAD
-    return [
-        _read_record(value, record, f"/{name}/{index}", issues)
-        for index, value in enumerate(values)
-    ]
+@cache
+def _decoder(kind: type[S]) -> "msgspec.json.Decoder[list[S]]":
+    return msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
 
 
 def _read_record(value: Any, record: type[S], pointer: str, issues: Issues) -> S:
@@ -204,6 +278,14 @@ def _read_fields(
     return read
 
 
+def _raw(value: Any, pointer: str, issues: Issues) -> msgspec.Raw:
+    try:
+        return msgspec.Raw(msgspec.json.encode(value))
+    except UnicodeEncodeError:
+        issues.add(pointer, "holds characters that are no text", "write it anew")
+        return msgspec.Raw(b"null")
+
+
 def _read_field(value: Any, field: msgspec.structs.FieldInfo, pointer: str, issues: Issues) -> Any:
     if any(True for _ in _non_finite(value, "")):  # said by the walk over the document
         return BAD
@@ -224,6 +306,15 @@ def is_text(value: str) -> bool:
     return value.isprintable() or not any(unicodedata.category(c) in ("Cc", "Cs") for c in value)
 
 
+def _note_non_finite(value: Any, pointer: str, issues: Issues) -> None:
+    for place, number in _non_finite(value, pointer):
+        issues.add(place, f"{number} is not a number that JSON knows", "replace or remove it")
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
 def _non_finite(value: Any, pointer: str) -> Iterator[tuple[str, float]]:
     """Every NaN and infinity in the tree, with its RFC 6901 pointer."""
     if isinstance(value, float):
@@ -232,8 +323,7 @@ def _non_finite(value: Any, pointer: str) -> Iterator[tuple[str, float]]:
     elif isinstance(value, dict):
         for key, item in value.items():
             if isinstance(item, float | dict | list):
-                escaped = str(key).replace("~", "~0").replace("/", "~1")
-                yield from _non_finite(item, f"{pointer}/{escaped}")
+                yield from _non_finite(item, f"{pointer}/{_escaped(str(key))}")
     elif isinstance(value, list):
         for index, item in enumerate(value):
             if isinstance(item, float | dict | list):
@@ -264,11 +354,3 @@ def first_of_each(values: Iterable[Any], pointer: str, what: str, issues: Issues
                 f"give each its own {what}",
             )
     return first
-def _raw(value: Any, pointer: str, issues: Issues) -> msgspec.Raw:
-    try:
-        return msgspec.Raw(msgspec.json.encode(value))
-    except UnicodeEncodeError:
-        issues.add(pointer, "holds characters that are no text", "write it anew")
-        return msgspec.Raw(b"null")
-
-

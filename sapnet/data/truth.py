@@ -1,19 +1,26 @@
 """Read ground truth in COCO's form, checked so far that pycocotools cannot crash on it."""
 
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from sapnet.data.document import repeats
 from sapnet.data.records import (
     BAD,
     CategoryRecord,
     Id,
     Issues,
+    NoDocument,
     Size,
-    decode,
     first_of_each,
+    read_list,
+    read_lists,
 )
 from sapnet.data.rle import run_lengths
 from sapnet.errors import InvalidDataset
@@ -42,12 +49,6 @@ class TruthAnnotation(msgspec.Struct, gc=False):
     iscrowd: int | bool = 0
 
 
-class TruthDocument(msgspec.Struct, gc=False):
-    images: list[TruthImage]
-    annotations: list[TruthAnnotation]
-    categories: list[CategoryRecord]
-
-
 def read_truth(source: bytes | Path) -> dict[str, Any]:
     """COCO instances as plain dicts: {"images", "annotations", "categories"}.
 
@@ -55,19 +56,78 @@ def read_truth(source: bytes | Path) -> dict[str, Any]:
     pixels), area (pixels) and iscrowd; bbox and area are worked out where the file leaves them
     out. Ids are tied to nothing outside the file. InvalidDataset lists every issue.
     """
-    issues = Issues()
-    document = decode(source, TruthDocument, issues)
-    if document is None:
-        raise InvalidDataset(issues.listed())
-    images = _by_id(document.images, "images", "image id", issues)
-    categories = _by_id(document.categories, "categories", "category id", issues)
-    annotations = [] if document.annotations is BAD else document.annotations
-    first_of_each((r.id for r in annotations), "/annotations/{}/id", "annotation id", issues)
-    for index, record in enumerate(annotations):
-        at = f"/annotations/{index}"
+    truth = _Truth(source)
+    annotations = list(truth.annotations())
+    truth.end()
+    return {
+        "images": [msgspec.structs.asdict(image) for image in truth.images.values()],
+        "annotations": [_completed(r, truth.images[r.image_id]) for r in annotations],
+        "categories": [msgspec.structs.asdict(c) for c in truth.categories.values()],
+    }
+
+
+def check_truth(source: bytes | Path) -> npt.NDArray[np.int64]:
+    """The ids of a file's annotations, (N,), where `read_truth` would take it: in little memory.
+
+    Raises InvalidDataset with every issue.
+    """
+    truth = _Truth(source)
+    for _ in truth.annotations():
+        pass
+    truth.end()
+    return np.asarray(truth.ids)
+
+
+class _Truth:
+    """A truth document on its way: its images and categories first, then its annotations."""
+
+    def __init__(self, source: bytes | Path) -> None:
+        self._source, self._issues = source, Issues()
+        self.ids = array("q")
+        self._id_places = array("q")
+        kinds: dict[str, Any] = {"images": TruthImage, "categories": CategoryRecord}
+        try:
+            self._lists = read_lists(source, kinds, ("annotations",), self._issues)
+        except NoDocument:
+            self.end()
+        self.images = _by_id(self._lists["images"], "images", "image id", self._issues)
+        self.categories = _by_id(
+            self._lists["categories"], "categories", "category id", self._issues
+        )
+
+        self._known_categories = {BAD, *self.categories}
+
+    def annotations(self) -> Iterator[TruthAnnotation]:
+        """Each as it comes; what is wrong is said by `end`."""
+        if self._lists["annotations"] is BAD:
+            return
+        try:
+            for start, records in read_list(
+                self._source, "annotations", TruthAnnotation, self._issues
+            ):
+                for index, record in enumerate(records, start):
+                    self._check(record, index)
+                    yield record
+        except NoDocument:
+            return
+
+    def end(self) -> None:
+        """Raises InvalidDataset where anything was wrong."""
+        for again, first in repeats(np.arange(len(self.ids)), np.asarray(self.ids)):
+            at = [f"/annotations/{self._id_places[i]}/id" for i in (again, first)]
+            problem = f"annotation id {self.ids[again]} was used before, at {at[1]}"
+            self._issues.add(at[0], problem, "give each its own annotation id")
+        if self._issues.total:
+            raise InvalidDataset(self._issues.listed())
+
+    def _check(self, record: TruthAnnotation, index: int) -> None:
+        at, issues, images = f"/annotations/{index}", self._issues, self.images
+        if record.id is not BAD:
+            self.ids.append(record.id)
+            self._id_places.append(index)
         if images and record.image_id is not BAD and record.image_id not in images:
             issues.add(f"{at}/image_id", f"there is no image with id {record.image_id}", "list it")
-        if categories and record.category_id is not BAD and record.category_id not in categories:
+        if self.categories and record.category_id not in self._known_categories:
             what = f"there is no category with id {record.category_id}"
             issues.add(f"{at}/category_id", what, "list it")
         image = images.get(record.image_id)
@@ -75,13 +135,6 @@ def read_truth(source: bytes | Path) -> dict[str, Any]:
             problem = _problem(record.segmentation, image.height, image.width)
             if problem:
                 issues.add(f"{at}/segmentation", problem, "mend or remove the annotation")
-    if issues.total:
-        raise InvalidDataset(issues.listed())
-    return {
-        "images": [msgspec.structs.asdict(image) for image in images.values()],
-        "annotations": [_completed(record, images[record.image_id]) for record in annotations],
-        "categories": [msgspec.structs.asdict(category) for category in categories.values()],
-    }
 
 
 def _by_id(records: list[Any], name: str, what: str, issues: Issues) -> dict[int, Any]:

@@ -1,0 +1,163 @@
+"""A points document that was read, in little memory: its annotations are columns, not objects."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sapnet.errors import Issue
+from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet
+
+Indices = npt.NDArray[np.int64]
+HAS_ID, RIGHT, CROWD, TRUTH = 1, 2, 4, 8
+"""Flags of a row: its id could be read; nothing is wrong with it; it is `iscrowd`; it has a
+segmentation."""
+AT_POINT, AT_BBOX = -1, -2
+"""Where a row's point stands: there, or else at this place (0, 3, 6, …) of its keypoints."""
+_BATCH = 10_000
+
+
+def _ints() -> "array[int]":
+    return array("q")
+
+
+def _floats() -> "array[float]":
+    return array("d")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the file says of its annotations, in its order: 45 bytes each, the wrong ones too.
+
+    Ids are 0 where they could not be read. x, y: pixels. places, flags: see above.
+    """
+
+    ids: "array[int]" = field(default_factory=_ints)
+    image_ids: "array[int]" = field(default_factory=_ints)
+    category_ids: "array[int]" = field(default_factory=_ints)
+    x: "array[float]" = field(default_factory=_floats)
+    y: "array[float]" = field(default_factory=_floats)
+    places: "array[int]" = field(default_factory=lambda: array("i"))
+    flags: "array[int]" = field(default_factory=lambda: array("B"))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def where(self, flags: int, unset: int = 0) -> Indices:
+        """The rows that have all of `flags` and none of `unset`."""
+        of_row = np.asarray(self.flags)
+        return np.flatnonzero((of_row & (flags | unset)) == flags)
+
+    def pointer(self, row: int) -> str:
+        """RFC 6901, to the point of a row."""
+        place = self.places[row]
+        kind = {AT_POINT: "point", AT_BBOX: "bbox"}.get(place, f"keypoints/{place}")
+        return f"/annotations/{row}/{kind}"
+
+
+@dataclass(frozen=True)
+class PointDocument:
+    """A points file, read. Where `issues` is empty it is right as far as it can say by itself.
+
+    images, categories: every record that is right. An image whose size the file does not declare
+    has width and height 0 until `with_sizes`. image_indices: places in the file's list, for
+    pointers. addresses: `coco_url` or `url` of each image.
+    warnings: odd but legal, such as two identical points.
+    """
+
+    images: tuple[ImageInfo, ...]
+    categories: tuple[Category, ...]
+    rows: Rows
+    issues: list[Issue]
+    warnings: list[Issue]
+    image_indices: tuple[int, ...]
+    addresses: tuple[str | None, ...]
+
+    @cached_property
+    def kept(self) -> Indices:
+        """The rows to train on: those that are right, `iscrowd` left out."""
+        return self.rows.where(RIGHT, unset=CROWD)
+
+    @cached_property
+    def points(self) -> PointSet:
+        """All of it as objects: some 300 bytes an annotation."""
+        return PointSet(self.images, tuple(self.annotations()), self.categories)
+
+    def annotations(self) -> Iterator[PointAnnotation]:
+        """Those to train on, made as they are asked for."""
+        rows = self.rows
+        columns = [np.asarray(c) for c in (rows.ids, rows.image_ids, rows.category_ids)]
+        columns += [np.asarray(c) for c in (rows.x, rows.y)]
+        for start in range(0, len(self.kept), _BATCH):
+            part = self.kept[start : start + _BATCH]
+            yield from map(PointAnnotation, *(column[part].tolist() for column in columns))
+
+    def names_any(self, ids: Indices) -> bool:
+        """Whether one of the ids is that of an annotation to train on."""
+        return bool(np.isin(np.asarray(self.rows.ids)[self.kept], ids).any())
+
+    @property
+    def crowd_count(self) -> int:
+        return len(self.rows.where(RIGHT | CROWD))
+
+    @property
+    def crowds(self) -> tuple[tuple[int, int, int], ...]:
+        """The (id, image_id, category_id) of the right annotations that are `iscrowd`."""
+        rows = self.rows
+        found = rows.where(RIGHT | CROWD)
+        return tuple((rows.ids[i], rows.image_ids[i], rows.category_ids[i]) for i in found)
+
+    @property
+    def truth_ids(self) -> frozenset[int]:
+        """Ids of the annotations that carry a segmentation (ground truth for metrics alone)."""
+        return frozenset(self.rows.ids[i] for i in self.rows.where(HAS_ID | TRUTH))
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether every annotation to train on carries its segmentation."""
+        lacking = self.rows.where(RIGHT, unset=CROWD | TRUTH)
+        return len(self.kept) > 0 and not len(lacking)
+
+    def per_image(self) -> Counter[int]:
+        """Annotations to train on by image id; images that have none are not there."""
+        return self._counted(self.rows.image_ids)
+
+    def per_category(self) -> Counter[int]:
+        return self._counted(self.rows.category_ids)
+
+    def _counted(self, column: "array[int]") -> Counter[int]:
+        ids, counts = np.unique(np.asarray(column)[self.kept], return_counts=True)
+        return Counter(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+
+    def sized(self, sizes: Mapping[str, tuple[int, int]]) -> tuple[ImageInfo, ...]:
+        """The images, sizes that were not declared filled in. sizes: file_name -> (h, w)."""
+        images = []
+        for image in self.images:
+            if not image.width:
+                height, width = sizes[image.file_name]
+                image = replace(image, width=width, height=height)
+            images.append(image)
+        return tuple(images)
+
+    def with_sizes(self, sizes: Mapping[str, tuple[int, int]]) -> PointSet:
+        """The points with undeclared image sizes filled in. sizes: file_name -> (h, w)."""
+        return replace(self.points, images=self.sized(sizes))
+
+
+def repeats(rows: Indices, *columns: npt.NDArray[Any]) -> list[tuple[int, int]]:
+    """(row, first row) of those among `rows` that have in all columns what an earlier one has."""
+    if not len(rows):
+        return []
+    keys = [column[rows] for column in columns]
+    order = np.lexsort(keys)  # stable: of equal ones the first comes first
+    same = np.all([key[order][1:] == key[order][:-1] for key in keys], axis=0)
+    starts = np.where(np.r_[False, same], 0, np.arange(len(rows)))
+    first = order[np.maximum.accumulate(starts)][1:][same]
+    again = order[1:][same]
+    by_place = np.argsort(again)
+    return list(zip(rows[again[by_place]].tolist(), rows[first[by_place]].tolist(), strict=True))
