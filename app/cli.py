@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from app.queue import IO, PREDICT, QUEUES, TRAIN
 from app.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -38,11 +39,13 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
         timeout_graceful_shutdown=3,
     )
     socket = config.bind_socket()
-    supervisor = Supervisor({}, settings.stop_grace_seconds + 30)
+    # With a broker a worker does one job at a time: an import must not wait for a training.
+    groups = [QUEUES] if settings.embedded else [(TRAIN,), (IO, PREDICT)]
+    supervisors = [Supervisor(g, settings.stop_grace_seconds + 30) for g in groups if worker]
     # uvicorn raises the signal again once it is down; it must end in the `finally` below.
     signal.signal(signal.SIGTERM, _exit)
     try:
-        if worker:
+        for supervisor in supervisors:
             supervisor.start()
         bound, number = socket.getsockname()[:2]
         typer.echo(f"sapnet-service is at http://{bound}:{number}  (API: /docs, Ctrl-C stops it)")
@@ -50,18 +53,28 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
     except KeyboardInterrupt:
         pass
     finally:
-        if worker:
+        for supervisor in supervisors:
+            supervisor.tell()
+        for supervisor in supervisors:
             supervisor.stop()
         socket.close()
 
 
 @app.command()
-def worker() -> None:
-    """Run one worker: embedded where no broker is set, else Celery's."""
+def worker(
+    queues: Annotated[str, typer.Option(help="those to work on")] = ",".join(QUEUES),
+) -> None:
+    """Run one worker: embedded where no broker is set, else Celery's.
+
+    Celery's does one job at a time, so give the queues train, io and predict workers of their own.
+    """
     from worker.main import main
 
+    chosen = [queue.strip() for queue in queues.split(",") if queue.strip()]
+    if unknown := [queue for queue in chosen if queue not in QUEUES] or not chosen:
+        raise typer.BadParameter(f"{unknown or queues!r}: there are {', '.join(QUEUES)}")
     _settings()  # what is wrong with them is said here
-    main()
+    main(chosen)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from app.middleware import HeadAsGet, Observed
 from app.openapi import Api
 from app.predict.endpoints import router as predict
 from app.predict.runtime import Runtime
+from app.reaper import Reaper
 from app.registry.endpoints import router as models
 from app.settings import Settings
 from app.storage import Storage, make_storage
@@ -55,7 +56,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(_tidy, app.state.settings, app.state.database, app.state.storage)
+    reaper = Reaper(app.state.database, app.state.settings)
+    reaper.start()
     yield
+    await run_in_threadpool(reaper.stop)
     app.state.database.dispose()
 
 

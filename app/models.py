@@ -93,6 +93,22 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Reason(StrEnum):
+    """Why a job is in its state, for programs; the library's own error codes come beside these."""
+
+    WORKER_STOPPED = "worker_stopped"  # queued again: its worker was told to go home
+    WORKER_LOST = "worker_lost"  # queued again: its worker fell silent
+    TRAINER_DIED = "trainer_died"  # queued again: the trainer was killed or crashed
+    ATTEMPT_FAILED = "attempt_failed"  # queued again: the system refused something
+    DISK_FULL = "disk_full"  # queued again, then failed
+    CRASHED = "crashed"  # failed: too many attempts in a row got no further
+    BLOB_MISSING = "blob_missing"  # failed: a stored file is gone
+    BAD_RESULT = "bad_result"  # failed: the trainer's results are not as agreed
+    CANCEL_REQUESTED = "cancel_requested"  # cancelling or cancelled
+    WARNINGS = "warnings"  # succeeded with warnings
+    IMAGES_SET_ASIDE = "images_set_aside"  # succeeded with warnings: some images had errors
+
+
 ACTIVE = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
 SUCCESSFUL = (JobState.SUCCEEDED, JobState.SUCCEEDED_WITH_WARNINGS)
 

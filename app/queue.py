@@ -46,6 +46,30 @@ def send(job_id: str, broker_url: str, queue: str = TRAIN) -> bool:
     return True
 
 
+def depths(broker_url: str) -> dict[str, int]:
+    """How many messages wait in each queue. Raises ConnectionError where no broker answers."""
+    with _celery(broker_url).connection_for_write() as connection:
+        try:
+            with connection.channel() as channel:
+                return {
+                    queue: int(channel.queue_declare(queue=queue, durable=True).message_count)
+                    for queue in QUEUES
+                }
+        except (*connection.connection_errors, *connection.channel_errors) as error:
+            raise ConnectionError(f"the broker does not answer: {error!r}") from error
+
+
+def visibility(**transport: Any) -> dict[str, Any]:
+    """Celery's settings that say how long an unacknowledged message stays hidden, in every place
+    that is read: one app that says less redelivers the tasks of all."""
+    hidden = {"visibility_timeout": VISIBILITY_TIMEOUT}
+    return {
+        **hidden,
+        "broker_transport_options": {**hidden, **transport},
+        "result_backend_transport_options": hidden,
+    }
+
+
 @lru_cache(maxsize=4)
 def _celery(broker_url: str) -> Any:
     from celery import Celery  # 100 ms that the embedded service need not spend
@@ -54,12 +78,11 @@ def _celery(broker_url: str) -> Any:
     celery.conf.update(
         task_ignore_result=True,
         broker_connection_timeout=3,
-        broker_transport_options={
-            "visibility_timeout": VISIBILITY_TIMEOUT,
-            "max_retries": 1,  # the request waits for it, and workers find the row anyway
-            "interval_start": 0,
-            "socket_connect_timeout": 3,
-            "socket_timeout": 10,
-        },
+        **visibility(
+            max_retries=1,  # the request waits for it, and workers find the row anyway
+            interval_start=0,
+            socket_connect_timeout=3,
+            socket_timeout=10,
+        ),
     )
     return celery

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -39,14 +39,23 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
-    lease_seconds: PositiveFloat = 60
-    heartbeat_seconds: PositiveFloat = 10
+    lease_seconds: PositiveFloat = 40
+    """After this long without a word from its worker a job is given to another."""
+    heartbeat_seconds: PositiveFloat = 8
+    reap_seconds: PositiveFloat = 5
+    """How often workers and API look for jobs whose worker is gone, and for lost messages."""
     poll_seconds: PositiveFloat = 1
     """How often an idle embedded worker looks for a job, and a busy one whether it is cancelled."""
     max_attempts: PositiveInt = 10
     """Attempts in a row that got no further, before a job is given up as `crashed`."""
     stop_grace_seconds: PositiveFloat = 8
     """From SIGTERM to SIGKILL when a trainer is stopped. A cancelled job ends within 10 seconds."""
+    max_bad_images: Probability = 0.05
+    """Share of a data set's images that may be set aside with an error, at least one (0: none),
+    before the job fails."""
+    reserve_bytes: NonNegativeInt = 16 * 2**20
+    """Free space of `data_dir` that a job leaves: with less it fails instead of filling the disk
+    that the database may be on."""
     trainer_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "run")
 
     max_upload_bytes: PositiveInt = 64 * 2**30

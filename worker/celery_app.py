@@ -5,20 +5,22 @@ Messages are acknowledged late, and one that is delivered twice finds the row cl
 
 SIGTERM is Celery's warm shutdown: it waits for the task, and the task, told by a flag, has its
 trainer write a checkpoint and gives the job back. (A soft shutdown, REMAP_SIGTERM=SIGQUIT, sleeps
-through its whole timeout and tells nobody before.)
+through its whole timeout and tells nobody before.) The pool's process takes SIGTERM the same way,
+and asks the kernel for one when the main process dies: the job is given back in order, at once.
 """
 
+import os
+import signal
 from multiprocessing import RawValue
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import task_prerun, worker_process_init, worker_ready, worker_shutting_down
 
-from app.queue import TRAIN, VISIBILITY_TIMEOUT
+from app.queue import QUEUES, TRAIN, visibility
 from app.settings import Settings
-from worker.tasks import reconcile, register
-
-RECONCILE_SECONDS = 15.0
+from worker.leash import die_with
+from worker.tasks import look_round, register
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -37,26 +39,38 @@ def make_celery(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT},
+        **visibility(),
     )
     return celery
 
 
-def run(settings: Settings) -> None:
-    """Work until a signal: the first lets the running job write its checkpoint and go."""
+def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
+    """Work on these queues until a signal, which lets the job write its checkpoint and go."""
     celery = make_celery(settings)
     stopping = RawValue("b", 0)  # shared with the pool's process, which is forked later
+
+    told: list[int] = []  # the pool's process alone
+    main_process = os.getpid()
 
     def go_home(**_: Any) -> None:
         stopping.value = 1
 
+    def forked(**_: Any) -> None:
+        die_with(main_process, signal.SIGTERM)
+
+    def begun(**_: Any) -> None:  # with no task in hand SIGTERM just ends the pool's process
+        signal.signal(signal.SIGTERM, lambda number, _frame: told.append(number))
+
     def ready(sender: Any, **_: Any) -> None:
-        reconcile(celery, settings)
-        sender.timer.call_repeatedly(RECONCILE_SECONDS, reconcile, (celery, settings))
+        look_round(settings)
+        sender.timer.call_repeatedly(settings.reap_seconds, look_round, (settings,))
 
     worker_shutting_down.connect(go_home, weak=False)
+    worker_process_init.connect(forked, weak=False)
+    task_prerun.connect(begun, weak=False)
     worker_ready.connect(ready, weak=False)
-    register(celery, settings, lambda: bool(stopping.value))
-    pool = ["--pool=prefork", "--concurrency=1", f"--queues={TRAIN}"]
+    register(celery, settings, lambda: bool(stopping.value or told))
+    name = f"--hostname={'-'.join(queues)}-{main_process}@%h"
+    pool = ["--pool=prefork", "--concurrency=1", f"--queues={','.join(queues)}", name]
     quiet = ["--without-gossip", "--without-mingle", f"--loglevel={settings.log_level}"]
     celery.worker_main(["worker", *pool, *quiet])

@@ -1,20 +1,51 @@
-"""The worker without a broker: it looks for rows itself, and calls `execute` as Celery would."""
+"""The worker without a broker: it looks for rows itself, and calls `execute` as Celery would.
+
+A training of hours and an import of minutes must not wait for each other: the queue `train` has a
+thread of its own, the others share one.
+"""
 
 import math
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import blobs
 from app.models import ACTIVE, Job
-from worker.fence import waiting
-from worker.jobs import Outcome, Worker, execute
+from app.queue import TRAIN
+from app.reaper import Reaper, waiting
+from worker.jobs import Outcome, Worker, execute, new_owner
 from worker.prepare import discard
 
 log = structlog.get_logger()
 
 TIDY_SECONDS = 600.0
+
+
+def run(worker: Worker, stop: Callable[[], None]) -> None:
+    """Works on the worker's queues until it is told to stop. A thread that fails calls `stop`, so
+    that the process ends, and a supervisor starts it again, instead of going on by half."""
+    groups = [tuple(q for q in worker.queues if (q == TRAIN) is first) for first in (True, False)]
+    workers = [replace(worker, queues=g, owner=new_owner()) for g in groups if g]
+
+    def beside(other: Worker) -> None:
+        try:
+            loop(other)
+        finally:
+            stop()
+
+    threads = [threading.Thread(target=beside, args=(other,)) for other in workers[1:]]
+    reaper = Reaper(worker.database, worker.settings)
+    for thread in (reaper, *threads):
+        thread.start()
+    loop(workers[0])
+    for thread in threads:
+        thread.join()
+    reaper.stop()
 
 
 def loop(worker: Worker) -> None:
@@ -36,15 +67,17 @@ def loop(worker: Worker) -> None:
 def work_once(worker: Worker) -> bool:
     """Take the oldest job that may be taken; whether there was one."""
     with worker.database.read() as session:
-        found = waiting(session)
+        found = waiting(session, queues=worker.queues)
     return any(execute(job_id, worker) is not Outcome.REFUSED for job_id in found)
 
 
 def tidy(worker: Worker) -> None:
-    """Remove the work folders of jobs that have ended or are gone, left by a crash or a cancel."""
+    """Remove what crashes and cancels left behind: the work folders of jobs that have ended or are
+    gone, and blobs that no row names."""
     folder = worker.settings.folder("jobs")
     names = {path.name for path in folder.iterdir()}
     with worker.database.read() as session:
         active = set(session.scalars(select(Job.id).where(Job.state.in_(ACTIVE))))
     for name in names - active:
         discard(worker.settings, name)
+    blobs.sweep(worker.database, worker.storage)

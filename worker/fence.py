@@ -19,11 +19,12 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.models import Job, JobState, Utc, now
+from app.reaper import due, expired
 from app.settings import Settings
 
 log = structlog.get_logger()
 
-CANCELLING, QUEUED, RUNNING = JobState.CANCELLING, JobState.QUEUED, JobState.RUNNING
+CANCELLING, RUNNING = JobState.CANCELLING, JobState.RUNNING
 
 
 class LeaseLost(Exception):
@@ -44,25 +45,11 @@ class Claim:
         return and_(Job.id == self.job_id, Job.owner == self.owner, Job.attempt == self.attempt)
 
 
-def claimable() -> ColumnElement[bool]:
-    """Queued and due, or started by a worker whose lease has run out."""
-    moment = now()
-    due = or_(Job.lease_until.is_(None), Job.lease_until < moment)
-    stale = and_(Job.state.in_([RUNNING, CANCELLING]), Job.lease_until < moment)
-    return or_(and_(Job.state == QUEUED, due), stale)
-
-
-def waiting(session: Session, limit: int = 1) -> list[str]:
-    """Ids of the jobs that could be claimed now, the oldest first."""
-    query = select(Job.id).where(claimable()).order_by(Job.id).limit(limit)
-    return list(session.scalars(query))
-
-
 def claim(database: Database, job_id: str, owner: str, settings: Settings) -> Claim | None:
     """Take the job, or None where it is not to be had: in other hands, finished, or deleted."""
     taken = (
         update(Job)
-        .where(Job.id == job_id, claimable())
+        .where(Job.id == job_id, or_(due(), expired()))
         .values(
             state=case((Job.cancel_requested, CANCELLING), else_=RUNNING),
             owner=owner,
@@ -102,7 +89,7 @@ class Heartbeat(threading.Thread):
         self, database: Database, held: Claim, settings: Settings, stopping: Callable[[], bool]
     ) -> None:
         super().__init__(name=f"heartbeat-{held.job_id}", daemon=True)
-        self.verdict: Verdict | None = Verdict.CANCELLED if held.cancel_requested else None
+        self._found = Verdict.CANCELLED if held.cancel_requested else None
         self._database, self._held, self._settings = database, held, settings
         self._stopping = stopping
         self._over = threading.Event()
@@ -116,13 +103,20 @@ class Heartbeat(threading.Thread):
         self._over.set()
         self.join()
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """Told by the clock where the database does not answer, not even with an error: another
+        worker may have the job once the lease has run out."""
+        silent = time.monotonic() - self._renewed
+        return Verdict.LOST if silent > self._settings.lease_seconds else self._found
+
     def run(self) -> None:
         while not self._over.wait(self._settings.poll_seconds):
             seen = self._look()
             if seen is Verdict.LOST:
-                self.verdict = seen
+                self._found = seen
                 return
-            self.verdict = self.verdict or seen
+            self._found = self._found or seen
 
     def _look(self) -> Verdict | None:
         try:
@@ -131,8 +125,7 @@ class Heartbeat(threading.Thread):
             return Verdict.LOST
         except SQLAlchemyError as error:  # the database is away: it may be back before the lease
             log.warning("heartbeat failed", job=self._held.job_id, error=repr(error))
-            expired = time.monotonic() - self._renewed > self._settings.lease_seconds
-            return Verdict.LOST if expired else None
+            return None
         if cancelled:
             return Verdict.CANCELLED
         return Verdict.SHUTDOWN if self._stopping() else None

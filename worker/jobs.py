@@ -4,18 +4,27 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy.exc import NoResultFound, SQLAlchemyError
+from sqlalchemy.exc import (
+    InterfaceError,
+    NoResultFound,
+    OperationalError,
+    SQLAlchemyError,
+    TimeoutError,
+)
 
 from app.db import Database
 from app.errors import BlobMissing
-from app.models import Job, JobState
+from app.models import Job, JobState, Reason
+from app.queue import QUEUES
 from app.settings import Settings
 from app.storage import Storage
 from worker.fence import Claim, Heartbeat, LeaseLost, Verdict, claim, write
@@ -25,6 +34,11 @@ from worker.record import BadResult, end, release, succeed
 from worker.trainer import DONE, Trainer
 
 log = structlog.get_logger()
+
+AWAY = (OperationalError, InterfaceError, TimeoutError)  # the database, for the moment
+DISK_FULL_ATTEMPTS = 3
+
+Result = TypeVar("Result")
 
 
 def new_owner() -> str:
@@ -41,31 +55,34 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker works with. `stopping` says whether it was told to go home."""
+    """What a worker works with. `stopping` says whether it was told to go home; `queues` which
+    jobs the embedded one looks for."""
 
     settings: Settings
     database: Database
     storage: Storage
     stopping: Callable[[], bool] = lambda: False
+    queues: tuple[str, ...] = QUEUES
     owner: str = field(default_factory=new_owner)
 
 
 def execute(job_id: str, worker: Worker) -> Outcome:
     """Claim the job and bring it to its end, or leave it to whoever has it. Never raises for what
     can go wrong with a job: that is written into its row."""
-    held = claim(worker.database, job_id, worker.owner, worker.settings)
-    if held is None:
-        return Outcome.REFUSED
-    logger = log.bind(job=job_id, attempt=held.attempt)
-    logger.info("job claimed")
+    logger = log.bind(job=job_id)
     try:
+        held = claim(worker.database, job_id, worker.owner, worker.settings)
+        if held is None:
+            return Outcome.REFUSED
+        logger = log.bind(job=job_id, attempt=held.attempt)
+        logger.info("job claimed")
         with Heartbeat(worker.database, held, worker.settings, worker.stopping) as heart:
             outcome = _attempt(worker, held, heart)
     except (LeaseLost, NoResultFound):
         logger.warning("job lost to another worker, or deleted")
         return Outcome.LOST
     except SQLAlchemyError as error:
-        logger.error("the database is away; the lease will run out", error=repr(error))
+        logger.error("the database is away, the job is left to others", error=repr(error))
         return Outcome.LOST
     if outcome is Outcome.ENDED:
         discard(worker.settings, job_id)
@@ -75,18 +92,23 @@ def execute(job_id: str, worker: Worker) -> Outcome:
 
 def _attempt(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
     if held.cancel_requested:
-        return _end(worker, held, JobState.CANCELLED)
+        return _cancelled(worker, held, heart)
     if held.setbacks > worker.settings.max_attempts:
-        return _give_up(worker, held)
+        return _give_up(worker, held, heart)
     try:
         return _run(worker, held, heart)
     except BlobMissing as error:
-        return _fail(worker, held, "blob_missing", f"{error.detail} ({error.extra['sha256']})")
+        words = f"{error.detail} ({error.extra['sha256']})"
+        return _fail(worker, held, heart, Reason.BLOB_MISSING, words)
     except BadResult as error:
-        return _fail(worker, held, "bad_result", str(error))
-    except OSError as error:  # disk full, storage away, no memory for a process
-        log.error("attempt failed", job=held.job_id, error=repr(error))
-        return _release(worker, held, setback=True, error=f"{type(error).__name__}: {error}")
+        return _fail(worker, held, heart, Reason.BAD_RESULT, str(error))
+    except (LeaseLost, SQLAlchemyError):
+        raise
+    except Exception as error:  # disk full, storage away, no memory for a process: try again
+        log.exception("attempt failed", job=held.job_id)
+        full = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
+        reason = Reason.DISK_FULL if full else Reason.ATTEMPT_FAILED
+        return _setback(worker, held, heart, reason, f"{type(error).__name__}: {error}")
 
 
 def _run(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
@@ -94,28 +116,30 @@ def _run(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
         return heart.verdict is not None
 
     job_file = prepare(worker.database, worker.storage, worker.settings, held.job_id, should_stop)
-    progress = _progress(worker, held)
+    progress = _patiently(heart, lambda: _progress(worker, held))
     code = None
     if job_file is not None:
         code = _train(worker, held, job_file, progress, should_stop)
     if heart.verdict is Verdict.LOST:
         raise LeaseLost(held.job_id)
     if code == DONE:
-        return _succeed(worker, held, progress)
+        return _succeed(worker, held, heart, progress)
     if heart.verdict is Verdict.CANCELLED:
-        return _end(worker, held, JobState.CANCELLED)
+        return _cancelled(worker, held, heart)
     if heart.verdict is Verdict.SHUTDOWN:
-        return _release(worker, held, setback=False)
-    if progress.error is not None:
-        reason, message = progress.error.get("reason"), progress.error.get("message")
-        return _fail(worker, held, str(reason), str(message))
-    return _release(worker, held, setback=True, error=how_it_died(code))
+        return _release(worker, held, heart, Reason.WORKER_STOPPED)
+    if progress.error is None:
+        return _setback(worker, held, heart, Reason.TRAINER_DIED, how_it_died(code))
+    reason, message = str(progress.error.get("reason")), str(progress.error.get("message"))
+    if reason == Reason.DISK_FULL:
+        return _setback(worker, held, heart, Reason.DISK_FULL, message)
+    return _fail(worker, held, heart, reason, message)
 
 
 def _progress(worker: Worker, held: Claim) -> Progress:
     with worker.database.read() as session:
         job = session.get_one(Job, held.job_id)
-        return Progress(job.stage, job.step)
+        return Progress(job.stage, job.step, job.warnings)
 
 
 def _train(
@@ -134,50 +158,91 @@ def _train(
     try:
         for event in trainer.events():
             if values := progress.take(event):
-                _write(worker, held, values)
+                _note(worker, held, progress, values)
         if values := progress.flush():
-            _write(worker, held, values)
+            _note(worker, held, progress, values)
         return trainer.wait()
     except BaseException:
         trainer.kill()
         raise
 
 
-def _write(worker: Worker, held: Claim, values: dict[str, Any]) -> None:
-    with worker.database.begin() as session:
-        write(session, held, **values)
-
-
-def _succeed(worker: Worker, held: Claim, progress: Progress) -> Outcome:
-    workdir = workdir_of(worker.settings, held.job_id)
+def _note(worker: Worker, held: Claim, progress: Progress, values: dict[str, Any]) -> None:
+    """Write how far the trainer is; while the database is away, keep it for the next time. The
+    training goes on as long as the lease does."""
     try:
-        succeed(worker.database, worker.storage, held, workdir, progress.warnings)
+        with worker.database.begin() as session:
+            write(session, held, **values)
+    except AWAY as error:
+        log.warning("progress not written", job=held.job_id, error=repr(error))
+        progress.keep(values)
+
+
+def _patiently(heart: Heartbeat, action: Callable[[], Result]) -> Result:
+    """What `action` gives, tried again while the database is away and the lease lasts. It may be
+    done twice: where the first time took hold, the fence refuses the second."""
+    while True:
+        try:
+            return action()
+        except AWAY as error:
+            if heart.verdict is Verdict.LOST:
+                raise
+            log.warning("no answer from the database, trying again", error=repr(error))
+            time.sleep(1.0)
+
+
+def _succeed(worker: Worker, held: Claim, heart: Heartbeat, progress: Progress) -> Outcome:
+    workdir = workdir_of(worker.settings, held.job_id)
+    at = (worker.database, worker.storage, held, workdir)
+    try:
+        _patiently(heart, lambda: succeed(*at, progress.warnings))
     except LeaseLost:
         # A cancel that came first is honoured; where the job is another's, this raises too.
-        return _end(worker, held, JobState.CANCELLED)
+        return _cancelled(worker, held, heart)
     return Outcome.ENDED
 
 
-def _end(worker: Worker, held: Claim, state: JobState, **values: str) -> Outcome:
+def _end(
+    worker: Worker,
+    held: Claim,
+    heart: Heartbeat,
+    state: JobState,
+    reason: str,
+    error: str | None = None,
+) -> Outcome:
     workdir = workdir_of(worker.settings, held.job_id)
-    end(worker.database, worker.storage, held, workdir, state, **values)
+    at = (worker.database, worker.storage, held, workdir)
+    _patiently(heart, lambda: end(*at, state, reason=reason, error=error))
     return Outcome.ENDED
 
 
-def _fail(worker: Worker, held: Claim, reason: str, error: str) -> Outcome:
+def _cancelled(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
+    return _end(worker, held, heart, JobState.CANCELLED, Reason.CANCEL_REQUESTED)
+
+
+def _fail(worker: Worker, held: Claim, heart: Heartbeat, reason: str, error: str) -> Outcome:
     log.error("job failed", job=held.job_id, reason=reason, error=error)
-    return _end(worker, held, JobState.FAILED, reason=reason, error=error)
+    return _end(worker, held, heart, JobState.FAILED, reason, error)
 
 
-def _give_up(worker: Worker, held: Claim) -> Outcome:
+def _give_up(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
     with worker.database.read() as session:
         last = session.get_one(Job, held.job_id).error or "its worker ended without a word"
     tries = worker.settings.max_attempts
-    return _fail(worker, held, "crashed", f"{tries} attempts in a row got no further. Last: {last}")
+    words = f"{tries} attempts in a row got no further. Last: {last}"
+    return _fail(worker, held, heart, Reason.CRASHED, words)
 
 
-def _release(worker: Worker, held: Claim, *, setback: bool, error: str | None = None) -> Outcome:
-    delay = release(worker.database, held, setback=setback, error=error)
+def _release(worker: Worker, held: Claim, heart: Heartbeat, reason: Reason) -> Outcome:
+    _patiently(heart, lambda: release(worker.database, held, reason))
+    return Outcome.RELEASED
+
+
+def _setback(worker: Worker, held: Claim, heart: Heartbeat, reason: Reason, error: str) -> Outcome:
+    """Back into the queue after what may not happen again; a disk that stays full is told soon."""
+    if reason is Reason.DISK_FULL and held.setbacks >= DISK_FULL_ATTEMPTS:
+        return _fail(worker, held, heart, reason, error)
+    delay = _patiently(heart, lambda: release(worker.database, held, reason, error))
     return Outcome.DELAYED if delay else Outcome.RELEASED
 
 

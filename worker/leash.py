@@ -30,12 +30,17 @@ def leashed(command: Sequence[str], *, sig: signal.Signals, lock: Path | None = 
     return [*shim, str(os.getpid()), str(int(sig)), str(lock or ""), *command]
 
 
-def main(argv: Sequence[str]) -> None:
-    parent, sig, lock, command = int(argv[0]), int(argv[1]), argv[2], list(argv[3:])
+def die_with(parent: int, sig: int) -> None:
+    """Ask the kernel for `sig` when the parent (the thread of it that forked us) ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, sig, 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked
             sys.exit(1)
+
+
+def main(argv: Sequence[str]) -> None:
+    parent, sig, lock, command = int(argv[0]), int(argv[1]), argv[2], list(argv[3:])
+    die_with(parent, sig)
     if lock:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX)

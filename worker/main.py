@@ -1,28 +1,32 @@
-"""`python -m worker.main`: one worker, embedded where there is no broker, else Celery's."""
+"""`python -m worker.main [QUEUE…]`: a worker, embedded where there is no broker, else Celery's."""
 
 import signal
+import sys
+from collections.abc import Sequence
 from types import FrameType
 
 from app import logs
 from app.db import Database
+from app.queue import QUEUES
 from app.settings import Settings
 from app.storage import make_storage
 
 
-def main() -> None:
+def main(queues: Sequence[str]) -> None:
+    """queues: those to work on; none means all."""
     settings = Settings()
     logs.configure(settings.log_level, settings.log_json)
     if settings.embedded:
-        run_embedded(settings)
+        run_embedded(settings, tuple(queues) or QUEUES)
     else:
         from worker.celery_app import run
 
-        run(settings)
+        run(settings, tuple(queues) or QUEUES)
 
 
-def run_embedded(settings: Settings) -> None:
+def run_embedded(settings: Settings, queues: tuple[str, ...]) -> None:
     """Until SIGTERM or SIGINT: a running job then writes its checkpoint and is queued again."""
-    from worker.embedded import loop
+    from worker.embedded import run
     from worker.jobs import Worker
 
     told: list[int] = []  # no threading.Event: setting one in a signal handler may deadlock
@@ -33,10 +37,10 @@ def run_embedded(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, go_home)
     signal.signal(signal.SIGINT, go_home)
     database = Database(settings.database)
-    worker = Worker(settings, database, make_storage(settings), lambda: bool(told))
-    loop(worker)
+    worker = Worker(settings, database, make_storage(settings), lambda: bool(told), queues)
+    run(worker, lambda: told.append(0))
     database.dispose()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

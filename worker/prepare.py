@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db import Database
+from app.errors import BlobMissing
 from app.models import Annotation, Category, Dataset, Image, Job
 from app.settings import Settings
 from app.storage import Storage
@@ -34,8 +35,8 @@ def prepare(
 ) -> Path | None:
     """Write JOB.json and what it names into the job's folder; its path.
 
-    None where `should_stop` became true: with S3, every image is fetched here. Raises BlobMissing
-    where storage has lost one of them.
+    None where `should_stop` became true: with S3, every image is fetched here. Those that storage
+    has lost are left out; raises BlobMissing where it has none of them, or not the truth.
     """
     workdir = workdir_of(settings, job_id)
     with database.read() as session:
@@ -46,10 +47,16 @@ def prepare(
         blobs = {str(image_id): sha for image_id, sha in session.execute(images)}
     truth = job.truth_sha or of_dataset
     paths: dict[str, str] = {}
+    missing: BlobMissing | None = None
     for image_id, sha in blobs.items():
         if should_stop():
             return None
-        paths[image_id] = str(storage.local_path(sha))
+        try:
+            paths[image_id] = str(storage.local_path(sha))
+        except BlobMissing as error:  # the run sets it aside, as it does any bad image
+            missing = error
+    if missing is not None and not paths:
+        raise missing
     weights = settings.backbone_weights
     _write(workdir / "points.json", points)
     _write(
@@ -66,6 +73,8 @@ def prepare(
             "proposals": job.request["proposals"],
             "proposal_store": str(settings.folder("proposals")),
             "backbone_weights": str(weights.resolve()) if weights else None,
+            "max_bad_images": settings.max_bad_images,
+            "reserve_bytes": settings.reserve_bytes,
         },
     )
     return workdir / "JOB.json"

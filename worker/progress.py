@@ -1,6 +1,7 @@
 """What a trainer says, as columns of its job's row."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from worker.trainer import Event
@@ -29,9 +30,9 @@ def overall(stage: str, step: int, of: int) -> float:
 class Progress:
     """Takes events, and gives now and then the columns to write: about once a second."""
 
-    def __init__(self, stage: str | None, step: int | None) -> None:
-        """stage, step: where the attempt before this one came to."""
-        self.warnings: list[str] = []
+    def __init__(self, stage: str | None, step: int | None, warnings: Sequence[str] = ()) -> None:
+        """stage, step: where the attempt before this one came to. warnings: of those before."""
+        self.warnings = list(warnings)
         self.error: Event | None = None
         self._reached = _rank(stage, step)
         self._pending: dict[str, Any] = {}
@@ -62,6 +63,10 @@ class Progress:
             self._last_write = time.monotonic()
         return values
 
+    def keep(self, values: dict[str, Any]) -> None:
+        """Values that could not be written: they come with the next ones, where none are newer."""
+        self._pending = values | self._pending
+
     def _advance(self, stage: str, step: int, of: int, event: Event) -> None:
         if stage != self._stage:
             self._stage, self._last_write = stage, 0.0  # a new stage is told at once
@@ -74,7 +79,7 @@ class Progress:
             "losses": event.get("losses"),
         }
         if _rank(stage, step) > self._reached:
-            self._pending |= {"setbacks": 0, "error": None}
+            self._pending |= {"setbacks": 0, "error": None, "reason": None}
 
 
 def _rank(stage: str | None, step: int | None) -> tuple[int, int]:

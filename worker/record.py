@@ -7,15 +7,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import structlog
 from sqlalchemy import case, insert, select
 
 from app.blobs import pinned
 from app.db import Database
-from app.models import Category, Dataset, Job, JobState, Model, PseudoMask, new_id, now
+from app.models import Category, Dataset, Job, JobState, Model, PseudoMask, Reason, new_id, now
 from app.storage import Storage, sha256_of
 from worker.fence import Claim, write
 
 BATCH = 2_000
+DISK_FULL_DELAY = 5.0  # seconds: somebody may make room
 
 
 class BadResult(Exception):
@@ -35,7 +37,10 @@ def succeed(
     blobs = _blobs({"model": result / "model.pt", "gallery": result / "gallery.png"}, workdir)
     if "model" not in blobs:
         raise BadResult("the trainer left no model.pt")
-    state = JobState.SUCCEEDED_WITH_WARNINGS if warnings else JobState.SUCCEEDED
+    state, reason = JobState.SUCCEEDED, None
+    if warnings:
+        state = JobState.SUCCEEDED_WITH_WARNINGS
+        reason = Reason.IMAGES_SET_ASIDE if report.get("set_aside") else Reason.WARNINGS
     with pinned(database, storage, [sha for _, sha in blobs.values()]):
         for path, sha in blobs.values():
             storage.put_file(path, sha=sha)
@@ -45,7 +50,7 @@ def succeed(
                 session,
                 held,
                 unless_cancelled=True,
-                **_over(state, progress=1.0, eta_seconds=0.0, reason=None, error=None),
+                **_over(state, progress=1.0, eta_seconds=0.0, reason=reason, error=None),
                 metrics=metrics,
                 report=report,
                 warnings=warnings,
@@ -87,23 +92,31 @@ def end(
     reason: str | None = None,
     error: str | None = None,
 ) -> None:
-    """The job is over without results: `state` is failed or cancelled."""
+    """The job is over without results: `state` is failed or cancelled. Its log is kept where
+    storage takes it: on a full disk the end matters more."""
     blobs = _blobs({}, workdir)
     with pinned(database, storage, [sha for _, sha in blobs.values()]):
-        for path, sha in blobs.values():
-            storage.put_file(path, sha=sha)
+        try:
+            for path, sha in blobs.values():
+                storage.put_file(path, sha=sha)
+        except OSError as refused:
+            structlog.get_logger().warning("log not kept", job=held.job_id, error=repr(refused))
+            blobs = {}
         with database.begin() as session:
             values = _over(state, reason=reason, error=error)
             write(session, held, **values, log_sha=_sha(blobs, "log"))
 
 
-def release(database: Database, held: Claim, *, setback: bool, error: str | None = None) -> float:
+def release(database: Database, held: Claim, reason: Reason, error: str | None = None) -> float:
     """Give the job back to whoever comes next; the seconds before it may be taken.
 
-    A setback (the trainer died, say) waits longer each time; a worker that was told to stop is
-    none, and does not count.
+    With an error it is a setback (the trainer died, say), and waits longer each time; a worker
+    that was told to stop is none, and does not count.
     """
+    setback = error is not None
     delay = min(2.0 ** (held.setbacks - 1) - 1, 60.0) if setback else 0.0
+    if reason is Reason.DISK_FULL:
+        delay = max(delay, DISK_FULL_DELAY)
     with database.begin() as session:
         fewer = case((Job.setbacks > 0, Job.setbacks - 1), else_=0)
         values: dict[str, Any] = {"error": error} if setback else {"setbacks": fewer}
@@ -111,6 +124,7 @@ def release(database: Database, held: Claim, *, setback: bool, error: str | None
             session,
             held,
             state=JobState.QUEUED,
+            reason=reason,
             owner=None,
             lease_until=now() + timedelta(seconds=delay) if delay else None,
             **values,

@@ -108,8 +108,8 @@ class JobOut(JobCreated):
     of: int | None
     eta_seconds: float | None = Field(description="to the end of the stage")
     losses: dict[str, float | None] | None
-    reason: str | None = Field(description="why it failed, for programs")
-    error: str | None = Field(description="why it failed, for people")
+    reason: str | None = Field(description="why it is in its state, for programs")
+    error: str | None = Field(description="what went wrong, for people")
     warnings: list[str]
     proposal_generator: str | None
     weights_origin: str | None

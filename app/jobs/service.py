@@ -14,7 +14,7 @@ from app.blobs import pinned
 from app.db import Database
 from app.errors import Conflict, Fault, Invalid, NotFound
 from app.jobs.schemas import TrainRequest
-from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, is_id, now
+from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, Reason, is_id, now
 from app.queue import enqueue
 from app.settings import Settings
 from app.storage import Storage
@@ -113,14 +113,20 @@ def cancel(session: Session, job_id: str) -> Job:
     """Cancelled at once while it is queued; a running one is told to stop, and is cancelled within
     seconds. Asking again changes nothing. Raises NotFound; Conflict where it is over already."""
     get(session, job_id)
-    queued = {"state": JobState.CANCELLED, "finished_at": now(), "lease_until": None}
+    queued = {
+        "state": JobState.CANCELLED,
+        "finished_at": now(),
+        "lease_until": None,
+        "error": None,
+    }
     steps: list[tuple[JobState, Mapping[str, Any]]] = [
         (JobState.QUEUED, queued),
         (JobState.RUNNING, {"state": JobState.CANCELLING}),
     ]
+    asked = {"cancel_requested": True, "reason": Reason.CANCEL_REQUESTED}
     for state, values in steps:
         query = update(Job).where(Job.id == job_id, Job.state == state)
-        session.execute(query.values({**values, "cancel_requested": True}))
+        session.execute(query.values({**values, **asked}))
     job = get(session, job_id)
     session.refresh(job)
     if not job.cancel_requested:

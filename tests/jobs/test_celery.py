@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
 from fastapi.testclient import TestClient
 from redis import Redis
 from redis.exceptions import RedisError
@@ -20,9 +19,8 @@ from app.db import Database
 from app.main import create_app
 from app.models import Job, JobState, PseudoMask
 from app.queue import TRAIN, send
+from app.reaper import look
 from app.settings import Settings
-from worker.celery_app import make_celery
-from worker.tasks import reconcile
 
 pytestmark = [
     pytest.mark.service,
@@ -63,11 +61,6 @@ def broker_url(tmp_path: Path, until: Until) -> Iterator[str]:
     yield f"redis://127.0.0.1:{port}/0"
     process.kill()
     process.wait()
-
-
-@pytest.fixture
-def celery(settings: Settings, broker_url: str) -> Celery:
-    return make_celery(settings.model_copy(update={"broker_url": broker_url}))
 
 
 @pytest.fixture
@@ -126,12 +119,12 @@ def test_a_message_that_was_lost_is_sent_again(
 
 
 def test_a_backlog_is_not_sent_twice(
-    new_job: NewJob, celery: Celery, broker_url: str, settings: Settings
+    new_job: NewJob, database: Database, broker_url: str, settings: Settings
 ) -> None:
     jobs = [new_job() for _ in range(3)]
     connected = settings.model_copy(update={"broker_url": broker_url})
     for _ in range(3):
-        reconcile(celery, connected)
+        look(database, connected)
         assert Redis.from_url(broker_url).llen(TRAIN) == len(jobs)
 
 

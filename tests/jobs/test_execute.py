@@ -11,10 +11,11 @@ from sqlalchemy import delete, select, update
 
 from app.blobs import pinned
 from app.db import Database
-from app.models import BlobPin, Dataset, Job, JobState, Model, PseudoMask, now
+from app.models import BlobPin, Dataset, Job, JobState, Model, PseudoMask, Reason, now
+from app.reaper import waiting
 from app.storage import Storage
 from worker.embedded import loop, tidy, work_once
-from worker.fence import Claim, LeaseLost, claim, waiting, write
+from worker.fence import Claim, LeaseLost, claim, write
 from worker.jobs import Outcome, Worker, execute, how_it_died
 from worker.prepare import prepare
 from worker.record import BadResult, release, succeed
@@ -53,7 +54,8 @@ def test_a_job_succeeds(
     assert job.report == {"seconds": {"train": 1.0}, "peak_memory_mb": 1}
     assert job.started_at is not None
     assert job.finished_at is not None
-    assert job.lease_until is job.error is job.reason is None
+    assert job.lease_until is job.error is None
+    assert job.reason == "warnings"
     with database.read() as session:
         masks = session.scalars(select(PseudoMask).order_by(PseudoMask.pk)).all()
         model = session.get_one(Model, job.model_id)
@@ -230,7 +232,7 @@ def test_a_stale_lease_is_taken_up_and_the_old_attempt_writes_nothing(
     with pytest.raises(LeaseLost):
         succeed(database, storage, held, workdir, [])
     with pytest.raises(LeaseLost):
-        release(database, held, setback=True)
+        release(database, held, Reason.TRAINER_DIED, "killed")
     job = job_row(job_id)
     assert (job.owner, job.progress, job.state) == (second.owner, 0.0, JobState.RUNNING)
     with database.read() as session:
