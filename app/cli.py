@@ -30,12 +30,14 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
 
     settings = _settings()
     _migrate(settings)
+    service = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        service,
         host=host or settings.host,
         port=settings.port if port is None else port,
         log_level=settings.log_level,
-        access_log=False,
+        log_config=None,  # app.logs has set it up
+        access_log=False,  # app.middleware writes a line a request
         timeout_graceful_shutdown=3,
     )
     socket = config.bind_socket()
@@ -49,7 +51,9 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
             supervisor.start()
         bound, number = socket.getsockname()[:2]
         typer.echo(f"sapnet-service is at http://{bound}:{number}  (API: /docs, Ctrl-C stops it)")
-        uvicorn.Server(config).run(sockets=[socket])
+        server = uvicorn.Server(config)
+        service.state.feed.closing = lambda: server.should_exit  # else it waits for readers
+        server.run(sockets=[socket])
     except KeyboardInterrupt:
         pass
     finally:

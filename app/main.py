@@ -15,6 +15,8 @@ from app import blobs, errors, health, logs
 from app.datasets.endpoints import router as datasets
 from app.db import Database
 from app.jobs.endpoints import router as jobs
+from app.jobs.events_endpoints import router as job_events
+from app.jobs.feed import Feed
 from app.masks.endpoints import router as masks
 from app.middleware import HeadAsGet, Observed
 from app.openapi import Api
@@ -24,6 +26,7 @@ from app.reaper import Reaper
 from app.registry.endpoints import router as models
 from app.settings import Settings
 from app.storage import Storage, make_storage
+from app.webhooks.endpoints import router as webhooks
 
 log = structlog.get_logger()
 ABOUT = "One point per object in, instance masks and a trained segmenter out."
@@ -38,10 +41,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = Database(settings.database)
     app.state.storage = make_storage(settings)
     app.state.runtime = Runtime(settings.predict_cache_models)
+    app.state.feed = Feed(app.state.database)
     errors.install(app)
     app.add_middleware(Observed)
     app.add_middleware(HeadAsGet)  # the outer one: a HEAD is counted as the GET it becomes
-    for router in (health.router, datasets, jobs, masks, models, predict):
+    for router in (health.router, datasets, jobs, job_events, webhooks, masks, models, predict):
         app.include_router(router)
     app.add_api_route("/", _index, tags=["about"], summary="What there is")
     app.add_api_route(
@@ -58,7 +62,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(_tidy, app.state.settings, app.state.database, app.state.storage)
     reaper = Reaper(app.state.database, app.state.settings)
     reaper.start()
-    yield
+    async with app.state.feed.running():
+        yield
     await run_in_threadpool(reaper.stop)
     app.state.database.dispose()
 

@@ -221,6 +221,8 @@ class Job(Base):
     setbacks: Mapped[int] = mapped_column(default=0)
     """Attempts in a row that ended without getting any further."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    last_event: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Number of the newest of its events: see `app.jobs.events`."""
 
     created_at: Mapped[Created]
     started_at: Mapped[Moment | None]
@@ -231,6 +233,46 @@ class Job(Base):
     model_id: Mapped[str | None] = mapped_column(String(32))
     gallery_sha: Mapped[BlobRef | None]
     log_sha: Mapped[BlobRef | None]
+
+
+class JobEvent(Base):
+    """Something that happened to a job. Never changed; goes with the job."""
+
+    __tablename__ = "job_event"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """1, 2, 3, … within the job, without gaps, in the order of the commits."""
+    at: Mapped[Moment]
+    attempt: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    data: Mapped[Json]
+
+
+class Webhook(Base):
+    """Where a job's events are to be posted, and how far that is: see `app.webhooks`."""
+
+    __tablename__ = "webhook"
+
+    id: Mapped[Id]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    url: Mapped[str | None] = mapped_column(String(2000))
+    """None is the one of the settings, with its secret."""
+    secret: Mapped[str | None] = mapped_column(String(100))
+    types: Mapped[Json | None]
+    """The types of events that are wanted; None is all of them."""
+    sent: Mapped[int] = mapped_column(default=0)
+    """Number of the newest event that was delivered, or was not wanted."""
+    tries: Mapped[int] = mapped_column(default=0)
+    """Failed tries of the event that comes next."""
+    due_at: Mapped[Moment | None] = mapped_column(index=True)
+    """When it may be taken up; in the future while it is in hand. None: delivered to the end, or
+    given up."""
+    turn: Mapped[int] = mapped_column(default=0)
+    """The fence: raised by whoever takes it up."""
+    error: Mapped[str | None]
+    """Why the last try failed."""
+    created_at: Mapped[Created]
 
 
 class PseudoMask(Base):

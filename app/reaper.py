@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db import Database
+from app.jobs.events import append_state
 from app.models import Job, JobState, Reason, Utc, now
 from app.queue import QUEUE_OF, QUEUES, depths, send
 from app.settings import Settings
@@ -56,6 +57,8 @@ def reap(database: Database) -> list[tuple[str, str]]:
                 synchronize_session=False
             )
         ).all()
+        for job_id, _, _ in rows:
+            append_state(session, job_id)
     for job_id, _, state in rows:
         log.warning("a job's worker is gone", job=job_id, state=state)
     return [(job_id, kind) for job_id, kind, state in rows if state is JobState.QUEUED]

@@ -5,10 +5,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
+
+from app.webhooks.signing import key_of
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -58,6 +67,21 @@ class Settings(BaseSettings):
     that the database may be on."""
     trainer_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "run")
 
+    progress_event_seconds: PositiveFloat = 5
+    """At most one event of type `progress` in so long; the job itself is up to date."""
+    webhook_url: str | None = None
+    """Where the events of every job are posted, beside the job's own webhook."""
+    webhook_secret: str | None = Field(default=None, repr=False)
+    """Signs the messages to `webhook_url`: `whsec_` and 24 to 64 bytes in base64."""
+    webhook_private_addresses: bool = False
+    """Whether webhooks may go to loopback, private and other addresses that are not public."""
+    webhook_max_tries: PositiveInt = 15
+    """Of one event, before its webhook is given up: with the defaults after most of a day."""
+    webhook_retry_seconds: PositiveFloat = 5
+    """After the first failure; doubled with each, up to 6 hours, less up to half by chance."""
+    webhook_timeout_seconds: PositiveFloat = 10
+    """Of one try, from connecting to the answer's headers."""
+
     max_upload_bytes: PositiveInt = 64 * 2**30
     max_document_bytes: PositiveInt = 2**30
     """Of an annotations or truth document, which is read as a whole."""
@@ -86,6 +110,15 @@ class Settings(BaseSettings):
             return value
         except ArgumentError:
             raise ValueError("it is no URL: postgresql+psycopg://user:password@host/name") from None
+
+    @field_validator("webhook_url", "webhook_secret")
+    @classmethod
+    def _is_webhook(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.field_name == "webhook_secret":
+            key_of(value)
+        elif value is not None and not value.startswith(("https://", "http://")):
+            raise ValueError("it is no URL: https://host/path")
+        return value
 
     @cached_property
     def database(self) -> str:

@@ -23,11 +23,13 @@ from sqlalchemy.exc import (
 
 from app.db import Database
 from app.errors import BlobMissing
+from app.jobs.events import append
 from app.models import Job, JobState, Reason
 from app.queue import QUEUES
 from app.settings import Settings
 from app.storage import Storage
 from worker.fence import Claim, Heartbeat, LeaseLost, Verdict, claim, write
+from worker.metrics import observed
 from worker.prepare import discard, prepare, workdir_of
 from worker.progress import Progress
 from worker.record import BadResult, end, release, succeed
@@ -66,6 +68,7 @@ class Worker:
     owner: str = field(default_factory=new_owner)
 
 
+@observed
 def execute(job_id: str, worker: Worker) -> Outcome:
     """Claim the job and bring it to its end, or leave it to whoever has it. Never raises for what
     can go wrong with a job: that is written into its row."""
@@ -171,8 +174,11 @@ def _note(worker: Worker, held: Claim, progress: Progress, values: dict[str, Any
     """Write how far the trainer is; while the database is away, keep it for the next time. The
     training goes on as long as the lease does."""
     try:
+        events = progress.journal.of(values, worker.settings.progress_event_seconds)
         with worker.database.begin() as session:
             write(session, held, **values)
+            append(session, held.job_id, events)
+        progress.journal.told(events)
     except AWAY as error:
         log.warning("progress not written", job=held.job_id, error=repr(error))
         progress.keep(values)

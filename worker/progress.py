@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from worker.events import Journal
 from worker.trainer import Event
 
 # Share of the whole that each stage takes, by rule of thumb, in order.
@@ -33,6 +34,7 @@ class Progress:
     def __init__(self, stage: str | None, step: int | None, warnings: Sequence[str] = ()) -> None:
         """stage, step: where the attempt before this one came to. warnings: of those before."""
         self.warnings = list(warnings)
+        self.journal = Journal(warnings)
         self.error: Event | None = None
         self._reached = _rank(stage, step)
         self._pending: dict[str, Any] = {}

@@ -12,8 +12,10 @@ from sqlalchemy import case, insert, select
 
 from app.blobs import pinned
 from app.db import Database
+from app.jobs.events import append_state
 from app.models import Category, Dataset, Job, JobState, Model, PseudoMask, Reason, new_id, now
 from app.storage import Storage, sha256_of
+from worker.events import stage_ended
 from worker.fence import Claim, write
 
 BATCH = 2_000
@@ -80,6 +82,7 @@ def succeed(
             )
             for rows in _batches(_pseudo_masks(result / "pseudo_masks.ndjson", job.id)):
                 session.execute(insert(PseudoMask), rows)
+            append_state(session, job.id, *([stage_ended(job.stage)] if job.stage else []))
 
 
 def end(
@@ -105,6 +108,7 @@ def end(
         with database.begin() as session:
             values = _over(state, reason=reason, error=error)
             write(session, held, **values, log_sha=_sha(blobs, "log"))
+            append_state(session, held.job_id)
 
 
 def release(database: Database, held: Claim, reason: Reason, error: str | None = None) -> float:
@@ -129,6 +133,7 @@ def release(database: Database, held: Claim, reason: Reason, error: str | None =
             lease_until=now() + timedelta(seconds=delay) if delay else None,
             **values,
         )
+        append_state(session, held.job_id)
     return delay
 
 

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from app.models import JobState
+from app.webhooks.schemas import WebhookIn
 from sapnet.config import METHODS, PRESETS
 
 
@@ -88,6 +89,7 @@ class TrainRequest(BaseModel):
     truth: dict[str, Any] | None = Field(
         None, description="COCO instances, for metrics alone; default: the data set's own"
     )
+    webhook: WebhookIn | None = Field(None, description="where the job's events are posted")
 
 
 class JobCreated(BaseModel):

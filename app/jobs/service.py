@@ -13,11 +13,14 @@ from sqlalchemy.orm import Session
 from app.blobs import pinned
 from app.db import Database
 from app.errors import Conflict, Fault, Invalid, NotFound
+from app.jobs import events
+from app.jobs.events import EventType
 from app.jobs.schemas import TrainRequest
 from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, Reason, is_id, now
 from app.queue import enqueue
 from app.settings import Settings
 from app.storage import Storage
+from app.webhooks import service as webhooks
 from sapnet.config import METHODS, PRESETS, resolve_config
 from sapnet.data.coco import read_truth
 from sapnet.errors import InvalidConfig, InvalidDataset
@@ -45,6 +48,7 @@ def create(
     faults = _config_faults(request, str(proposals.get("kind")))
     truth = None if request.truth is None else json.dumps(document["truth"]).encode()
     faults += _truth_faults(truth) if truth is not None else []
+    faults += webhooks.faults(settings, request.webhook)
     if faults:
         raise Invalid(faults)
     shas = [hashlib.sha256(truth).hexdigest()] if truth is not None else []
@@ -66,6 +70,8 @@ def create(
                 _ready_dataset(session, request.dataset_id)
                 session.add(job)
                 session.flush()
+                events.created(session, job)
+                webhooks.register(session, settings, job.id, request.webhook)
                 enqueue(session, job.id, settings.broker_url)
     except IntegrityError:  # the same key at the same moment: the other one was first
         if first := _repeated(database, idempotency_key, digest):
@@ -126,7 +132,9 @@ def cancel(session: Session, job_id: str) -> Job:
     asked = {"cancel_requested": True, "reason": Reason.CANCEL_REQUESTED}
     for state, values in steps:
         query = update(Job).where(Job.id == job_id, Job.state == state)
-        session.execute(query.values({**values, **asked}))
+        changed = session.execute(query.values({**values, **asked}))
+        if changed.rowcount:  # type: ignore[attr-defined]
+            events.append_state(session, job_id, (EventType.CANCEL_REQUESTED, {}))
     job = get(session, job_id)
     session.refresh(job)
     if not job.cancel_requested:

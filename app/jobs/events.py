@@ -1,0 +1,106 @@
+"""What happened to a job, in order: an append-only log, from which SSE and webhooks are read.
+
+A job's events are numbered 1, 2, 3, … without gaps. The number comes from the job's own row, which
+stays locked until the transaction ends: events become visible in their order, so a reader that
+has seen number n has missed none before it. Whoever writes has changed the job's row in the same
+transaction: the worker under its fence, the API in its state.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from app.models import ACTIVE, Job, JobEvent, JobState, now
+
+
+class EventType(StrEnum):
+    CREATED = "created"  # data: state, kind, dataset_id
+    STATE = "state"  # data: state (queued, running or cancelling), reason
+    STAGE = "stage"  # data: stage, status (started or ended), seconds where it ended
+    PROGRESS = "progress"  # data: stage, step, of, progress, eta_seconds, losses
+    WARNING = "warning"  # data: message
+    SETBACK = "setback"  # data: reason, error; a new attempt follows
+    CANCEL_REQUESTED = "cancel_requested"
+    ERROR = "error"  # data: reason, error; the job fails of it
+    END = "end"  # data: state, reason, error, model_id; the last one, always
+
+
+NewEvent = tuple[EventType, Mapping[str, Any]]
+
+
+def append(session: Session, job_id: str, events: Sequence[NewEvent]) -> None:
+    """Add events to a job's log, as part of the session's transaction. Does nothing for a job that
+    is gone."""
+    if not events:
+        return
+    counted = update(Job).where(Job.id == job_id).values(last_event=Job.last_event + len(events))
+    row = session.execute(
+        counted.returning(Job.last_event, Job.attempt).execution_options(synchronize_session=False)
+    ).one_or_none()
+    if row is None:
+        return
+    last, attempt = row
+    moment, first = now(), last - len(events) + 1
+    rows = [
+        {"job_id": job_id, "seq": first + i, "at": moment, "attempt": attempt, "type": type_}
+        | {"data": dict(data)}
+        for i, (type_, data) in enumerate(events)
+    ]
+    session.execute(insert(JobEvent), rows)
+
+
+def append_state(session: Session, job_id: str, *before: NewEvent) -> None:
+    """Tell the state that was just written into the job's row, after the events in `before`: why
+    it is so, and, where the job is over, its end."""
+    query = select(Job.state, Job.reason, Job.error, Job.model_id).where(Job.id == job_id)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        return
+    why = {"reason": row.reason, "error": row.error}
+    told: list[NewEvent] = list(before)
+    if row.state is JobState.FAILED:
+        told.append((EventType.ERROR, why))
+    if row.state is JobState.QUEUED and row.error is not None:
+        told.append((EventType.SETBACK, why))
+    if row.state in ACTIVE:
+        told.append((EventType.STATE, {"state": row.state, "reason": row.reason}))
+    else:
+        told.append((EventType.END, {"state": row.state, **why, "model_id": row.model_id}))
+    append(session, job_id, told)
+
+
+def created(session: Session, job: Job) -> None:
+    """The first event. The job's row must have been flushed."""
+    data = {"state": job.state, "kind": job.kind, "dataset_id": job.dataset_id}
+    append(session, job.id, [(EventType.CREATED, data)])
+
+
+def after(session: Session, job_id: str, seq: int, limit: int) -> list[JobEvent]:
+    """At most `limit` events with numbers above `seq`, in order."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > seq)
+    return list(session.scalars(query.order_by(JobEvent.seq).limit(limit)))
+
+
+def document(event: JobEvent) -> dict[str, Any]:
+    """An event as it goes over the wire, the same in SSE, pages and webhooks."""
+    return {
+        "id": event.seq,
+        "type": event.type,
+        "timestamp": event.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "job_id": event.job_id,
+        "attempt": event.attempt,
+        "data": event.data,
+    }
+
+
+def encode(event: JobEvent) -> bytes:
+    """The document as JSON, on one line."""
+    return msgspec.json.encode(document(event))
+
+
+def encode_page(page: Sequence[JobEvent], following: str | None) -> bytes:
+    return msgspec.json.encode({"events": [document(e) for e in page], "next": following})

@@ -1,0 +1,69 @@
+"""GET /jobs/{id}/events: a stream of server-sent events, or a page of JSON."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.sse import EventSourceResponse
+
+from app.accept import preferred
+from app.db import DatabaseDep
+from app.jobs import events, service
+from app.jobs.events_schemas import EventPage
+from app.jobs.feed import Feed, look, stream
+from app.paging import Cursor, Limit, decode, encode, link_next
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+SSE, JSON = "text/event-stream", "application/json"
+LastEventId = Annotated[
+    int | None, Header(alias="Last-Event-ID", ge=0, lt=2**31, description="give what came after it")
+]
+
+STREAM_EXAMPLE = """\
+id: 7
+event: progress
+data: {"id":7,"type":"progress",…}
+
+id: 8
+event: end
+data: {"id":8,"type":"end",…}
+"""
+
+
+@router.get(
+    "/{job_id}/events",
+    response_model=EventPage,
+    responses={
+        200: {"content": {SSE: {"schema": {"type": "string"}, "example": STREAM_EXAMPLE}}},
+        204: {"description": "There is nothing after that id, and the job is over"},
+    },
+)
+def job_events(
+    job_id: str,
+    request: Request,
+    database: DatabaseDep,
+    last_event_id: LastEventId = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """What happened to the job, in order, and what happens: server-sent events until the one of
+    type `end`. Ids count from 1 without gaps; with `Last-Event-ID` it goes on from there, so that
+    a reader who comes back misses nothing. `Accept: application/json` gives pages of what there
+    is so far."""
+    kind = preferred(request, SSE, JSON)
+    seen = max(decode(cursor, int) or 0, last_event_id or 0)
+    with database.read() as session:
+        service.get(session, job_id)
+    vary = {"Vary": "Accept", "Cache-Control": "no-cache"}
+    found, over = look(database, job_id, seen, limit + 1 if kind == JSON else 1)
+    if kind == JSON:
+        page = found[:limit]
+        following = encode(page[-1].seq) if len(found) > limit else None
+        response = Response(events.encode_page(page, following), media_type=JSON, headers=vary)
+        link_next(request, response, following)
+        return response
+    if over and not found:
+        return Response(status_code=204, headers=vary)  # tells a browser not to come again
+    feed: Feed = request.app.state.feed
+    vary["X-Accel-Buffering"] = "no"  # nginx would keep the events to itself
+    return EventSourceResponse(stream(feed, job_id, seen), headers=vary)

@@ -1,0 +1,170 @@
+"""Webhooks: registered with their job, taken up by one courier at a time, delivered in order.
+
+The outbox is the log of events itself: a webhook is a reader of it, with its place kept in a row.
+An event is written in one transaction with what it tells, so a crash at any moment loses none; a
+crash between an answer and the row's change delivers one twice, under the same `webhook-id`.
+"""
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.addresses import AddressRefused, check_url
+from app.errors import Fault
+from app.jobs.events import EventType
+from app.models import Job, JobEvent, Webhook, now
+from app.settings import Settings
+from app.webhooks.schemas import Delivery, WebhookIn, WebhookOut
+
+LONGEST_DELAY = timedelta(hours=6)
+IN_HAND = timedelta(seconds=60)
+"""Added to the time that a try may take: after it another courier may take the webhook up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The right to deliver one webhook's events; `turn` is the fence."""
+
+    id: str
+    turn: int
+
+
+def faults(settings: Settings, webhook: WebhookIn | None) -> list[Fault]:
+    """What is wrong with the URL, as far as its text tells."""
+    try:
+        if webhook is not None:
+            check_url(webhook.url, allow_private=settings.webhook_private_addresses)
+    except AddressRefused as error:
+        hint = "name an endpoint on the public internet, as https://host/path"
+        return [Fault("body", "/webhook/url", str(error), hint)]
+    return []
+
+
+def register(session: Session, settings: Settings, job_id: str, webhook: WebhookIn | None) -> None:
+    """The job's own webhook, and that of the settings. The job's row must have been flushed."""
+    if webhook is not None:
+        types = sorted(set(webhook.events)) if webhook.events is not None else None
+        session.add(
+            Webhook(
+                job_id=job_id, url=webhook.url, secret=webhook.secret, types=types, due_at=now()
+            )
+        )
+    if settings.webhook_url is not None:
+        session.add(Webhook(job_id=job_id, due_at=now()))
+
+
+def of_job(session: Session, job_id: str) -> list[WebhookOut]:
+    query = select(Webhook).where(Webhook.job_id == job_id).order_by(Webhook.id)
+    return [_out(webhook) for webhook in session.scalars(query)]
+
+
+def _out(webhook: Webhook) -> WebhookOut:
+    delivery = Delivery.WAITING
+    if webhook.due_at is None:
+        delivery = Delivery.DELIVERED if webhook.error is None else Delivery.GIVEN_UP
+    return WebhookOut(
+        url=webhook.url,
+        events=webhook.types,
+        delivery=delivery,
+        sent=webhook.sent,
+        tries=webhook.tries,
+        next_try_at=webhook.due_at if webhook.tries else None,
+        error=webhook.error,
+    )
+
+
+def due(session: Session, limit: int) -> list[Held]:
+    """Webhooks that have something to deliver and are in nobody's hands."""
+    query = (
+        select(Webhook.id, Webhook.turn)
+        .join(Job, Job.id == Webhook.job_id)
+        .where(Webhook.due_at <= now(), Job.last_event > Webhook.sent)
+        .order_by(Webhook.due_at)
+        .limit(limit)
+    )
+    return [Held(*row) for row in session.execute(query)]
+
+
+def take(session: Session, seen: Held, settings: Settings) -> Held | None:
+    """Take a webhook up, by compare-and-set; None where another courier was quicker."""
+    mine = Held(seen.id, seen.turn + 1)
+    values = {"turn": mine.turn, "due_at": _in_hand_until(settings)}
+    return mine if _change(session, seen, values) else None
+
+
+class Following(NamedTuple):
+    """What a courier needs to know. event: the one to deliver next, the oldest that is wanted, or
+    the job's end; None where there is none yet. newest: none up to this one is wanted then."""
+
+    webhook: Webhook
+    event: JobEvent | None
+    newest: int
+
+    @property
+    def wanted(self) -> bool:
+        types = self.webhook.types
+        return self.event is not None and (types is None or self.event.type in types)
+
+
+def following(session: Session, held: Held) -> Following | None:
+    """None where the webhook is no longer ours."""
+    webhook = session.get(Webhook, held.id)
+    if webhook is None or webhook.turn != held.turn:
+        return None
+    # The number first: events up to it are there when the next query looks for them.
+    newest = session.scalar(select(Job.last_event).where(Job.id == webhook.job_id)) or 0
+    query = select(JobEvent).where(JobEvent.job_id == webhook.job_id, JobEvent.seq > webhook.sent)
+    if webhook.types is not None:
+        query = query.where(JobEvent.type.in_([*webhook.types, EventType.END]))
+    event = session.scalars(query.order_by(JobEvent.seq).limit(1)).first()
+    return Following(webhook, event, newest)
+
+
+def passed(session: Session, held: Held, settings: Settings, event: JobEvent) -> bool:
+    """The event is through. After a job's last one the webhook is done, its secret forgotten."""
+    over = event.type == EventType.END
+    values: dict[str, Any] = {"sent": event.seq, "tries": 0, "error": None}
+    values |= {"due_at": None, "secret": None} if over else {"due_at": _in_hand_until(settings)}
+    return _change(session, held, values) and not over
+
+
+def release(session: Session, held: Held, newest: int) -> None:
+    """Out of our hands: there is nothing to deliver now, up to the event `newest`."""
+    _change(session, held, {"due_at": now(), "sent": newest})
+
+
+def failed(session: Session, held: Held, settings: Settings, why: str, *, gone: bool) -> None:
+    """A try failed: the next one comes later and later. Given up where the endpoint says that it
+    is gone for good, or after `webhook_max_tries`."""
+    webhook = session.get(Webhook, held.id)
+    if webhook is None:
+        return
+    tries = webhook.tries + 1
+    over = gone or tries >= settings.webhook_max_tries
+    values: dict[str, Any] = {"tries": tries, "error": why[:500]}
+    values |= (
+        {"due_at": None, "secret": None} if over else {"due_at": now() + _delay(tries, settings)}
+    )
+    _change(session, held, values)
+
+
+def _delay(tries: int, settings: Settings) -> timedelta:
+    """Doubles with each failure. Half of it is left to chance, so that the webhooks of an endpoint
+    that was away do not all come at once."""
+    doubled = settings.webhook_retry_seconds * 2.0 ** min(tries - 1, 40)
+    full = min(doubled, LONGEST_DELAY.total_seconds())
+    return timedelta(seconds=full * random.uniform(0.5, 1.0))
+
+
+def _in_hand_until(settings: Settings) -> Any:
+    return now() + timedelta(seconds=settings.webhook_timeout_seconds) + IN_HAND
+
+
+def _change(session: Session, held: Held, values: dict[str, Any]) -> bool:
+    changed = update(Webhook).where(Webhook.id == held.id, Webhook.turn == held.turn)
+    result = session.execute(changed.values(values).execution_options(synchronize_session=False))
+    return bool(result.rowcount == 1)  # type: ignore[attr-defined]

@@ -1,0 +1,157 @@
+"""Delivers webhooks, beside the work: `app.webhooks.service` says what, this says how.
+
+A thread in the embedded worker. Celery's parent process forks, which threads do not survive well,
+so there it is a process of its own: `python -m worker.courier`.
+"""
+
+import signal
+import threading
+import time
+from types import FrameType
+
+import httpx2
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import logs
+from app.addresses import AddressRefused, safe_client
+from app.db import Database
+from app.jobs import events
+from app.settings import Settings
+from app.webhooks import service, signing
+from app.webhooks.service import Following, Held
+
+log = structlog.get_logger()
+
+AT_ONCE = 8  # webhooks; a slow endpoint keeps up none but its own
+GONE = 410
+
+
+class Courier(threading.Thread):
+    """Looks every `poll_seconds` for events that are to be posted, and posts them."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        super().__init__(name="courier", daemon=True)
+        self._database, self._settings = database, settings
+        self._over = threading.Event()
+        self._free = threading.Semaphore(AT_ONCE)
+        self._client = safe_client(
+            allow_private=settings.webhook_private_addresses,
+            timeout=settings.webhook_timeout_seconds,
+            lifetime=settings.webhook_timeout_seconds,
+            keep_alive=False,
+        )
+
+    def run(self) -> None:
+        while not self._over.wait(self._settings.poll_seconds):
+            try:
+                self.look()
+            except SQLAlchemyError as error:
+                log.warning("webhooks wait for the database", error=type(error).__name__)
+
+    def stop(self, seconds: float = 2.0) -> None:
+        """Deliveries in hand get so long; what is left is delivered by the next courier."""
+        self._over.set()
+        deadline = time.monotonic() + seconds
+        for _ in range(AT_ONCE):
+            self._free.acquire(timeout=max(0.0, deadline - time.monotonic()))
+
+    def look(self) -> None:
+        """Take up what is due, and deliver each in a thread of its own."""
+        with self._database.read() as session:
+            found = service.due(session, AT_ONCE)
+        for seen in found:
+            if not self._free.acquire(blocking=False):
+                return
+            try:
+                with self._database.begin() as session:
+                    held = service.take(session, seen, self._settings)
+                if held is not None:
+                    self._start(held)
+                    continue
+            except BaseException:
+                self._free.release()
+                raise
+            self._free.release()
+
+    def _start(self, held: Held) -> None:
+        threading.Thread(target=self._deliver, args=(held,), daemon=True).start()
+
+    def _deliver(self, held: Held) -> None:
+        try:
+            while not self._over.is_set() and self._step(held):
+                pass
+        except SQLAlchemyError as error:  # it is taken up again when its time in hand is over
+            log.warning("a webhook waits for the database", error=type(error).__name__)
+        finally:
+            self._free.release()
+
+    def _step(self, held: Held) -> bool:
+        """Deliver the next event; whether there may be more to do now."""
+        with self._database.read() as session:
+            found = service.following(session, held)
+        if found is None:
+            return False
+        failure = self._post(found) if found.wanted else None
+        with self._database.begin() as session:
+            if found.event is None:
+                service.release(session, held, found.newest)
+                return False
+            if failure is None:
+                return service.passed(session, held, self._settings, found.event)
+            why, gone = failure
+            service.failed(session, held, self._settings, why, gone=gone)
+        log.warning("webhook not delivered", job=found.webhook.job_id, why=why)
+        return False
+
+    def _post(self, found: Following) -> tuple[str, bool] | None:
+        """None for an answer of 2xx; else why not, and whether it is for good."""
+        hook, event = found.webhook, found.event
+        assert event is not None
+        url, secret = hook.url, hook.secret
+        if url is None:
+            url, secret = self._settings.webhook_url, self._settings.webhook_secret
+        if url is None:
+            return "the service's settings name no webhook any more", True
+        body = events.encode(event)
+        message_id = f"evt_{event.job_id}_{event.seq}"
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "sapnet-webhooks",
+            **signing.headers(secret, message_id, int(time.time()), body),
+        }
+        try:
+            with self._client.stream("POST", url, content=body, headers=headers) as answer:
+                if answer.is_success:
+                    return None
+                return f"the endpoint answered {answer.status_code}", answer.status_code == GONE
+        except AddressRefused as error:
+            return str(error), False
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return f"{type(error).__name__}: {error}", False
+        except Exception as error:  # whatever it is, the next webhook must not wait for it
+            log.exception("webhook not delivered")
+            return type(error).__name__, False
+
+
+def main() -> None:
+    """Until SIGTERM or SIGINT."""
+    settings = Settings()
+    logs.configure(settings.log_level, settings.log_json)
+    database = Database(settings.database)
+    courier = Courier(database, settings)
+
+    def go_home(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, go_home)
+    signal.signal(signal.SIGINT, go_home)
+    try:
+        courier.start()
+        courier.join()
+    finally:
+        courier.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What the columns of a job tell, as events: stages that begin and end, warnings, progress.
+
+Why from the columns: they are what was written. What could not be written comes again with the
+next columns, and its events with it.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from app.jobs.events import EventType, NewEvent
+
+_PROGRESS = ("stage", "step", "of", "progress", "eta_seconds", "losses")
+
+
+class Journal:
+    """The events of one attempt. `of` gives them, `told` notes that they were written."""
+
+    def __init__(self, warnings: Iterable[str] = ()) -> None:
+        """warnings: those of the attempts before, which are not told again."""
+        self._warnings = set(warnings)
+        self._stage: str | None = None
+        self._told_progress = -math.inf
+
+    def of(self, columns: Mapping[str, Any], seconds: float) -> list[NewEvent]:
+        """The events that these columns of the job's row are worth; progress at most once in so
+        many `seconds`."""
+        warned = [m for m in columns.get("warnings", ()) if m not in self._warnings]
+        found: list[NewEvent] = [(EventType.WARNING, {"message": m}) for m in warned]
+        stage = columns.get("stage")
+        if stage is None:
+            return found
+        if stage != self._stage:
+            if self._stage is not None:
+                found.append(stage_ended(self._stage))
+            found.append((EventType.STAGE, {"stage": stage, "status": "started"}))
+        if time.monotonic() - self._told_progress >= seconds:
+            found.append((EventType.PROGRESS, {name: columns.get(name) for name in _PROGRESS}))
+        return found
+
+    def told(self, events: Sequence[NewEvent]) -> None:
+        for kind, data in events:
+            if kind is EventType.WARNING:
+                self._warnings.add(data["message"])
+            elif kind is EventType.STAGE and data["status"] == "started":
+                self._stage = data["stage"]
+            elif kind is EventType.PROGRESS:
+                self._told_progress = time.monotonic()
+
+
+def stage_ended(stage: str) -> NewEvent:
+    return EventType.STAGE, {"stage": stage, "status": "ended"}
