@@ -3,16 +3,15 @@
 from collections.abc import Callable
 
 import structlog
-from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.registry import REGISTRY
-from sqlalchemy import func, select
 
 from app import schema
-from app.db import Database, DatabaseDep, SessionDep
+from app.db import Database, DatabaseDep
 from app.deps import StorageDep
-from app.models import Dataset, Job, JobState
+from app.telemetry.gpu import Gpus
 
 router = APIRouter(tags=["health"])
 log = structlog.get_logger()
@@ -36,18 +35,14 @@ def readyz(database: DatabaseDep, storage: StorageDep) -> Response:
     return JSONResponse(body, 200 if ready else 503)
 
 
-@router.get("/metrics", response_class=Response)
-def metrics(session: SessionDep) -> Response:
-    """For Prometheus: requests of this process, and what the database holds."""
-    counts = CollectorRegistry()
-    jobs = Gauge("sapnet_jobs", "Jobs by state.", ["state"], registry=counts)
-    rows = session.execute(select(Job.state, func.count()).group_by(Job.state))
-    by_state = {state: count for state, count in rows}  # noqa: C416
-    for state in JobState:
-        jobs.labels(state.value).set(by_state.get(state, 0))
-    datasets = Gauge("sapnet_datasets", "Data sets.", registry=counts)
-    datasets.set(session.scalar(select(func.count()).select_from(Dataset)) or 0)
-    body = generate_latest(REGISTRY) + generate_latest(counts)
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(request: Request) -> Response:
+    """For Prometheus: requests and predictions of this process, this machine's GPUs, and from the
+    database the queues, jobs, leases and stages of all workers."""
+    registry = CollectorRegistry()
+    registry.register(request.app.state.fleet)
+    registry.register(Gpus())
+    body = generate_latest(REGISTRY) + generate_latest(registry)
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 

@@ -18,7 +18,6 @@ from app.jobs.endpoints import router as jobs
 from app.jobs.events_endpoints import router as job_events
 from app.jobs.feed import Feed
 from app.masks.endpoints import router as masks
-from app.middleware import HeadAsGet, Observed
 from app.openapi import Api
 from app.predict.endpoints import router as predict
 from app.predict.runtime import Runtime
@@ -28,6 +27,8 @@ from app.settings import Settings
 from app.storage import Storage, make_storage
 from app.webhooks.endpoints import router as webhooks
 
+from app.telemetry import tracing
+from app.telemetry.fleet import Fleet
 log = structlog.get_logger()
 ABOUT = "One point per object in, instance masks and a trained segmenter out."
 
@@ -35,7 +36,7 @@ ABOUT = "One point per object in, instance masks and a trained segmenter out."
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Its database must have been migrated (`app.schema.upgrade`)."""
     settings = settings or Settings()
-    logs.configure(settings.log_level, settings.log_json)
+    logs.configure(settings.log_level, settings.log_json, *tracing.start(settings, "api"))
     app = Api(title="SAPNet++", description=ABOUT, version=_version(), lifespan=_lifespan)
     app.state.settings = settings
     app.state.database = Database(settings.database)
@@ -43,8 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.runtime = Runtime(settings.predict_cache_models)
     app.state.feed = Feed(app.state.database)
     errors.install(app)
-    app.add_middleware(Observed)
-    app.add_middleware(HeadAsGet)  # the outer one: a HEAD is counted as the GET it becomes
+    app.state.fleet = Fleet(app.state.database, settings)
     for router in (health.router, datasets, jobs, job_events, webhooks, masks, models, predict):
         app.include_router(router)
     app.add_api_route("/", _index, tags=["about"], summary="What there is")

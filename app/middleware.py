@@ -1,13 +1,19 @@
 """What every request passes through."""
 
+import re
+import secrets
 import time
 
-from prometheus_client import Counter, Histogram
-from starlette.datastructures import MutableHeaders
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-REQUESTS = Counter("sapnet_http_requests", "Requests answered.", ["method", "route", "status"])
-SECONDS = Histogram("sapnet_http_request_seconds", "To the answer's headers.", ["method", "route"])
+from app.telemetry.metrics import REQUEST_SECONDS, REQUESTS
+
+log = structlog.get_logger()
+_SOUND_ID = re.compile(r"[!-~]{1,128}")  # visible ASCII: it is written into logs and headers
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")  # a client may make up more
+_UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked for every few seconds; logged at debug
 
 
 class _HeadersSent(Exception):
@@ -38,7 +44,11 @@ class HeadAsGet:
 
 
 class Observed:
-    """Counts and times requests by their route's template, and has browsers not guess types."""
+    """Counts, times and logs requests by their route's template, and gives each an id.
+
+    The id is the client's own X-Request-ID where it sends a sound one; it stands in the answer and
+    in every log line that is written on the way. Browsers are told not to guess types.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -47,14 +57,40 @@ class Observed:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start = time.perf_counter()
+        start, status = time.perf_counter(), 500
+        request_id = _request_id(scope)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        # Left bound: a request is a task with a context of its own, and the server logs in it too.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
 
         async def send_observed(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 route = getattr(scope.get("route"), "path", "(none)")
-                REQUESTS.labels(scope["method"], route, message["status"]).inc()
-                SECONDS.labels(scope["method"], route).observe(time.perf_counter() - start)
-                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+                REQUESTS.labels(method, route, status).inc()
+                seconds = time.perf_counter() - start
+                REQUEST_SECONDS.labels(method, route, status).observe(seconds)
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["X-Request-ID"] = request_id
             await send(message)
 
-        await self.app(scope, receive, send_observed)
+        try:
+            await self.app(scope, receive, send_observed)
+        finally:
+            write = log.debug if scope["path"] in _UNLOGGED else log.info
+            milliseconds = round((time.perf_counter() - start) * 1000, 1)
+            write(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=milliseconds,
+            )
+
+
+def _request_id(scope: Scope) -> str:
+    sent = Headers(scope=scope).get("x-request-id", "")
+    return sent if _SOUND_ID.fullmatch(sent) else secrets.token_hex(8)

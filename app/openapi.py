@@ -5,8 +5,10 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import compile_path
+from starlette.types import ASGIApp
 
 from app.errors import MEDIA_TYPE
+from app.middleware import HeadAsGet, Observed
 
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
@@ -52,7 +54,12 @@ class Problem(BaseModel):
 
 
 class Api(FastAPI):
-    """FastAPI, with its errors described as they are."""
+    """FastAPI, with its errors described as they are, and every answer observed: also the 500
+    that the framework's outermost middleware gives."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        # HeadAsGet is the outer one: a HEAD is counted as the GET it becomes.
+        return HeadAsGet(Observed(super().build_middleware_stack()))
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

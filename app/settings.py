@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     """Free space of `data_dir` that a job leaves: with less it fails instead of filling the disk
     that the database may be on."""
     trainer_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "run")
+    worker_metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Where a worker answers Prometheus, at `host`; None is nowhere. The API does at /metrics."""
+    otel_endpoint: str | None = None
+    """OpenTelemetry's collector (OTLP over HTTP): http://host:4318. None is no tracing."""
 
     progress_event_seconds: PositiveFloat = 5
     """At most one event of type `progress` in so long; the job itself is up to date."""

@@ -10,12 +10,15 @@ from app.db import Database
 from app.queue import QUEUES
 from app.settings import Settings
 from app.storage import make_storage
+from app.telemetry import tracing
+from worker import metrics
 
 
 def main(queues: Sequence[str]) -> None:
     """queues: those to work on; none means all."""
     settings = Settings()
-    logs.configure(settings.log_level, settings.log_json)
+    logs.configure(settings.log_level, settings.log_json, *tracing.start(settings, "worker"))
+    metrics.serve(settings)
     if settings.embedded:
         run_embedded(settings, tuple(queues) or QUEUES)
     else:

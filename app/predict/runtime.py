@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO, Protocol
 from PIL import Image
 
 from app.errors import Fault, Invalid, Unavailable
+from app.telemetry.metrics import PREDICT_SECONDS, PREDICT_WAIT_SECONDS
 from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.errors import WeightsUnavailable
 from sapnet.types import ByteArray, Category
@@ -55,8 +57,11 @@ class Runtime:
 
         artifact: called where the model is not warm, gives its local file. image: (H, W, 3) uint8.
         """
+        asked = time.perf_counter()
         with self._lock:
-            return self._model(sha256, artifact).predict(image, score_threshold=score)
+            PREDICT_WAIT_SECONDS.observe(time.perf_counter() - asked)
+            with PREDICT_SECONDS.labels("warm" if sha256 in self._warm else "cold").time():
+                return self._model(sha256, artifact).predict(image, score_threshold=score)
 
     def _model(self, sha256: str, artifact: Callable[[], Path]) -> Predictor:
         if sha256 not in self._warm:
