@@ -36,8 +36,7 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
         host=host or settings.host,
         port=settings.port if port is None else port,
         log_level=settings.log_level,
-        log_config=None,  # app.logs has set it up
-        access_log=False,  # app.middleware writes a line a request
+        access_log=False,
         timeout_graceful_shutdown=3,
     )
     socket = config.bind_socket()
