@@ -36,7 +36,8 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
         host=host or settings.host,
         port=settings.port if port is None else port,
         log_level=settings.log_level,
-        access_log=False,
+        log_config=None,  # app.logs has set it up
+        access_log=False,  # app.middleware writes a line a request
         timeout_graceful_shutdown=3,
     )
     socket = config.bind_socket()

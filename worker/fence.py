@@ -22,6 +22,7 @@ from app.jobs.events import EventType, append_state
 from app.models import Job, JobState, Reason, Utc, now
 from app.reaper import LOST, due, expired
 from app.settings import Settings
+from worker.metrics import CLAIMS, HEARTBEATS
 
 log = structlog.get_logger()
 
@@ -68,6 +69,7 @@ def claim(database: Database, job_id: str, owner: str, settings: Settings) -> Cl
         if row is not None:
             why = {"reason": Reason.WORKER_LOST, "error": LOST}
             append_state(session, job_id, *([(EventType.SETBACK, why)] if silent else []))
+    CLAIMS.add("refused" if row is None else "taken")
     return None if row is None else Claim(job_id, owner, *row)
 
 
@@ -127,8 +129,10 @@ class Heartbeat(threading.Thread):
         try:
             cancelled = self._beat()
         except LeaseLost:
+            HEARTBEATS.add("lost")
             return Verdict.LOST
         except SQLAlchemyError as error:  # the database is away: it may be back before the lease
+            HEARTBEATS.add("failed")
             log.warning("heartbeat failed", job=self._held.job_id, error=repr(error))
             return None
         if cancelled:
@@ -148,4 +152,5 @@ class Heartbeat(threading.Thread):
             with self._database.begin() as session:
                 write(session, self._held, lease_until=until)
             self._renewed = began
+            HEARTBEATS.add("renewed")
         return cancelled

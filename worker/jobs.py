@@ -29,6 +29,7 @@ from app.queue import QUEUES
 from app.settings import Settings
 from app.storage import Storage
 from worker.fence import Claim, Heartbeat, LeaseLost, Verdict, claim, write
+from worker.metrics import observed
 from worker.prepare import discard, prepare, workdir_of
 from worker.progress import Progress
 from worker.record import BadResult, end, release, succeed
@@ -67,6 +68,7 @@ class Worker:
     owner: str = field(default_factory=new_owner)
 
 
+@observed
 def execute(job_id: str, worker: Worker) -> Outcome:
     """Claim the job and bring it to its end, or leave it to whoever has it. Never raises for what
     can go wrong with a job: that is written into its row."""
