@@ -17,8 +17,9 @@ from typing import Any
 from celery import Celery
 from celery.signals import task_prerun, worker_process_init, worker_ready, worker_shutting_down
 
-from app.queue import QUEUES, TRAIN, visibility
+from app.queue import IO, QUEUES, TRAIN, visibility
 from app.settings import Settings
+from worker.courier import CourierProcess
 from worker.leash import die_with
 from worker.tasks import look_round, register
 
@@ -47,6 +48,7 @@ def make_celery(settings: Settings) -> Celery:
 def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
     """Work on these queues until a signal, which lets the job write its checkpoint and go."""
     celery = make_celery(settings)
+    courier = CourierProcess()
     stopping = RawValue("b", 0)  # shared with the pool's process, which is forked later
 
     told: list[int] = []  # the pool's process alone
@@ -64,6 +66,9 @@ def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
     def ready(sender: Any, **_: Any) -> None:
         look_round(settings)
         sender.timer.call_repeatedly(settings.reap_seconds, look_round, (settings,))
+        if IO in queues:
+            courier.keep()
+            sender.timer.call_repeatedly(settings.reap_seconds, courier.keep)
 
     worker_shutting_down.connect(go_home, weak=False)
     worker_process_init.connect(forked, weak=False)
@@ -73,4 +78,7 @@ def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
     name = f"--hostname={'-'.join(queues)}-{main_process}@%h"
     pool = ["--pool=prefork", "--concurrency=1", f"--queues={','.join(queues)}", name]
     quiet = ["--without-gossip", "--without-mingle", f"--loglevel={settings.log_level}"]
-    celery.worker_main(["worker", *pool, *quiet])
+    try:
+        celery.worker_main(["worker", *pool, *quiet])
+    finally:
+        courier.stop()

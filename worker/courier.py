@@ -5,6 +5,8 @@ so there it is a process of its own: `python -m worker.courier`.
 """
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from types import FrameType
@@ -20,6 +22,7 @@ from app.jobs import events
 from app.settings import Settings
 from app.webhooks import service, signing
 from app.webhooks.service import Following, Held
+from worker.leash import leashed
 
 log = structlog.get_logger()
 
@@ -132,6 +135,26 @@ class Courier(threading.Thread):
         except Exception as error:  # whatever it is, the next webhook must not wait for it
             log.exception("webhook not delivered")
             return type(error).__name__, False
+
+
+class CourierProcess:
+    """A courier beside Celery's main process; it gets SIGTERM should that one be killed."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def keep(self) -> None:
+        """Start it, or start it again if it died. To be called by one thread, which it hangs on."""
+        if self._process is None or self._process.poll() is not None:
+            command = leashed([sys.executable, "-m", "worker.courier"], sig=signal.SIGTERM)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
 
 
 def main() -> None:

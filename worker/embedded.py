@@ -18,6 +18,7 @@ from app import blobs
 from app.models import ACTIVE, Job
 from app.queue import TRAIN
 from app.reaper import Reaper, waiting
+from worker.courier import Courier
 from worker.jobs import Outcome, Worker, execute, new_owner
 from worker.prepare import discard
 
@@ -40,12 +41,14 @@ def run(worker: Worker, stop: Callable[[], None]) -> None:
 
     threads = [threading.Thread(target=beside, args=(other,)) for other in workers[1:]]
     reaper = Reaper(worker.database, worker.settings)
-    for thread in (reaper, *threads):
+    courier = Courier(worker.database, worker.settings)
+    for thread in (reaper, courier, *threads):
         thread.start()
     loop(workers[0])
     for thread in threads:
         thread.join()
     reaper.stop()
+    courier.stop()
 
 
 def loop(worker: Worker) -> None:
