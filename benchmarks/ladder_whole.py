@@ -9,7 +9,8 @@ from ladder_picks import Row
 from ladder_rungs import Stand
 
 from sapnet.data.loader import ImageRecord
-from sapnet.pipeline import Run, RunSpec
+from sapnet.pipeline import Run
+from sapnet.spec import RunSpec
 
 
 class EndToEnd:

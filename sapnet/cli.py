@@ -15,7 +15,7 @@ from sapnet.console import Bars, EventLog, execute, friendly_errors
 from sapnet.errors import InvalidConfig
 
 if TYPE_CHECKING:
-    from sapnet.pipeline import RunSpec
+    from sapnet.spec import RunSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 app.add_typer(mmdet, name="mmdet")
@@ -41,7 +41,7 @@ def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architectur
         log(event)
 
     def spec() -> "RunSpec":
-        from sapnet.pipeline import RunSpec
+        from sapnet.spec import RunSpec
 
         return RunSpec.read(job)
 
@@ -67,7 +67,7 @@ def train(
     """Proposals, training, pseudo-masks, metrics and a checkpoint."""
 
     def spec() -> "RunSpec":
-        from sapnet.pipeline import RunSpec
+        from sapnet.spec import RunSpec
 
         return RunSpec(
             points=points,

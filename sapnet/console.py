@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sapnet.errors import SapnetError, Stopped
+from sapnet.errors import DiskFull, SapnetError, Stopped, is_disk_full
 
 if TYPE_CHECKING:
-    from sapnet.pipeline import RunSpec
+    from sapnet.spec import RunSpec
 
 EXIT_FAILED, EXIT_STOPPED = 1, 3
 Emit = Callable[[dict[str, Any]], None]
@@ -50,9 +50,14 @@ def execute(make_spec: "Callable[[], RunSpec]", emit: Emit) -> int:
         emit({"event": "error", "reason": error.reason, "message": f"{error}"})
         return EXIT_FAILED
     except Exception as error:
-        if not isinstance(error, OSError):
+        full = is_disk_full(error)
+        if not full and not isinstance(error, OSError):
             traceback.print_exc()
-        emit({"event": "error", "reason": "error", "message": in_words(error)})
+        reason, words = "error", in_words(error)
+        if full:
+            reason = DiskFull.reason
+            words = f"no space is left on the disk: {words}. Make room, and start it again"
+        emit({"event": "error", "reason": reason, "message": words})
         return EXIT_FAILED
     emit({"event": "done", **{key: report[key] for key in ("seconds", "peak_memory_mb")}})
     return 0

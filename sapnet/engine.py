@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,17 @@ from torch import Tensor
 from sapnet import distributed
 from sapnet.affinity.refine import refine
 from sapnet.config import Config, TrainConfig
+from sapnet.data.images import ImageProblem
 from sapnet.data.loader import ImageRecord, Sample, Sampler, largest, load_sample
-from sapnet.errors import InvalidConfig, NonFiniteLoss, Stopped
+from sapnet.errors import InvalidConfig, NonFiniteLoss, OutOfMemory, Stopped
 from sapnet.losses.affinity import affinity_loss
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
 from sapnet.solo import InstanceMasks, SoloTargets, assign, solo_loss
+from sapnet.types import ImageInfo
 from sapnet.whole import write_whole
 
 Report = Callable[[int, int, dict[str, float]], None]
+OnBad = Callable[[ImageInfo, ImageProblem], None]
 
 
 @dataclass(frozen=True)
@@ -43,42 +46,94 @@ def train(
     checkpoint: Path,
     report: Report,
     should_stop: Callable[[], bool],
+    warn: Callable[[str], None] = lambda _message: None,
+    on_bad: OnBad | None = None,
 ) -> int:
     """Train to the end, from `checkpoint` where there is one. Returns how many bags were undecided.
 
     records: the images, read when needed. report: called after each step with (step, of, losses).
-    A stop on request writes the checkpoint and raises Stopped. Order, crops, flips and negatives
+    A stop on request writes the checkpoint and raises Stopped. on_bad: told of an image that cannot
+    be read, in whose place the next one is taken; without it the run fails. A step that does not
+    fit into the GPU's memory is done again with half the batch, to the same share of the run, and
+    `warn` is told; the checkpoint remembers. Order, crops, flips and negatives
     are functions of (seed, step), so a resumed run gives the figures of an unbroken one; those of
     an image depend on its place in the batch too, so several processes (sapnet/distributed.py)
     give the figures of one, up to rounding. A stop asked of one process stops all.
-    Errors: NonFiniteLoss names the term; InvalidConfig where processes cannot train as one.
+    Errors: NonFiniteLoss names the term; OutOfMemory where a batch of one does not fit;
+    InvalidConfig where processes cannot train as one.
     """
-    config = model.config
-    if distributed.processes() > 1 and config.backbone.fpn_norm == "batch":
+    if distributed.processes() > 1 and model.config.backbone.fpn_norm == "batch":
         raise InvalidConfig("backbone.fpn_norm 'batch' sees one process's share; take another")
-    sampler = Sampler(count=len(records), batch_size=config.train.batch_size, seed=seed)
-    total = steps_total(len(records), config.train)
-    optimizer = make_optimizer(model, config.train)
+    optimizer = make_optimizer(model, model.config.train)
     with distributed.together():
-        start, undecided = load_checkpoint(checkpoint, model, optimizer)
-    distributed.start_alike(model, start)
+        done, undecided, batch = load_checkpoint(checkpoint, model, optimizer)
+    if batch:
+        take_batch(model, batch)
+    distributed.start_alike(model, done)
     model.train()
-    for index in range(start, total):
-        step = Step(index, total, sampler.steps_per_epoch)
-        with distributed.together():
-            samples, generators = draw(records, sampler, step, config)
-        losses, dead = training_step(model, optimizer, samples, step, generators)
+    sampler, total = plan(model, records, seed)
+    while done < total:
+        step = Step(done, total, sampler.steps_per_epoch)
+        try:
+            with distributed.together():
+                samples, generators = draw(records, sampler, step, model.config, on_bad)
+            losses, dead = training_step(model, optimizer, samples, step, generators)
+        except torch.OutOfMemoryError as error:
+            words = f"{error}".split(". ")[0] or "out of memory"
+        else:
+            words = ""
+        if words:  # what the step held is let go by now
+            optimizer.zero_grad(set_to_none=True)
+            warn(halve(model, len(records), step, words))
+            sampler, total = plan(model, records, seed)
+            done = done * total // step.total
+            continue
         undecided += dead
-        report(index + 1, total, losses)
-        done = index + 1
+        done += 1
+        report(done, total, losses)
         stop = distributed.any_of(should_stop())
-        if stop or done % config.train.checkpoint_every == 0 or done % step.per_epoch == 0:
+        every = model.config.train.checkpoint_every
+        if stop or done % every == 0 or done % step.per_epoch == 0:
             with distributed.together():
                 if distributed.is_main():
-                    save_checkpoint(checkpoint, model, optimizer, done, undecided)
+                    batch = model.config.train.batch_size
+                    save_checkpoint(checkpoint, model, optimizer, done, undecided, batch)
         if stop and done < total:
             raise Stopped(f"stopped on request after step {done} of {total}")
     return undecided
+
+
+def plan(model: SapNet, records: Sequence[ImageRecord], seed: int) -> tuple[Sampler, int]:
+    """Which images make which step, and how many steps there are, at the model's batch size."""
+    config = model.config.train
+    sampler = Sampler(count=len(records), batch_size=config.batch_size, seed=seed)
+    return sampler, steps_total(len(records), config)
+
+
+def take_batch(model: SapNet, size: int) -> None:
+    train = replace(model.config.train, batch_size=size)
+    model.config = replace(model.config, train=train)
+
+
+def halve(model: SapNet, images: int, step: Step, words: str) -> str:
+    """Train on with half the batch, whose learning rate is in proportion; what to tell the user.
+
+    Raises OutOfMemory where there is nothing to halve; so does one of several processes, since the
+    others are in the middle of the step.
+    """
+    size = min(model.config.train.batch_size, images)
+    if size == 1 or distributed.processes() > 1:
+        raise OutOfMemory(
+            f"the GPU's memory is too small for a batch of {size} ({words}); "
+            "a smaller train.batch_size, data.short_sides or data.max_long_side needs less"
+        )
+    take_batch(model, size // 2)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return (
+        f"out of GPU memory at step {step.index + 1} of {step.total} with a batch of {size}: "
+        f"the training goes on with {size // 2}, its learning rate in proportion"
+    )
 
 
 def steps_total(count: int, config: TrainConfig) -> int:
@@ -88,7 +143,11 @@ def steps_total(count: int, config: TrainConfig) -> int:
 
 
 def draw(
-    records: Sequence[ImageRecord], sampler: Sampler, step: Step, config: Config
+    records: Sequence[ImageRecord],
+    sampler: Sampler,
+    step: Step,
+    config: Config,
+    on_bad: OnBad | None = None,
 ) -> tuple[list[Sample], list[torch.Generator]]:
     """This process's images of a step, resized and flipped as their generators say, and these."""
     sides = config.data.short_sides
@@ -97,9 +156,28 @@ def draw(
     for place, index in distributed.share(list(enumerate(sampler.batch(step.index), start=1))):
         generator = sampler.generator(step.index, place)
         flip = config.data.flip and bool(torch.rand((), generator=generator) < 0.5)
-        samples.append(load_sample(records[index], config.data, side, flip))
+        samples.append(readable(records, index, config, side, flip, on_bad))
         generators.append(generator)
     return samples, generators
+
+
+def readable(
+    records: Sequence[ImageRecord],
+    index: int,
+    config: Config,
+    side: int,
+    flip: bool,
+    on_bad: OnBad | None,
+) -> Sample:
+    """The sample of an image, or of the first one after it that can be read."""
+    while True:
+        try:
+            return load_sample(records[index], config.data, side, flip)
+        except ImageProblem as error:
+            if on_bad is None or distributed.processes() > 1:  # the others would not know of it
+                raise
+            on_bad(records[index].info, error)
+            index = (index + 1) % len(records)
 
 
 def training_step(
@@ -205,7 +283,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, ste
 
 
 def save_checkpoint(
-    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, undecided: int
+    path: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    undecided: int,
+    batch_size: int,
 ) -> None:
     """Everything a run needs to go on as if it had never stopped."""
     state: dict[str, Any] = {
@@ -213,6 +296,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "step": step,
         "undecided": undecided,
+        "batch_size": batch_size,
     }
     with write_whole(path) as file:
         torch.save(state, file)
@@ -220,14 +304,15 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, int]:
-    """Take a run up where it was: (steps done, undecided bags so far). (0, 0) where none is."""
+) -> tuple[int, int, int]:
+    """Take a run up where it was: (steps done, undecided bags so far, batch size). (0, 0, 0) where
+    there is none."""
     if not path.exists():
-        return 0, 0
+        return 0, 0, 0
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), int(state["undecided"])
+    return int(state["step"]), int(state["undecided"]), int(state.get("batch_size", 0))
 
 
 class Eta:

@@ -1,5 +1,6 @@
 """What can go wrong in the library, as classes that carry data. They know no HTTP."""
 
+import errno
 from dataclasses import dataclass
 
 
@@ -56,6 +57,28 @@ class NonFiniteLoss(SapnetError):
         super().__init__(
             f"loss term {term!r} became {value} at step {step}; a lower learning rate helps"
         )
+
+
+class OutOfMemory(SapnetError):
+    """The GPU's memory does not hold one step, not even with the smallest batch."""
+
+    reason = "out_of_memory"
+
+
+class DiskFull(SapnetError):
+    """There is no room to go on. What was written before is whole."""
+
+    reason = "disk_full"
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, is the system's refusal for want of space: torch
+    tells it in words of its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class Stopped(SapnetError):

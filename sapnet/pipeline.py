@@ -9,13 +9,13 @@ import hashlib
 import json
 import platform
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as coco_mask
@@ -25,14 +25,17 @@ from sapnet.artifact import save_artifact
 from sapnet.backbones import WeightsOrigin
 from sapnet.config import Config, resolve_config
 from sapnet.data.coco import load_points, read_truth
+from sapnet.data.images import ImageProblem
 from sapnet.engine import Eta, steps_total, train
-from sapnet.errors import InvalidConfig, Stopped
+from sapnet.errors import DiskFull, Stopped
 from sapnet.evaluate import average_precision, pseudo_mask_metrics
 from sapnet.gallery import PICTURED, draw_gallery
 from sapnet.model import SapNet, build_model
 from sapnet.proposals import ProposalGenerator, build_generator
 from sapnet.pseudo import label_image
-from sapnet.records import Records, fill_store
+from sapnet.quarantine import Quarantine
+from sapnet.records import BagMaker, Records
+from sapnet.spec import RunSpec
 from sapnet.teacher import Lessons, fit_teacher, judge, read_judgements, write_judgements
 from sapnet.types import Bag, Judgement, PointSet
 from sapnet.whole import write_text, write_whole
@@ -40,39 +43,6 @@ from sapnet.workdir import claim
 
 Emit = Callable[[dict[str, Any]], None]
 STAGES = ("proposals", "teacher", "train", "pseudo-masks", "evaluate", "export")
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """What a run is given; the fields of JOB.json (docs/architecture.md)."""
-
-    points: Path
-    image_paths: dict[int, Path]
-    workdir: Path
-    proposal_store: Path
-    truth: Path | None = None
-    method: str = "sapnet++"
-    preset: str = "cpu"
-    overrides: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    proposals: dict[str, Any] = field(default_factory=lambda: {"kind": "hierarchy"})
-    backbone_weights: Path | None = None
-
-    @classmethod
-    def read(cls, path: Path) -> "RunSpec":
-        """From JOB.json. InvalidConfig names what is missing or unknown."""
-        try:
-            data = dict(json.loads(path.read_text()))
-            for name in ("points", "workdir", "proposal_store", "truth", "backbone_weights"):
-                if data.get(name) is not None:
-                    data[name] = Path(data[name])
-            images = data.pop("image_paths")
-            paths = {int(key): Path(value) for key, value in images.items()}
-            return cls(image_paths=paths, **data)
-        except KeyError as error:
-            raise InvalidConfig(f"{path.name}: {error} is missing") from error
-        except (OSError, AttributeError, TypeError, ValueError) as error:
-            raise InvalidConfig(f"{path.name}: {error}") from error
 
 
 class Run:
@@ -89,12 +59,16 @@ class Run:
         )
         self.result = spec.workdir / "result"
         self.seconds: dict[str, float] = self._read("seconds.json", {})
+        self.bad = Quarantine(
+            spec.workdir / "set_aside.json", len(spec.image_paths), spec.max_bad_images, emit
+        )
 
     def __call__(self) -> dict[str, Any]:
         """Everything, to the end. Returns what `report.json` says. Errors: those of sapnet.errors;
         Stopped where it was asked to stop."""
         self.result.mkdir(parents=True, exist_ok=True)
         points = load_points(self.spec.points)
+        self.bad.images = len(points.images)
         truth = read_truth(self.spec.truth) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
         distributed.main_first(lambda: claim(self.spec.workdir, self.identity(points, generator)))
@@ -109,16 +83,19 @@ class Run:
         )
         with self.stage("proposals"):
             bags = distributed.main_first(lambda: self.make_proposals(generator, points))
-        records = Records(points, self.spec.image_paths, bags, self.config)
+        usable = self.bad.without(points, early=True)
+        records = Records(usable, self.spec.image_paths, bags, self.config)
         if self.config.teacher.enabled:
             with self.stage("teacher"):
-                records.judgements = distributed.main_first(lambda: self.judgements(model, records))
+                records = distributed.main_first(lambda: self.taught(model, records))
         with self.stage("train"):
             undecided = self.train(model, records)
         if not distributed.is_main():
             return {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb()}
         with self.stage("pseudo-masks"):
             rows, detections = self.label(model.eval(), records)
+        points = self.bad.without(points)
+        records = records.without(points)
         with self.stage("evaluate"):
             metrics = self.evaluate(points, bags, rows, detections, truth)
         with self.stage("export"):
@@ -126,8 +103,11 @@ class Run:
             save_artifact(self.result, model.solo, meta)
             draw_gallery(self.result / "gallery.png", records, rows, detections)
             self.progress("export", 1, 1, Eta())
+        if self.bad.entries:
+            self.emit({"event": "warning", "message": self.bad.summary()})
         report = {
             **meta,
+            "set_aside": [asdict(entry) for entry in self.bad.entries],
             "seconds": self.seconds,
             "peak_memory_mb": peak_memory_mb(),
             "undecided_bags": undecided,
@@ -154,17 +134,33 @@ class Run:
     def make_proposals(
         self, generator: ProposalGenerator, points: PointSet
     ) -> dict[int, list[Bag]]:
-        """The bags of every image, by image id."""
+        """The bags of every image, by image id. Images that fail are set aside."""
         bags: dict[int, list[Bag]] = {}
         eta = Eta()
         limit = self.config.data.max_proposals
-        steps = fill_store(
-            self.spec.proposal_store, generator, points, self.spec.image_paths, limit
-        )
-        for index, (image_id, found) in enumerate(steps):
-            bags[image_id] = found
+        maker = BagMaker(self.spec.proposal_store, generator, self.spec.image_paths, limit)
+        self.bad.read()  # of several processes the main one was first
+        for index, (info, annotations) in enumerate(points):
+            if info.id not in self.bad:
+                with self.bad.watch(info, "proposals"):
+                    bags[info.id] = maker(info, annotations)
             self.progress("proposals", index + 1, len(points.images), eta)
         return bags
+
+    def taught(self, model: SapNet, records: Records) -> Records:
+        """The records with what the teacher says of them, less those that it cannot read."""
+        while True:
+            self.bad.read()
+            records = records.without(self.bad.without(records.points, early=True))
+            try:
+                records.judgements = self.judgements(model, records)
+                return records
+            except ImageProblem:
+                bad = list(records.unreadable())
+                if not bad:
+                    raise
+                for info, error in bad:
+                    self.bad.take(info, "teacher", error)
 
     def judgements(self, model: SapNet, records: Records) -> dict[int, Judgement]:
         """What a teacher, taught from the bags alone, says of each; by annotation id."""
@@ -203,6 +199,8 @@ class Run:
             checkpoint=self.spec.workdir / "train" / "checkpoint.pt",
             report=report,
             should_stop=self.should_stop,
+            warn=lambda message: self.emit({"event": "warning", "message": message}),
+            on_bad=lambda info, error: self.bad.take(info, "train", error),
         )
         if undecided:
             self.emit({"event": "warning", "message": f"{undecided} bags had no best proposal"})
@@ -217,17 +215,20 @@ class Run:
         detections: list[dict[str, Any]] = []
         eta = Eta()
         pictured = 0
-        for index, record in enumerate(records):
-            # without truth, detections are for the gallery alone
-            pictured += bool(record.annotations)
-            wanted = self.spec.truth is not None or pictured <= PICTURED
-            found = label_image(model, record, wanted)
-            rows += found.pseudo_masks
-            for detection in found.detections:
-                label = detection.pop("label")
-                detections.append(
-                    {"image_id": record.info.id, "category_id": category[label], **detection}
-                )
+        for index, info in enumerate(records.points.images):
+            if info.id not in self.bad:
+                with self.bad.watch(info, "pseudo-masks"):
+                    record = records[index]
+                    # without truth, detections are for the gallery alone
+                    pictured += bool(record.annotations)
+                    wanted = self.spec.truth is not None or pictured <= PICTURED
+                    found = label_image(model, record, wanted)
+                    rows += found.pseudo_masks
+                    for detection in found.detections:
+                        label = detection.pop("label")
+                        detections.append(
+                            {"image_id": info.id, "category_id": category[label], **detection}
+                        )
             self.progress("pseudo-masks", index + 1, len(records), eta)
         with write_whole(self.result / "pseudo_masks.ndjson") as file:
             file.writelines(f"{json.dumps(row)}\n".encode() for row in rows)
@@ -310,8 +311,18 @@ class Run:
                 **more,
             }
         )
+        self.keep_room()
         if stoppable and step < of and self.should_stop():
             raise Stopped(f"stopped on request in {stage}, {step} of {of} done")
+
+    def keep_room(self) -> None:
+        """Raises DiskFull before the disk is quite full: others need it too."""
+        reserve = self.spec.reserve_bytes
+        if reserve and (free := shutil.disk_usage(self.spec.workdir).free) < reserve:
+            raise DiskFull(
+                f"no space is left on the disk of {self.spec.workdir}: {free >> 20} MB are free, "
+                f"{reserve >> 20} MB must stay so. Make room, and start it again"
+            )
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

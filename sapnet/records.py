@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.config import Config
-from sapnet.data.images import ImageProblem, read_rgb
+from sapnet.data.images import ImageProblem, probe, read_rgb
 from sapnet.data.loader import ImageRecord, make_record
 from sapnet.proposals import ProposalGenerator
 from sapnet.proposals.bags import make_bags
 from sapnet.proposals.store import ProposalStore, key_of
-from sapnet.types import Bag, ImageInfo, Judgement, PointSet
+from sapnet.types import Bag, ImageInfo, Judgement, PointAnnotation, PointSet
 
 
 def fill_store(
@@ -24,19 +24,46 @@ def fill_store(
 ) -> Iterator[tuple[int, list[Bag]]]:
     """Yield image id and bags of every image: from the store where they are in it, else made and
     put there. No image is done twice. Raises ImageProblem that names the image."""
-    store = ProposalStore(folder)
-    fingerprint = generator.fingerprint()
+    maker = BagMaker(folder, generator, paths, max_proposals)
     for info, annotations in points:
         with naming(info):
-            content = content_sha256(paths[info.id])
-        key = key_of(content, annotations, fingerprint, max_proposals)
-        bags = store.get(key)
-        if bags is None:
-            with naming(info):
-                image = read_rgb(paths[info.id])
-            bags = make_bags(generator, image, info, annotations, max_proposals=max_proposals)
-            store.put(key, bags)
+            bags = maker(info, annotations)
         yield info.id, bags
+
+
+class BagMaker:
+    """The bags of one image: from the store where they are in it, else made and put there."""
+
+    def __init__(
+        self,
+        folder: Path,
+        generator: ProposalGenerator,
+        paths: Mapping[int, Path],
+        max_proposals: int,
+    ) -> None:
+        self._store, self._generator = ProposalStore(folder), generator
+        self._fingerprint = generator.fingerprint()
+        self._paths, self._max_proposals = paths, max_proposals
+
+    def __call__(self, info: ImageInfo, annotations: Sequence[PointAnnotation]) -> list[Bag]:
+        """Raises ImageProblem where the image cannot be read, and what the generator raises."""
+        path = self._paths.get(info.id)
+        if path is None:
+            raise ImageProblem("no file was given")
+        try:
+            content = content_sha256(path)
+        except FileNotFoundError:
+            raise ImageProblem("the file is missing") from None
+        except OSError as error:
+            raise ImageProblem(f"the file cannot be read: {error.strerror}") from error
+        key = key_of(content, annotations, self._fingerprint, self._max_proposals)
+        bags = self._store.get(key)
+        if bags is None:
+            image = read_rgb(path)
+            limit = self._max_proposals
+            bags = make_bags(self._generator, image, info, annotations, max_proposals=limit)
+            self._store.put(key, bags)
+        return bags
 
 
 @contextmanager
@@ -44,11 +71,7 @@ def naming(info: ImageInfo) -> Iterator[None]:
     """What goes wrong with a file says which image it is."""
     try:
         yield
-    except KeyError:
-        raise ImageProblem(f"image {info.id} ({info.file_name}): no file was given") from None
-    except FileNotFoundError:
-        raise ImageProblem(f"image {info.id} ({info.file_name}): the file is missing") from None
-    except (ImageProblem, OSError) as error:
+    except ImageProblem as error:
         raise ImageProblem(f"image {info.id} ({info.file_name}): {error}") from error
 
 
@@ -75,6 +98,20 @@ class Records(Sequence[ImageRecord]):
     def judgements(self, found: dict[int, Judgement]) -> None:
         self._judgements = found
         self._made.clear()
+
+    def without(self, points: PointSet) -> "Records":
+        """The same records for fewer images."""
+        fewer = Records(points, self._paths, self._bags, self._config)
+        fewer._judgements = self._judgements
+        return fewer
+
+    def unreadable(self) -> Iterator[tuple[ImageInfo, ImageProblem]]:
+        """Those whose pixels cannot be read (any more), and why."""
+        for info in self.points.images:
+            try:
+                probe(self._paths[info.id])
+            except ImageProblem as error:
+                yield info, error
 
     def __len__(self) -> int:
         return len(self.points.images)

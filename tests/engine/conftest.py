@@ -13,7 +13,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sapnet.data.synthetic import Scenes, make_scenes
-from sapnet.pipeline import Run, RunSpec
+from sapnet.pipeline import Run
+from sapnet.spec import RunSpec
 
 TINY: dict[str, Any] = {
     "backbone.fpn_channels": 16,

@@ -13,9 +13,10 @@ import torch
 from sapnet import distributed, engine
 from sapnet.data import loader
 from sapnet.data.coco import load_points
-from sapnet.pipeline import Run, RunSpec
+from sapnet.pipeline import Run
 from sapnet.proposals import build_generator
 from sapnet.records import Records
+from sapnet.spec import RunSpec
 
 
 def main(path, trouble):

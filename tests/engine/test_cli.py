@@ -69,7 +69,7 @@ def test_a_failed_job_says_why_in_one_line(job, tmp_path):
         ({"points": "/nowhere/points.json"}, "error"),
         ({"backbone_weights": "/nowhere/weights.pt"}, "weights_unavailable"),
         ({"proposals": {"kind": "magic"}}, "invalid_config"),
-        ({"image_paths": {}}, "bad_image"),
+        ({"image_paths": {}}, "too_many_bad_images"),
         ({"overrides": {"train.epoch": 1}}, "invalid_config"),
     ],
 )

@@ -220,11 +220,11 @@ def test_a_signal_to_one_process_ends_both_with_three(job):
     assert (main.returncode, other.returncode) == (3, 3)
     document = json.loads(path.read_text())
     Path(document["image_paths"]["5"]).unlink()
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps({**document, "max_bad_images": 0}))
     main, other = start(2, "-m", "sapnet", "run", path)
     told = [json.loads(line) for line in main.communicate(timeout=100)[0].splitlines()]
     assert told[-1]["event"] == "error"
-    assert "image 5 (5.png): the file is missing" in told[-1]["message"]
+    assert "image 5 (5.png) in proposals: the file is missing" in told[-1]["message"]
     assert other.communicate(timeout=100)[0] == ""
     assert (main.returncode, other.returncode) == (1, 1)
 

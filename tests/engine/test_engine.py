@@ -39,11 +39,11 @@ def test_a_checkpoint_holds_all_that_goes_on(tmp_path, kind):
     optimizer = make_optimizer(model, config)
     some_steps(model, optimizer, 3)
     path = tmp_path / "deep" / "checkpoint.pt"
-    save_checkpoint(path, model, optimizer, 3, 17)
+    save_checkpoint(path, model, optimizer, 3, 17, 4)
     assert [p.name for p in path.parent.iterdir()] == ["checkpoint.pt"]
     other = small_model(1)
     fresh = make_optimizer(other, config)
-    assert load_checkpoint(path, other, fresh) == (3, 17)
+    assert load_checkpoint(path, other, fresh) == (3, 17, 4)
     some_steps(model, optimizer, 2)
     some_steps(other, fresh, 2)
     for name, value in model.state_dict().items():
@@ -54,16 +54,16 @@ def test_what_a_killed_writer_leaves_is_ignored_and_overwritten(tmp_path):
     model, path = small_model(), tmp_path / "checkpoint.pt"
     optimizer = make_optimizer(model, TrainConfig())
     path.with_suffix(".tmp").write_bytes(b"half a checkpo")
-    assert load_checkpoint(path, model, optimizer) == (0, 0)
-    save_checkpoint(path, model, optimizer, 4, 0)
+    assert load_checkpoint(path, model, optimizer) == (0, 0, 0)
+    save_checkpoint(path, model, optimizer, 4, 0, 4)
     path.with_suffix(".tmp").write_bytes(b"half of the next")
-    assert load_checkpoint(path, model, optimizer) == (4, 0)
+    assert load_checkpoint(path, model, optimizer) == (4, 0, 4)
 
 
 def test_a_writer_that_fails_leaves_the_last_one_whole(tmp_path, monkeypatch):
     model, path = small_model(), tmp_path / "checkpoint.pt"
     optimizer = make_optimizer(model, TrainConfig())
-    save_checkpoint(path, model, optimizer, 4, 0)
+    save_checkpoint(path, model, optimizer, 4, 0, 4)
 
     def full(_state, file):
         file.write(b"the beginning")
@@ -71,8 +71,8 @@ def test_a_writer_that_fails_leaves_the_last_one_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="no space"):
-        save_checkpoint(path, model, optimizer, 5, 0)
-    assert load_checkpoint(path, model, optimizer) == (4, 0)
+        save_checkpoint(path, model, optimizer, 5, 0, 4)
+    assert load_checkpoint(path, model, optimizer) == (4, 0, 4)
 
 
 def test_norms_and_biases_are_not_decayed_under_adamw():

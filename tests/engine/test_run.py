@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from sapnet.data.images import ImageProblem
 from sapnet.errors import InvalidConfig, InvalidDataset, NonFiniteLoss, Stopped
-from sapnet.pipeline import STAGES, RunSpec
+from sapnet.pipeline import STAGES
+from sapnet.quarantine import TooManyBadImages
+from sapnet.spec import RunSpec
 
 # five steps of sapnet++ with seed 7 on the four scenes
 PINNED = {
@@ -268,15 +269,15 @@ def test_three_hundred_objects(small_world, go):
 
 
 def test_images_that_are_none_are_named(small_world, go):
-    spec = small_world([(48, 64)] * 2, [(0, 4, 20, 20)])
+    spec = small_world([(48, 64)] * 2, [(0, 4, 20, 20)], max_bad_images=0.0)
     spec.image_paths[1].write_bytes(b"")
     outcome = go(spec)
-    assert isinstance(outcome.error, ImageProblem)
-    assert "image 1 (1.png): the file is empty" in str(outcome.error)
+    assert isinstance(outcome.error, TooManyBadImages)
+    assert "image 1 (1.png) in proposals: the file is empty" in str(outcome.error)
     spec.image_paths[1].unlink()
-    assert "image 1 (1.png): the file is missing" in str(go(spec).error)
+    assert "image 1 (1.png) in proposals: the file is missing" in str(go(spec).error)
     short = replace(spec, image_paths={0: spec.image_paths[0]})
-    assert "image 1 (1.png): no file was given" in str(go(short).error)
+    assert "image 1 (1.png) in proposals: no file was given" in str(go(short).error)
 
 
 def write_job(path, spec, **changes):

@@ -1,0 +1,47 @@
+"""What a run is given: the fields of JOB.json, or the options of `sapnet train`."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sapnet.errors import InvalidConfig
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a run is given; the fields of JOB.json (docs/architecture.md).
+
+    max_bad_images: share of the images that may fail, see `Quarantine`. reserve_bytes: of free
+    space on the work folder's disk, below which the run ends with DiskFull.
+    """
+
+    points: Path
+    image_paths: dict[int, Path]
+    workdir: Path
+    proposal_store: Path
+    truth: Path | None = None
+    method: str = "sapnet++"
+    preset: str = "cpu"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    proposals: dict[str, Any] = field(default_factory=lambda: {"kind": "hierarchy"})
+    backbone_weights: Path | None = None
+    max_bad_images: float = 0.05
+    reserve_bytes: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> "RunSpec":
+        """From JOB.json. InvalidConfig names what is missing or unknown."""
+        try:
+            data = dict(json.loads(path.read_text()))
+            for name in ("points", "workdir", "proposal_store", "truth", "backbone_weights"):
+                if data.get(name) is not None:
+                    data[name] = Path(data[name])
+            images = data.pop("image_paths")
+            paths = {int(key): Path(value) for key, value in images.items()}
+            return cls(image_paths=paths, **data)
+        except KeyError as error:
+            raise InvalidConfig(f"{path.name}: {error} is missing") from error
+        except (OSError, AttributeError, TypeError, ValueError) as error:
+            raise InvalidConfig(f"{path.name}: {error}") from error
