@@ -83,7 +83,7 @@ class Feed:
     def _newest(self, job_ids: list[str]) -> dict[str, int]:
         query = select(Job.id, Job.last_event).where(Job.id.in_(job_ids))
         with self.database.read() as session:
-            return dict(session.execute(query).tuples().all())
+            return {row.id: row.last_event for row in session.execute(query)}
 
     def _wake(self, newest: dict[str, int] | None) -> None:
         """`newest` is None where nothing is known; a job that is missing there is gone."""
