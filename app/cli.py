@@ -1,12 +1,16 @@
 """`sapnet-service`: the API, the workers, the database, and what is wrong with them."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
+from app.access import commands
+from app.db import Database
 from app.queue import IO, PREDICT, QUEUES, TRAIN
 from app.settings import Settings
 
@@ -25,11 +29,13 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
     """
     import uvicorn
 
+    from app.access.gate import is_local
     from app.main import create_app
     from worker.supervisor import Supervisor
 
     settings = _settings()
-    _migrate(settings)
+    with _database(settings) as database:
+        local = not settings.allow_without_keys and commands.no_key(database)
     service = create_app(settings)
     config = uvicorn.Config(
         service,
@@ -41,6 +47,9 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
         timeout_graceful_shutdown=3,
     )
     socket = config.bind_socket()
+    if local and not is_local(socket.getsockname()[0]):
+        typer.echo(commands.NOT_STARTED, err=True)
+        raise typer.Exit(2)
     # With a broker a worker does one job at a time: an import must not wait for a training.
     groups = [QUEUES] if settings.embedded else [(TRAIN,), (IO, PREDICT)]
     supervisors = [Supervisor(g, settings.stop_grace_seconds + 30) for g in groups if worker]
@@ -51,6 +60,8 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
             supervisor.start()
         bound, number = socket.getsockname()[:2]
         typer.echo(f"sapnet-service is at http://{bound}:{number}  (API: /docs, Ctrl-C stops it)")
+        if local:
+            typer.echo(commands.LOCAL)
         server = uvicorn.Server(config)
         service.state.feed.closing = lambda: server.should_exit  # else it waits for readers
         server.run(sockets=[socket])
@@ -117,9 +128,19 @@ def _settings() -> Settings:
         raise typer.Exit(2) from None
 
 
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    """With the newest schema."""
+    _migrate(settings)
+    database = Database(settings.database)
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
 def _migrate(settings: Settings, revision: str = "head", *, down: bool = False) -> None:
     from app import schema
-    from app.db import Database
 
     database = Database(settings.database)
     try:
@@ -131,6 +152,8 @@ def _migrate(settings: Settings, revision: str = "head", *, down: bool = False) 
 def _exit(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
 
+
+app.add_typer(commands.keys_group(lambda: _database(_settings())), name="keys")
 
 if __name__ == "__main__":
     app()

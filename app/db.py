@@ -1,6 +1,7 @@
 """The engine and its sessions. One `Database` a process, made from its URL."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,17 +25,25 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self._reader = self.engine.execution_options(sqlite_begin="DEFERRED")
+        self._info: Mapping[str, Any] = {}
+
+    def for_request(self, **info: Any) -> "Database":
+        """The same database, whose sessions have this `info`: who is asking, say."""
+        bound = copy.copy(self)
+        bound._info = {**self._info, **info}
+        return bound
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A transaction: committed at the end of the block, rolled back on any exception."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        info = dict(self._info)
+        with Session(self.engine, expire_on_commit=False, info=info) as session, session.begin():
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for queries alone; nothing is committed."""
-        with Session(self._reader, expire_on_commit=False) as session:
+        with Session(self._reader, expire_on_commit=False, info=dict(self._info)) as session:
             yield session
 
     def ping(self) -> None:
@@ -75,7 +84,8 @@ def _on_sqlite_begin(connection: Connection) -> None:
 
 
 def get_database(request: Request) -> Database:
-    database: Database = request.app.state.database
+    """With the eyes of whoever is asking: see `app.access.ownership`."""
+    database: Database = getattr(request.state, "database", request.app.state.database)
     return database
 
 

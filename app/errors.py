@@ -64,6 +64,18 @@ class Invalid(AppError):
         self.faults = tuple(faults)
 
 
+class BadHeader(AppError):
+    """A header is not as the protocol has it."""
+
+
+class PreconditionFailed(AppError):
+    """The request asks for another version of the protocol."""
+
+
+class ChecksumMismatch(AppError):
+    """The bytes that came are not those that were sent."""
+
+
 class BadForm(AppError):
     """The body is not the multipart form it says it is."""
 
@@ -92,6 +104,22 @@ class Unavailable(AppError):
     """Something the service needs does not answer; the same request may do later."""
 
 
+class Unauthorized(AppError):
+    """Nobody known is asking."""
+
+
+class Forbidden(AppError):
+    """Who is asking may not do this."""
+
+
+class TooManyRequests(AppError):
+    """More a minute than this caller may make; Retry-After says when to ask again."""
+
+
+class QuotaExceeded(AppError):
+    """The owner has as much as may be had."""
+
+
 class BlobMissing(AppError):
     """A row names a blob that storage does not have."""
 
@@ -109,15 +137,22 @@ class Kind:
 
 
 PROBLEMS: dict[type[Exception], Kind] = {
+    Unauthorized: Kind(401, "unauthorized", "A key is needed"),
+    Forbidden: Kind(403, "forbidden", "The key does not allow this"),
     NotFound: Kind(404, "not-found", "There is no such thing"),
     Conflict: Kind(409, "conflict", "Not possible in the present state"),
     Invalid: Kind(422, "invalid-input", "The input is not usable"),
     RequestValidationError: Kind(422, "invalid-input", "The input is not usable"),
+    BadHeader: Kind(400, "bad-header", "A header is not as the protocol has it"),
+    PreconditionFailed: Kind(412, "precondition-failed", "Another version of the protocol"),
+    ChecksumMismatch: Kind(460, "checksum-mismatch", "The bytes are not those that were sent"),
     BadForm: Kind(400, "bad-form", "The body is not a well-formed multipart form"),
     TooLarge: Kind(413, "too-large", "The body is larger than the service takes"),
     UnsupportedMedia: Kind(415, "unsupported-media-type", "The body is of another kind"),
     NotAcceptable: Kind(406, "not-acceptable", "There is no such representation"),
     RangeNotSatisfiable: Kind(416, "range-not-satisfiable", "There are no such bytes"),
+    QuotaExceeded: Kind(429, "quota-exceeded", "There is no room for more"),
+    TooManyRequests: Kind(429, "too-many-requests", "Too many requests at once"),
     Unavailable: Kind(503, "unavailable", "The service cannot do this at the moment"),
     ClientDisconnect: Kind(400, "client-disconnected", "The client left before its body ended"),
     BlobMissing: Kind(500, "blob-missing", "A stored file is missing"),
@@ -167,14 +202,15 @@ def kind_of(error: Exception) -> Kind:
 
 def install(app: FastAPI) -> None:
     """Make every error of the app a problem."""
-    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(AppError, app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
 
 
-def _app_error(request: Request, error: Exception) -> JSONResponse:
+def app_error(request: Request, error: Exception) -> JSONResponse:
+    """The problem of one of our own errors."""
     assert isinstance(error, AppError)
     kind = kind_of(error)
     if kind.status >= 500:
@@ -237,7 +273,7 @@ def _without_tags(path: Sequence[object], body: Any) -> list[object]:
     return kept
 
 
-def _http_error(request: Request, error: Exception) -> JSONResponse:
+def http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself raises: no such path, method not allowed, too large, …"""
     assert isinstance(error, HTTPException)
     kinds = {k.status: k for k in PROBLEMS.values() if k.status not in (400, 500)}

@@ -12,6 +12,9 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import blobs, errors, health, logs
+from app.access.gate import Gate
+from app.access.idempotency import OnceOnly
+from app.datasets import later
 from app.datasets.endpoints import router as datasets
 from app.db import Database
 from app.jobs.endpoints import router as jobs
@@ -25,10 +28,12 @@ from app.reaper import Reaper
 from app.registry.endpoints import router as models
 from app.settings import Settings
 from app.storage import Storage, make_storage
-from app.webhooks.endpoints import router as webhooks
-
 from app.telemetry import tracing
 from app.telemetry.fleet import Fleet
+from app.uploads import service as uploads
+from app.uploads.endpoints import router as upload_routes
+from app.webhooks.endpoints import router as webhooks
+
 log = structlog.get_logger()
 ABOUT = "One point per object in, instance masks and a trained segmenter out."
 
@@ -42,10 +47,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = Database(settings.database)
     app.state.storage = make_storage(settings)
     app.state.runtime = Runtime(settings.predict_cache_models)
+    app.state.fleet = Fleet(app.state.database, settings)
     app.state.feed = Feed(app.state.database)
     errors.install(app)
-    app.state.fleet = Fleet(app.state.database, settings)
-    for router in (health.router, datasets, jobs, job_events, webhooks, masks, models, predict):
+    app.add_middleware(OnceOnly, database=app.state.database, settings=settings)
+    app.add_middleware(Gate, database=app.state.database, settings=settings)
+    for router in (
+        health.router,
+        datasets,
+        upload_routes,
+        jobs,
+        job_events,
+        webhooks,
+        masks,
+        models,
+        predict,
+    ):
         app.include_router(router)
     app.add_api_route("/", _index, tags=["about"], summary="What there is")
     app.add_api_route(
@@ -75,6 +92,8 @@ def _tidy(settings: Settings, database: Database, storage: Storage) -> None:
         if folder.stat().st_mtime < limit:
             shutil.rmtree(folder, ignore_errors=True)
     try:
+        uploads.sweep(database, storage)
+        later.clear(database, storage)
         blobs.sweep(database, storage)
     except SQLAlchemyError as error:
         log.warning("the database cannot be used yet", error=type(error).__name__)

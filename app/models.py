@@ -126,6 +126,8 @@ class Dataset(Base):
     __tablename__ = "dataset"
 
     id: Mapped[Id]
+    owner: Mapped[str | None] = mapped_column(String(64), index=True)
+    """Whose it is, with all that hangs on it. None: made while the service had no keys."""
     name: Mapped[str] = mapped_column(String(200))
     status: Mapped[DatasetStatus] = mapped_column(_enum(DatasetStatus))
     parent_id: Mapped[str | None] = mapped_column(
@@ -134,6 +136,8 @@ class Dataset(Base):
     created_at: Mapped[Created]
     images: Mapped[int]
     annotations: Mapped[int]
+    bytes: Mapped[UserId] = mapped_column(default=0, server_default="0")
+    """Of its files, whether or not other data sets have the same ones."""
     report: Mapped[Json]
     document_sha: Mapped[BlobRef]
     """The points document as it was sent."""
@@ -199,8 +203,6 @@ class Job(Base):
     seed: Mapped[UserId]
     request: Mapped[Json]
     truth_sha: Mapped[BlobRef | None]
-    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
-    request_hash: Mapped[str | None] = mapped_column(String(64))
 
     stage: Mapped[str | None] = mapped_column(String(32))
     step: Mapped[int | None]
@@ -316,6 +318,40 @@ class Model(Base):
     """Bytes of the file."""
     meta: Mapped[Json]
     metrics: Mapped[Json | None]
+
+
+class ApiKey(Base):
+    """What is known about a key: see `app.access.keys`. Never deleted, only revoked."""
+
+    __tablename__ = "api_key"
+
+    id: Mapped[Id]
+    prefix: Mapped[str] = mapped_column(String(32), unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of the whole key; not a blob."""
+    owner: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[Created]
+    expires_at: Mapped[Moment | None]
+    revoked_at: Mapped[Moment | None]
+
+
+class KeptAnswer(Base):
+    """The answer to a request with an Idempotency-Key: see `app.access.idempotency`."""
+
+    __tablename__ = "kept_answer"
+    __table_args__ = (Index(None, "owner", "key", unique=True),)
+
+    pk: Mapped[RowId]
+    owner: Mapped[str] = mapped_column(String(64))
+    """Of the key that asked; "" for none, which a unique index would take for different ones."""
+    key: Mapped[str] = mapped_column(String(255))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int]
+    location: Mapped[str]
+    body: Mapped[str]
+    created_at: Mapped[Moment] = mapped_column(index=True)
 
 
 class BlobPin(Base):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -45,6 +46,24 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    allow_without_keys: bool = False
+    """Answer strangers although there is no key: somebody in front of the service keeps them out.
+    Else a service without a key answers its own machine alone."""
+    key_cache_seconds: NonNegativeFloat = 5
+    """So long may a key go on after it was revoked."""
+    idempotency_hours: PositiveFloat = 24
+    """So long is the answer to a request with an Idempotency-Key kept."""
+    reads_per_minute: NonNegativeInt = 0
+    """Requests of one key, or of one address where there are no keys. 0 is no limit, here and
+    below."""
+    writes_per_minute: NonNegativeInt = 0
+    quota_datasets: NonNegativeInt = 0
+    """Of one owner, as are the two below."""
+    quota_bytes: NonNegativeInt = 0
+    """Of data sets as they were sent, and of models."""
+    quota_active_jobs: NonNegativeInt = 0
+    """Queued, running and cancelling ones."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
@@ -87,6 +106,10 @@ class Settings(BaseSettings):
     """Of one try, from connecting to the answer's headers."""
 
     max_upload_bytes: PositiveInt = 64 * 2**30
+    max_json_bytes: PositiveInt = 128 * 2**20
+    """Of a request's body that is neither an upload nor a picture."""
+    max_image_bytes: PositiveInt = 512 * 2**20
+    """Of a request that sends a picture to predict on."""
     max_document_bytes: PositiveInt = 2**30
     """Of an annotations or truth document, which is read as a whole."""
     max_image_pixels: PositiveInt = 100_000_000

@@ -8,28 +8,26 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 
+from app.access.idempotency import IDEMPOTENT
 from app.datasets import importing, intake, service
 from app.datasets.multipart import receive
 from app.datasets.schemas import (
     UPLOAD_FORM,
-    CategoryOut,
     DatasetOut,
     DatasetPage,
-    DatasetSummary,
     ImageOut,
     ImagePage,
-    Report,
 )
-from app.db import Database, DatabaseDep, SessionDep
+from app.db import DatabaseDep, SessionDep
 from app.deps import SettingsDep, StorageDep
-from app.models import Dataset, Image
+from app.models import Image
 from app.paging import Cursor, Limit, decode, encode, link_next
 from app.responses import blob_response
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
-@router.post("", status_code=201, openapi_extra=UPLOAD_FORM)
+@router.post("", status_code=201, openapi_extra=UPLOAD_FORM, dependencies=[IDEMPOTENT])
 async def create(
     request: Request,
     response: Response,
@@ -55,7 +53,7 @@ async def create(
             importing.create, database, storage, settings, form, folder
         )
     response.headers["Location"] = f"/datasets/{dataset.id}"
-    return await run_in_threadpool(_described, database, dataset)
+    return dataset
 
 
 @router.get("")
@@ -70,13 +68,13 @@ def list_datasets(
     found = service.page(session, limit + 1, decode(cursor, str))
     following = encode(found[limit - 1].id) if len(found) > limit else None
     link_next(request, response, following)
-    return DatasetPage(datasets=[_summary(d) for d in found[:limit]], next=following)
+    return DatasetPage(datasets=[service.summary(d) for d in found[:limit]], next=following)
 
 
 @router.get("/{dataset_id}")
-def get_dataset(dataset_id: str, session: SessionDep, database: DatabaseDep) -> DatasetOut:
+def get_dataset(dataset_id: str, session: SessionDep) -> DatasetOut:
     """Counts, classes, and what was odd about it."""
-    return _described(database, service.get(session, dataset_id))
+    return service.described(session, service.get(session, dataset_id))
 
 
 @router.delete("/{dataset_id}", status_code=204)
@@ -121,23 +119,6 @@ def get_image(
     with storage.open(image.sha256) as file:
         media_type = intake.media_type(file.read(12))
     return blob_response(request, storage, image.sha256, media_type=media_type)
-
-
-def _summary(dataset: Dataset) -> DatasetSummary:
-    return DatasetSummary.model_validate(dataset, from_attributes=True)
-
-
-def _described(database: Database, dataset: Dataset) -> DatasetOut:
-    with database.read() as session:
-        categories = service.categories(session, dataset.id)
-    return DatasetOut(
-        **_summary(dataset).model_dump(),
-        categories=[
-            CategoryOut(id=c.category_id, name=c.name, annotations=c.annotations)
-            for c in categories
-        ],
-        report=Report(**dataset.report),
-    )
 
 
 def _image(image: Image) -> ImageOut:

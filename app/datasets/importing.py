@@ -8,8 +8,10 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from app import blobs
-from app.datasets import archives, intake
+from app.access import idempotency
+from app.datasets import archives, intake, service
 from app.datasets.multipart import FilePart, Form
+from app.datasets.schemas import DatasetOut
 from app.db import Database
 from app.errors import Fault, Invalid
 from app.models import Annotation, Category, Dataset, DatasetStatus, Image, is_id
@@ -28,7 +30,7 @@ _ROWS = 5_000  # inserted at once
 
 def create(
     database: Database, storage: Storage, settings: Settings, form: Form, folder: Path
-) -> Dataset:
+) -> DatasetOut:
     """Check everything, then store everything. Raises Invalid with every fault there is; then, as
     after any other failure, no row and no blob is left."""
     faults = _form_faults(database, form)
@@ -67,6 +69,7 @@ def create(
         parent_id=form.texts.get("parent") or None,
         images=len(points.images),
         annotations=len(points.annotations),
+        bytes=sum(path.stat().st_size for path in files.values()),
         report=report,
         document_sha=document_sha,
         truth_sha=truth_sha,
@@ -78,7 +81,9 @@ def create(
             session.add(dataset)
             session.flush()
             _insert(session, dataset.id, points, pictures)
-    return dataset
+            described = service.described(session, dataset)
+            idempotency.keep(session, 201, f"/datasets/{dataset.id}", described)
+    return described
 
 
 def _form_faults(database: Database, form: Form) -> list[Fault]:

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import blobs
+from app.datasets.schemas import CategoryOut, DatasetOut, DatasetSummary, Report
 from app.db import Database
 from app.errors import Conflict, NotFound
 from app.models import ACTIVE, Category, Dataset, Image, Job, Model, is_id
@@ -28,6 +29,21 @@ def get(session: Session, dataset_id: str) -> Dataset:
     if dataset is None:
         raise NotFound("data set", dataset_id)
     return dataset
+
+
+def summary(dataset: Dataset) -> DatasetSummary:
+    return DatasetSummary.model_validate(dataset, from_attributes=True)
+
+
+def described(session: Session, dataset: Dataset) -> DatasetOut:
+    return DatasetOut(
+        **summary(dataset).model_dump(),
+        categories=[
+            CategoryOut(id=c.category_id, name=c.name, annotations=c.annotations)
+            for c in categories(session, dataset.id)
+        ],
+        report=Report(**dataset.report),
+    )
 
 
 def categories(session: Session, dataset_id: str) -> list[Category]:

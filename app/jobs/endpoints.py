@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 
+from app.access.idempotency import IDEMPOTENT
 from app.db import DatabaseDep, SessionDep
 from app.deps import SettingsDep, StorageDep, takes
 from app.errors import NotFound
@@ -21,7 +22,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
     "/train",
     status_code=202,
     response_model=JobCreated,
-    dependencies=[takes("application/json")],
+    dependencies=[takes("application/json"), IDEMPOTENT],
 )
 def train(
     body: TrainRequest,
@@ -29,10 +30,9 @@ def train(
     database: DatabaseDep,
     storage: StorageDep,
     settings: SettingsDep,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> Job:
     """Start training. Sent again with the same `Idempotency-Key`, it names the same job."""
-    job = service.create(database, storage, settings, body, idempotency_key)
+    job = service.create(database, storage, settings, body)
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 

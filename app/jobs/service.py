@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import false, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.access import idempotency
 from app.blobs import pinned
 from app.db import Database
 from app.errors import Conflict, Fault, Invalid, NotFound
 from app.jobs import events
 from app.jobs.events import EventType
-from app.jobs.schemas import TrainRequest
+from app.jobs.schemas import JobCreated, TrainRequest
 from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, Reason, is_id, now
 from app.queue import enqueue
 from app.settings import Settings
@@ -31,17 +31,13 @@ def create(
     storage: Storage,
     settings: Settings,
     request: TrainRequest,
-    idempotency_key: str | None = None,
 ) -> Job:
-    """A queued job; its id is sent once it is committed. The same key and request give the same
-    job. Takes the database, not a session: the truth is stored before the row is written.
+    """A queued job; its id is sent once it is committed. Takes the database, not a session: the
+    truth is stored before the row is written.
 
     Raises NotFound, Conflict (the data set is not ready), Invalid with every fault.
     """
     document = request.model_dump(mode="json")
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-    if job := _repeated(database, idempotency_key, digest):
-        return job
     with database.read() as session:
         _ready_dataset(session, request.dataset_id)
     proposals = document["proposals"] or settings.proposals
@@ -59,24 +55,18 @@ def create(
         seed=request.seed,
         request={"overrides": request.overrides, "proposals": proposals},
         truth_sha=shas[0] if shas else None,
-        idempotency_key=idempotency_key,
-        request_hash=digest,
     )
-    try:
-        with pinned(database, storage, shas):
-            if truth is not None:
-                storage.put_bytes(truth)
-            with database.begin() as session:
-                _ready_dataset(session, request.dataset_id)
-                session.add(job)
-                session.flush()
-                events.created(session, job)
-                webhooks.register(session, settings, job.id, request.webhook)
-                enqueue(session, job.id, settings.broker_url)
-    except IntegrityError:  # the same key at the same moment: the other one was first
-        if first := _repeated(database, idempotency_key, digest):
-            return first
-        raise
+    with pinned(database, storage, shas):
+        if truth is not None:
+            storage.put_bytes(truth)
+        with database.begin() as session:
+            _ready_dataset(session, request.dataset_id)
+            session.add(job)
+            session.flush()
+            events.created(session, job)
+            webhooks.register(session, settings, job.id, request.webhook)
+            idempotency.keep(session, 202, f"/jobs/{job.id}", JobCreated.model_validate(job))
+            enqueue(session, job.id, settings.broker_url)
     return job
 
 
@@ -90,6 +80,8 @@ def get(session: Session, job_id: str) -> Job:
 def get_successful(session: Session, job_id: str) -> Job:
     """A job that has results. Raises NotFound; Conflict, with its state, where it has none."""
     job = get(session, job_id)
+    if job.kind == "import":
+        raise Conflict(f"The job is an import; what came of it is /datasets/{job.dataset_id}.")
     if job.state not in SUCCESSFUL:
         raise Conflict(
             f"The job has no results: it is {job.state}.", state=job.state, reason=job.reason
@@ -162,20 +154,6 @@ def last_lines(path: Path, count: int) -> str:
 
 def _past(state: JobState) -> str:
     return {JobState.FAILED: "failed", JobState.CANCELLED: "was cancelled"}.get(state, "succeeded")
-
-
-def _repeated(database: Database, key: str | None, digest: str) -> Job | None:
-    """The job that was made with this Idempotency-Key. Raises Invalid where it asked for other
-    things."""
-    if key is None:
-        return None
-    with database.read() as session:
-        job = session.scalars(select(Job).where(Job.idempotency_key == key)).one_or_none()
-    if job is not None and job.request_hash != digest:
-        hint = "take a new key for a new request"
-        detail = "this key was used for another request"
-        raise Invalid([Fault("header", "/Idempotency-Key", detail, hint)])
-    return job
 
 
 def _ready_dataset(session: Session, dataset_id: str) -> None:

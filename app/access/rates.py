@@ -1,0 +1,65 @@
+"""Requests a minute, for each key, or each address where there are no keys.
+
+Counted in this process, or in Redis where a broker is configured: that is when several API
+processes are likely, and it is there already. A sliding window (two counters a caller), so that
+nobody gets twice the limit at the turn of a minute.
+"""
+
+import math
+import time
+from typing import Any
+
+import structlog
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from redis.exceptions import RedisError
+
+from app.errors import TooManyRequests
+from app.settings import Settings
+
+log = structlog.get_logger()
+_REDIS = ("redis://", "rediss://", "redis+unix://")
+_PATIENCE = 1.0  # seconds for Redis to answer
+
+
+class Rates:
+    """0 requests a minute is no limit, and then nothing is counted."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._reads = settings.reads_per_minute
+        self._writes = settings.writes_per_minute
+        self._limiter = SlidingWindowCounterRateLimiter(_storage(settings.broker_url))
+
+    async def count(self, who: str, *, write: bool) -> None:
+        """Raises TooManyRequests. Where Redis is away nobody is refused: limits protect the
+        service from too much, and must not be what stops it."""
+        limit, kind = (self._writes, "writes") if write else (self._reads, "reads")
+        if not limit:
+            return
+        item = RateLimitItemPerMinute(limit)
+        try:
+            if await self._limiter.hit(item, who, kind):
+                return
+            stats = await self._limiter.get_window_stats(item, who, kind)
+        except (RedisError, OSError) as error:
+            log.warning("requests are not counted", error=repr(error))
+            return
+        wait = min(max(1, math.ceil(stats.reset_time - time.time())), 60)
+        raise TooManyRequests(
+            f"At most {limit:,} {kind} a minute; ask again in {wait} s.",
+            headers={"Retry-After": str(wait)},
+            limit=limit,
+        )
+
+
+def _storage(broker_url: str | None) -> Any:
+    if broker_url is None or not broker_url.startswith(_REDIS):
+        return MemoryStorage()
+    return RedisStorage(
+        f"async+{broker_url}",
+        implementation="redispy",
+        key_prefix="sapnet-rates",
+        socket_timeout=_PATIENCE,
+        socket_connect_timeout=_PATIENCE,
+    )
