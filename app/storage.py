@@ -4,14 +4,17 @@ A folder of this machine, or S3 (anything that speaks it) through obstore. Write
 at all. Which blobs are still wanted is the database's business: see `app.blobs`.
 """
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -22,6 +25,8 @@ from app.errors import BlobMissing
 from app.settings import Settings
 
 CHUNK = 1 << 20
+PART = ".part-"
+PART_SECONDS = 10.0  # between its lock and its new name a whole file is unlocked
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -75,13 +80,26 @@ class Storage(ABC):
     def read(self, sha: str) -> bytes:
         return self.local_path(sha).read_bytes()
 
+    def tidy(self) -> int:
+        """Remove the unfinished files of processes that were killed; how many. Those that somebody
+        still writes are locked."""
+        removed = 0
+        for path in self._scratch.glob(f"{PART}*"):
+            with suppress(OSError), path.open("rb") as file:
+                if time.time() - os.fstat(file.fileno()).st_mtime > PART_SECONDS:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    removed += 1
+        return removed
+
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, IO[bytes]]]:
         """A new file beside the blobs (so that a rename is atomic), removed unless renamed."""
-        descriptor, name = tempfile.mkstemp(dir=self._scratch, prefix=".part-")
+        descriptor, name = tempfile.mkstemp(dir=self._scratch, prefix=PART)
         path = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
                 yield path, file
         finally:
             path.unlink(missing_ok=True)
@@ -138,6 +156,10 @@ class BucketStorage(Storage):
     def __init__(self, url: str, cache: Path, store: ObjectStore | None = None) -> None:
         super().__init__(cache)
         self._store = store or from_url(url)
+        # Who asks whether it is there wants to hear of it before the three minutes of retries end.
+        self._probe = store or from_url(
+            url, retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=5)}
+        )
         self._cache = FolderStorage(cache)
 
     def put_file(self, path: Path, *, sha: str | None = None, move: bool = False) -> str:
@@ -173,7 +195,8 @@ class BucketStorage(Storage):
             obstore.delete(self._store, self._key(sha))
 
     def ping(self) -> None:
-        self.exists("0" * 64)
+        # Asking for one object would not tell a bucket that is not there from an empty one.
+        next(iter(obstore.list(self._probe, "00", chunk_size=1)), None)
 
     def _key(self, sha: str) -> str:
         return f"{_checked(sha)[:2]}/{sha}"

@@ -1,15 +1,26 @@
-"""What holds for every test."""
+"""What holds for every test, and the real servers that some of them need.
+
+Nobody is mocked: PostgreSQL and Redis are Debian's, the S3 server is moto's, from PyPI. Each is
+started once, on a free port, by the first test that asks for it.
+"""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+Stack = dict[str, str]
+"""Settings that name servers: `database_url`, `broker_url`, `storage_url`; none on the embedded."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -43,9 +54,7 @@ def postgres_server() -> Iterator[str]:
     programs = _postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL's programs are not installed (apt-get install postgresql)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="sapnet-pg-"))
     # As root it must be somebody else: PostgreSQL refuses to run as root.
     as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -70,3 +79,148 @@ def _postgres_programs() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
     return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """A Redis of our own on a free port, that keeps nothing; its URL."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server is installed (apt-get install redis-server)")
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
+    with running(command, port):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """An S3 server of our own on a free port, in a process of its own; its URL."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with running(command, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket, `s3://…`; the environment of the test says where it is, as a user's does."""
+    for name, value in {
+        "AWS_ENDPOINT": s3_server,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "sapnet",
+        "AWS_SECRET_ACCESS_KEY": "sapnet-secret",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    name = f"test-{secrets.token_hex(8)}"
+    with urllib.request.urlopen(urllib.request.Request(f"{s3_server}/{name}", method="PUT")):
+        return f"s3://{name}/blobs"
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> str:
+    """The name of a database with the newest schema, to be copied."""
+    from app import schema
+    from app.db import Database
+
+    name = "sapnet_template"
+    _psql(postgres_server, f"CREATE DATABASE {name}")
+    database = Database(postgres_server.replace("/postgres", f"/{name}"))
+    schema.upgrade(database)
+    database.dispose()
+    return name
+
+
+@pytest.fixture
+def postgres_database(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """The URL of a migrated database of the test's own."""
+    name = f"test_{secrets.token_hex(8)}"
+    _psql(postgres_server, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    yield postgres_server.replace("/postgres", f"/{name}")
+    _psql(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_database(redis_server: str) -> str:
+    """The URL of an empty Redis."""
+    from redis import Redis
+
+    with Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `both_stacks` run on SQLite, a folder and no broker, and on real servers."""
+    marked = metafunc.definition.get_closest_marker("both_stacks")
+    if marked and "stack" in metafunc.fixturenames:
+        full = pytest.param("full", marks=pytest.mark.service)
+        metafunc.parametrize("stack", ["embedded", full], indirect=True)
+
+
+@pytest.fixture
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """What the settings of a test's service name: nothing, or PostgreSQL, Redis and S3."""
+    if getattr(request, "param", "embedded") == "embedded":
+        return {}
+    servers = {"database_url": "postgres_database", "broker_url": "redis_database"}
+    return {
+        **{name: request.getfixturevalue(fixture) for name, fixture in servers.items()},
+        "storage_url": request.getfixturevalue("bucket"),
+    }
+
+
+@pytest.fixture
+def stored() -> Callable[[str], set[str]]:
+    """Names of the files in a storage, as `Settings.storage` names it."""
+
+    def names(storage: str) -> set[str]:
+        if "://" not in storage:
+            return {p.name for p in Path(storage).rglob("*") if p.is_file()}
+        import obstore
+        from obstore.store import from_url
+
+        found = [entry for page in obstore.list(from_url(storage)) for entry in page]
+        return {Path(entry["path"]).name for entry in found}
+
+    return names
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], port: int, seconds: float = 30) -> Iterator[None]:
+    """A server that answers on its port; it ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="sapnet-server-") as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+        try:
+            deadline = time.monotonic() + seconds
+            while not _answers(port):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, f"{command[0]} does not answer"
+                time.sleep(0.05)
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _psql(url: str, statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[call-overload]

@@ -31,17 +31,19 @@ def fake_command(*args: str) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def database_url() -> str | None:
-    """SQLite; a module that runs on PostgreSQL too has a fixture of its own by this name."""
-    return None
+def database_url(stack: dict[str, str]) -> str | None:
+    """The stack's: None is SQLite. A module may have a fixture of its own by this name."""
+    return stack.get("database_url")
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database_url: str | None) -> Settings:
+def settings(tmp_path: Path, stack: dict[str, str], database_url: str | None) -> Settings:
     return Settings(
         _env_file=None,  # type: ignore[call-arg]
         data_dir=tmp_path / "data",
         database_url=database_url,
+        storage_url=stack.get("storage_url"),
+        broker_url=stack.get("broker_url"),
         trainer_command=fake_command(),
         poll_seconds=0.05,
         heartbeat_seconds=0.2,
@@ -62,11 +64,11 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def database(settings: Settings, migrated: Path) -> Iterator[Database]:
+def database(settings: Settings, stack: dict[str, str], migrated: Path) -> Iterator[Database]:
     if settings.database_url is None:
         shutil.copy(migrated, settings.folder() / "sapnet.db")
     database = Database(settings.database)
-    if settings.database_url is not None:
+    if settings.database_url != stack.get("database_url"):  # shared, and not of this test alone
         with database.engine.begin() as connection:
             connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
         schema.upgrade(database)

@@ -17,6 +17,8 @@ from app.settings import Settings
 from app.storage import Storage
 from worker.jobs import Worker, execute
 
+pytestmark = pytest.mark.both_stacks
+
 NewJob = Callable[..., str]
 NewWorker = Callable[..., Worker]
 PROBLEM = "application/problem+json"
@@ -27,15 +29,6 @@ TRUTH = {
         {"id": 501, "image_id": 12, "category_id": 0, "segmentation": [[0, 0, 5, 0, 5, 5, 0, 5]]}
     ],
 }
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
-def database_url(request: pytest.FixtureRequest) -> str | None:
-    """Everything here holds on both databases."""
-    if request.param == "sqlite":
-        return None
-    url: str = request.getfixturevalue("postgres_server")
-    return url
 
 
 @pytest.fixture

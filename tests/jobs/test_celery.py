@@ -25,6 +25,7 @@ from app.settings import Settings
 pytestmark = [
     pytest.mark.service,
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server installed"),
+    pytest.mark.parametrize("stack", ["full"], indirect=True),
 ]
 
 NewJob = Callable[..., str]
@@ -36,11 +37,6 @@ Start = Callable[..., subprocess.Popen[bytes]]
 StartWorker = Callable[..., subprocess.Popen[bytes]]
 
 DONE = JobState.SUCCEEDED_WITH_WARNINGS
-
-
-@pytest.fixture
-def database_url(postgres_server: str) -> str:
-    return postgres_server
 
 
 @pytest.fixture

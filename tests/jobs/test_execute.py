@@ -20,18 +20,11 @@ from worker.jobs import Outcome, Worker, execute, how_it_died
 from worker.prepare import prepare
 from worker.record import BadResult, release, succeed
 
+pytestmark = pytest.mark.both_stacks
+
 NewJob = Callable[..., str]
 NewWorker = Callable[..., Worker]
 Row = Callable[[str], Job]
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
-def database_url(request: pytest.FixtureRequest) -> str | None:
-    """Everything here holds on both databases."""
-    if request.param == "sqlite":
-        return None
-    url: str = request.getfixturevalue("postgres_server")
-    return url
 
 
 def set_row(database: Database, job_id: str, **values: object) -> None:

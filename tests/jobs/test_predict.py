@@ -20,6 +20,8 @@ from app.predict.runtime import Runtime
 from app.storage import Storage
 from sapnet.types import ByteArray, Category
 
+pytestmark = pytest.mark.both_stacks
+
 PROBLEM = "application/problem+json"
 
 

@@ -33,8 +33,11 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_settings(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSettings:
-    """Settings of a fresh service in tmp_path/var, its database migrated."""
+def make_settings(
+    tmp_path: Path, migrated: Path, stack: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> MakeSettings:
+    """Settings of a fresh service in tmp_path/var, or on the servers of the stack; its database is
+    migrated."""
     for name in list(os.environ):
         if name.startswith("SAPNET_"):
             monkeypatch.delenv(name)
@@ -44,7 +47,7 @@ def make_settings(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatc
         data_dir.mkdir(exist_ok=True)
         if not (data_dir / "sapnet.db").exists():
             shutil.copy(migrated, data_dir / "sapnet.db")
-        return Settings(_env_file=None, data_dir=data_dir, **values)  # type: ignore[call-arg]
+        return Settings(_env_file=None, data_dir=data_dir, **{**stack, **values})  # type: ignore[call-arg,arg-type]
 
     return make
 

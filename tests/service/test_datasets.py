@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,9 +26,9 @@ from app.models import (
 )
 from app.settings import Settings
 
+pytestmark = pytest.mark.both_stacks
 
-def blobs_of(settings: Settings) -> set[str]:
-    return {p.name for p in Path(settings.storage).rglob("*") if p.is_file()}
+Stored = Callable[[str], set[str]]
 
 
 def tarred(files: dict[str, bytes], mode: Any = "w") -> bytes:
@@ -223,18 +223,18 @@ def test_a_correction_names_its_parent(client: TestClient, kit: Any) -> None:
 
 
 def test_content_is_stored_once_and_goes_with_its_last_user(
-    client: TestClient, settings: Settings, kit: Any, app: FastAPI
+    client: TestClient, settings: Settings, kit: Any, app: FastAPI, stored: Stored
 ) -> None:
     same = kit.picture(seed=1)
     first = kit.upload(client, kit.points(2), {"1.png": same, "2.png": same}).json()["id"]
-    assert len(blobs_of(settings)) == 2  # one image, one document
+    assert len(stored(settings.storage)) == 2  # one image, one document
     second = kit.upload(client, kit.points(1), {"1.png": same}).json()["id"]
-    assert len(blobs_of(settings)) == 3
+    assert len(stored(settings.storage)) == 3
     assert client.delete(f"/datasets/{first}").status_code == 204
-    assert hashlib.sha256(same).hexdigest() in blobs_of(settings)
+    assert hashlib.sha256(same).hexdigest() in stored(settings.storage)
     assert client.get(f"/datasets/{second}/images/1").content == same
     assert client.delete(f"/datasets/{second}").status_code == 204
-    assert blobs_of(settings) == set()
+    assert stored(settings.storage) == set()
     assert client.get(f"/datasets/{first}").status_code == 404
     assert client.delete(f"/datasets/{first}").status_code == 404
     with app.state.database.read() as session:
@@ -243,7 +243,7 @@ def test_content_is_stored_once_and_goes_with_its_last_user(
 
 
 def test_delete_asks_about_jobs(
-    client: TestClient, settings: Settings, kit: Any, app: FastAPI
+    client: TestClient, settings: Settings, kit: Any, app: FastAPI, stored: Stored
 ) -> None:
     dataset = kit.upload(client, kit.points(1), kit.pictures(1)).json()["id"]
     storage, database = app.state.storage, app.state.database
@@ -286,7 +286,7 @@ def test_delete_asks_about_jobs(
     assert client.delete(url).status_code == 409
     workdir = settings.folder("jobs", job.id)
     assert client.delete(url, params={"force": True}).status_code == 204
-    assert blobs_of(settings) == set()
+    assert stored(settings.storage) == set()
     assert not workdir.exists()
     with database.read() as session:
         for table in (Job, Model, PseudoMask):

@@ -17,22 +17,26 @@ from app.main import create_app
 from app.models import Base
 from app.settings import Settings
 
+pytestmark = pytest.mark.both_stacks
 
-def is_empty(app: FastAPI, settings: Settings) -> bool:
+Stored = Callable[[str], set[str]]
+
+
+def is_empty(app: FastAPI, settings: Settings, stored: Stored) -> bool:
     """No row, no blob, no file of an upload."""
     with app.state.database.read() as session:
         rows = sum(
             session.scalar(select(func.count()).select_from(table)) or 0
             for table in Base.metadata.sorted_tables
         )
-    files = [p for folder in ("blobs", "uploads") for p in (settings.data_dir / folder).rglob("*")]
-    return rows == 0 and not [p for p in files if p.is_file()]
+    uploads = str(settings.data_dir / "uploads")
+    return rows == 0 and not stored(settings.storage) | stored(uploads)
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(app: FastAPI, settings: Settings) -> Iterator[None]:
+def nothing_is_left(app: FastAPI, settings: Settings, stored: Stored) -> Iterator[None]:
     yield
-    assert is_empty(app, settings)
+    assert is_empty(app, settings, stored)
 
 
 def refused(answer: Any, status: int = 422) -> list[dict[str, str]]:
@@ -292,11 +296,11 @@ class TestFailures:
         def fails(*_: Any) -> None:
             raise RuntimeError("no rows today")
 
-        monkeypatch.setattr("app.datasets.importing._insert", fails)
+        monkeypatch.setattr("app.datasets.rows.batches", fails)
         refused(kit.upload(client, kit.points(), kit.pictures()), 500)
 
 
-def test_a_client_that_leaves(settings: Settings, kit: Any) -> None:
+def test_a_client_that_leaves(settings: Settings, kit: Any, stored: Stored) -> None:
     """The connection ends in the middle of the body."""
     app = create_app(settings)
     start = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
@@ -314,4 +318,4 @@ def test_a_client_that_leaves(settings: Settings, kit: Any) -> None:
 
     post_raw(app, receive)
     assert seen == [False, True]  # it was on disk when the client left
-    assert is_empty(app, settings)
+    assert is_empty(app, settings, stored)

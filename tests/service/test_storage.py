@@ -3,10 +3,12 @@
 import hashlib
 import io
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from obstore.exceptions import BaseError
 from obstore.store import MemoryStore
 
 from app import blobs
@@ -17,10 +19,12 @@ from app.settings import Settings
 from app.storage import BucketStorage, FolderStorage, Storage, make_storage
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", "bucket", pytest.param("s3", marks=pytest.mark.service)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
         return FolderStorage(tmp_path / "blobs")
+    if request.param == "s3":  # multipart from 5 MB on, errors and all
+        return BucketStorage(request.getfixturevalue("bucket"), tmp_path / "cache")
     return BucketStorage("memory://", tmp_path / "cache", MemoryStore())
 
 
@@ -91,6 +95,28 @@ def test_a_bucket_is_read_once_and_its_content_is_checked(tmp_path: Path) -> Non
     store.put(f"{other[:2]}/{other}", io.BytesIO(b"tampered"))
     with pytest.raises(BlobMissing):
         storage.local_path(other)
+
+
+def test_ping(storage: Storage) -> None:
+    storage.ping()
+
+
+@pytest.mark.service
+def test_a_bucket_that_is_not_there(bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(BaseError, match="NoSuchBucket"):
+        BucketStorage(bucket.replace("s3://", "s3://no-"), tmp_path).ping()
+
+
+def test_an_s3_that_is_away_is_told_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ALLOW_HTTP"):
+        monkeypatch.setenv(name, "true")
+    began = time.monotonic()
+    with pytest.raises(BaseError):
+        BucketStorage("s3://bucket/blobs", tmp_path).ping()
+    assert time.monotonic() - began < 15
 
 
 def test_where_the_settings_say(settings: Settings, make_settings: object) -> None:
