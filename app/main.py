@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import blobs, errors, health, logs
 from app.access.gate import Gate
 from app.access.idempotency import OnceOnly
+from app.datasets import later
 from app.datasets.endpoints import router as datasets
 from app.db import Database
 from app.jobs.endpoints import router as jobs
@@ -29,6 +30,8 @@ from app.settings import Settings
 from app.storage import Storage, make_storage
 from app.telemetry import tracing
 from app.telemetry.fleet import Fleet
+from app.uploads import service as uploads
+from app.uploads.endpoints import router as upload_routes
 from app.webhooks.endpoints import router as webhooks
 
 log = structlog.get_logger()
@@ -52,6 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (
         health.router,
         datasets,
+        upload_routes,
         jobs,
         job_events,
         webhooks,
@@ -88,6 +92,8 @@ def _tidy(settings: Settings, database: Database, storage: Storage) -> None:
         if folder.stat().st_mtime < limit:
             shutil.rmtree(folder, ignore_errors=True)
     try:
+        uploads.sweep(database, storage)
+        later.clear(database, storage)
         blobs.sweep(database, storage)
     except SQLAlchemyError as error:
         log.warning("the database cannot be used yet", error=type(error).__name__)

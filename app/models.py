@@ -104,6 +104,7 @@ class Reason(StrEnum):
     CRASHED = "crashed"  # failed: too many attempts in a row got no further
     BLOB_MISSING = "blob_missing"  # failed: a stored file is gone
     BAD_RESULT = "bad_result"  # failed: the trainer's results are not as agreed
+    INVALID_DATASET = "invalid_dataset"  # failed: what was to be imported has faults
     CANCEL_REQUESTED = "cancel_requested"  # cancelling or cancelled
     WARNINGS = "warnings"  # succeeded with warnings
     IMAGES_SET_ASIDE = "images_set_aside"  # succeeded with warnings: some images had errors
@@ -363,3 +364,48 @@ class BlobPin(Base):
     pinned_by: Mapped[str] = mapped_column(String(32), index=True)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     created_at: Mapped[Created]
+
+
+class ImportFile(Base):
+    """A file that was sent for a data set that is `importing`; one in pieces has several rows, in
+    order. Gone when the import is over."""
+
+    __tablename__ = "import_file"
+
+    pk: Mapped[RowId]
+    dataset_id: Mapped[DatasetRef]
+    part: Mapped[str] = mapped_column(String(16))
+    number: Mapped[int]
+    """Which file of the import this is a piece of."""
+    filename: Mapped[str]
+    sha256: Mapped[BlobRef]
+
+
+class Upload(Base):
+    """A file on its way, by tus: see `app.uploads`."""
+
+    __tablename__ = "upload"
+
+    id: Mapped[Id]
+    owner: Mapped[str | None] = mapped_column(String(64), index=True)
+    filename: Mapped[str]
+    about: Mapped[str]
+    """The header Upload-Metadata, as it was sent."""
+    length: Mapped[UserId]
+    received: Mapped[UserId] = mapped_column(default=0)
+    """Bytes that are stored: the offset at which to go on. Moved by compare-and-set."""
+    created_at: Mapped[Created]
+    expires_at: Mapped[Moment] = mapped_column(index=True)
+
+
+class UploadPiece(Base):
+    """Bytes of an upload, in the order of `start`."""
+
+    __tablename__ = "upload_piece"
+    __table_args__ = (Index(None, "upload_id", "start", unique=True),)
+
+    pk: Mapped[RowId]
+    upload_id: Mapped[str] = mapped_column(ForeignKey("upload.id", ondelete="CASCADE"))
+    start: Mapped[UserId]
+    size: Mapped[UserId]
+    sha256: Mapped[BlobRef]

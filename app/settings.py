@@ -66,6 +66,10 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
+    worker_metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Where a worker answers Prometheus, at `host`; None is nowhere. The API does at /metrics."""
+    otel_endpoint: str | None = None
+    """OpenTelemetry's collector (OTLP over HTTP): http://host:4318. None is no tracing."""
 
     lease_seconds: PositiveFloat = 40
     """After this long without a word from its worker a job is given to another."""
@@ -85,10 +89,6 @@ class Settings(BaseSettings):
     """Free space of `data_dir` that a job leaves: with less it fails instead of filling the disk
     that the database may be on."""
     trainer_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "run")
-    worker_metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Where a worker answers Prometheus, at `host`; None is nowhere. The API does at /metrics."""
-    otel_endpoint: str | None = None
-    """OpenTelemetry's collector (OTLP over HTTP): http://host:4318. None is no tracing."""
 
     progress_event_seconds: PositiveFloat = 5
     """At most one event of type `progress` in so long; the job itself is up to date."""
@@ -111,7 +111,21 @@ class Settings(BaseSettings):
     max_image_bytes: PositiveInt = 512 * 2**20
     """Of a request that sends a picture to predict on."""
     max_document_bytes: PositiveInt = 2**30
-    """Of an annotations or truth document, which is read as a whole."""
+    """Of an annotations or truth document."""
+    sync_import_bytes: NonNegativeInt = 64 * 2**20
+    """A data set of more bytes than this is answered with 202, and imported by a worker."""
+    upload_expiry_hours: PositiveFloat = 24
+    """So long is an upload kept after its last bytes came."""
+    import_private_addresses: bool = False
+    """Whether images may be fetched from loopback, private and other addresses that are not
+    public."""
+    import_buckets: tuple[str, ...] = ()
+    """S3 buckets that images may be fetched from, with the service's own keys."""
+    fetch_connections: PositiveInt = 8
+    fetch_timeout_seconds: PositiveFloat = 60
+    """Of one image, from connecting to its last byte."""
+    max_fetch_bytes: PositiveInt = 256 * 2**20
+    """Of one image that is fetched."""
     max_image_pixels: PositiveInt = 100_000_000
     max_images: PositiveInt = 1_000_000
     max_archive_files: PositiveInt = 1_000_000

@@ -15,9 +15,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import blobs
+from app.datasets import later
 from app.models import ACTIVE, Job
 from app.queue import TRAIN
 from app.reaper import Reaper, waiting
+from app.uploads import service as uploads
 from worker.courier import Courier
 from worker.jobs import Outcome, Worker, execute, new_owner
 from worker.prepare import discard
@@ -83,4 +85,7 @@ def tidy(worker: Worker) -> None:
         active = set(session.scalars(select(Job.id).where(Job.state.in_(ACTIVE))))
     for name in names - active:
         discard(worker.settings, name)
+    uploads.sweep(worker.database, worker.storage)
+    later.clear(worker.database, worker.storage)
     blobs.sweep(worker.database, worker.storage)
+    worker.storage.tidy()

@@ -29,9 +29,10 @@ from app.queue import QUEUES
 from app.settings import Settings
 from app.storage import Storage
 from worker.fence import Claim, Heartbeat, LeaseLost, Verdict, claim, write
+from worker.imports import Import, run_import
 from worker.metrics import observed
 from worker.prepare import discard, prepare, workdir_of
-from worker.progress import Progress
+from worker.progress import IMPORT_STAGES, STAGES, Progress
 from worker.record import BadResult, end, release, succeed
 from worker.trainer import DONE, Trainer
 
@@ -99,7 +100,7 @@ def _attempt(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
     if held.setbacks > worker.settings.max_attempts:
         return _give_up(worker, held, heart)
     try:
-        return _run(worker, held, heart)
+        return (_import if _kind(worker, held) == "import" else _run)(worker, held, heart)
     except BlobMissing as error:
         words = f"{error.detail} ({error.extra['sha256']})"
         return _fail(worker, held, heart, Reason.BLOB_MISSING, words)
@@ -139,10 +140,47 @@ def _run(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
     return _fail(worker, held, heart, reason, message)
 
 
+def _import(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
+    progress = _patiently(heart, lambda: _progress(worker, held))
+
+    def tell(stage: str, step: int, of: int) -> None:
+        if heart.verdict is not None:
+            raise _Interrupted
+        event = {"event": "progress", "stage": stage, "step": step, "of": of}
+        if values := progress.take(event):
+            _note(worker, held, progress, values)
+
+    at = (worker.database, worker.storage, worker.settings, held, tell)
+    try:
+        run_import(Import(*at, lambda action: _patiently(heart, action)))
+    except _Interrupted:
+        pass
+    except LeaseLost:
+        # A cancel that came first is honoured; where the job is another's, this raises too.
+        return _cancelled(worker, held, heart)
+    else:
+        return Outcome.ENDED
+    if heart.verdict is Verdict.LOST:
+        raise LeaseLost(held.job_id)
+    if heart.verdict is Verdict.CANCELLED:
+        return _cancelled(worker, held, heart)
+    return _release(worker, held, heart, Reason.WORKER_STOPPED)
+
+
+class _Interrupted(Exception):
+    """The heartbeat has a verdict."""
+
+
+def _kind(worker: Worker, held: Claim) -> str:
+    with worker.database.read() as session:
+        return session.get_one(Job, held.job_id).kind
+
+
 def _progress(worker: Worker, held: Claim) -> Progress:
     with worker.database.read() as session:
         job = session.get_one(Job, held.job_id)
-        return Progress(job.stage, job.step, job.warnings)
+        stages = IMPORT_STAGES if job.kind == "import" else STAGES
+        return Progress(job.stage, job.step, job.warnings, stages)
 
 
 def _train(

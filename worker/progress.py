@@ -1,7 +1,7 @@
 """What a trainer says, as columns of its job's row."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worker.events import Journal
@@ -16,27 +16,35 @@ STAGES = {
     "evaluate": 0.05,
     "export": 0.03,
 }
-_ORDER = list(STAGES)
+IMPORT_STAGES = {"files": 0.05, "annotations": 0.1, "images": 0.6, "truth": 0.05, "rows": 0.2}
 _SECONDS_BETWEEN_WRITES = 1.0
 
 
-def overall(stage: str, step: int, of: int) -> float:
+def overall(stage: str, step: int, of: int, stages: Mapping[str, float] = STAGES) -> float:
     """Progress of the whole job in [0, 1]; an unknown stage counts as the beginning."""
-    if stage not in STAGES:
+    if stage not in stages:
         return 0.0
-    before = sum(STAGES[s] for s in _ORDER[: _ORDER.index(stage)])
-    return before + STAGES[stage] * min(max(step / of, 0.0), 1.0) if of > 0 else before
+    before = sum(list(stages.values())[: list(stages).index(stage)])
+    return before + stages[stage] * min(max(step / of, 0.0), 1.0) if of > 0 else before
 
 
 class Progress:
     """Takes events, and gives now and then the columns to write: about once a second."""
 
-    def __init__(self, stage: str | None, step: int | None, warnings: Sequence[str] = ()) -> None:
-        """stage, step: where the attempt before this one came to. warnings: of those before."""
+    def __init__(
+        self,
+        stage: str | None,
+        step: int | None,
+        warnings: Sequence[str] = (),
+        stages: Mapping[str, float] = STAGES,
+    ) -> None:
+        """stage, step: where the attempt before this one came to. warnings: of those before.
+        stages: the share of the whole that each takes, in order."""
+        self._stages = stages
         self.warnings = list(warnings)
         self.journal = Journal(warnings)
         self.error: Event | None = None
-        self._reached = _rank(stage, step)
+        self._reached = self._rank(stage, step)
         self._pending: dict[str, Any] = {}
         self._last_write = 0.0
         self._stage = stage
@@ -76,13 +84,13 @@ class Progress:
             "stage": stage,
             "step": step,
             "of": of,
-            "progress": overall(stage, step, of),
+            "progress": overall(stage, step, of, self._stages),
             "eta_seconds": event.get("eta_seconds"),
             "losses": event.get("losses"),
         }
-        if _rank(stage, step) > self._reached:
+        if self._rank(stage, step) > self._reached:
             self._pending |= {"setbacks": 0, "error": None, "reason": None}
 
-
-def _rank(stage: str | None, step: int | None) -> tuple[int, int]:
-    return (_ORDER.index(stage) if stage in STAGES else -1, step or 0)
+    def _rank(self, stage: str | None, step: int | None) -> tuple[int, int]:
+        stages: list[str | None] = list(self._stages)
+        return (stages.index(stage) if stage in stages else -1, step or 0)

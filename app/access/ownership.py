@@ -5,7 +5,8 @@ every SELECT, UPDATE and DELETE of mapped classes through them is narrowed to th
 query that is written later cannot forget it. Sessions that know no caller (the workers', the
 service's own) see everything, and so do an admin's.
 
-The owner stands in `dataset.owner` alone; a table with a `dataset_id` or a `job_id` follows it.
+The owner stands in `dataset.owner` and `upload.owner` alone; a table with a `dataset_id` or a
+`job_id` follows the data set's.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from app.access.keys import Caller
 from app.db import Database
-from app.models import Base, Dataset, Job
+from app.models import Base, Dataset, Job, Upload
 from app.settings import Settings
 
 
@@ -40,7 +41,7 @@ def _made_by(session: Session, *_: Any) -> None:
     """What a caller makes is the caller's."""
     caller: Caller | None = session.info.get("caller")
     for row in session.new if caller else ():
-        if isinstance(row, Dataset) and row.owner is None:
+        if isinstance(row, Dataset | Upload) and row.owner is None:
             row.owner = caller.owner if caller else None
 
 
@@ -56,8 +57,8 @@ def _rules(owner: str) -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
     own_jobs = select(jobs.id).where(jobs.dataset_id.in_(own_datasets))
     for mapper in Base.registry.mappers:
         columns = mapper.columns
-        if mapper.class_ is Dataset:
-            yield Dataset, Dataset.owner == owner
+        if mapper.class_ in (Dataset, Upload):
+            yield mapper.class_, columns["owner"] == owner
         elif "dataset_id" in columns:
             yield mapper.class_, columns["dataset_id"].in_(own_datasets)
         elif "job_id" in columns:

@@ -2,14 +2,15 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 
 from app.access.idempotency import IDEMPOTENT
 from app.datasets import importing, intake, service
+from app.datasets.asked import TEXTS
 from app.datasets.multipart import receive
 from app.datasets.schemas import (
     UPLOAD_FORM,
@@ -27,15 +28,41 @@ from app.responses import blob_response
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
-@router.post("", status_code=201, openapi_extra=UPLOAD_FORM, dependencies=[IDEMPOTENT])
+LATER: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": DatasetOut,
+        "description": "Taken, and imported by a worker: `status` becomes ready or invalid",
+        "headers": {
+            "Location": {"schema": {"type": "string"}, "description": "the data set"},
+            "Preference-Applied": {"schema": {"type": "string"}},
+        },
+    }
+}
+Prefer = Annotated[
+    str | None, Header(description="`respond-async`: 202 at once, whatever the size (RFC 7240)")
+]
+
+
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra=UPLOAD_FORM,
+    responses=LATER,
+    dependencies=[IDEMPOTENT],
+)
 async def create(
     request: Request,
     response: Response,
     database: DatabaseDep,
     storage: StorageDep,
     settings: SettingsDep,
+    prefer: Prefer = None,
 ) -> DatasetOut:
     """Send annotations and images; everything that is wrong with them is listed in one 422.
+
+    A large data set is answered with 202 and imported by a worker, as is one whose images are to
+    be fetched: its `report` then says how far that is, and, where it becomes `invalid`, lists
+    everything that is wrong. Files of any size may be sent before by tus, to /uploads.
 
     The body goes to disk as it comes, and whatever happens nothing of it stays but the data set.
     """
@@ -46,12 +73,16 @@ async def create(
             folder,
             max_bytes=settings.max_upload_bytes,
             max_parts=settings.max_archive_files,
-            texts=importing.TEXTS,
+            texts=TEXTS,
             max_part_bytes=dict.fromkeys(("annotations", "truth"), settings.max_document_bytes),
         )
-        dataset = await run_in_threadpool(
-            importing.create, database, storage, settings, form, folder
+        wished = _respond_async(prefer)
+        status, dataset = await run_in_threadpool(
+            importing.accept, database, storage, settings, form, folder, respond_async=wished
         )
+    response.status_code = status
+    if wished:
+        response.headers["Preference-Applied"] = "respond-async"
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 
@@ -119,6 +150,11 @@ def get_image(
     with storage.open(image.sha256) as file:
         media_type = intake.media_type(file.read(12))
     return blob_response(request, storage, image.sha256, media_type=media_type)
+
+
+def _respond_async(prefer: str | None) -> bool:
+    wishes = [wish.split(";")[0].strip().lower() for wish in (prefer or "").split(",")]
+    return "respond-async" in wishes
 
 
 def _image(image: Image) -> ImageOut:

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,6 +16,9 @@ from sapnet.data.images import ImageProblem, probe
 
 _EXACT, _BY_SUFFIX, _BY_BASENAME = range(3)  # how well a file's name fits, best first
 EXAMPLES = 10
+
+Tell = Callable[[str, int, int], None]
+"""Called now and then with a stage, a step and of how many. What it raises ends the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +73,28 @@ class _Names:
 
 
 def collect(
-    parts: list[FilePart],
+    parts: Iterable[FilePart],
     names: list[str],
     folder: Path,
     limits: archives.Limits,
     max_pixels: int,
+    tell: Tell,
 ) -> Pictures:
     """Find the images `names` in the parts (archives and single files) and prove each one.
 
     Archives are removed once they are read; files that nobody asked for are never unpacked.
+    tell: called before each file, with how many images there are of how many.
     """
     wanted, pictures, numbers = _Names(names), Pictures(), count()
     for part in parts:
+        tell("images", len(pictures.by_name), len(names))
         if not _archived(part):
             _offer(pictures, wanted, part.filename, part.path, max_pixels)
             continue
         try:
             with closing(archives.members(part.path, limits)) as members:
                 for member in members:
+                    tell("images", len(pictures.by_name), len(names))
                     if wanted.match(member.name) is None:
                         _ignore(pictures, member.name)
                         continue
@@ -131,11 +139,12 @@ def _offer(pictures: Pictures, wanted: _Names, sent_as: str, path: Path, max_pix
         _ignore(pictures, before.sent_as)
     if before is not None:
         before.path.unlink()
-    size, problem = _proven(path, max_pixels)
+    size, problem = proven(path, max_pixels)
     pictures.by_name[name] = Picture(sent_as, path, sha, size, problem, fit)
 
 
-def _proven(path: Path, max_pixels: int) -> tuple[tuple[int, int] | None, str | None]:
+def proven(path: Path, max_pixels: int) -> tuple[tuple[int, int] | None, str | None]:
+    """(h, w) of an image, or why it is none."""
     try:
         return probe(path, max_pixels), None
     except ImageProblem as error:

@@ -32,6 +32,8 @@ class FilePart:
 @dataclass(slots=True)
 class Form:
     texts: dict[str, str] = field(default_factory=dict)
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    """The same texts, where a name may come several times."""
     files: list[FilePart] = field(default_factory=list)
 
     def named(self, name: str) -> list[FilePart]:
@@ -177,7 +179,8 @@ class _Receiver:
 
     def _end(self) -> None:
         if self._text is not None:
-            self._form.texts[self._name] = _text(bytes(self._text))
+            text = self._form.texts[self._name] = _text(bytes(self._text))
+            self._form.lists.setdefault(self._name, []).append(text)
             self._text = None
         elif self._file is not None:
             self._file.close()

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from app.models import DatasetStatus
+from app.models import DatasetStatus, JobState
 
 
 class CategoryOut(BaseModel):
@@ -22,7 +22,7 @@ class Ignored(BaseModel):
 
 
 class Warned(BaseModel):
-    """Odd, but legal."""
+    """Something wrong, or odd but legal."""
 
     part: str
     pointer: str
@@ -30,7 +30,23 @@ class Warned(BaseModel):
     hint: str
 
 
+class ImportProgress(BaseModel):
+    """Of a data set that is `importing`. The job has the events, and may be cancelled."""
+
+    job_id: str
+    state: JobState
+    stage: str | None = Field(description="files, annotations, images, truth or rows")
+    step: int | None
+    of: int | None
+    progress: float = Field(description="of the whole import, 0 to 1")
+    error: str | None = Field(description="what the last attempt ended with; another follows")
+
+
 class Report(BaseModel):
+    progress: ImportProgress | None = None
+    errors: list[Warned] = Field(
+        default=[], description="everything that is wrong with a data set that is `invalid`"
+    )
     warnings: list[Warned] = []
     images_without_annotations: int = 0
     crowd: int = 0
@@ -81,7 +97,6 @@ UPLOAD_FORM: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["annotations", "images"],
                     "properties": {
                         "name": {"type": "string", "maxLength": 200},
                         "annotations": {
@@ -98,6 +113,25 @@ UPLOAD_FORM: dict[str, Any] = {
                             "type": "string",
                             "format": "binary",
                             "description": "COCO instances, for metrics alone",
+                        },
+                        "annotations_upload": {
+                            "type": "string",
+                            "description": "id of a finished upload, in place of `annotations`",
+                        },
+                        "images_upload": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": "ids of finished uploads, in place of `images`",
+                        },
+                        "truth_upload": {
+                            "type": "string",
+                            "description": "id of a finished upload, in place of `truth`",
+                        },
+                        "images_url": {
+                            "type": "string",
+                            "description": "where the images are, in place of `images`: "
+                            "https://host/folder/ or s3://bucket/folder/, below which their "
+                            "file names are; or `document`, for the coco_url or url of each",
                         },
                         "parent": {
                             "type": "string",

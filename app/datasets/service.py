@@ -8,10 +8,20 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import blobs
-from app.datasets.schemas import CategoryOut, DatasetOut, DatasetSummary, Report
+from app.datasets.schemas import CategoryOut, DatasetOut, DatasetSummary, ImportProgress, Report
 from app.db import Database
 from app.errors import Conflict, NotFound
-from app.models import ACTIVE, Category, Dataset, Image, Job, Model, is_id
+from app.models import (
+    ACTIVE,
+    Category,
+    Dataset,
+    DatasetStatus,
+    Image,
+    ImportFile,
+    Job,
+    Model,
+    is_id,
+)
 from app.settings import Settings
 from app.storage import Storage
 
@@ -40,20 +50,33 @@ def described(session: Session, dataset: Dataset) -> DatasetOut:
         **summary(dataset).model_dump(),
         categories=[
             CategoryOut(id=c.category_id, name=c.name, annotations=c.annotations)
-            for c in categories(session, dataset.id)
+            for c in categories(session, dataset)
         ],
-        report=Report(**dataset.report),
+        report=_report(session, dataset),
     )
 
 
-def categories(session: Session, dataset_id: str) -> list[Category]:
-    query = select(Category).where(Category.dataset_id == dataset_id)
+def _report(session: Session, dataset: Dataset) -> Report:
+    if dataset.status is not DatasetStatus.IMPORTING:
+        return Report(**dataset.report)
+    query = select(Job).where(Job.dataset_id == dataset.id, Job.kind == "import")
+    job = session.scalars(query).one()
+    names = ("state", "stage", "step", "of", "progress", "error")
+    how_far = {name: getattr(job, name) for name in names}
+    return Report(progress=ImportProgress(job_id=job.id, **how_far))
+
+
+def categories(session: Session, dataset: Dataset) -> list[Category]:
+    if dataset.status is not DatasetStatus.READY:
+        return []
+    query = select(Category).where(Category.dataset_id == dataset.id)
     return list(session.scalars(query.order_by(Category.category_id)))
 
 
 def image_page(session: Session, dataset_id: str, limit: int, after: int | None) -> list[Image]:
-    """By ascending image id; those above `after`."""
-    get(session, dataset_id)
+    """By ascending image id; those above `after`. None while they are being imported."""
+    if get(session, dataset_id).status is not DatasetStatus.READY:
+        return []
     query = select(Image).where(Image.dataset_id == dataset_id)
     if after is not None:
         query = query.where(Image.image_id > after)
@@ -62,10 +85,10 @@ def image_page(session: Session, dataset_id: str, limit: int, after: int | None)
 
 def image(session: Session, dataset_id: str, image_id: int) -> Image:
     """By the user's own id."""
-    get(session, dataset_id)
+    status = get(session, dataset_id).status
     query = select(Image).where(Image.dataset_id == dataset_id, Image.image_id == image_id)
     found = session.scalars(query).one_or_none()
-    if found is None:
+    if found is None or status is not DatasetStatus.READY:
         raise NotFound("image", image_id)
     return found
 
@@ -80,20 +103,23 @@ def delete(
     """
     with database.begin() as session:
         dataset = get(session, dataset_id)
-        query = select(Job.id, Job.state).where(Job.dataset_id == dataset_id)
-        jobs = {row.id: row.state for row in session.execute(query)}
+        query = select(Job.id, Job.state, Job.kind).where(Job.dataset_id == dataset_id)
+        found = session.execute(query).all()
+        jobs = {row.id: row.state for row in found}
         active = [id for id, state in jobs.items() if state in ACTIVE]
         if active:
             raise Conflict("Jobs of this data set are not over; cancel them first.", jobs=active)
-        if jobs and not force:
+        made = [row.id for row in found if row.kind != "import"]
+        if made and not force:
             raise Conflict(
                 "Jobs of this data set, their masks and models would go with it; "
                 "add ?force=true to remove them too.",
-                jobs=list(jobs),
+                jobs=made,
             )
         shas = blobs.named_by(
             session,
             {Dataset: Dataset.id == dataset_id, Image: Image.dataset_id == dataset_id}
+            | {ImportFile: ImportFile.dataset_id == dataset_id}
             | {Job: Job.dataset_id == dataset_id, Model: Model.job_id.in_(jobs)},
         )
         session.execute(delete_rows(Dataset).where(Dataset.id == dataset.id))

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from app.models import ACTIVE, Job, JobEvent, JobState, now
+from app.models import ACTIVE, Dataset, DatasetStatus, Job, JobEvent, JobState, now
 
 
 class EventType(StrEnum):
@@ -56,7 +56,8 @@ def append(session: Session, job_id: str, events: Sequence[NewEvent]) -> None:
 def append_state(session: Session, job_id: str, *before: NewEvent) -> None:
     """Tell the state that was just written into the job's row, after the events in `before`: why
     it is so, and, where the job is over, its end."""
-    query = select(Job.state, Job.reason, Job.error, Job.model_id).where(Job.id == job_id)
+    what = (Job.state, Job.reason, Job.error, Job.model_id, Job.kind, Job.dataset_id)
+    query = select(*what).where(Job.id == job_id)
     row = session.execute(query).one_or_none()
     if row is None:
         return
@@ -70,7 +71,17 @@ def append_state(session: Session, job_id: str, *before: NewEvent) -> None:
         told.append((EventType.STATE, {"state": row.state, "reason": row.reason}))
     else:
         told.append((EventType.END, {"state": row.state, **why, "model_id": row.model_id}))
+        if row.kind == "import":
+            _end_import(session, row.dataset_id, row.error or f"the import was {row.state}")
     append(session, job_id, told)
+
+
+def _end_import(session: Session, dataset_id: str, error: str) -> None:
+    """However its import ended: a data set that did not become ready or invalid is invalid."""
+    fault = {"part": "", "pointer": "", "detail": error, "hint": "send it again"}
+    values = {"status": DatasetStatus.INVALID, "report": {"errors": [fault]}}
+    unfinished = (Dataset.id == dataset_id, Dataset.status == DatasetStatus.IMPORTING)
+    session.execute(update(Dataset).where(*unfinished).values(values))
 
 
 def created(session: Session, job: Job) -> None:

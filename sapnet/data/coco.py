@@ -31,11 +31,13 @@ from sapnet.data.records import (
     ImageRecord,
     Issues,
     NoDocument,
+    Watch,
     first_of_each,
     is_text,
     read_list,
     read_lists,
     shown,
+    unwatched,
 )
 from sapnet.data.truth import check_truth, read_truth
 from sapnet.errors import InvalidDataset, Issue
@@ -53,11 +55,12 @@ __all__ = [
 NO_POINT_HINT = 'add "point": [x, y], keypoints with one visible point, or a bbox of zero size'
 
 
-def read_points(source: bytes | Path) -> PointDocument:
+def read_points(source: bytes | Path, watch: Watch = unwatched) -> PointDocument:
     """Read a points document and list everything that is wrong in it (at most 1,000 issues).
 
     The file is read twice in pieces, the short lists first, so annotations may come before images,
-    and memory is that of the images and 45 bytes an annotation.
+    and memory is that of the images and 45 bytes an annotation. watch: called now and then with
+    the bytes read so far.
     Never raises for what the document says; an unreadable path raises OSError.
     """
     issues, warnings, rows = Issues(), Issues(), Rows()
@@ -68,7 +71,7 @@ def read_points(source: bytes | Path) -> PointDocument:
         images = _check_images(lists["images"], issues)
         checks = _Annotations(lists, images, categories, rows, issues)
         if lists["annotations"] is not BAD:
-            for start, records in read_list(source, "annotations", AnnotationRecord, issues):
+            for start, records in read_list(source, "annotations", AnnotationRecord, issues, watch):
                 checks.add(start, records)
             checks.finish(warnings)
     except NoDocument:

@@ -10,7 +10,7 @@ leave it out.
 import json
 import math
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -104,6 +104,13 @@ REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+Watch = Callable[[int], object]
+"""Called now and then with how many bytes of a file were read. What it raises ends the reading."""
+
+
+def unwatched(_: int) -> None:
+    """Nobody looks on."""
+
 
 class NoDocument(Exception):
     """The text is not a JSON object at all; why not is the last of the issues."""
@@ -146,7 +153,7 @@ def read_lists(
 
 
 def read_list(
-    source: bytes | Path, name: str, kind: type[S], issues: Issues
+    source: bytes | Path, name: str, kind: type[S], issues: Issues, watch: Watch
 ) -> Iterator[tuple[int, list[S]]]:
     """A long list of a document that `read_lists` has looked over: some thousand records at a
     time, each time with the place of the first of them in the list. Raises NoDocument."""
@@ -154,6 +161,7 @@ def read_list(
     with _told(source, issues), opened(source) as file:
         for piece in pieces(file, lambda other: other != name):
             if piece.key == name and piece.listed:
+                watch(piece.offset)
                 records = _records(piece, kind, start, issues)
                 yield start, records
                 start += len(records)

@@ -18,9 +18,11 @@ from sapnet.data.records import (
     Issues,
     NoDocument,
     Size,
+    Watch,
     first_of_each,
     read_list,
     read_lists,
+    unwatched,
 )
 from sapnet.data.rle import run_lengths
 from sapnet.errors import InvalidDataset
@@ -66,12 +68,12 @@ def read_truth(source: bytes | Path) -> dict[str, Any]:
     }
 
 
-def check_truth(source: bytes | Path) -> npt.NDArray[np.int64]:
+def check_truth(source: bytes | Path, watch: Watch = unwatched) -> npt.NDArray[np.int64]:
     """The ids of a file's annotations, (N,), where `read_truth` would take it: in little memory.
 
-    Raises InvalidDataset with every issue.
+    watch: as `read_points` has it. Raises InvalidDataset with every issue.
     """
-    truth = _Truth(source)
+    truth = _Truth(source, watch)
     for _ in truth.annotations():
         pass
     truth.end()
@@ -81,8 +83,8 @@ def check_truth(source: bytes | Path) -> npt.NDArray[np.int64]:
 class _Truth:
     """A truth document on its way: its images and categories first, then its annotations."""
 
-    def __init__(self, source: bytes | Path) -> None:
-        self._source, self._issues = source, Issues()
+    def __init__(self, source: bytes | Path, watch: Watch = unwatched) -> None:
+        self._source, self._issues, self._watch = source, Issues(), watch
         self.ids = array("q")
         self._id_places = array("q")
         kinds: dict[str, Any] = {"images": TruthImage, "categories": CategoryRecord}
@@ -103,7 +105,7 @@ class _Truth:
             return
         try:
             for start, records in read_list(
-                self._source, "annotations", TruthAnnotation, self._issues
+                self._source, "annotations", TruthAnnotation, self._issues, self._watch
             ):
                 for index, record in enumerate(records, start):
                     self._check(record, index)

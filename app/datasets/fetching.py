@@ -1,0 +1,213 @@
+"""Images that are fetched, from the web or from S3; each is then proven like one that was sent.
+
+What a user names is not to be trusted: only public addresses are called (`app.addresses`), only
+buckets that the settings name are read, and size, time, redirects and kind have limits. What is
+wrong with one image is said of that image; the others are fetched all the same.
+"""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+import obstore
+from obstore.exceptions import BaseError as StoreError
+from obstore.store import from_url
+
+from app.addresses import AddressRefused, check_url, safe_client
+from app.datasets.checking import Fetch, Tell
+from app.datasets.intake import Picture, Pictures, proven
+from app.errors import Fault
+from app.settings import Settings
+from app.storage import CHUNK, sha256_of
+from sapnet.data.coco import PointDocument
+
+FROM_DOCUMENT = "document"
+HINT = (
+    "https://host/folder/, s3://bucket/folder/, or 'document' for the images' own coco_url or url"
+)
+_TRIES = 3
+_REDIRECTS = 3
+_TOGETHER = 64  # images a client fetches, whose connections do not live longer than one may take
+_KINDS = ("image/", "application/octet-stream", "binary/octet-stream")
+_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+
+
+class NotFetched(Exception):
+    """Why an image could not be had, in plain words. again: whether it may be had later."""
+
+    def __init__(self, why: str, *, again: bool = False) -> None:
+        super().__init__(why)
+        self.again = again
+
+
+def source_faults(settings: Settings, url: str) -> list[Fault]:
+    """What is wrong with the address that a form names for its images, as far as its text tells."""
+    if url == FROM_DOCUMENT:
+        return []
+    try:
+        _checked(settings, url)
+    except NotFetched as error:
+        return [Fault("images_url", "", f"{url[:200]!r}: {error}", HINT)]
+    return []
+
+
+def fetcher(settings: Settings, url: str) -> Fetch:
+    """Gets the images of a document from below `url`, or from the addresses in the document.
+
+    Those that are there from an attempt before are not fetched again.
+    """
+
+    def fetch(document: PointDocument, folder: Path, tell: Tell) -> Pictures:
+        pictures = Pictures()
+        target = folder / "fetched"
+        target.mkdir(exist_ok=True)
+        wanted = [
+            (image.file_name, address or _below(url, image.file_name), target / str(index))
+            for index, image, address in zip(
+                document.image_indices,
+                document.images,
+                document.addresses if url == FROM_DOCUMENT else [None] * len(document.images),
+                strict=True,
+            )
+        ]
+        for start in range(0, len(wanted), _TOGETHER):
+            _fetch_some(settings, wanted[start : start + _TOGETHER], pictures)
+            tell("images", min(start + _TOGETHER, len(wanted)), len(wanted))
+        return pictures
+
+    return fetch
+
+
+def _fetch_some(
+    settings: Settings, wanted: Iterable[tuple[str, str, Path]], pictures: Pictures
+) -> None:
+    client = safe_client(
+        allow_private=settings.import_private_addresses,
+        timeout=min(10.0, settings.fetch_timeout_seconds),
+        lifetime=settings.fetch_timeout_seconds,
+    )
+    client.max_redirects = _REDIRECTS
+    with client, ThreadPoolExecutor(settings.fetch_connections) as pool:
+        futures = {
+            pool.submit(_picture, settings, client, address, path): name
+            for name, address, path in wanted
+        }
+        for future in as_completed(futures):
+            pictures.by_name[futures[future]] = future.result()
+
+
+def _picture(settings: Settings, client: httpx2.Client, address: str, path: Path) -> Picture:
+    try:
+        if not path.exists():
+            _fetch(settings, client, address, path)
+    except NotFetched as error:
+        where = f"from {address[:300]}: " if address else ""
+        return Picture(address, path, "", None, f"it could not be fetched {where}{error}", 0)
+    size, problem = proven(path, settings.max_image_pixels)
+    return Picture(address, path, sha256_of(path), size, problem, 0)
+
+
+def _fetch(settings: Settings, client: httpx2.Client, address: str, path: Path) -> None:
+    """Into `path`, whole or not at all. Raises NotFetched."""
+    if not address:
+        raise NotFetched("the document names no coco_url and no url for it")
+    _checked(settings, address)
+    get = _from_bucket if address.startswith("s3://") else _from_web
+    part = path.with_suffix(".part")
+    for attempt in range(_TRIES):
+        try:
+            with part.open("wb") as file:
+                for chunk in get(settings, client, address):
+                    file.write(chunk)
+                    if file.tell() > settings.max_fetch_bytes:
+                        raise NotFetched(f"it has more than {settings.max_fetch_bytes:,} bytes")
+            part.rename(path)
+            return
+        except NotFetched as error:
+            part.unlink()
+            if not error.again or attempt == _TRIES - 1:
+                raise
+            time.sleep(0.5 * 2**attempt)
+
+
+def _from_web(settings: Settings, client: httpx2.Client, address: str) -> Iterable[bytes]:
+    deadline = time.monotonic() + settings.fetch_timeout_seconds
+    headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
+    try:
+        with client.stream("GET", address, headers=headers, follow_redirects=True) as answer:
+            _check_answer(settings, answer)
+            for chunk in answer.iter_raw(CHUNK):
+                if time.monotonic() > deadline:
+                    raise NotFetched(f"it took more than {settings.fetch_timeout_seconds:g} s")
+                yield chunk
+    except AddressRefused as error:
+        raise NotFetched(str(error)) from error
+    except httpx2.TooManyRedirects as error:
+        raise NotFetched(f"it redirects more than {_REDIRECTS} times") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
+        raise NotFetched(str(error) or type(error).__name__, again=True) from error
+
+
+def _check_answer(settings: Settings, answer: httpx2.Response) -> None:
+    status = answer.status_code
+    if status != 200:
+        raise NotFetched(f"the answer is {status}", again=status in _AGAIN)
+    kind = answer.headers.get("content-type", _KINDS[-1]).split(";")[0].strip().lower()
+    if not kind.startswith(_KINDS):
+        raise NotFetched(f"it is {kind[:50]}, no image")
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise NotFetched("it comes compressed, although that was not asked for")
+    length = answer.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > settings.max_fetch_bytes:
+        raise NotFetched(f"it has more than {settings.max_fetch_bytes:,} bytes")
+
+
+def _from_bucket(settings: Settings, _client: httpx2.Client, address: str) -> Iterable[bytes]:
+    bucket, key = _bucket_and_key(address)
+    deadline = time.monotonic() + settings.fetch_timeout_seconds
+    try:
+        for chunk in obstore.get(_store(bucket), key).stream(min_chunk_size=CHUNK):
+            if time.monotonic() > deadline:
+                raise NotFetched(f"it took more than {settings.fetch_timeout_seconds:g} s")
+            yield bytes(chunk)
+    except FileNotFoundError as error:
+        raise NotFetched("there is no such object") from error
+    except (StoreError, OSError, ValueError) as error:
+        raise NotFetched(str(error).splitlines()[0][:200], again=True) from error
+
+
+def _checked(settings: Settings, address: str) -> None:
+    """Raises NotFetched for what must not be asked at all, as far as the text tells."""
+    if address.startswith("s3://"):
+        bucket, _ = _bucket_and_key(address)
+        if bucket not in settings.import_buckets:
+            raise NotFetched(
+                f"the service may not read the bucket {bucket!r}: "
+                "SAPNET_IMPORT_BUCKETS names those that it may"
+            )
+        return
+    try:
+        check_url(address, allow_private=settings.import_private_addresses)
+    except AddressRefused as error:
+        raise NotFetched(str(error)) from error
+
+
+def _below(url: str, file_name: str) -> str:
+    if url == FROM_DOCUMENT:
+        return ""
+    return f"{url.rstrip('/')}/{quote(file_name) if not url.startswith('s3://') else file_name}"
+
+
+def _bucket_and_key(address: str) -> tuple[str, str]:
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+@cache
+def _store(bucket: str) -> Any:
+    return from_url(f"s3://{bucket}")

@@ -1,0 +1,141 @@
+"""Uploads: begun, added to, finished, used, expired.
+
+The bytes of an upload are blobs, a piece each, and a row says how many bytes are there. Both are
+written together, and the row moves by compare-and-set: of two that add at the same place one does,
+and after a crash the upload goes on from its last piece, at any API that shares the database.
+"""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app import blobs
+from app.access import quotas
+from app.access.keys import Caller
+from app.db import Database
+from app.errors import Conflict, NotFound, TooLarge
+from app.models import Upload, UploadPiece, is_id, now
+from app.settings import Settings
+from app.storage import CHUNK, Storage
+
+MAX_ABOUT = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A finished upload: the digests of its pieces, in order."""
+
+    filename: str
+    size: int
+    shas: tuple[str, ...]
+
+
+class NotUsable(Exception):
+    """No finished upload has this id. `hint` says what to do."""
+
+    def __init__(self, detail: str, hint: str) -> None:
+        super().__init__(detail)
+        self.hint = hint
+
+
+def begin(
+    database: Database, settings: Settings, *, length: int, filename: str, about: str
+) -> Upload:
+    """A new upload of `length` bytes. Raises TooLarge, QuotaExceeded."""
+    if length > settings.max_upload_bytes:
+        limit = settings.max_upload_bytes
+        raise TooLarge(f"At most {limit:,} bytes are taken.", limit=limit)
+    with database.begin() as session:
+        caller: Caller | None = session.info.get("caller")
+        if caller is not None:
+            quotas.room_for_upload(database, settings, caller, length)
+        upload = Upload(filename=filename, about=about, length=length, expires_at=_expiry(settings))
+        session.add(upload)
+    return upload
+
+
+def get(session: Session, upload_id: str) -> Upload:
+    """Raises NotFound, for one that has expired as well."""
+    upload = session.get(Upload, upload_id) if is_id(upload_id) else None
+    if upload is None or upload.expires_at < now():
+        raise NotFound("upload", upload_id)
+    return upload
+
+
+def add(
+    database: Database,
+    storage: Storage,
+    settings: Settings,
+    upload: Upload,
+    start: int,
+    path: Path,
+    sha: str,
+) -> int:
+    """Add a file's bytes at `start`, where the upload has come to; where it is now. The file is
+    gone afterwards. Raises Conflict where somebody else has added, or it is gone."""
+    size = path.stat().st_size
+    after = start + size
+    with blobs.pinned(database, storage, [sha]):
+        storage.put_file(path, sha=sha, move=True)
+        with database.begin() as session:
+            here = (Upload.id == upload.id, Upload.received == start, Upload.length >= after)
+            moved = update(Upload).where(*here)
+            result = session.execute(moved.values(received=after, expires_at=_expiry(settings)))
+            if result.rowcount != 1:  # type: ignore[attr-defined]
+                raise Conflict("Other bytes came here meanwhile; ask by HEAD for the offset.")
+            session.add(UploadPiece(upload_id=upload.id, start=start, size=size, sha256=sha))
+    return after
+
+
+def stored(database: Database, upload_id: str) -> Stored:
+    """A finished upload's pieces. Raises NotUsable."""
+    with database.read() as session:
+        try:
+            upload = get(session, upload_id)
+        except NotFound:
+            hint = "begin one by POST /uploads; the id is the end of its Location"
+            raise NotUsable(f"there is no upload {upload_id!r}, or it has expired", hint) from None
+        if upload.received != upload.length:
+            detail = f"of the upload {upload_id} there are {upload.received:,} of {upload.length:,}"
+            raise NotUsable(f"{detail} bytes", f"send the rest by PATCH /uploads/{upload_id}")
+        pieces = select(UploadPiece.sha256).where(UploadPiece.upload_id == upload_id)
+        shas = session.scalars(pieces.order_by(UploadPiece.start)).all()
+        return Stored(upload.filename, upload.length, tuple(shas))
+
+
+def assemble(storage: Storage, shas: Iterable[str], path: Path) -> None:
+    """Write pieces into one file. Raises BlobMissing."""
+    with path.open("wb") as file:
+        for sha in shas:
+            with storage.open(sha) as piece:
+                shutil.copyfileobj(piece, file, CHUNK)
+
+
+def remove(database: Database, storage: Storage, upload_ids: Iterable[str]) -> int:
+    """Forget uploads, and what only they held; how many there were."""
+    ids = list(upload_ids)
+    if not ids:
+        return 0
+    with database.begin() as session:
+        shas = session.scalars(select(UploadPiece.sha256).where(UploadPiece.upload_id.in_(ids)))
+        wanted = set(shas)
+        result = session.execute(delete_rows(Upload).where(Upload.id.in_(ids)))
+    blobs.forget(database, storage, wanted)
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+def sweep(database: Database, storage: Storage) -> int:
+    """Forget the uploads that have expired; how many."""
+    with database.read() as session:
+        ids = session.scalars(select(Upload.id).where(Upload.expires_at < now())).all()
+    return remove(database, storage, ids)
+
+
+def _expiry(settings: Settings) -> datetime:
+    return now() + timedelta(hours=settings.upload_expiry_hours)
