@@ -1,18 +1,19 @@
 """Uploads that go on after a break: tus 1.0.0 (https://tus.io/protocols/resumable-upload) with its
 extensions creation, checksum, expiration and termination. POST /datasets takes them by id."""
 
-from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Receive, Scope, Send
 
 from app.db import Database, DatabaseDep, SessionDep
 from app.deps import SettingsDep, StorageDep
-from app.errors import AppError, BadHeader, Conflict, PreconditionFailed, UnsupportedMedia
+from app.errors import BadHeader, Conflict, PreconditionFailed, UnsupportedMedia
 from app.models import Upload
 from app.settings import Settings
 from app.storage import Storage
@@ -29,35 +30,25 @@ from app.uploads.headers import (
 )
 from app.uploads.receiving import receive
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
 
 class TusRoute(APIRoute):
-    """Every answer says the version; what asks for another one is refused before its body."""
+    """Every answer says the version, the refusals too."""
 
-    def get_route_handler(self) -> Handler:
-        handle = super().get_route_handler()
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_version(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Tus-Resumable"] = VERSION
+            await send(message)
 
-        async def tus(request: Request) -> Response:
-            try:
-                if request.method in ("POST", "PATCH", "DELETE"):
-                    _check_version(request)
-                response = await handle(request)
-            except AppError as error:
-                error.headers.setdefault("Tus-Resumable", VERSION)
-                raise
-            response.headers["Tus-Resumable"] = VERSION
-            return response
-
-        return tus
+        await super().handle(scope, receive, send_with_version)
 
 
 def _check_version(request: Request) -> None:
+    """Before anything else of a request is looked at."""
     found = request.headers.get("tus-resumable")
     if found != VERSION:
         raise PreconditionFailed(
-            f"Send the header Tus-Resumable: {VERSION}"
-            + (f"; it was {found!r}." if found else "."),
+            f"Send the header Tus-Resumable: {VERSION}; it was {found or 'not there'}.",
             headers={"Tus-Version": VERSION},
         )
 
@@ -74,11 +65,26 @@ class UploadOut(BaseModel):
 
 router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=TusRoute)
 
-Resumable = Annotated[str, Header(alias="Tus-Resumable", description=VERSION)]
+SAME_VERSION = Depends(_check_version)
+Resumable = Annotated[Literal["1.0.0"], Header(alias="Tus-Resumable")]
 Length = Annotated[int, Header(alias="Upload-Length", ge=0, lt=2**63, description="bytes in all")]
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, lt=2**63, description="from HEAD")]
-Metadata = Annotated[str, Header(alias="Upload-Metadata", description="filename BASE64")]
-Sum = Annotated[str | None, Header(alias="Upload-Checksum", description="sha256 BASE64")]
+Metadata = Annotated[
+    str,
+    Header(
+        alias="Upload-Metadata",
+        description="`filename` and the name in base64; other keys after commas",
+        json_schema_extra={"pattern": r"^filename (?:[A-Za-z0-9+/]{4})*$"},
+    ),
+]
+Sum = Annotated[
+    str | None,
+    Header(
+        alias="Upload-Checksum",
+        description="of the bytes of this request: sha256, sha1 or md5, and the digest in base64",
+        json_schema_extra={"pattern": r"^(sha256|sha1|md5) [A-Za-z0-9+/]{24}([A-Za-z0-9+/]{4})*$"},
+    ),
+]
 Override = Annotated[
     str | None, Header(alias="X-HTTP-Method-Override", description="PATCH or DELETE")
 ]
@@ -103,7 +109,7 @@ def options(settings: SettingsDep) -> Response:
     return Response(status_code=204, headers=headers)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, dependencies=[SAME_VERSION])
 def create(
     response: Response,
     database: DatabaseDep,
@@ -130,7 +136,7 @@ def get_upload(upload_id: str, response: Response, session: SessionDep) -> Uploa
     return _described(upload)
 
 
-@router.patch("/{upload_id}", status_code=204, openapi_extra=BYTES)
+@router.patch("/{upload_id}", status_code=204, openapi_extra=BYTES, dependencies=[SAME_VERSION])
 async def patch(
     upload_id: str,
     request: Request,
@@ -148,7 +154,7 @@ async def patch(
     )
 
 
-@router.delete("/{upload_id}", status_code=204)
+@router.delete("/{upload_id}", status_code=204, dependencies=[SAME_VERSION])
 def delete(
     upload_id: str, database: DatabaseDep, storage: StorageDep, tus_resumable: Resumable
 ) -> Response:
@@ -157,7 +163,7 @@ def delete(
     return Response(status_code=204)
 
 
-@router.post("/{upload_id}", status_code=204, openapi_extra=BYTES)
+@router.post("/{upload_id}", status_code=204, openapi_extra=BYTES, dependencies=[SAME_VERSION])
 async def overridden(
     upload_id: str,
     request: Request,

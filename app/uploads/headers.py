@@ -38,7 +38,10 @@ def read_checksum(text: str | None) -> Checksum | None:
         raise BadHeader(
             f"Upload-Checksum: {algorithm[:20]!r} is not known, only {', '.join(ALGORITHMS)}."
         )
-    return Checksum(algorithm, _from_base64(digest.strip(), "Upload-Checksum"))
+    found = Checksum(algorithm, _from_base64(digest.strip(), "Upload-Checksum"))
+    if len(found.digest) != found.new().digest_size:
+        raise BadHeader(f"Upload-Checksum: {len(found.digest)} bytes are no {algorithm}.")
+    return found
 
 
 def read_filename(metadata: str) -> str:
