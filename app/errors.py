@@ -3,7 +3,9 @@
 The classes carry data and know no HTTP; `PROBLEMS` alone says which status each one is.
 """
 
+import errno
 import json
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,6 +15,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -120,6 +123,16 @@ class QuotaExceeded(AppError):
     """The owner has as much as may be had."""
 
 
+class DiskFull(AppError):
+    """The system refused to write for want of space. Nothing of the request was kept."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no room left on the service's disk, and nothing of this request was kept. "
+            "The same request may do once room has been made, or for fewer and smaller files."
+        )
+
+
 class BlobMissing(AppError):
     """A row names a blob that storage does not have."""
 
@@ -155,6 +168,7 @@ PROBLEMS: dict[type[Exception], Kind] = {
     TooManyRequests: Kind(429, "too-many-requests", "Too many requests at once"),
     Unavailable: Kind(503, "unavailable", "The service cannot do this at the moment"),
     ClientDisconnect: Kind(400, "client-disconnected", "The client left before its body ended"),
+    DiskFull: Kind(507, "insufficient-storage", "The service has no room left on its disk"),
     BlobMissing: Kind(500, "blob-missing", "A stored file is missing"),
     Exception: Kind(500, "internal-error", "The service failed"),
 }
@@ -205,6 +219,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AppError, app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(OSError, _system)
+    app.add_exception_handler(OperationalError, _system)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
 
@@ -288,6 +304,21 @@ def http_error(request: Request, error: Exception) -> JSONResponse:
         headers["Allow"] = ", ".join(request.app.methods_of(path))
         detail = f"{request.method} is not possible here, only {headers['Allow']}."
     return problem(request, kind, detail, headers=headers)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether it is the system's, or SQLite's, refusal for want of space."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
+def _system(request: Request, error: Exception) -> JSONResponse:
+    """A full disk is no bug of ours; whatever else the system refused may be one."""
+    if not is_disk_full(error):
+        raise error
+    return app_error(request, DiskFull())
 
 
 def _gone(request: Request, error: Exception) -> JSONResponse:

@@ -20,8 +20,11 @@ from celery.signals import task_prerun, worker_process_init, worker_ready, worke
 from app.queue import IO, QUEUES, TRAIN, visibility
 from app.settings import Settings
 from worker.courier import CourierProcess
+from worker.embedded import TIDY_SECONDS
 from worker.leash import die_with
-from worker.tasks import look_round, register
+from worker.tasks import look_round, register, tidy_round
+
+TIDY_AFTER = 15.0  # seconds: what a killed worker left is soon gone
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -66,6 +69,8 @@ def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
     def ready(sender: Any, **_: Any) -> None:
         look_round(settings)
         sender.timer.call_repeatedly(settings.reap_seconds, look_round, (settings,))
+        sender.timer.call_after(TIDY_AFTER, tidy_round, (settings,))
+        sender.timer.call_repeatedly(TIDY_SECONDS, tidy_round, (settings,))
         if IO in queues:
             courier.keep()
             sender.timer.call_repeatedly(settings.reap_seconds, courier.keep)

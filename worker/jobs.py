@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +21,7 @@ from sqlalchemy.exc import (
 )
 
 from app.db import Database
-from app.errors import BlobMissing
+from app.errors import BlobMissing, is_disk_full
 from app.jobs.events import append
 from app.models import Job, JobState, Reason
 from app.queue import QUEUES
@@ -39,7 +38,7 @@ from worker.trainer import DONE, Trainer
 log = structlog.get_logger()
 
 AWAY = (OperationalError, InterfaceError, TimeoutError)  # the database, for the moment
-DISK_FULL_ATTEMPTS = 3
+DISK_FULL_ATTEMPTS = 2  # in a row that got no further
 
 Result = TypeVar("Result")
 
@@ -109,9 +108,9 @@ def _attempt(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
     except (LeaseLost, SQLAlchemyError):
         raise
     except Exception as error:  # disk full, storage away, no memory for a process: try again
-        log.exception("attempt failed", job=held.job_id)
-        full = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
-        reason = Reason.DISK_FULL if full else Reason.ATTEMPT_FAILED
+        bug = not isinstance(error, OSError)
+        log.error("attempt failed", job=held.job_id, error=repr(error), exc_info=bug)
+        reason = Reason.DISK_FULL if is_disk_full(error) else Reason.ATTEMPT_FAILED
         return _setback(worker, held, heart, reason, f"{type(error).__name__}: {error}")
 
 

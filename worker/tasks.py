@@ -3,15 +3,20 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import structlog
 from celery import Celery
 from celery.exceptions import Reject
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
 from app.queue import TASK
 from app.reaper import look
 from app.settings import Settings
 from app.storage import make_storage
+from worker.embedded import tidy
 from worker.jobs import Outcome, Worker, execute
+
+log = structlog.get_logger()
 
 
 def register(celery: Celery, settings: Settings, stopping: Callable[[], bool]) -> None:
@@ -31,6 +36,15 @@ def look_round(settings: Settings) -> None:
     """The reaper's round, in a worker's main process."""
     with _database(settings) as database:
         look(database, settings)
+
+
+def tidy_round(settings: Settings) -> None:
+    """What a worker without a broker does now and then as well."""
+    with _database(settings) as database:
+        try:
+            tidy(Worker(settings, database, make_storage(settings)))
+        except (OSError, SQLAlchemyError) as error:
+            log.warning("not tidied, next time then", error=repr(error))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def square(annotation: dict, height: int, width: int) -> dict:
     return {"rle": rle, "bbox": box, "area": int(mask.sum())}
 
 
-def results(job: dict, folder: Path) -> None:
+def results(job: dict, folder: Path, model_mb: int) -> None:
     folder.mkdir(exist_ok=True)
     points = json.loads(Path(job["points"]).read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in points["images"]}
@@ -66,7 +66,8 @@ def results(job: dict, folder: Path) -> None:
     pseudo = {"miou_mask": 0.5, "count": len(lines)} if job["truth"] else None
     metrics = {"pseudo_masks": pseudo, "model": None, "proposals": {}}
     write(folder / "metrics.json", json.dumps(metrics))
-    (folder / "model.pt").write_bytes(f"weights of seed {job['seed']}".encode() * 1000)
+    weights = f"weights of seed {job['seed']}".encode()
+    (folder / "model.pt").write_bytes(weights * max(1000, (model_mb << 20) // len(weights)))
     names = [category["name"] for category in points["categories"]]
     write(folder / "model.json", json.dumps({"classes": names, "seed": job["seed"]}))
     (folder / "gallery.png").write_bytes(b"\x89PNG\r\n\x1a\n fake")
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--crash-at", type=int, default=-1, help="SIGKILL itself there, once")
     parser.add_argument("--crash-always", action="store_true", help="SIGKILL itself at the start")
     parser.add_argument("--deaf", action="store_true", help="does not hear SIGTERM")
+    parser.add_argument("--model-mb", type=int, default=0)
     parser.add_argument("--child", action="store_true", help="leaves a child that holds stdout")
     args = parser.parse_args()
 
@@ -116,7 +118,7 @@ def main() -> None:
     if args.fail:
         say("error", reason="non_finite_loss", message="loss term 'psm' became nan at step 3")
         sys.exit(1)
-    results(job, workdir / "result")
+    results(job, workdir / "result", args.model_mb)
     say("done", seconds={"train": 1.0}, peak_memory_mb=1)
 
 
