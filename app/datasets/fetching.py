@@ -31,6 +31,7 @@ HINT = (
     "https://host/folder/, s3://bucket/folder/, or 'document' for the images' own coco_url or url"
 )
 _TRIES = 3
+_PAUSE = 0.5  # seconds before the second, doubled before the third
 _REDIRECTS = 3
 _TOGETHER = 64  # images a client fetches, whose connections do not live longer than one may take
 _KINDS = ("image/", "application/octet-stream", "binary/octet-stream")
@@ -132,7 +133,7 @@ def _fetch(settings: Settings, client: httpx2.Client, address: str, path: Path) 
             part.unlink()
             if not error.again or attempt == _TRIES - 1:
                 raise
-            time.sleep(0.5 * 2**attempt)
+            time.sleep(_PAUSE * 2**attempt)
 
 
 def _from_web(settings: Settings, client: httpx2.Client, address: str) -> Iterable[bytes]:

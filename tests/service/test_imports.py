@@ -25,6 +25,8 @@ from app.settings import Settings
 from worker import imports
 from worker.jobs import Outcome, Worker, execute
 
+pytestmark = pytest.mark.both_stacks
+
 LATER = {"Prefer": "respond-async"}
 
 

@@ -20,6 +20,8 @@ from app.settings import Settings
 from app.uploads import receiving, service
 from worker.jobs import Outcome, Worker, execute
 
+pytestmark = pytest.mark.both_stacks
+
 TUS = {"Tus-Resumable": "1.0.0"}
 BYTES = {**TUS, "Content-Type": "application/offset+octet-stream"}
 
