@@ -1,0 +1,266 @@
+"""`sapnet-service doctor`: sound services pass, each fault is named with its mending."""
+
+import http.server
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis import Redis
+from typer.testing import CliRunner
+
+from app import doctor, doctor_machine, schema
+from app.access import keys
+from app.access.keys import Scope
+from app.cli import app as cli
+from app.db import Database
+from app.doctor_machine import Check
+from app.models import Dataset, DatasetStatus, Job, JobState, now
+from app.settings import Settings
+
+MakeSettings = Callable[..., Settings]
+NO_GPU = 'print(\'{"version": "2", "gpus": [], "threads": 1}\')'
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch takes seconds to import: one test does, the others get its answer."""
+    monkeypatch.setattr(doctor_machine, "TORCH", NO_GPU)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings, free_port: int) -> Settings:
+    return make_settings(port=free_port)
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database(settings.database)
+    yield database
+    database.dispose()
+
+
+def examined(settings: Settings, **changes: Any) -> dict[str, Check]:
+    found = [*doctor.checks(settings.model_copy(update=changes))]
+    assert len({check.name for check in found}) == len(found)
+    for check in found:
+        assert check.found
+        assert check.ok is True or check.mend or check.name == "torch", check
+    return {check.name: check for check in found}
+
+
+def wrong(settings: Settings, **changes: Any) -> dict[str, Check]:
+    """What fails, but for the disk: that is this machine's own."""
+    found = examined(settings, **changes)
+    return {n: c for n, c in found.items() if c.ok is False and "disk" not in n}
+
+
+@pytest.mark.both_stacks
+def test_a_sound_service_is_found_sound(settings: Settings, stack: dict[str, str]) -> None:
+    assert wrong(settings) == {}
+    found = examined(settings)
+    assert found["broker"].found.startswith("redis://" if stack else "none")
+    assert ("clock" in found) is bool(stack)
+    assert found["storage"].found.startswith("s3://" if stack else "/")
+
+
+def test_the_real_torch_is_asked(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    monkeypatch.undo()
+    torch, gpu = doctor_machine.torch_and_gpus()
+    assert torch.ok
+    assert gpu.ok is not False
+
+
+def test_a_torch_without_cuda_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = SimpleNamespace(labels={"name": "H100"}, value=80 * 2**30)
+    family = SimpleNamespace(name="sapnet_gpu_memory_bytes", samples=[sample])
+    monkeypatch.setattr(doctor_machine, "Gpus", lambda: SimpleNamespace(collect=lambda: [family]))
+    _, gpu = doctor_machine.torch_and_gpus()
+    assert (gpu.ok, gpu.found) == (False, "H100 (80 GiB), and torch sees none")
+
+
+def test_a_torch_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_machine, "TORCH", "raise ImportError('libcudart is missing')")
+    (torch,) = doctor_machine.torch_and_gpus()
+    assert (torch.ok, torch.found) == (False, "ImportError: libcudart is missing")
+
+
+def test_a_database_before_its_migration(settings: Settings, database: Database) -> None:
+    schema.downgrade(database, "base")
+    assert set(wrong(settings)) == {"schema"}
+
+
+def test_a_database_that_is_away_and_its_password(settings: Settings) -> None:
+    url = "postgresql+psycopg://user:s3cret@127.0.0.1:1/none"
+    (fault,) = wrong(settings, database_url=url).values()
+    assert fault.name == "database"
+    assert "s3cret" not in fault.found
+    assert "SAPNET_DATABASE_URL" in fault.mend
+
+
+def test_a_storage_that_cannot_be_written(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (fault,) = wrong(settings, storage_url=str(tmp_path / "file" / "blobs")).values()
+    assert (fault.name, "NotADirectoryError" in fault.found) == ("storage", True)
+
+
+@pytest.mark.service
+def test_a_bucket_that_is_not_there(settings: Settings, bucket: str) -> None:
+    (fault,) = wrong(settings, storage_url=bucket.replace("s3://", "s3://no-")).values()
+    assert fault.name == "storage"
+    assert "the bucket must be there" in fault.mend
+
+
+def test_a_broker_that_is_away(settings: Settings) -> None:
+    (fault,) = wrong(settings, broker_url="redis://:s3cret@127.0.0.1:1/0").values()
+    assert fault.name == "broker"
+    assert "s3cret" not in fault.found
+
+
+@pytest.mark.service
+def test_a_redis_that_throws_messages_out(settings: Settings, redis_database: str) -> None:
+    with Redis.from_url(redis_database) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            (fault,) = wrong(settings, broker_url=redis_database).values()
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+    assert (fault.name, "noeviction" in fault.mend) == ("queue", True)
+
+
+def test_an_old_redis() -> None:
+    assert doctor._redis_is_fit({"redis_version": "6.0.16"}).ok is False
+    assert doctor._redis_is_fit({"redis_version": "7.4.1", "aof_enabled": 1}).ok is True
+
+
+@pytest.mark.service
+def test_clocks_that_differ(
+    settings: Settings, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "now", lambda: now() + timedelta(seconds=30))
+    (fault,) = wrong(settings, database_url=postgres_database).values()
+    assert fault.name == "clock"
+    assert fault.found.startswith(("30.", "29."))
+
+
+def test_leases_that_one_slow_heartbeat_loses(settings: Settings) -> None:
+    assert set(wrong(settings, heartbeat_seconds=20.0)) == {"leases"}
+
+
+def new_job(database: Database, **values: Any) -> None:
+    with database.begin() as session:
+        dataset = Dataset(
+            name="n",
+            status=DatasetStatus.READY,
+            images=0,
+            annotations=0,
+            report={},
+            document_sha="0" * 64,
+        )
+        session.add(dataset)
+        session.flush()
+        fields = {"method": "sapnet", "preset": "cpu", "seed": 0, "request": {}, **values}
+        session.add(Job(dataset_id=dataset.id, **fields))
+
+
+def test_jobs_that_nobody_takes_up(settings: Settings, database: Database) -> None:
+    new_job(database, created_at=now() - timedelta(minutes=1))
+    assert wrong(settings) == {}
+    new_job(database, created_at=now() - timedelta(minutes=20))
+    assert "20 min" in wrong(settings)["jobs"].found
+    new_job(database, state=JobState.RUNNING, lease_until=now() + timedelta(seconds=9))
+    assert wrong(settings) == {}  # they wait for that one
+    new_job(database, state=JobState.RUNNING, lease_until=now() - timedelta(seconds=9))
+    assert "1 of workers that fell silent" in wrong(settings)["jobs"].found
+
+
+def test_an_open_address_without_keys(settings: Settings, database: Database) -> None:
+    assert examined(settings)["keys"].ok is None
+    (fault,) = wrong(settings, host="0.0.0.0").values()
+    assert (fault.name, "keys create" in fault.mend) == ("keys", True)
+    assert examined(settings, host="0.0.0.0", allow_without_keys=True)["keys"].ok is None
+    with database.begin() as session:
+        keys.create(session, "me", Scope.ADMIN)
+    assert wrong(settings, host="0.0.0.0") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "ok"),
+    [
+        ("net-ba7816bf.pth", b"abc", True),
+        ("net-ba7816bf.pth", b"abd", False),
+        ("sam_vit_b_ba7816.pth", b"ab", False),
+        ("my.pt", b"anything", True),
+        ("my.pt", None, False),
+    ],
+)
+def test_weights_are_there_and_whole(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes | None,
+    ok: bool,
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("SAPNET_SAM_CHECKPOINT", str(path))
+    faults = wrong(settings, backbone_weights=path)
+    assert set(faults) == (set() if ok else {"backbone weights", "SAM checkpoint"})
+
+
+def test_a_full_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = SimpleNamespace(free=1e9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    assert examined(settings)["disk"].ok is False
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    body = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.mark.parametrize(("body", "ok"), [(b'{"status":"ok"}', True), (b"hello", False)])
+def test_a_port_that_is_taken(settings: Settings, body: bytes, ok: bool) -> None:
+    handler = type("Handler", (Answers,), {"body": body})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        number = server.server_address[1]
+        faults = wrong(settings, port=number, worker_metrics_port=None)
+        server.shutdown()
+        thread.join()
+    assert set(faults) == (set() if ok else {"port"})
+
+
+def test_the_exit_code_tells(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAPNET_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("SAPNET_PORT", str(settings.port))
+    monkeypatch.setattr(doctor_machine, "LEAST_DISK_GB", 0)
+    sound = CliRunner().invoke(cli, ["doctor"])
+    assert sound.exit_code == 0, sound.output
+    monkeypatch.setenv("SAPNET_DATABASE_URL", "postgresql+psycopg://u:s3cret@127.0.0.1:1/none")
+    broken = CliRunner().invoke(cli, ["doctor"])
+    assert broken.exit_code == 1
+    assert "FAIL  database" in broken.output
+    assert "SAPNET_DATABASE_URL" in broken.output
+    assert "s3cret" not in broken.output
