@@ -37,7 +37,7 @@ class Courier(threading.Thread):
         super().__init__(name="courier", daemon=True)
         self._database, self._settings = database, settings
         self._over = threading.Event()
-        self._free = threading.Semaphore(AT_ONCE)
+        self._deliveries: list[threading.Thread] = []
         self._client = safe_client(
             allow_private=settings.webhook_private_addresses,
             timeout=settings.webhook_timeout_seconds,
@@ -51,43 +51,38 @@ class Courier(threading.Thread):
                 self.look()
             except SQLAlchemyError as error:
                 log.warning("webhooks wait for the database", error=type(error).__name__)
+            except Exception:  # this thread must not end while its worker goes on
+                log.exception("webhooks not looked for")
 
     def stop(self, seconds: float = 2.0) -> None:
         """Deliveries in hand get so long; what is left is delivered by the next courier."""
         self._over.set()
         deadline = time.monotonic() + seconds
-        for _ in range(AT_ONCE):
-            self._free.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        for delivery in self._deliveries:
+            delivery.join(max(0.0, deadline - time.monotonic()))
 
     def look(self) -> None:
         """Take up what is due, and deliver each in a thread of its own."""
+        self._deliveries = [d for d in self._deliveries if d.is_alive()]
         with self._database.read() as session:
-            found = service.due(session, AT_ONCE)
+            found = service.due(session, AT_ONCE - len(self._deliveries))
         for seen in found:
-            if not self._free.acquire(blocking=False):
-                return
-            try:
-                with self._database.begin() as session:
-                    held = service.take(session, seen, self._settings)
-                if held is not None:
-                    self._start(held)
-                    continue
-            except BaseException:
-                self._free.release()
-                raise
-            self._free.release()
-
-    def _start(self, held: Held) -> None:
-        threading.Thread(target=self._deliver, args=(held,), daemon=True).start()
+            with self._database.begin() as session:
+                held = service.take(session, seen, self._settings)
+            if held is not None:
+                delivery = threading.Thread(target=self._deliver, args=(held,), daemon=True)
+                self._deliveries.append(delivery)
+                delivery.start()
 
     def _deliver(self, held: Held) -> None:
         try:
-            while not self._over.is_set() and self._step(held):
-                pass
+            while self._step(held):
+                if self._over.is_set():
+                    with self._database.begin() as session:
+                        service.release(session, held)
+                    return
         except SQLAlchemyError as error:  # it is taken up again when its time in hand is over
             log.warning("a webhook waits for the database", error=type(error).__name__)
-        finally:
-            self._free.release()
 
     def _step(self, held: Held) -> bool:
         """Deliver the next event; whether there may be more to do now."""

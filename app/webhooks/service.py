@@ -21,7 +21,7 @@ from app.settings import Settings
 from app.webhooks.schemas import Delivery, WebhookIn, WebhookOut
 
 LONGEST_DELAY = timedelta(hours=6)
-IN_HAND = timedelta(seconds=60)
+IN_HAND = timedelta(seconds=15)
 """Added to the time that a try may take: after it another courier may take the webhook up."""
 
 
@@ -132,9 +132,10 @@ def passed(session: Session, held: Held, settings: Settings, event: JobEvent) ->
     return _change(session, held, values) and not over
 
 
-def release(session: Session, held: Held, newest: int) -> None:
-    """Out of our hands: there is nothing to deliver now, up to the event `newest`."""
-    _change(session, held, {"due_at": now(), "sent": newest})
+def release(session: Session, held: Held, newest: int | None = None) -> None:
+    """Out of our hands. newest: events up to this one are through, for nobody wants them."""
+    values: dict[str, Any] = {"due_at": now()}
+    _change(session, held, values if newest is None else {**values, "sent": newest})
 
 
 def failed(session: Session, held: Held, settings: Settings, why: str, *, gone: bool) -> None:

@@ -22,18 +22,11 @@ from worker.fence import LeaseLost, claim
 from worker.jobs import Outcome, Worker, execute
 from worker.record import release
 
+pytestmark = pytest.mark.both_stacks
+
 NewJob = Callable[..., str]
 NewWorker = Callable[..., Worker]
 Told = list[tuple[str, dict[str, Any]]]
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
-def database_url(request: pytest.FixtureRequest) -> str | None:
-    """Everything here holds on both databases."""
-    if request.param == "sqlite":
-        return None
-    url: str = request.getfixturevalue("postgres_server")
-    return url
 
 
 @pytest.fixture
@@ -218,7 +211,7 @@ def test_events_go_with_their_job(
 
 def test_numbers_become_visible_in_their_order(new_job: NewJob, database: Database) -> None:
     """Writers beside each other, and a reader that must never see a number before a lower one."""
-    job_id, writers, each = new_job(), 4, 15
+    job_id, writers, each = new_job(), 3, 8
     seen: list[int] = []
 
     def write() -> None:

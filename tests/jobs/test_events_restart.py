@@ -17,18 +17,10 @@ from app.jobs import events
 from app.jobs.events import EventType
 from app.models import Job, JobState
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.both_stacks]
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Until = Callable[..., None]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str | None:
-    if request.param == "sqlite":
-        return None
-    url: str = request.getfixturevalue("postgres_server")
-    return url
 
 
 class Reader(threading.Thread):

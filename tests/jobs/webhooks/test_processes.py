@@ -1,0 +1,120 @@
+"""Real workers deliver webhooks, embedded and Celery's; killing one loses no event."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app.db import Database
+from app.jobs import events
+from app.models import Webhook
+from app.queue import send
+from app.settings import Settings
+
+pytestmark = [pytest.mark.service, pytest.mark.both_stacks]
+
+Hooked = Callable[..., str]
+Row = Callable[[str], Webhook]
+Start = Callable[..., subprocess.Popen[bytes]]
+Until = Callable[..., None]
+Receiver = Any  # of conftest.py
+
+ENV = {
+    "SAPNET_WEBHOOK_PRIVATE_ADDRESSES": "true",
+    "SAPNET_WEBHOOK_RETRY_SECONDS": "0.2",
+    "SAPNET_WEBHOOK_TIMEOUT_SECONDS": "1",
+    "SAPNET_WEBHOOK_MAX_TRIES": "100",
+}
+FAST = ("--steps", "4")
+
+
+def numbers(database: Database, job_id: str) -> list[int]:
+    with database.read() as session:
+        return [event.seq for event in events.after(session, job_id, 0, 1000)]
+
+
+def couriers(parent: int) -> list[int]:
+    """Processes of `worker.courier` that hang on this one."""
+    found = []
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            if b"worker.courier" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+    return found
+
+
+def test_an_endpoint_that_was_away_and_a_worker_that_was_killed(
+    start: Start,
+    settings: Settings,
+    database: Database,
+    receiver: Receiver,
+    hooked: Hooked,
+    row: Row,
+    until: Until,
+    alive: Callable[[int], bool],
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job_id = hooked(f"http://127.0.0.1:{port}/hook", over=False)
+    if settings.broker_url is not None:
+        send(job_id, settings.broker_url)
+    first = start("worker.main", trainer=FAST, **ENV)
+    until(lambda: row(job_id).tries >= 2, 40)
+    until(lambda: "end" in types(database, job_id), 40)
+    beside = couriers(first.pid)
+    assert len(beside) == (0 if settings.embedded else 1)
+    first.kill()
+    first.wait()
+    until(lambda: not any(alive(pid) for pid in beside))
+    assert row(job_id).sent == 0
+
+    back = type(receiver)(port)
+    try:
+        start("worker.main", trainer=FAST, **ENV)
+        until(lambda: row(job_id).due_at is None, 60)
+    finally:
+        back.close()
+    assert back.ids == numbers(database, job_id)
+    assert back.types[-1] == "end"
+
+
+def types(database: Database, job_id: str) -> list[str]:
+    with database.read() as session:
+        return [event.type for event in events.after(session, job_id, 0, 1000)]
+
+
+def test_killed_while_it_delivers(
+    start: Start,
+    settings: Settings,
+    database: Database,
+    receiver: Receiver,
+    hooked: Hooked,
+    row: Row,
+    until: Until,
+) -> None:
+    """Taken up by another; an event whose answer was not noted comes twice, under one id."""
+    job_id = hooked(receiver.url, warnings=40)
+    receiver.waits = 0.1
+    first = start("worker.main", trainer=FAST, **ENV)
+    until(lambda: len(receiver.got) >= 5, 40)
+    for pid in [*couriers(first.pid), first.pid]:
+        os.kill(pid, signal.SIGKILL)
+    first.wait()
+    killed_at = len(receiver.got)
+    start("worker.main", trainer=FAST, **ENV)
+    until(lambda: row(job_id).due_at is None, 60)
+    assert killed_at < 42
+    named = {headers["webhook-id"]: json.loads(body)["id"] for headers, body in receiver.got}
+    assert sorted(named.values()) == numbers(database, job_id)
+    assert receiver.ids == sorted(receiver.ids), "in order"
+    assert len(receiver.got) <= len(named) + 1
+    with database.read() as session:
+        assert session.scalars(select(Webhook.error)).all() == [None]
