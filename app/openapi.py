@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import compile_path
 from starlette.types import ASGIApp
 
+from app.access.described import describe
 from app.errors import MEDIA_TYPE
 from app.middleware import HeadAsGet, Observed
 
@@ -78,6 +79,7 @@ class Api(FastAPI):
                 for operation in methods.values():
                     operation["responses"].pop("422", None)
                     operation["responses"]["default"] = answer
+            describe(document)
         assert self.openapi_schema is not None
         return self.openapi_schema
 

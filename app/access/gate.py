@@ -5,7 +5,6 @@ It stands before the routes, so that a stranger's upload is refused before a byt
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,33 +26,25 @@ OPEN = frozenset(
     {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 )
 OPEN_BELOW = "/problems/"
-METRICS = "/metrics"  # figures of the whole service, whoever reads them
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """scope: None where anybody may. body: most bytes. upload: it will be stored as a data set."""
-
-    scope: Scope | None
-    body: int
-    upload: bool = False
-
-
-def is_open(path: str) -> bool:
-    return path in OPEN or path.startswith(OPEN_BELOW)
-
-
-def rule_of(method: str, path: str, settings: Settings) -> Rule:
-    if is_open(path):
-        return Rule(None, settings.max_json_bytes)
+def scope_of(method: str, path: str) -> Scope | None:
+    """What a key must allow for this; None where nobody is asked for one."""
+    if path in OPEN or path.startswith(OPEN_BELOW):
+        return None
     if path == "/predict":  # POST sends a picture and changes nothing
-        return Rule(Scope.READ, settings.max_image_bytes)
-    if method == "POST" and path == "/datasets":
-        return Rule(Scope.WRITE, settings.max_upload_bytes, upload=True)
-    if method in ("POST", "PATCH") and (path == "/uploads" or path.startswith("/uploads/")):
-        return Rule(Scope.WRITE, settings.max_upload_bytes, upload=method == "POST")
-    return Rule(Scope.READ if method in SAFE else Scope.WRITE, settings.max_json_bytes)
+        return Scope.READ
+    return Scope.READ if method in SAFE else Scope.WRITE
+
+
+def largest_body(method: str, path: str, settings: Settings) -> int:
+    """Bytes."""
+    if path == "/predict":
+        return settings.max_image_bytes
+    if (method, path) == ("POST", "/datasets") or path.startswith("/uploads/"):
+        return settings.max_upload_bytes
+    return settings.max_json_bytes
 
 
 class Gate:
@@ -78,20 +69,20 @@ class Gate:
 
     async def _admit(self, request: Request) -> int:
         """The most bytes its body may have. Raises what the request is refused with."""
+        method = request.method
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        rule = rule_of(request.method, path, self._settings)
-        length = _length(request)
-        if length > rule.body:
-            raise TooLarge(f"At most {rule.body:,} bytes are taken here.", limit=rule.body)
-        if rule.scope is not None:
-            caller = await self._caller(request, rule.scope)
+        limit, length = largest_body(method, path, self._settings), _length(request)
+        if length > limit:
+            raise TooLarge(f"At most {limit:,} bytes are taken here.", limit=limit)
+        wanted = scope_of(method, path)
+        if wanted is not None:
+            caller = await self._caller(request, wanted)
             request.state.caller = caller
-            if path != METRICS:
-                request.state.database = seen_by(self._database, caller, self._settings)
-            if rule.upload:
+            request.state.database = seen_by(self._database, caller, self._settings)
+            if (method, path) == ("POST", "/datasets"):
                 room = quotas.room_for_upload
                 await run_in_threadpool(room, self._database, self._settings, caller, length)
-        return rule.body
+        return limit
 
     async def _caller(self, request: Request, wanted: Scope) -> Caller:
         address = request.client.host if request.client else "local"

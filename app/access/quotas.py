@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.access.keys import Caller
 from app.db import Database
 from app.errors import QuotaExceeded
-from app.models import ACTIVE, Dataset, Job, Model
+from app.models import ACTIVE, Dataset, Job, Model, Upload
 from app.settings import Settings
 
 _LOCK = 0x5A9_90A7  # PostgreSQL's advisory lock of this module
@@ -24,7 +24,7 @@ def room_for_upload(database: Database, settings: Settings, caller: Caller, size
     if settings.quota_datasets or settings.quota_bytes:
         with database.read() as session:
             _datasets(session, settings, caller.owner, 1)
-            _bytes(session, settings, caller.owner, size)
+            _bytes(session, settings, caller.owner, size, underway=True)
 
 
 @event.listens_for(Session, "before_flush")
@@ -56,8 +56,11 @@ def _datasets(session: Session, settings: Settings, owner: str | None, more: int
         raise _exceeded("data sets", limit, found, "delete one of them first", _LATER)
 
 
-def _bytes(session: Session, settings: Settings, owner: str | None, more: int) -> None:
-    """Of data sets as they were sent, and of the models trained on them."""
+def _bytes(
+    session: Session, settings: Settings, owner: str | None, more: int, *, underway: bool = False
+) -> None:
+    """Of data sets as they were sent, and of the models trained on them. underway: also of uploads
+    that are not yet a data set; one that becomes it must not be counted twice."""
     limit = settings.quota_bytes
     if not limit:
         return
@@ -67,6 +70,10 @@ def _bytes(session: Session, settings: Settings, owner: str | None, more: int) -
     sent = select(func.sum(datasets.c.bytes)).where(_of(datasets.c.owner, owner))
     trained = select(func.sum(models.c.size)).where(models.c.job_id.in_(of_jobs))
     found = int(session.scalar(sent) or 0) + int(session.scalar(trained) or 0)
+    if underway:
+        uploads = Upload.__table__.c
+        coming = select(func.sum(uploads.length)).where(_of(uploads.owner, owner))
+        found += int(session.scalar(coming) or 0)
     if found + more > limit:
         raise _exceeded("bytes stored", limit, found, "delete a data set first", _LATER)
 

@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from app import schema
+from app.access import keys
 from app.db import Database
 from app.main import create_app
 from app.predict.runtime import Runtime
@@ -45,9 +46,10 @@ class Nothing:
 
 @dataclass(frozen=True)
 class Service:
-    """A service that runs, and the ids of what is in it."""
+    """A service that runs, a key for it, and the ids of what is in it."""
 
     url: str
+    key: str
     settings: Settings
     dataset: str
     spare: str
@@ -91,6 +93,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         _env_file=None,  # type: ignore[call-arg]
         data_dir=tmp_path / "var",
         log_level="error",
+        key_cache_seconds=0,
         trainer_command=(sys.executable, str(FAKE_TRAINER)),
     )
 
@@ -129,7 +132,9 @@ def service(url: str, settings: Settings) -> Service:
         job = client.post("/jobs/train", json=train).raise_for_status().json()["id"]
         database = Database(settings.database)
         assert execute(job, Worker(settings, database, make_storage(settings))) is Outcome.ENDED
-        database.dispose()
         queued = client.post("/jobs/train", json=train).raise_for_status().json()["id"]
         model = client.get(f"/jobs/{job}").json()["model_id"]
-    return Service(url, settings, dataset, spare, job, queued, model)
+    with database.begin() as session:
+        key, _ = keys.create(session, "root", keys.Scope.ADMIN)
+    database.dispose()
+    return Service(url, key, settings, dataset, spare, job, queued, model)

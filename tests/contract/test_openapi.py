@@ -83,6 +83,7 @@ def test_the_service_is_what_its_document_says(service: Any, tmp_path: Path) -> 
     (tmp_path / "schemathesis.toml").write_text(config(service))
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "schemathesis.toml"]
     options = ["--checks", "all", "--seed", "0", "--max-examples", "25", "--no-color"]
+    options += ["--header", f"Authorization: Bearer {service.key}"]
     done = subprocess.run(
         [*command, "run", f"{service.url}/openapi.json", *options],
         cwd=tmp_path,
