@@ -211,6 +211,7 @@ def test_an_uninvited_upload_is_not_read(app: FastAPI, new_key: Any) -> None:
     assert [m["status"] for m in sent if "status" in m] == [401] * 3
 
 
+@pytest.mark.both_stacks
 def test_nobody_sees_what_is_anothers(
     client: TestClient, new_key: Any, everything: dict[str, str]
 ) -> None:
@@ -246,6 +247,7 @@ def test_nobody_sees_what_is_anothers(
     assert still.status_code == 200
 
 
+@pytest.mark.both_stacks
 def test_lists_hold_ones_own(
     app: FastAPI, client: TestClient, new_key: Any, everything: dict[str, str]
 ) -> None:
@@ -260,6 +262,7 @@ def test_lists_hold_ones_own(
     assert len(client.get("/jobs", headers=ann).json()["jobs"]) == 2  # of her data set, so hers
 
 
+@pytest.mark.both_stacks
 def test_the_same_picture_is_each_owners_own(client: TestClient, new_key: Any, kit: Any) -> None:
     """Files are stored once; who deletes a data set must not see, nor take, the other one's."""
     urls = {}
