@@ -17,7 +17,6 @@ from app.settings import Settings
 router = APIRouter(tags=["predict"])
 
 JSON, PNG = "application/json", "image/png"
-MAX_BYTES = 512 << 20
 SCORE = "least score of a result; default 0.1, and 0.3 in pictures"
 ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: {}}}}
 
@@ -68,7 +67,6 @@ def predict_known(
     "/predict",
     response_model=list[Result],
     responses=ANSWERS,
-    max_body_size=MAX_BYTES,
     dependencies=[takes("multipart/form-data", "application/x-www-form-urlencoded")],
 )
 def predict_sent(
