@@ -6,7 +6,7 @@ what is bound to its context: `request_id` in the API, `job` and `attempt` in a 
 
 import logging
 import sys
-from typing import IO
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import Processor
@@ -33,9 +33,9 @@ def configure(level: str, as_json: bool, *extra: Processor) -> None:
     structlog.configure(
         processors=[*common, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
     )
-    handler = _Stderr()
+    handler = logging.StreamHandler(_Stderr())
     handler.name = _OURS
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -50,9 +50,11 @@ def configure(level: str, as_json: bool, *extra: Processor) -> None:
         logging.getLogger(name).setLevel(number)
 
 
-class _Stderr(logging.StreamHandler[IO[str]]):
-    """Writes to what is stderr at the moment of writing."""
+class _Stderr:
+    """What is stderr at the moment of writing: tests put another in its place."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()

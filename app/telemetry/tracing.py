@@ -1,12 +1,15 @@
 """OpenTelemetry, where SAPNET_OTEL_ENDPOINT names a collector; nothing of it is loaded otherwise.
 
-FastAPI traces requests by itself once there is a provider; SQLAlchemy and Celery are instrumented,
-and a job's message carries the trace of the request that asked for it to the worker's span.
+FastAPI traces requests by itself once there is a provider. Celery is instrumented: a job's message
+carries the trace of the request that asked for it to the worker's span. Statements are traced by
+SQLAlchemy's own events (the instrumentation that there is does not know SQLAlchemy 2.1).
 """
 
 import importlib.util
 from typing import Any
 
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
 from structlog.typing import EventDict, Processor
 
 from app.settings import Settings
@@ -36,7 +39,6 @@ def _install(endpoint: str, service: str) -> None:
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.celery import CeleryInstrumentor
-    from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -45,10 +47,41 @@ def _install(endpoint: str, service: str) -> None:
     exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=5)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
-    SQLAlchemyInstrumentor().instrument()
+    _trace_statements(provider)
     CeleryInstrumentor().instrument()
     if service == "worker":
         _flush_after_tasks(provider)
+
+
+def _trace_statements(provider: Any) -> None:
+    """A span a statement, without its parameters: they are the users' own."""
+    from opentelemetry.trace import SpanKind, StatusCode
+
+    tracer = provider.get_tracer("sapnet")
+
+    def begin(
+        connection: Connection,
+        _cursor: Any,
+        statement: str,
+        _params: Any,
+        context: Any,
+        _many: bool,
+    ) -> None:
+        name = statement.split(None, 1)[0].upper()
+        about = {"db.system.name": connection.dialect.name, "db.query.text": statement}
+        context.span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=about)
+
+    def end(_conn: Any, _cursor: Any, _statement: str, _params: Any, context: Any, _: bool) -> None:
+        context.span.end()
+
+    def fail(failed: ExceptionContext) -> None:
+        if span := getattr(failed.execution_context, "span", None):
+            span.set_status(StatusCode.ERROR, type(failed.original_exception).__name__)
+            span.end()
+
+    event.listen(Engine, "before_cursor_execute", begin)
+    event.listen(Engine, "after_cursor_execute", end)
+    event.listen(Engine, "handle_error", fail)
 
 
 def _flush_after_tasks(provider: Any) -> None:
