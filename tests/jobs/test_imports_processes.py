@@ -1,0 +1,125 @@
+"""Imports by real workers, killed in the middle of each stage, and beside a training."""
+
+import io
+import json
+import subprocess
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image as Picture
+from sqlalchemy import func, select
+
+from app.db import Database
+from app.models import Annotation, Category, Image, ImportFile, Job, JobState
+from app.settings import Settings
+
+pytestmark = [pytest.mark.service, pytest.mark.both_stacks]
+
+Start = Callable[..., subprocess.Popen[bytes]]
+IMAGES, EACH = 120, 400  # small pictures, many points: every stage takes a while
+
+
+def archive() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        for i in range(IMAGES):
+            picture = io.BytesIO()
+            colour = (i % 256, 7 * i % 256, 90)
+            Picture.new("RGB", (300, 200), colour).save(picture, "PNG")
+            packed.writestr(f"{i}.png", picture.getvalue())
+    return buffer.getvalue()
+
+
+def document() -> dict[str, Any]:
+    return {
+        "images": [{"id": i, "file_name": f"{i}.png"} for i in range(IMAGES)],
+        "annotations": [
+            {"id": EACH * i + j, "image_id": i, "category_id": j % 2, "point": [j / 2, j % 200]}
+            for i in range(IMAGES)
+            for j in range(EACH)
+        ],
+        "categories": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}],
+    }
+
+
+@pytest.fixture
+def asked(client: TestClient) -> dict[str, Any]:
+    """A data set that is importing."""
+    files = [
+        ("annotations", ("points.json", json.dumps(document()).encode())),
+        ("images", ("images.zip", archive())),
+    ]
+    answer = client.post("/datasets", files=files, headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+@pytest.mark.parametrize("stage", ["annotations", "images", "rows"])
+def test_kill_9_in_every_stage(
+    start: Start,
+    asked: dict[str, Any],
+    client: TestClient,
+    job_row: Callable[[str], Job],
+    until: Callable[..., None],
+    database: Database,
+    settings: Settings,
+    stored: Callable[[str], set[str]],
+    stage: str,
+) -> None:
+    job_id, url = asked["report"]["progress"]["job_id"], f"/datasets/{asked['id']}"
+    worker = start("worker.main", "io")
+    until(lambda: job_row(job_id).stage == stage, 30)
+    worker.kill()
+    worker.wait()
+    assert client.get(url).json()["status"] == "importing"
+    start("worker.main", "io")
+    until(lambda: client.get(url).json()["status"] != "importing", 60)
+    body, job = client.get(url).json(), job_row(job_id)
+    assert (body["status"], job.state, job.attempt) == ("ready", JobState.SUCCEEDED, 2)
+    assert (body["images"], body["annotations"]) == (IMAGES, IMAGES * EACH)
+    tables = (Category, Image, Annotation, ImportFile)
+    with database.read() as session:
+        found = [session.scalar(select(func.count()).select_from(t)) for t in tables]
+    assert found == [2, IMAGES, IMAGES * EACH, 0]
+    until(lambda: len(stored(settings.storage)) == IMAGES + 1)  # and no archive
+    until(lambda: not list((settings.data_dir / "jobs").iterdir()))
+
+
+def test_beside_a_training(
+    start: Start,
+    asked: dict[str, Any],
+    client: TestClient,
+    new_job: Callable[..., str],
+    job_row: Callable[[str], Job],
+    until: Callable[..., None],
+    settings: Settings,
+) -> None:
+    """An import does not wait for the training that came before it."""
+    training = new_job()
+    queues = () if settings.embedded else ("io",)
+    start("worker.main", *queues, trainer=("--steps", "1000", "--sleep", "0.05"))
+    if not settings.embedded:
+        start("worker.main", "train", trainer=("--steps", "1000", "--sleep", "0.05"))
+    until(lambda: client.get(f"/datasets/{asked['id']}").json()["status"] == "ready", 60)
+    until(lambda: job_row(training).state is JobState.RUNNING)
+
+
+def test_sigterm_gives_the_import_back(
+    start: Start,
+    asked: dict[str, Any],
+    client: TestClient,
+    job_row: Callable[[str], Job],
+    until: Callable[..., None],
+) -> None:
+    job_id, url = asked["report"]["progress"]["job_id"], f"/datasets/{asked['id']}"
+    worker = start("worker.main", "io")
+    until(lambda: job_row(job_id).stage == "images", 30)
+    worker.terminate()
+    worker.wait(30)
+    assert job_row(job_id).state in (JobState.QUEUED, JobState.SUCCEEDED)
+    start("worker.main", "io")
+    until(lambda: client.get(url).json()["status"] == "ready", 60)
