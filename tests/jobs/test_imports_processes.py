@@ -81,11 +81,11 @@ def test_kill_9_in_every_stage(
     body, job = client.get(url).json(), job_row(job_id)
     assert (body["status"], job.state, job.attempt) == ("ready", JobState.SUCCEEDED, 2)
     assert (body["images"], body["annotations"]) == (IMAGES, IMAGES * EACH)
+    until(lambda: len(stored(settings.storage)) == IMAGES + 1)  # and no archive
     tables = (Category, Image, Annotation, ImportFile)
     with database.read() as session:
         found = [session.scalar(select(func.count()).select_from(t)) for t in tables]
     assert found == [2, IMAGES, IMAGES * EACH, 0]
-    until(lambda: len(stored(settings.storage)) == IMAGES + 1)  # and no archive
     until(lambda: not list((settings.data_dir / "jobs").iterdir()))
 
 
