@@ -42,7 +42,7 @@ def _room_for_rows(session: Session, *_: Any) -> None:
             _bytes(session, settings, caller.owner, sum(row.bytes or 0 for row in datasets))
         if jobs and settings.quota_active_jobs:
             _one_at_a_time(session)
-            _active_jobs(session, settings, jobs)
+            _active_jobs(session, settings, caller, jobs)
 
 
 def _datasets(session: Session, settings: Settings, owner: str | None, more: int) -> None:
@@ -78,11 +78,13 @@ def _bytes(
         raise _exceeded("bytes stored", limit, found, "delete a data set first", _LATER)
 
 
-def _active_jobs(session: Session, settings: Settings, new: list[Job]) -> None:
+def _active_jobs(session: Session, settings: Settings, caller: Caller, new: list[Job]) -> None:
+    """Of the data set's owner, whoever asks; of the caller where it is made with the job."""
     limit = settings.quota_active_jobs
     datasets, jobs = Dataset.__table__, Job.__table__
     ids = {row.dataset_id for row in new}
-    owner = session.scalar(select(datasets.c.owner).where(datasets.c.id.in_(ids)).limit(1))
+    row = session.execute(select(datasets.c.owner).where(datasets.c.id.in_(ids))).first()
+    owner = row.owner if row else caller.owner
     own = select(datasets.c.id).where(_of(datasets.c.owner, owner))
     query = select(func.count()).select_from(jobs)
     found = session.scalar(query.where(jobs.c.dataset_id.in_(own), jobs.c.state.in_(ACTIVE))) or 0
