@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.storage = make_storage(settings)
     app.state.runtime = Runtime(settings.predict_cache_models)
     app.state.fleet = Fleet(app.state.database, settings)
-    app.state.feed = Feed(app.state.database)
+    app.state.feed = Feed(app.state.database, stream_seconds=settings.event_stream_seconds)
     errors.install(app)
     app.add_middleware(OnceOnly, database=app.state.database, settings=settings)
     app.add_middleware(Gate, database=app.state.database, settings=settings)

@@ -92,6 +92,9 @@ class Settings(BaseSettings):
 
     progress_event_seconds: PositiveFloat = 5
     """At most one event of type `progress` in so long; the job itself is up to date."""
+    event_stream_seconds: PositiveFloat = 900
+    """After so long a reader of events is sent away. He comes back with the id that he has, and
+    with a key that is still good."""
     webhook_url: str | None = None
     """Where the events of every job are posted, beside the job's own webhook."""
     webhook_secret: str | None = Field(default=None, repr=False)

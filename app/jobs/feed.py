@@ -5,6 +5,7 @@ are followed in this process, however many readers there are.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,18 +30,20 @@ BATCH = 500
 class Feed:
     """Wakes readers when their job has new events.
 
-    closing: whether the server is about to stop; readers are then sent away, to come again with
-    the id that they have.
+    stream_seconds: the longest that one stream lasts. closing: whether the server is about to
+    stop. Readers are sent away then, to come again with the id that they have.
     """
 
     def __init__(
         self,
         database: Database,
         *,
+        stream_seconds: float = 900.0,
         tick_seconds: float = 0.5,
         closing: Callable[[], bool] = lambda: False,
     ) -> None:
         self.database, self.closing = database, closing
+        self.stream_seconds = stream_seconds
         self._tick_seconds = tick_seconds
         self._waiting: dict[str, set[tuple[int, asyncio.Event]]] = defaultdict(set)
 
@@ -104,9 +107,10 @@ def look(database: Database, job_id: str, seen: int, limit: int) -> tuple[list[J
 
 async def stream(feed: Feed, job_id: str, seen: int) -> AsyncIterator[bytes]:
     """The events above `seen`, those to come included, as text/event-stream. Ends after the job's
-    last event, or when the server stops."""
+    last event, or when the reader is to come again."""
     yield format_sse_event(retry=RETRY_MILLISECONDS)
-    while not feed.closing():
+    deadline = time.monotonic() + feed.stream_seconds
+    while not feed.closing() and (left := deadline - time.monotonic()) > 0:
         try:
             found, over = await run_in_threadpool(look, feed.database, job_id, seen, BATCH)
         except SQLAlchemyError:
@@ -116,7 +120,7 @@ async def stream(feed: Feed, job_id: str, seen: int) -> AsyncIterator[bytes]:
             seen = found[-1].seq
         if over:
             return
-        if not found and not await feed.wait(job_id, seen, KEEPALIVE_SECONDS):
+        if not found and not await feed.wait(job_id, seen, min(KEEPALIVE_SECONDS, left)):
             yield KEEPALIVE_COMMENT
 
 

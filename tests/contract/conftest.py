@@ -94,6 +94,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         data_dir=tmp_path / "var",
         log_level="error",
         key_cache_seconds=0,
+        event_stream_seconds=0.2,
         trainer_command=(sys.executable, str(FAKE_TRAINER)),
     )
 

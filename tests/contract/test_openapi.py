@@ -20,6 +20,7 @@ PAGED = (
     "GET /datasets",
     "GET /datasets/{dataset_id}/images",
     "GET /jobs",
+    "GET /jobs/{job_id}/events",
     "GET /jobs/{job_id}/pseudo-masks",
     "GET /models",
 )

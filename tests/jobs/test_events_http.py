@@ -183,6 +183,18 @@ def test_followed_live_without_a_session(
         assert reader.types() == ["created", "warning", "warning", "end"]
 
 
+def test_a_stream_does_not_last_for_ever(
+    server: str, app: FastAPI, new_job: NewJob, database: Database
+) -> None:
+    app.state.feed.stream_seconds = 0.3
+    job_id = new_job()
+    tell(database, job_id, EventType.CREATED)
+    reader = Reader(f"{server}/jobs/{job_id}/events")
+    reader.join(5)
+    assert not reader.is_alive()
+    assert reader.types() == ["created"]
+
+
 def test_a_job_that_is_deleted_ends_its_streams(
     server: str, new_job: NewJob, database: Database, until: Callable[..., None]
 ) -> None:
