@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from app.db import Database
 from app.main import create_app
@@ -21,6 +21,7 @@ from app.models import Job, JobState, PseudoMask
 from app.queue import TRAIN, send
 from app.reaper import look
 from app.settings import Settings
+from app.storage import Storage
 
 pytestmark = [
     pytest.mark.service,
@@ -131,15 +132,84 @@ def test_a_job_that_is_sent_many_times_runs_once(
     until: Until,
     broker_url: str,
     database: Database,
+    storage: Storage,
 ) -> None:
+    """Five messages, three workers: the log holds one start of a trainer."""
     job_id = new_job()
     for _ in range(5):
         assert send(job_id, broker_url)
-    for _ in range(2):
-        start_worker("--steps", "20", "--sleep", "0.05")
-    until(lambda: job_row(job_id).state is DONE, 30)
+    for _ in range(3):
+        start_worker("--steps", "40", "--sleep", "0.1")
+    until(lambda: job_row(job_id).state is DONE, 40)
     until(lambda: Redis.from_url(broker_url).llen(TRAIN) == 0)
     assert (job_row(job_id).attempt, masks(database)) == (1, 3)
+    log = storage.read(str(job_row(job_id).log_sha))
+    assert log.count(b"a log line of the trainer") == 1
+
+
+def test_kill_9_of_the_worker_alone(
+    new_job: NewJob,
+    start_worker: StartWorker,
+    job_row: Row,
+    until: Until,
+    starts: Starts,
+    alive: Alive,
+    broker_url: str,
+) -> None:
+    """Its pool's process hears of it, has the trainer write its checkpoint, and gives the job back
+    without waiting for the lease."""
+    job_id = new_job()
+    send(job_id, broker_url)
+    worker = start_worker()
+    until(under_way(job_row, job_id), 30)
+    (trainer,) = starts(job_id)
+    pool = int(Path(f"/proc/{trainer}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    worker.kill()
+    worker.wait()
+    until(lambda: job_row(job_id).state is JobState.QUEUED)
+    assert (job_row(job_id).reason, job_row(job_id).setbacks) == ("worker_stopped", 0)
+    until(lambda: not alive(trainer) and not alive(pool))
+    start_worker()
+    until(lambda: job_row(job_id).state is DONE, 40)
+    assert job_row(job_id).attempt == 2
+
+
+def test_a_restart_of_the_database_does_not_end_the_job(
+    new_job: NewJob,
+    start_worker: StartWorker,
+    job_row: Row,
+    until: Until,
+    broker_url: str,
+    database: Database,
+) -> None:
+    """Its connections are cut off, as by a restart; the training goes on and its end is written."""
+    job_id = new_job()
+    send(job_id, broker_url)
+    start_worker("--steps", "60", "--sleep", "0.05")
+    until(under_way(job_row, job_id), 30)
+    cut = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    )
+    for _ in range(5):
+        with database.engine.connect() as connection:
+            connection.execute(cut)
+        time.sleep(0.3)
+    until(lambda: job_row(job_id).state is DONE, 40)
+    assert (job_row(job_id).attempt, masks(database)) == (1, 3)
+
+
+def test_a_worker_of_one_queue_leaves_the_others_alone(
+    new_job: NewJob, start: Start, job_row: Row, until: Until, broker_url: str
+) -> None:
+    job_id = new_job()
+    send(job_id, broker_url)
+    options = {"SAPNET_BROKER_URL": broker_url, "trainer": ("--steps", "4")}
+    start("app.cli", "worker", "--queues", "io,predict", **options)
+    until(lambda: Redis.from_url(broker_url).exists("_kombu.binding.io"), 30)
+    time.sleep(1)
+    assert Redis.from_url(broker_url).llen(TRAIN) == 1
+    start("app.cli", "worker", "--queues", "train", **options)
+    until(lambda: job_row(job_id).state is DONE, 30)
 
 
 def test_kill_9_of_worker_and_pool(
