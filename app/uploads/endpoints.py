@@ -46,11 +46,11 @@ class TusRoute(APIRoute):
 def _check_version(request: Request) -> None:
     """Before anything else of a request is looked at."""
     found = request.headers.get("tus-resumable")
+    if found is None:
+        raise BadHeader(f"Send the header Tus-Resumable: {VERSION}.")
     if found != VERSION:
-        raise PreconditionFailed(
-            f"Send the header Tus-Resumable: {VERSION}; it was {found or 'not there'}.",
-            headers={"Tus-Version": VERSION},
-        )
+        detail = f"Tus-Resumable: this is {VERSION}, not {found!r}."
+        raise PreconditionFailed(detail, headers={"Tus-Version": VERSION})
 
 
 class UploadOut(BaseModel):
@@ -97,7 +97,6 @@ BYTES: dict[str, Any] = {
 
 
 @router.options("", status_code=204)
-@router.options("/{upload_id}", status_code=204)
 def options(settings: SettingsDep) -> Response:
     """What of tus there is."""
     headers = {

@@ -31,6 +31,7 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[tuple[str, int]]:
     env = os.environ | {
         "SAPNET_DATA_DIR": str(settings.data_dir),
         "SAPNET_MAX_UPLOAD_BYTES": str(400 * MB),
+        "SAPNET_SYNC_IMPORT_BYTES": str(400 * MB),
     }
     command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app"]
     with (tmp_path / "log").open("wb") as log:
