@@ -5,8 +5,8 @@ every SELECT, UPDATE and DELETE of mapped classes through them is narrowed to th
 query that is written later cannot forget it. Sessions that know no caller (the workers', the
 service's own) see everything, and so do an admin's.
 
-The owner stands in `dataset.owner` and `upload.owner` alone; a table with a `dataset_id` or a
-`job_id` follows the data set's.
+The owner stands in `dataset.owner` and `upload.owner` alone; a table with a `dataset_id`, a
+`job_id` or an `upload_id` follows.
 """
 
 from collections.abc import Iterator
@@ -55,6 +55,8 @@ def _rules(owner: str) -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
     datasets, jobs = Dataset.__table__.c, Job.__table__.c
     own_datasets = select(datasets.id).where(datasets.owner == owner)
     own_jobs = select(jobs.id).where(jobs.dataset_id.in_(own_datasets))
+    uploads = Upload.__table__.c
+    own_uploads = select(uploads.id).where(uploads.owner == owner)
     for mapper in Base.registry.mappers:
         columns = mapper.columns
         if mapper.class_ in (Dataset, Upload):
@@ -63,3 +65,5 @@ def _rules(owner: str) -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
             yield mapper.class_, columns["dataset_id"].in_(own_datasets)
         elif "job_id" in columns:
             yield mapper.class_, columns["job_id"].in_(own_jobs)
+        elif "upload_id" in columns:
+            yield mapper.class_, columns["upload_id"].in_(own_uploads)
