@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVSTAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo ladder lint check test format clean
+.PHONY: help install dev demo ladder chaos lint check test format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -37,6 +37,12 @@ ladder: $(STAMP) ## what each component adds, DATA="DIR DIR" [WEIGHTS=], into do
 	$(BIN)/python benchmarks/ladder.py $(foreach dir,$(DATA),--data "$(dir)") \
 		--proposals simulated --proposals hierarchy --affinity 16 $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
 		--json docs/ladder.json --markdown docs/results.md --picture docs/ladder.png $(LADDERFLAGS)
+
+KILLS ?= 50
+chaos: $(DEVSTAMP) ## kill -9 whatever a job needs, KILLS=50 times, into docs/reliability.md; about two hours
+	@tests/servers.sh
+	$(BIN)/python benchmarks/chaos.py --kills $(KILLS) \
+		--json docs/reliability.json --markdown docs/reliability.md $(CHAOSFLAGS)
 
 lint: $(DEVSTAMP) ## format, lint, types and import rules
 	$(BIN)/ruff format --check .

@@ -20,10 +20,10 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
-FAKE = [str(ROOT / "tests" / "jobs" / "fake_trainer.py"), "--steps", "40", "--sleep", "0.1"]
+FAKE = [str(ROOT / "tests" / "jobs" / "fake_trainer.py"), "--steps", "25", "--sleep", "0.1"]
 SETTINGS = {
     "SAPNET_TRAINER_COMMAND": json.dumps([sys.executable, *FAKE]),
-    "SAPNET_LEASE_SECONDS": "5",
+    "SAPNET_LEASE_SECONDS": "3",
     "SAPNET_HEARTBEAT_SECONDS": "1",
     "SAPNET_REAP_SECONDS": "1",
 }
