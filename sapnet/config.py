@@ -199,11 +199,13 @@ class TrainConfig:
 class OutputConfig:
     """Pseudo-masks: refined where it agrees with M_srm, else M_srm itself.
 
-    blend: refine the mean of M_srm and of the masks that SOLOv2 and the teacher predict for it,
-    each weighed by how far it agrees with M_srm; off, SOLOv2's alone (the paper).
+    blend: refine the mean of M_srm, of what its bag expects and of what SOLOv2 predicts, each
+    weighed by how far it agrees with M_srm; off, SOLOv2's alone (the paper). consent: deliver the
+    refined mask only where the rest of the bag agrees with it as much as with M_srm.
     """
 
     blend: bool = False
+    consent: bool = False
     agreement: float = 0.5
     mask_threshold: float = 0.5
     stride: int = 4

@@ -2,12 +2,16 @@
 
 from typing import Any
 
-# Priors for proposals whose confidence is no estimate of IoU and whose masks are not cut along the
-# image's own edges: there the teacher's contrast tells more than agreement does.
+# For proposals whose confidence is no estimate of IoU and whose masks are not cut along the image's
+# own edges: the teacher's contrast tells more than its agreement does, and a mask is refined once,
+# where its bag consents, since many are better than refinement could make them.
 FOREIGN_PRIORS: dict[str, Any] = {
-    "mil.prior_contrast": 8.0,
-    "mil.prior_overlap": 2.0,
+    "mil.prior_medoid": 12.0,
+    "mil.prior_contrast": 6.0,
+    "mil.prior_overlap": 1.0,
     "teacher.contrast": 4.0,
+    "refine.polish": 0,
+    "output.consent": True,
 }
 
 # What each method switches off or on in the one pipeline (ALGORITHM: "Methods").
