@@ -22,7 +22,9 @@ from sapnet.teacher import Lessons, fit_teacher, judge
 def taught(
     records: Sequence[ImageRecord], config: Config, weights: Path | None, seed: int
 ) -> list[ImageRecord]:
-    """The records with the judgements of a teacher that was taught by their bags."""
+    """The records with the judgements of a teacher that was taught by their bags, at the preset's
+    own input, whatever the rungs train at."""
+    config = replace(config, data=PRESETS[config.preset]().data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where weights are random, the tables tell
         backbone, _ = build_backbone(

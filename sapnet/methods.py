@@ -3,13 +3,11 @@
 from typing import Any
 
 # For proposals whose confidence is no estimate of IoU and whose masks are not cut along the image's
-# own edges: the teacher's contrast tells more than its agreement does, and a mask is refined once,
+# own edges: the teacher's contrast tells more than its overlap does, and a mask is refined once,
 # where its bag consents, since many are better than refinement could make them.
-FOREIGN_PRIORS: dict[str, Any] = {
-    "mil.prior_medoid": 12.0,
-    "mil.prior_contrast": 6.0,
-    "mil.prior_overlap": 1.0,
-    "teacher.contrast": 4.0,
+FOREIGN: dict[str, Any] = {
+    "mil.prior_contrast": 5.0,
+    "mil.prior_overlap": 0.0,
     "refine.polish": 0,
     "output.consent": True,
 }
