@@ -9,7 +9,7 @@ MIL and one component after the other up to sapnet++, then the best of each bag,
 
 The rungs are about selection, so each trains only the pyramid and the MIL branch, over features of
 the backbone's body that are computed once an image and stay frozen, at a small input and for a
-hundred steps. `sapnet run` and `make demo` measure the whole product, trained end to end;
+few hundred steps. `sapnet run` and `make demo` measure the whole product, trained end to end;
 --end-to-end runs every rung so, with the preset's own input and schedule: hours on a CPU.
 --affinity adds the refinement of flawed masks (benchmarks/affinity.py) to the tables.
 """
@@ -40,13 +40,13 @@ from ladder_report import About, Report
 from sapnet.cli import parse_overrides
 from sapnet.config import resolve_config
 
-BAGS_A_STEP = 16
+BAGS_A_STEP = 8
+MANY = 16  # bags a step from which fewer steps do
 SMALL: dict[str, Any] = {
     "data.short_sides": [256],
     "data.max_long_side": 448,
     "data.flip": False,
     "train.epochs": 1,
-    "train.min_steps": 100,
     "train.warmup_steps": 10,
 }
 
@@ -72,12 +72,13 @@ class Asked:
         return self.work / f"features-{index}.pt"
 
     def settings(self, data: DataSet) -> dict[str, Any]:
-        """The overrides for one data set: on frozen features, about as many bags a step on each."""
+        """The overrides for one data set: on frozen features, few bags a step and many steps."""
         if self.end_to_end:
             return self.overrides
         mean = len(data.points.annotations) / max(len(data.points.images), 1)
-        batch = min(max(round(BAGS_A_STEP / max(mean, 1.0)), 1), 4)
+        batch = min(max(round(BAGS_A_STEP / max(mean, 1.0)), 1), 8)
         small = {**SMALL, "train.batch_size": batch, "train.reference_batch": batch}
+        small["train.min_steps"] = 300 if batch * mean < MANY else 200
         return {**small, **self.overrides}
 
     def climbs(self, sets: list[DataSet], shown: int) -> Iterator[Climb]:

@@ -150,5 +150,6 @@ def choose(
     picks = []
     for one, record in zip(frozen, records, strict=True):
         result = chooser([one], [one.sample(record)])
-        picks.append(Picks(result.selected.tolist(), result.certainty.tolist()))
+        selected, certainty = result.selected.tolist(), result.certainty.tolist()
+        picks.append(Picks(selected, certainty, result.belief.numpy()))
     return picks

@@ -19,10 +19,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Picks:
-    """Of one image's N bags: index into each, certainty in [0, 1]."""
+    """Of one image's N bags: index into each, certainty in [0, 1]; where it was learned, the
+    probabilities of each bag's masks, (N, M)."""
 
     selected: list[int]
     certainty: list[float]
+    belief: np.ndarray | None = None
 
 
 def by_rule(rule: str, record: ImageRecord, seed: int) -> Picks:

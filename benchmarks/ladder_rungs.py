@@ -67,7 +67,7 @@ def stands(preset: str, overrides: dict[str, Any], proposals: str) -> Iterator[S
     class has no other teacher); the negatives that are parts of an object come with PNPG.
     """
     full = resolve_config("sapnet++", preset, overrides, proposals)
-    settings = {**overrides, "teacher.contrast": full.teacher.contrast, **BOTTOM}
+    settings = {**overrides, **BOTTOM}
     below = None
     for rung in ladder(full):
         now = {**settings, **rung.adds}
@@ -93,7 +93,7 @@ def ladder(full: Config) -> tuple[Rung, ...]:
         Rung("+srm", "+ SRM", {"mil.refinement": True}),
         Rung("+pnpg", "+ PNPG", positives),
         Rung("sapnet", "+ BMS (SAPNet)", mining, work="pick", passing=off),
-        Rung("+sasd", "+ SASD", {"mil.completeness": True}),
+        Rung("+sasd", "+ SASD", {"mil.completeness": True}, passing=not full.mil.completeness),
         Rung("+priors", "+ priors", priors),
         Rung("+teacher", "+ teacher", teacher),
         Rung("sapnet++", "+ MLAR (SAPNet++)", {"refine.enabled": True}, work="deliver"),

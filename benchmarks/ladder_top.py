@@ -22,7 +22,9 @@ from sapnet.teacher import Lessons, fit_teacher, judge
 def taught(
     records: Sequence[ImageRecord], config: Config, weights: Path | None, seed: int
 ) -> list[ImageRecord]:
-    """The records with the judgements of a teacher that was taught by their bags."""
+    """The records with the judgements of a teacher that was taught by their bags, at the preset's
+    own input, whatever the rungs train at."""
+    config = replace(config, data=PRESETS[config.preset]().data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where weights are random, the tables tell
         backbone, _ = build_backbone(
@@ -39,7 +41,7 @@ def taught(
 @torch.no_grad()
 def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: Config) -> list[Row]:
     """Pseudo-masks as `sapnet.pseudo` delivers them, had SOLOv2 predicted nothing: what was picked
-    and what the teacher draws, through MLAR.
+    and what its bag expects, through MLAR.
 
     levels: (C, h, w), the pyramid's maps of the image. The grid is that of the preset's own input,
     whatever the rungs trained at.
@@ -47,12 +49,13 @@ def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: C
     sample = load_sample(record, PRESETS[config.preset]().data)
     grid = [-(-side // config.output.stride) for side in sample.size]
     guide = F.interpolate(sample.image[None], size=grid, mode="area")[0]
-    start = blended(record, np.array(picks.selected), guide.new_zeros(0, *grid), [])
+    assert picks.belief is not None
+    nothing = guide.new_zeros(0, *grid)
+    start = blended(record.bags, np.array(picks.selected), picks.belief, nothing, [])
     rows = []
     for n, mask in enumerate(polished(start, guide, levels, config=config.refine)):
         annotation, bag = record.annotations[n], record.bags[n]
         refined = at_image_size(mask, record.info.size, config.output.mask_threshold)
-        chosen = bag.masks[picks.selected[n]]
-        row = deliver(annotation, chosen, refined, picks.certainty[n], config)
+        row = deliver(annotation, bag, picks.selected[n], refined, picks.certainty[n], config)
         rows.append({**row, "score": row["quality"]})
     return rows

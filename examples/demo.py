@@ -5,6 +5,7 @@ it takes yours. Everything that it starts it stops again.
 """
 
 import json
+import signal
 import time
 import zipfile
 from pathlib import Path
@@ -60,6 +61,8 @@ def main(
         "seed": seed,
         "overrides": {k: _value(v) for k, v in (o.split("=", 1) for o in override or [])},
     }
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C does: nothing is left running
+        signal.signal(ending, signal.default_int_handler)
     began = time.monotonic()
     try:
         check(stack)

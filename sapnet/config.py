@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 from sapnet.errors import InvalidConfig
-from sapnet.methods import FOREIGN_PRIORS, METHODS
+from sapnet.methods import FOREIGN, METHODS
 from sapnet.overrides import in_words, override, override_names
 from sapnet.types import Method
 
@@ -83,8 +83,8 @@ class TeacherConfig:
 
     cells: a window's side. points_per_image: drawn a step. held, free: a cell counts as object
     where at least this share of a bag's masks holds it, as ground where at most this share does.
-    contrast, agreement: exponents of its own figures in the posterior that its mask learns from,
-    after `warmup`, a share of the steps.
+    agreement: the exponent of its own overlap in the posterior that its mask learns from, after
+    `warmup`, a share of the steps.
     """
 
     enabled: bool = False
@@ -98,7 +98,6 @@ class TeacherConfig:
     points_per_image: int = 24
     held: float = 0.8
     free: float = 0.05
-    contrast: float = 0.0
     agreement: float = 8.0
     warmup: float = 0.3
 
@@ -199,11 +198,13 @@ class TrainConfig:
 class OutputConfig:
     """Pseudo-masks: refined where it agrees with M_srm, else M_srm itself.
 
-    blend: refine the mean of M_srm and of the masks that SOLOv2 and the teacher predict for it,
-    each weighed by how far it agrees with M_srm; off, SOLOv2's alone (the paper).
+    blend: refine the mean of M_srm, of what its bag expects and of what SOLOv2 predicts, each
+    weighed by how far it agrees with M_srm; off, SOLOv2's alone (the paper). consent: deliver the
+    refined mask only where the rest of the bag agrees with it as much as with M_srm.
     """
 
     blend: bool = False
+    consent: bool = False
     agreement: float = 0.5
     mask_threshold: float = 0.5
     stride: int = 4
@@ -257,7 +258,9 @@ def cpu() -> Config:
             prior_confidence=4.0,
             prior_overlap=8.0,
             instance_branch=None,
+            part_negatives=0,
             box_mining=False,
+            completeness=False,
         ),
         teacher=TeacherConfig(enabled=True),
         solo=SoloConfig(
@@ -324,7 +327,7 @@ def resolve_config(
     config = replace(config, method=cast(Method, method))
     changes = {**METHODS[method], **(overrides or {})}
     if config.teacher.enabled and proposals != "hierarchy":
-        changes = {**FOREIGN_PRIORS, **changes}
+        changes = {**FOREIGN, **changes}
     if "train.epochs" in changes:
         changes.setdefault("train.min_steps", 0)
     for name, value in changes.items():

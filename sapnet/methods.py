@@ -2,12 +2,14 @@
 
 from typing import Any
 
-# Priors for proposals whose confidence is no estimate of IoU and whose masks are not cut along the
-# image's own edges: there the teacher's contrast tells more than agreement does.
-FOREIGN_PRIORS: dict[str, Any] = {
-    "mil.prior_contrast": 8.0,
-    "mil.prior_overlap": 2.0,
-    "teacher.contrast": 4.0,
+# For proposals whose confidence is no estimate of IoU and whose masks are not cut along the image's
+# own edges: the teacher's contrast tells more than its overlap does, and a mask is refined once,
+# where its bag consents, since many are better than refinement could make them.
+FOREIGN: dict[str, Any] = {
+    "mil.prior_contrast": 5.0,
+    "mil.prior_overlap": 0.0,
+    "refine.polish": 0,
+    "output.consent": True,
 }
 
 # What each method switches off or on in the one pipeline (ALGORITHM: "Methods").

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from sapnet.backbones import WeightsOrigin, build_backbone
 from sapnet.config import Config
@@ -72,8 +73,9 @@ class SapNet(nn.Module):
             ]
             selected = torch.tensor(picks, dtype=torch.int64, device=bags.labels.device)
             certainty = take(bags.medoid, selected)
+        belief = one_hot(selected, bags.valid.shape[1]).float()
         none = torch.zeros((), dtype=torch.int64)
-        return MilResult(selected, take(bags.boxes, selected), certainty, {}, none)
+        return MilResult(selected, take(bags.boxes, selected), belief, certainty, {}, none)
 
 
 def build_model(

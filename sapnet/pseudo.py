@@ -1,5 +1,6 @@
 """Pseudo-masks from the final weights: M_srm, its refinement, the one delivered and its quality."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ from sapnet.config import Config
 from sapnet.data.loader import ImageRecord, Sample, load_sample
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
 from sapnet.solo import Instances, assign, decode, instance_probs
-from sapnet.teacher import on_grid, overlap_of
-from sapnet.types import PointAnnotation, Rle
+from sapnet.teacher import overlap_of
+from sapnet.types import Bag, PointAnnotation, Rle
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,24 @@ def label_image(model: SapNet, record: ImageRecord, detect_too: bool = True) -> 
     sample = load_sample(record, model.config.data)
     result = model([sample])
     selected = result.mil.selected.cpu().numpy()
-    refined = refined_masks(model, sample, result, selected)
+    belief = result.mil.belief.cpu().numpy()
+    refined = refined_masks(model, sample, result, selected, belief)
     certainty = result.mil.certainty.tolist()
     rows = []
     for n, annotation in enumerate(record.annotations):
         index = int(selected[n])
-        chosen = record.bags[n].masks[index]
-        row = deliver(annotation, chosen, refined[n], certainty[n], model.config)
-        row["proposal_source"] = record.bags[n].sources[index]
+        bag = record.bags[n]
+        row = deliver(annotation, bag, index, refined[n], certainty[n], model.config)
+        row["proposal_source"] = bag.sources[index]
         rows.append(row)
     return ImageResult(rows, detect(model, sample, result) if detect_too else [])
 
 
 def refined_masks(
-    model: SapNet, sample: Sample, result: Pass, selected: np.ndarray
+    model: SapNet, sample: Sample, result: Pass, selected: np.ndarray, belief: np.ndarray
 ) -> list[Rle | None]:
     """The mask that each annotation's own cells predict, through MLAR, at image size (Eqs 14-25);
-    with `output.blend`, the mean of it, M_srm and the teacher's.
+    with `output.blend`, the mean of it, M_srm and what the bag expects.
 
     None where there is nothing to refine, where the result is empty, or where MLAR is off.
     """
@@ -69,7 +71,7 @@ def refined_masks(
     levels = [content(level[0], sample, result, grid) for level in result.features]
     start = content(probs[rows], sample, result, grid)
     if config.output.blend:
-        start = blended(sample.record, selected, start, rows)
+        start = blended(sample.record.bags, selected, belief, start, rows)
         rows = list(range(len(selected)))
     fine = polished(start, guide, levels, config=config.refine)
     for row, mask in zip(rows, fine, strict=True):
@@ -85,25 +87,29 @@ def at_image_size(mask: Tensor, size: tuple[int, int], threshold: float) -> Rle 
 
 
 def blended(
-    record: ImageRecord, selected: np.ndarray, predicted: Tensor, rows: list[int]
+    bags: Sequence[Bag],
+    selected: np.ndarray,
+    belief: np.ndarray,
+    predicted: Tensor,
+    rows: list[int],
 ) -> Tensor:
-    """The mean of M_srm, what SOLOv2 predicts for it and what the teacher draws, (N, h, w): each
-    prediction weighs as much as it agrees with M_srm (soft IoU), M_srm itself weighs 1.
+    """The mean of M_srm, the mask that its bag expects and what SOLOv2 predicts, (N, h, w): the
+    latter two each weigh as much as they agree with M_srm (soft IoU), M_srm itself weighs 1.
 
+    belief: (N, M), probabilities of the bag's masks; their mean under it is what the bag expects.
     predicted: (R, h, w) in [0, 1], of the annotations `rows`.
     """
-    grid = (int(predicted.shape[1]), int(predicted.shape[2]))
-    out = predicted.new_zeros(len(selected), *grid)
-    drafts: list[list[Tensor]] = [[] for _ in selected]
-    for row, mask in zip(rows, predicted, strict=True):
-        drafts[row].append(mask)
-    for n, judgement in enumerate(record.judgements):
-        drafts[n].append(on_grid(judgement, record.info.size, grid).to(predicted))
-    for n, index in enumerate(selected):
-        full = torch.from_numpy(coco_mask.decode(record.bags[n].masks[int(index)])).to(predicted)
-        chosen = F.interpolate(full[None, None], size=grid, mode="area")[0, 0]
-        weights = [overlap_of(draft, chosen[None])[0] for draft in drafts[n]]
-        total = chosen + sum(w * d for w, d in zip(weights, drafts[n], strict=True))
+    grid = predicted.shape[1:]
+    prediction = dict(zip(rows, predicted, strict=True))
+    out = predicted.new_zeros(len(bags), *grid)
+    for n, (bag, index) in enumerate(zip(bags, selected.tolist(), strict=True)):
+        masks = coco_mask.decode(list(bag.masks))
+        pair = np.stack([masks[..., index], masks @ belief[n, : len(bag)]]).astype(np.float32)
+        full = torch.from_numpy(pair).to(predicted)
+        chosen, expected = F.interpolate(full[None], size=grid, mode="area")[0]
+        drafts = [expected, *([prediction[n]] if n in prediction else [])]
+        weights = [overlap_of(draft, chosen[None])[0] for draft in drafts]
+        total = chosen + sum(w * d for w, d in zip(weights, drafts, strict=True))
         out[n] = total / (1 + sum(weights))
     return out
 
@@ -120,21 +126,30 @@ def content(maps: Tensor, sample: Sample, result: Pass, grid: tuple[int, int]) -
 
 def deliver(
     annotation: PointAnnotation,
-    chosen: Rle,
+    bag: Bag,
+    index: int,
     refined: Rle | None,
     certainty: float,
     config: Config,
 ) -> dict[str, Any]:
-    """Choose between M_srm and its refinement; a record as in `pseudo_masks.ndjson`.
+    """Choose between M_srm, the bag's mask `index`, and its refinement; a record as in
+    `pseudo_masks.ndjson`.
 
-    Refined is delivered where it agrees with M_srm (IoU at least `output.agreement`). quality, in
+    Refined is delivered where it agrees with M_srm (IoU at least `output.agreement`) and, with
+    `output.consent`, where the rest of the bag agrees with it as much as with M_srm. quality, in
     [0, 1]: the mean of that agreement and of the pick's certainty; the certainty alone where
     there is no refinement.
     """
+    chosen = bag.masks[index]
     agreement = None
+    use_refined = False
     if refined is not None:
-        agreement = float(coco_mask.iou([refined], [chosen], [0])[0, 0])
-    use_refined = agreement is not None and agreement >= config.output.agreement
+        ious = coco_mask.iou([refined, chosen], list(bag.masks), [0] * len(bag))
+        agreement = float(ious[0, index])
+        support = np.delete(ious, index, axis=1).sum(axis=1)
+        use_refined = agreement >= config.output.agreement
+        if config.output.consent:
+            use_refined = use_refined and bool(support[0] >= support[1])
     mask = refined if use_refined and refined is not None else chosen
     quality = certainty if agreement is None else (certainty + agreement) / 2
     return {

@@ -93,14 +93,11 @@ class Judgement:
 
     contrast: (M,) float32 <= 0, mean log-likelihood that the mask's inside is object and that the
     ring around it is not. overlap: (M,) float32 in [0, 1], soft IoU with the mask that the teacher
-    would draw. frame: (4,) float32 xyxy, its window in pixels of the image. probs: (G, G) float32
-    in [0, 1], that mask on the window's cells.
+    would draw.
     """
 
     contrast: FloatArray
     overlap: FloatArray
-    frame: FloatArray
-    probs: FloatArray
 
 
 @dataclass(frozen=True, slots=True)

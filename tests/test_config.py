@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 import pytest
 
 from sapnet.config import (
-    FOREIGN_PRIORS,
+    FOREIGN,
     METHODS,
     PRESETS,
     Config,
@@ -72,10 +72,9 @@ def test_priors_go_by_the_kind_of_proposals():
     """Where a preset has a teacher; what is asked for comes after."""
     own, foreign = resolve_config(), resolve_config(proposals="sam")
     told = {
-        name: getattr(getattr(foreign, name.split(".")[0]), name.split(".")[1])
-        for name in FOREIGN_PRIORS
+        name: getattr(getattr(foreign, name.split(".")[0]), name.split(".")[1]) for name in FOREIGN
     }
-    assert told == FOREIGN_PRIORS
+    assert told == FOREIGN
     assert own == cpu()
     assert own.mil.prior_contrast == 0 < own.mil.prior_overlap
     asked = resolve_config(overrides={"mil.prior_overlap": 3}, proposals="sam")

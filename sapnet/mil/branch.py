@@ -27,12 +27,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class MilResult:
-    """selected: (N,) index into the bag, M_srm. boxes: (N, 4) b_srm. certainty: (N,) in [0, 1],
-    the expected mask IoU of the pick were the bag's scores its probabilities (box IoU stands in).
-    losses: by name. undecided: (), how many bags had no best."""
+    """selected: (N,) index into the bag, M_srm. boxes: (N, 4) b_srm. belief: (N, M), the scores
+    of what may be picked as probabilities; each row sums to 1. certainty: (N,) in [0, 1], the
+    expected mask IoU of the pick under them (box IoU stands in). losses: by name. undecided: (),
+    how many bags had no best."""
 
     selected: Tensor
     boxes: Tensor
+    belief: Tensor
     certainty: Tensor
     losses: dict[str, Tensor]
     undecided: Tensor
@@ -217,7 +219,8 @@ class MilBranch(nn.Module):
         belief = belief / belief.sum(dim=1, keepdim=True).clamp(min=1e-12)
         picked = take(bags.boxes, selected)
         certainty = (belief * box_mining.paired_iou(bags.boxes, picked[:, None])).sum(dim=1)
-        return MilResult(selected, boxes, certainty, losses, undecided(final.rank, bags.valid))
+        silent = undecided(final.rank, bags.valid)
+        return MilResult(selected, boxes, belief, certainty, losses, silent)
 
 
 def take_class(scores: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ Its figures for each proposal join the selection score as priors.
 """
 
 from sapnet.teacher.fit import fit_teacher, teacher_steps
-from sapnet.teacher.judge import judge, on_grid, overlap_of
+from sapnet.teacher.judge import judge, overlap_of
 from sapnet.teacher.lesson import Lessons
 from sapnet.teacher.stored import read_judgements, write_judgements
 
@@ -15,7 +15,6 @@ __all__ = [
     "Lessons",
     "fit_teacher",
     "judge",
-    "on_grid",
     "overlap_of",
     "read_judgements",
     "teacher_steps",

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sapnet.config import TeacherConfig
 from sapnet.data.loader import Sampler
-from sapnet.teacher.judge import contrast_of, overlap_of
+from sapnet.teacher.judge import overlap_of
 from sapnet.teacher.lesson import Lesson, Lessons
 from sapnet.teacher.network import Teacher
 
@@ -86,7 +86,6 @@ def lesson_losses(
         allowed = lesson.allowed[row]
         weight = lesson.prior[row]
         if trust:
-            weight = weight + config.contrast * contrast_of(inside[n].detach(), masks)
             overlap = overlap_of(mask[n].detach().sigmoid(), masks)
             weight = weight + config.agreement * overlap.clamp(min=1e-3).log()
         weight = weight.masked_fill(~allowed, float("-inf")).softmax(0)

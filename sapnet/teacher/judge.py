@@ -1,4 +1,4 @@
-"""What a taught teacher says of each proposal, and the mask that it would draw itself."""
+"""What a taught teacher says of each proposal."""
 
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,6 @@ def judge(teacher: "Teacher", lesson: "Lesson") -> list[Judgement]:
             Judgement(
                 contrast_of(inside[n], masks).cpu().numpy(),
                 overlap_of(probs[n], masks).cpu().numpy(),
-                lesson.frames[n].numpy(),
-                probs[n].cpu().numpy(),
             )
         )
     return found
@@ -54,15 +52,3 @@ def overlap_of(probs: Tensor, masks: Tensor) -> Tensor:
     """Soft IoU of one soft mask (G, G) with each of (M, G, G), (M,)."""
     shared = (probs * masks).sum((1, 2))
     return shared / (probs.sum() + masks.sum((1, 2)) - shared + 1e-6)
-
-
-def on_grid(judgement: Judgement, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """The teacher's own mask over the whole image of `size` (H, W), as `grid` (h, w) cells; 0
-    outside of its window."""
-    h, w = grid
-    x0, y0, x1, y1 = judgement.frame.tolist()
-    x = ((torch.arange(w) + 0.5) * (size[1] / w) - x0) / (x1 - x0) * 2 - 1
-    y = ((torch.arange(h) + 0.5) * (size[0] / h) - y0) / (y1 - y0) * 2 - 1
-    places = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1)[None]
-    probs = torch.from_numpy(judgement.probs)[None, None]
-    return F.grid_sample(probs, places, padding_mode="zeros", align_corners=False)[0, 0]

@@ -27,15 +27,14 @@ class Lesson:
 
     features: (C, h, w) float16 a level of the body, cut to the image's own part; strides 4, 8, 16,
     32. points: (N, 2) xy and windows: (N, 4) xyxy, float32, pixels of the network's input.
-    frames: (N, 4) the windows in pixels of the image. colours: (N, 3, G, G) float16, of mean 0 over
-    the image. masks: a (M, G, G) uint8 a bag, the share of the cell, 255 is all of it. allowed:
-    (M,) bool a bag, what may be picked. prior: (M,) float32 a bag, log weights from the bag alone.
+    colours: (N, 3, G, G) float16, of mean 0 over the image. masks: a (M, G, G) uint8 a bag, the
+    share of the cell, 255 is all of it. allowed: (M,) bool a bag, what may be picked. prior: (M,)
+    float32 a bag, log weights from the bag alone.
     """
 
     features: tuple[Tensor, ...]
     points: Tensor
     windows: Tensor
-    frames: Tensor
     colours: Tensor
     masks: tuple[Tensor, ...]
     allowed: tuple[Tensor, ...]
@@ -107,13 +106,12 @@ def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
         weight = config.mil.prior_confidence * confidence + config.mil.prior_medoid * agreement
         prior.append(torch.from_numpy(weight.astype(np.float32)).to(device))
     side = settings.cells
-    frames_array = torch.from_numpy(np.array(frames, dtype=np.float32).reshape(-1, 4))
+    windows = torch.from_numpy(np.array(frames, dtype=np.float32).reshape(-1, 4))
     stacked_colours = torch.stack(colours) if colours else torch.zeros(0, 3, side, side).half()
     return Lesson(
         features=features,
         points=(torch.from_numpy(xy) * scale[:2]).to(device),
-        windows=(frames_array * scale).to(device),
-        frames=frames_array,
+        windows=(windows * scale).to(device),
         colours=stacked_colours.to(device),
         masks=tuple(masks),
         allowed=tuple(allowed),

@@ -10,7 +10,7 @@ from sapnet.whole import write_whole
 
 
 def write_judgements(path: Path, judgements: Mapping[int, Judgement]) -> None:
-    """Write them by annotation id; the teacher's own masks in half precision."""
+    """Write them by annotation id."""
     found = list(judgements.values())
     with write_whole(path) as file:
         np.savez(
@@ -19,8 +19,6 @@ def write_judgements(path: Path, judgements: Mapping[int, Judgement]) -> None:
             lengths=np.array([len(j.contrast) for j in found], dtype=np.int64),
             contrast=np.concatenate([j.contrast for j in found]),
             overlap=np.concatenate([j.overlap for j in found]),
-            frames=np.stack([j.frame for j in found]),
-            probs=np.stack([j.probs for j in found]).astype(np.float16),
         )
 
 
@@ -32,8 +30,6 @@ def read_judgements(path: Path) -> dict[int, Judgement]:
             data["ids"].tolist(),
             np.split(data["contrast"], ends),
             np.split(data["overlap"], ends),
-            data["frames"],
-            data["probs"].astype(np.float32),
             strict=True,
         )
         return {index: Judgement(*rest) for index, *rest in rows}

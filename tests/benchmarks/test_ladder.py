@@ -39,7 +39,7 @@ def test_each_rung_adds_its_own_component_and_no_other(ladder):
     found = list(ladder.rungs.stands("cpu", {"mil.part_negatives": 5}, "simulated"))
     at = {stand.rung.method: flat(stand.config) for stand in found}
     assert [stand.below for stand in found] == [
-        *(None, "mil", "mil+pdg", "+srm", "+pnpg", "+pnpg", "+sasd", "+priors", "+teacher")
+        *(None, "mil", "mil+pdg", "+srm", "+pnpg", "+pnpg", "+pnpg", "+priors", "+teacher")
     ]
     for stand in found[1:]:
         changed = difference(at[stand.rung.method], at[stand.below])
@@ -49,15 +49,18 @@ def test_each_rung_adds_its_own_component_and_no_other(ladder):
     assert at["mil"]["mil.part_negatives"] == 0
     assert at["sapnet"]["mil.box_mining"]
     assert not at["+sasd"]["mil.box_mining"]  # the preset leaves it off
+    assert at["+sasd"]["mil.completeness"]
+    assert not at["+priors"]["mil.completeness"]  # and this too
     for proposals in ("simulated", "hierarchy"):
         *_, highest = ladder.rungs.stands("cpu", {"mil.gamma": 1.0}, proposals)
         assert highest.config == resolve_config("sapnet++", "cpu", {"mil.gamma": 1.0}, proposals)
 
 
-def test_where_the_preset_has_box_mining_on_it_stays(ladder):
-    found = {
-        s.rung.method: s for s in ladder.rungs.stands("cpu", {"mil.box_mining": True}, "given")
-    }
+def test_what_the_preset_has_on_stays(ladder):
+    settings = {"mil.box_mining": True, "mil.completeness": True}
+    found = {s.rung.method: s for s in ladder.rungs.stands("cpu", settings, "given")}
+    assert found["+priors"].config.mil.completeness
+    assert found["+priors"].below == "+sasd"
     assert not found["+pnpg"].config.mil.box_mining
     assert found["+sasd"].config.mil.box_mining
     assert found["+sasd"].below == "sapnet"

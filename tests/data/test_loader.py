@@ -237,8 +237,6 @@ def test_judgements_travel_with_their_bags(tmp_path):
             Judgement(
                 -rng.random(len(bag)).astype(np.float32),
                 rng.random(len(bag)).astype(np.float32),
-                np.zeros(4, np.float32),
-                np.zeros((3, 3), np.float32),
             )
             for bag in plain.bags
         ),

@@ -21,7 +21,13 @@ from sapnet.errors import InvalidConfig
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 # everything on from the first step: MIL, SASD, SOLO, MLAR
 TERMS = {"mask", "cls", "psm", "srm", "sasd", "aff"}
-ALL_TERMS = {"mil.completeness_warmup": 0.0, "refine.warmup": 0.0, "data.short_sides": [48, 64]}
+ALL_TERMS = {
+    "mil.completeness": True,
+    "mil.completeness_warmup": 0.0,
+    "mil.part_negatives": 6,
+    "refine.warmup": 0.0,
+    "data.short_sides": [48, 64],
+}
 
 
 def start(count, *arguments):

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from sapnet.errors import InvalidDataset
 
 NOISE = 12
-MOST_MEMORY = 1500  # MB; torch and the other libraries alone take a third of it
+MOST_MEMORY = 2500  # MB; 1,200 to 1,800 on two machines, most of it the libraries
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sapnet.config import FOREIGN_PRIORS
+from sapnet.config import FOREIGN
 from sapnet.errors import InvalidConfig, Stopped
 from sapnet.pipeline import STAGES
 
@@ -56,7 +56,7 @@ def test_its_figures_join_the_selection(taught, given, scenes):
         assert data["lengths"].sum() == len(data["contrast"]) == len(data["overlap"])
         assert all(np.isfinite(data[name]).all() for name in data.files)
         assert (data["contrast"] <= 0).all()
-    wanted = FOREIGN_PRIORS["mil.prior_contrast"]  # the proposals are given ones
+    wanted = FOREIGN["mil.prior_contrast"]  # the proposals are given ones
     assert taught.report["config"]["mil"]["prior_contrast"] == wanted > 0
 
 

@@ -80,7 +80,8 @@ def test_redis_that_is_not_installed(tmp_path: Path) -> None:
     assert "redis-server" in done.stdout
 
 
-def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ending_it_stops_everything(tmp_path: Path, ending: signal.Signals) -> None:
     command = [sys.executable, str(ROOT / "examples" / "demo.py"), "--out", str(tmp_path / "out")]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
@@ -97,7 +98,7 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
         if line.startswith("Job "):
             break
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(ending)
     assert process.wait(90) == 130  # the demo itself gives the service 60 s
     process.stdout.close()
     mine = str(tmp_path).encode()

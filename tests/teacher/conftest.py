@@ -78,9 +78,7 @@ def config() -> Config:
     return replace(
         Config(),
         data=DataConfig(short_sides=(96,), max_long_side=160),
-        teacher=TeacherConfig(
-            enabled=True, epochs=1, min_steps=40, cells=16, channels=8, hidden=8, contrast=4.0
-        ),
+        teacher=TeacherConfig(enabled=True, epochs=1, min_steps=40, cells=16, channels=8, hidden=8),
     )
 
 

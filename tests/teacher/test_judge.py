@@ -9,7 +9,7 @@ import torch
 from sapnet.config import TeacherConfig
 from sapnet.teacher import read_judgements, write_judgements
 from sapnet.teacher.fit import agreed_loss, dice
-from sapnet.teacher.judge import contrast_of, on_grid, overlap_of
+from sapnet.teacher.judge import contrast_of, overlap_of
 from sapnet.types import Judgement
 
 SIDE = 9
@@ -101,49 +101,16 @@ def test_agreed_loss_of_a_bag_that_agrees_on_nothing(soft):
     assert got == pytest.approx(sum(held) / 4 + sum(free) / len(free), rel=1e-4)
 
 
-def bilinear(probs, u, v):
-    """Between cell centres; nothing beyond the window."""
-    total = 0.0
-    for row in (math.floor(v - 0.5), math.floor(v - 0.5) + 1):
-        for column in (math.floor(u - 0.5), math.floor(u - 0.5) + 1):
-            if 0 <= row < probs.shape[0] and 0 <= column < probs.shape[1]:
-                near = max(0.0, 1 - abs(v - 0.5 - row)) * max(0.0, 1 - abs(u - 0.5 - column))
-                total += near * float(probs[row, column])
-    return total
-
-
-@pytest.mark.parametrize("frame", [(10, 5, 30, 25), (-8, -3, 60, 44), (35, 22, 52, 41)])
-def test_on_grid_against_a_loop(frame):
-    probs = np.random.default_rng(2).random((6, 6)).astype(np.float32)
-    none = np.zeros(1, np.float32)
-    judgement = Judgement(none, none, np.array(frame, np.float32), probs)
-    got = on_grid(judgement, (40, 50), (13, 17))
-    assert got.shape == (13, 17)
-    for row in range(13):
-        for column in range(17):
-            x, y = (column + 0.5) * 50 / 17, (row + 0.5) * 40 / 13
-            u = (x - frame[0]) / (frame[2] - frame[0]) * 6
-            v = (y - frame[1]) / (frame[3] - frame[1]) * 6
-            assert float(got[row, column]) == pytest.approx(bilinear(probs, u, v), abs=1e-4)
-    assert float(got.max()) > 0
-
-
 def test_judgements_come_back(tmp_path):
     rng = np.random.default_rng(0)
     found = {
-        index: Judgement(
-            *(rng.random(length).astype(np.float32) for _ in range(2)),
-            rng.random(4).astype(np.float32),
-            rng.random((5, 5)).astype(np.float32),
-        )
+        index: Judgement(*(rng.random(length).astype(np.float32) for _ in range(2)))
         for index, length in ((7, 3), (2, 1), (40, 5))
     }
     write_judgements(tmp_path / "new" / "t.npz", found)
     back = read_judgements(tmp_path / "new" / "t.npz")
     assert list(back) == [7, 2, 40]
     for index, one in found.items():
-        for name in ("contrast", "overlap", "frame"):
+        for name in ("contrast", "overlap"):
             np.testing.assert_array_equal(getattr(back[index], name), getattr(one, name))
-        assert back[index].probs.dtype == np.float32
-        np.testing.assert_allclose(back[index].probs, one.probs, atol=1e-3)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["t.npz"]

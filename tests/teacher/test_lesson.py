@@ -43,6 +43,11 @@ OBJECTS = {
 }
 
 
+def frames(lesson, short_side):
+    """The windows in pixels of the image; the network's short side is 96."""
+    return lesson.windows.double() * (short_side / 96)
+
+
 @pytest.mark.parametrize("name", OBJECTS)
 def test_masks_on_cells_against_a_loop(own_record, body, config, name):
     x, y, boxes = OBJECTS[name]
@@ -53,14 +58,13 @@ def test_masks_on_cells_against_a_loop(own_record, body, config, name):
     high = [max(max(b[i + 2] for b in boxes), (x, y)[i]) for i in (0, 1)]
     margin = [0.1 * (h - lo) + 4 for lo, h in zip(low, high, strict=True)]
     frame = [low[0] - margin[0], low[1] - margin[1], high[0] + margin[0], high[1] + margin[1]]
-    assert lesson.frames[0].tolist() == pytest.approx(frame, abs=1e-4)
+    assert frames(lesson, 48)[0].tolist() == pytest.approx(frame, abs=1e-4)
     for mask, got in zip(masks, lesson.masks[0], strict=True):
-        expected = shares_of(mask, lesson.frames[0].double().numpy(), config.teacher.cells)
+        expected = shares_of(mask, frames(lesson, 48)[0].numpy(), config.teacher.cells)
         assert expected.sum() > 0
         np.testing.assert_allclose(got.numpy() / 255, expected, atol=1 / 255)
     factor = torch.tensor([2.0, 2.0])  # short side 48 to 96
     torch.testing.assert_close(lesson.points, torch.tensor([[x, y]]) * factor)
-    torch.testing.assert_close(lesson.windows, lesson.frames * factor.repeat(2))
 
 
 def test_cells_say_where_the_image_ends():
@@ -77,9 +81,9 @@ def test_a_speck_that_no_sample_meets_keeps_a_cell(own_record, body, config):
     speck = box_mask(size, 101, 97, 102, 98)
     record = own_record(size, [(101.5, 97.5, 3, [box_mask(size, 5, 5, 195, 195), speck])])
     lesson = make_lesson(body, record, config)
-    assert shares_of(speck, lesson.frames[0].double().numpy(), config.teacher.cells).sum() == 0
+    assert shares_of(speck, frames(lesson, 200)[0].numpy(), config.teacher.cells).sum() == 0
     (place,) = lesson.masks[0][1].nonzero().tolist()
-    x0, y0, x1, y1 = lesson.frames[0].tolist()
+    x0, y0, x1, y1 = frames(lesson, 200)[0].tolist()
     wanted = [int((97.5 - y0) / (y1 - y0) * 16), int((101.5 - x0) / (x1 - x0) * 16)]
     assert place == wanted
 
@@ -91,8 +95,8 @@ def test_foreign_proposals_do_not_widen_the_window(own_record, body, config):
     record = own_record(size, [(10.5, 10.5, 3, [small, wide]), (50.5, 30.5, 3, [wide])])
     lesson = make_lesson(body, record, config)
     assert [a.tolist() for a in lesson.allowed] == [[True, False], [True]]
-    assert lesson.frames[0].tolist() == pytest.approx([0, 0, 20, 20], abs=1e-4)
-    assert lesson.frames[1].tolist() == pytest.approx([-7.8, -5.8, 69.8, 47.8], abs=1e-4)
+    assert frames(lesson, 48)[0].tolist() == pytest.approx([0, 0, 20, 20], abs=1e-4)
+    assert frames(lesson, 48)[1].tolist() == pytest.approx([-7.8, -5.8, 69.8, 47.8], abs=1e-4)
     other_class = own_record(size, [(10.5, 10.5, 3, [small, wide]), (50.5, 30.5, 7, [wide])])
     assert make_lesson(body, other_class, config).allowed[0].tolist() == [True, True]
 
@@ -110,7 +114,7 @@ def test_colours_are_the_pixels_of_the_cells(own_record, body, config):
     pixels = np.asarray(Image.open(record.path)).astype(float) / 255
     pixels = pixels - pixels.mean(axis=(0, 1))
     pixels /= pixels.std() + 0.02
-    frame = lesson.frames[0].double().numpy()
+    frame = frames(lesson, 48)[0].double().numpy()
     for channel in range(3):
         expected = shares_of(pixels[..., channel], frame, 16)
         np.testing.assert_allclose(lesson.colours[0, channel].numpy(), expected, atol=5e-3)
@@ -124,7 +128,7 @@ def test_an_image_without_objects(own_record, body, config):
     lesson = make_lesson(body, own_record((48, 64), []), config)
     assert len(lesson) == 0
     assert lesson.points.shape == (0, 2)
-    assert lesson.frames.shape == lesson.windows.shape == (0, 4)
+    assert lesson.windows.shape == (0, 4)
     assert lesson.colours.shape == (0, 3, 16, 16)
 
 
