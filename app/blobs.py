@@ -13,8 +13,9 @@ from datetime import timedelta
 from sqlalchemy import Column, ColumnElement, delete, func, insert, select
 from sqlalchemy.orm import Session
 
+from app.columns import Base, now
 from app.db import Database
-from app.models import Base, BlobPin, now
+from app.models import BlobPin
 from app.storage import Storage
 
 STALE_AFTER = timedelta(hours=24)

@@ -11,9 +11,10 @@ from app import doctor_machine as machine
 from app import schema
 from app.access import commands
 from app.access.gate import is_local
+from app.columns import Utc, now
 from app.db import Database
 from app.doctor_machine import Check
-from app.models import Job, JobState, Utc, now
+from app.models import Job, JobState
 from app.reaper import expired
 from app.settings import Settings
 from app.storage import Storage, make_storage

@@ -7,8 +7,8 @@ from typing import Annotated, TypeVar
 
 from fastapi import Query, Request, Response
 
+from app.columns import is_id
 from app.errors import Fault, Invalid
-from app.models import is_id
 
 Cursor = Annotated[str | None, Query(min_length=1, description="`next` of the page before; opaque")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="at most so many")]

@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, and_, case, literal, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.columns import Utc, now
 from app.db import Database
 from app.jobs.events import append_state
-from app.models import Job, JobState, Reason, Utc, now
+from app.models import Job, JobState, Reason
 from app.queue import QUEUE_OF, QUEUES, depths, send
 from app.settings import Settings
 

@@ -5,7 +5,8 @@ from typing import Any, Literal
 from alembic import context
 from sqlalchemy import Enum
 
-from app.models import Base, Utc
+from app.columns import Utc
+from app.models import Job
 
 
 def render_item(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:
@@ -19,7 +20,7 @@ def render_item(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=Job.metadata,
     render_as_batch=True,
     render_item=render_item,
     transactional_ddl=True,

@@ -17,9 +17,10 @@ from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, up
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.columns import Utc, now
 from app.db import Database
 from app.jobs.events import EventType, append_state
-from app.models import Job, JobState, Reason, Utc, now
+from app.models import Job, JobState, Reason
 from app.reaper import LOST, due, expired
 from app.settings import Settings
 from worker.metrics import CLAIMS, HEARTBEATS

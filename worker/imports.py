@@ -17,6 +17,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from app import blobs
+from app.columns import now
 from app.datasets import later, rows
 from app.datasets.checking import Checked, Sent, check, summed_up
 from app.datasets.fetching import fetcher
@@ -35,7 +36,6 @@ from app.models import (
     Job,
     JobState,
     Reason,
-    now,
 )
 from app.settings import Settings
 from app.storage import Storage

@@ -11,9 +11,10 @@ import structlog
 from sqlalchemy import case, insert, select
 
 from app.blobs import pinned
+from app.columns import new_id, now
 from app.db import Database
 from app.jobs.events import append_state
-from app.models import Category, Dataset, Job, JobState, Model, PseudoMask, Reason, new_id, now
+from app.models import Category, Dataset, Job, JobState, Model, PseudoMask, Reason
 from app.storage import Storage, sha256_of
 from worker.events import stage_ended
 from worker.fence import Claim, write

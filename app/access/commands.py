@@ -10,9 +10,10 @@ import typer
 
 from app.access import keys
 from app.access.keys import Scope
+from app.columns import now
 from app.db import Database
 from app.errors import NotFound
-from app.models import ApiKey, now
+from app.models import ApiKey
 
 _OWNER = 64  # characters, as the table has them
 _NAME = 100

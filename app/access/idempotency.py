@@ -36,9 +36,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors
 from app.access.keys import ANYONE, Caller
+from app.columns import now
 from app.db import Database
 from app.errors import AppError, Conflict, Fault, Invalid
-from app.models import KeptAnswer, now
+from app.models import KeptAnswer
 from app.settings import Settings
 
 _KEY = re.compile(r"[!-~]{1,255}")

@@ -17,9 +17,10 @@ from hmac import compare_digest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app.columns import now
 from app.db import Database
 from app.errors import NotFound, Unauthorized
-from app.models import ApiKey, now
+from app.models import ApiKey
 
 _KEY = re.compile(r"(sapnet_[0-9a-f]{8})_[\w-]{43}", re.ASCII)
 _CACHED = 10_000  # callers remembered at once

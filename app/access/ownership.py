@@ -17,8 +17,9 @@ from sqlalchemy import ColumnElement, event, select
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from app.access.keys import Caller
+from app.columns import Base
 from app.db import Database
-from app.models import Base, Dataset, Job, Upload
+from app.models import Dataset, Job, Upload
 from app.settings import Settings
 
 

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.columns import is_id
 from app.datasets.fetching import source_faults
 from app.datasets.multipart import FilePart, Form
 from app.db import Database
 from app.errors import Fault
-from app.models import Dataset, is_id
+from app.models import Dataset
 from app.settings import Settings
 from app.storage import Storage
 from app.uploads import service as uploads

@@ -5,12 +5,13 @@ from sqlalchemy import ColumnElement, delete, select
 
 from app import blobs
 from app.access import idempotency
+from app.columns import Base
 from app.datasets import service
 from app.datasets.asked import Asked
 from app.datasets.schemas import DatasetOut
 from app.db import Database
 from app.jobs import events
-from app.models import Annotation, Base, Category, Dataset, DatasetStatus, Image, ImportFile, Job
+from app.models import Annotation, Category, Dataset, DatasetStatus, Image, ImportFile, Job
 from app.queue import IO, enqueue
 from app.settings import Settings
 from app.storage import Storage, sha256_of

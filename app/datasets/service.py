@@ -8,20 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import blobs
+from app.columns import is_id
 from app.datasets.schemas import CategoryOut, DatasetOut, DatasetSummary, ImportProgress, Report
 from app.db import Database
 from app.errors import Conflict, NotFound
-from app.models import (
-    ACTIVE,
-    Category,
-    Dataset,
-    DatasetStatus,
-    Image,
-    ImportFile,
-    Job,
-    Model,
-    is_id,
-)
+from app.models import ACTIVE, Category, Dataset, DatasetStatus, Image, ImportFile, Job, Model
 from app.settings import Settings
 from app.storage import Storage
 

@@ -14,7 +14,8 @@ import msgspec
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from app.models import ACTIVE, Dataset, DatasetStatus, Job, JobEvent, JobState, now
+from app.columns import now
+from app.models import ACTIVE, Dataset, DatasetStatus, Job, JobEvent, JobState
 
 
 class EventType(StrEnum):

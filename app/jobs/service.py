@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session
 
 from app.access import idempotency
 from app.blobs import pinned
+from app.columns import is_id, now
 from app.db import Database
 from app.errors import Conflict, Fault, Invalid, NotFound
 from app.jobs import events
 from app.jobs.events import EventType
 from app.jobs.schemas import JobCreated, TrainRequest
-from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, Reason, is_id, now
+from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, Reason
 from app.queue import enqueue
 from app.settings import Settings
 from app.storage import Storage

@@ -3,8 +3,9 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.columns import is_id
 from app.errors import NotFound
-from app.models import Model, is_id
+from app.models import Model
 
 
 def get(session: Session, model_id: str) -> Model:

@@ -15,8 +15,9 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.columns import now
 from app.db import Database
-from app.models import ACTIVE, Dataset, Job, JobState, now
+from app.models import ACTIVE, Dataset, Job, JobState
 from app.queue import QUEUE_OF, QUEUES, depths
 from app.settings import Settings
 

@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 from app import blobs
 from app.access import quotas
 from app.access.keys import Caller
+from app.columns import is_id, now
 from app.db import Database
 from app.errors import Conflict, NotFound, TooLarge
-from app.models import Upload, UploadPiece, is_id, now
+from app.models import Upload, UploadPiece
 from app.settings import Settings
 from app.storage import CHUNK, Storage
 

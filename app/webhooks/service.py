@@ -14,9 +14,10 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.addresses import AddressRefused, check_url
+from app.columns import now
 from app.errors import Fault
 from app.jobs.events import EventType
-from app.models import Job, JobEvent, Webhook, now
+from app.models import Job, JobEvent, Webhook
 from app.settings import Settings
 from app.webhooks.schemas import Delivery, WebhookIn, WebhookOut
 

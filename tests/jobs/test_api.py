@@ -10,9 +10,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert, update
 
 from app import paging
+from app.columns import now
 from app.db import Database
 from app.jobs import service
-from app.models import Dataset, DatasetStatus, Job, JobState, PseudoMask, now
+from app.models import Dataset, DatasetStatus, Job, JobState, PseudoMask
 from app.settings import Settings
 from app.storage import Storage
 from worker.jobs import Worker, execute

@@ -11,10 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, func, select, update
 
+from app.columns import now
 from app.db import Database
 from app.jobs import events
 from app.jobs.events import EventType
-from app.models import Dataset, Job, JobEvent, JobState, Reason, now
+from app.models import Dataset, Job, JobEvent, JobState, Reason
 from app.reaper import reap
 from worker.embedded import work_once
 from worker.events import Journal

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from app.blobs import pinned
+from app.columns import now
 from app.db import Database
-from app.models import BlobPin, Dataset, Job, JobState, Model, PseudoMask, Reason, now
+from app.models import BlobPin, Dataset, Job, JobState, Model, PseudoMask, Reason
 from app.reaper import waiting
 from app.storage import Storage
 from worker.embedded import loop, tidy, work_once

@@ -10,8 +10,9 @@ import httpx2
 import pytest
 from sqlalchemy import func, select, update
 
+from app.columns import now
 from app.db import Database
-from app.models import Job, JobState, PseudoMask, now
+from app.models import Job, JobState, PseudoMask
 from app.settings import Settings
 
 pytestmark = pytest.mark.service

@@ -9,9 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app import queue, reaper
+from app.columns import now
 from app.db import Database
 from app.main import create_app
-from app.models import Job, JobState, now
+from app.models import Job, JobState
 from app.reaper import Reaper, look, reap, waiting
 from app.settings import Settings
 

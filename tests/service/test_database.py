@@ -10,8 +10,9 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from starlette.testclient import TestClient
 
 from app import queue
+from app.columns import new_id
 from app.db import Database, SessionDep
-from app.models import Dataset, DatasetStatus, Image, Job, new_id
+from app.models import Dataset, DatasetStatus, Image, Job
 
 
 def dataset(**values: object) -> Dataset:

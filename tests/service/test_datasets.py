@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from app.columns import now
 from app.models import (
     Annotation,
     BlobPin,
@@ -22,7 +23,6 @@ from app.models import (
     JobState,
     Model,
     PseudoMask,
-    now,
 )
 from app.settings import Settings
 

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from app.columns import Base
 from app.main import create_app
-from app.models import Base
 from app.settings import Settings
 
 pytestmark = pytest.mark.both_stacks

@@ -18,9 +18,10 @@ from app import doctor, doctor_machine, schema
 from app.access import keys
 from app.access.keys import Scope
 from app.cli import app as cli
+from app.columns import now
 from app.db import Database
 from app.doctor_machine import Check
-from app.models import Dataset, DatasetStatus, Job, JobState, now
+from app.models import Dataset, DatasetStatus, Job, JobState
 from app.settings import Settings
 
 MakeSettings = Callable[..., Settings]

@@ -19,8 +19,9 @@ from app import blobs
 from app.access import keys
 from app.access.idempotency import _Body
 from app.access.keys import Scope
+from app.columns import Base, now
 from app.main import create_app
-from app.models import Base, Dataset, Job, KeptAnswer, now
+from app.models import Dataset, Job, KeptAnswer
 from app.settings import Settings
 
 PROBLEM = "application/problem+json"

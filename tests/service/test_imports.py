@@ -12,15 +12,7 @@ from starlette.testclient import TestClient
 
 from app.datasets import rows
 from app.db import Database
-from app.models import (
-    Annotation,
-    BlobPin,
-    Category,
-    Dataset,
-    Image,
-    ImportFile,
-    Job,
-)
+from app.models import Annotation, BlobPin, Category, Dataset, Image, ImportFile, Job
 from app.settings import Settings
 from worker import imports
 from worker.jobs import Outcome, Worker, execute

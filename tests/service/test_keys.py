@@ -16,8 +16,9 @@ from app.access import keys
 from app.access.gate import is_local
 from app.access.keys import Scope
 from app.cli import app as cli
+from app.columns import now
 from app.main import create_app
-from app.models import ApiKey, Job, JobState, Model, PseudoMask, now
+from app.models import ApiKey, Job, JobState, Model, PseudoMask
 from app.settings import Settings
 
 Header = dict[str, str]

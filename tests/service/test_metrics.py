@@ -14,9 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from app.columns import now
 from app.db import Database
 from app.main import create_app
-from app.models import Dataset, DatasetStatus, Job, JobState, now
+from app.models import Dataset, DatasetStatus, Job, JobState
 from app.settings import Settings
 from app.telemetry.fleet import Fleet
 from app.telemetry.gpu import Gpus

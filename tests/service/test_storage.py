@@ -12,9 +12,10 @@ from obstore.exceptions import BaseError
 from obstore.store import MemoryStore
 
 from app import blobs
+from app.columns import now
 from app.db import Database
 from app.errors import BlobMissing
-from app.models import BlobPin, Dataset, DatasetStatus, now
+from app.models import BlobPin, Dataset, DatasetStatus
 from app.settings import Settings
 from app.storage import BucketStorage, FolderStorage, Storage, make_storage
 

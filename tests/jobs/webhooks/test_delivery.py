@@ -12,11 +12,12 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
+from app.columns import now
 from app.db import Database
 from app.jobs import events
 from app.jobs.events import EventType
 from app.main import create_app
-from app.models import Webhook, now
+from app.models import Webhook
 from app.settings import Settings
 from app.webhooks import service
 from worker.courier import Courier
