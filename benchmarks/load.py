@@ -77,9 +77,10 @@ def main(
         "machine": f"{platform.machine()}, {os.cpu_count()} logical cores",
         "python": platform.python_version(),
         "commit": commit(),
-        "service": figures(taken.of_all(), seconds),
-        "empty": figures(baseline.of_all(), seconds),
-        "endpoints": {name: figures(s, seconds) for name, s in sorted(taken.seconds.items())},
+        "held_up_ms": round(max(taken.held_up, baseline.held_up) * 1000),
+        "service": figures(taken.of_all(), taken.elapsed),
+        "empty": figures(baseline.of_all(), baseline.elapsed),
+        "endpoints": {n: figures(s, taken.elapsed) for n, s in sorted(taken.seconds.items())},
         "errors": len(taken.errors) + len(baseline.errors),
         "examples": (taken.errors + baseline.errors)[:10],
     }
@@ -201,7 +202,9 @@ def wait_until(condition: Callable[[], object], complaint: str, seconds: float) 
 
 def figures(seconds: list[float], over: float) -> dict[str, float]:
     """Requests, how many a second, and milliseconds: median, 99th percentile, worst."""
-    cuts = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else [0.0] * 99
+    cuts = (
+        statistics.quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else [0.0] * 99
+    )
     return {
         "requests": len(seconds),
         "per_second": round(len(seconds) / over, 1),
@@ -223,7 +226,9 @@ def section(found: dict[str, Any]) -> str:
         f"{found['clients']} clients on loopback for {found['seconds']:g} s beside a running job "
         f"({found['trainer']}; {job['before']} before, {job['after']} after, at step "
         f"{job['step']}), in turns with an empty FastAPI route in the same run. Each asks again as "
-        f"soon as it has its answer. Errors: **{found['errors']}**. {found['machine']}, Python "
+        f"soon as it has its answer. Errors: **{found['errors']}**. The client itself was held up "
+        f"for {found['held_up_ms']} ms at most (the machine did other things). "
+        f"{found['machine']}, Python "
         f"{found['python']}, commit {found['commit']}; `python benchmarks/load.py`.",
         "",
         "| | requests | a second | p50, ms | p99, ms | worst, ms |",

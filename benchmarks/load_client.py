@@ -10,10 +10,16 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Taken:
-    """Seconds of each request by the name of what was asked for; and what went wrong."""
+    """Seconds of each request by the name of what was asked for; and what went wrong.
+
+    elapsed: seconds that the turns took in truth. held_up: the longest that the client itself was
+    kept from running, which tells a machine that stood still from a server that did.
+    """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    elapsed: float = 0.0
+    held_up: float = 0.0
 
     def of_all(self) -> list[float]:
         return [s for group in self.seconds.values() for s in group]
@@ -32,9 +38,22 @@ async def hammer(
     paths: (name, path) pairs, taken at random by `seed`. Any status but 200 is an error, and so is
     a connection that breaks.
     """
-    until = time.perf_counter() + seconds
+    began = time.perf_counter()
     rolls = [random.Random(f"{seed}/{i}") for i in range(clients)]
-    await asyncio.gather(*(_client(port, paths, until, roll, into) for roll in rolls))
+    watch = asyncio.create_task(_watch(into))
+    try:
+        turns = (_client(port, paths, began + seconds, roll, into) for roll in rolls)
+        await asyncio.gather(*turns)
+    finally:
+        watch.cancel()
+        into.elapsed += time.perf_counter() - began
+
+
+async def _watch(into: Taken, tick: float = 0.05) -> None:
+    while True:
+        slept = time.perf_counter()
+        await asyncio.sleep(tick)
+        into.held_up = max(into.held_up, time.perf_counter() - slept - tick)
 
 
 async def _client(
