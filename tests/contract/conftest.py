@@ -113,7 +113,9 @@ def app(settings: Settings) -> Iterator[FastAPI]:
 @pytest.fixture
 def url(app: FastAPI) -> Iterator[str]:
     """The app behind uvicorn, in a thread."""
-    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, port=0, log_config=None, log_level="error", timeout_graceful_shutdown=1
+    )
     socket, server = config.bind_socket(), uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
     thread.start()

@@ -24,6 +24,8 @@ TINY: dict[str, Any] = {
     "mil.instance_branch": True,
     "mil.prior_medoid": 2.0,
     "mil.prior_confidence": 0.0,
+    "mil.completeness": True,
+    "mil.part_negatives": 6,
     "solo.num_grids": [8, 6, 4, 3, 2],
     "solo.scale_ranges": [[1, 16], [8, 24], [16, 32], [24, 48], [40, 2048]],
     "solo.channels": 16,

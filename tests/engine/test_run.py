@@ -184,7 +184,8 @@ def test_the_seed_decides(finished, make_spec, go, result_of, tmp_path):
     ],
 )
 def test_methods(make_spec, go, given, tmp_path, method, terms):
-    spec = make_spec(tmp_path, method=method, overrides={"train.epochs": 1})
+    own = {"train.epochs": 1, "mil.completeness": False}  # tests have it on otherwise
+    spec = make_spec(tmp_path, method=method, overrides=own)
     outcome = must(go(spec))
     assert all(set(losses) == terms for losses in outcome.steps.values())
     rows = rows_of(spec)

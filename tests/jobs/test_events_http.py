@@ -118,7 +118,9 @@ def app(settings: Settings, database: Database) -> FastAPI:
 @pytest.fixture
 def server(app: FastAPI) -> Iterator[str]:
     """A real server on loopback; a client in the test's own process would buffer the stream."""
-    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=3)
+    config = uvicorn.Config(
+        app, port=0, log_config=None, log_level="error", timeout_graceful_shutdown=3
+    )
     uvicorn_server = uvicorn.Server(config)
     app.state.feed.closing = lambda: uvicorn_server.should_exit
     thread = threading.Thread(target=uvicorn_server.run)
@@ -221,7 +223,9 @@ def test_a_server_that_stops_sends_its_readers_away(
     app: FastAPI, new_job: NewJob, database: Database, until: Callable[..., None]
 ) -> None:
     job_id = new_job()
-    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=3)
+    config = uvicorn.Config(
+        app, port=0, log_config=None, log_level="error", timeout_graceful_shutdown=3
+    )
     server = uvicorn.Server(config)
     app.state.feed.closing = lambda: server.should_exit
     thread = threading.Thread(target=server.run)

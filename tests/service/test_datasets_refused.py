@@ -273,20 +273,31 @@ class TestLimits:
 class TestFailures:
     """The service itself fails half-way: a 500 without a word of the inside, and no trace."""
 
+    @pytest.mark.parametrize(
+        ("error", "status"),
+        [(OSError(28, "No space left on device /secret"), 507), (OSError(5, "bad /secret"), 500)],
+        ids=["full", "broken"],
+    )
     def test_storage_fails(
-        self, app: FastAPI, client: TestClient, kit: Any, monkeypatch: pytest.MonkeyPatch
+        self,
+        app: FastAPI,
+        client: TestClient,
+        kit: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        error: OSError,
+        status: int,
     ) -> None:
         put, done = app.state.storage.put_file, []
 
         def fails_at_the_third(path: Path, **options: Any) -> str:
             if len(done) == 2:
-                raise OSError(28, "No space left on device /secret")
+                raise error
             done.append(path)
             return str(put(path, **options))
 
         monkeypatch.setattr(app.state.storage, "put_file", fails_at_the_third)
         answer = kit.upload(client, kit.points(), kit.pictures())
-        refused(answer, 500)
+        refused(answer, status)
         assert "secret" not in answer.text
         assert len(done) == 2
 
