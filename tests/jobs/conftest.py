@@ -1,5 +1,6 @@
 """A database, a storage and a fake trainer, in a folder of the test's own."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -181,6 +182,20 @@ def alive() -> Callable[[int], bool]:
             return False
 
     return running
+
+
+@pytest.fixture
+def children() -> Callable[[int], list[int]]:
+    """Processes that any thread of this one has started. Threads and processes end meanwhile."""
+
+    def of(pid: int) -> list[int]:
+        found = []
+        for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda t: int(t.name)):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found += [int(child) for child in (task / "children").read_text().split()]
+        return found
+
+    return of
 
 
 @pytest.fixture

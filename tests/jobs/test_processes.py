@@ -22,6 +22,7 @@ Row = Callable[[str], Job]
 Until = Callable[..., None]
 Starts = Callable[[str], list[int]]
 Alive = Callable[[int], bool]
+Children = Callable[[int], list[int]]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 DONE = JobState.SUCCEEDED_WITH_WARNINGS
@@ -127,17 +128,9 @@ def served(
     return process, url
 
 
-def children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()] + [
-        int(p)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        if task.name != str(pid)
-        for p in (task / "children").read_text().split()
-    ]
-
-
 def test_serve_runs_api_and_worker_and_stops_both(
     served: tuple[subprocess.Popen[bytes], str],
+    children: Children,
     new_job: NewJob,
     job_row: Row,
     until: Until,
@@ -159,6 +152,7 @@ def test_serve_runs_api_and_worker_and_stops_both(
 
 def test_serve_starts_a_worker_that_died_again(
     served: tuple[subprocess.Popen[bytes], str],
+    children: Children,
     new_job: NewJob,
     job_row: Row,
     until: Until,
@@ -175,6 +169,7 @@ def test_serve_starts_a_worker_that_died_again(
 
 def test_kill_9_of_serve_leaves_nothing_running(
     served: tuple[subprocess.Popen[bytes], str],
+    children: Children,
     new_job: NewJob,
     job_row: Row,
     until: Until,

@@ -1,5 +1,6 @@
 """Real workers deliver webhooks, embedded and Celery's; killing one loses no event."""
 
+import contextlib
 import json
 import os
 import signal
@@ -40,14 +41,19 @@ def numbers(database: Database, job_id: str) -> list[int]:
         return [event.seq for event in events.after(session, job_id, 0, 1000)]
 
 
-def couriers(parent: int) -> list[int]:
+@pytest.fixture
+def couriers(children: Callable[[int], list[int]]) -> Callable[[int], list[int]]:
     """Processes of `worker.courier` that hang on this one."""
-    found = []
-    for task in Path(f"/proc/{parent}/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            if b"worker.courier" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(int(pid))
-    return found
+
+    def of(parent: int) -> list[int]:
+        found = []
+        for pid in children(parent):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if b"worker.courier" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
+
+    return of
 
 
 def test_an_endpoint_that_was_away_and_a_worker_that_was_killed(
@@ -58,6 +64,7 @@ def test_an_endpoint_that_was_away_and_a_worker_that_was_killed(
     hooked: Hooked,
     row: Row,
     until: Until,
+    couriers: Callable[[int], list[int]],
     alive: Callable[[int], bool],
 ) -> None:
     with socket.socket() as free:
@@ -99,6 +106,7 @@ def test_killed_while_it_delivers(
     hooked: Hooked,
     row: Row,
     until: Until,
+    couriers: Callable[[int], list[int]],
 ) -> None:
     """Taken up by another; an event whose answer was not noted comes twice, under one id."""
     job_id = hooked(receiver.url, warnings=40)
