@@ -262,7 +262,7 @@ def test_a_heartbeat_keeps_a_long_job(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database
 ) -> None:
     job_id = new_job()
-    worker = new_worker("--steps", "50", "--sleep", "0.02", lease_seconds=0.5)
+    worker = new_worker("--steps", "80", "--sleep", "0.05", lease_seconds=2)
     thread = threading.Thread(target=execute, args=(job_id, worker))
     thread.start()
     while thread.is_alive():
