@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Delete,
+    Engine,
+    Update,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.orm import Session
 
 BUSY_TIMEOUT_MS = 30_000
@@ -81,6 +91,13 @@ def _on_sqlite_connect(connection: Any, _record: Any) -> None:
 def _on_sqlite_begin(connection: Connection) -> None:
     mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
     connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def rows_changed(session: Session, statement: Update | Delete) -> int:
+    """Execute it; how many rows it met: what a compare-and-set asks."""
+    result = session.execute(statement)
+    assert isinstance(result, CursorResult)
+    return result.rowcount
 
 
 def get_database(request: Request) -> Database:

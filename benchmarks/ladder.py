@@ -169,8 +169,8 @@ def main(
             work=Path(work),
         )
         sets = [DataSet.read(folder) for folder in data]
-        config = resolve_config("sapnet++", preset, asked.settings(sets[0]))
-        about = About(config, seeds, workers, end_to_end)
+        configs = [resolve_config("sapnet++", preset, asked.settings(one)) for one in sets]
+        about = About(configs, seeds, workers, end_to_end)
         report = Report(sets, asked.proposals, about, json, markdown, picture)
         run(asked, report, shown if picture else 0, lambda line: typer.echo(line, err=True))
     typer.echo(report.text())

@@ -27,16 +27,16 @@ WHOLE = "Each learned rung is a whole run, trained end to end. "
 ABOUT = (
     "Rungs are cumulative; one that the preset leaves off is measured and goes again. `step` is "
     "the change from the rung below, seed by seed. Preset `{preset}`, short side {side}, {steps} "
-    "steps or more, {seeds} seeds, {workers} processes of one thread, {machine}, commit {commit}, "
-    "{seconds:.0f} s in all."
+    "steps or more (by data set), {seeds} seeds, {workers} processes of one thread, {machine}, "
+    "commit {commit}, {seconds:.0f} s in all."
 )
 
 
 @dataclass(frozen=True)
 class About:
-    """How it was measured, for the reader of the tables. config: of the first data set."""
+    """How it was measured, for the reader of the tables. configs: one a data set."""
 
-    config: Config
+    configs: list[Config]
     seeds: int
     workers: int
     end_to_end: bool
@@ -47,9 +47,9 @@ class About:
         text = (WHOLE if self.end_to_end else FROZEN) + ABOUT
         return text.format(
             bodies=", ".join(dict.fromkeys(bodies)),
-            preset=self.config.preset,
-            side=max(self.config.data.short_sides),
-            steps=self.config.train.min_steps,
+            preset=self.configs[0].preset,
+            side=max(self.configs[0].data.short_sides),
+            steps=", ".join(str(config.train.min_steps) for config in self.configs),
             seeds=self.seeds,
             workers=self.workers,
             machine=platform.machine(),

@@ -83,9 +83,8 @@ class Quarantine:
         entry = SetAside(info.id, info.file_name, stage, words)
         self._entries[info.id] = entry
         self._emit({"event": "image_set_aside", **asdict(entry)})
-        if (
-            len(self._entries) > self.allowed
-        ):  # started again the run looks anew, but at what its checkpoint was made from
+        if len(self._entries) > self.allowed:
+            # started again the run looks anew, but at what its checkpoint was made from
             early = stage in BEFORE_TRAINING
             self._write([e for e in self.entries if e.stage in BEFORE_TRAINING and not early])
             raise TooManyBadImages(

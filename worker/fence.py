@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.columns import Utc, now
-from app.db import Database
+from app.db import Database, rows_changed
 from app.jobs.events import EventType, append_state
 from app.models import Job, JobState, Reason
 from app.reaper import LOST, due, expired
@@ -79,8 +79,7 @@ def write(session: Session, held: Claim, *, unless_cancelled: bool = False, **va
     `unless_cancelled`, where its cancellation was asked for."""
     states = [RUNNING] if unless_cancelled else [RUNNING, CANCELLING]
     changed = update(Job).where(held.holds(), Job.state.in_(states)).values(values)
-    result = session.execute(changed.execution_options(synchronize_session=False))
-    if result.rowcount != 1:  # type: ignore[attr-defined]
+    if rows_changed(session, changed.execution_options(synchronize_session=False)) != 1:
         raise LeaseLost(held.job_id)
 
 

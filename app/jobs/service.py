@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.access import idempotency
 from app.blobs import pinned
 from app.columns import is_id, now
-from app.db import Database
+from app.db import Database, rows_changed
 from app.errors import Conflict, Fault, Invalid, NotFound
 from app.jobs import events
 from app.jobs.events import EventType
@@ -125,8 +125,7 @@ def cancel(session: Session, job_id: str) -> Job:
     asked = {"cancel_requested": True, "reason": Reason.CANCEL_REQUESTED}
     for state, values in steps:
         query = update(Job).where(Job.id == job_id, Job.state == state)
-        changed = session.execute(query.values({**values, **asked}))
-        if changed.rowcount:  # type: ignore[attr-defined]
+        if rows_changed(session, query.values({**values, **asked})):
             events.append_state(session, job_id, (EventType.CANCEL_REQUESTED, {}))
     job = get(session, job_id)
     session.refresh(job)

@@ -19,7 +19,7 @@ from app import blobs
 from app.access import quotas
 from app.access.keys import Caller
 from app.columns import is_id, now
-from app.db import Database
+from app.db import Database, rows_changed
 from app.errors import Conflict, NotFound, TooLarge
 from app.models import Upload, UploadPiece
 from app.settings import Settings
@@ -87,8 +87,8 @@ def add(
         with database.begin() as session:
             here = (Upload.id == upload.id, Upload.received == start, Upload.length >= after)
             moved = update(Upload).where(*here)
-            result = session.execute(moved.values(received=after, expires_at=_expiry(settings)))
-            if result.rowcount != 1:  # type: ignore[attr-defined]
+            moved = moved.values(received=after, expires_at=_expiry(settings))
+            if rows_changed(session, moved) != 1:
                 raise Conflict("Other bytes came here meanwhile; ask by HEAD for the offset.")
             session.add(UploadPiece(upload_id=upload.id, start=start, size=size, sha256=sha))
     return after
@@ -126,9 +126,9 @@ def remove(database: Database, storage: Storage, upload_ids: Iterable[str]) -> i
     with database.begin() as session:
         shas = session.scalars(select(UploadPiece.sha256).where(UploadPiece.upload_id.in_(ids)))
         wanted = set(shas)
-        result = session.execute(delete_rows(Upload).where(Upload.id.in_(ids)))
+        count = rows_changed(session, delete_rows(Upload).where(Upload.id.in_(ids)))
     blobs.forget(database, storage, wanted)
-    return int(result.rowcount)  # type: ignore[attr-defined]
+    return count
 
 
 def sweep(database: Database, storage: Storage) -> int:

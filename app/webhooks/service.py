@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.addresses import AddressRefused, check_url
 from app.columns import now
+from app.db import rows_changed
 from app.errors import Fault
 from app.jobs.events import EventType
 from app.models import Job, JobEvent, Webhook
@@ -168,5 +169,5 @@ def _in_hand_until(settings: Settings) -> Any:
 
 def _change(session: Session, held: Held, values: dict[str, Any]) -> bool:
     changed = update(Webhook).where(Webhook.id == held.id, Webhook.turn == held.turn)
-    result = session.execute(changed.values(values).execution_options(synchronize_session=False))
-    return bool(result.rowcount == 1)  # type: ignore[attr-defined]
+    changed = changed.values(values).execution_options(synchronize_session=False)
+    return rows_changed(session, changed) == 1

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from app import schema
 from app.db import Database
 from app.main import create_app
+from app.models import Dataset, DatasetStatus, Job
 from app.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -50,6 +51,30 @@ def make_settings(
         return Settings(_env_file=None, data_dir=data_dir, **{**stack, **values})  # type: ignore[call-arg,arg-type]
 
     return make
+
+
+@pytest.fixture
+def add_job() -> Callable[..., str]:
+    """Writes a job's row, and a data set's for it, past the API."""
+
+    def add(database: Database, **values: Any) -> str:
+        with database.begin() as session:
+            dataset = Dataset(
+                name="n",
+                status=DatasetStatus.READY,
+                images=0,
+                annotations=0,
+                report={},
+                document_sha="0" * 64,
+            )
+            session.add(dataset)
+            session.flush()
+            fields = {"method": "sapnet", "preset": "cpu", "seed": 0, "request": {}, **values}
+            job = Job(dataset_id=dataset.id, **fields)
+            session.add(job)
+        return job.id
+
+    return add
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from app.cli import app as cli
 from app.columns import now
 from app.db import Database
 from app.doctor_machine import Check
-from app.models import Dataset, DatasetStatus, Job, JobState
+from app.models import JobState
 from app.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -160,30 +160,16 @@ def test_leases_that_one_slow_heartbeat_loses(settings: Settings) -> None:
     assert set(wrong(settings, heartbeat_seconds=20.0)) == {"leases"}
 
 
-def new_job(database: Database, **values: Any) -> None:
-    with database.begin() as session:
-        dataset = Dataset(
-            name="n",
-            status=DatasetStatus.READY,
-            images=0,
-            annotations=0,
-            report={},
-            document_sha="0" * 64,
-        )
-        session.add(dataset)
-        session.flush()
-        fields = {"method": "sapnet", "preset": "cpu", "seed": 0, "request": {}, **values}
-        session.add(Job(dataset_id=dataset.id, **fields))
-
-
-def test_jobs_that_nobody_takes_up(settings: Settings, database: Database) -> None:
-    new_job(database, created_at=now() - timedelta(minutes=1))
+def test_jobs_that_nobody_takes_up(
+    settings: Settings, database: Database, add_job: Callable[..., str]
+) -> None:
+    add_job(database, created_at=now() - timedelta(minutes=1))
     assert wrong(settings) == {}
-    new_job(database, created_at=now() - timedelta(minutes=20))
+    add_job(database, created_at=now() - timedelta(minutes=20))
     assert "20 min" in wrong(settings)["jobs"].found
-    new_job(database, state=JobState.RUNNING, lease_until=now() + timedelta(seconds=9))
+    add_job(database, state=JobState.RUNNING, lease_until=now() + timedelta(seconds=9))
     assert wrong(settings) == {}  # they wait for that one
-    new_job(database, state=JobState.RUNNING, lease_until=now() - timedelta(seconds=9))
+    add_job(database, state=JobState.RUNNING, lease_until=now() - timedelta(seconds=9))
     assert "1 of workers that fell silent" in wrong(settings)["jobs"].found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from starlette.testclient import TestClient
 from app.columns import now
 from app.db import Database
 from app.main import create_app
-from app.models import Dataset, DatasetStatus, Job, JobState
+from app.models import Job, JobState
 from app.settings import Settings
 from app.telemetry.fleet import Fleet
 from app.telemetry.gpu import Gpus
@@ -53,25 +54,8 @@ def database(app: FastAPI) -> Database:
 
 
 @pytest.fixture
-def new_job(database: Database) -> NewJob:
-    def new(**values: Any) -> str:
-        with database.begin() as session:
-            dataset = Dataset(
-                name="n",
-                status=DatasetStatus.READY,
-                images=0,
-                annotations=0,
-                report={},
-                document_sha="0" * 64,
-            )
-            session.add(dataset)
-            session.flush()
-            fields = {"method": "sapnet", "preset": "cpu", "seed": 0, "request": {}, **values}
-            job = Job(dataset_id=dataset.id, **fields)
-            session.add(job)
-        return job.id
-
-    return new
+def new_job(add_job: NewJob, database: Database) -> NewJob:
+    return partial(add_job, database)
 
 
 def test_an_empty_service_says_so(read: Read) -> None:
