@@ -1,7 +1,8 @@
 """What the columns of a job tell, as events: stages that begin and end, warnings, progress.
 
 Why from the columns: they are what was written. What could not be written comes again with the
-next columns, and its events with it.
+next columns, and its events with it. Images that are set aside have no column: they are kept here
+until they are told.
 """
 
 import math
@@ -20,14 +21,21 @@ class Journal:
     def __init__(self, warnings: Iterable[str] = ()) -> None:
         """warnings: those of the attempts before, which are not told again."""
         self._warnings = set(warnings)
+        self._set_aside: list[NewEvent] = []
         self._stage: str | None = None
         self._told_progress = -math.inf
+
+    def set_aside(self, entry: Mapping[str, Any]) -> None:
+        """An image failed, and the job goes on without it; told with the next columns."""
+        named = ("image_id", "file_name", "stage", "error")
+        self._set_aside.append((EventType.IMAGE_SET_ASIDE, {n: entry.get(n) for n in named}))
 
     def of(self, columns: Mapping[str, Any], seconds: float) -> list[NewEvent]:
         """The events that these columns of the job's row are worth; progress at most once in so
         many `seconds`."""
         warned = [m for m in columns.get("warnings", ()) if m not in self._warnings]
         found: list[NewEvent] = [(EventType.WARNING, {"message": m}) for m in warned]
+        found += self._set_aside
         stage = columns.get("stage")
         if stage is None:
             return found
@@ -40,6 +48,7 @@ class Journal:
         return found
 
     def told(self, events: Sequence[NewEvent]) -> None:
+        self._set_aside = [event for event in self._set_aside if event not in events]
         for kind, data in events:
             if kind is EventType.WARNING:
                 self._warnings.add(data["message"])

@@ -61,6 +61,8 @@ class Progress:
             case {"event": "warning", "message": str(message)} if message not in self.warnings:
                 self.warnings.append(message)
                 self._pending["warnings"] = list(self.warnings)
+            case {"event": "image_set_aside"}:
+                self.journal.set_aside(event)
             case {"event": "error"}:
                 self.error = event
         if time.monotonic() - self._last_write < _SECONDS_BETWEEN_WRITES:

@@ -24,6 +24,7 @@ class EventType(StrEnum):
     STAGE = "stage"  # data: stage, status (started or ended), seconds where it ended
     PROGRESS = "progress"  # data: stage, step, of, progress, eta_seconds, losses
     WARNING = "warning"  # data: message
+    IMAGE_SET_ASIDE = "image_set_aside"  # data: image_id, file_name, stage, error
     SETBACK = "setback"  # data: reason, error; a new attempt follows
     CANCEL_REQUESTED = "cancel_requested"
     ERROR = "error"  # data: reason, error; the job fails of it

@@ -267,6 +267,17 @@ def test_what_could_not_be_written_is_told_with_the_next() -> None:
     assert journal.of({}, 0) == journal.of({"proposal_generator": "x"}, 0) == []
 
 
+def test_images_that_are_set_aside_are_told_once() -> None:
+    entry = {"image_id": 17, "file_name": "a.jpg", "stage": "proposals", "error": "it is gone"}
+    journal = Journal()
+    journal.set_aside({"event": "image_set_aside", **entry})
+    lost = journal.of(columns("proposals", 1), 60)
+    again = journal.of(columns("proposals", 2), 60)
+    assert lost[0] == again[0] == ("image_set_aside", entry)
+    journal.told(again)
+    assert journal.of(columns("proposals", 3), 60) == []
+
+
 def test_a_succeeded_job_has_one_end(
     new_job: NewJob, new_worker: NewWorker, log_of: LogOf, database: Database
 ) -> None:

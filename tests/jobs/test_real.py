@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image as Picture
+from sqlalchemy import update
 
 from app.db import Database
-from app.models import Job, JobState, PseudoMask
+from app.jobs import events
+from app.models import Image, Job, JobState, PseudoMask
 from app.settings import Settings
 from sapnet.data.synthetic import Scenes, make_scenes
 
@@ -181,6 +183,37 @@ def test_cancel_ends_within_ten_seconds(
     assert client.post(f"/jobs/{job_id}/cancel").json()["state"] == "cancelling"
     until(lambda: job_row(job_id).state is JobState.CANCELLED, 10)
     assert not alive(trainer)
+
+
+def test_a_lost_image_is_set_aside_and_the_rest_is_delivered(
+    client: TestClient,
+    database: Database,
+    posted: str,
+    scenes: Scenes,
+    start_real: Callable[[], subprocess.Popen[bytes]],
+    job_row: Row,
+    until: Until,
+) -> None:
+    points = json.loads(scenes.points.read_text())
+    lost = points["images"][2]
+    with database.begin() as session:
+        gone = update(Image).where(Image.image_id == lost["id"])
+        session.execute(gone.values(sha256="f" * 64))
+    overrides = REQUEST["overrides"] | {"train.epochs": 2}
+    body = {"dataset_id": posted, **REQUEST, "overrides": overrides}
+    job_id = client.post("/jobs/train", json=body).raise_for_status().json()["id"]
+    start_real()
+    until(over(job_row, job_id), 120)
+    job = job_row(job_id)
+    assert (job.state, job.reason) == (JobState.SUCCEEDED_WITH_WARNINGS, "images_set_aside")
+    (entry,) = client.get(f"/jobs/{job_id}/report").json()["set_aside"]
+    assert (entry["image_id"], entry["stage"]) == (lost["id"], "proposals")
+    with database.read() as session:
+        log = events.after(session, job_id, 0, 10_000)
+    assert [e.data for e in log if e.type == "image_set_aside"] == [entry]
+    masks = client.get(f"/jobs/{job_id}/pseudo-masks").json()["annotations"]
+    rest = [a["id"] for a in points["annotations"] if a["image_id"] != lost["id"]]
+    assert [mask["id"] for mask in masks] == sorted(rest)
 
 
 def test_an_override_that_only_the_trainer_can_refuse(
