@@ -10,6 +10,8 @@ import torchvision
 
 from sapnet.data.synthetic import make_scenes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FLAWS = ("eroded", "dilated", "holes", "coarse", "mean")
 

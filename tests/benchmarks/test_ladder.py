@@ -17,6 +17,8 @@ from sapnet.config import resolve_config
 from sapnet.model import build_model
 from sapnet.records import Records
 
+pytestmark = pytest.mark.slow
+
 METHODS = [
     *("random", "largest", "sam-top1", "consensus"),
     *("mil", "mil+pdg", "+srm", "+pnpg", "sapnet", "+sasd", "+priors"),

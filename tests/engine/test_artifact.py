@@ -76,6 +76,7 @@ def test_the_description_stands_beside(saved):
     assert {p.name for p in path.parent.iterdir()} == {"model.pt", "model.json"}
 
 
+@pytest.mark.slow
 def test_a_whole_run_leaves_a_model_that_predicts(finished, scenes):
     if finished.error:
         raise finished.error

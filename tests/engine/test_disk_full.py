@@ -11,6 +11,8 @@ import torch
 
 from sapnet.errors import DiskFull, is_disk_full
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(48, 64)] * 4
 POINTS = [(image, 4, 20.0 + image, 20.0) for image in range(4)]
 FOUR_STEPS = {"train.epochs": 2, "train.batch_size": 2, "train.checkpoint_every": 1}

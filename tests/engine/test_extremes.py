@@ -155,6 +155,7 @@ def test_one_class(world, go, method, as_printed):
     assert as_printed or psm[-1] < psm[0]
 
 
+@pytest.mark.slow
 def test_a_long_tail_of_classes(world, go):
     """Sixteen classes with one example each beside one with twelve; ids with gaps, and a class
     that nobody used."""
@@ -171,6 +172,7 @@ def test_a_long_tail_of_classes(world, go):
     assert [c["id"] for c in described["categories"]] == categories
 
 
+@pytest.mark.slow
 def test_most_images_without_objects(world, go):
     """And one image a step, so that most steps see none; the first does."""
     images = [[], [], grid(4, (96, 128), 12), [], []]

@@ -164,6 +164,7 @@ def only_small_batches(monkeypatch, most):
     return tried
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved(small_world, go, monkeypatch):
     tried = only_small_batches(monkeypatch, 1)
     spec = small_world(SIZES, POINTS, overrides={"train.epochs": 2, "train.batch_size": 4})

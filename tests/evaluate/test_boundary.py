@@ -11,13 +11,11 @@ from sapnet.evaluate.boundary import boundary_iou, inner_boundary
 
 def band_by_hand(mask, width):
     """A pixel of the mask is in the band where the square around it holds one of the outside."""
-    height, breadth = mask.shape
+    around = np.pad(mask, width)
+    side = 2 * width + 1
     band = np.zeros_like(mask)
     for y, x in zip(*np.nonzero(mask), strict=True):
-        for v in range(y - width, y + width + 1):
-            for u in range(x - width, x + width + 1):
-                outside = not (0 <= v < height and 0 <= u < breadth) or not mask[v, u]
-                band[y, x] |= outside
+        band[y, x] = not around[y : y + side, x : x + side].all()
     return band
 
 

@@ -72,6 +72,7 @@ def test_a_database_that_cannot_grow(
     assert client.post("/jobs/train", json={"dataset_id": dataset_id}).status_code == 202
 
 
+@pytest.mark.slow
 def test_a_job_whose_results_do_not_fit_fails_soon_and_says_so(
     new_job: Callable[..., str],
     new_worker: Callable[..., Worker],

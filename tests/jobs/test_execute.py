@@ -102,6 +102,7 @@ def test_a_trainer_that_was_killed_is_started_again_and_goes_on(
     assert (job.state, job.attempt, job.error) == (JobState.SUCCEEDED_WITH_WARNINGS, 2, None)
 
 
+@pytest.mark.slow
 def test_a_trainer_that_always_crashes_is_given_up(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database
 ) -> None:
@@ -188,6 +189,7 @@ def finished_workdir(worker: Worker, held: Claim) -> Path:
     return job_file.parent
 
 
+@pytest.mark.slow
 def test_a_worker_that_goes_home_leaves_the_job_to_the_next(
     new_job: NewJob, new_worker: NewWorker, job_row: Row
 ) -> None:
@@ -258,6 +260,7 @@ def test_a_worker_that_lost_its_lease_stops_its_trainer(
     assert (job.owner, job.state) == ("another", JobState.RUNNING)
 
 
+@pytest.mark.slow
 def test_a_heartbeat_keeps_a_long_job(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database
 ) -> None:

@@ -107,6 +107,7 @@ def test_what_waits_is_sent_into_an_empty_queue_alone(
     assert sent == [(gone, "train"), (coming_in, "io")]
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_ends_no_reaper(
     new_job: NewJob, database: Database, settings: Settings, job_row: Row
 ) -> None:

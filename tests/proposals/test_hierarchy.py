@@ -94,6 +94,7 @@ def test_noise_keeps_the_tables_small() -> None:
     assert len(bags_of(image, points((200, 200)))) == 1
 
 
+@pytest.mark.slow
 def test_three_hundred_points_some_of_them_identical() -> None:
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (60, 80, 3)).astype(np.uint8)

@@ -123,6 +123,7 @@ def test_an_image_without_points_is_not_encoded(model: Sam, image: np.ndarray) -
     assert generator.encodes == 0
 
 
+@pytest.mark.slow
 def test_one_pixel_and_three_hundred_points(model: Sam) -> None:
     generator = SamGenerator(model=model)
     pixel = np.zeros((1, 1, 3), np.uint8)

@@ -103,6 +103,7 @@ def test_groups_join_the_nearest_of_the_class_alone() -> None:
     assert all("group" not in bag.sources for bag in bags)
 
 
+@pytest.mark.slow
 def test_three_hundred_objects() -> None:
     size, masks, at = (150, 200), [], []
     for index in range(300):

@@ -77,6 +77,7 @@ def test_a_sound_service_is_found_sound(settings: Settings, stack: dict[str, str
     assert found["storage"].found.startswith("s3://" if stack else "/")
 
 
+@pytest.mark.slow
 def test_the_real_torch_is_asked(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     monkeypatch.undo()
     torch, gpu = doctor_machine.torch_and_gpus()

@@ -177,6 +177,7 @@ def test_a_slow_server_is_left(web: Web, imported: Any, kit: Any) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_what_was_fetched_is_not_fetched_again(
     web: Web, make_settings: Callable[..., Settings], kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ def test_without_a_database_the_rest_is_told(settings: Settings) -> None:
     assert figures(generate_latest(registry).decode()) == {("sapnet_database_up", ()): 0}
 
 
+@pytest.mark.slow
 def test_without_a_broker_the_rest_is_told(make_settings: Callable[..., Settings]) -> None:
     app = create_app(make_settings(broker_url="redis://127.0.0.1:1/0"))
     with TestClient(app) as client:

@@ -81,6 +81,7 @@ def test_out_and_back_is_the_same_model(model, exported, tmp_path):
     assert (tmp_path / "model.json").read_text() == (model.parent / "model.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_file_of_mmdetection_goes_in_and_out_identically(exported, tmp_path):
     """Without our description in its `meta`: all that is known is read off the tensors."""
     state = content(exported)["state_dict"]

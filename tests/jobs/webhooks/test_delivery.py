@@ -236,6 +236,7 @@ def test_a_courier_that_died_is_followed_by_another(
     assert (row(job_id).sent, row(job_id).error, row(job_id).due_at) == (4, None, None)
 
 
+@pytest.mark.slow
 def test_a_slow_endpoint_keeps_up_no_other(
     allowing: Settings,
     hooked: Hooked,
