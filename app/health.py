@@ -8,7 +8,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.registry import REGISTRY
 
-from app import schema
 from app.db import Database, DatabaseDep
 from app.deps import StorageDep
 from app.telemetry.gpu import Gpus
@@ -47,6 +46,8 @@ def metrics(request: Request) -> Response:
 
 
 def _schema(database: Database) -> str:
+    from app import schema  # brings Alembic along, which nothing else of the API needs
+
     found, wanted = schema.current(database), schema.head()
     if found == wanted:
         return "ok"

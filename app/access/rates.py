@@ -13,7 +13,6 @@ import structlog
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.exceptions import RedisError
 
 from app.errors import TooManyRequests
 from app.settings import Settings
@@ -29,7 +28,8 @@ class Rates:
     def __init__(self, settings: Settings) -> None:
         self._reads = settings.reads_per_minute
         self._writes = settings.writes_per_minute
-        self._limiter = SlidingWindowCounterRateLimiter(_storage(settings.broker_url))
+        storage, self._away = _storage(settings.broker_url)
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
 
     async def count(self, who: str, *, write: bool) -> None:
         """Raises TooManyRequests. Where Redis is away nobody is refused: limits protect the
@@ -42,7 +42,7 @@ class Rates:
             if await self._limiter.hit(item, who, kind):
                 return
             stats = await self._limiter.get_window_stats(item, who, kind)
-        except (RedisError, OSError) as error:
+        except self._away as error:
             log.warning("requests are not counted", error=repr(error))
             return
         wait = min(max(1, math.ceil(stats.reset_time - time.time())), 60)
@@ -53,13 +53,17 @@ class Rates:
         )
 
 
-def _storage(broker_url: str | None) -> Any:
+def _storage(broker_url: str | None) -> tuple[Any, tuple[type[Exception], ...]]:
+    """Where it is counted, and what is raised where that is away."""
     if broker_url is None or not broker_url.startswith(_REDIS):
-        return MemoryStorage()
-    return RedisStorage(
+        return MemoryStorage(), ()
+    from redis.exceptions import RedisError  # many modules, for those alone who have a broker
+
+    storage = RedisStorage(
         f"async+{broker_url}",
         implementation="redispy",
         key_prefix="sapnet-rates",
         socket_timeout=_PATIENCE,
         socket_connect_timeout=_PATIENCE,
     )
+    return storage, (RedisError, OSError)

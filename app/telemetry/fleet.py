@@ -25,7 +25,6 @@ log = structlog.get_logger()
 
 BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 4 * 3_600, 12 * 3_600, 24 * 3_600)
 _OVERLAP = timedelta(minutes=10)  # rows may be committed later than the moment they bear
-SECONDS = Job.report["seconds"]
 _HELD = (JobState.RUNNING, JobState.CANCELLING)
 
 
@@ -154,7 +153,9 @@ class _Finished:
 
     def take(self, session: Session) -> None:
         with self._lock:
-            query = select(Job.id, Job.state, Job.started_at, Job.finished_at, SECONDS)
+            query = select(
+                Job.id, Job.state, Job.started_at, Job.finished_at, Job.report["seconds"]
+            )
             query = query.where(Job.finished_at.is_not(None), Job.started_at.is_not(None))
             if self._since is not None:
                 query = query.where(Job.finished_at >= self._since - _OVERLAP)
