@@ -39,7 +39,7 @@ ladder: $(STAMP) ## what each component adds, DATA="DIR DIR" [WEIGHTS=], into do
 		--json docs/ladder.json --markdown docs/results.md --picture docs/ladder.png $(LADDERFLAGS)
 
 KILLS ?= 50
-chaos: $(DEVSTAMP) ## kill -9 whatever a job needs, KILLS=50 times, into docs/reliability.md; about two hours
+chaos: $(DEVSTAMP) ## kill -9 whatever a job needs, KILLS=50 times, into docs/reliability.md; most of an hour
 	@tests/servers.sh
 	$(BIN)/python benchmarks/chaos.py --kills $(KILLS) \
 		--json docs/reliability.json --markdown docs/reliability.md $(CHAOSFLAGS)
