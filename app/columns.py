@@ -52,6 +52,8 @@ RowId = Annotated[
 UserId = Annotated[int, mapped_column(BigInteger)]
 BlobRef = Annotated[str, mapped_column(String(64), index=True, info={"blob": True})]
 Json = Annotated[Any, mapped_column(JSON)]
+Mask = Annotated[Any, mapped_column(JSON(none_as_null=True))]
+"""A compressed COCO RLE; no mask is NULL, not JSON's null, so that SQL can tell."""
 Moment = Annotated[datetime, mapped_column(Utc)]
 Created = Annotated[datetime, mapped_column(Utc, default=now)]
 DatasetRef = Annotated[

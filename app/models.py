@@ -18,6 +18,7 @@ from app.columns import (
     DatasetRef,
     Id,
     Json,
+    Mask,
     Moment,
     RowId,
     UserId,
@@ -134,6 +135,8 @@ class Annotation(Base):
     category_id: Mapped[UserId]
     x: Mapped[float]
     y: Mapped[float]
+    segmentation: Mapped[Mask | None]
+    """The object's mask, where its owner has said what it is."""
 
 
 class Job(Base):
@@ -151,6 +154,8 @@ class Job(Base):
     seed: Mapped[UserId]
     request: Mapped[Json]
     truth_sha: Mapped[BlobRef | None]
+    initial_sha: Mapped[BlobRef | None]
+    """The checkpoint of the model that the training goes on from."""
 
     stage: Mapped[str | None] = mapped_column(String(32))
     step: Mapped[int | None]
@@ -233,6 +238,7 @@ class PseudoMask(Base):
         Index(None, "job_id", "annotation_id", unique=True),
         Index(None, "job_id", "image_id"),
         Index(None, "job_id", "category_id"),
+        Index(None, "job_id", "quality"),
     )
 
     pk: Mapped[RowId]
@@ -249,6 +255,33 @@ class PseudoMask(Base):
     quality: Mapped[float]
     source: Mapped[str] = mapped_column(String(32))
     extra: Mapped[Json | None]
+
+
+class MaskStatus(StrEnum):
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    CORRECTED = "corrected"
+    REJECTED = "rejected"
+
+
+class MaskDecision(Base):
+    """What somebody decided about a delivered mask, which itself never changes. A mask without a
+    row is open, at revision 0."""
+
+    __tablename__ = "mask_decision"
+    __table_args__ = (Index(None, "job_id", "annotation_id", unique=True),)
+
+    pk: Mapped[RowId]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
+    annotation_id: Mapped[UserId]
+    status: Mapped[MaskStatus] = mapped_column(_enum(MaskStatus))
+    segmentation: Mapped[Mask | None]
+    """The mask in place of the delivered one, where it is corrected."""
+    revision: Mapped[int]
+    """Raised by one with each decision; moved by compare-and-set."""
+    decided_by: Mapped[str | None] = mapped_column(String(64))
+    """Owner of the key that asked."""
+    decided_at: Mapped[Moment]
 
 
 class Model(Base):
