@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from app.masks.schemas import Segmentation
 from app.models import DatasetStatus, JobState
 
 
@@ -87,6 +88,21 @@ class ImageOut(BaseModel):
 
 class ImagePage(BaseModel):
     images: list[ImageOut]
+    next: str | None
+
+
+class AnnotationOut(BaseModel):
+    """One object; all ids are your own."""
+
+    id: int
+    image_id: int
+    category_id: int
+    point: tuple[float, float] = Field(description="x, y in pixels")
+    mask: Segmentation | None = Field(description="where you have said what its mask is")
+
+
+class AnnotationPage(BaseModel):
+    annotations: list[AnnotationOut]
     next: str | None
 
 

@@ -12,7 +12,17 @@ from app.columns import is_id
 from app.datasets.schemas import CategoryOut, DatasetOut, DatasetSummary, ImportProgress, Report
 from app.db import Database
 from app.errors import Conflict, NotFound
-from app.models import ACTIVE, Category, Dataset, DatasetStatus, Image, ImportFile, Job, Model
+from app.models import (
+    ACTIVE,
+    Annotation,
+    Category,
+    Dataset,
+    DatasetStatus,
+    Image,
+    ImportFile,
+    Job,
+    Model,
+)
 from app.settings import Settings
 from app.storage import Storage
 
@@ -82,6 +92,20 @@ def image(session: Session, dataset_id: str, image_id: int) -> Image:
     if found is None or status is not DatasetStatus.READY:
         raise NotFound("image", image_id)
     return found
+
+
+def annotation_page(
+    session: Session, dataset_id: str, image_id: int | None, limit: int, after: int | None
+) -> list[Annotation]:
+    """By ascending annotation id; those above `after`. None while they are being imported."""
+    if get(session, dataset_id).status is not DatasetStatus.READY:
+        return []
+    query = select(Annotation).where(Annotation.dataset_id == dataset_id)
+    if image_id is not None:
+        query = query.where(Annotation.image_id == image_id)
+    if after is not None:
+        query = query.where(Annotation.annotation_id > after)
+    return list(session.scalars(query.order_by(Annotation.annotation_id).limit(limit)))
 
 
 def delete(
