@@ -25,7 +25,7 @@ from app.settings import Settings
 OPEN = frozenset(
     {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 )
-OPEN_BELOW = "/problems/"
+OPEN_BELOW = ("/problems/", "/web/")
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 

@@ -1,0 +1,35 @@
+/* All jobs, the newest first. */
+
+import { get } from "../api.js";
+import { button, fill, h } from "../dom.js";
+import { percent, when } from "../format.js";
+
+export const TONES = { queued: "busy", running: "busy", cancelling: "warn", succeeded: "good", failed: "bad", cancelled: "warn" };
+
+export const stateBadge = (state) => h("span", { class: "badge", "data-tone": TONES[state] }, state);
+
+export async function show(root, params, { signal }) {
+  const list = h("div", { class: "stack" });
+  let cursor = null;
+  const more = button("More", () => load());
+  async function load() {
+    const page = await get("/jobs", { params: { cursor, limit: 50 }, signal });
+    cursor = page.next;
+    more.hidden = !cursor;
+    list.append(...page.jobs.map(row));
+  }
+  fill(root, h("h1", null, "Jobs"), h("p", { class: "lead" }, "Trainings, imports and predictions, the newest first."), list, more);
+  await load();
+  if (!list.childElementCount) fill(list, h("p", { class: "empty card" }, "No job yet. Open a data set and press Train."));
+}
+
+export function row(job) {
+  const title = job.kind === "train" ? `${job.method} · ${job.preset}` : job.kind;
+  const running = ["queued", "running", "cancelling"].includes(job.state);
+  return h("article", { class: "card row spread" },
+    h("div", { class: "stack tight" },
+      h("h2", null, h("a", { href: `#/jobs/${job.id}` }, title)),
+      h("small", null, when(job.created_at), " · seed ", String(job.seed))),
+    running && h("span", { class: "number" }, job.stage ? `${job.stage}, ` : "", percent(job.progress)),
+    stateBadge(job.state));
+}
