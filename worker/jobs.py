@@ -28,17 +28,20 @@ from app.queue import QUEUES
 from app.settings import Settings
 from app.storage import Storage
 from worker.fence import Claim, Heartbeat, LeaseLost, Verdict, claim, write
-from worker.imports import Import, run_import
+from worker.imports import run_import
 from worker.metrics import observed
 from worker.prepare import discard, prepare, workdir_of
-from worker.progress import IMPORT_STAGES, STAGES, Progress
+from worker.progress import STAGES_OF, Progress
 from worker.record import BadResult, end, release, succeed
 from worker.trainer import DONE, Trainer
+from worker.work import Work
 
 log = structlog.get_logger()
 
 AWAY = (OperationalError, InterfaceError, TimeoutError)  # the database, for the moment
 DISK_FULL_ATTEMPTS = 2  # in a row that got no further
+HERE: dict[str, Callable[[Work], None]] = {"import": run_import}
+"""Kinds of jobs that are worked on in this process, without a trainer."""
 
 Result = TypeVar("Result")
 
@@ -99,7 +102,8 @@ def _attempt(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
     if held.setbacks > worker.settings.max_attempts:
         return _give_up(worker, held, heart)
     try:
-        return (_import if _kind(worker, held) == "import" else _run)(worker, held, heart)
+        here = HERE.get(_kind(worker, held))
+        return _work(worker, held, heart, here) if here else _run(worker, held, heart)
     except BlobMissing as error:
         words = f"{error.detail} ({error.extra['sha256']})"
         return _fail(worker, held, heart, Reason.BLOB_MISSING, words)
@@ -139,7 +143,8 @@ def _run(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
     return _fail(worker, held, heart, reason, message)
 
 
-def _import(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
+def _work(worker: Worker, held: Claim, heart: Heartbeat, work: Callable[[Work], None]) -> Outcome:
+    """Work that needs no trainer, done in this process; it ends the job by itself."""
     progress = _patiently(heart, lambda: _progress(worker, held))
 
     def tell(stage: str, step: int, of: int) -> None:
@@ -151,7 +156,7 @@ def _import(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
 
     at = (worker.database, worker.storage, worker.settings, held, tell)
     try:
-        run_import(Import(*at, lambda action: _patiently(heart, action)))
+        work(Work(*at, lambda action: _patiently(heart, action)))
     except _Interrupted:
         pass
     except LeaseLost:
@@ -178,8 +183,7 @@ def _kind(worker: Worker, held: Claim) -> str:
 def _progress(worker: Worker, held: Claim) -> Progress:
     with worker.database.read() as session:
         job = session.get_one(Job, held.job_id)
-        stages = IMPORT_STAGES if job.kind == "import" else STAGES
-        return Progress(job.stage, job.step, job.warnings, stages)
+        return Progress(job.stage, job.step, job.warnings, STAGES_OF[job.kind])
 
 
 def _train(
