@@ -18,6 +18,8 @@ from sapnet.solo import Instances, assign, decode, instance_probs
 from sapnet.teacher import overlap_of
 from sapnet.types import Bag, PointAnnotation, Rle
 
+MOST_ALTERNATIVES, ALIKE = 6, 0.9
+
 
 @dataclass(frozen=True)
 class ImageResult:
@@ -44,6 +46,7 @@ def label_image(model: SapNet, record: ImageRecord, detect_too: bool = True) -> 
         bag = record.bags[n]
         row = deliver(annotation, bag, index, refined[n], certainty[n], model.config)
         row["proposal_source"] = bag.sources[index]
+        row["candidates"] = alternatives(bag, index, belief[n])
         rows.append(row)
     return ImageResult(rows, detect(model, sample, result) if detect_too else [])
 
@@ -164,6 +167,22 @@ def deliver(
         "selected": chosen,
         "refined": refined,
     }
+
+
+def alternatives(bag: Bag, index: int, belief: np.ndarray) -> list[dict[str, Any]]:
+    """The masks of a bag that might be the object if `index` is not: at most `MOST_ALTERNATIVES`,
+    the likeliest first, none like another or like that one (IoU above `ALIKE`).
+
+    belief: (M,) probabilities, M at least the bag's length. "index" counts those that are listed.
+    """
+    kept = [index]
+    for m in np.argsort(-belief[: len(bag)], kind="stable").tolist():
+        if len(kept) <= MOST_ALTERNATIVES and bag.overlaps[m, kept].max() <= ALIKE:
+            kept.append(m)
+    return [
+        {"index": place, "segmentation": bag.masks[m], "probability": round(float(belief[m]), 6)}
+        for place, m in enumerate(kept[1:])
+    ]
 
 
 def detect(model: SapNet, sample: Sample, result: Pass) -> list[dict[str, Any]]:

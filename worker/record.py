@@ -20,6 +20,7 @@ from worker.events import stage_ended
 from worker.fence import Claim, write
 
 BATCH = 2_000
+EXTRA = ("selected", "refined", "proposal_source", "candidates")  # of a mask, beside its columns
 DISK_FULL_DELAY = 5.0  # seconds: somebody may make room
 
 
@@ -187,7 +188,7 @@ def _row(mask: dict[str, Any], job_id: str) -> dict[str, Any]:
         "area": mask["area"],
         "quality": mask["quality"],
         "source": mask["source"],
-        "extra": {name: mask.get(name) for name in ("selected", "refined", "proposal_source")},
+        "extra": {name: mask.get(name) for name in EXTRA},
     }
 
 
