@@ -22,6 +22,7 @@ from app.jobs.endpoints import router as jobs
 from app.jobs.events_endpoints import router as job_events
 from app.jobs.feed import Feed
 from app.masks.endpoints import router as masks
+from app.masks.review_endpoints import router as review
 from app.openapi import Api
 from app.predict.endpoints import router as predict
 from app.predict.runtime import Runtime
@@ -61,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         job_events,
         webhooks,
         masks,
+        review,
         models,
         predict,
     ):

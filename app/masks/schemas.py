@@ -1,8 +1,12 @@
 """What goes over the wire about pseudo-masks: COCO annotations, and how good they are thought."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from app.models import MaskStatus
+
+Side = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 
 
 class Segmentation(BaseModel):
@@ -12,38 +16,118 @@ class Segmentation(BaseModel):
     counts: str
 
 
-class PseudoMaskOut(BaseModel):
-    """All ids are your own."""
+class SegmentationIn(BaseModel):
+    """A compressed COCO RLE of the image's size."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": 100,
-                    "image_id": 1,
-                    "category_id": 1,
-                    "segmentation": {"size": [224, 224], "counts": "Q_;4j64M3O00O2N1N3N1NkaS1"},
-                    "bbox": [52.0, 94.0, 9.0, 12.0],
-                    "area": 64.0,
-                    "quality": 0.81,
-                    "source": "refined",
-                }
-            ]
-        }
+    size: Annotated[list[Side], Field(min_length=2, max_length=2)] = Field(
+        description="height, width"
     )
-    id: int
+    counts: str
+
+
+class Candidate(BaseModel):
+    """Another mask of the bag that this one was picked from."""
+
+    index: int
+    segmentation: Segmentation
+    probability: float = Field(description="that it is the object, by the training's belief")
+
+
+EXAMPLE: dict[str, Any] = {
+    "mask_id": "01a1fc2766b68885ca3292807f96eddc.100",
+    "id": 100,
+    "image_id": 1,
+    "category_id": 1,
+    "segmentation": {"size": [224, 224], "counts": "Q_;4j64M3O00O2N1N3N1NkaS1"},
+    "bbox": [52.0, 94.0, 9.0, 12.0],
+    "area": 64.0,
+    "quality": 0.81,
+    "source": "refined",
+    "status": "open",
+    "revision": 0,
+}
+
+
+class PseudoMaskOut(BaseModel):
+    """A mask as it stands: the delivered one, or the one that was put in its place. All ids but
+    `mask_id` are your own."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+    mask_id: str = Field(description="names this mask of this job; opaque")
+    id: int = Field(description="of the annotation")
     image_id: int
     category_id: int
     segmentation: Segmentation
     bbox: list[float] = Field(description="x, y, width, height in pixels")
     area: float
-    quality: float = Field(description="0 to 1")
-    source: Literal["refined", "selected"]
+    quality: float = Field(description="0 to 1, of the delivered mask")
+    source: Literal["refined", "selected", "confirmed"] = Field(
+        description="confirmed: you have said what it is"
+    )
+    status: MaskStatus
+    revision: int = Field(description="of the decision: raised by each; 0 before the first")
     selected: Segmentation | None = Field(None, description="with detail=true")
     refined: Segmentation | None = Field(None, description="with detail=true")
     proposal_source: str | None = Field(None, description="with detail=true")
+    candidates: list[Candidate] | None = Field(None, description="with detail=true")
+    delivered: Segmentation | None = Field(
+        None, description="with detail=true: what a corrected one was before"
+    )
 
 
 class PseudoMaskPage(BaseModel):
     annotations: list[PseudoMaskOut]
     next: str | None
+
+
+class ReviewMask(PseudoMaskOut):
+    """With all the detail there is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [EXAMPLE | {"point": [56.5, 100.5], "refined": None, "candidates": []}]
+        }
+    )
+    point: list[float] = Field(description="x, y in pixels")
+
+
+class Counts(BaseModel):
+    """Of all masks of the job."""
+
+    open: int
+    accepted: int
+    corrected: int
+    rejected: int
+
+
+class ReviewPage(BaseModel):
+    masks: list[ReviewMask]
+    counts: Counts
+    next: str | None
+
+
+class Verdict(BaseModel):
+    """accept: the mask as it stands is right. reject: there is no such object. reopen: as if
+    nothing had been decided."""
+
+    model_config = ConfigDict(extra="forbid")
+    decision: Literal["accept", "reject", "reopen"]
+
+
+class Choice(BaseModel):
+    """One of the candidates is the mask."""
+
+    model_config = ConfigDict(extra="forbid")
+    decision: Literal["choose"]
+    candidate: int = Field(ge=0, strict=True, description="its index")
+
+
+class Correction(BaseModel):
+    """This is the mask."""
+
+    model_config = ConfigDict(extra="forbid")
+    decision: Literal["correct"]
+    segmentation: SegmentationIn
+
+
+DecisionIn = Annotated[Verdict | Choice | Correction, Field(discriminator="decision")]

@@ -24,7 +24,7 @@ from sapnet.data.records import (
     read_lists,
     unwatched,
 )
-from sapnet.data.rle import run_lengths
+from sapnet.data.rle import why_no_mask
 from sapnet.errors import InvalidDataset
 from sapnet.types import Rle
 
@@ -160,16 +160,7 @@ def _problem(segmentation: list[list[float]] | RunLengths, height: int, width: i
         if any(abs(value) > reach for polygon in segmentation for value in polygon):
             return "a polygon lies far outside its image"
         return ""
-    if segmentation.size != (height, width):
-        return f"the RLE is for size {list(segmentation.size)}, the image has [{height}, {width}]"
-    try:
-        counts = segmentation.counts
-        runs = counts if isinstance(counts, list) else run_lengths(counts).tolist()
-    except ValueError as error:
-        return str(error)
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
-        return f"the RLE's runs do not add up to the {height * width} pixels of its image"
-    return ""
+    return why_no_mask(segmentation.size, segmentation.counts, (height, width))
 
 
 def _completed(record: TruthAnnotation, image: TruthImage) -> dict[str, Any]:

@@ -19,13 +19,16 @@ from app.paging import encode
 
 SEMANTIC = ("POST /datasets", "POST /jobs/train", "POST /predict")
 PAGED = (
+    "GET /datasets/{dataset_id}/annotations",
     "GET /datasets",
     "GET /datasets/{dataset_id}/images",
     "GET /jobs",
     "GET /jobs/{job_id}/events",
     "GET /jobs/{job_id}/pseudo-masks",
+    "GET /jobs/{job_id}/review",
     "GET /models",
 )
+CONDITIONAL = ("PATCH /masks/{mask_id}",)  # by If-Match
 TUS = ("POST /uploads", "PATCH /uploads/{upload_id}", "POST /uploads/{upload_id}")
 TUS_STATUSES = ["400", "412", "413", "415", "422", "460"]
 ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "429"]
@@ -62,6 +65,7 @@ def config(service: Any) -> str:
         "path.job_id": [service.job, service.queued],
         "path.model_id": [service.model],
         "path.image_id": [1, 2],
+        "path.mask_id": [f"{service.job}.11", f"{service.job}.12"],
         "path.slug": ["not-found", "conflict"],
         "query.model": [service.model],
         "query.image": ["1", "2.png"],
@@ -77,15 +81,16 @@ def config(service: Any) -> str:
             f'"{n}" = {{ dictionary = "{n.replace(".", "-")}", probability = 0.7 }}' for n in values
         ),
         operations="".join(
-            map(operation, [*SEMANTIC, *PAGED, *TUS, "DELETE /uploads/{upload_id}"])
+            map(operation, [*SEMANTIC, *PAGED, *CONDITIONAL, *TUS, "DELETE /uploads/{upload_id}"])
         ),
     )
 
 
 def operation(name: str) -> str:
-    of_tus = TUS_STATUSES if "/uploads" in name else []
-    accepted = json.dumps([*ACCEPTED, "422", *of_tus])
-    refused = json.dumps([*REFUSED, *of_tus, *(["201"] if name == "POST /uploads" else [])])
+    more = TUS_STATUSES if "/uploads" in name else []
+    more = ["412", "428"] if name in CONDITIONAL else more
+    accepted = json.dumps([*ACCEPTED, "422", *more])
+    refused = json.dumps([*REFUSED, *more, *(["201"] if name == "POST /uploads" else [])])
     return f"""
 [[operations]]
 include-name = "{name}"

@@ -28,10 +28,11 @@ def write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def square(annotation: dict, height: int, width: int) -> dict:
+def square(annotation: dict, height: int, width: int, reach: int = 2) -> dict:
     x, y = (int(v) for v in annotation["point"])
     mask = np.zeros((height, width), np.uint8, order="F")
-    mask[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = 1
+    rows, columns = (slice(max(0, at - reach), at + reach + 1) for at in (y, x))
+    mask[rows, columns] = 1
     rle = coco_mask.encode(mask)
     box = [float(v) for v in coco_mask.toBbox(rle)]
     rle["counts"] = rle["counts"].decode()
@@ -44,7 +45,8 @@ def results(job: dict, folder: Path, model_mb: int) -> None:
     sizes = {image["id"]: (image["height"], image["width"]) for image in points["images"]}
     lines = []
     for annotation in points["annotations"]:
-        mask = square(annotation, *sizes[annotation["image_id"]])
+        size = sizes[annotation["image_id"]]
+        mask, small, large = (square(annotation, *size, reach) for reach in (2, 1, 4))
         lines.append(
             json.dumps(
                 {
@@ -59,6 +61,10 @@ def results(job: dict, folder: Path, model_mb: int) -> None:
                     "selected": mask["rle"],
                     "refined": None,
                     "proposal_source": "hierarchy",
+                    "candidates": [
+                        {"index": 0, "segmentation": large["rle"], "probability": 0.2},
+                        {"index": 1, "segmentation": small["rle"], "probability": 0.1},
+                    ],
                 }
             )
         )

@@ -231,7 +231,8 @@ def test_pseudo_masks(client: TestClient, done: str) -> None:
     assert body["next"] is None
     first = body["annotations"][0]
     assert set(first) == {
-        *("id", "image_id", "category_id", "segmentation", "bbox", "area", "quality", "source")
+        *("id", "image_id", "category_id", "segmentation", "bbox", "area", "quality", "source"),
+        *("mask_id", "status", "revision"),
     }
     assert (first["id"], first["image_id"], first["category_id"]) == (501, 12, 0)
     assert first["segmentation"]["size"] == [30, 40]

@@ -70,6 +70,7 @@ def everything(app: FastAPI, client: TestClient, kit: Any, new_key: Any) -> dict
             "model_id": model.id,
             "image_id": "1",
             "upload_id": upload,
+            "mask_id": f"{job}.100",
         }
 
 

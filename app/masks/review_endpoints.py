@@ -1,0 +1,76 @@
+"""The review: GET /jobs/{id}/review, then PATCH /masks/{mask_id} for each decision."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Request, Response
+
+from app.db import SessionDep
+from app.deps import takes
+from app.jobs.service import get_successful
+from app.masks import review, service
+from app.masks.endpoints import JSON, UserId
+from app.masks.schemas import DecisionIn, ReviewMask, ReviewPage
+from app.models import MaskStatus
+from app.paging import Cursor, Limit, decode, encode, link_next
+from app.preconditions import IfMatch, etag
+
+router = APIRouter(tags=["review"])
+ETAG: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the revision"}}}
+}
+
+
+@router.get("/jobs/{job_id}/review", response_model=ReviewPage)
+def queue(
+    job_id: str,
+    request: Request,
+    session: SessionDep,
+    status: MaskStatus | None = None,
+    category_id: UserId = None,
+    image_id: UserId = None,
+    max_quality: Annotated[float, Query(ge=0, le=1)] = 1.0,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """Masks to look at, the worst quality first. `counts` are of all masks of the job."""
+    job = get_successful(session, job_id)
+    wanted = service.Filter(
+        job_id, image_id, category_id, max_quality=max_quality, status=status, detail=True
+    )
+    masks = review.queue(session, job, wanted, limit + 1, decode(cursor, int))
+    following = encode(masks[limit - 1]["id"]) if len(masks) > limit else None
+    counts = review.counts(session, job).model_dump()
+    body = service.encode({"masks": masks[:limit], "counts": counts, "next": following})
+    response = Response(body, media_type=JSON)
+    link_next(request, response, following)
+    return response
+
+
+@router.get("/masks/{mask_id}", response_model=ReviewMask, responses=ETAG)
+def get_mask(mask_id: str, session: SessionDep) -> Response:
+    """A mask as it stands. Its ETag names the revision, for If-Match."""
+    return _answer(review.get(session, mask_id))
+
+
+@router.patch(
+    "/masks/{mask_id}",
+    response_model=ReviewMask,
+    responses=ETAG,
+    dependencies=[takes("application/json")],
+)
+def decide(
+    mask_id: str,
+    session: SessionDep,
+    decision: Annotated[DecisionIn, Body()],
+    if_match: IfMatch = None,
+) -> Response:
+    """Decide about a mask. If-Match is needed: 428 without it, 412 where somebody else was first.
+
+    To accept a mask that was corrected keeps the correction; `reopen` gives back the delivered
+    one."""
+    return _answer(review.decide(session, mask_id, decision, if_match))
+
+
+def _answer(mask: dict[str, Any]) -> Response:
+    headers = {"ETag": etag(mask["revision"]), "Cache-Control": "no-cache"}
+    return Response(service.encode(mask), media_type=JSON, headers=headers)
