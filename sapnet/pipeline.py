@@ -29,6 +29,7 @@ from sapnet.data.images import ImageProblem
 from sapnet.engine import Eta, steps_total, train
 from sapnet.errors import DiskFull, Stopped
 from sapnet.evaluate import average_precision, pseudo_mask_metrics
+from sapnet.evaluate.curves import as_metrics, draw_curves, precision_recall
 from sapnet.gallery import PICTURED, draw_gallery
 from sapnet.model import SapNet, build_model
 from sapnet.proposals import ProposalGenerator, build_generator
@@ -252,6 +253,7 @@ class Run:
         }
         if truth is not None:
             images = {image.id for image in points.images}
+            curves = precision_recall(detections, truth, image_ids=images)
             figures = pseudo_mask_metrics(rows, by_annotation, points, truth)
             before = [as_selected(row) for row in rows]
             picked = pseudo_mask_metrics(before, by_annotation, points, truth)
@@ -264,7 +266,11 @@ class Run:
                     kind: average_precision(detections, truth, kind=kind, image_ids=images)
                     for kind in ("segm", "bbox")
                 },
+                "curves": as_metrics(curves) if curves else None,
             }
+            if curves:
+                names = {category.id: category.name for category in points.categories}
+                draw_curves(self.result / "curves.png", curves, names)
         self._write("metrics.json", metrics)
         self.progress("evaluate", 1, 1, Eta())
         return metrics
