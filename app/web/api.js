@@ -20,6 +20,8 @@
                                  hint}]), problem (the whole document), retryAfter (seconds or null).
    key(), setKey(text)           the API key, in sessionStorage. askForKey is set by main.js. */
 
+import { decoded } from "./pixels.js";
+
 const BASE = new URL("..", import.meta.url);
 const STORED = "sapnet-key";
 
@@ -157,7 +159,7 @@ export async function blob(path, options = {}) {
 
 /* Pixels as they are stored: the points are in those, whatever EXIF says. */
 export async function bitmap(path, options) {
-  return createImageBitmap(await blob(path, options), { imageOrientation: "none" });
+  return decoded(await blob(path, options));
 }
 
 export async function save(path, name) {

@@ -7,8 +7,8 @@
    s(tag, props, ...children)   the same in SVG.
    fill(node, ...children)      put these in place of what is there; gives the node back.
    icon(name)                   a line drawing of 20 px, hidden from screen readers.
-   picture(path, props)         an <img> of an image of the service, fetched (with the key) once it
-                                comes near the screen.
+   picture(source, props)       an <img> of an image of the service (its path) or of a Blob, fetched
+                                (with the key) once it comes near the screen.
    button(text, onclick, props) a button; while the promise of its listener runs it is busy, and
                                 what it throws is told as a toast.
    field(label, control, hint)  a control with its label and a line below.
@@ -53,7 +53,7 @@ export function fill(node, ...children) {
 }
 
 const PATHS = {
-  back: "M12 4 6 10l6 6", next: "M8 4l6 6-6 6", add: "M10 4v12M4 10h12", undo: "M7 5 3 9l4 4M3 9h8a5 5 0 0 1 0 9h-2",
+  back: "M12 4 6 10l6 6", next: "M8 4l6 6-6 6", add: "M10 4v12M4 10h12", minus: "M4 10h12", undo: "M7 5 3 9l4 4M3 9h8a5 5 0 0 1 0 9h-2",
   redo: "M13 5l4 4-4 4M17 9H9a5 5 0 0 0 0 9h2", trash: "M4 6h12M8 6V4h4v2M6 6l1 11h6l1-11", zoomin: "M9 3a6 6 0 1 0 0 12A6 6 0 0 0 9 3zM14 14l4 4M9 6v6M6 9h6",
   zoomout: "M9 3a6 6 0 1 0 0 12A6 6 0 0 0 9 3zM14 14l4 4M6 9h6", fit: "M3 7V3h4M13 3h4v4M17 13v4h-4M7 17H3v-4", help: "M10 18a8 8 0 1 0 0-16 8 8 0 0 0 0 16zM7.500 8a2.500 2.500 0 1 1 3.500 2.300c-.7.4-1 .8-1 1.700M10 14.500v.1",
   sun: "M10 6a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM10 1v2M10 17v2M1 10h2M17 10h2M3.600 3.600 5 5M15 15l1.400 1.400M16.400 3.600 15 5M5 15l-1.400 1.400", moon: "M16 12.500A7 7 0 0 1 7.500 4 7 7 0 1 0 16 12.500z", auto: "M10 2a8 8 0 1 0 0 16zM10 2a8 8 0 0 1 0 16",
@@ -65,6 +65,7 @@ export function icon(name) {
   return s("svg", props, s("path", { d: PATHS[name] }));
 }
 
+const sources = new WeakMap();
 const near = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (!isIntersecting) continue;
@@ -75,7 +76,8 @@ const near = new IntersectionObserver((entries) => {
 
 async function load(img) {
   try {
-    const url = await blobUrl(img.dataset.path);
+    const source = sources.get(img);
+    const url = source instanceof Blob ? URL.createObjectURL(source) : await blobUrl(source);
     const done = () => URL.revokeObjectURL(url);
     img.addEventListener("load", done, { once: true });
     img.addEventListener("error", done, { once: true });
@@ -85,8 +87,9 @@ async function load(img) {
   }
 }
 
-export function picture(path, props) {
-  const img = h("img", { alt: "", decoding: "async", ...props, "data-path": path });
+export function picture(source, props) {
+  const img = h("img", { alt: "", decoding: "async", ...props });
+  sources.set(img, source);
   near.observe(img);
   return img;
 }

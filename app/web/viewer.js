@@ -24,6 +24,8 @@
    Without a tool: drag, wheel and pinch move it; + − 0 zoom, arrows pan. Middle button, or Space held
    down, always pans. */
 
+import { decoded } from "./pixels.js";
+
 const MOST = 64; // screen pixels a picture's pixel
 const STEP = 40;
 
@@ -52,7 +54,7 @@ export class Viewer {
   }
 
   async show(source) {
-    this.source = source instanceof Blob ? await createImageBitmap(source, { imageOrientation: "none" }) : source;
+    this.source = source instanceof Blob ? await decoded(source) : source;
     this.width = this.source?.naturalWidth ?? this.source?.width ?? 0;
     this.height = this.source?.naturalHeight ?? this.source?.height ?? 0;
     this.fit();
@@ -199,10 +201,11 @@ export class Viewer {
   _move(event) {
     const before = this._pointers.get(event.pointerId);
     if (!before || this._taken) this.tool?.move?.(this._at(event));
-    if (!before || this._taken) return;
+    if (!before) return;
     const now = [event.clientX, event.clientY];
     const other = [...this._pointers].find(([id]) => id !== event.pointerId)?.[1];
     this._pointers.set(event.pointerId, now);
+    if (this._taken) return;
     if (!other) return this.pan(now[0] - before[0], now[1] - before[1]);
     const apart = (p) => Math.max(1, Math.hypot(p[0] - other[0], p[1] - other[1]));
     this.pan((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
