@@ -1,4 +1,5 @@
-"""All tables; what they are made of is in app/columns.py. Ids of datasets, jobs and models sort by
+"""All tables; what they are made of is in app/columns.py, and those of trained models in
+app/models_registry.py, which is read from here. Ids of datasets, jobs and models sort by
 time of creation, so they page by id.
 
 `image_id`, `annotation_id` and `category_id` are always the user's own numbers, unique within a
@@ -23,6 +24,9 @@ from app.columns import (
     RowId,
     UserId,
 )
+from app.models_registry import Model as Model
+from app.models_registry import ModelAlias as ModelAlias
+from app.models_registry import Prediction as Prediction
 
 
 class DatasetStatus(StrEnum):
@@ -55,6 +59,7 @@ class Reason(StrEnum):
     INVALID_DATASET = "invalid_dataset"  # failed: what was to be imported has faults
     CANCEL_REQUESTED = "cancel_requested"  # cancelling or cancelled
     WARNINGS = "warnings"  # succeeded with warnings
+    UNFIT = "unfit"  # failed: the format of an export cannot hold the data set
     IMAGES_SET_ASIDE = "images_set_aside"  # succeeded with warnings: some images had errors
 
 
@@ -284,21 +289,21 @@ class MaskDecision(Base):
     decided_at: Mapped[Moment]
 
 
-class Model(Base):
-    """A trained segmenter; its file is the blob `sha256`."""
+class Export(Base):
+    """A file of a job's masks for other tools. `id` is that of the job that makes it."""
 
-    __tablename__ = "model"
+    __tablename__ = "export"
 
-    id: Mapped[Id]
-    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), unique=True)
-    created_at: Mapped[Created]
-    name: Mapped[str] = mapped_column(String(200))
-    categories: Mapped[Json]
-    sha256: Mapped[BlobRef]
-    size: Mapped[UserId]
-    """Bytes of the file."""
-    meta: Mapped[Json]
-    metrics: Mapped[Json | None]
+    id: Mapped[str] = mapped_column(
+        String(32), ForeignKey("job.id", ondelete="CASCADE"), primary_key=True
+    )
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    """Whose masks they are."""
+    filename: Mapped[str | None]
+    sha256: Mapped[BlobRef | None]
+    """Of the file, once it is there."""
+    size: Mapped[UserId | None]
+    report: Mapped[Json | None]
 
 
 class ApiKey(Base):
