@@ -118,8 +118,8 @@ def delete_dataset(
     settings: SettingsDep,
     force: bool = False,
 ) -> None:
-    """409 while a job of it is not over; and, unless `force`, where it has jobs at all: they go
-    with it, with their masks and models."""
+    """409 while a job of it is not over; where a model of it has an alias; and, unless `force`,
+    where it has jobs at all: they go with it, with their masks and models."""
     service.delete(database, storage, settings, dataset_id, force=force)
 
 

@@ -18,11 +18,14 @@ from app.models import (
     Category,
     Dataset,
     DatasetStatus,
+    Export,
     Image,
     ImportFile,
     Job,
     Model,
+    Prediction,
 )
+from app.registry import aliases
 from app.settings import Settings
 from app.storage import Storage
 
@@ -113,8 +116,8 @@ def delete(
 ) -> None:
     """Remove a data set, and the blobs that nothing else names.
 
-    Raises Conflict while a job of it is queued or running; and, unless `force`, where it has jobs
-    at all, since these go with it, with their masks and models.
+    Raises Conflict while a job of it is queued or running; where a model of it has an alias; and,
+    unless `force`, where it has jobs at all, since these go with it, with their masks and models.
     """
     with database.begin() as session:
         dataset = get(session, dataset_id)
@@ -131,11 +134,18 @@ def delete(
                 "add ?force=true to remove them too.",
                 jobs=made,
             )
+        if named := aliases.of_jobs(session, list(jobs)):
+            raise Conflict(
+                f"Models of this data set have an alias: {', '.join(named)}. "
+                "Move it to another model, or remove it, first.",
+                aliases=named,
+            )
         shas = blobs.named_by(
             session,
             {Dataset: Dataset.id == dataset_id, Image: Image.dataset_id == dataset_id}
             | {ImportFile: ImportFile.dataset_id == dataset_id}
-            | {Job: Job.dataset_id == dataset_id, Model: Model.job_id.in_(jobs)},
+            | {Job: Job.dataset_id == dataset_id, Model: Model.job_id.in_(jobs)}
+            | {Export: Export.id.in_(jobs), Prediction: Prediction.job_id.in_(jobs)},
         )
         session.execute(delete_rows(Dataset).where(Dataset.id == dataset.id))
     for job_id in jobs:

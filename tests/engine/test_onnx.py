@@ -55,7 +55,8 @@ def test_what_is_no_model_of_ours(tmp_path):
 @pytest.fixture(scope="module", params=["file", "random"])
 def exported(request, tmp_path_factory, tiny, weights):
     """A segmenter in memory, and as ONNX; with frozen norms, and without. It is not trained, but
-    so loose that it finds much: ragged masks, on which any difference would show."""
+    so loose that it finds much: ragged masks, on which any difference would show. Its class
+    weights are enlarged: as they begin, all scores would be one but for rounding."""
     loose = {"score_threshold": 0.001, "keep_threshold": 0.0, "mask_threshold": 0.45}
     overrides = {**tiny, **{f"solo.{name}": value for name, value in loose.items()}}
     config = resolve_config(overrides=overrides)
@@ -63,6 +64,8 @@ def exported(request, tmp_path_factory, tiny, weights):
         warnings.filterwarnings("ignore", message="mobilenet_v2 starts from random")
         path = weights if request.param == "file" else None
         model, origin = build_model(config, 2, path, seed=3, allow_download=False)
+    with torch.no_grad():
+        model.solo.head.conv_cls.weight.mul_(50)
     folder = tmp_path_factory.mktemp("onnx")
     meta = {
         "categories": [{"id": c.id, "name": c.name} for c in CATEGORIES],
