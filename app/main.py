@@ -18,6 +18,7 @@ from app.access.idempotency import OnceOnly
 from app.datasets import later
 from app.datasets.endpoints import router as datasets
 from app.db import Database
+from app.exports.endpoints import router as exports
 from app.jobs.endpoints import router as jobs
 from app.jobs.events_endpoints import router as job_events
 from app.jobs.feed import Feed
@@ -62,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         job_events,
         webhooks,
         masks,
+        exports,
         review,
         models,
         predict,

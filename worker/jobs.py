@@ -27,6 +27,7 @@ from app.models import Job, JobState, Reason
 from app.queue import QUEUES
 from app.settings import Settings
 from app.storage import Storage
+from worker.exports import run_export
 from worker.fence import Claim, Heartbeat, LeaseLost, Verdict, claim, write
 from worker.imports import run_import
 from worker.metrics import observed
@@ -40,7 +41,7 @@ log = structlog.get_logger()
 
 AWAY = (OperationalError, InterfaceError, TimeoutError)  # the database, for the moment
 DISK_FULL_ATTEMPTS = 2  # in a row that got no further
-HERE: dict[str, Callable[[Work], None]] = {"import": run_import}
+HERE: dict[str, Callable[[Work], None]] = {"import": run_import, "export": run_export}
 """Kinds of jobs that are worked on in this process, without a trainer."""
 
 Result = TypeVar("Result")

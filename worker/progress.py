@@ -17,7 +17,8 @@ STAGES = {
     "export": 0.03,
 }
 IMPORT_STAGES = {"files": 0.05, "annotations": 0.1, "images": 0.6, "truth": 0.05, "rows": 0.2}
-STAGES_OF = {"train": STAGES, "import": IMPORT_STAGES}
+EXPORT_STAGES = {"masks": 1.0}
+STAGES_OF = {"train": STAGES, "import": IMPORT_STAGES, "export": EXPORT_STAGES}
 """By the job's kind."""
 _SECONDS_BETWEEN_WRITES = 1.0
 

@@ -83,6 +83,8 @@ def get_successful(session: Session, job_id: str) -> Job:
     job = get(session, job_id)
     if job.kind == "import":
         raise Conflict(f"The job is an import; what came of it is /datasets/{job.dataset_id}.")
+    if job.kind == "export":
+        raise Conflict(f"The job is an export; what came of it is /exports/{job.id}.")
     if job.state not in SUCCESSFUL:
         raise Conflict(
             f"The job has no results: it is {job.state}.", state=job.state, reason=job.reason

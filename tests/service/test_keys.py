@@ -18,7 +18,7 @@ from app.access.keys import Scope
 from app.cli import app as cli
 from app.columns import now
 from app.main import create_app
-from app.models import ApiKey, Job, JobState, Model, PseudoMask
+from app.models import ApiKey, Export, Job, JobState, Model, PseudoMask
 from app.settings import Settings
 
 Header = dict[str, str]
@@ -64,6 +64,12 @@ def everything(app: FastAPI, client: TestClient, kit: Any, new_key: Any) -> dict
         rle = {"size": [30, 40], "counts": "0"}
         mask = {"annotation_id": 100, "image_id": 1, "category_id": 0, "source": "refined"}
         session.add(PseudoMask(job_id=job, segmentation=rle, **mask, **numbers))
+        over = {"state": JobState.SUCCEEDED, "method": "export", "preset": "", "seed": 0}
+        asked = {"format": "png", "min_quality": 0, "images": False, "simplify": 0}
+        exporting = Job(kind="export", dataset_id=dataset, request=asked, progress=1.0, **over)
+        session.add(exporting)
+        session.flush()
+        session.add(Export(id=exporting.id, job_id=job, filename="masks.zip", sha256=sha, size=6))
         return {
             "dataset_id": dataset,
             "job_id": job,
@@ -71,6 +77,7 @@ def everything(app: FastAPI, client: TestClient, kit: Any, new_key: Any) -> dict
             "image_id": "1",
             "upload_id": upload,
             "mask_id": f"{job}.100",
+            "export_id": exporting.id,
         }
 
 
@@ -267,12 +274,13 @@ def test_lists_hold_ones_own(
     bob, ann, admin = new_key("bob"), new_key("ann"), new_key("root", Scope.ADMIN)
     for name in ("datasets", "jobs", "models"):
         counts = [len(client.get(f"/{name}", headers=h).json()[name]) for h in (bob, ann, admin)]
-        assert counts == [0, 1, 1], name
+        there = 2 if name == "jobs" else 1  # a training and an export
+        assert counts == [0, there, there], name
     of_ann = {"dataset_id": everything["dataset_id"]}
     assert client.get("/jobs", params=of_ann, headers=bob).json()["jobs"] == []
     refused(client.post("/jobs/train", json=of_ann, headers=bob), 404)
     assert client.post("/jobs/train", json=of_ann, headers=admin).status_code == 202
-    assert len(client.get("/jobs", headers=ann).json()["jobs"]) == 2  # of her data set, so hers
+    assert len(client.get("/jobs", headers=ann).json()["jobs"]) == 3  # of her data set, so hers
 
 
 @pytest.mark.both_stacks
