@@ -54,6 +54,11 @@ class Calls:
         self._wire, self._patience, self._show = wire, patience, show
         self._met = False
 
+    @property
+    def url(self) -> str:
+        """Of the service."""
+        return self._wire.url
+
     @asynccontextmanager
     async def _open(self, call: Call) -> AsyncIterator[Answer]:
         """The answer, still to be read. Raises Problem, Unreachable; inside the block the line may

@@ -91,6 +91,10 @@ class Client:
         http.headers.update(authorization(key))
         self._core = Models(BlockingWire(http), patience=patience, show=wanted(progress))
 
+    @property
+    def url(self) -> str:
+        return self._core.url
+
     def close(self) -> None:
         run(self._core._wire.close())
 

@@ -88,7 +88,7 @@ class Jobs(Transfers):
                     raise StillRunning(f"The job {found.id} is still {found.state}.")
                 await self._wire.sleep(POLL)
                 found = await self.job(job)
-            tell(found.progress, 1.0, stage=found.state)
+            tell(found.progress, 1.0, stage=found.stage or found.state)
         if check and not found.succeeded:
             raise JobFailed(found, await self.logs(found, tail=15))
         return found

@@ -42,14 +42,19 @@ def wanted(progress: bool | Show | None) -> Show | None:
 
 
 class Bars:
-    """Bars in the terminal, one for each thing that is under way. They go once it is over."""
+    """Bars in the terminal, one for each thing that is under way; where the console is none, a
+    line for each stage of a job."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._bars: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._stage = ""
 
     def __call__(self, progress: Progress) -> None:
+        if not self._console.is_terminal:
+            self._line(progress)
+            return
         bars = self._begun()
         if progress.what not in self._tasks:
             self._tasks[progress.what] = bars.add_task(progress.what, note="")
@@ -76,6 +81,11 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _line(self, progress: Progress) -> None:
+        if progress.stage not in ("", self._stage):
+            self._console.print(f"  {progress.stage}", markup=False)
+        self._stage = "" if progress.over else progress.stage
 
     def _begun(self) -> RichProgress:
         if self._bars is None:
