@@ -144,6 +144,7 @@ class Client:
     get_export = _blocking(Models.get_export)
     exports = _iterating(Models.exports)
     wait_for_export = _blocking(Models.wait_for_export)
+    delete_export = _blocking(Models.delete_export)
     download_export = _blocking(Models.download_export)
 
     predict = _blocking(Models.predict)
@@ -151,3 +152,8 @@ class Client:
     models = _iterating(Models.models)
     model = _blocking(Models.model)
     download_model = _blocking(Models.download_model)
+    curves = _blocking(Models.curves)
+    aliases = _iterating(Models.aliases)
+    alias = _blocking(Models.alias)
+    set_alias = _blocking(Models.set_alias)
+    delete_alias = _blocking(Models.delete_alias)

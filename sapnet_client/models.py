@@ -3,12 +3,14 @@ next."""
 
 import io
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sapnet_client.calls import Ref, id_of, read
+from sapnet_client.errors import ChangedMeanwhile
 from sapnet_client.exports import Exports
-from sapnet_client.types import Model, Prediction
+from sapnet_client.types import Alias, Job, Model, Prediction
 from sapnet_client.wire import Call
 
 Picture = int | str | Path | bytes | Any
@@ -48,9 +50,44 @@ class Models(Exports):
     async def model(self, model: Ref) -> Model:
         return await self._get(Model, f"/models/{id_of(model)}")
 
-    async def download_model(self, model: Ref, to: str | Path = ".") -> Path:
-        """model.pt, into a folder or as the file that is named."""
-        return await self._download(f"/models/{id_of(model)}/checkpoint", to, "model")
+    async def download_model(self, model: Ref, to: str | Path = ".", *, format: str = "pt") -> Path:
+        """format: pt, safetensors or onnx, which is made first where nobody has asked for it yet.
+        to: a folder, or the file."""
+        path = f"/models/{id_of(model)}"
+        if format == "onnx":
+            await self.wait(await self._post(Job, f"{path}/onnx"))
+        files = {"pt": "checkpoint", "safetensors": "weights", "onnx": "onnx"}
+        if format not in files:
+            raise ValueError(f"format {format!r}: there are {', '.join(files)}")
+        return await self._download(f"{path}/{files[format]}", to, f"model.{format}")
+
+    async def curves(self, model: Ref) -> bytes:
+        """Precision against recall as a PNG, where truth was given."""
+        call = Call("GET", f"/models/{id_of(model)}/curves.png", again=True)
+        return (await self._send(call)).body
+
+    def aliases(self) -> AsyncGenerator[Alias, None]:
+        return self._pages(Alias, "/models/aliases", "aliases")
+
+    async def alias(self, name: str) -> Alias:
+        return await self._get(Alias, f"/models/aliases/{name}")
+
+    async def set_alias(self, name: str, model: Ref, *, seen: Alias | None = None) -> Alias:
+        """Let a name stand for a model, wherever one is asked for; it is made or moved. seen: move
+        it only from there, or raise ChangedMeanwhile."""
+        headers = {"If-Match": "*" if seen is None else f'"{seen.revision}"'}
+        path, body = f"/models/aliases/{name}", {"model": id_of(model)}
+        if seen is None:
+            with suppress(ChangedMeanwhile):  # it is there already
+                made = Call("PUT", path, json=body, headers={"If-None-Match": "*"})
+                return read(Alias, (await self._send(made)).body)
+        moved = Call("PUT", path, json=body, headers=headers, again=seen is None)
+        return read(Alias, (await self._send(moved)).body)
+
+    async def delete_alias(self, name: str) -> None:
+        """The model itself stays."""
+        call = Call("DELETE", f"/models/aliases/{name}", headers={"If-Match": "*"})
+        await self._send(call)
 
 
 def _call(

@@ -1,7 +1,6 @@
 """What the service answers. Fields that this version does not know are passed over; ids of images,
 annotations and categories are your own."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -184,7 +183,8 @@ class Candidate:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
     """A pseudo-mask. bbox: x, y, width, height in pixels. quality: 0 to 1. status: open, accepted,
-    corrected or rejected, at this revision. What is below doubts comes with detail."""
+    corrected or rejected, at this revision. delivered: what a corrected one was before. What is
+    below revision comes with detail."""
 
     id: int
     image_id: int
@@ -199,7 +199,8 @@ class Mask:
     revision: int = 0
     point: list[float] | None = None
     doubts: dict[str, float | None] | None = None
-    candidates: list[Candidate] = field(default_factory=list)
+    candidates: list[Candidate] | None = None
+    delivered: Segmentation | None = None
     selected: Segmentation | None = None
     refined: Segmentation | None = None
     proposal_source: str | None = None
@@ -240,8 +241,8 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """report: how many masks are in it, which were left out and why, and, for formats that lose
-    something, the IoU after the way back."""
+    """It is a job of the same id. report: how many masks are in it, which were left out and why,
+    and the IoU with the masks here after the way back."""
 
     id: str
     job_id: str
@@ -249,17 +250,21 @@ class Export:
     state: str
     progress: float = 0.0
     error: str | None = None
+    filename: str | None = None
     size: int | None = None
     report: dict[str, Any] | None = None
 
-    @property
-    def over(self) -> bool:
-        return self.state not in ("queued", "running", "cancelling")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name for a model. revision: raised with each move."""
+
+    name: str
+    model_id: str
+    revision: int
+    updated_at: datetime | None = None
 
 
 def document(thing: Any) -> Any:
     """A type's instance as plain JSON values."""
     return msgspec.to_builtins(thing)
-
-
-Json = Mapping[str, Any]
