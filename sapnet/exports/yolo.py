@@ -1,7 +1,8 @@
 """YOLO segmentation: a text file an image, a line an object, coordinates as shares of the image.
 
 Programs of this family paint a polygon with OpenCV, its outline included, so it runs through the
-centres of the mask's outermost pixels.
+mask's outermost pixels; a quarter of a pixel from their corner, where those that cut coordinates to
+whole pixels and those that round them both find the pixel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,8 @@ from sapnet.exports.writer import Options, Writer, stems, suffix, to_json
 from sapnet.types import Category, ImageInfo
 
 SPLIT = "train"
+WITHIN = 0.25
+"""From the centre of a pixel, to the left and up."""
 
 
 class Yolo(Writer):
@@ -47,7 +50,7 @@ class Yolo(Writer):
         lines, ious = [], []
         for shape in shapes:
             parts = outlines(shape.mask, simplify=self.options.simplify, centres=True)
-            polygon = joined(parts) + shape.corner
+            polygon = joined(parts) + shape.corner - WITHIN
             numbers = [f"{share:.7g}" for share in (polygon / size).ravel()]
             lines.append(f"{self.label_of[shape.instance.category_id]} {' '.join(numbers)}\n")
             read = np.array(numbers, np.float64).reshape(-1, 2) * size - shape.corner
