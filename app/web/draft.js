@@ -1,27 +1,26 @@
 /* The mask on the table in the review: what may be done to it, and undone. Knows no DOM.
  *
- * new Draft(mask)            of a mask as the review gives it: {segmentation, candidates, …}
- *   .shape                   to be drawn (overlay.js), worked out when it is asked for
- *   .rle                     as it stands, a COCO RLE
- *   .changed                 whether there is anything to save
- *   .choice                  index of the candidate it is, untouched; null otherwise
- *   .points                  [{x, y, positive}] clicked since the last other change
- *   .choose(index)           take another proposal; false where there is none
- *   .addPoint(x, y, positive)
- *   .question()              what to ask the service for: {points, segmentation}
- *   .suggested(rle)          its answer
- *   .beginStroke()           before the first .stroke(x0, y0, x1, y1, radius, paint) of each
- *   .undo()                  one step back; false where there is none
- */
+   new Draft(mask)            of a mask as the review gives it: {segmentation, candidates, …}
+     .shape                   to be drawn (overlay.js), worked out when it is asked for
+     .rle                     as it stands, a COCO RLE
+     .changed                 whether there is anything to save
+     .choice                  index of the candidate it is, untouched; null otherwise
+     .points                  [{x, y, positive}] clicked since the last other change
+     .choose(index)           take another proposal; false where there is none
+     .addPoint(x, y, positive)
+     .question()              what to ask the service for: {points, segmentation}
+     .suggested(rle)          its answer
+     .beginStroke()           before the first .stroke(x0, y0, x1, y1, radius, paint) of each
+     .undo()                  one step back; false where there is none */
 
-import { shapeOf, shapeOfBits } from "./overlay.js";
+import { shapeOf, shapeOfMask } from "./overlay.js";
 import { decode, encode } from "./rle.js";
 
 const STEPS = 50;
 
 export class Draft {
   #past = [];
-  #bits = null; // only while a brush works on it
+  #mask = null; // only while a brush works on it
   #within = null;
   #rle;
   #base;
@@ -36,13 +35,13 @@ export class Draft {
   }
 
   get rle() {
-    if (this.#rle === null) this.#rle = encode(this.#bits, ...this.#size());
+    if (this.#rle === null) this.#rle = encode(this.#mask, ...this.#original.size);
     return this.#rle;
   }
 
   get shape() {
     if (this.#rle !== null) return shapeOf(this.#rle);
-    return shapeOfBits(this.#bits, ...this.#size(), this.#within ?? undefined);
+    return shapeOfMask(this.#mask, ...this.#original.size, this.#within ?? undefined);
   }
 
   get changed() {
@@ -78,16 +77,16 @@ export class Draft {
 
   beginStroke() {
     this.#keep();
-    const { bits } = decode(this.rle);
+    const mask = decode(this.rle);
     const box = this.shape.box;
-    this.#bits = bits;
+    this.#mask = mask;
     this.#within = box ? [box[0], box[1], box[0] + box[2], box[1] + box[3]] : null;
     this.choice = null;
     this.points = [];
   }
 
   stroke(x0, y0, x1, y1, radius, paint) {
-    const [width, height] = this.#size();
+    const [height, width] = this.#original.size;
     const reach = Math.ceil(radius) + 1;
     const left = Math.max(0, Math.floor(Math.min(x0, x1)) - reach);
     const top = Math.max(0, Math.floor(Math.min(y0, y1)) - reach);
@@ -95,12 +94,12 @@ export class Draft {
     const bottom = Math.min(height, Math.ceil(Math.max(y0, y1)) + reach);
     const [dx, dy] = [x1 - x0, y1 - y0];
     const length = dx * dx + dy * dy;
-    for (let y = top; y < bottom; y++) {
-      for (let x = left; x < right; x++) {
+    for (let x = left; x < right; x++) {
+      for (let y = top; y < bottom; y++) {
         const [px, py] = [x + 0.5 - x0, y + 0.5 - y0];
         const along = length ? Math.min(1, Math.max(0, (px * dx + py * dy) / length)) : 0;
         const [ex, ey] = [px - along * dx, py - along * dy];
-        if (ex * ex + ey * ey <= radius * radius) this.#bits[y * width + x] = paint ? 1 : 0;
+        if (ex * ex + ey * ey <= radius * radius) this.#mask[x * height + y] = paint ? 1 : 0;
       }
     }
     const w = this.#within ?? [left, top, right, bottom];
@@ -123,11 +122,6 @@ export class Draft {
 
   #take(rle) {
     this.#rle = this.#base = rle;
-    this.#bits = this.#within = null;
-  }
-
-  #size() {
-    const [height, width] = this.#original.size;
-    return [width, height];
+    this.#mask = this.#within = null;
   }
 }

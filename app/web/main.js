@@ -19,6 +19,7 @@ const ROUTES = [
   ["/jobs/:id", "job"],
   ["/jobs/:id/results", "results"],
   ["/jobs/:id/review", "review"],
+  ["/jobs/:id/compare/:other", "compare"],
   ["/models", "models"],
   ["/predict", "predict"],
 ];

@@ -1,5 +1,5 @@
-/* The dialog that starts a training. train(dataset, {model}) resolves once it is closed; what was
-   started is shown. model: the id of one to go on from. */
+/* The dialog that starts a training. train(dataset, {model, preset}) resolves once it is closed; what
+   was started is shown. model: the id of one to go on from; preset: the one to begin with. */
 
 import { get, post } from "./api.js";
 import { button, dialog, field, fill, h, problem } from "./dom.js";
@@ -43,9 +43,9 @@ function explained(label, select, texts) {
   return node;
 }
 
-export async function train(dataset, { model = null } = {}) {
+export async function train(dataset, { model = null, preset: wished = "cpu" } = {}) {
   const [can, { models }] = await Promise.all([offered(), get("/models", { params: { limit: 50 } })]);
-  const preset = choice(can.presets.map((name) => [name, name]), "cpu");
+  const preset = choice(can.presets.map((name) => [name, name]), wished);
   const method = choice(can.methods.map((name) => [name, name]), "sapnet++");
   const proposals = choice([["", "the service's own"], ["hierarchy", "hierarchy"], ["sam", "Segment Anything"]], "");
   const epochs = h("input", { type: "number", min: 1, max: 1000, step: 1, placeholder: "the preset's", inputmode: "numeric" });

@@ -15,7 +15,8 @@
    viewer.zoom(factor, at?)    about a place in client coordinates; default the middle
    viewer.fit()                the whole picture; viewer.pan(dx, dy) in screen pixels
    viewer.reveal(x, y)         pan just so far that this place of the picture is on screen
-   viewer.lookAt([x, y, w, h]) fill the screen with this box of the picture, with some air round it
+   viewer.lookAt([x, y, w, h]) fill the screen with this box of the picture, with some air round it;
+                               at the picture's border it moves aside rather than show what is beyond
    viewer.tool                 {down, move, up, cancel, leave, key, wheel}, all optional. Pointer functions get
                                ({x, y, event}) in the picture's coordinates. `down` returning true takes
                                the drag; else it pans. `key(event)` returning true takes the key.
@@ -107,8 +108,9 @@ export class Viewer {
     const [width, height] = this._size;
     const side = Math.max(w, h, 8) * 1.8;
     this.scale = Math.min(MOST, width / side, height / side);
-    this.left = width / 2 - (x + w / 2) * this.scale;
-    this.top = height / 2 - (y + h / 2) * this.scale;
+    const placed = (at, length, room) => (length <= room ? (room - length) / 2 : Math.min(0, Math.max(room - length, at)));
+    this.left = placed(width / 2 - (x + w / 2) * this.scale, this.width * this.scale, width);
+    this.top = placed(height / 2 - (y + h / 2) * this.scale, this.height * this.scale, height);
     this._fitted = false;
     this._moved();
   }
