@@ -192,6 +192,7 @@ class Job(Base):
     report: Mapped[Json | None]
     model_id: Mapped[str | None] = mapped_column(String(32))
     gallery_sha: Mapped[BlobRef | None]
+    report_html_sha: Mapped[BlobRef | None]
     log_sha: Mapped[BlobRef | None]
 
 

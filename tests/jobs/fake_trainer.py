@@ -76,8 +76,43 @@ def results(job: dict, folder: Path, model_mb: int) -> None:
     (folder / "model.pt").write_bytes(weights * max(1000, (model_mb << 20) // len(weights)))
     names = [category["name"] for category in points["categories"]]
     write(folder / "model.json", json.dumps({"classes": names, "seed": job["seed"]}))
+    (folder / "model.safetensors").write_bytes(b"safe " + weights)
     (folder / "gallery.png").write_bytes(b"\x89PNG\r\n\x1a\n fake")
+    write(folder / "report.html", "<!doctype html><title>fake</title>")
     write(folder / "report.json", json.dumps({"seconds": {"train": 1.0}, "peak_memory_mb": 1}))
+
+
+def predictions(job: dict, args: argparse.Namespace) -> None:
+    """A square in each picture, but where the job file says that there is none to look at."""
+    part = Path(job["workdir"]) / "predictions.part"
+    done = part.read_text().count("\n") if part.exists() else 0
+    rle = square({"point": [3, 3]}, 30, 40)
+    result = {"category_id": 7, "segmentation": rle["rle"], "bbox": rle["bbox"], "score": 0.9}
+    for step, image in enumerate(job["images"][done:], start=done + 1):
+        if STOP:
+            sys.exit(3)
+        time.sleep(args.sleep)
+        line = {"number": image["number"], "error": image.get("error")}
+        if line["error"] is None:
+            assert Path(image["path"]).is_file()
+            line = {"number": image["number"], "size": [30, 40], "results": [result]}
+        with part.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if step == args.crash_at and done < args.crash_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        say("progress", stage="predict", step=step, of=len(job["images"]), eta_seconds=1.0)
+    folder = Path(job["workdir"]) / "result"
+    folder.mkdir()
+    part.touch()
+    part.replace(folder / "predictions.ndjson")
+    say("done", seconds={"all": 1.0}, peak_memory_mb=1)
+
+
+def onnx(job: dict) -> None:
+    folder = Path(job["workdir"]) / "result"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(b"onnx of " + Path(job["model"]).read_bytes()[:20])
+    say("done", seconds={"all": 1.0}, peak_memory_mb=1)
 
 
 def main() -> None:
@@ -102,6 +137,10 @@ def main() -> None:
     workdir = Path(job["workdir"])
     with (workdir / "starts.txt").open("a") as starts:
         starts.write(f"{os.getpid()}\n")
+    if job.get("kind") == "predict":
+        return predictions(job, args)
+    if job.get("kind") == "onnx":
+        return onnx(job)
     say("start", proposal_generator="fake", weights_origin="random", steps_total=args.steps)
     print("a log line of the trainer", file=sys.stderr)
     if args.crash_always:
