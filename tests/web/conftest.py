@@ -52,7 +52,9 @@ class Service:
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
         """JSON of the API, past the page."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} if data else {}
+        headers = {"Accept": "application/json"}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
             text = answer.read()
@@ -196,6 +198,7 @@ class Ui:
         self.page.wait_for_selector("main > section.view:not([aria-busy])")
 
     def shot(self, name: str) -> None:
+        self.page.evaluate("scrollTo(0, 0)")
         self.page.screenshot(path=self.folder / f"{name}.png", full_page=True)
 
     def looks(self, name: str, *, shots: bool = True) -> None:

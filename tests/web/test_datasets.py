@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from .conftest import picture
 
+CREATED = re.compile(r"#/datasets/[0-9a-f]{32}$")
 DROP_JS = """async ([selector, files]) => {
   const carried = new DataTransfer();
   for (const { name, type, data } of files) {
@@ -39,9 +41,10 @@ def drop(page: Page, *paths: Path) -> None:
 
 def at(page: Page, x: float, y: float) -> tuple[float, float]:
     """Where on the screen this pixel of the editor's picture is."""
+    page.locator(".editor .viewer").evaluate("node => node.scrollIntoView({block: 'center'})")
     canvas = page.locator(".editor canvas").bounding_box()
     assert canvas
-    width, height = page.evaluate("window.__size ?? [120, 80]")
+    width, height = 120, 80
     pad = min(16, canvas["width"] / 20)
     scale = min(
         (canvas["width"] - 2 * pad) / width, (canvas["height"] - 2 * pad) / height, 8
@@ -65,16 +68,16 @@ def started(ui: Any, tmp_path: Path, images: int = 3) -> Page:
     page = ui.open("/datasets/new")
     drop(page, *(picture(tmp_path / f"{i}.png", seed=i) for i in range(images)))
     expect(page.locator(".strip li")).to_have_count(images)
-    page.wait_for_function("document.querySelector('.editor .level').textContent !== ''")
+    expect(page.locator(".editor .level")).not_to_be_empty()
     page.wait_for_timeout(150)
     return page
 
 
 def test_pictures_are_dropped_points_clicked_and_a_data_set_is_there(ui, tmp_path: Path) -> None:
     page = started(ui, tmp_path)
-    click(page, 23.5, 26.5)
-    click(page, 53.5, 26.5)
-    assert points(page) == ["object at 23, 26", "object at 53, 26"] or len(points(page)) == 2
+    click(page, 23.2, 26.5)
+    click(page, 53.2, 26.5)
+    assert [p.split(",")[0] for p in points(page)] == ["object at 23", "object at 53"]
     page.get_by_label("Name of a new class").fill("dust")
     page.get_by_label("Name of a new class").press("Enter")
     page.get_by_label("Next picture").click()
@@ -84,7 +87,7 @@ def test_pictures_are_dropped_points_clicked_and_a_data_set_is_there(ui, tmp_pat
     ui.looks("editor")
     page.get_by_label("Name", exact=True).fill("twelve cells")
     page.get_by_role("button", name="Create the data set").click()
-    page.wait_for_url("**/#/datasets/*[0-9a-f]")
+    page.wait_for_url(CREATED)
     ui.settled()
     assert page.locator("h1").inner_text() == "twelve cells"
     dataset = ui.service.ask(f"/datasets/{page.url.rsplit('/', 1)[1]}")
@@ -104,18 +107,16 @@ def test_points_by_keys_alone(ui, tmp_path: Path) -> None:
     keys.press("ArrowRight")  # the crosshair comes up in the middle
     keys.press("Enter")
     assert points(page) == ["object at 60, 40"]
-    for _ in range(5):
-        keys.press("Shift+ArrowLeft")
-    keys.press("Shift+ArrowUp")
+    keys.press("Shift+ArrowLeft")
     keys.press("Enter")  # within reach of the first: takes it up
     for _ in range(20):
         keys.press("Shift+ArrowUp")
     keys.press("Enter")  # and sets it down
-    assert points(page) == ["object at 55, 19"]
+    assert points(page) == ["object at 59, 20"]
     keys.press("Control+z")
     assert points(page) == ["object at 60, 40"]
     keys.press("Control+y")
-    assert points(page) == ["object at 55, 19"]
+    assert points(page) == ["object at 59, 20"]
     for _ in range(15):
         keys.press("ArrowDown")
     keys.press("Enter")

@@ -1,7 +1,7 @@
 /* All data sets, the newest first, and the way to a new one. */
 
 import { get } from "../api.js";
-import { button, fill, h, icon } from "../dom.js";
+import { button, fill, h, icon, picture } from "../dom.js";
 import { count, percent, when } from "../format.js";
 import { load } from "../store.js";
 import { hand, pickers } from "../taking.js";
@@ -40,10 +40,13 @@ async function draft() {
 }
 
 function card(dataset, signal) {
-  const node = h("article", { class: "card stack tight" });
+  const facts = h("div", { class: "stack tight" });
+  const peek = h("div", { class: "peek", "aria-hidden": "true" });
+  const node = h("article", { class: "card stack" }, peek, facts);
   const draw = (entry, report) => {
     const progress = report?.progress;
-    fill(node,
+    if (entry.status === "ready") look(entry.id, peek, signal);
+    fill(facts,
       h("div", { class: "row spread nowrap" }, h("h2", null, h("a", { href: `#/datasets/${entry.id}` }, entry.name || "unnamed")), statusBadge(entry.status)),
       h("p", { class: "hint" }, count(entry.images, "picture"), " · ", count(entry.annotations, "point"), entry.parent_id && " · a new version"),
       entry.status === "importing" && progress && [h("progress", { value: progress.progress, max: 1, "aria-label": `Import of ${entry.name}` }), h("small", { class: "number" }, `${progress.stage ?? "waiting"}, ${percent(progress.progress)}`)],
@@ -53,6 +56,12 @@ function card(dataset, signal) {
   draw(dataset);
   if (dataset.status !== "ready") follow(dataset.id, draw, signal);
   return node;
+}
+
+/* A few of its pictures. */
+async function look(id, peek, signal) {
+  const page = await get(`/datasets/${id}/images`, { params: { limit: 4 }, signal }).catch(() => null);
+  if (page) fill(peek, page.images.map((image) => picture(`/datasets/${id}/images/${image.id}`, { class: "asis" })));
 }
 
 /* Ask now and then, until the import is over. */

@@ -13,7 +13,7 @@ export async function show(root, params, { signal }) {
   const draft = `edit:${params.id}`;
   const [dataset, kept] = await Promise.all([get(`/datasets/${params.id}`, { signal }), load(draft)]);
   const points = kept ? new Points(kept.state) : await fromService(dataset, signal);
-  const keeper = keep(points, signal, draft);
+  const keeper = keep(points, draft);
   const name = h("input", { id: "dataset-name", value: points.name, maxlength: 200, oninput: () => ((points.name = name.value), points.changed()) });
   const editor = new PointEditor(points, { signal, fixed: true });
   const faults = h("div");

@@ -4,7 +4,7 @@ import { events, get, post, request } from "../api.js";
 import { Curves } from "../chart.js";
 import { announce, button, confirm, fill, h, icon, toast } from "../dom.js";
 import { duration, percent, short, when } from "../format.js";
-import { TONES } from "./jobs.js";
+import { TONES, inWords, successful } from "./jobs.js";
 
 const STAGES = {
   train: ["proposals", "teacher", "train", "pseudo-masks", "evaluate", "export"],
@@ -82,7 +82,7 @@ class JobView {
     if (type === "cancel_requested") job.state = "cancelling";
     if (type === "end") {
       Object.assign(job, { state: data.state, reason: data.reason, error: data.error, model_id: data.model_id });
-      announce(`The job has ${data.state === "succeeded" ? "succeeded" : data.state}.`);
+      announce(`The job has ${inWords(data.state)}.`);
     }
     this.#soon();
   }
@@ -104,8 +104,8 @@ class JobView {
   #draw() {
     const { job } = this;
     const active = ACTIVE.includes(job.state);
-    const share = job.state === "succeeded" ? 1 : job.progress;
-    this.state.textContent = job.state;
+    const share = successful(job.state) ? 1 : job.progress;
+    this.state.textContent = inWords(job.state);
     this.state.dataset.tone = TONES[job.state];
     this.bar.value = share;
     this.share.textContent = percent(share);
@@ -132,7 +132,7 @@ class JobView {
     const known = STAGES[job.kind] ?? [];
     const at = known.indexOf(job.stage);
     const names = known.filter((name, i) => name !== "teacher" || this.seen.has(name) || at < i);
-    const over = job.state === "succeeded";
+    const over = successful(job.state);
     fill(this.stages, names.map((name) => {
       const i = known.indexOf(name);
       const done = over || i < at || this.seen.get(name) === "ended";
@@ -151,12 +151,12 @@ class JobView {
     if (this.acting === job.state) return;
     this.acting = job.state;
     const active = ["queued", "running"].includes(job.state);
-    const masks = job.state === "succeeded" && job.kind === "train";
+    const masks = successful(job.state) && job.kind === "train";
     fill(this.actions,
       active && button("Cancel", () => this.#cancel(), { class: "danger" }),
       masks && h("a", { class: "button", href: `#/jobs/${job.id}/review` }, "Review the masks"),
       masks && h("a", { class: "button primary", href: `#/jobs/${job.id}/results` }, "See the results"),
-      job.state === "succeeded" && job.kind === "import" && h("a", { class: "button primary", href: `#/datasets/${job.dataset_id}` }, "To the data set"));
+      successful(job.state) && job.kind === "import" && h("a", { class: "button primary", href: `#/datasets/${job.dataset_id}` }, "To the data set"));
   }
 
   async #cancel() {

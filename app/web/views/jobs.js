@@ -4,9 +4,11 @@ import { get } from "../api.js";
 import { button, fill, h } from "../dom.js";
 import { percent, when } from "../format.js";
 
-export const TONES = { queued: "busy", running: "busy", cancelling: "warn", succeeded: "good", failed: "bad", cancelled: "warn" };
+export const TONES = { queued: "busy", running: "busy", cancelling: "warn", succeeded: "good", succeeded_with_warnings: "good", failed: "bad", cancelled: "warn" };
 
-export const stateBadge = (state) => h("span", { class: "badge", "data-tone": TONES[state] }, state);
+export const inWords = (state) => state.replaceAll("_", " ");
+export const successful = (state) => state.startsWith("succeeded");
+export const stateBadge = (state) => h("span", { class: "badge", "data-tone": TONES[state] }, inWords(state));
 
 export async function show(root, params, { signal }) {
   const list = h("div", { class: "stack" });

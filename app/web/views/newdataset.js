@@ -15,15 +15,17 @@ const DRAFT = "new";
 export async function show(root, params, { signal }) {
   const kept = await load(DRAFT);
   const points = restore(kept);
-  const keeper = keep(points, signal);
+  const keeper = keep(points);
   const name = h("input", { id: "dataset-name", value: points.name, maxlength: 200, placeholder: "cells, week 12", oninput: () => ((points.name = name.value), points.changed()) });
   const editor = new PointEditor(points, { signal });
   const faults = h("div");
   const below = h("div", { class: "row spread" });
   const body = h("div", { class: "stack", hidden: true }, editor.element, below);
   const take = (files) => receive(files, points, root, signal);
+  const place = pickers(take, { signal });
   const tell = () => {
     body.hidden = points.images.length === 0;
+    place.classList.toggle("small", !body.hidden);
     ready.textContent = `${count(points.images.length, "picture")}, ${count(points.total, "point")}`;
     bare.textContent = barely(points);
   };
@@ -42,7 +44,7 @@ export async function show(root, params, { signal }) {
   fill(root,
     h("div", { class: "stack tight" }, h("h1", null, "New data set"), h("p", { class: "lead" }, "Click once on each object of each picture. One point an object is all that is needed.")),
     faults,
-    h("div", { class: "row newhead" }, field("Name", name), pickers(take, { signal, small: points.images.length > 0 })),
+    h("div", { class: "row newhead" }, field("Name", name), place),
     body);
   const carried = handed();
   if (carried.length) await take(carried);
@@ -55,34 +57,31 @@ function restore(kept) {
   return new Points({ ...kept.state, images: images.map((image) => ({ ...image, blob: kept.blobs.get(image.key) })) });
 }
 
-/* Writes the draft a moment after each change, and at once when the page is left. */
-export function keep(points, signal, id = DRAFT) {
-  let timer = null;
-  let stopped = false;
+/* Writes the draft after each change; while one is being written, the next waits for it. */
+export function keep(points, id = DRAFT) {
+  let [dirty, busy, stopped] = [false, false, false];
   const known = new Set(points.images.map((image) => image.key));
-  const write = () => {
-    timer = null;
-    if (stopped) return;
-    for (const { key, blob } of points.images) {
-      if (blob && !known.has(key)) putFile(id, key, blob);
-      known.add(key);
+  async function write() {
+    dirty = true;
+    if (busy) return;
+    busy = true;
+    while (dirty && !stopped) {
+      dirty = false;
+      for (const { key, blob } of points.images) {
+        if (blob && !known.has(key)) await putFile(id, key, blob);
+        known.add(key);
+      }
+      for (const key of [...known]) {
+        if (points.images.some((image) => image.key === key)) continue;
+        await removeFile(id, key);
+        known.delete(key);
+      }
+      if (!stopped) await save(id, points.state());
     }
-    for (const key of [...known]) {
-      if (points.images.some((image) => image.key === key)) continue;
-      removeFile(id, key);
-      known.delete(key);
-    }
-    save(id, points.state());
-  };
-  points.addEventListener("change", () => (timer ??= setTimeout(write, 250)));
-  const flush = () => {
-    if (timer === null) return;
-    clearTimeout(timer);
-    write();
-  };
-  addEventListener("pagehide", flush, { signal });
-  signal.addEventListener("abort", flush);
-  return { stop: () => ((stopped = true), clearTimeout(timer)) };
+    busy = false;
+  }
+  points.addEventListener("change", write);
+  return { stop: () => (stopped = true) };
 }
 
 const barely = (points) => {
