@@ -13,7 +13,7 @@ from sapnet.exports.source import Shape
 from sapnet.exports.writer import Options, Writer, to_json
 from sapnet.types import Category, ImageInfo
 
-NAME = "annotations/instances.json"
+NAME = "annotations/instances_default.json"
 
 
 class Coco(Writer):

@@ -39,7 +39,8 @@ class Voc(Writer):
             )
         self._stems = stems(images)
         self._names = {c.id: printable(c.name) for c in self.categories}
-        self._list = bundle.document(f"ImageSets/Segmentation/{SPLIT}.txt")
+        folders = ("Main", "Segmentation")
+        self._lists = [bundle.document(f"ImageSets/{name}/{SPLIT}.txt") for name in folders]
         bundle.text("labelmap.txt", self._labelmap())
 
     def place(self, image: ImageInfo) -> str:
@@ -55,7 +56,8 @@ class Voc(Writer):
         self.bundle.data(f"SegmentationObject/{stem}.png", palette_png(objects))
         self.bundle.data(f"SegmentationClass/{stem}.png", palette_png(classes))
         self.bundle.text(f"Annotations/{stem}.xml", self._xml(image, shapes))
-        self._list.write(f"{stem}\n".encode())
+        for file in self._lists:
+            file.write(f"{stem}\n".encode())
         return ious
 
     def _labelmap(self) -> str:

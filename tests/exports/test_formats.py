@@ -127,7 +127,6 @@ def test_voc_as_torchvision_reads_it(scene: Any, exported: Run, tmp_path: Path) 
     root = made.unpacked()
     (root / "VOCdevkit").mkdir()
     (root / "VOCdevkit/VOC2012").symlink_to(root)
-    (root / "ImageSets/Main").symlink_to(root / "ImageSets/Segmentation")
     classes, objects = (
         VOCSegmentation(root, image_set="train"),
         VOCDetection(root, image_set="train"),

@@ -116,7 +116,12 @@ def test_a_format_for_each_name_and_a_file_for_each(made: Ask) -> None:
 def test_with_the_pictures(made: Ask) -> None:
     _, data = made("coco", images=True)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = ["annotations/instances.json", "images/12.png", "images/99.png", "report.json"]
+        names = [
+            "annotations/instances_default.json",
+            "images/12.png",
+            "images/99.png",
+            "report.json",
+        ]
         assert sorted(archive.namelist()) == names
         assert archive.read("images/12.png") == b"an image"
 
