@@ -148,6 +148,7 @@ class Client:
     download_export = _blocking(Models.download_export)
 
     predict = _blocking(Models.predict)
+    predict_many = _iterating(Models.predict_many)
     overlay = _blocking(Models.overlay)
     models = _iterating(Models.models)
     model = _blocking(Models.model)

@@ -30,7 +30,7 @@ class Jobs(Transfers):
         method: str = "sapnet++",
         preset: str = "cpu",
         seed: int = 0,
-        overrides: Mapping[str, float] | None = None,
+        overrides: Mapping[str, Any] | None = None,
         proposals: str | Mapping[str, Any] | None = None,
         truth: Mapping[str, Any] | None = None,
         from_model: Ref | None = None,

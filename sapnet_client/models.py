@@ -1,21 +1,23 @@
 """Trained models: what they see in a picture, their files, and names that move from one to the
 next."""
 
+import base64
 import io
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 from sapnet_client.calls import Ref, id_of, read
 from sapnet_client.errors import ChangedMeanwhile
 from sapnet_client.exports import Exports
-from sapnet_client.types import Alias, Job, Model, Prediction
+from sapnet_client.types import Alias, Job, Model, PredictedImage, Prediction
 from sapnet_client.wire import Call
 
 Picture = int | str | Path | bytes | Any
-"""The id of an image in a data set; a file; the bytes of one; or an array (height, width, 3) of
-uint8, or a Pillow image. With `dataset`, a text is a file name there."""
+"""The id of an image in a data set; a file; an address, as https://… or s3://…; the bytes of a
+file; an array (height, width, 3) of uint8; or a Pillow image. With `dataset`, a text is a file name
+there."""
 
 
 class Models(Exports):
@@ -42,6 +44,33 @@ class Models(Exports):
     ) -> bytes:
         """The same drawn on the picture, as a PNG. score: 0.3 by default."""
         return (await self._send(_call(model, image, dataset, score, "image/png"))).body
+
+    async def predict_many(
+        self,
+        model: Ref,
+        images: Iterable[Picture] | None = None,
+        *,
+        dataset: Ref | None = None,
+        score: float | None = None,
+    ) -> AsyncGenerator[PredictedImage, None]:
+        """Instances in many pictures, by a job, in their order. images: as for `predict`; None is
+        all of the `dataset`. A picture that cannot be read has an `error`, and no other is less for
+        it. Pictures that are sent go as one body; for more than a hundred megabytes name addresses
+        or make a data set."""
+        body = {
+            "model": id_of(model),
+            "images": None if images is None else [_listed(image) for image in images],
+            "dataset": None if dataset is None else id_of(dataset),
+            "score": score,
+        }
+        given = {name: value for name, value in body.items() if value is not None}
+        headers = {"Prefer": "respond-async"}
+        job = await self._post(Job, "/predict", given, headers=headers)
+        await self.wait(job)
+        path = f"/jobs/{job.id}/predictions"
+        async with aclosing(self._pages(PredictedImage, path, "predictions")) as pages:
+            async for found in pages:
+                yield found
 
     def models(self) -> AsyncGenerator[Model, None]:
         """The newest first."""
@@ -98,10 +127,26 @@ def _call(
         of = None if dataset is None else id_of(dataset)
         wanted |= {"image": image, "dataset": of}
         return Call("GET", "/predict", wanted, headers, again=True)
+    if _is_address(image):
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return Call("POST", "/predict", headers=headers, json={**given, "url": image}, again=True)
     name, file = _file(image)
     form = {name: str(value) for name, value in wanted.items() if value is not None}
     parts = (("file", name, file),)
     return Call("POST", "/predict", headers=headers, form=form, parts=parts, again=True)
+
+
+def _is_address(image: Any) -> bool:
+    return isinstance(image, str) and image.startswith(("https://", "http://", "s3://"))
+
+
+def _listed(image: Any) -> Any:
+    """One of many, in JSON."""
+    if isinstance(image, int) or _is_address(image):
+        return image
+    _, file = _file(image)
+    raw = file.read_bytes() if isinstance(file, Path) else file
+    return {"image": base64.b64encode(raw).decode()}
 
 
 def _file(image: Any) -> tuple[str, Path | bytes]:

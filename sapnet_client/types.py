@@ -227,6 +227,19 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedImage:
+    """What was seen in one picture of many, or why it could not be looked at. number: its place
+    among those that were asked for, from 0. size: height, width."""
+
+    number: int
+    results: list[Prediction]
+    image_id: int | None = None
+    url: str | None = None
+    size: list[int] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     id: str
     job_id: str
