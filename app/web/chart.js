@@ -17,7 +17,7 @@ export class Curves {
     this.curves = new Map();
     this.hidden = new Set();
     this.steps = [0, 1];
-    this.svg = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", class: "curves", role: "img", "aria-label": "Losses by step" });
+    this.svg = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", class: "plot", role: "img", "aria-label": "Losses by step" });
     this.legend = h("ul", { class: "plain legend" });
     this.span = h("small", { class: "number" });
     this.element = h("figure", { class: "stack tight", hidden: true }, this.svg, h("figcaption", { class: "stack tight" }, this.span, this.legend));

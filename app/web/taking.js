@@ -1,6 +1,7 @@
 /* Files that are dropped or picked, folders too.
 
-   pickers(take, {signal})         a place to drop files, with a button; take([File]) gets them
+   pickers(take, {signal, text, accept, multiple})   a place to drop files, with a button; take([File])
+                                   gets them
    hand(files), handed()           carry files from one view to the next
    sorted(files)                   {pictures, archives, documents, others} */
 
@@ -31,15 +32,17 @@ export function sorted(files) {
   return found;
 }
 
-export function pickers(take, { signal } = {}) {
-  const input = h("input", { type: "file", multiple: true, hidden: true, accept: "image/*,.json,.xml,.zip,.tar,.tgz,.gz", "aria-label": "Pictures, a COCO file or an archive" });
+const ANY = "image/*,.json,.xml,.zip,.tar,.tgz,.gz";
+
+export function pickers(take, { signal, text = "Drop pictures here, or a COCO file with its pictures, or ", accept = ANY, multiple = true } = {}) {
+  const input = h("input", { type: "file", multiple, hidden: true, accept, "aria-label": text.replace(/,? or $/, "") });
   input.addEventListener("change", () => {
     if (input.files.length) take([...input.files]);
     input.value = "";
   });
   const node = h("div", { class: "drop" }, icon("image"),
-    h("p", null, "Drop pictures here, or a COCO file with its pictures, or "),
-    button("Choose files", () => input.click()), input);
+    h("p", null, text),
+    button(multiple ? "Choose files" : "Choose a file", () => input.click()), input);
   let depth = 0;
   const over = (event, by) => {
     if (!event.dataTransfer?.types.includes("Files")) return;

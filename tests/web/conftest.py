@@ -68,7 +68,12 @@ class Service:
             "images": [{"id": i, "file_name": f"{i}.png"} for i in range(1, images + 1)],
             "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "dust"}],
             "annotations": [
-                {"id": 10 * i + j, "image_id": i, "category_id": 1 + j % 2, "point": [20 + 30 * j, 25]}
+                {
+                    "id": 10 * i + j,
+                    "image_id": i,
+                    "category_id": 1 + j % 2,
+                    "point": [20 + 30 * j, 25],
+                }
                 for i in range(1, images + 1)
                 for j in range(each)
             ],
@@ -165,7 +170,8 @@ def service(shared_service: Service) -> Service:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((found for name in names if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip("no chromium is installed (apt-get install chromium)")
     with sync_playwright() as playwright:

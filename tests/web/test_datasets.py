@@ -1,6 +1,5 @@
 """Data sets: the list, a new one from dropped pictures, the point editor, errors, new versions."""
 
-import base64
 import json
 import re
 from pathlib import Path
@@ -10,57 +9,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from .conftest import picture
+from .editing import at, click, drop, points
 
 CREATED = re.compile(r"#/datasets/[0-9a-f]{32}$")
-DROP_JS = """async ([selector, files]) => {
-  const carried = new DataTransfer();
-  for (const { name, type, data } of files) {
-    const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-    carried.items.add(new File([bytes], name, { type }));
-  }
-  for (const kind of ['dragenter', 'dragover', 'drop']) {
-    document.querySelector(selector).dispatchEvent(
-      new DragEvent(kind, { dataTransfer: carried, bubbles: true, cancelable: true }));
-  }
-}"""
-
-
-def drop(page: Page, *paths: Path) -> None:
-    """Drop files from the desktop."""
-    kinds = {".png": "image/png", ".jpg": "image/jpeg", ".json": "application/json"}
-    files = [
-        {
-            "name": path.name,
-            "type": kinds.get(path.suffix, ""),
-            "data": base64.b64encode(path.read_bytes()).decode(),
-        }
-        for path in paths
-    ]
-    page.evaluate(DROP_JS, [".drop", files])
-
-
-def at(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Where on the screen this pixel of the editor's picture is."""
-    page.locator(".editor .viewer").evaluate("node => node.scrollIntoView({block: 'center'})")
-    canvas = page.locator(".editor canvas").bounding_box()
-    assert canvas
-    width, height = 120, 80
-    pad = min(16, canvas["width"] / 20)
-    scale = min(
-        (canvas["width"] - 2 * pad) / width, (canvas["height"] - 2 * pad) / height, 8
-    )
-    left = canvas["x"] + (canvas["width"] - width * scale) / 2
-    top = canvas["y"] + (canvas["height"] - height * scale) / 2
-    return left + x * scale, top + y * scale
-
-
-def click(page: Page, x: float, y: float, **how: Any) -> None:
-    page.mouse.click(*at(page, x, y), **how)
-
-
-def points(page: Page) -> list[str]:
-    """The points of the picture that is shown, as the list beside it has them."""
-    return page.locator(".points li span:not(.swatch)").all_inner_texts()
 
 
 def started(ui: Any, tmp_path: Path, images: int = 3) -> Page:
@@ -194,7 +145,12 @@ def test_every_error_stands_beside_what_it_concerns(ui, tmp_path: Path) -> None:
     click(page, 20, 20)
     click(page, 60, 20)
     faults = [
-        {"part": "annotations", "pointer": "/annotations/1/point", "detail": "far out", "hint": "in"},
+        {
+            "part": "annotations",
+            "pointer": "/annotations/1/point",
+            "detail": "far out",
+            "hint": "in",
+        },
         {"part": "annotations", "pointer": "/images/2", "detail": "an odd size", "hint": ""},
         {"part": "annotations", "pointer": "/categories/0/name", "detail": "no text", "hint": "x"},
         {"part": "images", "pointer": "", "detail": "the file '1.png' is no picture", "hint": ""},
@@ -202,7 +158,9 @@ def test_every_error_stands_beside_what_it_concerns(ui, tmp_path: Path) -> None:
     ]
     told = {"title": "The input is not usable", "status": 422, "detail": "…", "errors": faults}
     kind = "application/problem+json"
-    page.route("**/datasets", lambda r: r.fulfill(status=422, body=json.dumps(told), content_type=kind))
+    page.route(
+        "**/datasets", lambda r: r.fulfill(status=422, body=json.dumps(told), content_type=kind)
+    )
     page.get_by_role("button", name="Create the data set").click()
     items = page.locator(".faults li")
     expect(items).to_have_count(5)

@@ -117,7 +117,7 @@ def test_a_refused_training_is_explained_in_the_dialog(ui) -> None:
 
 
 def test_a_stream_that_breaks_is_taken_up_where_it_was(ui) -> None:
-    """The connection goes; the page comes again with the last id, and misses and doubles nothing."""
+    """The connection goes; the page comes again with the last id, and misses nothing."""
     ui.service.trainer(*SLOW)
     job = ui.service.job(ui.service.dataset(), wait=False)
     asked: list[str | None] = []
@@ -128,7 +128,9 @@ def test_a_stream_that_breaks_is_taken_up_where_it_was(ui) -> None:
             route.abort()  # as if the service were away
         elif len(asked) == 1:
             first = ui.service.ask(f"/jobs/{job}/events?limit=2")["events"]
-            lines = "".join(f"id: {e['id']}\nevent: {e['type']}\ndata: {dump(e)}\n\n" for e in first)
+            lines = "".join(
+                f"id: {e['id']}\nevent: {e['type']}\ndata: {dump(e)}\n\n" for e in first
+            )
             route.fulfill(content_type="text/event-stream", body=lines)  # and then it breaks off
         else:
             route.continue_()

@@ -39,7 +39,7 @@ function head(dataset) {
       h("div", { class: "row" }, h("h1", null, dataset.name), statusBadge(dataset.status)),
       h("div", { class: "row" }, drop,
         ready && h("a", { class: "button", href: `#/datasets/${dataset.id}/edit` }, "Edit points"),
-        ready && button([icon("play"), "Train"], () => train(dataset), { class: "primary" }))),
+        ready && button([icon("play"), "Train"], () => void train(dataset).catch((error) => toast(error.message, "bad")), { class: "primary" }))),
     h("p", { class: "lead" }, count(dataset.images, "picture"), ", ", count(dataset.annotations, "point"), ", ", when(dataset.created_at),
       dataset.parent_id && [". A new version of ", h("a", { href: `#/datasets/${dataset.parent_id}` }, "another data set"), "."]));
 }
