@@ -33,7 +33,7 @@ def queue(
         of_mask = PseudoMask.job_id == job.id, PseudoMask.annotation_id == after
         quality = session.scalar(select(PseudoMask.quality).where(*of_mask))
         query = query.where(place > tuple_(quality, after))
-    return [_with_point(row) for row in session.execute(query.limit(limit))]
+    return [with_point(row) for row in session.execute(query.limit(limit))]
 
 
 def counts(session: Session, job: Job) -> Counts:
@@ -47,7 +47,7 @@ def counts(session: Session, job: Job) -> Counts:
 
 def get(session: Session, mask_id: str) -> dict[str, Any]:
     """A `ReviewMask`. Raises NotFound; Conflict where its job has no results."""
-    return _with_point(_row(session, mask_id))
+    return with_point(row_of(session, mask_id)[0])
 
 
 def decide(
@@ -55,7 +55,7 @@ def decide(
 ) -> dict[str, Any]:
     """The mask after the decision. Raises NotFound, Conflict; PreconditionRequired and
     PreconditionFailed by If-Match; Invalid for a mask, or a candidate, that is none."""
-    row = _row(session, mask_id)
+    row, _ = row_of(session, mask_id)
     revision = row.revision or 0
     check_match(if_match, revision)
     caller: Caller | None = session.info.get("caller")
@@ -100,8 +100,8 @@ def _outcome(
     return MaskStatus.REJECTED if decision.decision == "reject" else MaskStatus.OPEN, None
 
 
-def _row(session: Session, mask_id: str) -> Row[Any]:
-    """A row of `selected` with its detail and its point. Raises NotFound, Conflict."""
+def row_of(session: Session, mask_id: str) -> tuple[Row[Any], Job]:
+    """A row of `selected` with its detail and its point, and its job. Raises NotFound, Conflict."""
     job_id, _, number = mask_id.partition(".")
     digits = number.removeprefix("-")
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 19):
@@ -117,7 +117,7 @@ def _row(session: Session, mask_id: str) -> Row[Any]:
     row = session.execute(query.where(PseudoMask.annotation_id == annotation_id)).one_or_none()
     if row is None:
         raise NotFound("mask", mask_id)
-    return row
+    return row, job
 
 
 def _with_points(wanted: Filter, job: Job) -> Select[Any]:
@@ -129,5 +129,6 @@ def _with_points(wanted: Filter, job: Job) -> Select[Any]:
     return selected(wanted).join(Annotation, own).add_columns(*points)
 
 
-def _with_point(row: Row[Any]) -> dict[str, Any]:
+def with_point(row: Row[Any]) -> dict[str, Any]:
+    """A `ReviewMask`."""
     return as_it_stands(row) | {"point": [row.point_x, row.point_y]}

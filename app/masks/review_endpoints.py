@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
 
-from app.db import SessionDep
-from app.deps import takes
+from app.db import DatabaseDep, SessionDep
+from app.deps import SettingsDep, StorageDep, takes
 from app.jobs.service import get_successful
-from app.masks import review, service
+from app.masks import review, service, suggesting
 from app.masks.endpoints import JSON, UserId
-from app.masks.schemas import DecisionIn, ReviewMask, ReviewPage
+from app.masks.schemas import DecisionIn, ReviewMask, ReviewPage, SuggestIn, Suggestion
 from app.models import MaskStatus
 from app.paging import Cursor, Limit, decode, encode, link_next
 from app.preconditions import IfMatch, etag
@@ -69,6 +69,25 @@ def decide(
     To accept a mask that was corrected keeps the correction; `reopen` gives back the delivered
     one."""
     return _answer(review.decide(session, mask_id, decision, if_match))
+
+
+@router.post(
+    "/masks/{mask_id}/suggest",
+    response_model=Suggestion,
+    dependencies=[takes("application/json")],
+)
+def suggest(
+    mask_id: str,
+    body: SuggestIn,
+    database: DatabaseDep,
+    storage: StorageDep,
+    settings: SettingsDep,
+) -> dict[str, Any]:
+    """The mask that holds every positive point and no negative one, changed along the image's
+    edges and else left as it is. Nothing is kept: send it as a decision if it is right."""
+    with database.read() as session:
+        mask, sha = suggesting.find(session, mask_id)
+    return suggesting.suggest(storage, settings, mask, sha, body)
 
 
 def _answer(mask: dict[str, Any]) -> Response:

@@ -11,17 +11,17 @@ from sapnet.data.rle import why_no_mask
 from sapnet.types import Rle
 
 
-def checked(sent: SegmentationIn, size: list[int], pointer: str = "/segmentation") -> Rle:
-    """The mask as pycocotools writes it. Raises Invalid where it is none of an image of this
-    size [h, w], or empty."""
+def checked(sent: SegmentationIn, size: list[int], *, may_be_empty: bool = False) -> Rle:
+    """A body's segmentation as pycocotools writes it. Raises Invalid where it is no mask of an
+    image of this size [h, w], or empty."""
     height, width = size
     if why := why_no_mask(sent.size, sent.counts, (height, width)):
         hint = "send a compressed COCO RLE of the image as it was uploaded"
-        raise Invalid([Fault("body", pointer, why, hint)])
+        raise Invalid([Fault("body", "/segmentation", why, hint)])
     pixels = coco_mask.decode({"size": sent.size, "counts": sent.counts})
-    if not pixels.any():
+    if not (may_be_empty or pixels.any()):
         hint = "reject the mask where there is no such object"
-        raise Invalid([Fault("body", pointer, "the mask is empty", hint)])
+        raise Invalid([Fault("body", "/segmentation", "the mask is empty", hint)])
     return encoded(pixels)
 
 

@@ -131,3 +131,30 @@ class Correction(BaseModel):
 
 
 DecisionIn = Annotated[Verdict | Choice | Correction, Field(discriminator="decision")]
+
+
+class ClickIn(BaseModel):
+    x: float = Field(ge=0, description="pixels", allow_inf_nan=False)
+    y: float = Field(ge=0, description="pixels", allow_inf_nan=False)
+    positive: bool = Field(True, description="this is of the object; false: it is not", strict=True)
+
+
+class SuggestIn(BaseModel):
+    """Clicks, in their order, and the mask that they are to change."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"points": [{"x": 60.5, "y": 97.5, "positive": False}]}],
+        },
+    )
+    points: list[ClickIn] = Field(min_length=1, max_length=200)
+    segmentation: SegmentationIn | None = Field(
+        None, description="default: the mask as it stands; an empty one starts anew"
+    )
+
+
+class Suggestion(BaseModel):
+    segmentation: Segmentation
+    bbox: list[float] = Field(description="x, y, width, height in pixels")
+    area: float

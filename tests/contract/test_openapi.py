@@ -17,7 +17,12 @@ import pytest
 
 from app.paging import encode
 
-SEMANTIC = ("POST /datasets", "POST /jobs/train", "POST /predict")
+SEMANTIC = (
+    "POST /datasets",
+    "POST /jobs/train",
+    "POST /predict",
+    "POST /masks/{mask_id}/suggest",
+)
 PAGED = (
     "GET /datasets/{dataset_id}/annotations",
     "GET /datasets",

@@ -1,5 +1,6 @@
 """The review: the queue, decisions by compare-and-set, and what results say of them."""
 
+import io
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.db import Database
-from app.models import MaskDecision, PseudoMask
+from app.models import Image, MaskDecision, PseudoMask
+from app.storage import Storage
 from worker.jobs import Worker, execute
 
 pytestmark = pytest.mark.both_stacks
@@ -223,3 +226,57 @@ def test_a_job_without_results(client: TestClient, new_job: NewJob) -> None:
     assert refused(client.get(f"/jobs/{job_id}/review"), 409)["state"] == "queued"
     assert refused(client.get(f"/masks/{job_id}.501"), 409)
     assert refused(patch(client, f"{job_id}.501", '"0"', decision="accept"), 409)
+
+
+@pytest.fixture
+def photo(database: Database, storage: Storage) -> np.ndarray:
+    """A real picture in place of the data set's images: a light square on dark ground."""
+    pixels = np.full((30, 40, 3), 40, np.uint8)
+    pixels[15:27, 0:9] = 200
+    buffer = io.BytesIO()
+    PILImage.fromarray(pixels).save(buffer, "PNG")
+    sha = storage.put_bytes(buffer.getvalue())
+    with database.begin() as session:
+        session.execute(update(Image).values(sha256=sha))
+    return pixels
+
+
+def test_a_click_mends_a_mask(client: TestClient, done: str, photo: np.ndarray) -> None:
+    url = f"/masks/{done}.501"
+    before = client.get(url).json()
+    clicks = {"points": [{"x": 6.5, "y": 20.5}]}
+    found = client.post(f"{url}/suggest", json=clicks)
+    assert found.status_code == 200, found.text
+    mask = coco_mask.decode(found.json()["segmentation"]).astype(bool)
+    light = photo[..., 0] > 100
+    assert mask[20, 6]
+    assert mask[20, 0]
+    assert not (mask & ~light)[:, 3:].any()
+    assert found.json()["area"] == mask.sum()
+    assert found.json()["bbox"] == coco_mask.toBbox(found.json()["segmentation"]).tolist()
+    assert client.get(url).json() == before  # nothing is kept
+    more = {"points": [*clicks["points"], {"x": 7.5, "y": 25.5, "positive": False}]}
+    again = client.post(
+        f"{url}/suggest", json=more | {"segmentation": found.json()["segmentation"]}
+    ).json()
+    smaller = coco_mask.decode(again["segmentation"])
+    assert (smaller[20, 6], smaller[20, 0], smaller[25, 7]) == (1, 1, 0)
+    whole = {"segmentation": rle(slice(0), slice(0))}
+    anew = client.post(f"{url}/suggest", json=clicks | whole).json()
+    assert coco_mask.decode(anew["segmentation"])[20, 6]
+    assert decided(client, f"{done}.501", decision="correct", segmentation=anew["segmentation"])
+
+
+def test_what_is_no_click(client: TestClient, done: str, photo: np.ndarray) -> None:
+    url = f"/masks/{done}.501/suggest"
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"points": []}, "/points"),
+        ({"points": [{"x": 40.0, "y": 3.0}]}, "/points/0"),
+        ({"points": [{"x": 1, "y": 1}, {"x": 1.2, "y": 1.2, "positive": False}]}, "/points"),
+        ({"points": [{"x": -1, "y": 3.0}]}, "/points/0/x"),
+        ({"points": [{"x": 1, "y": 1}], "segmentation": rle(slice(2), slice(2), (40, 30))}, ""),
+    ]
+    for body, pointer in bad:
+        answer = refused(client.post(url, json=body), 422)
+        assert answer["errors"][0]["pointer"].startswith(pointer), answer
+    assert refused(client.post(f"/masks/{done}.5/suggest", json=bad[1][0]), 404)
