@@ -215,9 +215,11 @@ def _finish(client: Client, job_id: str, out: Path) -> None:
     (out / "metrics.json").write_text(json.dumps(document(client.metrics(job)), indent=2))
     client.download_checkpoint(job, out / "model.pt")
     with suppress(NotFound):
+        client.download_report(job, out / "report.html")
+    with suppress(NotFound):
         (out / "gallery.png").write_bytes(client.gallery(job))
     _show(job)
-    for name in ("masks.json", "model.pt", "metrics.json", "gallery.png"):
+    for name in ("masks.json", "model.pt", "metrics.json", "report.html", "gallery.png"):
         if (out / name).exists():
             typer.echo(out / name)
 

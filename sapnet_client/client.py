@@ -125,6 +125,7 @@ class Client:
     pseudo_masks = _iterating(Models.pseudo_masks)
     gallery = _blocking(Models.gallery)
     report = _blocking(Models.report)
+    download_report = _blocking(Models.download_report)
     download_checkpoint = _blocking(Models.download_checkpoint)
 
     review = _iterating(Models.review)

@@ -178,6 +178,10 @@ class Jobs(Transfers):
         """All that the training says about itself."""
         return await self._get(dict[str, Any], f"/jobs/{id_of(job)}/report")
 
+    async def download_report(self, job: Ref, to: str | Path = ".") -> Path:
+        """report.html: one page for people, with figures, curves and pictures inside."""
+        return await self._download(f"/jobs/{id_of(job)}/report.html", to, "report.html")
+
     async def download_checkpoint(self, job: Ref, to: str | Path = ".") -> Path:
         """model.pt, into a folder or as the file that is named; it goes on after a break."""
         return await self._download(f"/jobs/{id_of(job)}/checkpoint", to, "checkpoint")
