@@ -17,6 +17,7 @@ from sapnet.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from sapnet.artifact import Predictor
+    from sapnet.batch import Job
     from sapnet.onnx.predictor import OnnxPredictor
     from sapnet.spec import RunSpec
 
@@ -44,10 +45,11 @@ def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architectur
         sys.stdout.flush()
         log(event)
 
-    def spec() -> "RunSpec":
+    def spec() -> "RunSpec | Job":
+        from sapnet.batch import job_of
         from sapnet.spec import RunSpec
 
-        return RunSpec.read(job)
+        return job_of(job) or RunSpec.read(job)
 
     raise typer.Exit(execute(spec, emit))
 

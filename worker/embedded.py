@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import blobs
 from app.datasets import later
 from app.models import ACTIVE, Job
+from app.predict import later as predictions
 from app.queue import TRAIN
 from app.reaper import Reaper, waiting
 from app.uploads import service as uploads
@@ -87,5 +88,6 @@ def tidy(worker: Worker) -> None:
         discard(worker.settings, name)
     uploads.sweep(worker.database, worker.storage)
     later.clear(worker.database, worker.storage)
+    predictions.clear(worker.database, worker.storage)
     blobs.sweep(worker.database, worker.storage)
     worker.storage.tidy()

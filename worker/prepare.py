@@ -58,8 +58,8 @@ def prepare(
     if missing is not None and not paths:
         raise missing
     weights = settings.backbone_weights
-    _write(workdir / "points.json", points)
-    _write(
+    write_json(workdir / "points.json", points)
+    write_json(
         workdir / "JOB.json",
         {
             "points": str(workdir / "points.json"),
@@ -118,7 +118,7 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
     }
 
 
-def _write(path: Path, document: Any) -> None:
+def write_json(path: Path, document: Any) -> None:
     """Whole or not at all."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(document), encoding="utf-8")

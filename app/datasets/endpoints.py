@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 
@@ -25,6 +25,7 @@ from app.db import DatabaseDep, SessionDep
 from app.deps import SettingsDep, StorageDep
 from app.models import Annotation, Image
 from app.paging import Cursor, Limit, decode, encode, link_next
+from app.prefer import ASYNC, Prefer, wants_async
 from app.responses import blob_response
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -40,9 +41,6 @@ LATER: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-Prefer = Annotated[
-    str | None, Header(description="`respond-async`: 202 at once, whatever the size (RFC 7240)")
-]
 
 
 @router.post(
@@ -78,13 +76,13 @@ async def create(
             texts=TEXTS,
             max_part_bytes=dict.fromkeys(("annotations", "truth"), settings.max_document_bytes),
         )
-        wished = _respond_async(prefer)
+        wished = wants_async(prefer)
         status, dataset = await run_in_threadpool(
             importing.accept, database, storage, settings, form, folder, respond_async=wished
         )
     response.status_code = status
     if wished:
-        response.headers["Preference-Applied"] = "respond-async"
+        response.headers["Preference-Applied"] = ASYNC
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 
@@ -170,11 +168,6 @@ def list_annotations(
     following = encode(found[limit - 1].annotation_id) if len(found) > limit else None
     link_next(request, response, following)
     return AnnotationPage(annotations=[_annotation(a) for a in found[:limit]], next=following)
-
-
-def _respond_async(prefer: str | None) -> bool:
-    wishes = [wish.split(";")[0].strip().lower() for wish in (prefer or "").split(",")]
-    return "respond-async" in wishes
 
 
 def _image(image: Image) -> ImageOut:

@@ -85,6 +85,10 @@ def get_successful(session: Session, job_id: str) -> Job:
         raise Conflict(f"The job is an import; what came of it is /datasets/{job.dataset_id}.")
     if job.kind == "export":
         raise Conflict(f"The job is an export; what came of it is /exports/{job.id}.")
+    if job.kind == "predict":
+        raise Conflict(f"The job predicts; what came of it is /jobs/{job.id}/predictions.")
+    if job.kind == "onnx":
+        raise Conflict(f"The job makes a file: /models/{job.model_id}/onnx.")
     if job.state not in SUCCESSFUL:
         raise Conflict(
             f"The job has no results: it is {job.state}.", state=job.state, reason=job.reason
