@@ -67,6 +67,18 @@ def test_status_and_masks(job: str) -> None:
     assert [json.loads(line)["id"] for line in few] == [11, 21, 31]
 
 
+def test_export_and_review(job: str) -> None:
+    done = call("export", job, "--format", "coco-polygons", "--out", "out/", "--min-quality", "0.5")
+    assert done.exit_code == 0, done.output
+    path = Path(done.stdout.strip())
+    assert (path.parent, path.stat().st_size > 100) == (Path("out"), True)
+    assert "format" in call("export", job, "--format", "magic").stderr
+    listed = call("review", job, "--worst", "2").stdout
+    assert "open 6  accepted 0  corrected 0  rejected 0" in listed
+    assert f"{job}.10" in listed
+    assert f"{job}.11" not in listed, "the worst alone"
+
+
 def test_cancel(server: str, photos: Photos, client: Client) -> None:
     job = client.train(client.create_dataset(*photos))
     client.wait(job)
