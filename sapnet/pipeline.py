@@ -8,9 +8,7 @@ checkpoint. The other stages are short, and start from their beginning.
 import hashlib
 import json
 import platform
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,12 +24,13 @@ from sapnet.backbones import WeightsOrigin
 from sapnet.config import Config, resolve_config
 from sapnet.data.coco import load_points, read_truth
 from sapnet.data.images import ImageProblem
-from sapnet.engine import Eta, steps_total, train
+from sapnet.engine import steps_total, train
 from sapnet.errors import DiskFull, Stopped
 from sapnet.evaluate import average_precision, pseudo_mask_metrics
 from sapnet.evaluate.curves import as_metrics, draw_curves, precision_recall
 from sapnet.gallery import PICTURED, draw_gallery
 from sapnet.model import SapNet, build_model
+from sapnet.pace import Eta, peak_memory_mb
 from sapnet.proposals import ProposalGenerator, build_generator
 from sapnet.pseudo import label_image
 from sapnet.quarantine import Quarantine
@@ -359,9 +358,3 @@ def as_selected(row: dict[str, Any]) -> dict[str, Any]:
 def describe(origin: WeightsOrigin) -> str:
     """ "file: name" and the like, in a line."""
     return f"{origin.kind}: {origin.detail}"
-
-
-def peak_memory_mb() -> int:
-    """The most memory this process ever held, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
