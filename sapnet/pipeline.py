@@ -16,8 +16,6 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from sapnet import __version__, distributed
 from sapnet.artifact import save_artifact
 from sapnet.backbones import WeightsOrigin
@@ -25,9 +23,11 @@ from sapnet.config import Config, resolve_config
 from sapnet.data.coco import load_points, read_truth
 from sapnet.data.images import ImageProblem
 from sapnet.engine import steps_total, train
-from sapnet.errors import DiskFull, Stopped
+from sapnet.errors import DiskFull, Stopped, is_disk_full
 from sapnet.evaluate import average_precision, pseudo_mask_metrics
 from sapnet.evaluate.curves import as_metrics, draw_curves, precision_recall
+from sapnet.evaluate.pseudo_masks import as_selected, ious_with, true_masks
+from sapnet.evaluate.reliability import reliability
 from sapnet.gallery import PICTURED, draw_gallery
 from sapnet.model import SapNet, build_model
 from sapnet.pace import Eta, peak_memory_mb
@@ -35,6 +35,7 @@ from sapnet.proposals import ProposalGenerator, build_generator
 from sapnet.pseudo import label_image
 from sapnet.quarantine import Quarantine
 from sapnet.records import BagMaker, Records
+from sapnet.report import LossCurve, Story, write_report
 from sapnet.spec import RunSpec
 from sapnet.teacher import Lessons, fit_teacher, judge, read_judgements, write_judgements
 from sapnet.types import Bag, Judgement, PointSet
@@ -59,6 +60,7 @@ class Run:
         )
         self.result = spec.workdir / "result"
         self.seconds: dict[str, float] = self._read("seconds.json", {})
+        self.losses = LossCurve(spec.workdir / "train" / "losses.json")
         self.bad = Quarantine(
             spec.workdir / "set_aside.json", len(spec.image_paths), spec.max_bad_images, emit
         )
@@ -111,9 +113,11 @@ class Run:
             "seconds": self.seconds,
             "peak_memory_mb": peak_memory_mb(),
             "undecided_bags": undecided,
+            "losses": self.losses.means(),
             "metrics": metrics,
         }
         self._write("report.json", report)
+        self.draw_report(report, points, bags, rows, truth)
         return report
 
     def identity(self, points: PointSet, generator: ProposalGenerator) -> dict[str, Any]:
@@ -190,6 +194,8 @@ class Run:
 
         def report(step: int, of: int, losses: dict[str, float]) -> None:
             rounded = {name: round(value, 5) for name, value in losses.items()}
+            if distributed.is_main():
+                self.losses.add(step, of, losses)
             self.progress("train", step, of, eta, losses=rounded, stoppable=False)
 
         undecided = train(
@@ -257,6 +263,7 @@ class Run:
             before = [as_selected(row) for row in rows]
             picked = pseudo_mask_metrics(before, by_annotation, points, truth)
             figures["selected_miou_mask"] = picked["miou_mask"]
+            figures["quality"] = reliability(rows, ious_with(rows, true_masks(points, truth)))
             metrics["proposals"] |= figures.pop("proposals")
             metrics["pseudo_masks"] = figures
             metrics["model"] = {
@@ -300,6 +307,34 @@ class Run:
                 **{name: version(name) for name in packages},
             },
         }
+
+    def draw_report(
+        self,
+        report: dict[str, Any],
+        points: PointSet,
+        bags: dict[int, list[Bag]],
+        rows: list[dict[str, Any]],
+        truth: dict[str, Any] | None,
+    ) -> None:
+        """`report.html`. A run is not lost for want of a picture: that is a warning."""
+        try:
+            true = true_masks(points, truth) if truth is not None else {}
+            story = Story(
+                report=report,
+                points=points,
+                rows=rows,
+                bag_sizes=[len(bag) for image in points.images for bag in bags[image.id]],
+                paths=self.spec.image_paths,
+                overrides=self.spec.overrides,
+                true=true,
+                ious=ious_with(rows, true),
+            )
+            write_report(self.result / "report.html", story)
+        except Exception as error:
+            if is_disk_full(error):
+                raise
+            what = f"the report was not drawn: {type(error).__name__}: {error}"
+            self.emit({"event": "warning", "message": what})
 
     def progress(
         self, stage: str, step: int, of: int, eta: Eta, *, stoppable: bool = True, **more: Any
@@ -347,12 +382,6 @@ class Run:
     def _write(self, name: str, value: Any) -> None:
         if distributed.is_main():
             write_text(self.result / name, json.dumps(value, indent=2) + "\n")
-
-
-def as_selected(row: dict[str, Any]) -> dict[str, Any]:
-    """A pseudo-mask's record as if M_srm itself had been delivered, before any refinement."""
-    bbox = coco_mask.toBbox(row["selected"]).tolist()
-    return {**row, "segmentation": row["selected"], "bbox": bbox}
 
 
 def describe(origin: WeightsOrigin) -> str:
