@@ -60,7 +60,10 @@ class PseudoMaskOut(BaseModel):
     segmentation: Segmentation
     bbox: list[float] = Field(description="x, y, width, height in pixels")
     area: float
-    quality: float = Field(description="0 to 1, of the delivered mask")
+    quality: float = Field(
+        description="estimated probability that the delivered mask has an IoU of at least 0.5 with "
+        "its object"
+    )
     source: Literal["refined", "selected", "confirmed"] = Field(
         description="confirmed: you have said what it is"
     )
@@ -69,6 +72,9 @@ class PseudoMaskOut(BaseModel):
     selected: Segmentation | None = Field(None, description="with detail=true")
     refined: Segmentation | None = Field(None, description="with detail=true")
     proposal_source: str | None = Field(None, description="with detail=true")
+    doubts: dict[str, float | None] | None = Field(
+        None, description="with detail=true: what the quality is made of; null where not known"
+    )
     candidates: list[Candidate] | None = Field(None, description="with detail=true")
     delivered: Segmentation | None = Field(
         None, description="with detail=true: what a corrected one was before"

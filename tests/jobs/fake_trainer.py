@@ -61,6 +61,7 @@ def results(job: dict, folder: Path, model_mb: int) -> None:
                     "selected": mask["rle"],
                     "refined": None,
                     "proposal_source": "hierarchy",
+                    "doubts": {"support": 0.5, "predicted": None},
                     "candidates": [
                         {"index": 0, "segmentation": large["rle"], "probability": 0.2},
                         {"index": 1, "segmentation": small["rle"], "probability": 0.1},

@@ -251,6 +251,7 @@ def test_pseudo_masks(client: TestClient, done: str) -> None:
     assert detail["selected"]["size"] == [30, 40]
     assert detail["refined"] is None
     assert detail["proposal_source"] == "hierarchy"
+    assert detail["doubts"] == {"support": 0.5, "predicted": None}
     assert pointers(client.get(url, params={"min_quality": 2})) == ["/min_quality"]
     assert pointers(client.get(url, params={"image_id": 10**30})) == ["/image_id"]
 
