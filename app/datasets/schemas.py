@@ -118,7 +118,9 @@ UPLOAD_FORM: dict[str, Any] = {
                         "annotations": {
                             "type": "string",
                             "format": "binary",
-                            "description": "COCO-style JSON with one point an annotation",
+                            "description": "COCO-style JSON with one point an annotation; or "
+                            "points from CVAT (XML for images 1.1), Label Studio (JSON) or "
+                            "Labelme (its JSON files in a zip)",
                         },
                         "images": {
                             "type": "array",
