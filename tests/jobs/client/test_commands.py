@@ -49,6 +49,7 @@ def test_train_leaves_its_results(job: str, client: Client) -> None:
     assert Path("results/model.pt").read_bytes().startswith(b"weights of seed 0")
     assert json.loads(Path("results/metrics.json").read_text())["seconds"] == {"train": 1.0}
     assert Path("results/gallery.png").exists()
+    assert Path("results/report.html").read_text().startswith("<!doctype html>")
 
 
 def test_wait_fetches_them_again(job: str) -> None:

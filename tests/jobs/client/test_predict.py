@@ -93,11 +93,28 @@ def test_a_picture_of_a_data_set(seeing: Client, job: Job) -> None:
     assert drawn.size == (40, 30)
 
 
+def test_many_pictures(client: Client, job: Job, tmp_path: Path) -> None:
+    """By a job, whose program is a stand-in as well."""
+    assert job.model_id is not None
+    away = "http://nowhere.invalid/a.png"
+    found = list(client.predict_many(job.model_id, [3, path_of(tmp_path), png(8, 9), away]))
+    assert [one.number for one in found] == [0, 1, 2, 3]
+    assert [one.image_id for one in found] == [3, None, None, None]
+    assert {result.image_id for result in found[0].results} == {3}
+    assert found[1].results
+    assert found[3].url == away
+    assert "does not resolve" in str(found[3].error)
+    whole = list(client.predict_many(job.model_id, dataset=job.dataset_id, score=0.2))
+    assert [one.image_id for one in whole] == [1, 2, 3]
+
+
 def test_what_cannot_be(seeing: Client, job: Job, tmp_path: Path) -> None:
     assert job.model_id is not None
     with pytest.raises(NotFound, match="no-model"):
         seeing.predict("no-model", png(8, 9))
     with pytest.raises(Invalid):
         seeing.predict(job.model_id, b"no picture")
+    with pytest.raises(Invalid, match="does not resolve|nowhere"):
+        seeing.predict(job.model_id, "http://nowhere.invalid/a.png")
     with pytest.raises(FileNotFoundError):
         seeing.predict(job.model_id, tmp_path / "none.png")
