@@ -10,7 +10,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -29,17 +29,18 @@ from sapnet.evaluate.curves import as_metrics, draw_curves, precision_recall
 from sapnet.evaluate.pseudo_masks import as_selected, ious_with, true_masks
 from sapnet.evaluate.reliability import reliability
 from sapnet.gallery import PICTURED, draw_gallery
+from sapnet.initial import go_on_from
 from sapnet.model import SapNet, build_model
 from sapnet.pace import Eta, peak_memory_mb
 from sapnet.proposals import ProposalGenerator, build_generator
 from sapnet.pseudo import label_image
 from sapnet.quarantine import Quarantine
-from sapnet.records import BagMaker, Records
+from sapnet.records import BagMaker, Records, masks_digest
 from sapnet.report import LossCurve, Story, write_report
 from sapnet.spec import RunSpec
 from sapnet.teacher import Lessons, fit_teacher, judge, read_judgements, write_judgements
-from sapnet.types import Bag, Judgement, PointSet
-from sapnet.whole import write_text, write_whole
+from sapnet.types import Bag, Category, Judgement, PointSet
+from sapnet.whole import content_sha256, write_text, write_whole
 from sapnet.workdir import claim
 
 Emit = Callable[[dict[str, Any]], None]
@@ -74,12 +75,12 @@ class Run:
         truth = read_truth(self.spec.truth) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
         distributed.main_first(lambda: claim(self.spec.workdir, self.identity(points, generator)))
-        model, origin = self.build_model(len(points.categories))
+        model, origin = self.build_model(points.categories)
         self.emit(
             {
                 "event": "start",
                 "proposal_generator": generator.name,
-                "weights_origin": describe(origin),
+                "weights_origin": origin.in_words(),
                 "steps_total": steps_total(len(points.images), self.config.train),
             }
         )
@@ -122,17 +123,23 @@ class Run:
 
     def identity(self, points: PointSet, generator: ProposalGenerator) -> dict[str, Any]:
         """What makes it this run: with anything else its checkpoint means nothing."""
+        initial = self.spec.initial_model
         return {
             **self.config.to_dict(),
             "seed": self.spec.seed,
             "points": hashlib.sha256(repr(points).encode("utf-8", "replace")).hexdigest()[:16],
             "proposals": generator.fingerprint()[:16],
+            "masks": masks_digest(points),
+            "initial_model": content_sha256(initial)[:16] if initial else None,
         }
 
-    def build_model(self, num_classes: int) -> tuple[SapNet, WeightsOrigin]:
-        model, origin = build_model(
-            self.config, num_classes, self.spec.backbone_weights, self.spec.seed
-        )
+    def build_model(self, categories: Sequence[Category]) -> tuple[SapNet, WeightsOrigin]:
+        spec = self.spec
+        if spec.initial_model is not None:
+            model, origin = go_on_from(spec.initial_model, self.config, categories, spec.seed)
+        else:
+            weights, seed = spec.backbone_weights, spec.seed
+            model, origin = build_model(self.config, len(categories), weights, seed)
         return model.to(distributed.device()), origin
 
     def make_proposals(
@@ -382,8 +389,3 @@ class Run:
     def _write(self, name: str, value: Any) -> None:
         if distributed.is_main():
             write_text(self.result / name, json.dumps(value, indent=2) + "\n")
-
-
-def describe(origin: WeightsOrigin) -> str:
-    """ "file: name" and the like, in a line."""
-    return f"{origin.kind}: {origin.detail}"

@@ -16,7 +16,7 @@ from sapnet.data.loader import ImageRecord, Sample, load_sample
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
 from sapnet.solo import Instances, assign, decode, instance_probs
 from sapnet.teacher import overlap_of
-from sapnet.types import Bag, PointAnnotation, Rle
+from sapnet.types import CONFIRMED, Bag, PointAnnotation, Rle
 
 MOST_ALTERNATIVES, ALIKE = 6, 0.9
 
@@ -44,6 +44,9 @@ def label_image(model: SapNet, record: ImageRecord, detect_too: bool = True) -> 
     for n, annotation in enumerate(record.annotations):
         index = int(selected[n])
         bag = record.bags[n]
+        if annotation.mask is not None:
+            rows.append(confirmed(annotation, annotation.mask))
+            continue
         row = deliver(annotation, bag, index, refined[n], certainty[n], model.config)
         row["proposal_source"] = bag.sources[index]
         row["candidates"] = alternatives(bag, index, belief[n])
@@ -166,6 +169,24 @@ def deliver(
         "source": "refined" if use_refined else "selected",
         "selected": chosen,
         "refined": refined,
+    }
+
+
+def confirmed(annotation: PointAnnotation, mask: Rle) -> dict[str, Any]:
+    """The record of an annotation whose mask its owner has given: that mask, as it is."""
+    return {
+        "id": annotation.id,
+        "image_id": annotation.image_id,
+        "category_id": annotation.category_id,
+        "segmentation": mask,
+        "bbox": coco_mask.toBbox(mask).tolist(),
+        "area": int(coco_mask.area(mask)),
+        "quality": 1.0,
+        "source": CONFIRMED,
+        "selected": mask,
+        "refined": None,
+        "proposal_source": CONFIRMED,
+        "candidates": [],
     }
 
 

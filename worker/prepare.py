@@ -90,6 +90,7 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
         Annotation.category_id,
         Annotation.x,
         Annotation.y,
+        Annotation.segmentation,
     )
     return {
         "images": [
@@ -104,8 +105,9 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
                 "image_id": image_id,
                 "category_id": category_id,
                 "point": [x, y],
+                **({"mask": mask} if mask is not None else {}),
             }
-            for id, image_id, category_id, x, y in session.execute(
+            for id, image_id, category_id, x, y, mask in session.execute(
                 objects.where(Annotation.dataset_id == dataset_id).order_by(Annotation.pk)
             )
         ],

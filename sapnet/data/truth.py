@@ -17,6 +17,7 @@ from sapnet.data.records import (
     Id,
     Issues,
     NoDocument,
+    RunLengths,
     Size,
     Watch,
     first_of_each,
@@ -24,14 +25,9 @@ from sapnet.data.records import (
     read_lists,
     unwatched,
 )
-from sapnet.data.rle import why_no_mask
+from sapnet.data.rle import compressed, why_no_mask
 from sapnet.errors import InvalidDataset
 from sapnet.types import Rle
-
-
-class RunLengths(msgspec.Struct, gc=False):
-    size: tuple[Size, Size]
-    counts: str | list[int]
 
 
 class TruthImage(msgspec.Struct, gc=False):
@@ -166,7 +162,7 @@ def _problem(segmentation: list[list[float]] | RunLengths, height: int, width: i
 def _completed(record: TruthAnnotation, image: TruthImage) -> dict[str, Any]:
     segmentation: list[list[float]] | Rle
     if isinstance(record.segmentation, RunLengths):
-        segmentation = _compressed(record.segmentation)
+        segmentation = compressed(record.segmentation.size, record.segmentation.counts)
     else:
         segmentation = record.segmentation
     bbox, area = record.bbox, record.area
@@ -183,14 +179,6 @@ def _completed(record: TruthAnnotation, image: TruthImage) -> dict[str, Any]:
         "area": area,
         "iscrowd": int(bool(record.iscrowd)),
     }
-
-
-def _compressed(runs: RunLengths) -> Rle:
-    if isinstance(runs.counts, str):
-        return {"size": list(runs.size), "counts": runs.counts}
-    height, width = runs.size
-    packed = coco_mask.frPyObjects({"size": [height, width], "counts": runs.counts}, height, width)
-    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
 
 
 def as_rle(segmentation: list[list[float]] | Rle, height: int, width: int) -> Rle:
