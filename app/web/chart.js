@@ -1,8 +1,7 @@
 /* Curves of losses over steps, in SVG. They are read by eye here, and as figures in `table`.
 
-   const chart = new Curves();  root.append(chart.element)
+   const chart = new Curves("Losses by step");  root.append(chart.element)
    chart.add(step, {name: value})   a value that is no finite number leaves a gap
-   chart.clear()
    Each curve is drawn against its own greatest value, so that terms of any size can be followed;
    the figures beside the names are what they are now. */
 
@@ -13,19 +12,13 @@ const [WIDTH, HEIGHT, PAD] = [640, 200, 8];
 const MOST = 400; // points a curve; beyond, every other one goes
 
 export class Curves {
-  constructor() {
+  constructor(label) {
     this.curves = new Map();
     this.hidden = new Set();
-    this.steps = [0, 1];
-    this.svg = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", class: "plot", role: "img", "aria-label": "Losses by step" });
+    this.svg = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", class: "plot", role: "img", "aria-label": label });
     this.legend = h("ul", { class: "plain legend" });
     this.span = h("small", { class: "number" });
-    this.element = h("figure", { class: "stack tight", hidden: true }, this.svg, h("figcaption", { class: "stack tight" }, this.span, this.legend));
-  }
-
-  clear() {
-    this.curves.clear();
-    this.#soon();
+    this.element = h("figure", { class: "stack tight", hidden: true }, h("figcaption", { class: "stack tight" }, h("h3", null, label), this.span), this.svg, this.legend);
   }
 
   add(step, losses) {
@@ -53,7 +46,7 @@ export class Curves {
     this.element.hidden = all.length < 2;
     if (this.element.hidden) return;
     const [first, last] = [Math.min(...all.map(([at]) => at)), Math.max(...all.map(([at]) => at))];
-    this.span.textContent = `steps ${first.toLocaleString("en")} to ${last.toLocaleString("en")}; each curve by its own scale, 0 at the bottom`;
+    this.span.textContent = `steps ${first.toLocaleString("en")} to ${last.toLocaleString("en")}; each curve on its own scale, 0 at the bottom`;
     const x = (step) => PAD + ((step - first) / Math.max(1, last - first)) * (WIDTH - 2 * PAD);
     const lines = [0.25, 0.5, 0.75, 1].map((part) => s("line", { x1: PAD, x2: WIDTH - PAD, y1: HEIGHT * part - (part === 1 ? PAD : 0), y2: HEIGHT * part - (part === 1 ? PAD : 0), class: "guide" }));
     const paths = names.map((name, index) => {

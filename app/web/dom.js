@@ -141,7 +141,15 @@ export function problem(error) {
     const at = [fault.part, fault.pointer].filter(Boolean).join(" ");
     return h("li", null, at && h("code", null, at), " ", fault.detail, fault.hint && h("small", { class: "hint" }, fault.hint));
   });
-  return h("div", { class: "problem", role: "alert" }, h("strong", null, error.title ?? "This did not work"), h("p", null, error.message), more.length > 0 && h("ul", null, more));
+  return h("div", { class: "problem", role: "alert" }, h("strong", null, error.title ?? "This did not work"), h("p", null, summary(error)), more.length > 0 && h("ul", null, more));
+}
+
+/* The message without the faults that it repeats from the list below it. */
+function summary({ message, errors = [] }) {
+  const at = errors.length ? message.indexOf(errors[0].detail) : -1;
+  if (at < 0) return message;
+  const before = message.slice(0, at).replace(/[:\s]+$/, "");
+  return before === `${errors[0].part}${errors[0].pointer}` ? "" : before;
 }
 
 export function dialog(title, build) {

@@ -115,7 +115,8 @@ asks.askForKey = (why) => {
       close(input.value.trim());
     };
     return h("form", { class: "stack", onsubmit: send },
-      h("p", null, why || "This service answers those alone who have a key."),
+      h("p", null, "This service answers those alone who have a key. One is made on its machine: ", h("code", null, "sapnet-service keys create NAME")),
+      why && h("p", { class: "hint" }, `It said: ${why}`),
       field("Key", input, "It is kept until this tab is closed, and sent to this service alone."),
       h("div", { class: "row end" }, button("Not now", () => close(), { class: "quiet" }), h("button", { class: "primary" }, "Use it")));
   });

@@ -33,10 +33,14 @@ def drop(page: Page, *paths: Path) -> None:
     page.evaluate(DROP_JS, [".drop", files])
 
 
-def at(page: Page, x: float, y: float, size: tuple[int, int] = (120, 80)) -> tuple[float, float]:
-    """Where on the screen this pixel of the editor's picture of this size (w, h) is."""
-    page.locator(".editor .viewer").evaluate("node => node.scrollIntoView({block: 'center'})")
-    canvas = page.locator(".editor canvas").bounding_box()
+def at(
+    page: Page, x: float, y: float, size: tuple[int, int] = (120, 80), within: str = ".editor"
+) -> tuple[float, float]:
+    """Where on the screen this pixel of a picture of this size (w, h) is, the whole of which the
+    viewer shows."""
+    viewer = page.locator(f"{within} .viewer")
+    viewer.evaluate("node => node.scrollIntoView({block: 'center'})")
+    canvas = viewer.bounding_box()
     assert canvas
     width, height = size
     pad = min(16, canvas["width"] / 20)

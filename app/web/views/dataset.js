@@ -27,7 +27,7 @@ export async function show(root, params, { signal }) {
     h("section", { class: "stack", "aria-labelledby": "pictures" }, h("h2", { id: "pictures" }, "Pictures"), await gallery(dataset, signal)),
     h("aside", { class: "stack", "aria-label": "About this data set" },
       h("section", { class: "card stack" }, h("h2", null, "Classes"), classes(dataset)),
-      h("section", { class: "stack" }, h("h2", null, "Trainings"), trainings.length ? trainings.map(row) : h("p", { class: "hint" }, "None yet.")),
+      h("section", { class: "stack" }, h("h2", null, "Trainings"), trainings.length ? trainings.map((job) => row(job)) : h("p", { class: "hint" }, "None yet.")),
       warnings(dataset))));
 }
 
@@ -146,7 +146,7 @@ async function large(dataset, image, colours) {
       }
     }
   });
-  const shown = dialog(image.file_name, () => [h("div", { class: "large" }, viewer.element), h("p", { class: "hint" }, `${image.width} × ${image.height} pixels, ${count(points.length, "point")}`)]);
+  const shown = dialog(image.file_name, () => [h("div", { class: "zoomed" }, viewer.element), h("p", { class: "hint" }, `${image.width} × ${image.height} pixels, ${count(points.length, "point")}`)]);
   viewer.element.closest("dialog").classList.add("wide");
   await viewer.show(source);
   await shown;

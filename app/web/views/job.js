@@ -34,13 +34,13 @@ class JobView {
     this.now = h("span");
     this.eta = h("span", { class: "number hint" });
     this.live = h("span", { class: "badge", hidden: true }, "connecting again …");
-    this.curves = new Curves();
+    this.charts = new Map(); // by stage: each counts its own steps
     this.warnings = h("ul", { class: "stack tight inset" });
     this.warned = h("section", { class: "card stack", hidden: true }, h("h2", null, icon("warn"), " Warnings"), this.warnings);
     this.log = h("pre", { class: "log", tabindex: "0", "aria-label": "Log of the trainer" });
     this.logs = h("details", { class: "card", ontoggle: () => this.#readLog() }, h("summary", null, "Log"), this.log);
     this.facts = h("dl", { class: "facts" });
-    this.losses = h("section", { class: "card stack", hidden: true }, h("h2", null, "Losses"), this.curves.element);
+    this.losses = h("section", { class: "card stack", hidden: true }, h("h2", null, "Losses"));
     this.element = h("div", { class: "stack" },
       h("div", { class: "row spread" }, h("div", { class: "row" }, h("h1", null, title), this.state), this.actions),
       this.why,
@@ -73,8 +73,7 @@ class JobView {
     }
     if (type === "progress") {
       Object.assign(job, data);
-      if (data.losses) this.curves.add(data.step, data.losses);
-      this.losses.hidden = this.losses.hidden && !data.losses;
+      if (data.losses) this.#chart(data.stage).add(data.step, data.losses);
       this.#tellShare();
     }
     if (type === "warning" && !job.warnings.includes(data.message)) job.warnings = [...job.warnings, data.message];
@@ -85,6 +84,16 @@ class JobView {
       announce(`The job has ${inWords(data.state)}.`);
     }
     this.#soon();
+  }
+
+  #chart(stage) {
+    if (!this.charts.has(stage)) {
+      const chart = new Curves(NAMES[stage] ?? stage);
+      this.charts.set(stage, chart);
+      this.losses.hidden = false;
+      this.losses.firstChild.after(chart.element); // the newest stage on top
+    }
+    return this.charts.get(stage);
   }
 
   /* Screen readers hear of each tenth. */
