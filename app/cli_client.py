@@ -29,7 +29,7 @@ console = Console(stderr=True, highlight=False)
 
 def train(
     images: Annotated[str, typer.Option(help="folder, archive, or https:// or s3:// address")],
-    points: Annotated[Path, typer.Option(help="COCO-style JSON, a point an object")],
+    points: Annotated[Path, typer.Option(help="COCO, CVAT, Label Studio; Labelme's folder")],
     truth: Annotated[Path | None, typer.Option(help="COCO instances, for figures alone")] = None,
     name: Annotated[str | None, typer.Option(help="of the data set")] = None,
     method: str = "sapnet++",

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
+
 from sapnet_client.calls import Ref, id_of
 from sapnet_client.errors import DatasetInvalid
 from sapnet_client.jobs import Jobs
@@ -19,7 +21,7 @@ BY_FORM = 16 * 2**20
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
 
 Document = str | Path | Mapping[str, Any]
-"""A JSON file, or what would be in it."""
+"""A file, or what would be in it as JSON."""
 Images = str | Path | Iterable[str | Path]
 """A folder, an archive, picture files, or an address below which the pictures are."""
 
@@ -39,8 +41,9 @@ class Datasets(Jobs):
 
         images: a folder, an archive, picture files, or "https://host/folder/" or
         "s3://bucket/folder/"; None with a `parent` takes the parent's. Of a folder those that
-        `points` names are sent. points: COCO with a "point" for each annotation. truth: COCO
-        instances, for figures alone. name: by default the folder's.
+        `points` names are sent. points: COCO with a "point" for each annotation; CVAT's XML; Label
+        Studio's JSON; or a folder of Labelme's JSON files. truth: COCO instances, for figures
+        alone. name: by default the folder's.
         Raises Invalid, or DatasetInvalid where it turns out later; both list everything.
         """
         form: dict[str, Any] = {"name": name or _name_of(images)} if name or images else {}
@@ -113,17 +116,31 @@ def _document(part: str, name: str, document: Document, folder: Path) -> tuple[s
         path = folder / name
         path.write_text(json.dumps(document))
         return part, name, path
-    return part, Path(document).name, Path(document)
+    if (path := Path(document)).is_dir():  # a document for each picture, as Labelme writes them
+        archive = folder / f"{part}.zip"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for one in sorted(path.rglob("*.json")):
+                packed.write(one, one.relative_to(path).as_posix())
+        return part, archive.name, archive
+    return part, path.name, path
+
+
+class _File(msgspec.Struct):
+    file_name: str
+
+
+class _Named(msgspec.Struct):
+    images: list[_File]
 
 
 def _named(points: Path) -> set[str] | None:
-    """Last steps of the file names that a document has; None where it is not as expected: what is
-    wrong with it is the service's to say."""
+    """Last steps of the file names that COCO has; None for what is not, or is wrong: that is the
+    service's to say."""
     try:
-        images = json.loads(points.read_bytes())["images"]
-        return {PurePosixPath(image["file_name"]).name for image in images}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        images = msgspec.json.decode(points.read_bytes(), type=_Named).images
+    except msgspec.DecodeError:
         return None
+    return {PurePosixPath(image.file_name).name for image in images}
 
 
 def _archives(images: Images, named: set[str] | None, archive: Path) -> list[Path]:

@@ -132,6 +132,25 @@ def test_other_ways_to_say_it(client: Client, photos: Photos, tmp_path: Path, as
     assert (made.images, made.annotations) == (3, 6)
 
 
+def test_points_of_labelme(client: Client, photos: Photos) -> None:
+    """Its files lie beside the pictures."""
+    folder, points = photos
+    document = json.loads(points.read_text())
+    for image in document["images"]:
+        shapes = [
+            {"label": "cell", "shape_type": "point", "points": [a["point"]]}
+            for a in document["annotations"]
+            if a["image_id"] == image["id"]
+        ]
+        name = Path(image["file_name"])
+        size = {"imageWidth": 40, "imageHeight": 30}
+        labelme = {"version": "5.5.0", "imagePath": name.name, "shapes": shapes, **size}
+        (folder / name.with_suffix(".json")).write_text(json.dumps(labelme))
+    dataset = client.create_dataset(folder, folder)
+    assert (dataset.images, dataset.annotations) == (3, 6)
+    assert [c.name for c in dataset.categories] == ["cell"]
+
+
 def test_everything_that_is_wrong_is_said(client: Client, photos: Photos) -> None:
     folder, points = photos
     document = json.loads(points.read_text())
