@@ -15,6 +15,7 @@ class ExportRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={"examples": [{"format": "coco", "min_quality": 0.5, "images": False}]},
     )
     format: Format

@@ -20,6 +20,7 @@ from app.paging import encode
 SEMANTIC = (
     "POST /datasets",
     "POST /jobs/train",
+    "POST /jobs/{job_id}/exports",
     "POST /predict",
     "POST /masks/{mask_id}/suggest",
 )
@@ -29,11 +30,18 @@ PAGED = (
     "GET /datasets/{dataset_id}/images",
     "GET /jobs",
     "GET /jobs/{job_id}/events",
+    "GET /jobs/{job_id}/exports",
     "GET /jobs/{job_id}/pseudo-masks",
     "GET /jobs/{job_id}/review",
+    "GET /jobs/{job_id}/predictions",
     "GET /models",
+    "GET /models/aliases",
 )
-CONDITIONAL = ("PATCH /masks/{mask_id}",)  # by If-Match
+CONDITIONAL = (  # by If-Match
+    "PATCH /masks/{mask_id}",
+    "PUT /models/aliases/{name}",
+    "DELETE /models/aliases/{name}",
+)
 TUS = ("POST /uploads", "PATCH /uploads/{upload_id}", "POST /uploads/{upload_id}")
 TUS_STATUSES = ["400", "412", "413", "415", "422", "460"]
 ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "429"]
@@ -68,16 +76,18 @@ def config(service: Any) -> str:
     values = {
         "path.dataset_id": [service.dataset, service.spare],
         "path.job_id": [service.job, service.queued],
-        "path.model_id": [service.model],
+        "path.model_id": [service.model, "production"],
+        "path.export_id": [service.export],
         "path.image_id": [1, 2],
         "path.mask_id": [f"{service.job}.11", f"{service.job}.12"],
+        "path.name": ["production", "best"],
         "path.slug": ["not-found", "conflict"],
-        "query.model": [service.model],
+        "query.model": [service.model, "production"],
         "query.image": ["1", "2.png"],
         "query.dataset_id": [service.dataset],
         "query.cursor": [encode(service.job)],
         "body.dataset_id": [service.dataset, service.spare],
-        "body.model": [service.model],
+        "body.model": [service.model, "production"],
     }
     named = {name.replace(".", "-"): found for name, found in values.items()}
     return CONFIG.format(
