@@ -3,7 +3,8 @@
    new Points({name, parent, classes, images, points, created})
      classes   [{id, name}]
      images    [{key, id?, name, width, height, blob | path}]; `key` is the page's own, `id` the user's
-     points    {image key: [{id, category, x, y}]}; x and y in pixels, centres at .5
+     points    {image key: [{id, category, x, y, mask}]}; x and y in pixels, centres at .5; mask: the
+               confirmed one as RLE, where there is one; it goes when its point is moved out of it
    Every change tells "change" (an EventTarget). Lists are never changed in place.
      .of(key)                      the points of a picture
      .add(key, category, x, y)     the new point
@@ -17,7 +18,11 @@
      .place(pointer)               what an error's pointer in it means: {image, point, category}
      .state()                      what the constructor takes, to be kept in a draft; without blobs */
 
+import { holds } from "./rle.js";
+
 const STEPS = 500;
+
+const kept = ({ mask, ...point }) => (mask && holds(mask, point.x, point.y) ? { ...point, mask } : point);
 
 export class Points extends EventTarget {
   constructor({ name = "", parent = null, classes = [], images = [], points = {}, touched = false } = {}) {
@@ -67,7 +72,7 @@ export class Points extends EventTarget {
   }
 
   edit(key, id, values) {
-    this.#set(key, this.of(key).map((p) => (p.id === id ? { ...p, ...values } : p)));
+    this.#set(key, this.of(key).map((p) => (p.id === id ? kept({ ...p, ...values }) : p)));
   }
 
   remove(key, id) {
@@ -141,7 +146,7 @@ export class Points extends EventTarget {
     const annotations = this.images.flatMap((image) =>
       this.of(image.key).map((p) => {
         this.order.push({ image: image.key, point: p.id });
-        return { id: p.id, image_id: ids.get(image.key), category_id: p.category, point: [p.x, p.y] };
+        return { id: p.id, image_id: ids.get(image.key), category_id: p.category, point: [p.x, p.y], ...(p.mask ? { mask: p.mask } : {}) };
       }),
     );
     return {

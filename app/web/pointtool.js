@@ -8,6 +8,7 @@
      .faults    a Set of point ids that are drawn as wrong */
 
 import { byClass } from "./colours.js";
+import { drawShape, shapeOf } from "./overlay.js";
 
 const REACH = 12; // screen pixels round a point
 const STEP = 10;
@@ -196,6 +197,9 @@ export class PointTool {
     const { viewer } = this;
     const one = 1 / viewer.scale;
     const classes = byClass(this.points.classes);
+    for (const { mask, category } of this.points.of(this.shown)) {
+      if (mask) drawShape(context, shapeOf(mask), classes.get(category)?.css ?? "#888", { scale: viewer.scale, fill: 0.2, line: 1.5 });
+    }
     for (const point of this.points.of(this.shown)) {
       const dragged = this.press?.to && this.press.point.id === point.id;
       const [x, y] = dragged ? this.press.to : this.held === point.id ? this.cross : [point.x, point.y];

@@ -5,6 +5,7 @@
    encode(mask, height, width)      {size, counts} of such a mask; any value but 0 is 1.
    area(rle)                        pixels of 1, without decoding.
    bounds(rle)                      [x, y, width, height] of the box round them; all 0 where none.
+   holds(rle, x, y)                 whether the pixel that this place lies in is 1, without decoding.
    paint(rle, [r, g, b], alpha)     a canvas of w × h with the mask in this colour (alpha 0 to 255).
    outline(rle, [r, g, b])          a canvas of w × h with the mask's inner border alone. */
 
@@ -75,6 +76,15 @@ export function encode(mask, height, width) {
 
 export function area(rle) {
   return runs(rle.counts).reduce((sum, run, i) => (i % 2 ? sum + run : sum), 0);
+}
+
+export function holds(rle, x, y) {
+  const [height, width] = rle.size;
+  const [column, line] = [Math.floor(x), Math.floor(y)];
+  if (column < 0 || line < 0 || column >= width || line >= height) return false;
+  let left = column * height + line;
+  const run = runs(rle.counts).findIndex((length) => (left -= length) < 0);
+  return run % 2 === 1;
 }
 
 export function bounds(rle) {
