@@ -34,6 +34,7 @@ from sapnet.model import SapNet, build_model
 from sapnet.pace import Eta, peak_memory_mb
 from sapnet.proposals import ProposalGenerator, build_generator
 from sapnet.pseudo import label_image
+from sapnet.quality import rate
 from sapnet.quarantine import Quarantine
 from sapnet.records import BagMaker, Records, masks_digest
 from sapnet.report import LossCurve, Story, write_report
@@ -243,6 +244,7 @@ class Run:
                             {"image_id": info.id, "category_id": category[label], **detection}
                         )
             self.progress("pseudo-masks", index + 1, len(records), eta)
+        rate(rows)
         with write_whole(self.result / "pseudo_masks.ndjson") as file:
             file.writelines(f"{json.dumps(row)}\n".encode() for row in rows)
         return rows, detections
