@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sapnet.cli_export import export
 from sapnet.cli_mmdet import app as mmdet
 from sapnet.cli_onnx import app as onnx
 from sapnet.console import Bars, EventLog, execute, friendly_errors
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sapnet.spec import RunSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app.command()(export)
 app.add_typer(mmdet, name="mmdet")
 app.add_typer(onnx, name="onnx")
 

@@ -10,14 +10,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from sapnet.errors import SapnetError
 from sapnet.exports.bundle import Bundle
 from sapnet.exports.raster import agreement
 from sapnet.exports.source import Shape
 from sapnet.types import Category, ImageInfo
 
 
-class Unfit(Exception):
+class Unfit(SapnetError):
     """What is to be exported does not go into the format. The message says why, and what to do."""
+
+    reason = "unfit"
 
 
 @dataclass(frozen=True, slots=True)
