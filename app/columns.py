@@ -3,9 +3,11 @@
 import secrets
 import time
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Integer, MetaData, String
+from sqlalchemy import Enum as EnumType
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -43,6 +45,13 @@ class Utc(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def stored_as_value(kind: type[StrEnum]) -> EnumType:
+    """A plain string column, so that a new value needs no migration."""
+    return EnumType(
+        kind, native_enum=False, length=32, values_callable=lambda e: [m.value for m in e]
+    )
 
 
 Id = Annotated[str, mapped_column(String(32), primary_key=True, default=new_id)]

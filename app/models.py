@@ -8,7 +8,6 @@ dataset. A column of type BlobRef names a blob by its SHA-256: `app.blobs` finds
 
 from enum import StrEnum
 
-from sqlalchemy import Enum as EnumType
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -23,6 +22,7 @@ from app.columns import (
     Moment,
     RowId,
     UserId,
+    stored_as_value,
 )
 from app.models_registry import Model as Model
 from app.models_registry import ModelAlias as ModelAlias
@@ -67,13 +67,6 @@ ACTIVE = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
 SUCCESSFUL = (JobState.SUCCEEDED, JobState.SUCCEEDED_WITH_WARNINGS)
 
 
-def _enum(kind: type[StrEnum]) -> EnumType:
-    """Stored as its value in a plain string column, so that a new value needs no migration."""
-    return EnumType(
-        kind, native_enum=False, length=32, values_callable=lambda e: [m.value for m in e]
-    )
-
-
 class Dataset(Base):
     """Images with points. Never changes once `ready`; a correction is a new one with a parent."""
 
@@ -83,7 +76,7 @@ class Dataset(Base):
     owner: Mapped[str | None] = mapped_column(String(64), index=True)
     """Whose it is, with all that hangs on it. None: made while the service had no keys."""
     name: Mapped[str] = mapped_column(String(200))
-    status: Mapped[DatasetStatus] = mapped_column(_enum(DatasetStatus))
+    status: Mapped[DatasetStatus] = mapped_column(stored_as_value(DatasetStatus))
     parent_id: Mapped[str | None] = mapped_column(
         String(32), ForeignKey("dataset.id", ondelete="SET NULL"), index=True
     )
@@ -153,7 +146,7 @@ class Job(Base):
     id: Mapped[Id]
     kind: Mapped[str] = mapped_column(String(32), default="train")
     dataset_id: Mapped[DatasetRef]
-    state: Mapped[JobState] = mapped_column(_enum(JobState), default=JobState.QUEUED)
+    state: Mapped[JobState] = mapped_column(stored_as_value(JobState), default=JobState.QUEUED)
     method: Mapped[str] = mapped_column(String(32))
     preset: Mapped[str] = mapped_column(String(64))
     seed: Mapped[UserId]
@@ -194,6 +187,12 @@ class Job(Base):
     gallery_sha: Mapped[BlobRef | None]
     report_html_sha: Mapped[BlobRef | None]
     log_sha: Mapped[BlobRef | None]
+
+    @property
+    def from_model(self) -> str | None:
+        """The model that the training goes on from."""
+        found: str | None = self.request.get("from_model")
+        return found
 
 
 class JobEvent(Base):
@@ -280,7 +279,7 @@ class MaskDecision(Base):
     pk: Mapped[RowId]
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
     annotation_id: Mapped[UserId]
-    status: Mapped[MaskStatus] = mapped_column(_enum(MaskStatus))
+    status: Mapped[MaskStatus] = mapped_column(stored_as_value(MaskStatus))
     segmentation: Mapped[Mask | None]
     """The mask in place of the delivered one, where it is corrected."""
     revision: Mapped[int]

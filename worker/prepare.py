@@ -72,6 +72,7 @@ def prepare(
             "seed": job.seed,
             "proposals": job.request["proposals"],
             "proposal_store": str(settings.folder("proposals")),
+            "initial_model": str(storage.local_path(job.initial_sha)) if job.initial_sha else None,
             "backbone_weights": str(weights.resolve()) if weights else None,
             "max_bad_images": settings.max_bad_images,
             "reserve_bytes": settings.reserve_bytes,

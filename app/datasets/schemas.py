@@ -43,6 +43,16 @@ class ImportProgress(BaseModel):
     error: str | None = Field(description="what the last attempt ended with; another follows")
 
 
+class Corrections(BaseModel):
+    """What was decided about the masks of the job that this version was made from."""
+
+    job_id: str
+    open: int
+    accepted: int
+    corrected: int
+    rejected: int
+
+
 class Report(BaseModel):
     progress: ImportProgress | None = None
     errors: list[Warned] = Field(
@@ -55,6 +65,7 @@ class Report(BaseModel):
     ignored_files: Ignored = Ignored()
     truth: str | None = None
     """Where ground truth for metrics comes from: "truth", "annotations" (their segmentations)."""
+    corrections: Corrections | None = None
 
 
 class DatasetSummary(BaseModel):

@@ -4,17 +4,31 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
 
+from app.access.idempotency import IDEMPOTENT
+from app.datasets.schemas import DatasetOut
 from app.db import DatabaseDep, SessionDep
 from app.deps import SettingsDep, StorageDep, takes
 from app.jobs.service import get_successful
-from app.masks import review, service, suggesting
+from app.masks import compare as comparing
+from app.masks import corrections, review, service, suggesting
 from app.masks.endpoints import JSON, UserId
-from app.masks.schemas import DecisionIn, ReviewMask, ReviewPage, SuggestIn, Suggestion
+from app.masks.schemas import (
+    Comparison,
+    CorrectionsIn,
+    DecisionIn,
+    ReviewMask,
+    ReviewPage,
+    SuggestIn,
+    Suggestion,
+)
 from app.models import MaskStatus
 from app.paging import Cursor, Limit, decode, encode, link_next
 from app.preconditions import IfMatch, etag
 
 router = APIRouter(tags=["review"])
+CREATED: dict[int | str, dict[str, Any]] = {
+    201: {"headers": {"Location": {"schema": {"type": "string"}, "description": "the data set"}}}
+}
 ETAG: dict[int | str, dict[str, Any]] = {
     200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the revision"}}}
 }
@@ -44,6 +58,43 @@ def queue(
     response = Response(body, media_type=JSON)
     link_next(request, response, following)
     return response
+
+
+@router.post(
+    "/jobs/{job_id}/corrections", status_code=201, responses=CREATED, dependencies=[IDEMPOTENT]
+)
+def correct(
+    job_id: str,
+    session: SessionDep,
+    response: Response,
+    body: Annotated[CorrectionsIn | None, Body()] = None,
+) -> DatasetOut:
+    """Make what was decided a new version of the data set: rejected objects are gone, accepted and
+    corrected ones have their masks as confirmed. Training takes these as they are."""
+    dataset = corrections.create(session, job_id, body.name if body else None)
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return dataset
+
+
+@router.get("/jobs/{job_id}/compare/{other_job_id}")
+def compare(
+    job_id: str,
+    other_job_id: str,
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+    cursor: Cursor = None,
+) -> Comparison:
+    """What a later job delivered beside an earlier one, of the same data set or a version of it:
+    figures, and for each annotation that both have how alike its two masks are, as they were
+    delivered; those that changed most come first."""
+    found = comparing.compare(session, job_id, other_job_id)
+    start = max(decode(cursor, int) or 0, 0)
+    end = start + limit
+    following = encode(end) if len(found["masks"]) > end else None
+    link_next(request, response, following)
+    return Comparison(**{**found, "masks": found["masks"][start:end], "next": following})
 
 
 @router.get("/masks/{mask_id}", response_model=ReviewMask, responses=ETAG)

@@ -164,3 +164,48 @@ class Suggestion(BaseModel):
     segmentation: Segmentation
     bbox: list[float] = Field(description="x, y, width, height in pixels")
     area: float
+
+
+class CorrectionsIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="default: the data set's, with the number of the version",
+    )
+
+
+class Pair(BaseModel):
+    """What both jobs delivered for one annotation."""
+
+    id: int
+    image_id: int
+    iou: float | None = Field(description="null where the image has another size now")
+    quality_before: float
+    quality_after: float
+
+
+class Figures(BaseModel):
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class Quality(BaseModel):
+    """Of all masks of a job."""
+
+    masks: int
+    mean: float | None
+
+
+class Qualities(BaseModel):
+    before: Quality
+    after: Quality
+
+
+class Comparison(BaseModel):
+    metrics: Figures
+    quality: Qualities
+    masks: list[Pair] = Field(description="of the annotations that both have")
+    next: str | None

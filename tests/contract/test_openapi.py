@@ -33,6 +33,7 @@ PAGED = (
     "GET /jobs/{job_id}/exports",
     "GET /jobs/{job_id}/pseudo-masks",
     "GET /jobs/{job_id}/review",
+    "GET /jobs/{job_id}/compare/{other_job_id}",
     "GET /jobs/{job_id}/predictions",
     "GET /models",
     "GET /models/aliases",
@@ -76,6 +77,7 @@ def config(service: Any) -> str:
     values = {
         "path.dataset_id": [service.dataset, service.spare],
         "path.job_id": [service.job, service.queued],
+        "path.other_job_id": [service.job],
         "path.model_id": [service.model, "production"],
         "path.export_id": [service.export],
         "path.image_id": [1, 2],

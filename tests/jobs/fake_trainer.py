@@ -47,6 +47,12 @@ def results(job: dict, folder: Path, model_mb: int) -> None:
     for annotation in points["annotations"]:
         size = sizes[annotation["image_id"]]
         mask, small, large = (square(annotation, *size, reach) for reach in (2, 1, 4))
+        known = annotation.get("mask")
+        if known:
+            box = [float(v) for v in coco_mask.toBbox(known)]
+            mask = {"rle": known, "bbox": box, "area": int(coco_mask.area(known))}
+        quality = 1.0 if known else 0.25 + 0.5 * (annotation["id"] % 2)
+        source = "confirmed" if known else "selected" if annotation["id"] % 2 else "refined"
         lines.append(
             json.dumps(
                 {
@@ -56,8 +62,8 @@ def results(job: dict, folder: Path, model_mb: int) -> None:
                     "segmentation": mask["rle"],
                     "bbox": mask["bbox"],
                     "area": mask["area"],
-                    "quality": 0.25 + 0.5 * (annotation["id"] % 2),
-                    "source": "selected" if annotation["id"] % 2 else "refined",
+                    "quality": quality,
+                    "source": source,
                     "selected": mask["rle"],
                     "refined": None,
                     "proposal_source": "hierarchy",

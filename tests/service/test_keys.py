@@ -76,6 +76,7 @@ def everything(app: FastAPI, client: TestClient, kit: Any, new_key: Any) -> dict
             "image_id": "1",
             "upload_id": upload,
             "mask_id": f"{job}.100",
+            "other_job_id": job,
             "export_id": exporting.id,
         }
 
