@@ -12,7 +12,7 @@
    blobUrl(path, options)        a blob: URL of a picture (an <img> cannot send the key). Whoever asks
                                  revokes it. `image` is the same.
    bitmap(path, options)         an ImageBitmap, drawn on a canvas as it is.
-   save(path, name)              let the browser save it as a file.
+   save(path, name)              let the browser save it as a file; saveBlob(blob, name) what is here.
    events(jobId, options)        the events of a job, from number `after` on, until its `end`: an async
                                  iterator over server-sent events that reconnects and misses none.
                                  options: after, signal, onlive(true or false) for the connection.
@@ -168,6 +168,14 @@ export async function save(path, name) {
   link.download = name ?? "";
   link.click();
   if (key()) setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+export function saveBlob(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 export async function* events(jobId, { after = 0, signal, onlive } = {}) {

@@ -45,7 +45,7 @@ export class Draft {
   }
 
   get changed() {
-    return this.#rle !== this.#original;
+    return this.#rle === null || this.#rle.counts !== this.#original.counts;
   }
 
   choose(index) {

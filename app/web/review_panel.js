@@ -13,8 +13,8 @@ import { paintPiece } from "./photos.js";
 
 const MOST = 6; // proposals that have a key
 const TOOLS = [
-  ["positive", "Add by point", "+", "add"],
-  ["negative", "Remove by point", "−", "minus"],
+  ["positive", "Add here", "+", "add"],
+  ["negative", "Not here", "−", "minus"],
   ["paint", "Brush", "B", "brush"],
   ["erase", "Eraser", "E", "erase"],
 ];
@@ -93,6 +93,7 @@ export function buildPanel(review) {
         drawShape(ctx, shape, review.colour, { scale, line: 2.5 });
         drawPoint(ctx, ...review.queue.current.point, { scale, plain: true });
       }, 120);
+      node.dataset.drawn = review.queue.current.mask_id;
     }
   };
   return { element, tell, pieces };

@@ -88,7 +88,7 @@ export class Tools {
     if (!this.#last || !this.#brush) return;
     this.draft.stroke(...this.#last, x, y, this.radius, !this.erasing);
     this.#last = [x, y];
-    this.onchange();
+    this.viewer.redraw();
   }
 
   #up({ event }) {

@@ -16,7 +16,8 @@
    viewer.fit()                the whole picture; viewer.pan(dx, dy) in screen pixels
    viewer.reveal(x, y)         pan just so far that this place of the picture is on screen
    viewer.lookAt([x, y, w, h]) fill the screen with this box of the picture, with some air round it;
-                               at the picture's border it moves aside rather than show what is beyond
+                               at the picture's border it moves aside rather than show what is beyond;
+                               it stays so when the place is resized, until it is moved
    viewer.tool                 {down, move, up, cancel, leave, key, wheel}, all optional. Pointer functions get
                                ({x, y, event}) in the picture's coordinates. `down` returning true takes
                                the drag; else it pans. `key(event)` returning true takes the key.
@@ -44,7 +45,7 @@ export class Viewer {
     this.onview = null;
     this.source = null;
     [this.width, this.height, this.scale, this.left, this.top] = [0, 0, 1, 0, 0];
-    this._fitted = true;
+    [this._fitted, this._looked] = [true, null];
     this._pointers = new Map();
     this._taken = false;
     this._space = false;
@@ -71,6 +72,7 @@ export class Viewer {
     this.canvas.width = Math.max(1, Math.round(w * ratio));
     this.canvas.height = Math.max(1, Math.round(h * ratio));
     if (this._fitted) this.fit();
+    else if (this._looked) this.lookAt(this._looked);
     this._draw();
   }
 
@@ -81,7 +83,7 @@ export class Viewer {
     this.scale = Math.min((w - 2 * pad) / this.width, (h - 2 * pad) / this.height, 8);
     this.left = (w - this.width * this.scale) / 2;
     this.top = (h - this.height * this.scale) / 2;
-    this._fitted = true;
+    [this._fitted, this._looked] = [true, null];
     this._moved();
   }
 
@@ -93,25 +95,26 @@ export class Viewer {
     this.left = x - ((x - this.left) * scale) / this.scale;
     this.top = y - ((y - this.top) * scale) / this.scale;
     this.scale = scale;
-    this._fitted = false;
+    [this._fitted, this._looked] = [false, null];
     this._moved();
   }
 
   pan(dx, dy) {
     this.left += dx;
     this.top += dy;
-    this._fitted = false;
+    [this._fitted, this._looked] = [false, null];
     this._moved();
   }
 
-  lookAt([x, y, w, h]) {
+  lookAt(box) {
+    const [x, y, w, h] = box;
     const [width, height] = this._size;
     const side = Math.max(w, h, 8) * 1.8;
     this.scale = Math.min(MOST, width / side, height / side);
     const placed = (at, length, room) => (length <= room ? (room - length) / 2 : Math.min(0, Math.max(room - length, at)));
     this.left = placed(width / 2 - (x + w / 2) * this.scale, this.width * this.scale, width);
     this.top = placed(height / 2 - (y + h / 2) * this.scale, this.height * this.scale, height);
-    this._fitted = false;
+    [this._fitted, this._looked] = [false, box];
     this._moved();
   }
 

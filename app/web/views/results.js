@@ -4,7 +4,7 @@
    show(root, {id}, {signal})
    The query (?class=, ?quality=, ?status=) keeps the filter, so that it may be sent to somebody. */
 
-import { all, save } from "../api.js";
+import { all, key, request, save, saveBlob } from "../api.js";
 import { announce, button, field, fill, h, icon, problem } from "../dom.js";
 import { exportsPanel } from "../exports.js";
 import { count } from "../format.js";
@@ -35,7 +35,9 @@ function head({ job, dataset }, exporting) {
         button([icon("download"), "Export"], () => exporting.reveal()))),
     h("div", { class: "row" },
       h("a", { class: "button small quiet", href: `#/jobs/${job.id}` }, icon("back"), "The job"),
-      h("a", { class: "button small", href: `jobs/${job.id}/report.html`, target: "_blank", rel: "noopener" }, "Report"),
+      key() // a link cannot send it
+        ? saved(`/jobs/${job.id}/report.html`, `report-${job.id}.html`, "Report")
+        : h("a", { class: "button small", href: `jobs/${job.id}/report.html`, target: "_blank", rel: "noopener" }, "Report"),
       saved(`/jobs/${job.id}/checkpoint`, `model-${job.id}.pt`, "Checkpoint"),
       button([icon("download"), "NDJSON"], () => saveLines(job), { class: "small" }),
       h("span", { class: "row", "data-compare": "" })));
@@ -43,11 +45,8 @@ function head({ job, dataset }, exporting) {
 
 /* The API gives NDJSON to those who ask for it; a link cannot ask. */
 async function saveLines(job) {
-  const { request } = await import("../api.js");
   const answer = await request(`/jobs/${job.id}/pseudo-masks`, { headers: { Accept: "application/x-ndjson" } });
-  const link = h("a", { href: URL.createObjectURL(await answer.blob()), download: `pseudo-masks-${job.id}.ndjson` });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  saveBlob(await answer.blob(), `pseudo-masks-${job.id}.ndjson`);
 }
 
 async function compareWith({ job, dataset, signal }, node) {

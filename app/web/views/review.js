@@ -39,9 +39,6 @@ class Review {
     this.panel = buildPanel(this);
     this.element = this.panel.element;
     document.addEventListener("keydown", (event) => this.outside(event), { signal });
-    const sized = new ResizeObserver(() => this.viewer.source && this.queue.current && this.look());
-    sized.observe(this.viewer.element);
-    signal.addEventListener("abort", () => sized.disconnect());
   }
 
   /* The mask at the queue's place, as the service has it. */
@@ -75,7 +72,7 @@ class Review {
     const [x, y, w, h] = shapeOf(segmentation).box ?? [...point, 0, 0];
     const [left, top] = [Math.min(x, point[0]), Math.min(y, point[1])];
     const [right, bottom] = [Math.max(x + w, point[0]), Math.max(y + h, point[1])];
-    const air = 0.35 * Math.max(right - left, bottom - top, 16);
+    const air = 0.1 * Math.max(right - left, bottom - top, 16);
     this.viewer.lookAt([left - air, top - air, right - left + 2 * air, bottom - top + 2 * air]);
   }
 
@@ -145,13 +142,13 @@ class Review {
       this.queue.replace(now, { decided: now.status !== "open" });
       announce(`${now.status}`);
       await this.queue.go(by);
+      this.saving = false; // what is shown next may be decided at once
       await this.present();
     } catch (error) {
+      this.saving = false;
       if (this.signal.aborted) return;
       if (error instanceof ApiError && error.status === 412) await this.overtaken(mask);
       else toast(error.message, "bad");
-    } finally {
-      this.saving = false;
     }
   }
 

@@ -31,6 +31,15 @@ class Trained:
         )
         return list(answer.raise_for_status().json()["masks"])
 
+    def reject(self, mask: dict[str, Any]) -> None:
+        """As somebody else does, elsewhere."""
+        answer = httpx2.patch(
+            f"{self.service.url}/masks/{mask['mask_id']}",
+            json={"decision": "reject"},
+            headers={"If-Match": f'"{mask["revision"]}"'},
+        )
+        assert answer.status_code == 200, answer.text
+
     def mask(self, mask_id: str) -> dict[str, Any]:
         return dict(self.service.ask(f"/masks/{mask_id}"))
 

@@ -11,6 +11,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
+from sapnet.evaluate.curves import Curves, draw_curves
+
 FAKE = Path(__file__).parents[2] / "jobs" / "fake_trainer.py"
 spec = importlib.util.spec_from_file_location("fake_trainer", FAKE)
 assert spec is not None
@@ -31,9 +33,21 @@ def described(mask: np.ndarray) -> dict[str, Any]:
     return {"rle": rle | {"counts": rle["counts"].decode()}, "bbox": box, "area": int(mask.sum())}
 
 
+def figures(folder: Path) -> None:
+    """Figures of a model, with their curves, as a training with truth leaves them."""
+    recalls = np.linspace(0, 1, 101)
+    overall = {"AP50": 1 - recalls**3, "AP75": 0.8 * (1 - recalls**2), "AP": 0.6 * (1 - recalls)}
+    draw_curves(folder / "curves.png", Curves(recalls, overall, {1: overall}), {1: "beetle"})
+    (folder / "model.safetensors").write_bytes(b"weights, safely")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["model"] = {"AP": 0.3, "AP50": 0.75, "AP75": 0.53, "AP25": 0.8}
+    fake.write(folder / "metrics.json", json.dumps(metrics))
+
+
 def good_and_bad(job: dict[str, Any], folder: Path, model_mb: int) -> None:
     """Every third mask is half of its object, and its quality is low."""
     results(job, folder, model_mb)
+    figures(folder)
     truth = of_truth(job)
     path = folder / "pseudo_masks.ndjson"
     lines = []
