@@ -30,6 +30,15 @@ WEIGHTS = {
 }
 """Log-odds a unit of each of the `signals`."""
 INTERCEPT = -7.0
+OBJECTIONS = {
+    "predicted": "the segmenter draws it differently",
+    "seen": "the segmenter hardly sees it",
+    "agreement": "refining it changes it",
+    "expected": "its proposals expect another mask",
+    "support": "few proposals agree with it",
+    "contrast": "its outside looks like its inside",
+    "fill": "it is thin or ragged",
+}
 ALIKE = 0.5
 """IoU from which on two masks of a bag stand for the same object."""
 
@@ -184,6 +193,23 @@ def probability(doubts: Mapping[str, float | None]) -> float:
     """P(IoU >= 0.5) of a mask with these doubts, in (0, 1): a logistic function of `signals`."""
     told = signals(doubts)
     return 1 / (1 + math.exp(-INTERCEPT - sum(WEIGHTS[name] * told[name] for name in WEIGHTS)))
+
+
+def objections(
+    doubts: Mapping[str, float | None], usual: Mapping[str, float], most: int = 2
+) -> list[str]:
+    """What speaks most against a mask, in words: the signals that lower its log-odds by at least a
+    half against the `usual` ones of its run."""
+    told = signals(doubts)
+    cost = {name: weight * (told[name] - usual[name]) for name, weight in WEIGHTS.items()}
+    worst = sorted(cost, key=lambda name: cost[name])[:most]
+    return [OBJECTIONS[name] for name in worst if cost[name] <= -0.5]
+
+
+def usual_signals(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The median of each signal over masks as in pseudo_masks.ndjson; nothing known for none."""
+    told = [signals(row["doubts"]) for row in rows if row.get("doubts")] or [signals({})]
+    return {name: float(np.median([one[name] for one in told])) for name in WEIGHTS}
 
 
 def _claimed(rows: Sequence[dict[str, Any]]) -> list[float]:

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sapnet.evaluate.reliability import RIGHT
+from sapnet.quality import objections
 from sapnet.report.markup import Markup, el, join, number
 from sapnet.report.pictures import Pictures
 from sapnet.report.story import Story
 
 IMAGES, SHOWN, DOUBTFUL = 4, 6, 12
 """Whole images; best and worst masks; doubtful ones."""
+SURE = 0.8
+"""From this quality on nothing is said against a mask."""
 
 
 def masks(story: Story) -> Markup:
@@ -64,6 +67,7 @@ def _mask(story: Story, pictures: Pictures, row: Mapping[str, Any]) -> Markup | 
     kind, file = _names(story, row)
     iou = story.ious.get(row["id"])
     verdict = None if iou is None else ("right" if iou >= RIGHT else "wrong")
+    told = objections(row["doubts"], story.usual) if row.get("doubts") else []
     caption = join(
         el("b", kind),
         f", annotation {row['id']}, {file}",
@@ -71,6 +75,7 @@ def _mask(story: Story, pictures: Pictures, row: Mapping[str, Any]) -> Markup | 
         f"quality {number(row['quality'], 2)}",
         "" if iou is None else f", IoU {number(iou, 2)} ({verdict})",
         f", {row['source']}",
+        join(el("br"), "; ".join(told)) if told and row["quality"] < SURE else None,
     )
     words = f"{kind}, annotation {row['id']}, in {file}: the point, and the mask round it"
     return el("figure", el("img", src=uri, alt=words), el("figcaption", caption))

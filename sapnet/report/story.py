@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sapnet.quality import usual_signals
 from sapnet.types import PointAnnotation, PointSet, Rle
 
 
@@ -31,6 +33,11 @@ class Story:
     @property
     def metrics(self) -> Mapping[str, Any]:
         return self.report["metrics"]
+
+    @cached_property
+    def usual(self) -> Mapping[str, float]:
+        """What is usual in this run, of the signals that make the quality."""
+        return usual_signals(self.rows)
 
     def annotation_of(self, row: Mapping[str, Any]) -> PointAnnotation:
         """The point that a mask belongs to."""

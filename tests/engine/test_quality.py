@@ -8,7 +8,16 @@ from pycocotools import mask as coco_mask
 
 from sapnet.proposals.bags import mask_iou, tight_boxes
 from sapnet.pseudo import encode
-from sapnet.quality import WEIGHTS, doubts_of, probability, rate, signals
+from sapnet.quality import (
+    OBJECTIONS,
+    WEIGHTS,
+    doubts_of,
+    objections,
+    probability,
+    rate,
+    signals,
+    usual_signals,
+)
 from sapnet.types import CONFIRMED, Bag, Judgement, PointAnnotation
 
 SIZE = (40, 50)
@@ -150,6 +159,17 @@ def test_the_order_of_the_masks_does_not_matter():
 
 def test_none_at_all():
     rate([])
+
+
+def test_what_speaks_against_a_mask():
+    rows = [row_of(n, block(n, 0, n + 9, 9), support=s) for n, s in enumerate((0.9, 0.9, 0.1))]
+    rate(rows)
+    usual = usual_signals(rows)
+    assert usual["support"] == 0.9
+    assert objections(rows[0]["doubts"], usual) == []
+    assert objections(rows[2]["doubts"], usual) == [OBJECTIONS["support"]]
+    assert set(OBJECTIONS) == set(WEIGHTS)
+    assert usual_signals([]) == signals({})
 
 
 def test_more_trust_never_lowers_it():
