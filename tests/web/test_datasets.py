@@ -119,6 +119,29 @@ def test_classes_by_number_drag_and_right_click(ui, tmp_path: Path) -> None:
     expect(page.locator(".classes li")).to_have_count(2)
 
 
+def test_fingers_tap_points_and_pinch(ui, tmp_path: Path) -> None:
+    """A tap is a point; two fingers that spread zoom in, and leave no point behind."""
+    page = started(ui, tmp_path, images=1)
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *where: tuple[float, float]) -> None:
+        spots = [{"x": x, "y": y, "id": n} for n, (x, y) in enumerate(where)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": spots})
+
+    x, y = at(page, 60, 40)
+    fingers("touchStart", (x, y))
+    fingers("touchEnd")
+    expect(page.locator(".points li")).to_have_count(1)
+    level = float(page.locator(".level").inner_text().removesuffix(" %"))
+    fingers("touchStart", (x - 20, y + 90))
+    fingers("touchStart", (x - 20, y + 90), (x + 20, y + 90))
+    for step in range(1, 5):
+        fingers("touchMove", (x - 20 - 10 * step, y + 90), (x + 20 + 10 * step, y + 90))
+    fingers("touchEnd")
+    expect(page.locator(".points li")).to_have_count(1)
+    assert float(page.locator(".level").inner_text().removesuffix(" %")) > 1.5 * level
+
+
 def test_a_draft_survives_a_reload(ui, tmp_path: Path) -> None:
     page = started(ui, tmp_path)
     click(page, 23.5, 26.5)
