@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.access.idempotency import IDEMPOTENT
 from app.db import SessionDep
 from app.deps import SettingsDep, StorageDep
 from app.errors import NotFound
@@ -90,9 +89,7 @@ def get_onnx(
     return _sent(request, storage, model, model_id, model.onnx_sha, BINARY, "onnx")
 
 
-@router.post(
-    "/{model_id}/onnx", status_code=202, response_model=JobCreated, dependencies=[IDEMPOTENT]
-)
+@router.post("/{model_id}/onnx", status_code=202, response_model=JobCreated)
 def make_onnx(
     model_id: Name, response: Response, session: SessionDep, settings: SettingsDep
 ) -> Job:

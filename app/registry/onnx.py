@@ -3,9 +3,7 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.access import idempotency
 from app.jobs import events
-from app.jobs.schemas import JobCreated
 from app.models import ACTIVE, SUCCESSFUL, Job, Model
 from app.queue import QUEUE_OF, enqueue
 from app.settings import Settings
@@ -33,7 +31,6 @@ def ask(session: Session, settings: Settings, model: Model) -> Job:
         events.created(session, job)
         webhooks.register(session, settings, job.id, None)
         enqueue(session, job.id, settings.broker_url, QUEUE_OF[KIND])
-    idempotency.keep(session, 202, f"/jobs/{job.id}", JobCreated.model_validate(job))
     return job
 
 
