@@ -5,8 +5,6 @@ ready; that is the last transaction. An attempt that begins removes what one bef
 so a killed import that is taken up again gives the rows once.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +15,9 @@ from sqlalchemy.orm import Session
 
 from app import blobs
 from app.datasets import later, rows
-from app.datasets.checking import Checked, Sent, check, summed_up
+from app.datasets.checking import Checked, Fetch, Sent, check, summed_up
 from app.datasets.fetching import fetcher
+from app.datasets.inherited import from_parent, link
 from app.datasets.multipart import FilePart
 from app.errors import Fault
 from app.jobs.events import append, append_state
@@ -50,7 +49,8 @@ def run_import(at: Work) -> None:
         query = select(ImportFile).where(ImportFile.dataset_id == dataset.id)
         files = list(session.scalars(query.order_by(ImportFile.pk)))
     folder = _emptied(workdir_of(at.settings, job.id))
-    sent = _sent(at, files, folder, job.request["images_url"])
+    fetch = _fetch(at, files, job.request["images_url"], dataset.parent_id)
+    sent = _sent(at, files, folder, fetch)
     checked = check(sent, folder, at.settings, at.tell)
     if checked.faults:
         at.patiently(lambda: _end_invalid(at, dataset, checked.faults))
@@ -71,7 +71,18 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _sent(at: Work, files: list[ImportFile], folder: Path, images_url: str | None) -> Sent:
+def _fetch(
+    at: Work, files: list[ImportFile], images_url: str | None, parent_id: str | None
+) -> Fetch | None:
+    """How to get the images where none were sent: from their address, or from the parent."""
+    if images_url:
+        return fetcher(at.settings, images_url)
+    if any(file.part == "images" for file in files):
+        return None
+    return from_parent(at.database, at.storage, parent_id or "")
+
+
+def _sent(at: Work, files: list[ImportFile], folder: Path, fetch: Fetch | None) -> Sent:
     """The files as files of this machine, in `folder`, where they may be removed."""
     pieces: dict[int, list[ImportFile]] = {}
     for file in files:
@@ -81,12 +92,11 @@ def _sent(at: Work, files: list[ImportFile], folder: Path, images_url: str | Non
         at.tell("files", number, len(pieces))
         path = folder / f"part-{number}"
         if len(of_file) == 1:
-            _link(at.storage.local_path(of_file[0].sha256), path)
+            link(at.storage.local_path(of_file[0].sha256), path)
         else:
             uploads.assemble(at.storage, _told(at, of_file), path)
         first = of_file[0]
         parts[first.part].append(FilePart(first.part, first.filename, path))
-    fetch = fetcher(at.settings, images_url) if images_url else None
     truth = parts["truth"][0] if parts["truth"] else None
     return Sent(parts["annotations"][0], parts["images"], truth, fetch)
 
@@ -95,14 +105,6 @@ def _told(at: Work, pieces: list[ImportFile]) -> Iterator[str]:
     for number, piece in enumerate(pieces):
         at.tell("files", number, len(pieces))
         yield piece.sha256
-
-
-def _link(source: Path, path: Path) -> None:
-    """A second name for a blob, which costs nothing; a copy where that cannot be."""
-    try:
-        os.link(source, path)
-    except OSError:
-        shutil.copyfile(source, path)
 
 
 def _size(checked: Checked, sent: Sent) -> int:

@@ -164,7 +164,8 @@ UPLOAD_FORM: dict[str, Any] = {
                         },
                         "parent": {
                             "type": "string",
-                            "description": "id of the data set that this one corrects",
+                            "description": "id of the data set that this one corrects; where no "
+                            "images are sent, its own are used, by file name",
                         },
                     },
                 }
