@@ -229,17 +229,20 @@ def recipe(story: Story) -> Markup:
         "overrides": dict(story.overrides),
         "proposals": settings,
     }
+    earlier = weights.get("model")
+    if earlier:
+        body["from_model"] = "…"
     digest = f", sha256 {weights['sha256'][:16]}…" if weights["sha256"] else ""
     facts = [
         ("seed", report["seed"]),
+        *([("goes on from the model", f"sha256 {earlier[:16]}…")] if earlier else []),
         ("first weights", f"{weights['kind']}: {weights['detail']}{digest}"),
         ("proposals' fingerprint", report["proposals"]["fingerprint"][:16]),
         *report["versions"].items(),
     ]
     all_settings = [(name, _said(value)) for name, value in _flat(config)]
     return join(
-        el("p", "From the shell:"),
-        el("pre", shlex.join(command)),
+        *([] if earlier else [el("p", "From the shell:"), el("pre", shlex.join(command))]),
         el("p", "Over HTTP, ", el("code", "POST /jobs/train"), ":"),
         el("pre", json.dumps(body, ensure_ascii=False)),
         table(("what", "which"), *facts, caption="Seed, weights, versions", words=True),

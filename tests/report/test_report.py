@@ -109,6 +109,14 @@ def test_half_a_character_in_a_name_is_no_hindrance(make_story, tmp_path):
     assert (tmp_path / "report.html").read_bytes().decode()
 
 
+def test_a_run_that_went_on_from_a_model_says_so(make_story):
+    weights = {"kind": "file", "detail": "w.pt", "sha256": None, "model": "ef" * 32}
+    words = " ".join(read(make_story(weights=weights)).words)
+    assert "sha256 efefefefefefefef…" in words
+    assert '"from_model": "…"' in words
+    assert "sapnet train" not in words
+
+
 def test_without_truth_there_is_no_ladder(make_story):
     words = " ".join(read(make_story(truth=False)).words)
     assert "Ladder" not in words
