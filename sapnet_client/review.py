@@ -1,11 +1,13 @@
 """The review: masks that are worth a doubt, decisions about them, and training again from these."""
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from sapnet_client.calls import Ref, id_of, read
 from sapnet_client.datasets import Datasets
-from sapnet_client.types import Dataset, Mask, Segmentation, Suggestion
+from sapnet_client.types import Comparison, Dataset, Mask, Pair, Segmentation, Suggestion
 from sapnet_client.wire import Call
 
 MaskLike = Segmentation | Mapping[str, Any] | Any
@@ -80,10 +82,12 @@ class Review(Datasets):
         body = {} if name is None else {"name": name}
         return await self._post(Dataset, f"/jobs/{id_of(job)}/corrections", body)
 
-    async def compare(self, before: Ref, after: Ref) -> dict[str, Any]:
-        """Figures and masks of two jobs side by side."""
+    async def compare(self, before: Ref, after: Ref) -> Comparison:
+        """Two jobs of a data set, or of it and its correction, side by side."""
         path = f"/jobs/{id_of(before)}/compare/{id_of(after)}"
-        return await self._get(dict[str, Any], path)
+        found = await self._get(Comparison, path, limit=1)
+        async with aclosing(self._pages(Pair, path, "masks", limit=10_000)) as pages:
+            return replace(found, masks=[pair async for pair in pages])
 
     async def _decide(self, mask: Mask, decision: Mapping[str, Any]) -> Mask:
         headers = {"If-Match": f'"{mask.revision}"'}

@@ -216,6 +216,47 @@ class Suggestion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """What two jobs delivered for one annotation. iou: None where the image's size changed."""
+
+    id: int
+    image_id: int
+    iou: float | None
+    quality_before: float
+    quality_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """Of all masks of a job."""
+
+    masks: int
+    mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qualities:
+    before: Quality
+    after: Quality
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two jobs side by side. masks: of the annotations that both have, those that changed most
+    first."""
+
+    metrics: Figures
+    quality: Qualities
+    masks: list[Pair]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """An instance. score: 0 to 1. image_id: your own, where the image is of a data set."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from sapnet_client import ChangedMeanwhile, Client, NotFound, Segmentation
+from sapnet_client import ChangedMeanwhile, Client, Invalid, NotFound, Segmentation
 from sapnet_client.types import Job
 
 Photos = tuple[Path, Path]
@@ -45,6 +45,26 @@ def test_the_review(client: Client, job: Job) -> None:
     assert [m.id for m in client.review(job, status="rejected")] == [queue[1].id]
     assert len(list(client.review(job, status=None))) == 6
     assert len(list(client.review(job, max_quality=0.3))) < len(list(client.review(job)))
+
+
+def test_training_again_from_what_was_decided(client: Client, job: Job) -> None:
+    gone, whole, right, *_ = client.review(job)
+    client.reject(gone)
+    client.correct(whole, np.ones((30, 40), bool))
+    client.accept(right)
+    second = client.corrections(job, name="second")
+    assert (second.name, second.parent_id, second.annotations) == ("second", job.dataset_id, 5)
+    confirmed = {a.id: a.mask for a in client.annotations(second)}
+    assert gone.id not in confirmed
+    assert confirmed[whole.id] == Segmentation.of(np.ones((30, 40), bool))
+    assert confirmed[right.id] == right.segmentation
+    with pytest.raises(Invalid, match="architecture"):  # the stand-in's weights are none
+        client.train(second, from_model=job.model_id)
+    again = client.wait(client.train(second))
+    compared = client.compare(job, again)
+    assert {pair.id for pair in compared.masks} == confirmed.keys()
+    assert (compared.quality.before.masks, compared.quality.after.masks) == (6, 5)
+    assert compared.metrics.after.keys() == compared.metrics.before.keys()
 
 
 def test_exports(client: Client, job: Job, tmp_path: Path) -> None:
