@@ -26,23 +26,21 @@ const page = (id, other, cursor, signal) => get(`/jobs/${id}/compare/${other}`, 
 const titled = (label, { job, dataset }) => h("span", null, h("span", { class: "hint" }, `${label}: `), h("a", { href: `#/jobs/${job.id}/results` }, `${dataset.name}, ${job.preset}`));
 
 /* Every number that both sides have, or one of them. */
-function* numbers(before, after, name = "") {
+function* numbers(before, after, name) {
   for (const key of new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])) {
     const [a, b] = [before?.[key], after?.[key]];
-    const path = name ? `${name}: ${key}` : key;
-    if (typeof a === "number" || typeof b === "number") yield [path.replaceAll("_", " "), a, b];
-    else if ([a, b].some((v) => v && typeof v === "object" && !Array.isArray(v)) && key !== "per_class" && key !== "curves") yield* numbers(a, b, path);
+    if (typeof a === "number" || typeof b === "number") yield [`${name}: ${key.replaceAll("_", " ")}`, a, b];
   }
 }
 
 function figures({ metrics, quality: qualities }) {
-  const rows = [...numbers(qualities.before, qualities.after, "quality"), ...numbers(metrics.before, metrics.after)];
-  if (rows.length === 0) return h("p", { class: "hint" }, "There are no figures to compare: no truth was given.");
+  const parts = [["quality", qualities.before, qualities.after], ...["pseudo_masks", "model"].map((part) => [part.replace("pseudo_", ""), metrics.before[part], metrics.after[part]])];
+  const rows = parts.flatMap(([name, before, after]) => [...numbers(before, after, name)]);
   const told = (value) => (typeof value === "number" ? (Number.isInteger(value) ? String(value) : value.toFixed(3)) : "–");
   const change = (a, b) => (typeof a === "number" && typeof b === "number" ? b - a : null);
   const rowOf = ([name, a, b]) => {
     const by = change(a, b);
-    const tone = !by || /count|gap/.test(name) ? null : by > 0 ? "better" : "worse";
+    const tone = !by || /count|gap|masks$/.test(name) ? null : by > 0 ? "better" : "worse";
     const text = by === null ? "" : `${by > 0 ? "+" : by < 0 ? "−" : "±"}${told(Math.abs(by))}`;
     return h("tr", null, h("th", { scope: "row" }, name), h("td", { class: "number" }, told(a)), h("td", { class: "number" }, told(b)), h("td", { class: `number ${tone ?? ""}` }, text));
   };

@@ -51,9 +51,10 @@ class Predict {
       this.viewer.element,
       h("section", { class: "card stack", "aria-label": "What was found" }, this.told, score, this.downloads, this.list));
     const take = ([file]) => file && this.take(file);
+    this.drop = pickers(take, { signal, text: "Drop a picture here, or ", accept: "image/*", multiple: false });
     this.element = h("div", { class: "stack" },
-      h("div", { class: "card filters" }, field("Model", this.select)),
-      pickers(take, { signal, text: "Drop a picture here, or ", accept: "image/*", multiple: false }),
+      h("div", { class: "asked" }, field("Model", this.select)),
+      this.drop,
       this.why, this.answer);
     signal.addEventListener("abort", () => this.asking.abort());
   }
@@ -98,6 +99,7 @@ class Predict {
       this.chosen = null;
       this.classes = byClass(this.model.categories);
       this.answer.hidden = false;
+      this.drop.classList.add("small"); // the picture needs the room
       fill(this.why, !picture && h("p", { class: "note" }, "Your browser cannot show a picture of this kind. Save the PNG to see it."));
       await this.viewer.show(picture);
       this.tell();

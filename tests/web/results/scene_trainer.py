@@ -11,6 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
+from sapnet.config import resolve_config
 from sapnet.evaluate.curves import Curves, draw_curves
 
 FAKE = Path(__file__).parents[2] / "jobs" / "fake_trainer.py"
@@ -38,21 +39,31 @@ def figures(folder: Path) -> None:
     recalls = np.linspace(0, 1, 101)
     overall = {"AP50": 1 - recalls**3, "AP75": 0.8 * (1 - recalls**2), "AP": 0.6 * (1 - recalls)}
     draw_curves(folder / "curves.png", Curves(recalls, overall, {1: overall}), {1: "beetle"})
-    (folder / "model.safetensors").write_bytes(b"weights, safely")
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["model"] = {"AP": 0.3, "AP50": 0.75, "AP75": 0.53, "AP25": 0.8}
     fake.write(folder / "metrics.json", json.dumps(metrics))
+
+
+def settings(job: dict[str, Any], folder: Path) -> None:
+    """What another training needs to know to go on from this model."""
+    config = resolve_config(job["method"], job["preset"], job["overrides"])
+    meta = json.loads((folder / "model.json").read_text()) | {"config": config.to_dict()}
+    fake.write(folder / "model.json", json.dumps(meta))
 
 
 def good_and_bad(job: dict[str, Any], folder: Path, model_mb: int) -> None:
     """Every third mask is half of its object, and its quality is low."""
     results(job, folder, model_mb)
     figures(folder)
+    settings(job, folder)
     truth = of_truth(job)
     path = folder / "pseudo_masks.ndjson"
     lines = []
     for text in path.read_text().splitlines():
         line = json.loads(text)
+        if line["source"] == "confirmed":
+            lines.append(text)
+            continue
         whole = coco_mask.decode(truth[line["id"]]).astype(bool)
         half = whole.copy()
         half[:, round(np.nonzero(whole)[1].mean()) :] = False

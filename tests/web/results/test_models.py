@@ -23,6 +23,9 @@ from app.settings import Settings
 from sapnet.data.synthetic import CLASSES, draw_scene
 from sapnet.types import ByteArray, Category
 
+FILES = {"safetensors": b"safe weights", "Checkpoint": b"weights of seed", "ONNX": b"onnx of"}
+"""Buttons, and what the files begin with that the stand-in for a trainer leaves."""
+
 
 class Finder:
     """A model that takes what is colourful for beetles, and the largest of it for a flower."""
@@ -96,7 +99,7 @@ def test_figures_curves_and_files(ui: Any, trained: Any) -> None:
     picture.scroll_into_view_if_needed()
     page.wait_for_selector("img.curves[src]")
     ui.looks("models")
-    for name, content in (("safetensors", b"weights, safely"), ("Checkpoint", b"weights of seed")):
+    for name, content in FILES.items():
         with page.expect_download() as download:
             mine.get_by_role("button", name=name).click()
         assert Path(download.value.path()).read_bytes().startswith(content)
