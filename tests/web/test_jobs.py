@@ -78,7 +78,7 @@ def test_a_job_that_is_over_is_told_from_its_events(ui) -> None:
 
 
 def test_cancel_asks_first(ui) -> None:
-    ui.service.trainer(*SLOW)
+    ui.service.trainer("--steps", "3000", "--sleep", "0.1")  # it ends by being cancelled
     job = ui.service.job(ui.service.dataset(), wait=False)
     page = ui.open(f"/jobs/{job}")
     state(page, "running")
