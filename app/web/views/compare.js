@@ -62,8 +62,8 @@ function pairs(place, first) {
 
 function pair(place, mask) {
   const canvases = [0, 1].map(() => h("canvas", { width: 240, height: 240, "aria-hidden": "true" }));
-  const name = place.names.get(mask.image_id) ?? `image ${mask.image_id}`;
-  const title = h("span", { class: "grow ellipsis" }, `object ${mask.id}, ${name}`);
+  const name = () => place.names.get(mask.image_id) ?? `image ${mask.image_id}`;
+  const title = h("span", { class: "grow ellipsis" }, `object ${mask.id}, ${name()}`);
   const told = h("p", { class: "hint number" }, `quality ${quality(mask.quality_before)} → ${quality(mask.quality_after)}`);
   const node = h("li", { class: "panel" }, h("div", { class: "pair" }, canvases),
     h("div", { class: "caption stack tight" }, h("div", { class: "row nowrap spread" }, title, h("span", { class: "grade number" }, mask.iou === null ? "no IoU" : `IoU ${quality(mask.iou)}`)), told));
@@ -71,11 +71,11 @@ function pair(place, mask) {
     try {
       const [whole, ...both] = await Promise.all([photo(place.after.dataset.id, mask.image_id), ...[place.before, place.after].map((side) => masksOf(place, side.job.id, mask.image_id))]);
       const [was, is] = both.map((masks) => masks.find((m) => m.id === mask.id));
-      title.textContent = `${className(place.after.classes, is ?? was)} ${mask.id}, ${name}`;
-      const box = around([was, is].filter(Boolean).map((m) => shapeOf(m.segmentation).box).filter(Boolean)) ?? [...(is ?? was).point, 1, 1];
+      title.textContent = `${className(place.after.classes, is ?? was)} ${mask.id}, ${name()}`;
+      const box = around([was, is].filter(Boolean).map((m) => shapeOf(delivered(m)).box).filter(Boolean)) ?? [...(is ?? was).point, 1, 1];
       [was, is].forEach((one, i) => paintPiece(canvases[i], whole, box, (ctx, scale) => {
         if (!one) return;
-        drawShape(ctx, shapeOf(one.segmentation), place.after.classes.get(one.category_id)?.css ?? "#4fd1c5", { scale, line: 2.5, dashed: one.status === "rejected" });
+        drawShape(ctx, shapeOf(delivered(one)), place.after.classes.get(one.category_id)?.css ?? "#4fd1c5", { scale, line: 2.5 });
         drawPoint(ctx, ...one.point, { scale, plain: true });
       }));
     } catch (error) {
@@ -84,6 +84,9 @@ function pair(place, mask) {
   }, place.signal);
   return node;
 }
+
+/* What the training gave, whatever was decided about it since: the IoU is between those. */
+const delivered = (mask) => mask.delivered ?? mask.segmentation;
 
 /* Those of an image are asked for once, however many of them are shown. */
 function masksOf({ images, signal }, jobId, imageId) {

@@ -57,7 +57,9 @@ def test_train_again_from_here_and_compare(ui: Any, trained: Any) -> None:
     expect(pairs.first).to_contain_text(f"{before[0]['id']}")
     expect(pairs.first).to_contain_text("→ 1.00")
     expect(page.get_by_role("row", name=re.compile("quality: mean"))).to_contain_text("+")
-    expect(pairs.first.locator(".ellipsis")).not_to_contain_text("object")
+    expect(pairs.first.locator(".ellipsis")).to_contain_text("scene-")
+    left, right = (c.evaluate("(c) => c.toDataURL()") for c in pairs.first.locator("canvas").all())
+    assert left != right, "before is what was delivered, not what it was corrected to"
     ui.looks("compare")
 
 
