@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVSTAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo ladder chaos lint check test format clean
+.PHONY: help install dev demo ladder chaos lint check test test-ui format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -56,6 +56,11 @@ check: $(DEVSTAMP) lint ## lint and unit tests, under a minute
 test: $(DEVSTAMP) lint ## everything that is tested
 	@tests/servers.sh
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+SCREENSHOTS ?= build/screenshots
+test-ui: $(DEVSTAMP) ## the page in Chromium, the whole story included; pictures of it in SCREENSHOTS=
+	@tests/servers.sh chromium
+	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/pytest -n 2 --dist loadgroup tests/web
 
 format: $(DEVSTAMP) ## rewrite the code in the project's format
 	$(BIN)/ruff format .

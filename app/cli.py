@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from app import cli_client
 from app.access import commands
 from app.db import Database
 from app.queue import IO, PREDICT, QUEUES, TRAIN
@@ -154,6 +155,7 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
 
 
 app.add_typer(commands.keys_group(lambda: _database(_settings())), name="keys")
+cli_client.add_to(app)
 
 if __name__ == "__main__":
     app()

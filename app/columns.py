@@ -3,9 +3,11 @@
 import secrets
 import time
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Integer, MetaData, String
+from sqlalchemy import Enum as EnumType
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -45,6 +47,13 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def stored_as_value(kind: type[StrEnum]) -> EnumType:
+    """A plain string column, so that a new value needs no migration."""
+    return EnumType(
+        kind, native_enum=False, length=32, values_callable=lambda e: [m.value for m in e]
+    )
+
+
 Id = Annotated[str, mapped_column(String(32), primary_key=True, default=new_id)]
 RowId = Annotated[
     int, mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
@@ -52,6 +61,8 @@ RowId = Annotated[
 UserId = Annotated[int, mapped_column(BigInteger)]
 BlobRef = Annotated[str, mapped_column(String(64), index=True, info={"blob": True})]
 Json = Annotated[Any, mapped_column(JSON)]
+Mask = Annotated[Any, mapped_column(JSON(none_as_null=True))]
+"""A compressed COCO RLE; no mask is NULL, not JSON's null, so that SQL can tell."""
 Moment = Annotated[datetime, mapped_column(Utc)]
 Created = Annotated[datetime, mapped_column(Utc, default=now)]
 DatasetRef = Annotated[

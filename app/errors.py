@@ -72,7 +72,12 @@ class BadHeader(AppError):
 
 
 class PreconditionFailed(AppError):
-    """The request asks for another version of the protocol."""
+    """What the request rests on is not so: it names another revision, or another version of a
+    protocol."""
+
+
+class PreconditionRequired(AppError):
+    """A change must say which revision it was made from."""
 
 
 class ChecksumMismatch(AppError):
@@ -157,7 +162,8 @@ PROBLEMS: dict[type[Exception], Kind] = {
     Invalid: Kind(422, "invalid-input", "The input is not usable"),
     RequestValidationError: Kind(422, "invalid-input", "The input is not usable"),
     BadHeader: Kind(400, "bad-header", "A header is not as the protocol has it"),
-    PreconditionFailed: Kind(412, "precondition-failed", "Another version of the protocol"),
+    PreconditionFailed: Kind(412, "precondition-failed", "What the request rests on is not so"),
+    PreconditionRequired: Kind(428, "precondition-required", "The revision must be named"),
     ChecksumMismatch: Kind(460, "checksum-mismatch", "The bytes are not those that were sent"),
     BadForm: Kind(400, "bad-form", "The body is not a well-formed multipart form"),
     TooLarge: Kind(413, "too-large", "The body is larger than the service takes"),
@@ -251,7 +257,7 @@ _SAID_BETTER = {
     "extra_forbidden": ("there is no such field", "remove it, or mend its name: see /docs"),
     "model_attributes_type": ("it should be a JSON object", 'write it in this form: {"name": …}'),
     "union_tag_not_found": ("it names no kind", "see /docs"),
-    "union_tag_invalid": ("its kind must be 'hierarchy', 'sam' or 'given'", "see /docs"),
+    "union_tag_invalid": ("its {discriminator} must be one of {expected_tags}", "see /docs"),
 }
 
 
@@ -265,6 +271,7 @@ def _fault(error: Mapping[str, Any], body: Any) -> Fault:
         return Fault(str(part), _pointer(path), "it should be a file", "-F file=@picture.jpg")
     detail = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
     detail, hint = _SAID_BETTER.get(error["type"], (detail, ""))
+    detail = detail.format(**error.get("ctx", {})) if hint else detail
     places = _without_tags(path, body) if part == "body" and isinstance(body, dict) else path
     return Fault(str(part), _pointer(places), detail, hint)
 
@@ -274,13 +281,13 @@ def _pointer(path: Sequence[object]) -> str:
 
 
 def _without_tags(path: Sequence[object], body: Any) -> list[object]:
-    """Pydantic names the `kind` it took, and the types it tried, among the steps; the body has no
-    such places."""
+    """Pydantic names the `kind` or `decision` it took, and the types it tried, among the steps; the
+    body has no such places."""
     kept: list[object] = []
     for step in path:
         if isinstance(body, str) and body == step:
             body = {}  # a kind alone stands for an object
-        elif isinstance(body, dict) and body.get("kind") != step:
+        elif isinstance(body, dict) and step not in (body.get("kind"), body.get("decision")):
             kept.append(step)
             body = body.get(step, {})
         elif isinstance(body, list) and isinstance(step, int):

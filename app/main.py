@@ -7,20 +7,23 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import structlog
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import blobs, errors, health, logs
+from app import blobs, errors, health, logs, page
+from app.accept import preferred
 from app.access.gate import Gate
 from app.access.idempotency import OnceOnly
 from app.datasets import later
 from app.datasets.endpoints import router as datasets
 from app.db import Database
+from app.exports.endpoints import router as exports
 from app.jobs.endpoints import router as jobs
 from app.jobs.events_endpoints import router as job_events
 from app.jobs.feed import Feed
 from app.masks.endpoints import router as masks
+from app.masks.review_endpoints import router as review
 from app.openapi import Api
 from app.predict.endpoints import router as predict
 from app.predict.runtime import Runtime
@@ -60,17 +63,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         job_events,
         webhooks,
         masks,
+        exports,
+        review,
         models,
         predict,
     ):
         app.include_router(router)
-    app.add_api_route("/", _index, tags=["about"], summary="What there is")
+    app.add_api_route(
+        "/",
+        _index,
+        tags=["about"],
+        summary="What there is",
+        response_model=dict[str, str],
+        responses={200: {"content": {"text/html": {}}}},
+    )
     app.add_api_route(
         "/problems/{slug}",
         _problem_kind,
         tags=["about"],
         summary="What the type of a problem means",
     )
+    page.install(app)
     return app
 
 
@@ -99,7 +112,11 @@ def _tidy(settings: Settings, database: Database, storage: Storage) -> None:
         log.warning("the database cannot be used yet", error=type(error).__name__)
 
 
-def _index() -> dict[str, str]:
+def _index(request: Request, response: Response) -> Response | dict[str, str]:
+    """The addresses of what there is; for those who prefer HTML, as browsers do, the page."""
+    if preferred(request, "application/json", "text/html") == "text/html":
+        return page.page()
+    response.headers["Vary"] = "Accept"
     return {
         "name": "SAPNet++",
         "about": ABOUT,

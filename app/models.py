@@ -1,4 +1,5 @@
-"""All tables; what they are made of is in app/columns.py. Ids of datasets, jobs and models sort by
+"""All tables; what they are made of is in app/columns.py, and those of trained models in
+app/models_registry.py, which is read from here. Ids of datasets, jobs and models sort by
 time of creation, so they page by id.
 
 `image_id`, `annotation_id` and `category_id` are always the user's own numbers, unique within a
@@ -7,7 +8,6 @@ dataset. A column of type BlobRef names a blob by its SHA-256: `app.blobs` finds
 
 from enum import StrEnum
 
-from sqlalchemy import Enum as EnumType
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -18,10 +18,15 @@ from app.columns import (
     DatasetRef,
     Id,
     Json,
+    Mask,
     Moment,
     RowId,
     UserId,
+    stored_as_value,
 )
+from app.models_registry import Model as Model
+from app.models_registry import ModelAlias as ModelAlias
+from app.models_registry import Prediction as Prediction
 
 
 class DatasetStatus(StrEnum):
@@ -54,18 +59,12 @@ class Reason(StrEnum):
     INVALID_DATASET = "invalid_dataset"  # failed: what was to be imported has faults
     CANCEL_REQUESTED = "cancel_requested"  # cancelling or cancelled
     WARNINGS = "warnings"  # succeeded with warnings
+    UNFIT = "unfit"  # failed: the format of an export cannot hold the data set
     IMAGES_SET_ASIDE = "images_set_aside"  # succeeded with warnings: some images had errors
 
 
 ACTIVE = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
 SUCCESSFUL = (JobState.SUCCEEDED, JobState.SUCCEEDED_WITH_WARNINGS)
-
-
-def _enum(kind: type[StrEnum]) -> EnumType:
-    """Stored as its value in a plain string column, so that a new value needs no migration."""
-    return EnumType(
-        kind, native_enum=False, length=32, values_callable=lambda e: [m.value for m in e]
-    )
 
 
 class Dataset(Base):
@@ -77,7 +76,7 @@ class Dataset(Base):
     owner: Mapped[str | None] = mapped_column(String(64), index=True)
     """Whose it is, with all that hangs on it. None: made while the service had no keys."""
     name: Mapped[str] = mapped_column(String(200))
-    status: Mapped[DatasetStatus] = mapped_column(_enum(DatasetStatus))
+    status: Mapped[DatasetStatus] = mapped_column(stored_as_value(DatasetStatus))
     parent_id: Mapped[str | None] = mapped_column(
         String(32), ForeignKey("dataset.id", ondelete="SET NULL"), index=True
     )
@@ -134,6 +133,8 @@ class Annotation(Base):
     category_id: Mapped[UserId]
     x: Mapped[float]
     y: Mapped[float]
+    segmentation: Mapped[Mask | None]
+    """The object's mask, where its owner has said what it is."""
 
 
 class Job(Base):
@@ -145,12 +146,14 @@ class Job(Base):
     id: Mapped[Id]
     kind: Mapped[str] = mapped_column(String(32), default="train")
     dataset_id: Mapped[DatasetRef]
-    state: Mapped[JobState] = mapped_column(_enum(JobState), default=JobState.QUEUED)
+    state: Mapped[JobState] = mapped_column(stored_as_value(JobState), default=JobState.QUEUED)
     method: Mapped[str] = mapped_column(String(32))
     preset: Mapped[str] = mapped_column(String(64))
     seed: Mapped[UserId]
     request: Mapped[Json]
     truth_sha: Mapped[BlobRef | None]
+    initial_sha: Mapped[BlobRef | None]
+    """The checkpoint of the model that the training goes on from."""
 
     stage: Mapped[str | None] = mapped_column(String(32))
     step: Mapped[int | None]
@@ -182,7 +185,14 @@ class Job(Base):
     report: Mapped[Json | None]
     model_id: Mapped[str | None] = mapped_column(String(32))
     gallery_sha: Mapped[BlobRef | None]
+    report_html_sha: Mapped[BlobRef | None]
     log_sha: Mapped[BlobRef | None]
+
+    @property
+    def from_model(self) -> str | None:
+        """The model that the training goes on from."""
+        found: str | None = self.request.get("from_model")
+        return found
 
 
 class JobEvent(Base):
@@ -233,6 +243,7 @@ class PseudoMask(Base):
         Index(None, "job_id", "annotation_id", unique=True),
         Index(None, "job_id", "image_id"),
         Index(None, "job_id", "category_id"),
+        Index(None, "job_id", "quality"),
     )
 
     pk: Mapped[RowId]
@@ -251,21 +262,48 @@ class PseudoMask(Base):
     extra: Mapped[Json | None]
 
 
-class Model(Base):
-    """A trained segmenter; its file is the blob `sha256`."""
+class MaskStatus(StrEnum):
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    CORRECTED = "corrected"
+    REJECTED = "rejected"
 
-    __tablename__ = "model"
 
-    id: Mapped[Id]
-    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), unique=True)
-    created_at: Mapped[Created]
-    name: Mapped[str] = mapped_column(String(200))
-    categories: Mapped[Json]
-    sha256: Mapped[BlobRef]
-    size: Mapped[UserId]
-    """Bytes of the file."""
-    meta: Mapped[Json]
-    metrics: Mapped[Json | None]
+class MaskDecision(Base):
+    """What somebody decided about a delivered mask, which itself never changes. A mask without a
+    row is open, at revision 0."""
+
+    __tablename__ = "mask_decision"
+    __table_args__ = (Index(None, "job_id", "annotation_id", unique=True),)
+
+    pk: Mapped[RowId]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
+    annotation_id: Mapped[UserId]
+    status: Mapped[MaskStatus] = mapped_column(stored_as_value(MaskStatus))
+    segmentation: Mapped[Mask | None]
+    """The mask in place of the delivered one, where it is corrected."""
+    revision: Mapped[int]
+    """Raised by one with each decision; moved by compare-and-set."""
+    decided_by: Mapped[str | None] = mapped_column(String(64))
+    """Owner of the key that asked."""
+    decided_at: Mapped[Moment]
+
+
+class Export(Base):
+    """A file of a job's masks for other tools. `id` is that of the job that makes it."""
+
+    __tablename__ = "export"
+
+    id: Mapped[str] = mapped_column(
+        String(32), ForeignKey("job.id", ondelete="CASCADE"), primary_key=True
+    )
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    """Whose masks they are."""
+    filename: Mapped[str | None]
+    sha256: Mapped[BlobRef | None]
+    """Of the file, once it is there."""
+    size: Mapped[UserId | None]
+    report: Mapped[Json | None]
 
 
 class ApiKey(Base):

@@ -16,7 +16,7 @@ TASK = "sapnet.execute"
 TRAIN, IO, PREDICT = "train", "io", "predict"
 QUEUES = (TRAIN, IO, PREDICT)
 """Apart, so that an import of minutes never waits behind a training of hours."""
-QUEUE_OF = {"train": TRAIN, "import": IO, "predict": PREDICT}
+QUEUE_OF = {"train": TRAIN, "import": IO, "export": IO, "predict": PREDICT, "onnx": PREDICT}
 """The queue of a job's kind."""
 VISIBILITY_TIMEOUT = 24 * 3600  # seconds; equal in every app on the same Redis
 

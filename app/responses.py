@@ -30,10 +30,12 @@ def blob_response(
     *,
     media_type: str,
     filename: str | None = None,
+    immutable: bool = True,
 ) -> Response:
-    """A blob. Its digest is its ETag, and it never changes. Raises BlobMissing,
-    RangeNotSatisfiable. `filename` makes it a download by that name."""
-    headers = {"ETag": f'"{sha}"', "Cache-Control": IMMUTABLE}
+    """A blob. Its digest is its ETag, and it never changes; unless `immutable`, another may come to
+    be at the same address. Raises BlobMissing, RangeNotSatisfiable. `filename` makes it a download
+    by that name."""
+    headers = {"ETag": f'"{sha}"', "Cache-Control": IMMUTABLE if immutable else "no-cache"}
     if _matches(request.headers.get("if-none-match"), sha):
         return Response(status_code=304, headers=headers)
     path = storage.local_path(sha)

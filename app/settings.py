@@ -140,6 +140,8 @@ class Settings(BaseSettings):
     proposals: dict[str, Any] = {"kind": "hierarchy"}
     backbone_weights: Path | None = None
     predict_cache_models: PositiveInt = 2
+    predict_at_once: PositiveInt = 8
+    """Pictures in one request that are answered at once; more are work for a worker."""
     predict_score: Probability = 0.1
     """Least score of a result where the request names none: low, as COCO's AP wants them."""
     overlay_score: Probability = 0.3

@@ -56,6 +56,8 @@ def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: C
     for n, mask in enumerate(polished(start, guide, levels, config=config.refine)):
         annotation, bag = record.annotations[n], record.bags[n]
         refined = at_image_size(mask, record.info.size, config.output.mask_threshold)
-        row = deliver(annotation, bag, picks.selected[n], refined, picks.certainty[n], config)
-        rows.append({**row, "score": row["quality"]})
+        row = deliver(annotation, bag, picks.selected[n], refined, config)
+        agreement, certainty = row["doubts"]["agreement"], picks.certainty[n]
+        score = certainty if agreement is None else (certainty + agreement) / 2
+        rows.append({**row, "score": score})
     return rows

@@ -7,20 +7,19 @@ it takes yours. Everything that it starts it stops again.
 import json
 import signal
 import time
-import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import httpx2
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from stack import StackError, check, service
 
 from sapnet.data.synthetic import make_scenes
 from sapnet.evaluate import average_precision
+from sapnet_client import Bars, Client, SapnetError
+from sapnet_client.types import document
 
 SCENES, HELD_OUT = 48, 12
 BARS = {"mIoU of the delivered masks": 0.75, "AP50 on held-out scenes": 0.30}
@@ -79,7 +78,7 @@ def main(
                     result = run(url, images, points, truth, held_out, request, out)
             finally:
                 _keep_log(folder / "service" / "service.log", out)
-    except (DemoError, StackError, httpx2.HTTPError) as error:
+    except (DemoError, StackError, SapnetError) as error:
         console.print(f"[red]The demo failed:[/] {error}", style=None, markup=True)
         if (out / "service.log").exists():
             console.print(f"The service's log is {out / 'service.log'}")
@@ -104,26 +103,21 @@ def run(
     out: Path,
 ) -> Json:
     """All of it over HTTP; what the table shows."""
-    with httpx2.Client(base_url=url, timeout=600) as client:
-        dataset = _upload(client, images, points, truth)
-        console.print(
-            f"Dataset {dataset['id']}: {dataset['images']} images, {dataset['annotations']} points"
-        )
-        accepted = _json(client.post("/jobs/train", json={"dataset_id": dataset["id"], **request}))
-        console.print(f"Job {accepted['id']}: {request['method']}, preset {request['preset']}")
-        job = _follow(client, f"/jobs/{accepted['id']}")
-        if job["state"] not in ("succeeded", "succeeded_with_warnings"):
-            log = client.get(f"/jobs/{job['id']}/logs", params={"tail": 15}).text
-            raise DemoError(f"the job {job['state']} ({job['reason']}): {job['error']}\n{log}")
-        figures = _json(client.get(f"/jobs/{job['id']}/metrics"))
-        masks = _masks(client, job["id"])
-        if len(masks) != dataset["annotations"]:
-            raise DemoError(f"{len(masks)} masks for {dataset['annotations']} points")
-        gallery = client.get(f"/jobs/{job['id']}/gallery").raise_for_status()
-        (out / "gallery.png").write_bytes(gallery.content)
-        result: Json = {"job": job, "metrics": figures, "masks": len(masks)}
-        if held_out is not None:
-            result["held_out"] = _test(client, job["model_id"], *held_out)
+    with Client(url, progress=Bars(console)) as client:
+        dataset = client.create_dataset(images, points, truth=truth)
+        counts = f"{dataset.images} images, {dataset.annotations} points"
+        console.print(f"Dataset {dataset.id}: {counts}")
+        accepted = client.train(dataset, **request)
+        console.print(f"Job {accepted.id}: {request['method']}, preset {request['preset']}")
+        job = client.wait(accepted)
+        figures = client.metrics(job)
+        masks = list(client.pseudo_masks(job))
+        if len(masks) != dataset.annotations:
+            raise DemoError(f"{len(masks)} masks for {dataset.annotations} points")
+        (out / "gallery.png").write_bytes(client.gallery(job))
+        result: Json = {"job": document(job), "metrics": document(figures), "masks": len(masks)}
+        if held_out is not None and job.model_id is not None:
+            result["held_out"] = _test(client, job.model_id, *held_out)
         return result
 
 
@@ -160,86 +154,20 @@ def show(result: Json, out: Path, *, judged: bool) -> bool:
     return not missed
 
 
-def _upload(client: httpx2.Client, images: Path, points: Path, truth: Path | None) -> Json:
-    """POST /datasets with the folder as one archive."""
-    with TemporaryDirectory() as name:
-        archive = Path(name) / "images.zip"
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
-            for path in sorted(p for p in images.rglob("*") if p.is_file()):
-                zipped.write(path, path.relative_to(images))
-        files = [("annotations", points), ("images", archive)] + (
-            [("truth", truth)] if truth else []
-        )
-        opened = [(part, (path.name, path.open("rb"))) for part, path in files]
-        try:
-            return _json(client.post("/datasets", data={"name": images.name}, files=opened))
-        finally:
-            for _, (_, file) in opened:
-                file.close()
-
-
-def _follow(client: httpx2.Client, path: str) -> Json:
-    """Poll the job until it is over, with a progress line."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("queued", total=1.0, note="")
-        stage = None
-        while True:
-            job = _json(client.get(path))
-            losses = job["losses"] or {}
-            note = " ".join(f"{n} {v:.2f}" for n, v in losses.items() if v is not None)
-            described = job["stage"] or job["state"]
-            progress.update(bar, completed=job["progress"], description=described, note=note)
-            if described != stage and not console.is_terminal:
-                console.print(f"  {described}")
-            stage = described
-            if job["finished_at"]:
-                return job
-            time.sleep(0.5)
-
-
-def _masks(client: httpx2.Client, job_id: str) -> list[Json]:
-    """All pseudo-masks, as a stream of lines."""
-    headers = {"Accept": "application/x-ndjson"}
-    with client.stream("GET", f"/jobs/{job_id}/pseudo-masks", headers=headers) as answer:
-        answer.raise_for_status()
-        return [json.loads(line) for line in answer.iter_lines() if line]
-
-
-def _test(client: httpx2.Client, model: str, images: Path, _: Path, truth: Path) -> Json:
+def _test(client: Client, model: str, images: Path, _: Path, truth: Path) -> Json:
     """AP on images that the training never saw, by POST /predict."""
-    document = json.loads(truth.read_text())
-    found: list[Json] = []
-    for image in document["images"]:
-        path = images / image["file_name"]
-        form = {"model": model, "score": "0.05"}
-        files = {"file": (path.name, path.read_bytes())}
-        answer = client.post("/predict", data=form, files=files)
-        found += [{"image_id": image["id"], **r} for r in _json(answer)]
-    return average_precision(found, document, kind="segm")
+    instances = json.loads(truth.read_text())
+    found = [
+        {**document(one), "image_id": image["id"]}
+        for image in instances["images"]
+        for one in client.predict(model, images / image["file_name"], score=0.05)
+    ]
+    return average_precision(found, instances, kind="segm")
 
 
 def _drawn(folder: Path, count: int, seed: int, start_id: int) -> tuple[Path, Path, Path]:
     scenes = make_scenes(folder, count, seed=seed, start_id=start_id)
     return scenes.images, scenes.points, scenes.truth
-
-
-def _json(answer: httpx2.Response) -> Any:
-    """The body; DemoError with the problem's own words where the service refuses."""
-    if answer.is_success:
-        return answer.json()
-    try:
-        problem = answer.json()
-    except ValueError:
-        raise DemoError(f"{answer.request.url}: {answer.status_code}") from None
-    errors = "".join(f"\n  {e['pointer']}: {e['detail']}" for e in problem.get("errors", [])[:10])
-    raise DemoError(f"{answer.request.url.path}: {problem.get('detail')}{errors}")
 
 
 def _keep_log(log: Path, out: Path) -> None:

@@ -1,7 +1,8 @@
 """The trained segmenter as a file: weights and their description together, and what predicts.
 
-`model.pt` holds {"state_dict", "meta"} and loads with `weights_only=True`; `model.json` beside it
-is `meta` again, for people and for programs without torch.
+`model.pt` holds {"state_dict", "meta"} and loads with `weights_only=True`. Beside it lie
+`model.safetensors`, the same in a form that other programs read (`meta` is in its header), and
+`model.json`, `meta` again, for people.
 """
 
 import json
@@ -9,26 +10,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from sapnet.backbones import BackboneWithFpn
 from sapnet.config import Config, config_from_dict
-from sapnet.data.loader import PAD_TO, input_size, to_tensor
+from sapnet.data.loader import to_tensor
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.pseudo import as_results
+from sapnet.resize import PAD_TO, input_size
 from sapnet.solo import SoloHead, SoloV2, decode
 from sapnet.types import ByteArray, Category
 from sapnet.whole import write_text, write_whole
 
 FORMAT = 1
+META = "sapnet"
+"""Under which `meta` stands in the header of model.safetensors, as JSON."""
 
 
 def save_artifact(folder: Path, segmenter: SoloV2, meta: dict[str, Any]) -> None:
-    """Write model.pt and model.json. meta: categories, config, weights origin, seed, versions."""
+    """Write model.pt, model.safetensors and model.json. meta: categories, config, weights origin,
+    seed, versions."""
     meta = {"format": FORMAT, **meta}
-    state = {key: value.detach().cpu() for key, value in segmenter.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in segmenter.state_dict().items()}
     write_text(folder / "model.json", json.dumps(meta, indent=2) + "\n")
+    with write_whole(folder / "model.safetensors") as file:
+        file.write(safetensors.torch.save(state, {"format": "pt", META: json.dumps(meta)}))
     with write_whole(folder / "model.pt") as file:
         torch.save({"state_dict": state, "meta": json.dumps(meta)}, file)
 
@@ -68,16 +76,14 @@ def padded(image: Tensor) -> Tensor:
 
 
 def load_predictor(path: Path, device: str = "auto") -> Predictor:
-    """Read `model.pt`. device: "auto" takes a GPU where there is one.
+    """Read `model.pt` or `model.safetensors`, told apart by what is in it. device: "auto" takes a
+    GPU where there is one.
 
     Errors: WeightsUnavailable where the file is missing, damaged or of another kind.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler stumbles over damaged bytes in any way it likes
-        raise WeightsUnavailable(f"{path.name} cannot be read: {error}") from error
+    content = _read(path)
     try:
         if not isinstance(content, dict):
             raise TypeError("it holds no description")
@@ -95,3 +101,17 @@ def load_predictor(path: Path, device: str = "auto") -> Predictor:
             f"{path.name} is not a checkpoint of this project: {error}"
         ) from error
     return Predictor(segmenter.to(device).eval(), config, categories, meta)
+
+
+def _read(path: Path) -> Any:
+    """What the file holds: {"state_dict", "meta"}, where it is one of ours."""
+    try:
+        with path.open("rb") as file:
+            is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
+        if not is_safetensors:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        with safetensors.safe_open(path, framework="pt") as held:
+            state = {key: held.get_tensor(key) for key in held.keys()}  # noqa: SIM118
+            return {"state_dict": state, "meta": (held.metadata() or {})[META]}
+    except Exception as error:  # the unpickler stumbles over damaged bytes in any way it likes
+        raise WeightsUnavailable(f"{path.name} cannot be read: {error}") from error

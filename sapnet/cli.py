@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sapnet.cli_export import export
 from sapnet.cli_mmdet import app as mmdet
+from sapnet.cli_onnx import app as onnx
 from sapnet.console import Bars, EventLog, execute, friendly_errors
 from sapnet.errors import InvalidConfig
 
 if TYPE_CHECKING:
+    from sapnet.artifact import Predictor
+    from sapnet.batch import Job
+    from sapnet.onnx.predictor import OnnxPredictor
     from sapnet.spec import RunSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app.command()(export)
 app.add_typer(mmdet, name="mmdet")
+app.add_typer(onnx, name="onnx")
 
 LEAST_SCORE, LEAST_DRAWN = 0.1, 0.3
 """Of results, low as COCO's AP wants them; of pictures, where doubtful ones would hide the good."""
@@ -40,10 +47,11 @@ def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architectur
         sys.stdout.flush()
         log(event)
 
-    def spec() -> "RunSpec":
+    def spec() -> "RunSpec | Job":
+        from sapnet.batch import job_of
         from sapnet.spec import RunSpec
 
-        return RunSpec.read(job)
+        return job_of(job) or RunSpec.read(job)
 
     raise typer.Exit(execute(spec, emit))
 
@@ -121,7 +129,7 @@ def propose(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="model.pt")],
+    model: Annotated[Path, typer.Argument(help="model.pt, .safetensors or .onnx")],
     images: Annotated[list[Path], typer.Argument(help="images, or folders of images")],
     out: Annotated[Path | None, typer.Option(help="COCO results go here, else to stdout")] = None,
     overlays: Annotated[Path | None, typer.Option(help="folder for pictures")] = None,
@@ -132,14 +140,13 @@ def predict(
     """Instance masks of images, as COCO results with `file_name` for the image."""
     from PIL import Image
 
-    from sapnet.artifact import load_predictor
     from sapnet.data.images import ImageProblem, read_rgb
     from sapnet.draw import overlay
 
     files = [f for path in images for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
     results = []
     with Bars() as bars, friendly_errors(bars.emit):
-        predictor = load_predictor(model)
+        predictor = open_model(model)
         for index, file in enumerate(files):
             try:
                 image = read_rgb(file)
@@ -185,9 +192,7 @@ def evaluate(
         if results is not None and model is None:
             detections = read_results(results, document)
         elif results is None and model is not None and images is not None:
-            from sapnet.artifact import load_predictor
-
-            detections = detect(load_predictor(model), images, document, bars.emit)
+            detections = detect(open_model(model), images, document, bars.emit)
         else:
             raise InvalidConfig("give either a file of results, or both --model and --images")
         figures = {k: average_precision(detections, document, kind=k) for k in ("segm", "bbox")}
@@ -212,6 +217,17 @@ def points(
     with Bars() as bars, friendly_errors(bars.emit):
         counts = export(read_split(source, root, split), out, rule=rule, seed=seed)
         typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+def open_model(path: Path) -> "Predictor | OnnxPredictor":
+    """Whatever file of a trained model it is. An ONNX one needs no torch."""
+    if path.suffix == ".onnx":
+        from sapnet.onnx.predictor import OnnxPredictor
+
+        return OnnxPredictor(path)
+    from sapnet.artifact import load_predictor
+
+    return load_predictor(path)
 
 
 def image_paths(points: Path, images: Path) -> dict[int, Path]:

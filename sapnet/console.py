@@ -17,14 +17,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sapnet.errors import DiskFull, SapnetError, Stopped, is_disk_full
 
 if TYPE_CHECKING:
+    from sapnet.batch import Job
     from sapnet.spec import RunSpec
 
 EXIT_FAILED, EXIT_STOPPED = 1, 3
 Emit = Callable[[dict[str, Any]], None]
 
 
-def execute(make_spec: "Callable[[], RunSpec]", emit: Emit) -> int:
-    """Run the pipeline to its end. Returns the exit code: 0 done, 1 failed, 3 stopped on request.
+def execute(make_spec: "Callable[[], RunSpec | Job]", emit: Emit) -> int:
+    """Run the pipeline, or the job, to its end. Returns the exit code: 0 done, 1 failed, 3 stopped
+    on request.
 
     SIGTERM and SIGINT ask for a stop, which takes hold after the step in hand. Warnings become
     events. A failure is one `error` event with a stable reason; where it is a bug of ours, its
@@ -33,7 +35,7 @@ def execute(make_spec: "Callable[[], RunSpec]", emit: Emit) -> int:
     wish = StopWish()
     try:
         from sapnet import distributed
-        from sapnet.pipeline import Run
+        from sapnet.spec import RunSpec
 
         distributed.join()
         if not distributed.is_main():
@@ -42,7 +44,13 @@ def execute(make_spec: "Callable[[], RunSpec]", emit: Emit) -> int:
             warnings.showwarning = lambda message, *_: emit(
                 {"event": "warning", "message": str(message)}
             )
-            report = Run(make_spec(), emit, wish)()
+            spec = make_spec()
+            if isinstance(spec, RunSpec):
+                from sapnet.pipeline import Run
+
+                report = Run(spec, emit, wish)()
+            else:
+                report = spec(emit, wish)
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return EXIT_STOPPED

@@ -1,6 +1,5 @@
 """The training loop: step after step, a checkpoint now and then, the same figures when resumed."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -313,16 +312,3 @@ def load_checkpoint(
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"]), int(state["undecided"]), int(state.get("batch_size", 0))
-
-
-class Eta:
-    """Seconds left, from the steps of this process alone (a resumed run did the others before)."""
-
-    def __init__(self) -> None:
-        self.began, self.first = time.monotonic(), -1
-
-    def __call__(self, step: int, of: int) -> float:
-        if self.first < 0:
-            self.first = step - 1
-        done = max(step - self.first, 1)
-        return (time.monotonic() - self.began) / done * (of - step)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from sapnet.backbones import WeightsOrigin, build_backbone
+from sapnet.backbones import BackboneWithFpn, WeightsOrigin, build_backbone
 from sapnet.config import Config
 from sapnet.data.loader import Sample, collate, pad
 from sapnet.mil.branch import MilBranch, MilResult
@@ -86,6 +86,11 @@ def build_model(
     backbone, origin = build_backbone(
         config.backbone, weights, allow_download=allow_download, generator=generator
     )
+    return assemble(config, num_classes, backbone, seed), origin
+
+
+def assemble(config: Config, num_classes: int, backbone: BackboneWithFpn, seed: int) -> SapNet:
+    """A SapNet on a backbone, everything else random from `seed`."""
     # layers draw their first values from the global generator: lend it the seed, give it back
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -98,7 +103,7 @@ def build_model(
             strides=backbone.strides,
             config=config.mil,
         )
-    return SapNet(SoloV2(backbone, head), mil, config), origin
+    return SapNet(SoloV2(backbone, head), mil, config)
 
 
 def quarter_size(images: Tensor) -> tuple[int, int]:

@@ -8,17 +8,13 @@ checkpoint. The other stages are short, and start from their beginning.
 import hashlib
 import json
 import platform
-import resource
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
-
-from pycocotools import mask as coco_mask
 
 from sapnet import __version__, distributed
 from sapnet.artifact import save_artifact
@@ -26,19 +22,26 @@ from sapnet.backbones import WeightsOrigin
 from sapnet.config import Config, resolve_config
 from sapnet.data.coco import load_points, read_truth
 from sapnet.data.images import ImageProblem
-from sapnet.engine import Eta, steps_total, train
-from sapnet.errors import DiskFull, Stopped
+from sapnet.engine import steps_total, train
+from sapnet.errors import DiskFull, Stopped, is_disk_full
 from sapnet.evaluate import average_precision, pseudo_mask_metrics
+from sapnet.evaluate.curves import as_metrics, draw_curves, precision_recall
+from sapnet.evaluate.pseudo_masks import as_selected, ious_with, true_masks
+from sapnet.evaluate.reliability import reliability
 from sapnet.gallery import PICTURED, draw_gallery
+from sapnet.initial import go_on_from
 from sapnet.model import SapNet, build_model
+from sapnet.pace import Eta, peak_memory_mb
 from sapnet.proposals import ProposalGenerator, build_generator
 from sapnet.pseudo import label_image
+from sapnet.quality import rate
 from sapnet.quarantine import Quarantine
-from sapnet.records import BagMaker, Records
+from sapnet.records import BagMaker, Records, masks_digest
+from sapnet.report import LossCurve, Story, write_report
 from sapnet.spec import RunSpec
 from sapnet.teacher import Lessons, fit_teacher, judge, read_judgements, write_judgements
-from sapnet.types import Bag, Judgement, PointSet
-from sapnet.whole import write_text, write_whole
+from sapnet.types import Bag, Category, Judgement, PointSet
+from sapnet.whole import content_sha256, write_text, write_whole
 from sapnet.workdir import claim
 
 Emit = Callable[[dict[str, Any]], None]
@@ -59,6 +62,7 @@ class Run:
         )
         self.result = spec.workdir / "result"
         self.seconds: dict[str, float] = self._read("seconds.json", {})
+        self.losses = LossCurve(spec.workdir / "train" / "losses.json")
         self.bad = Quarantine(
             spec.workdir / "set_aside.json", len(spec.image_paths), spec.max_bad_images, emit
         )
@@ -72,12 +76,12 @@ class Run:
         truth = read_truth(self.spec.truth) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
         distributed.main_first(lambda: claim(self.spec.workdir, self.identity(points, generator)))
-        model, origin = self.build_model(len(points.categories))
+        model, origin = self.build_model(points.categories)
         self.emit(
             {
                 "event": "start",
                 "proposal_generator": generator.name,
-                "weights_origin": describe(origin),
+                "weights_origin": origin.in_words(),
                 "steps_total": steps_total(len(points.images), self.config.train),
             }
         )
@@ -111,24 +115,32 @@ class Run:
             "seconds": self.seconds,
             "peak_memory_mb": peak_memory_mb(),
             "undecided_bags": undecided,
+            "losses": self.losses.means(),
             "metrics": metrics,
         }
         self._write("report.json", report)
+        self.draw_report(report, points, bags, rows, truth)
         return report
 
     def identity(self, points: PointSet, generator: ProposalGenerator) -> dict[str, Any]:
         """What makes it this run: with anything else its checkpoint means nothing."""
+        initial = self.spec.initial_model
         return {
             **self.config.to_dict(),
             "seed": self.spec.seed,
             "points": hashlib.sha256(repr(points).encode("utf-8", "replace")).hexdigest()[:16],
             "proposals": generator.fingerprint()[:16],
+            "masks": masks_digest(points),
+            "initial_model": content_sha256(initial)[:16] if initial else None,
         }
 
-    def build_model(self, num_classes: int) -> tuple[SapNet, WeightsOrigin]:
-        model, origin = build_model(
-            self.config, num_classes, self.spec.backbone_weights, self.spec.seed
-        )
+    def build_model(self, categories: Sequence[Category]) -> tuple[SapNet, WeightsOrigin]:
+        spec = self.spec
+        if spec.initial_model is not None:
+            model, origin = go_on_from(spec.initial_model, self.config, categories, spec.seed)
+        else:
+            weights, seed = spec.backbone_weights, spec.seed
+            model, origin = build_model(self.config, len(categories), weights, seed)
         return model.to(distributed.device()), origin
 
     def make_proposals(
@@ -190,6 +202,8 @@ class Run:
 
         def report(step: int, of: int, losses: dict[str, float]) -> None:
             rounded = {name: round(value, 5) for name, value in losses.items()}
+            if distributed.is_main():
+                self.losses.add(step, of, losses)
             self.progress("train", step, of, eta, losses=rounded, stoppable=False)
 
         undecided = train(
@@ -230,6 +244,7 @@ class Run:
                             {"image_id": info.id, "category_id": category[label], **detection}
                         )
             self.progress("pseudo-masks", index + 1, len(records), eta)
+        rate(rows)
         with write_whole(self.result / "pseudo_masks.ndjson") as file:
             file.writelines(f"{json.dumps(row)}\n".encode() for row in rows)
         return rows, detections
@@ -252,10 +267,12 @@ class Run:
         }
         if truth is not None:
             images = {image.id for image in points.images}
+            curves = precision_recall(detections, truth, image_ids=images)
             figures = pseudo_mask_metrics(rows, by_annotation, points, truth)
             before = [as_selected(row) for row in rows]
             picked = pseudo_mask_metrics(before, by_annotation, points, truth)
             figures["selected_miou_mask"] = picked["miou_mask"]
+            figures["quality"] = reliability(rows, ious_with(rows, true_masks(points, truth)))
             metrics["proposals"] |= figures.pop("proposals")
             metrics["pseudo_masks"] = figures
             metrics["model"] = {
@@ -264,7 +281,11 @@ class Run:
                     kind: average_precision(detections, truth, kind=kind, image_ids=images)
                     for kind in ("segm", "bbox")
                 },
+                "curves": as_metrics(curves) if curves else None,
             }
+            if curves:
+                names = {category.id: category.name for category in points.categories}
+                draw_curves(self.result / "curves.png", curves, names)
         self._write("metrics.json", metrics)
         self.progress("evaluate", 1, 1, Eta())
         return metrics
@@ -295,6 +316,34 @@ class Run:
                 **{name: version(name) for name in packages},
             },
         }
+
+    def draw_report(
+        self,
+        report: dict[str, Any],
+        points: PointSet,
+        bags: dict[int, list[Bag]],
+        rows: list[dict[str, Any]],
+        truth: dict[str, Any] | None,
+    ) -> None:
+        """`report.html`. A run is not lost for want of a picture: that is a warning."""
+        try:
+            true = true_masks(points, truth) if truth is not None else {}
+            story = Story(
+                report=report,
+                points=points,
+                rows=rows,
+                bag_sizes=[len(bag) for image in points.images for bag in bags[image.id]],
+                paths=self.spec.image_paths,
+                overrides=self.spec.overrides,
+                true=true,
+                ious=ious_with(rows, true),
+            )
+            write_report(self.result / "report.html", story)
+        except Exception as error:
+            if is_disk_full(error):
+                raise
+            what = f"the report was not drawn: {type(error).__name__}: {error}"
+            self.emit({"event": "warning", "message": what})
 
     def progress(
         self, stage: str, step: int, of: int, eta: Eta, *, stoppable: bool = True, **more: Any
@@ -342,20 +391,3 @@ class Run:
     def _write(self, name: str, value: Any) -> None:
         if distributed.is_main():
             write_text(self.result / name, json.dumps(value, indent=2) + "\n")
-
-
-def as_selected(row: dict[str, Any]) -> dict[str, Any]:
-    """A pseudo-mask's record as if M_srm itself had been delivered, before any refinement."""
-    bbox = coco_mask.toBbox(row["selected"]).tolist()
-    return {**row, "segmentation": row["selected"], "bbox": bbox}
-
-
-def describe(origin: WeightsOrigin) -> str:
-    """ "file: name" and the like, in a line."""
-    return f"{origin.kind}: {origin.detail}"
-
-
-def peak_memory_mb() -> int:
-    """The most memory this process ever held, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))

@@ -14,9 +14,12 @@ from sapnet.affinity.refine import polished
 from sapnet.config import Config
 from sapnet.data.loader import ImageRecord, Sample, load_sample
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
+from sapnet.quality import doubts_of
 from sapnet.solo import Instances, assign, decode, instance_probs
 from sapnet.teacher import overlap_of
-from sapnet.types import Bag, PointAnnotation, Rle
+from sapnet.types import CONFIRMED, Bag, PointAnnotation, Rle
+
+MOST_ALTERNATIVES, ALIKE = 6, 0.9
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,21 @@ class ImageResult:
     detections: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class OwnMasks:
+    """What SOLOv2 says at each annotation's own cells, of N annotations.
+
+    rows: the R that have cells. probs: (R, h, w) in [0, 1] at stride 4 of the padded input.
+    agreement: soft IoU of each with M_srm; seen: its score for the annotation's class, in [0, 1].
+    Both are None for those without a cell.
+    """
+
+    rows: list[int]
+    probs: Tensor
+    agreement: list[float | None]
+    seen: list[float | None]
+
+
 @torch.no_grad()
 def label_image(model: SapNet, record: ImageRecord, detect_too: bool = True) -> ImageResult:
     """Everything the trained model says of one of its own images; its own detections only where
@@ -36,20 +54,63 @@ def label_image(model: SapNet, record: ImageRecord, detect_too: bool = True) -> 
     result = model([sample])
     selected = result.mil.selected.cpu().numpy()
     belief = result.mil.belief.cpu().numpy()
-    refined = refined_masks(model, sample, result, selected, belief)
+    own = own_masks(model, sample, result, selected)
+    refined = refined_masks(model, sample, result, selected, belief, own)
     certainty = result.mil.certainty.tolist()
     rows = []
     for n, annotation in enumerate(record.annotations):
         index = int(selected[n])
         bag = record.bags[n]
-        row = deliver(annotation, bag, index, refined[n], certainty[n], model.config)
+        if annotation.mask is not None:
+            rows.append(confirmed(annotation, annotation.mask))
+            continue
+        row = deliver(annotation, bag, index, refined[n], model.config)
         row["proposal_source"] = bag.sources[index]
+        judgement = record.judgements[n] if record.judgements else None
+        row["doubts"] |= {
+            "certainty": certainty[n],
+            "predicted": own.agreement[n],
+            "seen": own.seen[n],
+            **doubts_of(
+                row["segmentation"],
+                annotation,
+                record.annotations,
+                bag,
+                index,
+                belief[n],
+                judgement,
+            ),
+        }
+        row["candidates"] = alternatives(bag, index, belief[n])
         rows.append(row)
     return ImageResult(rows, detect(model, sample, result) if detect_too else [])
 
 
+def own_masks(model: SapNet, sample: Sample, result: Pass, selected: np.ndarray) -> OwnMasks:
+    """The masks and scores that the cells of each annotation's M_srm predict."""
+    shape, labels = quarter_size(result.images), result.bags.labels
+    masks = mask_grid(sample, selected, shape, MASK_STRIDE).to(result.images.device)
+    targets = assign(masks, labels, model.config.solo, model.solo.head.num_classes)
+    probs, valid = instance_probs(result.output, 0, targets, len(selected))
+    scores = result.output.flat_cls_logits()[0][targets.cells, labels[targets.instances]]
+    best = scores.new_zeros(len(selected))
+    best = best.scatter_reduce(0, targets.instances, scores.sigmoid(), "amax")
+    rows = valid.nonzero().squeeze(1).tolist()
+    agreement: list[float | None] = [None] * len(selected)
+    seen: list[float | None] = [None] * len(selected)
+    for n in rows:
+        agreement[n] = float(overlap_of(probs[n], masks[n][None].to(probs))[0])
+        seen[n] = float(best[n])
+    return OwnMasks(rows, probs[rows], agreement, seen)
+
+
 def refined_masks(
-    model: SapNet, sample: Sample, result: Pass, selected: np.ndarray, belief: np.ndarray
+    model: SapNet,
+    sample: Sample,
+    result: Pass,
+    selected: np.ndarray,
+    belief: np.ndarray,
+    own: OwnMasks,
 ) -> list[Rle | None]:
     """The mask that each annotation's own cells predict, through MLAR, at image size (Eqs 14-25);
     with `output.blend`, the mean of it, M_srm and what the bag expects.
@@ -60,16 +121,12 @@ def refined_masks(
     refined: list[Rle | None] = [None] * len(selected)
     if not config.refine.enabled or not len(selected):
         return refined
-    shape = quarter_size(result.images)
-    masks = mask_grid(sample, selected, shape, MASK_STRIDE).to(result.images.device)
-    targets = assign(masks, result.bags.labels, config.solo, model.solo.head.num_classes)
-    probs, valid = instance_probs(result.output, 0, targets, len(selected))
-    rows = valid.nonzero().squeeze(1).tolist()
+    rows = own.rows
     h, w = sample.size
     grid = (-(-h // config.output.stride), -(-w // config.output.stride))
-    guide = F.interpolate(sample.image[None].to(probs.device), size=grid, mode="area")[0]
+    guide = F.interpolate(sample.image[None].to(own.probs.device), size=grid, mode="area")[0]
     levels = [content(level[0], sample, result, grid) for level in result.features]
-    start = content(probs[rows], sample, result, grid)
+    start = content(own.probs, sample, result, grid)
     if config.output.blend:
         start = blended(sample.record.bags, selected, belief, start, rows)
         rows = list(range(len(selected)))
@@ -129,16 +186,14 @@ def deliver(
     bag: Bag,
     index: int,
     refined: Rle | None,
-    certainty: float,
     config: Config,
 ) -> dict[str, Any]:
     """Choose between M_srm, the bag's mask `index`, and its refinement; a record as in
     `pseudo_masks.ndjson`.
 
     Refined is delivered where it agrees with M_srm (IoU at least `output.agreement`) and, with
-    `output.consent`, where the rest of the bag agrees with it as much as with M_srm. quality, in
-    [0, 1]: the mean of that agreement and of the pick's certainty; the certainty alone where
-    there is no refinement.
+    `output.consent`, where the rest of the bag agrees with it as much as with M_srm. "doubts" has
+    that agreement, None without a refinement; `sapnet.quality` has the rest, and the quality.
     """
     chosen = bag.masks[index]
     agreement = None
@@ -151,7 +206,6 @@ def deliver(
         if config.output.consent:
             use_refined = use_refined and bool(support[0] >= support[1])
     mask = refined if use_refined and refined is not None else chosen
-    quality = certainty if agreement is None else (certainty + agreement) / 2
     return {
         "id": annotation.id,
         "image_id": annotation.image_id,
@@ -159,11 +213,46 @@ def deliver(
         "segmentation": mask,
         "bbox": coco_mask.toBbox(mask).tolist(),
         "area": int(coco_mask.area(mask)),
-        "quality": round(min(max(quality, 0.0), 1.0), 6),
         "source": "refined" if use_refined else "selected",
         "selected": chosen,
         "refined": refined,
+        "doubts": {"agreement": agreement},
     }
+
+
+def confirmed(annotation: PointAnnotation, mask: Rle) -> dict[str, Any]:
+    """The record of an annotation whose mask its owner has given: that mask, as it is."""
+    return {
+        "id": annotation.id,
+        "image_id": annotation.image_id,
+        "category_id": annotation.category_id,
+        "segmentation": mask,
+        "bbox": coco_mask.toBbox(mask).tolist(),
+        "area": int(coco_mask.area(mask)),
+        "quality": 1.0,
+        "source": CONFIRMED,
+        "selected": mask,
+        "refined": None,
+        "proposal_source": CONFIRMED,
+        "candidates": [],
+        "doubts": {},
+    }
+
+
+def alternatives(bag: Bag, index: int, belief: np.ndarray) -> list[dict[str, Any]]:
+    """The masks of a bag that might be the object if `index` is not: at most `MOST_ALTERNATIVES`,
+    the likeliest first, none like another or like that one (IoU above `ALIKE`).
+
+    belief: (M,) probabilities, M at least the bag's length. "index" counts those that are listed.
+    """
+    kept = [index]
+    for m in np.argsort(-belief[: len(bag)], kind="stable").tolist():
+        if len(kept) <= MOST_ALTERNATIVES and bag.overlaps[m, kept].max() <= ALIKE:
+            kept.append(m)
+    return [
+        {"index": place, "segmentation": bag.masks[m], "probability": round(float(belief[m]), 6)}
+        for place, m in enumerate(kept[1:])
+    ]
 
 
 def detect(model: SapNet, sample: Sample, result: Pass) -> list[dict[str, Any]]:

@@ -1,18 +1,22 @@
 """The images of a run joined with their bags: from the store, or made and put there."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sapnet.config import Config
 from sapnet.data.images import ImageProblem, probe, read_rgb
 from sapnet.data.loader import ImageRecord, make_record
 from sapnet.proposals import ProposalGenerator
-from sapnet.proposals.bags import make_bags
+from sapnet.proposals.bags import bag_of, make_bags
 from sapnet.proposals.store import ProposalStore, key_of
-from sapnet.types import Bag, ImageInfo, Judgement, PointAnnotation, PointSet
+from sapnet.types import CONFIRMED, Bag, ImageInfo, Judgement, PointAnnotation, PointSet, Rle
+from sapnet.whole import content_sha256
 
 
 def fill_store(
@@ -32,7 +36,12 @@ def fill_store(
 
 
 class BagMaker:
-    """The bags of one image: from the store where they are in it, else made and put there."""
+    """The bags of one image: from the store where they are in it, else made and put there.
+
+    The bag of an annotation whose mask is known is this mask alone. The store holds what was
+    proposed for its point all the same: a mask that is confirmed later, or that differs, sends no
+    image through the generator again.
+    """
 
     def __init__(
         self,
@@ -46,7 +55,8 @@ class BagMaker:
         self._paths, self._max_proposals = paths, max_proposals
 
     def __call__(self, info: ImageInfo, annotations: Sequence[PointAnnotation]) -> list[Bag]:
-        """Raises ImageProblem where the image cannot be read, and what the generator raises."""
+        """Those of the annotations, in their order. Raises ImageProblem where the image cannot be
+        read, and what the generator raises."""
         path = self._paths.get(info.id)
         if path is None:
             raise ImageProblem("no file was given")
@@ -56,6 +66,9 @@ class BagMaker:
             raise ImageProblem("the file is missing") from None
         except OSError as error:
             raise ImageProblem(f"the file cannot be read: {error.strerror}") from error
+        known = {a.id: _confirmed(a.id, a.mask) for a in annotations if a.mask is not None}
+        if known and len(known) == len(annotations):
+            return list(known.values())
         key = key_of(content, annotations, self._fingerprint, self._max_proposals)
         bags = self._store.get(key)
         if bags is None:
@@ -63,7 +76,17 @@ class BagMaker:
             limit = self._max_proposals
             bags = make_bags(self._generator, image, info, annotations, max_proposals=limit)
             self._store.put(key, bags)
-        return bags
+        return [known.get(bag.annotation_id, bag) for bag in bags]
+
+
+def _confirmed(annotation_id: int, mask: Rle) -> Bag:
+    return bag_of(annotation_id, [mask], np.ones(1, np.float32), [CONFIRMED])
+
+
+def masks_digest(points: PointSet) -> str | None:
+    """Of the masks that are known, 16 hex digits; None where there are none."""
+    known = [(a.id, a.mask) for a in points.annotations if a.mask is not None]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16] if known else None
 
 
 @contextmanager
@@ -130,9 +153,3 @@ class Records(Sequence[ImageRecord]):
                 [self._judgements[a.id] for a in annotations] if self._judgements else (),
             )
         return self._made[index]
-
-
-def content_sha256(path: Path) -> str:
-    """sha256 of a file's content, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,11 +7,14 @@ from typing import Any
 
 from sapnet.errors import InvalidConfig
 
+PATHS = ("points", "workdir", "proposal_store", "truth", "backbone_weights", "initial_model")
+
 
 @dataclass(frozen=True)
 class RunSpec:
     """What a run is given; the fields of JOB.json (docs/architecture.md).
 
+    initial_model: a `model.pt` to go on from, in place of `backbone_weights`.
     max_bad_images: share of the images that may fail, see `Quarantine`. reserve_bytes: of free
     space on the work folder's disk, below which the run ends with DiskFull.
     """
@@ -27,6 +30,7 @@ class RunSpec:
     seed: int = 0
     proposals: dict[str, Any] = field(default_factory=lambda: {"kind": "hierarchy"})
     backbone_weights: Path | None = None
+    initial_model: Path | None = None
     max_bad_images: float = 0.05
     reserve_bytes: int = 0
 
@@ -35,7 +39,7 @@ class RunSpec:
         """From JOB.json. InvalidConfig names what is missing or unknown."""
         try:
             data = dict(json.loads(path.read_text()))
-            for name in ("points", "workdir", "proposal_store", "truth", "backbone_weights"):
+            for name in PATHS:
                 if data.get(name) is not None:
                     data[name] = Path(data[name])
             images = data.pop("image_paths")

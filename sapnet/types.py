@@ -9,7 +9,7 @@ Legend
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypedDict
 
@@ -19,6 +19,9 @@ import numpy.typing as npt
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
+
+CONFIRMED = "confirmed"
+"""The source of a mask that its owner has given, in bags and in results."""
 
 Method = Literal["sam-top1", "consensus", "mil", "sapnet", "sapnet++"]
 
@@ -52,13 +55,18 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class PointAnnotation:
-    """One object: its point (pixels, xy) and its class. All ids are the user's own."""
+    """One object: its point (pixels, xy) and its class. All ids are the user's own.
+
+    mask: what its owner says that it is, at image size, not empty; None where only the point is
+    known.
+    """
 
     id: int
     image_id: int
     category_id: int
     x: float
     y: float
+    mask: Rle | None = field(default=None, repr=False, hash=False)
 
 
 @dataclass(frozen=True)

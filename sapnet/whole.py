@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, whatever ends the process that writes them."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,3 +30,9 @@ def write_text(path: Path, text: str) -> None:
     """`text`, as UTF-8, whole or not at all."""
     with write_whole(path) as file:
         file.write(text.encode())
+
+
+def content_sha256(path: Path) -> str:
+    """sha256 of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """The worker without a broker: it looks for rows itself, and calls `execute` as Celery would.
 
-A training of hours and an import of minutes must not wait for each other: the queue `train` has a
-thread of its own, the others share one.
+A training of hours, an import of minutes and predictions must not wait for each other: each queue
+has a thread of its own.
 """
 
 import math
@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import blobs
 from app.datasets import later
 from app.models import ACTIVE, Job
-from app.queue import TRAIN
+from app.predict import later as predictions
 from app.reaper import Reaper, waiting
 from app.uploads import service as uploads
 from worker.courier import Courier
@@ -32,8 +32,7 @@ TIDY_SECONDS = 600.0
 def run(worker: Worker, stop: Callable[[], None]) -> None:
     """Works on the worker's queues until it is told to stop. A thread that fails calls `stop`, so
     that the process ends, and a supervisor starts it again, instead of going on by half."""
-    groups = [tuple(q for q in worker.queues if (q == TRAIN) is first) for first in (True, False)]
-    workers = [replace(worker, queues=g, owner=new_owner()) for g in groups if g]
+    workers = [replace(worker, queues=(q,), owner=new_owner()) for q in worker.queues]
 
     def beside(other: Worker) -> None:
         try:
@@ -87,5 +86,6 @@ def tidy(worker: Worker) -> None:
         discard(worker.settings, name)
     uploads.sweep(worker.database, worker.storage)
     later.clear(worker.database, worker.storage)
+    predictions.clear(worker.database, worker.storage)
     blobs.sweep(worker.database, worker.storage)
     worker.storage.tidy()

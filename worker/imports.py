@@ -5,11 +5,8 @@ ready; that is the last transaction. An attempt that begins removes what one bef
 so a killed import that is taken up again gives the rows once.
 """
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +14,11 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from app import blobs
-from app.columns import now
 from app.datasets import later, rows
-from app.datasets.checking import Checked, Sent, check, summed_up
+from app.datasets.checking import Checked, Fetch, Sent, check, summed_up
 from app.datasets.fetching import fetcher
-from app.datasets.intake import Tell
+from app.datasets.inherited import from_parent, link
 from app.datasets.multipart import FilePart
-from app.db import Database
 from app.errors import Fault
 from app.jobs.events import append, append_state
 from app.models import (
@@ -37,30 +32,15 @@ from app.models import (
     JobState,
     Reason,
 )
-from app.settings import Settings
-from app.storage import Storage
 from app.uploads import service as uploads
 from worker.events import stage_ended
-from worker.fence import Claim, write
 from worker.prepare import workdir_of
+from worker.work import Work, fenced, over
 
 MAX_ERRORS = 1_000  # kept in the report
 
 
-@dataclass(frozen=True)
-class Import:
-    """What one attempt works with. tell: raises where it should end. patiently: does a piece of
-    work, again and again while the database is away."""
-
-    database: Database
-    storage: Storage
-    settings: Settings
-    held: Claim
-    tell: Tell
-    patiently: Callable[[Callable[[], None]], None]
-
-
-def run_import(at: Import) -> None:
+def run_import(at: Work) -> None:
     """Make the job's data set ready, or invalid, and end the job. Raises what `at.tell` raises,
     LeaseLost, BlobMissing, OSError."""
     with at.database.read() as session:
@@ -69,7 +49,8 @@ def run_import(at: Import) -> None:
         query = select(ImportFile).where(ImportFile.dataset_id == dataset.id)
         files = list(session.scalars(query.order_by(ImportFile.pk)))
     folder = _emptied(workdir_of(at.settings, job.id))
-    sent = _sent(at, files, folder, job.request["images_url"])
+    fetch = _fetch(at, files, job.request["images_url"], dataset.parent_id)
+    sent = _sent(at, files, folder, fetch)
     checked = check(sent, folder, at.settings, at.tell)
     if checked.faults:
         at.patiently(lambda: _end_invalid(at, dataset, checked.faults))
@@ -90,7 +71,18 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _sent(at: Import, files: list[ImportFile], folder: Path, images_url: str | None) -> Sent:
+def _fetch(
+    at: Work, files: list[ImportFile], images_url: str | None, parent_id: str | None
+) -> Fetch | None:
+    """How to get the images where none were sent: from their address, or from the parent."""
+    if images_url:
+        return fetcher(at.settings, images_url)
+    if any(file.part == "images" for file in files):
+        return None
+    return from_parent(at.database, at.storage, parent_id or "")
+
+
+def _sent(at: Work, files: list[ImportFile], folder: Path, fetch: Fetch | None) -> Sent:
     """The files as files of this machine, in `folder`, where they may be removed."""
     pieces: dict[int, list[ImportFile]] = {}
     for file in files:
@@ -100,28 +92,19 @@ def _sent(at: Import, files: list[ImportFile], folder: Path, images_url: str | N
         at.tell("files", number, len(pieces))
         path = folder / f"part-{number}"
         if len(of_file) == 1:
-            _link(at.storage.local_path(of_file[0].sha256), path)
+            link(at.storage.local_path(of_file[0].sha256), path)
         else:
             uploads.assemble(at.storage, _told(at, of_file), path)
         first = of_file[0]
         parts[first.part].append(FilePart(first.part, first.filename, path))
-    fetch = fetcher(at.settings, images_url) if images_url else None
     truth = parts["truth"][0] if parts["truth"] else None
     return Sent(parts["annotations"][0], parts["images"], truth, fetch)
 
 
-def _told(at: Import, pieces: list[ImportFile]) -> Iterator[str]:
+def _told(at: Work, pieces: list[ImportFile]) -> Iterator[str]:
     for number, piece in enumerate(pieces):
         at.tell("files", number, len(pieces))
         yield piece.sha256
-
-
-def _link(source: Path, path: Path) -> None:
-    """A second name for a blob, which costs nothing; a copy where that cannot be."""
-    try:
-        os.link(source, path)
-    except OSError:
-        shutil.copyfile(source, path)
 
 
 def _size(checked: Checked, sent: Sent) -> int:
@@ -132,12 +115,12 @@ def _size(checked: Checked, sent: Sent) -> int:
     )
 
 
-def _begin_again(at: Import, dataset_id: str) -> None:
+def _begin_again(at: Work, dataset_id: str) -> None:
     """Remove the rows of an attempt before this one."""
 
     def remove() -> None:
         with at.database.begin() as session:
-            _fenced(at, session)
+            fenced(at, session)
             shas = blobs.named_by(session, {Image: Image.dataset_id == dataset_id})
             for table in (Annotation, Image, Category):
                 session.execute(delete(table).where(table.dataset_id == dataset_id))
@@ -146,7 +129,7 @@ def _begin_again(at: Import, dataset_id: str) -> None:
     at.patiently(remove)
 
 
-def _write_rows(at: Import, dataset_id: str, checked: Checked) -> None:
+def _write_rows(at: Work, dataset_id: str, checked: Checked) -> None:
     path_of = {p.sha: p.path for p in checked.pictures.by_name.values()}
     done, of = 0, rows.count(checked)
     for table, batch in rows.batches(dataset_id, checked):
@@ -158,26 +141,20 @@ def _write_rows(at: Import, dataset_id: str, checked: Checked) -> None:
                 for sha in shas:
                     at.storage.put_file(path_of[sha], sha=sha, move=True)
                 with at.database.begin() as session:
-                    _fenced(at, session)
+                    fenced(at, session)
                     session.execute(insert(table), batch)
 
         at.patiently(insert_batch)
         done += len(batch)
 
 
-def _fenced(at: Import, session: Session) -> None:
-    """Raises LeaseLost where this attempt may write no more; else it lives on."""
-    until = now() + timedelta(seconds=at.settings.lease_seconds)
-    write(session, at.held, unless_cancelled=True, lease_until=until)
-
-
 def _end_ready(
-    at: Import, dataset: Dataset, checked: Checked, files: list[ImportFile], size: int
+    at: Work, dataset: Dataset, checked: Checked, files: list[ImportFile], size: int
 ) -> None:
     truth = {"annotations": dataset.document_sha}
     truth |= {file.part: file.sha256 for file in files if file.part == "truth"}
     with at.database.begin() as session:
-        _over(at, session, JobState.SUCCEEDED, progress=1.0, eta_seconds=0.0, step=None, of=None)
+        over(at, session, JobState.SUCCEEDED, progress=1.0, eta_seconds=0.0, step=None, of=None)
         _change(
             session,
             dataset.id,
@@ -192,7 +169,7 @@ def _end_ready(
         append_state(session, at.held.job_id)
 
 
-def _end_invalid(at: Import, dataset: Dataset, faults: list[Fault]) -> None:
+def _end_invalid(at: Work, dataset: Dataset, faults: list[Fault]) -> None:
     listed = [asdict(fault) for fault in faults[:MAX_ERRORS]]
     if len(faults) > MAX_ERRORS:
         more = Fault("", "", f"{len(faults) - MAX_ERRORS:,} more are not listed")
@@ -200,14 +177,9 @@ def _end_invalid(at: Import, dataset: Dataset, faults: list[Fault]) -> None:
     report = {"errors": listed}
     with at.database.begin() as session:
         reason, error = Reason.INVALID_DATASET, summed_up(faults)
-        _over(at, session, JobState.FAILED, reason=reason, error=error)
+        over(at, session, JobState.FAILED, reason=reason, error=error)
         _change(session, dataset.id, status=DatasetStatus.INVALID, report=report)
         append_state(session, at.held.job_id)
-
-
-def _over(at: Import, session: Session, state: JobState, **values: Any) -> None:
-    over = {"reason": None, "error": None, "finished_at": now(), "lease_until": None, **values}
-    write(session, at.held, unless_cancelled=True, state=state, **over)
 
 
 def _change(session: Session, dataset_id: str, **values: Any) -> None:

@@ -27,18 +27,34 @@ from app.models import Job, JobState, Reason
 from app.queue import QUEUES
 from app.settings import Settings
 from app.storage import Storage
+from worker.after import (
+    prepare_onnx,
+    prepare_predictions,
+    record_onnx,
+    record_predictions,
+)
+from worker.exports import run_export
 from worker.fence import Claim, Heartbeat, LeaseLost, Verdict, claim, write
-from worker.imports import Import, run_import
+from worker.imports import run_import
 from worker.metrics import observed
 from worker.prepare import discard, prepare, workdir_of
-from worker.progress import IMPORT_STAGES, STAGES, Progress
+from worker.progress import STAGES_OF, Progress
 from worker.record import BadResult, end, release, succeed
 from worker.trainer import DONE, Trainer
+from worker.work import Work
 
 log = structlog.get_logger()
 
 AWAY = (OperationalError, InterfaceError, TimeoutError)  # the database, for the moment
 DISK_FULL_ATTEMPTS = 2  # in a row that got no further
+HERE: dict[str, Callable[[Work], None]] = {"import": run_import, "export": run_export}
+"""Kinds of jobs that are worked on in this process, without a trainer."""
+TRAINED: dict[str, tuple[Callable[..., Path | None], Callable[..., None]]] = {
+    "train": (lambda *at: prepare(*at[:-1]), succeed),  # it has nothing to tell
+    "predict": (prepare_predictions, record_predictions),
+    "onnx": (prepare_onnx, record_onnx),
+}
+"""Kinds that a process of their own does: what it needs, as a job file; and what came of it."""
 
 Result = TypeVar("Result")
 
@@ -99,7 +115,10 @@ def _attempt(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
     if held.setbacks > worker.settings.max_attempts:
         return _give_up(worker, held, heart)
     try:
-        return (_import if _kind(worker, held) == "import" else _run)(worker, held, heart)
+        kind = _kind(worker, held)
+        if kind in HERE:
+            return _work(worker, held, heart, HERE[kind])
+        return _run(worker, held, heart, *TRAINED[kind])
     except BlobMissing as error:
         words = f"{error.detail} ({error.extra['sha256']})"
         return _fail(worker, held, heart, Reason.BLOB_MISSING, words)
@@ -114,19 +133,31 @@ def _attempt(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
         return _setback(worker, held, heart, reason, f"{type(error).__name__}: {error}")
 
 
-def _run(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
+def _run(
+    worker: Worker,
+    held: Claim,
+    heart: Heartbeat,
+    prepare: Callable[..., Path | None],
+    succeed: Callable[..., None],
+) -> Outcome:
     def should_stop() -> bool:
         return heart.verdict is not None
 
-    job_file = prepare(worker.database, worker.storage, worker.settings, held.job_id, should_stop)
+    def tell(stage: str, step: int, of: int) -> None:
+        event = {"event": "progress", "stage": stage, "step": step, "of": of}
+        if values := progress.take(event):
+            _note(worker, held, progress, values)
+
     progress = _patiently(heart, lambda: _progress(worker, held))
+    at = (worker.database, worker.storage, worker.settings, held.job_id)
+    job_file = prepare(*at, should_stop, tell)
     code = None
     if job_file is not None:
         code = _train(worker, held, job_file, progress, should_stop)
     if heart.verdict is Verdict.LOST:
         raise LeaseLost(held.job_id)
     if code == DONE:
-        return _succeed(worker, held, heart, progress)
+        return _succeed(worker, held, heart, progress, succeed)
     if heart.verdict is Verdict.CANCELLED:
         return _cancelled(worker, held, heart)
     if heart.verdict is Verdict.SHUTDOWN:
@@ -139,7 +170,8 @@ def _run(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
     return _fail(worker, held, heart, reason, message)
 
 
-def _import(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
+def _work(worker: Worker, held: Claim, heart: Heartbeat, work: Callable[[Work], None]) -> Outcome:
+    """Work that needs no trainer, done in this process; it ends the job by itself."""
     progress = _patiently(heart, lambda: _progress(worker, held))
 
     def tell(stage: str, step: int, of: int) -> None:
@@ -151,7 +183,7 @@ def _import(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
 
     at = (worker.database, worker.storage, worker.settings, held, tell)
     try:
-        run_import(Import(*at, lambda action: _patiently(heart, action)))
+        work(Work(*at, lambda action: _patiently(heart, action)))
     except _Interrupted:
         pass
     except LeaseLost:
@@ -178,8 +210,7 @@ def _kind(worker: Worker, held: Claim) -> str:
 def _progress(worker: Worker, held: Claim) -> Progress:
     with worker.database.read() as session:
         job = session.get_one(Job, held.job_id)
-        stages = IMPORT_STAGES if job.kind == "import" else STAGES
-        return Progress(job.stage, job.step, job.warnings, stages)
+        return Progress(job.stage, job.step, job.warnings, STAGES_OF[job.kind])
 
 
 def _train(
@@ -234,7 +265,13 @@ def _patiently(heart: Heartbeat, action: Callable[[], Result]) -> Result:
             time.sleep(1.0)
 
 
-def _succeed(worker: Worker, held: Claim, heart: Heartbeat, progress: Progress) -> Outcome:
+def _succeed(
+    worker: Worker,
+    held: Claim,
+    heart: Heartbeat,
+    progress: Progress,
+    succeed: Callable[..., None],
+) -> Outcome:
     workdir = workdir_of(worker.settings, held.job_id)
     at = (worker.database, worker.storage, held, workdir)
     try:

@@ -58,8 +58,8 @@ def prepare(
     if missing is not None and not paths:
         raise missing
     weights = settings.backbone_weights
-    _write(workdir / "points.json", points)
-    _write(
+    write_json(workdir / "points.json", points)
+    write_json(
         workdir / "JOB.json",
         {
             "points": str(workdir / "points.json"),
@@ -72,6 +72,7 @@ def prepare(
             "seed": job.seed,
             "proposals": job.request["proposals"],
             "proposal_store": str(settings.folder("proposals")),
+            "initial_model": str(storage.local_path(job.initial_sha)) if job.initial_sha else None,
             "backbone_weights": str(weights.resolve()) if weights else None,
             "max_bad_images": settings.max_bad_images,
             "reserve_bytes": settings.reserve_bytes,
@@ -90,6 +91,7 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
         Annotation.category_id,
         Annotation.x,
         Annotation.y,
+        Annotation.segmentation,
     )
     return {
         "images": [
@@ -104,8 +106,9 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
                 "image_id": image_id,
                 "category_id": category_id,
                 "point": [x, y],
+                **({"mask": mask} if mask is not None else {}),
             }
-            for id, image_id, category_id, x, y in session.execute(
+            for id, image_id, category_id, x, y, mask in session.execute(
                 objects.where(Annotation.dataset_id == dataset_id).order_by(Annotation.pk)
             )
         ],
@@ -118,7 +121,7 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
     }
 
 
-def _write(path: Path, document: Any) -> None:
+def write_json(path: Path, document: Any) -> None:
     """Whole or not at all."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(document), encoding="utf-8")

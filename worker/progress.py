@@ -17,6 +17,16 @@ STAGES = {
     "export": 0.03,
 }
 IMPORT_STAGES = {"files": 0.05, "annotations": 0.1, "images": 0.6, "truth": 0.05, "rows": 0.2}
+EXPORT_STAGES = {"masks": 1.0}
+PREDICT_STAGES = {"fetch": 0.2, "predict": 0.8}
+STAGES_OF = {
+    "train": STAGES,
+    "import": IMPORT_STAGES,
+    "export": EXPORT_STAGES,
+    "predict": PREDICT_STAGES,
+    "onnx": {"onnx": 1.0},
+}
+"""By the job's kind."""
 _SECONDS_BETWEEN_WRITES = 1.0
 
 

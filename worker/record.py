@@ -20,6 +20,16 @@ from worker.events import stage_ended
 from worker.fence import Claim, write
 
 BATCH = 2_000
+FILES = {
+    "model": "model.pt",
+    "weights": "model.safetensors",
+    "gallery": "gallery.png",
+    "curves": "curves.png",
+    "report": "report.html",
+}
+"""That a training leaves, beside its documents."""
+EXTRA = ("selected", "refined", "proposal_source", "doubts", "candidates")
+"""Of a mask, beside its columns."""
 DISK_FULL_DELAY = 5.0  # seconds: somebody may make room
 
 
@@ -37,7 +47,7 @@ def succeed(
     """
     result = workdir / "result"
     metrics, report, meta = (_json(result / f"{n}.json") for n in ("metrics", "report", "model"))
-    blobs = _blobs({"model": result / "model.pt", "gallery": result / "gallery.png"}, workdir)
+    blobs = digested({name: result / file for name, file in FILES.items()}, workdir)
     if "model" not in blobs:
         raise BadResult("the trainer left no model.pt")
     state, reason = JobState.SUCCEEDED, None
@@ -53,12 +63,13 @@ def succeed(
                 session,
                 held,
                 unless_cancelled=True,
-                **_over(state, progress=1.0, eta_seconds=0.0, reason=reason, error=None),
+                **ended(state, progress=1.0, eta_seconds=0.0, reason=reason, error=None),
                 metrics=metrics,
                 report=report,
                 warnings=warnings,
                 model_id=model_id,
                 gallery_sha=_sha(blobs, "gallery"),
+                report_html_sha=_sha(blobs, "report"),
                 log_sha=_sha(blobs, "log"),
             )
             job = session.get_one(Job, held.job_id)
@@ -77,6 +88,8 @@ def succeed(
                     ],
                     sha256=sha,
                     size=path.stat().st_size,
+                    weights_sha=_sha(blobs, "weights"),
+                    curves_sha=_sha(blobs, "curves"),
                     meta=meta,
                     metrics=metrics.get("model"),
                 )
@@ -98,7 +111,7 @@ def end(
 ) -> None:
     """The job is over without results: `state` is failed or cancelled. Its log is kept where
     storage takes it: on a full disk the end matters more."""
-    blobs = _blobs({}, workdir)
+    blobs = digested({}, workdir)
     with pinned(database, storage, [sha for _, sha in blobs.values()]):
         try:
             for path, sha in blobs.values():
@@ -107,7 +120,7 @@ def end(
             structlog.get_logger().warning("log not kept", job=held.job_id, error=repr(refused))
             blobs = {}
         with database.begin() as session:
-            values = _over(state, reason=reason, error=error)
+            values = ended(state, reason=reason, error=error)
             write(session, held, **values, log_sha=_sha(blobs, "log"))
             append_state(session, held.job_id)
 
@@ -138,11 +151,11 @@ def release(database: Database, held: Claim, reason: Reason, error: str | None =
     return delay
 
 
-def _over(state: JobState, **values: Any) -> dict[str, Any]:
+def ended(state: JobState, **values: Any) -> dict[str, Any]:
     return {"state": state, "finished_at": now(), "lease_until": None, **values}
 
 
-def _blobs(files: dict[str, Path], workdir: Path) -> dict[str, tuple[Path, str]]:
+def digested(files: dict[str, Path], workdir: Path) -> dict[str, tuple[Path, str]]:
     """Those of the files, and of the log, that are there, with their digests."""
     named = {**files, "log": workdir / "log.txt"}
     return {name: (path, sha256_of(path)) for name, path in named.items() if path.is_file()}
@@ -187,7 +200,7 @@ def _row(mask: dict[str, Any], job_id: str) -> dict[str, Any]:
         "area": mask["area"],
         "quality": mask["quality"],
         "source": mask["source"],
-        "extra": {name: mask.get(name) for name in ("selected", "refined", "proposal_source")},
+        "extra": {name: mask.get(name) for name in EXTRA},
     }
 
 

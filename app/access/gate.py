@@ -25,7 +25,7 @@ from app.settings import Settings
 OPEN = frozenset(
     {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 )
-OPEN_BELOW = "/problems/"
+OPEN_BELOW = ("/problems/", "/web/")
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -34,6 +34,8 @@ def scope_of(method: str, path: str) -> Scope | None:
     if path in OPEN or path.startswith(OPEN_BELOW):
         return None
     if path == "/predict":  # POST sends a picture and changes nothing
+        return Scope.READ
+    if path.startswith("/masks/") and path.endswith("/suggest"):  # nor does this
         return Scope.READ
     return Scope.READ if method in SAFE else Scope.WRITE
 

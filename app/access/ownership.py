@@ -5,8 +5,8 @@ every SELECT, UPDATE and DELETE of mapped classes through them is narrowed to th
 query that is written later cannot forget it. Sessions that know no caller (the workers', the
 service's own) see everything, and so do an admin's.
 
-The owner stands in `dataset.owner` and `upload.owner` alone; a table with a `dataset_id`, a
-`job_id` or an `upload_id` follows.
+The owner stands in `dataset.owner`, `upload.owner` and `model_alias.owner` alone; a table with a
+`dataset_id`, a `job_id` or an `upload_id` follows.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from app.access.keys import Caller
 from app.columns import Base
 from app.db import Database
-from app.models import Dataset, Job, Upload
+from app.models import Dataset, Job, ModelAlias, Upload
 from app.settings import Settings
 
 
@@ -60,7 +60,7 @@ def _rules(owner: str) -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
     own_uploads = select(uploads.id).where(uploads.owner == owner)
     for mapper in Base.registry.mappers:
         columns = mapper.columns
-        if mapper.class_ in (Dataset, Upload):
+        if mapper.class_ in (Dataset, ModelAlias, Upload):
             yield mapper.class_, columns["owner"] == owner
         elif "dataset_id" in columns:
             yield mapper.class_, columns["dataset_id"].in_(own_datasets)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.access.keys import Caller
 from app.db import Database
 from app.errors import QuotaExceeded
-from app.models import ACTIVE, Dataset, Job, Model, Upload
+from app.models import ACTIVE, Dataset, Export, Job, Model, Upload
 from app.settings import Settings
 
 _LOCK = 0x5A9_90A7  # PostgreSQL's advisory lock of this module
@@ -59,17 +59,19 @@ def _datasets(session: Session, settings: Settings, owner: str | None, more: int
 def _bytes(
     session: Session, settings: Settings, owner: str | None, more: int, *, underway: bool = False
 ) -> None:
-    """Of data sets as they were sent, and of the models trained on them. underway: also of uploads
-    that are not yet a data set; one that becomes it must not be counted twice."""
+    """Of data sets as they were sent, of the models trained on them, and of exports. underway: also
+    of uploads that are not yet a data set; one that becomes it must not be counted twice."""
     limit = settings.quota_bytes
     if not limit:
         return
     datasets, jobs, models = Dataset.__table__, Job.__table__, Model.__table__
+    exports = Export.__table__
     own = select(datasets.c.id).where(_of(datasets.c.owner, owner))
     of_jobs = select(jobs.c.id).where(jobs.c.dataset_id.in_(own))
     sent = select(func.sum(datasets.c.bytes)).where(_of(datasets.c.owner, owner))
     trained = select(func.sum(models.c.size)).where(models.c.job_id.in_(of_jobs))
-    found = int(session.scalar(sent) or 0) + int(session.scalar(trained) or 0)
+    exported = select(func.sum(exports.c.size)).where(exports.c.job_id.in_(of_jobs))
+    found = sum(int(session.scalar(query) or 0) for query in (sent, trained, exported))
     if underway:
         uploads = Upload.__table__.c
         coming = select(func.sum(uploads.length)).where(_of(uploads.owner, owner))

@@ -8,7 +8,7 @@ from app.datasets.fetching import source_faults
 from app.datasets.multipart import FilePart, Form
 from app.db import Database
 from app.errors import Fault
-from app.models import Dataset
+from app.models import Dataset, DatasetStatus
 from app.settings import Settings
 from app.storage import Storage
 from app.uploads import service as uploads
@@ -34,6 +34,12 @@ class Asked:
     images_url: str | None
     uploads: list[str]
     size: int
+
+    @property
+    def heir_of(self) -> str | None:
+        """The data set whose images are to be used, since none were sent."""
+        given = self.images or self.stored or self.images_url
+        return None if given else self.parent
 
 
 def read_form(
@@ -94,7 +100,7 @@ def form_faults(database: Database, settings: Settings, form: Form) -> list[Faul
     for part in ("annotations", "images"):
         if not form.named(part) and not form.lists.get(f"{part}_upload"):
             hint = f"-F {part}=@file, or -F {part}_upload=ID of a finished upload"
-            if part == "images" and form.texts.get("images_url"):
+            if part == "images" and (form.texts.get("images_url") or form.texts.get("parent")):
                 continue
             faults.append(Fault(part, "", f"the part {part!r} is missing", hint))
     name = form.texts.get("name", "")
@@ -103,8 +109,11 @@ def form_faults(database: Database, settings: Settings, form: Form) -> list[Faul
     parent = form.texts.get("parent")
     if parent:
         with database.read() as session:
-            if not is_id(parent) or session.get(Dataset, parent) is None:
-                faults.append(Fault("parent", "", f"there is no data set {parent!r}"))
+            found = session.get(Dataset, parent) if is_id(parent) else None
+        if found is None:
+            faults.append(Fault("parent", "", f"there is no data set {parent!r}"))
+        elif found.status is not DatasetStatus.READY:
+            faults.append(Fault("parent", "", f"the data set is {found.status}", "wait for it"))
     url = form.texts.get("images_url")
     if url:
         faults += source_faults(settings, url)

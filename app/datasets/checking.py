@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from app.datasets import archives, intake
+from app.datasets.foreign import read_annotations
 from app.datasets.intake import Tell
 from app.datasets.multipart import FilePart
 from app.errors import Fault
 from app.settings import Settings
-from sapnet.data.coco import PointDocument, check_against_images, check_truth, read_points
+from sapnet.data.coco import PointDocument, check_against_images, check_truth
 from sapnet.errors import InvalidDataset, Issue
 from sapnet.types import ImageInfo
 
@@ -57,20 +58,21 @@ def check(sent: Sent, folder: Path, settings: Settings, tell: Tell = silent) -> 
 
     The files of `sent` that are archives, or no images, are removed on the way.
     """
-    path = sent.annotations.path
-    document = read_points(path, _watch(tell, "annotations", path))
+    limits, watch = _limits(settings), _watch(tell, "annotations", sent.annotations.path)
+    annotations = read_annotations(sent.annotations, folder, limits, watch)
+    document = annotations.document
     faults = to_faults("annotations", document.issues)
     if sent.fetch is not None:
         pictures = sent.fetch(document, folder, tell)
     else:
         names = [image.file_name for image in document.images]
-        limits, pixels = _limits(settings), settings.max_image_pixels
+        pixels = settings.max_image_pixels
         pictures = intake.collect(sent.images, names, folder, limits, pixels, tell)
     faults += pictures.faults
     if sent.images or sent.fetch:
         complete = not pictures.unread
         issues = check_against_images(document, pictures.found, complete=complete)
-        faults += to_faults("annotations", issues)
+        faults += to_faults("annotations", annotations.told(issues))
     report = _report(document, pictures)
     truth = _truth(document, sent, faults, report, tell)
     return Checked(document, pictures, report, truth, faults)

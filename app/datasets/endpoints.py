@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 
@@ -14,6 +14,8 @@ from app.datasets.asked import TEXTS
 from app.datasets.multipart import receive
 from app.datasets.schemas import (
     UPLOAD_FORM,
+    AnnotationOut,
+    AnnotationPage,
     DatasetOut,
     DatasetPage,
     ImageOut,
@@ -21,8 +23,9 @@ from app.datasets.schemas import (
 )
 from app.db import DatabaseDep, SessionDep
 from app.deps import SettingsDep, StorageDep
-from app.models import Image
+from app.models import Annotation, Image
 from app.paging import Cursor, Limit, decode, encode, link_next
+from app.prefer import ASYNC, Prefer, wants_async
 from app.responses import blob_response
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -38,9 +41,6 @@ LATER: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-Prefer = Annotated[
-    str | None, Header(description="`respond-async`: 202 at once, whatever the size (RFC 7240)")
-]
 
 
 @router.post(
@@ -76,13 +76,13 @@ async def create(
             texts=TEXTS,
             max_part_bytes=dict.fromkeys(("annotations", "truth"), settings.max_document_bytes),
         )
-        wished = _respond_async(prefer)
+        wished = wants_async(prefer)
         status, dataset = await run_in_threadpool(
             importing.accept, database, storage, settings, form, folder, respond_async=wished
         )
     response.status_code = status
     if wished:
-        response.headers["Preference-Applied"] = "respond-async"
+        response.headers["Preference-Applied"] = ASYNC
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 
@@ -116,8 +116,8 @@ def delete_dataset(
     settings: SettingsDep,
     force: bool = False,
 ) -> None:
-    """409 while a job of it is not over; and, unless `force`, where it has jobs at all: they go
-    with it, with their masks and models."""
+    """409 while a job of it is not over; where a model of it has an alias; and, unless `force`,
+    where it has jobs at all: they go with it, with their masks and models."""
     service.delete(database, storage, settings, dataset_id, force=force)
 
 
@@ -152,9 +152,22 @@ def get_image(
     return blob_response(request, storage, image.sha256, media_type=media_type)
 
 
-def _respond_async(prefer: str | None) -> bool:
-    wishes = [wish.split(";")[0].strip().lower() for wish in (prefer or "").split(",")]
-    return "respond-async" in wishes
+@router.get("/{dataset_id}/annotations")
+def list_annotations(
+    dataset_id: str,
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    image_id: Annotated[int | None, Query(ge=-(2**63), lt=2**63)] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+    cursor: Cursor = None,
+) -> AnnotationPage:
+    """By annotation id: each object's point and class, and its mask where that is confirmed."""
+    after = decode(cursor, int)
+    found = service.annotation_page(session, dataset_id, image_id, limit + 1, after)
+    following = encode(found[limit - 1].annotation_id) if len(found) > limit else None
+    link_next(request, response, following)
+    return AnnotationPage(annotations=[_annotation(a) for a in found[:limit]], next=following)
 
 
 def _image(image: Image) -> ImageOut:
@@ -165,4 +178,14 @@ def _image(image: Image) -> ImageOut:
         height=image.height,
         annotations=image.annotations,
         sha256=image.sha256,
+    )
+
+
+def _annotation(row: Annotation) -> AnnotationOut:
+    return AnnotationOut(
+        id=row.annotation_id,
+        image_id=row.image_id,
+        category_id=row.category_id,
+        point=(row.x, row.y),
+        mask=row.segmentation,
     )

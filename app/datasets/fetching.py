@@ -6,7 +6,7 @@ wrong with one image is said of that image; the others are fetched all the same.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
@@ -51,7 +51,7 @@ def source_faults(settings: Settings, url: str) -> list[Fault]:
     if url == FROM_DOCUMENT:
         return []
     try:
-        _checked(settings, url)
+        check_address(settings, url)
     except NotFetched as error:
         return [Fault("images_url", "", f"{url[:200]!r}: {error}", HINT)]
     return []
@@ -87,19 +87,47 @@ def fetcher(settings: Settings, url: str) -> Fetch:
 def _fetch_some(
     settings: Settings, wanted: Iterable[tuple[str, str, Path]], pictures: Pictures
 ) -> None:
-    client = safe_client(
-        allow_private=settings.import_private_addresses,
-        timeout=min(10.0, settings.fetch_timeout_seconds),
-        lifetime=settings.fetch_timeout_seconds,
-    )
-    client.max_redirects = _REDIRECTS
-    with client, ThreadPoolExecutor(settings.fetch_connections) as pool:
+    with _client(settings) as client, ThreadPoolExecutor(settings.fetch_connections) as pool:
         futures = {
             pool.submit(_picture, settings, client, address, path): name
             for name, address, path in wanted
         }
         for future in as_completed(futures):
             pictures.by_name[futures[future]] = future.result()
+
+
+def fetch_all(settings: Settings, wanted: Mapping[Path, str], tell: Tell) -> dict[Path, str]:
+    """Get each address into its file, those that are not there yet. Why not, in plain words, of
+    those that could not be had."""
+    refused: dict[Path, str] = {}
+    items = list(wanted.items())
+    for start in range(0, len(items), _TOGETHER):
+        some = [(path, url) for path, url in items[start : start + _TOGETHER] if not path.exists()]
+        with _client(settings) as client, ThreadPoolExecutor(settings.fetch_connections) as pool:
+            futures = {pool.submit(_fetch, settings, client, url, path): path for path, url in some}
+            for future in as_completed(futures):
+                try:
+                    future.result()
+                except NotFetched as error:
+                    refused[futures[future]] = str(error)
+        tell("fetch", min(start + _TOGETHER, len(items)), len(items))
+    return refused
+
+
+def fetch_one(settings: Settings, address: str, path: Path) -> None:
+    """Into `path`. Raises NotFetched."""
+    with _client(settings) as client:
+        _fetch(settings, client, address, path)
+
+
+def _client(settings: Settings) -> httpx2.Client:
+    client = safe_client(
+        allow_private=settings.import_private_addresses,
+        timeout=min(10.0, settings.fetch_timeout_seconds),
+        lifetime=settings.fetch_timeout_seconds,
+    )
+    client.max_redirects = _REDIRECTS
+    return client
 
 
 def _picture(settings: Settings, client: httpx2.Client, address: str, path: Path) -> Picture:
@@ -117,7 +145,7 @@ def _fetch(settings: Settings, client: httpx2.Client, address: str, path: Path) 
     """Into `path`, whole or not at all. Raises NotFetched."""
     if not address:
         raise NotFetched("the document names no coco_url and no url for it")
-    _checked(settings, address)
+    check_address(settings, address)
     get = _from_bucket if address.startswith("s3://") else _from_web
     part = path.with_suffix(".part")
     for attempt in range(_TRIES):
@@ -182,7 +210,7 @@ def _from_bucket(settings: Settings, _client: httpx2.Client, address: str) -> It
         raise NotFetched(str(error).splitlines()[0][:200], again=True) from error
 
 
-def _checked(settings: Settings, address: str) -> None:
+def check_address(settings: Settings, address: str) -> None:
     """Raises NotFetched for what must not be asked at all, as far as the text tells."""
     if address.startswith("s3://"):
         bucket, _ = _bucket_and_key(address)

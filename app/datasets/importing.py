@@ -12,6 +12,7 @@ from app.access import idempotency
 from app.datasets import later, rows, service
 from app.datasets.asked import Asked, form_faults, read_form
 from app.datasets.checking import Sent, check, summed_up
+from app.datasets.inherited import from_parent
 from app.datasets.multipart import FilePart, Form
 from app.datasets.schemas import DatasetOut
 from app.db import Database
@@ -61,7 +62,9 @@ def _at_once(
         path = folder / f"upload-{number}"
         uploads.assemble(storage, stored.shas, path)
         images.append(FilePart("images", stored.filename, path))
-    checked = check(Sent(asked.annotations, images, asked.truth), folder, settings)
+    parent = None if faults else asked.heir_of
+    fetch = from_parent(database, storage, parent) if parent else None
+    checked = check(Sent(asked.annotations, images, asked.truth, fetch), folder, settings)
     faults = faults + checked.faults
     if faults:
         raise Invalid(faults, summed_up(faults))

@@ -64,4 +64,5 @@ def _annotations(dataset_id: str, checked: Checked) -> Iterator[Row]:
             "category_id": annotation.category_id,
             "x": annotation.x,
             "y": annotation.y,
+            "segmentation": annotation.mask,
         }

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from app.masks.schemas import Segmentation
 from app.models import DatasetStatus, JobState
 
 
@@ -42,6 +43,16 @@ class ImportProgress(BaseModel):
     error: str | None = Field(description="what the last attempt ended with; another follows")
 
 
+class Corrections(BaseModel):
+    """What was decided about the masks of the job that this version was made from."""
+
+    job_id: str
+    open: int
+    accepted: int
+    corrected: int
+    rejected: int
+
+
 class Report(BaseModel):
     progress: ImportProgress | None = None
     errors: list[Warned] = Field(
@@ -54,6 +65,7 @@ class Report(BaseModel):
     ignored_files: Ignored = Ignored()
     truth: str | None = None
     """Where ground truth for metrics comes from: "truth", "annotations" (their segmentations)."""
+    corrections: Corrections | None = None
 
 
 class DatasetSummary(BaseModel):
@@ -90,6 +102,21 @@ class ImagePage(BaseModel):
     next: str | None
 
 
+class AnnotationOut(BaseModel):
+    """One object; all ids are your own."""
+
+    id: int
+    image_id: int
+    category_id: int
+    point: tuple[float, float] = Field(description="x, y in pixels")
+    mask: Segmentation | None = Field(description="where you have said what its mask is")
+
+
+class AnnotationPage(BaseModel):
+    annotations: list[AnnotationOut]
+    next: str | None
+
+
 UPLOAD_FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -102,7 +129,9 @@ UPLOAD_FORM: dict[str, Any] = {
                         "annotations": {
                             "type": "string",
                             "format": "binary",
-                            "description": "COCO-style JSON with one point an annotation",
+                            "description": "COCO-style JSON with one point an annotation; or "
+                            "points from CVAT (XML for images 1.1), Label Studio (JSON) or "
+                            "Labelme (its JSON files in a zip)",
                         },
                         "images": {
                             "type": "array",
@@ -135,7 +164,8 @@ UPLOAD_FORM: dict[str, Any] = {
                         },
                         "parent": {
                             "type": "string",
-                            "description": "id of the data set that this one corrects",
+                            "description": "id of the data set that this one corrects; where no "
+                            "images are sent, its own are used, by file name",
                         },
                     },
                 }

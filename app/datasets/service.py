@@ -12,7 +12,20 @@ from app.columns import is_id
 from app.datasets.schemas import CategoryOut, DatasetOut, DatasetSummary, ImportProgress, Report
 from app.db import Database
 from app.errors import Conflict, NotFound
-from app.models import ACTIVE, Category, Dataset, DatasetStatus, Image, ImportFile, Job, Model
+from app.models import (
+    ACTIVE,
+    Annotation,
+    Category,
+    Dataset,
+    DatasetStatus,
+    Export,
+    Image,
+    ImportFile,
+    Job,
+    Model,
+    Prediction,
+)
+from app.registry import aliases
 from app.settings import Settings
 from app.storage import Storage
 
@@ -84,13 +97,27 @@ def image(session: Session, dataset_id: str, image_id: int) -> Image:
     return found
 
 
+def annotation_page(
+    session: Session, dataset_id: str, image_id: int | None, limit: int, after: int | None
+) -> list[Annotation]:
+    """By ascending annotation id; those above `after`. None while they are being imported."""
+    if get(session, dataset_id).status is not DatasetStatus.READY:
+        return []
+    query = select(Annotation).where(Annotation.dataset_id == dataset_id)
+    if image_id is not None:
+        query = query.where(Annotation.image_id == image_id)
+    if after is not None:
+        query = query.where(Annotation.annotation_id > after)
+    return list(session.scalars(query.order_by(Annotation.annotation_id).limit(limit)))
+
+
 def delete(
     database: Database, storage: Storage, settings: Settings, dataset_id: str, *, force: bool
 ) -> None:
     """Remove a data set, and the blobs that nothing else names.
 
-    Raises Conflict while a job of it is queued or running; and, unless `force`, where it has jobs
-    at all, since these go with it, with their masks and models.
+    Raises Conflict while a job of it is queued or running; where a model of it has an alias; and,
+    unless `force`, where it has jobs at all, since these go with it, with their masks and models.
     """
     with database.begin() as session:
         dataset = get(session, dataset_id)
@@ -107,11 +134,18 @@ def delete(
                 "add ?force=true to remove them too.",
                 jobs=made,
             )
+        if named := aliases.of_jobs(session, list(jobs)):
+            raise Conflict(
+                f"Models of this data set have an alias: {', '.join(named)}. "
+                "Move it to another model, or remove it, first.",
+                aliases=named,
+            )
         shas = blobs.named_by(
             session,
             {Dataset: Dataset.id == dataset_id, Image: Image.dataset_id == dataset_id}
             | {ImportFile: ImportFile.dataset_id == dataset_id}
-            | {Job: Job.dataset_id == dataset_id, Model: Model.job_id.in_(jobs)},
+            | {Job: Job.dataset_id == dataset_id, Model: Model.job_id.in_(jobs)}
+            | {Export: Export.id.in_(jobs), Prediction: Prediction.job_id.in_(jobs)},
         )
         session.execute(delete_rows(Dataset).where(Dataset.id == dataset.id))
     for job_id in jobs:

@@ -17,6 +17,19 @@ from app.responses import blob_response
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
+REPORT_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "img-src data:",
+        "style-src 'unsafe-inline'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'self'",
+        "sandbox",
+    ]
+)
+"""Of report.html: names in it are the user's, and nothing in it may run."""
+
 
 @router.post(
     "/train",
@@ -102,6 +115,23 @@ def gallery(job_id: str, request: Request, session: SessionDep, storage: Storage
     if sha is None:
         raise NotFound("gallery of job", job_id)
     return blob_response(request, storage, sha, media_type="image/png")
+
+
+@router.get(
+    "/{job_id}/report.html",
+    response_class=Response,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def report_html(
+    job_id: str, request: Request, session: SessionDep, storage: StorageDep
+) -> Response:
+    """The report for people: one page with figures, curves and pictures of masks inside."""
+    sha = service.get_successful(session, job_id).report_html_sha
+    if sha is None:
+        raise NotFound("report.html of job", job_id)
+    answer = blob_response(request, storage, sha, media_type="text/html; charset=utf-8")
+    answer.headers["Content-Security-Policy"] = REPORT_POLICY
+    return answer
 
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)

@@ -89,6 +89,9 @@ class TrainRequest(BaseModel):
     truth: dict[str, Any] | None = Field(
         None, description="COCO instances, for metrics alone; default: the data set's own"
     )
+    from_model: str | None = Field(
+        None, description="id or alias of a model whose weights the training begins with"
+    )
     webhook: WebhookIn | None = Field(None, description="where the job's events are posted")
 
 
@@ -115,6 +118,7 @@ class JobOut(JobCreated):
     warnings: list[str]
     proposal_generator: str | None
     weights_origin: str | None
+    from_model: str | None = Field(None, description="the model that its training went on from")
     attempt: int
     model_id: str | None
     metrics: dict[str, Any] | None

@@ -17,11 +17,13 @@ from app.errors import Conflict, Fault, Invalid, NotFound
 from app.jobs import events
 from app.jobs.events import EventType
 from app.jobs.schemas import JobCreated, TrainRequest
-from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, Reason
+from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, Model, Reason
 from app.queue import enqueue
+from app.registry.service import get as get_model
 from app.settings import Settings
 from app.storage import Storage
 from app.webhooks import service as webhooks
+from sapnet.architecture import other_architecture
 from sapnet.config import METHODS, PRESETS, resolve_config
 from sapnet.data.coco import read_truth
 from sapnet.errors import InvalidConfig, InvalidDataset
@@ -41,8 +43,11 @@ def create(
     document = request.model_dump(mode="json")
     with database.read() as session:
         _ready_dataset(session, request.dataset_id)
+        initial = get_model(session, request.from_model) if request.from_model else None
     proposals = document["proposals"] or settings.proposals
-    faults = _config_faults(request, str(proposals.get("kind")))
+    kind = str(proposals.get("kind"))
+    faults = _config_faults(request, kind)
+    faults += _model_faults(request, kind, initial) if initial and not faults else []
     truth = None if request.truth is None else json.dumps(document["truth"]).encode()
     faults += _truth_faults(truth) if truth is not None else []
     faults += webhooks.faults(settings, request.webhook)
@@ -57,7 +62,10 @@ def create(
         request={"overrides": request.overrides, "proposals": proposals},
         truth_sha=shas[0] if shas else None,
     )
-    with pinned(database, storage, shas):
+    if initial is not None:
+        job.request = {**job.request, "from_model": initial.id}
+        job.initial_sha = initial.sha256
+    with pinned(database, storage, [*shas, *([initial.sha256] if initial else [])]):
         if truth is not None:
             storage.put_bytes(truth)
         with database.begin() as session:
@@ -83,6 +91,12 @@ def get_successful(session: Session, job_id: str) -> Job:
     job = get(session, job_id)
     if job.kind == "import":
         raise Conflict(f"The job is an import; what came of it is /datasets/{job.dataset_id}.")
+    if job.kind == "export":
+        raise Conflict(f"The job is an export; what came of it is /exports/{job.id}.")
+    if job.kind == "predict":
+        raise Conflict(f"The job predicts; what came of it is /jobs/{job.id}/predictions.")
+    if job.kind == "onnx":
+        raise Conflict(f"The job makes a file: /models/{job.model_id}/onnx.")
     if job.state not in SUCCESSFUL:
         raise Conflict(
             f"The job has no results: it is {job.state}.", state=job.state, reason=job.reason
@@ -198,6 +212,16 @@ def _config_fault(
     except InvalidConfig as error:
         return Fault("body", pointer, str(error))
     return None
+
+
+def _model_faults(request: TrainRequest, proposals: str, model: Model) -> list[Fault]:
+    """Whether a training with these settings can go on from the model."""
+    config = resolve_config(request.method, request.preset, request.overrides, proposals)
+    differing = other_architecture(config, model.meta.get("config") or {})
+    if not differing:
+        return []
+    detail = f"the model is of another architecture: {'; '.join(differing)}"
+    return [Fault("body", "/from_model", detail, "train with the preset and the overrides it had")]
 
 
 def _truth_faults(truth: bytes) -> list[Fault]:

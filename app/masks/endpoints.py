@@ -10,6 +10,7 @@ from app.db import DatabaseDep
 from app.jobs.service import get_successful
 from app.masks import service
 from app.masks.schemas import PseudoMaskPage
+from app.models import MaskStatus
 from app.paging import Cursor, decode, encode, link_next
 
 router = APIRouter(tags=["pseudo-masks"])
@@ -31,19 +32,23 @@ def pseudo_masks(
     image_id: UserId = None,
     category_id: UserId = None,
     min_quality: Annotated[float, Query(ge=0, le=1)] = 0.0,
+    status: MaskStatus | None = None,
     detail: Annotated[
-        bool, Query(description="with the masks before and after refinement")
+        bool, Query(description="with the masks before and after refinement, and candidates")
     ] = False,
     limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
     cursor: Cursor = None,
 ) -> Response:
-    """One mask an annotation. `Accept: application/x-ndjson` streams all of them, a line each;
+    """One mask an annotation, as it stands: where one was corrected in the review, the correction.
+    `Accept: application/x-ndjson` streams all of them, a line each;
     JSON comes in pages of `limit` (1,000)."""
     kind = preferred(request, JSON, NDJSON, "application/ndjson", "application/jsonl")
     after = decode(cursor, int)
     with database.read() as session:
         get_successful(session, job_id)
-    wanted = service.Filter(job_id, image_id, category_id, min_quality, detail)
+    wanted = service.Filter(
+        job_id, image_id, category_id, min_quality, status=status, detail=detail
+    )
     vary = {"Vary": "Accept"}
     if kind != JSON:
         lines = service.lines(database, wanted, limit, after)

@@ -1,8 +1,12 @@
 """What goes over the wire about pseudo-masks: COCO annotations, and how good they are thought."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from app.models import MaskStatus
+
+Side = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 
 
 class Segmentation(BaseModel):
@@ -12,38 +16,196 @@ class Segmentation(BaseModel):
     counts: str
 
 
-class PseudoMaskOut(BaseModel):
-    """All ids are your own."""
+class SegmentationIn(BaseModel):
+    """A compressed COCO RLE of the image's size."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": 100,
-                    "image_id": 1,
-                    "category_id": 1,
-                    "segmentation": {"size": [224, 224], "counts": "Q_;4j64M3O00O2N1N3N1NkaS1"},
-                    "bbox": [52.0, 94.0, 9.0, 12.0],
-                    "area": 64.0,
-                    "quality": 0.81,
-                    "source": "refined",
-                }
-            ]
-        }
+    size: Annotated[list[Side], Field(min_length=2, max_length=2)] = Field(
+        description="height, width"
     )
-    id: int
+    counts: str
+
+
+class Candidate(BaseModel):
+    """Another mask of the bag that this one was picked from."""
+
+    index: int
+    segmentation: Segmentation
+    probability: float = Field(description="that it is the object, by the training's belief")
+
+
+EXAMPLE: dict[str, Any] = {
+    "mask_id": "01a1fc2766b68885ca3292807f96eddc.100",
+    "id": 100,
+    "image_id": 1,
+    "category_id": 1,
+    "segmentation": {"size": [224, 224], "counts": "Q_;4j64M3O00O2N1N3N1NkaS1"},
+    "bbox": [52.0, 94.0, 9.0, 12.0],
+    "area": 64.0,
+    "quality": 0.81,
+    "source": "refined",
+    "status": "open",
+    "revision": 0,
+}
+
+
+class PseudoMaskOut(BaseModel):
+    """A mask as it stands: the delivered one, or the one that was put in its place. All ids but
+    `mask_id` are your own."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+    mask_id: str = Field(description="names this mask of this job; opaque")
+    id: int = Field(description="of the annotation")
     image_id: int
     category_id: int
     segmentation: Segmentation
     bbox: list[float] = Field(description="x, y, width, height in pixels")
     area: float
-    quality: float = Field(description="0 to 1")
-    source: Literal["refined", "selected"]
+    quality: float = Field(
+        description="estimated probability that the delivered mask has an IoU of at least 0.5 with "
+        "its object"
+    )
+    source: Literal["refined", "selected", "confirmed"] = Field(
+        description="confirmed: you have said what it is"
+    )
+    status: MaskStatus
+    revision: int = Field(description="of the decision: raised by each; 0 before the first")
     selected: Segmentation | None = Field(None, description="with detail=true")
     refined: Segmentation | None = Field(None, description="with detail=true")
     proposal_source: str | None = Field(None, description="with detail=true")
+    doubts: dict[str, float | None] | None = Field(
+        None, description="with detail=true: what the quality is made of; null where not known"
+    )
+    candidates: list[Candidate] | None = Field(None, description="with detail=true")
+    delivered: Segmentation | None = Field(
+        None, description="with detail=true: what a corrected one was before"
+    )
 
 
 class PseudoMaskPage(BaseModel):
     annotations: list[PseudoMaskOut]
+    next: str | None
+
+
+class ReviewMask(PseudoMaskOut):
+    """With all the detail there is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [EXAMPLE | {"point": [56.5, 100.5], "refined": None, "candidates": []}]
+        }
+    )
+    point: list[float] = Field(description="x, y in pixels")
+
+
+class Counts(BaseModel):
+    """Of all masks of the job."""
+
+    open: int
+    accepted: int
+    corrected: int
+    rejected: int
+
+
+class ReviewPage(BaseModel):
+    masks: list[ReviewMask]
+    counts: Counts
+    next: str | None
+
+
+class Verdict(BaseModel):
+    """accept: the mask as it stands is right. reject: there is no such object. reopen: as if
+    nothing had been decided."""
+
+    model_config = ConfigDict(extra="forbid")
+    decision: Literal["accept", "reject", "reopen"]
+
+
+class Choice(BaseModel):
+    """One of the candidates is the mask."""
+
+    model_config = ConfigDict(extra="forbid")
+    decision: Literal["choose"]
+    candidate: int = Field(ge=0, strict=True, description="its index")
+
+
+class Correction(BaseModel):
+    """This is the mask."""
+
+    model_config = ConfigDict(extra="forbid")
+    decision: Literal["correct"]
+    segmentation: SegmentationIn
+
+
+DecisionIn = Annotated[Verdict | Choice | Correction, Field(discriminator="decision")]
+
+
+class ClickIn(BaseModel):
+    x: float = Field(ge=0, description="pixels", allow_inf_nan=False)
+    y: float = Field(ge=0, description="pixels", allow_inf_nan=False)
+    positive: bool = Field(True, description="this is of the object; false: it is not", strict=True)
+
+
+class SuggestIn(BaseModel):
+    """Clicks, in their order, and the mask that they are to change."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"points": [{"x": 60.5, "y": 97.5, "positive": False}]}],
+        },
+    )
+    points: list[ClickIn] = Field(min_length=1, max_length=200)
+    segmentation: SegmentationIn | None = Field(
+        None, description="default: the mask as it stands; an empty one starts anew"
+    )
+
+
+class Suggestion(BaseModel):
+    segmentation: Segmentation
+    bbox: list[float] = Field(description="x, y, width, height in pixels")
+    area: float
+
+
+class CorrectionsIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="default: the data set's, with the number of the version",
+    )
+
+
+class Pair(BaseModel):
+    """What both jobs delivered for one annotation."""
+
+    id: int
+    image_id: int
+    iou: float | None = Field(description="null where the image has another size now")
+    quality_before: float
+    quality_after: float
+
+
+class Figures(BaseModel):
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class Quality(BaseModel):
+    """Of all masks of a job."""
+
+    masks: int
+    mean: float | None
+
+
+class Qualities(BaseModel):
+    before: Quality
+    after: Quality
+
+
+class Comparison(BaseModel):
+    metrics: Figures
+    quality: Qualities
+    masks: list[Pair] = Field(description="of the annotations that both have")
     next: str | None

@@ -1,60 +1,80 @@
-"""Pseudo-masks of a job, in the order of your annotation ids."""
+"""Pseudo-masks of a job as they stand, with what was decided about each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, select
+from sqlalchemy import Row, Select, and_, func, select
 from sqlalchemy.orm import Session
 
 from app.db import Database
-from app.models import PseudoMask
+from app.masks.rle import measured
+from app.models import MaskDecision, MaskStatus, PseudoMask
 
 BATCH = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which masks of which job. `detail` adds the mask before and after refinement."""
+    """Which masks of which job. `detail` adds the mask before and after refinement, and what else
+    might be the object."""
 
     job_id: str
     image_id: int | None = None
     category_id: int | None = None
     min_quality: float = 0.0
+    max_quality: float = 1.0
+    status: MaskStatus | None = None
     detail: bool = False
 
 
-def page(session: Session, wanted: Filter, limit: int, after: int | None) -> list[dict[str, Any]]:
-    """At most `limit` masks whose annotation id is above `after`."""
-    query = (
-        select(
-            PseudoMask.annotation_id,
-            PseudoMask.image_id,
-            PseudoMask.category_id,
-            PseudoMask.segmentation,
-            PseudoMask.x,
-            PseudoMask.y,
-            PseudoMask.w,
-            PseudoMask.h,
-            PseudoMask.area,
-            PseudoMask.quality,
-            PseudoMask.source,
-            *([PseudoMask.extra] if wanted.detail else []),
-        )
-        .where(PseudoMask.job_id == wanted.job_id)
-        .order_by(PseudoMask.annotation_id)
-        .limit(limit)
+def selected(wanted: Filter) -> Select[Any]:
+    """The masks, in no order; rows for `as_it_stands`."""
+    decided = and_(
+        MaskDecision.job_id == PseudoMask.job_id,
+        MaskDecision.annotation_id == PseudoMask.annotation_id,
     )
-    if after is not None:
-        query = query.where(PseudoMask.annotation_id > after)
+    columns: list[Any] = [
+        PseudoMask.job_id,
+        PseudoMask.annotation_id,
+        PseudoMask.image_id,
+        PseudoMask.category_id,
+        PseudoMask.segmentation,
+        PseudoMask.x,
+        PseudoMask.y,
+        PseudoMask.w,
+        PseudoMask.h,
+        PseudoMask.area,
+        PseudoMask.quality,
+        PseudoMask.source,
+        MaskDecision.status,
+        MaskDecision.revision,
+        MaskDecision.segmentation.label("correction"),
+        *([PseudoMask.extra] if wanted.detail else []),
+    ]
+    query = select(*columns).outerjoin(MaskDecision, decided)
+    query = query.where(PseudoMask.job_id == wanted.job_id)
     if wanted.image_id is not None:
         query = query.where(PseudoMask.image_id == wanted.image_id)
     if wanted.category_id is not None:
         query = query.where(PseudoMask.category_id == wanted.category_id)
     if wanted.min_quality > 0:
         query = query.where(PseudoMask.quality >= wanted.min_quality)
-    return [_annotation(row) for row in session.execute(query)]
+    if wanted.max_quality < 1:
+        query = query.where(PseudoMask.quality <= wanted.max_quality)
+    if wanted.status is not None:
+        status = func.coalesce(MaskDecision.status, MaskStatus.OPEN)
+        query = query.where(status == wanted.status)
+    return query
+
+
+def page(session: Session, wanted: Filter, limit: int, after: int | None) -> list[dict[str, Any]]:
+    """At most `limit` masks whose annotation id is above `after`, in the order of these ids."""
+    query = selected(wanted).order_by(PseudoMask.annotation_id).limit(limit)
+    if after is not None:
+        query = query.where(PseudoMask.annotation_id > after)
+    return [as_it_stands(row) for row in session.execute(query)]
 
 
 def lines(
@@ -81,8 +101,10 @@ def encode(document: Any) -> bytes:
     return msgspec.json.encode(document)
 
 
-def _annotation(row: Row[Any]) -> dict[str, Any]:
-    annotation = {
+def as_it_stands(row: Row[Any]) -> dict[str, Any]:
+    """A row of `selected` as a `PseudoMaskOut`: a correction takes the delivered mask's place."""
+    mask = {
+        "mask_id": f"{row.job_id}.{row.annotation_id}",
         "id": row.annotation_id,
         "image_id": row.image_id,
         "category_id": row.category_id,
@@ -91,5 +113,14 @@ def _annotation(row: Row[Any]) -> dict[str, Any]:
         "area": row.area,
         "quality": row.quality,
         "source": row.source,
+        "status": row.status or MaskStatus.OPEN,
+        "revision": row.revision or 0,
     }
-    return annotation | (row.extra or {}) if "extra" in row._fields else annotation
+    if "extra" in row._fields:
+        mask |= row.extra or {}
+        mask["candidates"] = mask.get("candidates") or []
+    if row.correction is not None:
+        mask |= {"segmentation": row.correction, "source": "confirmed", **measured(row.correction)}
+        if "extra" in row._fields:
+            mask["delivered"] = row.segmentation
+    return mask

@@ -1,24 +1,55 @@
-"""GET and POST /predict: COCO results, or a picture with them drawn on it."""
+"""GET and POST /predict: COCO results, or a picture with them drawn on it; and, of many pictures,
+what a worker saw in them."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Form, Query, Request, Response, UploadFile
-from pydantic import WithJsonSchema
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from app.accept import preferred
-from app.db import DatabaseDep
+from app.access.idempotency import IDEMPOTENT
+from app.access.keys import ANYONE, Caller, Scope
+from app.db import Database, DatabaseDep
 from app.deps import SettingsDep, StorageDep, takes
-from app.predict import service
-from app.predict.runtime import Runtime
-from app.predict.schemas import Result
+from app.errors import Fault, Forbidden, Invalid
+from app.jobs.schemas import JobCreated
+from app.paging import Cursor, decode, encode, link_next
+from app.predict import later, service
+from app.predict.asked import FORM_SCHEMA, JSON, Asked, AskedDep, json_schema
+from app.predict.runtime import NotAnImage, Runtime
+from app.predict.schemas import PredictionPage, Result
+from app.prefer import ASYNC, Prefer, wants_async
 from app.settings import Settings
 
 router = APIRouter(tags=["predict"])
 
-JSON, PNG = "application/json", "image/png"
+PNG, NDJSON = "image/png", "application/x-ndjson"
+BATCH = 200  # pictures; each may have a hundred results
 SCORE = "least score of a result; default 0.1, and 0.3 in pictures"
 ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: {}}}}
+TAKEN: dict[int | str, dict[str, Any]] = {
+    **ANSWERS,
+    202: {
+        "model": JobCreated,
+        "description": "Taken: a worker does it; the results are /jobs/{id}/predictions",
+        "headers": {
+            "Location": {"schema": {"type": "string"}, "description": "the job"},
+            "Preference-Applied": {"schema": {"type": "string"}},
+        },
+    },
+}
+KINDS = ("multipart/form-data", JSON, "application/x-www-form-urlencoded")
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": FORM_SCHEMA},
+            JSON: {"schema": json_schema()},
+        },
+    }
+}
 
 
 def get_runtime(request: Request) -> Runtime:
@@ -28,11 +59,6 @@ def get_runtime(request: Request) -> Runtime:
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
 Score = Annotated[float | None, Query(ge=0, le=1, description=SCORE)]
-FormScore = Annotated[
-    float | None,
-    Form(ge=0, le=1, description=SCORE),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),  # a form has no null
-]
 
 
 @router.get("/predict", response_model=list[Result], responses=ANSWERS)
@@ -42,7 +68,7 @@ def predict_known(
     storage: StorageDep,
     settings: SettingsDep,
     runtime: RuntimeDep,
-    model: str,
+    model: Annotated[str, Query(description="its id, or an alias")],
     image: Annotated[str, Query(description="your id of the image, or its file name")],
     dataset: Annotated[str | None, Query(description="default: the model's own")] = None,
     score: Score = None,
@@ -57,7 +83,10 @@ def predict_known(
         image_id, sha = service.find_image(session, dataset or known.dataset_id, image)
     least = _least(settings, kind, score)
     path = storage.local_path(sha)
-    prediction = service.predict(runtime, storage, settings, known, path, least)
+    try:
+        prediction = service.predict(runtime, storage, settings, known, path, least)
+    except NotAnImage as error:
+        raise Invalid([Fault("query", "/image", str(error), "mend the data set")]) from error
     for result in prediction.results:
         result["image_id"] = image_id
     return _answer(kind, prediction)
@@ -65,9 +94,10 @@ def predict_known(
 
 @router.post(
     "/predict",
-    response_model=list[Result],
-    responses=ANSWERS,
-    dependencies=[takes("multipart/form-data", "application/x-www-form-urlencoded")],
+    response_model=list[Result] | PredictionPage,
+    responses=TAKEN,
+    openapi_extra=BODY,
+    dependencies=[takes(*KINDS), IDEMPOTENT],
 )
 def predict_sent(
     request: Request,
@@ -75,16 +105,106 @@ def predict_sent(
     storage: StorageDep,
     settings: SettingsDep,
     runtime: RuntimeDep,
-    file: UploadFile,
-    model: Annotated[str, Form(min_length=1)],
-    score: FormScore = None,
+    asked: AskedDep,
+    prefer: Prefer = None,
 ) -> Response:
-    """Instances in the image that is sent: as `GET /predict` says, without `image_id`."""
-    kind = preferred(request, JSON, PNG)
+    """Instances in a picture that is sent (`file`, or `image` in base64), or at a `url`: as `GET
+    /predict` says, without `image_id`. Addresses that are not public are not called.
+
+    `images` is a list of ids, addresses and pictures: the answer then has an entry for each, also
+    for those that could not be looked at. With `Prefer: respond-async` a worker does it, and the
+    answer is the job; its results are `/jobs/{id}/predictions`. More than a few pictures
+    (`predict_at_once`, 8) and whole data sets (`dataset` alone) are done that way alone."""
+    if wants_async(prefer):
+        return _later(request, database, storage, settings, asked)
+    kind = preferred(request, JSON) if asked.many else preferred(request, JSON, PNG)
+    least = _least(settings, kind, asked.score)
+    faults = _too_many(settings, asked)
     with database.read() as session:
-        known = service.find_model(session, model)
-    least = _least(settings, kind, score)
-    return _answer(kind, service.predict(runtime, storage, settings, known, file.file, least))
+        known = service.find_model(session, asked.model)
+        of_list = asked.many and not faults
+        dataset = asked.dataset or known.dataset_id
+        shas = service.find_images(session, dataset, asked, faults) if of_list else {}
+    if faults:
+        raise Invalid(faults)
+    at = (runtime, storage, settings, known, asked)
+    if not asked.many:
+        return _answer(kind, service.predict_one(*at, least))
+    body = {"predictions": list(service.predict_each(*at, shas, least)), "next": None}
+    return Response(msgspec.json.encode(body), media_type=JSON, headers={"Vary": "Accept"})
+
+
+def _later(
+    request: Request, database: Database, storage: StorageDep, settings: Settings, asked: Asked
+) -> Response:
+    caller: Caller = getattr(request.state, "caller", ANYONE)
+    if not caller.scope.allows(Scope.WRITE):
+        raise Forbidden(
+            f"A job needs a key with the scope {Scope.WRITE}; this one's is {caller.scope}.",
+            headers={"WWW-Authenticate": 'Bearer realm="sapnet", error="insufficient_scope"'},
+        )
+    job = later.create(database, storage, settings, asked, _least(settings, JSON, asked.score))
+    body = JobCreated.model_validate(job).model_dump_json()
+    headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": ASYNC}
+    return Response(body, 202, media_type=JSON, headers=headers)
+
+
+def _too_many(settings: Settings, asked: Asked) -> list[Fault]:
+    hint = f"send Prefer: {ASYNC}, and a worker does it"
+    if not asked.sources:
+        return [Fault("body", "/dataset", "a whole data set is not done at once", hint)]
+    if len(asked.sources) > settings.predict_at_once:
+        detail = f"at most {settings.predict_at_once} pictures are done at once"
+        return [Fault("body", "/images", detail, hint)]
+    return []
+
+
+@router.get(
+    "/jobs/{job_id}/predictions",
+    response_model=PredictionPage,
+    responses={200: {"content": {NDJSON: {}}}},
+)
+def predictions(
+    job_id: str,
+    request: Request,
+    database: DatabaseDep,
+    limit: Annotated[int | None, Query(ge=1, le=1_000)] = None,
+    cursor: Cursor = None,
+) -> Response:
+    """What a job saw, picture by picture, in the order of its request. `Accept:
+    application/x-ndjson` streams all of them, a line each; JSON comes in pages of `limit` (100)."""
+    kind = preferred(request, JSON, NDJSON, "application/ndjson", "application/jsonl")
+    after = decode(cursor, int)
+    with database.read() as session:
+        later.get_successful(session, job_id)
+    vary = {"Vary": "Accept"}
+    if kind != JSON:
+        lines = _lines(database, job_id, limit, after)
+        return StreamingResponse(lines, media_type=kind, headers=vary)
+    size = limit or 100
+    with database.read() as session:
+        found = later.page(session, job_id, size + 1, after)
+    following = encode(found[size - 1]["number"]) if len(found) > size else None
+    body = msgspec.json.encode({"predictions": found[:size], "next": following})
+    response = Response(body, media_type=JSON, headers=vary)
+    link_next(request, response, following)
+    return response
+
+
+def _lines(
+    database: Database, job_id: str, limit: int | None, after: int | None
+) -> Iterator[bytes]:
+    """NDJSON, a batch at a time; no session is open while the client reads."""
+    left = limit
+    while left is None or left > 0:
+        size = BATCH if left is None else min(BATCH, left)
+        with database.read() as session:
+            found = later.page(session, job_id, size, after)
+        if not found:
+            return
+        yield b"".join(msgspec.json.encode(line) + b"\n" for line in found)
+        after = found[-1]["number"]
+        left = None if left is None else left - len(found)
 
 
 def _least(settings: Settings, kind: str, score: float | None) -> float:

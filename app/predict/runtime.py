@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol
 
 from PIL import Image
 
-from app.errors import Fault, Invalid, Unavailable
+from app.errors import Unavailable
 from app.telemetry.metrics import PREDICT_SECONDS, PREDICT_WAIT_SECONDS
 from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.errors import WeightsUnavailable
@@ -75,13 +75,16 @@ class Runtime:
         return self._warm[sha256]
 
 
+class NotAnImage(Exception):
+    """What was to be looked at is no usable image; the message says why."""
+
+
 def read_image(source: Path | BinaryIO, max_pixels: int) -> ByteArray:
-    """(H, W, 3) uint8, as the training reads it. Raises Invalid for what is no usable image."""
+    """(H, W, 3) uint8, as the training reads it. Raises NotAnImage."""
     try:
         return read_rgb(source, max_pixels)
     except ImageProblem as error:
-        hint = "send a JPEG, PNG, WebP, TIFF or BMP"
-        raise Invalid([Fault("file", "", str(error), hint)]) from error
+        raise NotAnImage(str(error)) from error
 
 
 def overlay_png(image: ByteArray, results: Results, categories: Sequence[Category]) -> bytes:

@@ -1,26 +1,121 @@
-"""What goes over the wire about predictions: COCO results."""
+"""What goes over the wire about predictions: COCO results, of one picture or of many."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.masks.schemas import Segmentation
 
+RESULT: dict[str, Any] = {
+    "image_id": 1,
+    "category_id": 1,
+    "segmentation": {"size": [224, 224], "counts": "Q_;4j64M3O00O2N1N3N1NkaS1"},
+    "bbox": [52.0, 94.0, 9.0, 12.0],
+    "score": 0.83,
+}
+MODEL = "01a1fc2766b68885ca3292807f96eddc"
+INT64 = 2**63
+
 
 class Result(BaseModel):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "image_id": 1,
-                    "category_id": 1,
-                    "segmentation": {"size": [224, 224], "counts": "Q_;4j64M3O00O2N1N3N1NkaS1"},
-                    "bbox": [52.0, 94.0, 9.0, 12.0],
-                    "score": 0.83,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [RESULT]})
     image_id: int | None = Field(None, description="your own, where the image is of a data set")
     category_id: int = Field(description="your own")
     segmentation: Segmentation
     bbox: list[float] = Field(description="x, y, width, height in pixels")
     score: float = Field(description="0 to 1")
+
+
+class Picture(BaseModel):
+    """One of a list: by its id in a data set, by its address, or itself in base64."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "minProperties": 1,
+            "maxProperties": 1,
+            "examples": [{"id": 12}, {"url": "https://example.org/cells.jpg"}],
+        },
+    )
+    id: int | None = Field(None, ge=-INT64, lt=INT64, description="your own, in the data set")
+    url: str | None = Field(None, description="https://…, or s3://bucket/key")
+    image: str | None = Field(None, description="a picture's file in base64")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Picture":
+        if len([v for v in (self.id, self.url, self.image) if v is not None]) != 1:
+            raise ValueError("should have just one of id, url and image")
+        return self
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return {"id": value}
+    return {"url": value} if isinstance(value, str) else value
+
+
+AnyPicture = Annotated[Picture, BeforeValidator(_short, json_schema_input_type=Picture | str | int)]
+
+
+class PredictRequest(BaseModel):
+    """One picture (`url` or `image`), a list (`images`), or a whole data set (`dataset` alone)."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"model": MODEL, "url": "https://example.org/cells.jpg"},
+                {"model": "production", "images": [12, "https://example.org/cells.jpg"]},
+                {"model": "production", "dataset": "01a1fc2766b68885ca3292807f96eddd"},
+            ]
+        },
+    )
+    model: str = Field(min_length=1, description="its id, or an alias")
+    url: str | None = Field(None, description="https://…, or s3://bucket/key")
+    image: str | None = Field(None, description="a picture's file in base64")
+    images: list[AnyPicture] | None = Field(
+        None, min_length=1, description="a number alone is an id, a text alone a url"
+    )
+    dataset: str | None = Field(
+        None, description="whose ids are meant, by default the model's own; alone: all its images"
+    )
+    score: float | None = Field(None, ge=0, le=1, description="least score of a result")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "PredictRequest":
+        given = [v for v in (self.url, self.image, self.images) if v is not None]
+        if len(given) > 1 or not (given or self.dataset is not None):
+            raise ValueError("should have just one of url, image and images, or a dataset")
+        return self
+
+
+class Prediction(BaseModel):
+    """What was seen in one picture of many, or why it could not be looked at."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "number": 0,
+                    "image_id": 1,
+                    "url": None,
+                    "size": [224, 224],
+                    "error": None,
+                    "results": [RESULT],
+                }
+            ]
+        }
+    )
+    number: int = Field(description="its place in the request, from 0")
+    image_id: int | None = Field(description="your own, where it is of a data set")
+    url: str | None = Field(description="as it was asked for")
+    size: list[int] | None = Field(description="height, width")
+    error: str | None = Field(description="why it could not be looked at")
+    results: list[Result] = Field(description="by falling score")
+
+
+class PredictionPage(BaseModel):
+    predictions: list[Prediction]
+    next: str | None

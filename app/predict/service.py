@@ -1,6 +1,9 @@
-"""What a trained model sees in an image: one of a data set, or one that was sent."""
+"""What a trained model sees in an image: one of a data set, one that was sent, or one that is
+fetched."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -8,14 +11,18 @@ from typing import BinaryIO
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.datasets.fetching import NotFetched, fetch_one
 from app.datasets.service import get as get_dataset
-from app.errors import NotFound
-from app.models import Image, Job
-from app.predict.runtime import Results, Runtime, overlay_png, read_image
+from app.errors import BlobMissing, Conflict, Fault, Invalid, NotFound
+from app.models import DatasetStatus, Image, Job
+from app.predict.asked import Asked, Source
+from app.predict.runtime import NotAnImage, Results, Runtime, overlay_png, read_image
 from app.registry.service import get as get_model
 from app.settings import Settings
 from app.storage import Storage
 from sapnet.types import ByteArray, Category
+
+_BATCH = 500  # below SQLite's limit on bound values
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +41,18 @@ class Prediction:
 class Known:
     """What the rows say about a model, so that no session is held while it works."""
 
+    id: str
     sha256: str
     dataset_id: str
     categories: tuple[Category, ...]
 
 
-def find_model(session: Session, model_id: str) -> Known:
-    """Raises NotFound."""
-    model = get_model(session, model_id)
+def find_model(session: Session, name: str) -> Known:
+    """By its id, or by an alias. Raises NotFound."""
+    model = get_model(session, name)
     dataset_id = session.get_one(Job, model.job_id).dataset_id
     categories = tuple(Category(c["id"], c["name"]) for c in model.categories)
-    return Known(model.sha256, dataset_id, categories)
+    return Known(model.id, model.sha256, dataset_id, categories)
 
 
 def find_image(session: Session, dataset_id: str, image: str) -> tuple[int, str]:
@@ -60,6 +68,93 @@ def find_image(session: Session, dataset_id: str, image: str) -> tuple[int, str]
     raise NotFound(f"image in data set {dataset_id!r} with id or file name", image)
 
 
+def find_images(
+    session: Session, dataset_id: str, asked: Asked, faults: list[Fault]
+) -> dict[int, str]:
+    """Digests by image id of those that are asked for; of all, where none is named. Ids that are
+    not there are faults. Raises NotFound for the data set; Conflict where it is not ready."""
+    dataset = get_dataset(session, dataset_id)
+    if dataset.status is not DatasetStatus.READY:
+        raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)
+    query = select(Image.image_id, Image.sha256).where(Image.dataset_id == dataset_id)
+    ids = [source.id for source in asked.sources if source.id is not None]
+    if asked.sources:
+        found: dict[int, str] = {}
+        for start in range(0, len(ids), _BATCH):
+            some = query.where(Image.image_id.in_(ids[start : start + _BATCH]))
+            found |= {row.image_id: row.sha256 for row in session.execute(some)}
+        for source in asked.sources:
+            if source.id is not None and source.id not in found:
+                detail = f"the data set {dataset_id!r} has no image {source.id}"
+                faults.append(asked.fault(source, detail, "see /datasets/{id}/images"))
+        return found
+    return {row.image_id: row.sha256 for row in session.execute(query.order_by(Image.image_id))}
+
+
+def predict_one(
+    runtime: Runtime,
+    storage: Storage,
+    settings: Settings,
+    model: Known,
+    asked: Asked,
+    score: float,
+) -> Prediction:
+    """Of the one picture that is asked for. Raises Invalid, which says why it cannot be had."""
+    (source,) = asked.sources
+    try:
+        with _readable(storage, settings, source, {}) as file:
+            return predict(runtime, storage, settings, model, file, score)
+    except NotFetched as error:
+        raise Invalid([asked.fault(source, f"it could not be fetched: {error}")]) from error
+    except NotAnImage as error:
+        hint = "send a JPEG, PNG, WebP, TIFF or BMP"
+        raise Invalid([asked.fault(source, str(error), hint)]) from error
+
+
+def predict_each(
+    runtime: Runtime,
+    storage: Storage,
+    settings: Settings,
+    model: Known,
+    asked: Asked,
+    shas: dict[int, str],
+    score: float,
+) -> Iterator[dict[str, object]]:
+    """Of a list: what was seen in each picture, or why it could not be looked at. shas: of those
+    that are of a data set, by id."""
+    for number, source in enumerate(asked.sources):
+        line: dict[str, object] = {"number": number, "image_id": source.id, "url": source.url}
+        try:
+            with _readable(storage, settings, source, shas) as file:
+                seen = predict(runtime, storage, settings, model, file, score)
+        except NotFetched as error:
+            why = f"it could not be fetched: {error}"
+            yield {**line, "size": None, "error": why, "results": []}
+        except (NotAnImage, BlobMissing) as error:
+            yield {**line, "size": None, "error": str(error), "results": []}
+        else:
+            known = {} if source.id is None else {"image_id": source.id}
+            results = [{**known, **result} for result in seen.results]
+            yield {**line, "size": list(seen.image.shape[:2]), "error": None, "results": results}
+
+
+@contextmanager
+def _readable(
+    storage: Storage, settings: Settings, source: Source, shas: dict[int, str]
+) -> Iterator[Path | BinaryIO]:
+    """A picture as a file, for the time of this block. Raises NotFetched, BlobMissing."""
+    if source.file is not None:
+        yield source.file
+    elif source.id is not None:
+        yield storage.local_path(shas[source.id])
+    else:
+        assert source.url is not None
+        with tempfile.TemporaryDirectory(dir=settings.folder("uploads")) as name:
+            path = Path(name) / "picture"
+            fetch_one(settings, source.url, path)
+            yield path
+
+
 def predict(
     runtime: Runtime,
     storage: Storage,
@@ -68,7 +163,7 @@ def predict(
     source: Path | BinaryIO,
     score: float,
 ) -> Prediction:
-    """score: the least one of a result. Raises Invalid for what is no image."""
+    """score: the least one of a result. Raises NotAnImage."""
     image = read_image(source, settings.max_image_pixels)
     results = runtime.predict(model.sha256, lambda: storage.local_path(model.sha256), image, score)
     return Prediction(image, results, model.categories)

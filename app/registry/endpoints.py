@@ -1,16 +1,30 @@
-"""GET /models: what was trained here, and the files."""
+"""GET /models: what was trained here, and the files. Every `{model}` is an id or an alias."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
 
 from app.db import SessionDep
-from app.deps import StorageDep
-from app.models import Model
+from app.deps import SettingsDep, StorageDep
+from app.errors import NotFound
+from app.jobs.schemas import JobCreated
+from app.models import Job, Model
 from app.paging import Cursor, Limit, decode, encode, link_next
-from app.registry import service
+from app.registry import onnx, service
+from app.registry.alias_endpoints import router as aliases
 from app.registry.schemas import ModelDetail, ModelPage
 from app.responses import blob_response
 
 router = APIRouter(prefix="/models", tags=["models"])
+router.include_router(aliases)  # before /models/{model_id}
+
+Name = Annotated[str, Path(description="id of a model, or one of your aliases")]
+BINARY = "application/octet-stream"
+
+
+def _file(kind: str) -> dict[int | str, dict[str, Any]]:
+    content = {kind: {"schema": {"type": "string", "format": "binary"}}}
+    return {200: {"content": content}, 206: {"content": content, "description": "by Range"}}
 
 
 @router.get("", response_model=ModelPage)
@@ -29,16 +43,73 @@ def list_models(
 
 
 @router.get("/{model_id}", response_model=ModelDetail)
-def get_model(model_id: str, session: SessionDep) -> Model:
+def get_model(model_id: Name, session: SessionDep) -> Model:
     """Its classes, settings, figures, and where its weights came from."""
     return service.get(session, model_id)
 
 
-@router.get("/{model_id}/checkpoint", response_class=Response)
+@router.get("/{model_id}/checkpoint", response_class=Response, responses=_file(BINARY))
 def checkpoint(
-    model_id: str, request: Request, session: SessionDep, storage: StorageDep
+    model_id: Name, request: Request, session: SessionDep, storage: StorageDep
 ) -> Response:
     """The file, `model.pt`; whole, or by Range."""
-    sha = service.get(session, model_id).sha256
-    kind, name = "application/octet-stream", f"model-{model_id}.pt"
-    return blob_response(request, storage, sha, media_type=kind, filename=name)
+    model = service.get(session, model_id)
+    return _sent(request, storage, model, model_id, model.sha256, BINARY, "pt")
+
+
+@router.get("/{model_id}/weights", response_class=Response, responses=_file(BINARY))
+def weights(model_id: Name, request: Request, session: SessionDep, storage: StorageDep) -> Response:
+    """The same as safetensors: weights by their names, and, under `sapnet` in the header's
+    metadata, classes and settings as JSON."""
+    model = service.get(session, model_id)
+    if model.weights_sha is None:
+        raise NotFound("safetensors file (an older release trained it) of model", model.id)
+    return _sent(request, storage, model, model_id, model.weights_sha, BINARY, "safetensors")
+
+
+@router.get("/{model_id}/curves.png", response_class=Response, responses=_file("image/png"))
+def curves(model_id: Name, request: Request, session: SessionDep, storage: StorageDep) -> Response:
+    """Precision against recall, overall and by class, where truth was given; as numbers they are in
+    `metrics`, under `curves`."""
+    model = service.get(session, model_id)
+    if model.curves_sha is None:
+        raise NotFound("picture of curves (no truth was given in training) of model", model.id)
+    return _sent(request, storage, model, model_id, model.curves_sha, "image/png")
+
+
+@router.get("/{model_id}/onnx", response_class=Response, responses=_file(BINARY))
+def get_onnx(
+    model_id: Name, request: Request, session: SessionDep, storage: StorageDep
+) -> Response:
+    """The model in ONNX, decoding included: `image` (1, 3, H, W) and `content` (h, w) in, `labels`,
+    `scores` and `masks` out. POST to this address has it made, once."""
+    model = service.get(session, model_id)
+    if model.onnx_sha is None:
+        raise NotFound(f"ONNX file yet (POST /models/{model.id}/onnx makes it) of model", model.id)
+    return _sent(request, storage, model, model_id, model.onnx_sha, BINARY, "onnx")
+
+
+@router.post("/{model_id}/onnx", status_code=202, response_model=JobCreated)
+def make_onnx(
+    model_id: Name, response: Response, session: SessionDep, settings: SettingsDep
+) -> Job:
+    """Have a worker make the ONNX file, which takes a minute or so. Where it is made, or being
+    made, this is the job that did it, or does."""
+    job = onnx.ask(session, settings, service.get(session, model_id))
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return job
+
+
+def _sent(
+    request: Request,
+    storage: StorageDep,
+    model: Model,
+    asked: str,
+    sha: str,
+    kind: str,
+    suffix: str | None = None,
+) -> Response:
+    """By its id a model's file never changes; by an alias it does."""
+    filename = f"model-{model.id}.{suffix}" if suffix else None
+    by_id = asked == model.id
+    return blob_response(request, storage, sha, media_type=kind, filename=filename, immutable=by_id)

@@ -28,6 +28,40 @@ class ModelDetail(ModelOut):
     meta: dict[str, Any] = Field(description="settings, origin of the weights, seed, versions")
 
 
+class AliasIn(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"model": "01a1fc2766b68885ca3292807f96eddc"}]},
+    )
+    model: str = Field(description="the id of a model, or another alias of it", min_length=1)
+
+
+class AliasOut(BaseModel):
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "production",
+                    "model_id": "01a1fc2766b68885ca3292807f96eddc",
+                    "revision": 1763722800000,
+                    "updated_at": "2025-11-21T11:00:00Z",
+                }
+            ]
+        },
+    )
+
+    name: str
+    model_id: str
+    revision: int = Field(description="its ETag; raised by one with each move")
+    updated_at: datetime
+
+
+class AliasPage(BaseModel):
+    aliases: list[AliasOut]
+    next: str | None
+
+
 class ModelPage(BaseModel):
     models: list[ModelOut]
     next: str | None

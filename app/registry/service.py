@@ -6,12 +6,16 @@ from sqlalchemy.orm import Session
 from app.columns import is_id
 from app.errors import NotFound
 from app.models import Model
+from app.registry import aliases
 
 
-def get(session: Session, model_id: str) -> Model:
-    model = session.get(Model, model_id) if is_id(model_id) else None
+def get(session: Session, name: str) -> Model:
+    """By its id, or by an alias. Raises NotFound."""
+    model = session.get(Model, name) if is_id(name) else None
+    if model is None and (alias := aliases.find(session, name)) is not None:
+        model = session.get(Model, alias.model_id)
     if model is None:
-        raise NotFound("model", model_id)
+        raise NotFound("model", name)
     return model
 
 

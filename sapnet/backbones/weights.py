@@ -1,6 +1,5 @@
 """Where the backbone's weights come from, and how they get in: whole, or with an error."""
 
-import hashlib
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from sapnet.errors import WeightsUnavailable
+from sapnet.whole import content_sha256
 
 _CLASSIFIERS = ("fc.", "classifier.")
 _DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
@@ -22,11 +22,17 @@ _DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 @dataclass(frozen=True, slots=True)
 class WeightsOrigin:
     """kind: how the body was initialised. detail: the file's name, a URL or a reason. sha256: of
-    the file."""
+    the file. model: sha256 of the model that the training went on from, whose origin this is."""
 
     kind: Literal["file", "torchvision", "random"]
     detail: str
     sha256: str | None = None
+    model: str | None = None
+
+    def in_words(self) -> str:
+        """ "file: name" and the like, in a line."""
+        began = f"{self.kind}: {self.detail}"
+        return f"model {self.model[:12]}, which began with {began}" if self.model else began
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -70,7 +76,7 @@ def load_file(body: nn.Module, path: Path) -> WeightsOrigin:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsUnavailable(f"{path} is not a state dict (names to tensors)")
     load_exactly(body, _without_classifier(state), str(path))
-    return WeightsOrigin("file", path.name, _sha256(path))
+    return WeightsOrigin("file", path.name, content_sha256(path))
 
 
 def load_torchvision(body: nn.Module, name: str) -> WeightsOrigin:
@@ -87,7 +93,7 @@ def load_torchvision(body: nn.Module, name: str) -> WeightsOrigin:
         raise WeightsUnavailable(f"{weights.url}: {error}") from error
     load_exactly(body, _without_classifier(state), weights.url)
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-    return WeightsOrigin("torchvision", weights.url, _sha256(cached))
+    return WeightsOrigin("torchvision", weights.url, content_sha256(cached))
 
 
 def init_random(body: nn.Module, generator: torch.Generator | None) -> None:
@@ -121,11 +127,6 @@ def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _some(keys: list[str], most: int = 8) -> str:
     return ", ".join(keys[:most]) + (", …" if len(keys) > most else "")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""Read COCO-style point annotations: one point an object. Imports no torch.
+"""Read COCO-style point annotations: one point an object, and its mask where its owner knows it
+("mask": an RLE; "segmentation" is truth, which no training sees). Imports no torch.
 
 A document is checked by itself (`read_points`) and against the images that came with it
 (`check_against_images`), so that a service can check it before the images have arrived, and still
@@ -11,6 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from sapnet.data.document import (
     AT_BBOX,
@@ -39,9 +41,10 @@ from sapnet.data.records import (
     shown,
     unwatched,
 )
+from sapnet.data.rle import compressed, why_no_mask
 from sapnet.data.truth import check_truth, read_truth
 from sapnet.errors import InvalidDataset, Issue
-from sapnet.types import Category, ImageInfo, PointSet
+from sapnet.types import Category, ImageInfo, PointSet, Rle
 
 __all__ = [
     "PointDocument",
@@ -52,6 +55,7 @@ __all__ = [
     "read_truth",
 ]
 
+NO_MASK_HINT = "give the RLE of the whole image, or leave the mask out"
 NO_POINT_HINT = 'add "point": [x, y], keypoints with one visible point, or a bbox of zero size'
 
 
@@ -151,9 +155,11 @@ def check_against_images(
     if undeclared:
         rows = document.rows
         concerned = np.isin(np.asarray(rows.image_ids)[document.kept], list(undeclared))
-        for row in document.kept[concerned]:
+        for row in document.kept[concerned].tolist():
             image = undeclared[rows.image_ids[row]]
             _check_inside(rows.pointer(row), (rows.x[row], rows.y[row]), image, issues)
+            if row in rows.masks:
+                _check_mask(f"/annotations/{row}/mask", rows.masks[row], image.size, issues)
     return issues.listed()
 
 
@@ -248,9 +254,14 @@ class _Annotations:
         rows.x.append(x)
         rows.y.append(y)
         rows.places.append(place)
+        row = len(rows.ids) - 1
         if point and image and image.width:
-            _check_inside(rows.pointer(len(rows) - 1), (x, y), image, issues)
-        known = image is not None and category_id in self._categories
+            _check_inside(rows.pointer(row), (x, y), image, issues)
+        if mask := _mask_of(record, at, issues):
+            rows.masks[row] = mask
+            if image and image.width:
+                _check_mask(f"{at}/mask", mask, image.size, issues)
+        known = image is not None and category_id in self._categories and record.mask is not BAD
         right = issues.total == before and known and (crowd or point is not None)
         rows.flags.append(
             (HAS_ID if record.id is not BAD else 0)
@@ -311,6 +322,26 @@ def _point_of(
     else:
         issues.add(at, "the annotation has no point", NO_POINT_HINT)
     return None
+
+
+def _mask_of(record: AnnotationRecord, at: str, issues: Issues) -> Rle | None:
+    """The annotation's mask, compressed; None where there is none, or one that is an issue."""
+    if record.mask is None or record.mask is BAD:
+        return None
+    size, counts = record.mask.size, record.mask.counts
+    if why := why_no_mask(size, counts, size):
+        issues.add(f"{at}/mask", why, NO_MASK_HINT)
+        return None
+    mask = compressed(size, counts)
+    if not coco_mask.area(mask):
+        issues.add(f"{at}/mask", "the mask is empty", "leave it out, or the annotation")
+        return None
+    return mask
+
+
+def _check_mask(pointer: str, mask: Rle, size: tuple[int, int], issues: Issues) -> None:
+    if why := why_no_mask(mask["size"], mask["counts"], size):
+        issues.add(pointer, why, NO_MASK_HINT)
 
 
 def _check_inside(

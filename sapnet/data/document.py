@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sapnet.errors import Issue
-from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet
+from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet, Rle
 
 Indices = npt.NDArray[np.int64]
 HAS_ID, RIGHT, CROWD, TRUTH = 1, 2, 4, 8
@@ -32,9 +32,11 @@ def _floats() -> "array[float]":
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the file says of its annotations, in its order: 45 bytes each, the wrong ones too.
+    """What the file says of its annotations, in its order: 45 bytes each, the wrong ones too, and
+    what their masks take.
 
-    Ids are 0 where they could not be read. x, y: pixels. places, flags: see above.
+    Ids are 0 where they could not be read. x, y: pixels. places, flags: see above. masks: by row,
+    of those that have one.
     """
 
     ids: "array[int]" = field(default_factory=_ints)
@@ -44,6 +46,7 @@ class Rows:
     y: "array[float]" = field(default_factory=_floats)
     places: "array[int]" = field(default_factory=lambda: array("i"))
     flags: "array[int]" = field(default_factory=lambda: array("B"))
+    masks: dict[int, Rle] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,7 +98,8 @@ class PointDocument:
         columns += [np.asarray(c) for c in (rows.x, rows.y)]
         for start in range(0, len(self.kept), _BATCH):
             part = self.kept[start : start + _BATCH]
-            yield from map(PointAnnotation, *(column[part].tolist() for column in columns))
+            masks = map(rows.masks.get, part.tolist())
+            yield from map(PointAnnotation, *(column[part].tolist() for column in columns), masks)
 
     def names_any(self, ids: Indices) -> bool:
         """Whether one of the ids is that of an annotation to train on."""

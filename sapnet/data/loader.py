@@ -15,11 +15,11 @@ from sapnet.data.images import read_rgb
 from sapnet.mil.consensus import foreign_points, rivals_of
 from sapnet.mil.layout import Bags
 from sapnet.mil.point_distance import distance_score, foreign_distance, mean_spacing
+from sapnet.resize import PAD_TO, input_size
 from sapnet.types import Bag, ByteArray, ImageInfo, Judgement, PointAnnotation, Rle
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
-PAD_TO = 64  # the coarsest stride, so that every level halves evenly
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,6 @@ class Sample:
         votes = F.interpolate(full[None, None], size=grid, mode="area")[0, 0]
         shrunk = votes >= min(0.5, float(votes.max()))
         return shrunk.flip(1) if self.flipped else shrunk
-
-
-def input_size(size: tuple[int, int], short_side: int, max_long_side: int) -> tuple[int, int]:
-    """(h, w) of the network's input: short side as given unless the long one would be too long."""
-    h, w = size
-    scale = min(short_side / min(h, w), max_long_side / max(h, w))
-    return max(round(h * scale), 1), max(round(w * scale), 1)
 
 
 def to_tensor(image: ByteArray, size: tuple[int, int]) -> Tensor:

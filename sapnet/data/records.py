@@ -47,6 +47,13 @@ class CategoryRecord(msgspec.Struct, gc=False):
     name: str
 
 
+class RunLengths(msgspec.Struct, gc=False):
+    """An RLE, compressed (a text) or not (a list)."""
+
+    size: tuple[Size, Size]
+    counts: str | list[int]
+
+
 class AnnotationRecord(msgspec.Struct, gc=False):
     id: Id
     image_id: Id
@@ -55,6 +62,7 @@ class AnnotationRecord(msgspec.Struct, gc=False):
     keypoints: list[float] | None = None
     bbox: list[float] | None = None
     iscrowd: int | bool = 0
+    mask: RunLengths | None = None
     segmentation: msgspec.Raw = msgspec.Raw()  # not read, only known to be there
 
     @property
@@ -74,6 +82,7 @@ EXPECTED = {
     "keypoints": "a list of numbers [x, y, visible]",
     "bbox": "a list of numbers [x, y, width, height]",
     "iscrowd": "0 or 1",
+    "mask": "an RLE {size: [height, width], counts}",
     "area": "a number of pixels",
     "segmentation": "polygons [[x, y, ...], ...] or an RLE {size, counts}",
 }

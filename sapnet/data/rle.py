@@ -6,8 +6,11 @@ two before. pycocotools writes and decodes it, but reads and writes past its buf
 text: `run_lengths` is the gate in front of it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+from pycocotools import mask as coco_mask
 
 from sapnet.types import BoolArray, Rle
 
@@ -39,6 +42,30 @@ def run_lengths(counts: str | bytes) -> IntArray:
     if values.min() < 0:
         raise ValueError("RLE counts hold a negative run")
     return values
+
+
+def why_no_mask(size: Sequence[int], counts: str | Sequence[int], image: tuple[int, int]) -> str:
+    """Why an RLE, compressed or not, cannot be a mask of an image of (h, w); "" where it can."""
+    height, width = image
+    if tuple(size) != image:
+        return f"the RLE is for size {list(size)}, the image has [{height}, {width}]"
+    try:
+        runs = run_lengths(counts).tolist() if isinstance(counts, str) else counts
+    except ValueError as error:
+        return str(error)
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        return f"the RLE's runs do not add up to the {height * width} pixels of its image"
+    return ""
+
+
+def compressed(size: Sequence[int], counts: str | Sequence[int]) -> Rle:
+    """An RLE that `why_no_mask` lets pass, as a compressed one."""
+    height, width = size
+    if isinstance(counts, str):
+        return {"size": [height, width], "counts": counts}
+    rle = {"size": [height, width], "counts": list(counts)}
+    packed = coco_mask.frPyObjects(rle, height, width)
+    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
 
 
 def holds_points(mask: Rle, xy: npt.NDArray[np.floating]) -> BoolArray:

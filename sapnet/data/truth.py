@@ -17,6 +17,7 @@ from sapnet.data.records import (
     Id,
     Issues,
     NoDocument,
+    RunLengths,
     Size,
     Watch,
     first_of_each,
@@ -24,14 +25,9 @@ from sapnet.data.records import (
     read_lists,
     unwatched,
 )
-from sapnet.data.rle import run_lengths
+from sapnet.data.rle import compressed, why_no_mask
 from sapnet.errors import InvalidDataset
 from sapnet.types import Rle
-
-
-class RunLengths(msgspec.Struct, gc=False):
-    size: tuple[Size, Size]
-    counts: str | list[int]
 
 
 class TruthImage(msgspec.Struct, gc=False):
@@ -160,22 +156,13 @@ def _problem(segmentation: list[list[float]] | RunLengths, height: int, width: i
         if any(abs(value) > reach for polygon in segmentation for value in polygon):
             return "a polygon lies far outside its image"
         return ""
-    if segmentation.size != (height, width):
-        return f"the RLE is for size {list(segmentation.size)}, the image has [{height}, {width}]"
-    try:
-        counts = segmentation.counts
-        runs = counts if isinstance(counts, list) else run_lengths(counts).tolist()
-    except ValueError as error:
-        return str(error)
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
-        return f"the RLE's runs do not add up to the {height * width} pixels of its image"
-    return ""
+    return why_no_mask(segmentation.size, segmentation.counts, (height, width))
 
 
 def _completed(record: TruthAnnotation, image: TruthImage) -> dict[str, Any]:
     segmentation: list[list[float]] | Rle
     if isinstance(record.segmentation, RunLengths):
-        segmentation = _compressed(record.segmentation)
+        segmentation = compressed(record.segmentation.size, record.segmentation.counts)
     else:
         segmentation = record.segmentation
     bbox, area = record.bbox, record.area
@@ -192,14 +179,6 @@ def _completed(record: TruthAnnotation, image: TruthImage) -> dict[str, Any]:
         "area": area,
         "iscrowd": int(bool(record.iscrowd)),
     }
-
-
-def _compressed(runs: RunLengths) -> Rle:
-    if isinstance(runs.counts, str):
-        return {"size": list(runs.size), "counts": runs.counts}
-    height, width = runs.size
-    packed = coco_mask.frPyObjects({"size": [height, width], "counts": runs.counts}, height, width)
-    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
 
 
 def as_rle(segmentation: list[list[float]] | Rle, height: int, width: int) -> Rle:

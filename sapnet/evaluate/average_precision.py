@@ -1,6 +1,7 @@
 """AP by COCO's rules, counted by faster-coco-eval; the tests hold it against pycocotools."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +10,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 THRESHOLDS = (0.25, *np.linspace(0.5, 0.95, 10).tolist())
 MAX_DETECTIONS = 100
+OF_COCO = slice(1, None)
+AT = {threshold: n for n, threshold in enumerate(THRESHOLDS)}
 AREAS = ("all", "small", "medium", "large")
 
 Kind = Literal["segm", "bbox"]
@@ -30,6 +33,41 @@ def average_precision(
     None; detections and true objects outside of these are left out. AP is the mean over IoU 0.50
     to 0.95; AP25 lies outside of that mean. A figure is None where no true object is of its size.
     """
+    counted = count(detections, truth, kind, image_ids=image_ids, category_ids=category_ids)
+    if counted is None:
+        return dict.fromkeys(("AP", "AP50", "AP75", "AP25", "APs", "APm", "APl"))
+    precision = counted.precision
+    return {
+        "AP": mean(precision[OF_COCO, ..., 0]),
+        "AP50": mean(precision[AT[0.5], ..., 0]),
+        "AP75": mean(precision[AT[0.75], ..., 0]),
+        "AP25": mean(precision[AT[0.25], ..., 0]),
+        "APs": mean(precision[OF_COCO, ..., AREAS.index("small")]),
+        "APm": mean(precision[OF_COCO, ..., AREAS.index("medium")]),
+        "APl": mean(precision[OF_COCO, ..., AREAS.index("large")]),
+    }
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What detections are worth, before any mean. precision: (T thresholds, 101 recalls, K classes,
+    A areas), -1 where a class has no true object. recalls: (101,) from 0 to 1. category_ids: the
+    K classes."""
+
+    precision: npt.NDArray[np.float64]
+    recalls: npt.NDArray[np.float64]
+    category_ids: tuple[int, ...]
+
+
+def count(
+    detections: Sequence[dict[str, Any]],
+    truth: dict[str, Any],
+    kind: Kind = "segm",
+    *,
+    image_ids: Collection[int] | None = None,
+    category_ids: Collection[int] | None = None,
+) -> Counted | None:
+    """Arguments as those of `average_precision`. None where there is no true object at all."""
     images, categories = _of(truth["images"], image_ids), _of(truth["categories"], category_ids)
     kept_images = {image["id"] for image in images}
     kept_categories = {category["id"] for category in categories}
@@ -39,7 +77,7 @@ def average_precision(
 
     objects = [item for item in truth["annotations"] if counts(item)]
     if not any(not item["iscrowd"] for item in objects):
-        return dict.fromkeys(("AP", "AP50", "AP75", "AP25", "APs", "APm", "APl"))
+        return None
     true = COCO(
         {
             "images": images,
@@ -62,18 +100,9 @@ def average_precision(
     evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.evaluate()
     evaluation.accumulate()
-    # (T thresholds, R recalls, K classes, A areas), -1 where a class has no true object
-    precision = evaluation.eval["precision"][..., 0]
-    coco, at = slice(1, None), {threshold: n for n, threshold in enumerate(THRESHOLDS)}
-    return {
-        "AP": _mean(precision[coco, ..., 0]),
-        "AP50": _mean(precision[at[0.5], ..., 0]),
-        "AP75": _mean(precision[at[0.75], ..., 0]),
-        "AP25": _mean(precision[at[0.25], ..., 0]),
-        "APs": _mean(precision[coco, ..., AREAS.index("small")]),
-        "APm": _mean(precision[coco, ..., AREAS.index("medium")]),
-        "APl": _mean(precision[coco, ..., AREAS.index("large")]),
-    }
+    params = evaluation.params
+    ids = tuple(int(category) for category in params.catIds)
+    return Counted(evaluation.eval["precision"][..., 0], np.asarray(params.recThrs), ids)
 
 
 def _of(items: list[dict[str, Any]], ids: Collection[int] | None) -> list[dict[str, Any]]:
@@ -81,6 +110,7 @@ def _of(items: list[dict[str, Any]], ids: Collection[int] | None) -> list[dict[s
     return [dict(item) for item in items if wanted is None or item["id"] in wanted]
 
 
-def _mean(precision: npt.NDArray[np.float64]) -> float | None:
+def mean(precision: npt.NDArray[np.float64]) -> float | None:
+    """Over what is known; None where nothing is."""
     known = precision[precision > -1]
     return float(known.mean()) if known.size else None

@@ -9,10 +9,11 @@ from sapnet.data.images import ImageProblem, read_rgb
 
 if TYPE_CHECKING:
     from sapnet.artifact import Predictor
+    from sapnet.onnx.predictor import OnnxPredictor
 
 
 def detect(
-    predictor: "Predictor",
+    predictor: "Predictor | OnnxPredictor",
     images: Path,
     truth: dict[str, Any],
     emit: Callable[[dict[str, Any]], None] = lambda event: None,

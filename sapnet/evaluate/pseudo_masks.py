@@ -120,6 +120,28 @@ def _match(
     )
 
 
+def true_masks(points: PointSet, truth: Mapping[str, Any]) -> dict[int, Rle]:
+    """The true mask of each annotation that has one, by id. Errors: as `pseudo_mask_metrics`."""
+    return {id_: mask for id_, (mask, _) in _truth_of(points, truth).items()}
+
+
+def ious_with(records: Iterable[Mapping[str, Any]], true: Mapping[int, Rle]) -> dict[int, float]:
+    """IoU of each record's mask with the true one, by annotation id, of those that have one."""
+    return {
+        record["id"]: float(
+            coco_mask.iou([record["segmentation"]], [true[record["id"]]], [0])[0, 0]
+        )
+        for record in records
+        if record["id"] in true
+    }
+
+
+def as_selected(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A pseudo-mask's record as if M_srm itself had been delivered, before any refinement."""
+    bbox = coco_mask.toBbox(row["selected"]).tolist()
+    return {**row, "segmentation": row["selected"], "bbox": bbox}
+
+
 def _truth_of(points: PointSet, truth: Mapping[str, Any]) -> dict[int, tuple[Rle, Floats]]:
     """annotation id -> (true mask, true box xywh), of the points' own annotations."""
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}

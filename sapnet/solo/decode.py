@@ -11,10 +11,10 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from sapnet.config import SoloConfig
+from sapnet.resize import MASK_STRIDE, enlarge_mask
 from sapnet.solo.head import SoloOutput
 from sapnet.solo.matrix_nms import matrix_nms
-from sapnet.solo.targets import MASK_STRIDE
-from sapnet.types import BoolArray, FloatArray, Rle
+from sapnet.types import FloatArray, Rle
 
 # a mask must cover more pixels at stride 4 than its level's stride after the head's resampling
 _LEAST_AREA = (8, 8, 16, 32, 32)
@@ -55,13 +55,8 @@ def decode(
     content_sizes: (h, w) of each image in the network's input, without the padding, in pixels.
     original_sizes: (h, w) of the images as they were before resizing.
     """
-    scores = torch.cat([_peaks(level).flatten(2) for level in output.cls_logits], 2)
-    least = torch.cat(
-        [
-            scores.new_full((level.shape[2] * level.shape[3],), area)
-            for level, area in zip(output.cls_logits, _LEAST_AREA, strict=True)
-        ]
-    )
+    scores = torch.cat([peaks(level).flatten(2) for level in output.cls_logits], 2)
+    least = least_areas(output)
     kernels = output.flat_kernels()
     sizes = zip(content_sizes, original_sizes, strict=True)
     return [
@@ -70,7 +65,17 @@ def decode(
     ]
 
 
-def _peaks(cls_logits: Tensor) -> Tensor:
+def least_areas(output: SoloOutput) -> Tensor:
+    """Cells at stride 4 that a mask must have more of, by the grid cell it comes from, (C,)."""
+    return torch.cat(
+        [
+            level.new_full((level.shape[2] * level.shape[3],), area)
+            for level, area in zip(output.cls_logits, _LEAST_AREA, strict=True)
+        ]
+    )
+
+
+def peaks(cls_logits: Tensor) -> Tensor:
     """Probabilities (B, K, S, S); 0 where the cell above, left or above left has a greater one."""
     probs = cls_logits.float().sigmoid()
     greatest = F.max_pool2d(probs, 2, stride=1, padding=1)[..., :-1, :-1]
@@ -138,44 +143,3 @@ def _enlarge(
     boxes = np.array([coco_mask.toBbox(rle) for rle in rles], dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Instances(labels[kept], scores[kept], rles, boxes)
-
-
-def enlarge_mask(
-    probs: FloatArray, content: tuple[int, int], original: tuple[int, int], threshold: float
-) -> tuple[BoolArray, int, int]:
-    """Bilinear enlargement to the original image, thresholded, of the part that can be inside.
-
-    probs: (h, w) at stride 4 of a content of (h, w) pixels. Returns that part's mask, and its top
-    and left in the original; all outside of it is False. Without a pixel above: an empty (0, 0).
-    """
-    above: BoolArray = probs > threshold
-    if not above.any():
-        return np.zeros((0, 0), dtype=np.bool_), 0, 0
-    top, y0, y1, wy = _taps(above.max(1), content[0], original[0])
-    left, x0, x1, wx = _taps(above.max(0), content[1], original[1])
-    rows = probs[y0] * (1 - wy[:, None]) + probs[y1] * wy[:, None]
-    return rows[:, x0] * (1 - wx) + rows[:, x1] * wx > threshold, top, left
-
-
-IndexArray = npt.NDArray[np.int64]
-
-
-def _taps(
-    above: BoolArray, content: int, original: int
-) -> tuple[int, IndexArray, IndexArray, FloatArray]:
-    """Along one axis: the first pixel to compute; per pixel the two cells it lies between, and the
-    weight of the second. Pixel centres are at .5 on every scale, values go on beyond the border."""
-    scale = content / original / MASK_STRIDE  # cells per pixel
-    (set_cells,) = above.nonzero()
-    # a value above the threshold reaches less than one cell beyond the centres of the set cells
-    first = max(int((set_cells[0] - 0.5) / scale - 0.5), 0)
-    if set_cells[0] == 0:
-        first = 0
-    last = min(int((set_cells[-1] + 1.5) / scale - 0.5) + 1, original - 1)
-    if set_cells[-1] == len(above) - 1:
-        last = original - 1
-    at = (np.arange(first, last + 1) + 0.5) * scale - 0.5
-    at = at.clip(0, len(above) - 1)
-    low = np.floor(at).astype(np.int64)
-    high = np.minimum(low + 1, len(above) - 1)
-    return first, low, high, (at - low).astype(np.float32)

@@ -139,10 +139,17 @@ class SoloHead(nn.Module):
 def with_coordinates(x: Tensor) -> Tensor:
     """x (B, C, h, w) -> (B, C + 2, h, w): then x and y, from -1 at the first to 1 at the last."""
     batch, _, height, width = x.shape
-    ys = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)
-    xs = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)
+    ys, xs = (_ramp(side, x) for side in (height, width))
     grid = torch.stack((xs.expand(height, width), ys[:, None].expand(height, width)))
     return torch.cat((x, grid.expand(batch, 2, height, width)), dim=1)
+
+
+def _ramp(steps: int, like: Tensor) -> Tensor:
+    """-1 to 1 in so many steps. An exported graph takes images of any size, and torch's exporter
+    would write the example's number of steps into it: there it is said by arithmetic."""
+    if torch.compiler.is_exporting():
+        return torch.arange(steps, device=like.device, dtype=like.dtype) * (2 / (steps - 1)) - 1
+    return torch.linspace(-1, 1, steps, device=like.device, dtype=like.dtype)
 
 
 def _through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:

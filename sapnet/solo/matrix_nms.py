@@ -25,11 +25,21 @@ def matrix_nms(
     if len(scores) == 0:
         return scores.clone()
     order = scores.argsort(descending=True, stable=True)
-    flat = masks[order].flatten(1).float()
+    decayed = torch.empty_like(scores)
+    decayed[order] = scores[order] * decay_of(masks[order], labels[order], kernel, sigma)
+    return decayed
+
+
+def decay_of(
+    masks: Tensor, labels: Tensor, kernel: Literal["gaussian", "linear"], sigma: float
+) -> Tensor:
+    """What `matrix_nms` multiplies scores with, (n,) in [0, 1]; its masks and labels by falling
+    score. An empty mask decays no other."""
+    flat = masks.flatten(1).float()
     overlap = flat @ flat.T
     area = overlap.diagonal()
     union = area[:, None] + area - overlap
-    same = labels[order][:, None] == labels[order]
+    same = labels[:, None] == labels
     iou = torch.triu(overlap / union.clamp(min=1) * same, diagonal=1)
     worst = iou.amax(0)[:, None]  # of i with those above it
     if kernel == "gaussian":
@@ -37,6 +47,4 @@ def matrix_nms(
     else:
         decay = (1 - iou) / (1 - worst).clamp(min=1e-6)
     # rows that do not compete with j say f(0) / f(worst) ≥ 1, and the first row says 1 at most
-    decayed = torch.empty_like(scores)
-    decayed[order] = scores[order] * decay.amin(0)
-    return decayed
+    return decay.amin(0)

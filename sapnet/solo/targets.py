@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from sapnet.config import SoloConfig
-
-MASK_STRIDE = 4
+from sapnet.resize import MASK_STRIDE
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ class Service:
     job: str
     queued: str
     model: str
+    export: str
 
 
 def picture(seed: int = 0) -> bytes:
@@ -134,10 +135,16 @@ def service(url: str, settings: Settings) -> Service:
         train = {"dataset_id": dataset, "truth": None}
         job = client.post("/jobs/train", json=train).raise_for_status().json()["id"]
         database = Database(settings.database)
-        assert execute(job, Worker(settings, database, make_storage(settings))) is Outcome.ENDED
+        worker = Worker(settings, database, make_storage(settings))
+        assert execute(job, worker) is Outcome.ENDED
+        wanted = {"format": "coco"}
+        export = client.post(f"/jobs/{job}/exports", json=wanted).raise_for_status().json()["id"]
+        assert execute(export, worker) is Outcome.ENDED
         queued = client.post("/jobs/train", json=train).raise_for_status().json()["id"]
         model = client.get(f"/jobs/{job}").json()["model_id"]
+        new = {"If-None-Match": "*"}
+        client.put("/models/aliases/production", json={"model": model}, headers=new)
     with database.begin() as session:
         key, _ = keys.create(session, "root", keys.Scope.ADMIN)
     database.dispose()
-    return Service(url, key, settings, dataset, spare, job, queued, model)
+    return Service(url, key, settings, dataset, spare, job, queued, model, export)

@@ -17,14 +17,31 @@ import pytest
 
 from app.paging import encode
 
-SEMANTIC = ("POST /datasets", "POST /jobs/train", "POST /predict")
+SEMANTIC = (
+    "POST /datasets",
+    "POST /jobs/train",
+    "POST /jobs/{job_id}/exports",
+    "POST /predict",
+    "POST /masks/{mask_id}/suggest",
+)
 PAGED = (
+    "GET /datasets/{dataset_id}/annotations",
     "GET /datasets",
     "GET /datasets/{dataset_id}/images",
     "GET /jobs",
     "GET /jobs/{job_id}/events",
+    "GET /jobs/{job_id}/exports",
     "GET /jobs/{job_id}/pseudo-masks",
+    "GET /jobs/{job_id}/review",
+    "GET /jobs/{job_id}/compare/{other_job_id}",
+    "GET /jobs/{job_id}/predictions",
     "GET /models",
+    "GET /models/aliases",
+)
+CONDITIONAL = (  # by If-Match
+    "PATCH /masks/{mask_id}",
+    "PUT /models/aliases/{name}",
+    "DELETE /models/aliases/{name}",
 )
 TUS = ("POST /uploads", "PATCH /uploads/{upload_id}", "POST /uploads/{upload_id}")
 TUS_STATUSES = ["400", "412", "413", "415", "422", "460"]
@@ -60,15 +77,19 @@ def config(service: Any) -> str:
     values = {
         "path.dataset_id": [service.dataset, service.spare],
         "path.job_id": [service.job, service.queued],
-        "path.model_id": [service.model],
+        "path.other_job_id": [service.job],
+        "path.model_id": [service.model, "production"],
+        "path.export_id": [service.export],
         "path.image_id": [1, 2],
+        "path.mask_id": [f"{service.job}.11", f"{service.job}.12"],
+        "path.name": ["production", "best"],
         "path.slug": ["not-found", "conflict"],
-        "query.model": [service.model],
+        "query.model": [service.model, "production"],
         "query.image": ["1", "2.png"],
         "query.dataset_id": [service.dataset],
         "query.cursor": [encode(service.job)],
         "body.dataset_id": [service.dataset, service.spare],
-        "body.model": [service.model],
+        "body.model": [service.model, "production"],
     }
     named = {name.replace(".", "-"): found for name, found in values.items()}
     return CONFIG.format(
@@ -77,15 +98,16 @@ def config(service: Any) -> str:
             f'"{n}" = {{ dictionary = "{n.replace(".", "-")}", probability = 0.7 }}' for n in values
         ),
         operations="".join(
-            map(operation, [*SEMANTIC, *PAGED, *TUS, "DELETE /uploads/{upload_id}"])
+            map(operation, [*SEMANTIC, *PAGED, *CONDITIONAL, *TUS, "DELETE /uploads/{upload_id}"])
         ),
     )
 
 
 def operation(name: str) -> str:
-    of_tus = TUS_STATUSES if "/uploads" in name else []
-    accepted = json.dumps([*ACCEPTED, "422", *of_tus])
-    refused = json.dumps([*REFUSED, *of_tus, *(["201"] if name == "POST /uploads" else [])])
+    more = TUS_STATUSES if "/uploads" in name else []
+    more = ["412", "428"] if name in CONDITIONAL else more
+    accepted = json.dumps([*ACCEPTED, "422", *more])
+    refused = json.dumps([*REFUSED, *more, *(["201"] if name == "POST /uploads" else [])])
     return f"""
 [[operations]]
 include-name = "{name}"

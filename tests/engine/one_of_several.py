@@ -37,7 +37,7 @@ def main(path, trouble):
     points = load_points(spec.points)
     generator = build_generator(spec.proposals, points)
     bags = distributed.main_first(lambda: run.make_proposals(generator, points))
-    model, _ = run.build_model(len(points.categories))
+    model, _ = run.build_model(points.categories)
     error = None
     try:
         engine.train(

@@ -8,6 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from sapnet.artifact import Predictor, load_predictor, save_artifact
 from sapnet.config import resolve_config
@@ -73,7 +75,38 @@ def test_the_description_stands_beside(saved):
     beside = json.loads(path.with_suffix(".json").read_text())
     assert beside == json.loads(torch.load(path, weights_only=True)["meta"])
     assert [c["name"] for c in beside["categories"]] == ["cell", "dust"]
-    assert {p.name for p in path.parent.iterdir()} == {"model.pt", "model.json"}
+    names = {"model.pt", "model.safetensors", "model.json"}
+    assert {p.name for p in path.parent.iterdir()} == names
+
+
+def test_the_same_in_safetensors(saved):
+    """What other programs read: the weights by their names, and `meta` in the header."""
+    memory, path = saved
+    beside = path.with_suffix(".safetensors")
+    with safe_open(beside, framework="numpy") as held:
+        assert set(held.keys()) == set(memory.segmenter.state_dict())
+        assert json.loads(held.metadata()["sapnet"]) == json.loads(
+            path.with_suffix(".json").read_text()
+        )
+    image = np.random.default_rng(0).integers(0, 256, (64, 90, 3), dtype=np.uint8)
+    expected = memory.predict(image, 0.0)
+    assert expected
+    assert load_predictor(beside, device="cpu").predict(image, 0.0) == expected
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "header"])
+def test_safetensors_that_are_not_ours(saved, tmp_path, damage):
+    _, path = saved
+    content = path.with_suffix(".safetensors").read_bytes()
+    bad = tmp_path / "bad.safetensors"
+    if damage == "cut":
+        bad.write_bytes(content[:-100])
+    elif damage == "header":
+        bad.write_bytes((1 << 62).to_bytes(8, "little") + content[8:])
+    else:
+        save_file({"weight": np.zeros(3, np.float32)}, bad)
+    with pytest.raises(WeightsUnavailable, match=r"bad\.safetensors"):
+        load_predictor(bad)
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ from torch import nn
 from sapnet.config import TrainConfig, resolve_config
 from sapnet.data.loader import Sampler
 from sapnet.engine import (
-    Eta,
     Step,
     draw,
     load_checkpoint,
@@ -15,6 +14,7 @@ from sapnet.engine import (
     save_checkpoint,
     set_learning_rate,
 )
+from sapnet.pace import Eta
 
 
 def small_model(seed=0):

@@ -1,5 +1,6 @@
 """Whole runs: to the end, stopped and taken up again, and on odd data."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -50,9 +51,12 @@ def test_everything_promised_is_there(finished, scenes):
         "pseudo_masks.ndjson",
         "metrics.json",
         "model.pt",
+        "model.safetensors",
         "model.json",
+        "curves.png",
         "gallery.png",
         "report.json",
+        "report.html",
         "seconds.json",
     }
     points = json.loads(scenes.points.read_text())["annotations"]
@@ -75,6 +79,11 @@ def test_everything_promised_is_there(finished, scenes):
     assert "document" not in report["proposals"]["settings"]
     assert report["seed"] == 7
     assert report["versions"]["torch"]
+    assert [point["step"] for point in report["losses"]] == [*finished.steps]
+    assert report["metrics"]["pseudo_masks"]["quality"]["count"] == len(rows)
+    page = (folder / "report.html").read_text()
+    for told in ("Ladder of methods", "Doubtful", "beetle", "data:image/jpeg;base64,"):
+        assert told in page
     assert Image.open(folder / "gallery.png").size[0] > 500
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["pseudo_masks"]["count"] == len(points)
@@ -124,6 +133,7 @@ def test_stopped_and_taken_up_again(finished, make_spec, go, result_of, tmp_path
         assert min(second.steps) == step + 1
     assert result_of(spec) == result_of(finished.spec)
     assert second.report["undecided_bags"] == finished.report["undecided_bags"]
+    assert second.report["losses"] == finished.report["losses"]
 
 
 @pytest.mark.slow
@@ -150,6 +160,24 @@ def test_a_finished_run_started_again_changes_nothing(finished, go, result_of):
     assert again.steps == {}
     assert result_of(finished.spec) == before
     assert (finished.spec.workdir / "result" / "model.json").read_text() == weights
+
+
+def test_a_report_that_cannot_be_drawn_costs_no_run(finished, go, monkeypatch):
+    def refuse(*_):
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setattr("sapnet.pipeline.write_report", refuse)
+    again = must(go(must(finished).spec))
+    warnings = [e["message"] for e in again.events if e["event"] == "warning"]
+    assert warnings == ["the report was not drawn: ZeroDivisionError: of all things"]
+
+
+def test_a_full_disk_is_told_as_one(finished, go, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sapnet.pipeline.write_report", refuse)
+    assert isinstance(go(must(finished).spec).error, OSError)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A database, a storage and a fake trainer, in a folder of the test's own."""
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -11,16 +12,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from PIL import Image as Picture
+from pycocotools import mask as coco_mask
+from sqlalchemy import text, update
 
 from app import schema
 from app.db import Database
 from app.main import create_app
-from app.models import Annotation, Category, Dataset, DatasetStatus, Image, Job
+from app.models import (
+    Annotation,
+    Category,
+    Dataset,
+    DatasetStatus,
+    Image,
+    Job,
+    JobState,
+    Model,
+)
+from app.predict.runtime import Runtime
 from app.settings import Settings
 from app.storage import Storage, make_storage
+from sapnet.types import ByteArray
+from sapnet.types import Category as ImageCategory
 from worker.jobs import Worker
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
@@ -247,3 +263,54 @@ def start(
     for process in started:
         process.kill()
         process.wait()
+
+
+class Square:
+    """A model that finds one square twice, at the upper left, in every image."""
+
+    categories = (ImageCategory(0, "cell"), ImageCategory(7, "dust"))
+
+    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
+        mask = np.zeros(image.shape[:2], np.uint8, order="F")
+        mask[:4, :4] = 1
+        rle = coco_mask.encode(mask)
+        rle["counts"] = rle["counts"].decode()
+        results = [
+            {"category_id": 7, "segmentation": rle, "bbox": [0.0, 0.0, 4.0, 4.0], "score": score}
+            for score in (0.9, 0.3)
+        ]
+        return [r for r in results if r["score"] >= score_threshold]
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    def make(height: int = 30, width: int = 40) -> bytes:
+        buffer = io.BytesIO()
+        Picture.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def model_id(
+    client: TestClient,
+    new_job: Callable[..., str],
+    database: Database,
+    storage: Storage,
+    png: Callable[..., bytes],
+) -> str:
+    """A trained model that is a `Square` once it is loaded; the images of its data set are PNGs."""
+    client.app.state.runtime = Runtime(2, loader=lambda path: Square())  # type: ignore[attr-defined]
+    model = Model(
+        job_id=new_job(state=JobState.SUCCEEDED),
+        name="cells",
+        categories=[{"id": 0, "name": "cell"}, {"id": 7, "name": "dust"}],
+        sha256=storage.put_bytes(b"weights"),
+        size=7,
+        meta={},
+    )
+    with database.begin() as session:
+        session.execute(update(Image).values(sha256=storage.put_bytes(png())))
+        session.add(model)
+    return model.id

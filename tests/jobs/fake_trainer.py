@@ -28,10 +28,11 @@ def write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def square(annotation: dict, height: int, width: int) -> dict:
+def square(annotation: dict, height: int, width: int, reach: int = 2) -> dict:
     x, y = (int(v) for v in annotation["point"])
     mask = np.zeros((height, width), np.uint8, order="F")
-    mask[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = 1
+    rows, columns = (slice(max(0, at - reach), at + reach + 1) for at in (y, x))
+    mask[rows, columns] = 1
     rle = coco_mask.encode(mask)
     box = [float(v) for v in coco_mask.toBbox(rle)]
     rle["counts"] = rle["counts"].decode()
@@ -44,7 +45,14 @@ def results(job: dict, folder: Path, model_mb: int) -> None:
     sizes = {image["id"]: (image["height"], image["width"]) for image in points["images"]}
     lines = []
     for annotation in points["annotations"]:
-        mask = square(annotation, *sizes[annotation["image_id"]])
+        size = sizes[annotation["image_id"]]
+        mask, small, large = (square(annotation, *size, reach) for reach in (2, 1, 4))
+        known = annotation.get("mask")
+        if known:
+            box = [float(v) for v in coco_mask.toBbox(known)]
+            mask = {"rle": known, "bbox": box, "area": int(coco_mask.area(known))}
+        quality = 1.0 if known else 0.25 + 0.5 * (annotation["id"] % 2)
+        source = "confirmed" if known else "selected" if annotation["id"] % 2 else "refined"
         lines.append(
             json.dumps(
                 {
@@ -54,11 +62,16 @@ def results(job: dict, folder: Path, model_mb: int) -> None:
                     "segmentation": mask["rle"],
                     "bbox": mask["bbox"],
                     "area": mask["area"],
-                    "quality": 0.25 + 0.5 * (annotation["id"] % 2),
-                    "source": "selected" if annotation["id"] % 2 else "refined",
+                    "quality": quality,
+                    "source": source,
                     "selected": mask["rle"],
                     "refined": None,
                     "proposal_source": "hierarchy",
+                    "doubts": {"support": 0.5, "predicted": None},
+                    "candidates": [
+                        {"index": 0, "segmentation": large["rle"], "probability": 0.2},
+                        {"index": 1, "segmentation": small["rle"], "probability": 0.1},
+                    ],
                 }
             )
         )
@@ -70,8 +83,43 @@ def results(job: dict, folder: Path, model_mb: int) -> None:
     (folder / "model.pt").write_bytes(weights * max(1000, (model_mb << 20) // len(weights)))
     names = [category["name"] for category in points["categories"]]
     write(folder / "model.json", json.dumps({"classes": names, "seed": job["seed"]}))
+    (folder / "model.safetensors").write_bytes(b"safe " + weights)
     (folder / "gallery.png").write_bytes(b"\x89PNG\r\n\x1a\n fake")
+    write(folder / "report.html", "<!doctype html><title>fake</title>")
     write(folder / "report.json", json.dumps({"seconds": {"train": 1.0}, "peak_memory_mb": 1}))
+
+
+def predictions(job: dict, args: argparse.Namespace) -> None:
+    """A square in each picture, but where the job file says that there is none to look at."""
+    part = Path(job["workdir"]) / "predictions.part"
+    done = part.read_text().count("\n") if part.exists() else 0
+    rle = square({"point": [3, 3]}, 30, 40)
+    result = {"category_id": 7, "segmentation": rle["rle"], "bbox": rle["bbox"], "score": 0.9}
+    for step, image in enumerate(job["images"][done:], start=done + 1):
+        if STOP:
+            sys.exit(3)
+        time.sleep(args.sleep)
+        line = {"number": image["number"], "error": image.get("error")}
+        if line["error"] is None:
+            assert Path(image["path"]).is_file()
+            line = {"number": image["number"], "size": [30, 40], "results": [result]}
+        with part.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if step == args.crash_at and done < args.crash_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        say("progress", stage="predict", step=step, of=len(job["images"]), eta_seconds=1.0)
+    folder = Path(job["workdir"]) / "result"
+    folder.mkdir()
+    part.touch()
+    part.replace(folder / "predictions.ndjson")
+    say("done", seconds={"all": 1.0}, peak_memory_mb=1)
+
+
+def onnx(job: dict) -> None:
+    folder = Path(job["workdir"]) / "result"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(b"onnx of " + Path(job["model"]).read_bytes()[:20])
+    say("done", seconds={"all": 1.0}, peak_memory_mb=1)
 
 
 def main() -> None:
@@ -84,6 +132,7 @@ def main() -> None:
     parser.add_argument("--crash-always", action="store_true", help="SIGKILL itself at the start")
     parser.add_argument("--deaf", action="store_true", help="does not hear SIGTERM")
     parser.add_argument("--model-mb", type=int, default=0)
+    parser.add_argument("--curves", action="store_true", help="leaves a picture of curves")
     parser.add_argument("--child", action="store_true", help="leaves a child that holds stdout")
     args = parser.parse_args()
 
@@ -96,6 +145,10 @@ def main() -> None:
     workdir = Path(job["workdir"])
     with (workdir / "starts.txt").open("a") as starts:
         starts.write(f"{os.getpid()}\n")
+    if job.get("kind") == "predict":
+        return predictions(job, args)
+    if job.get("kind") == "onnx":
+        return onnx(job)
     say("start", proposal_generator="fake", weights_origin="random", steps_total=args.steps)
     print("a log line of the trainer", file=sys.stderr)
     if args.crash_always:
@@ -119,6 +172,8 @@ def main() -> None:
         say("error", reason="non_finite_loss", message="loss term 'psm' became nan at step 3")
         sys.exit(1)
     results(job, workdir / "result", args.model_mb)
+    if args.curves:
+        (workdir / "result" / "curves.png").write_bytes(b"\x89PNG\r\n\x1a\n curves")
     say("done", seconds={"train": 1.0}, peak_memory_mb=1)
 
 

@@ -212,7 +212,7 @@ def test_jobs_page_by_cursor(client: TestClient, new_job: NewJob, dataset_id: st
 
 
 @pytest.mark.parametrize(
-    "what", ["metrics", "report", "checkpoint", "gallery", "pseudo-masks", "logs"]
+    "what", ["metrics", "report", "report.html", "checkpoint", "gallery", "pseudo-masks", "logs"]
 )
 def test_results_of_a_job_that_has_none(client: TestClient, new_job: NewJob, what: str) -> None:
     job_id = new_job(state=JobState.FAILED, reason="non_finite_loss")
@@ -231,7 +231,8 @@ def test_pseudo_masks(client: TestClient, done: str) -> None:
     assert body["next"] is None
     first = body["annotations"][0]
     assert set(first) == {
-        *("id", "image_id", "category_id", "segmentation", "bbox", "area", "quality", "source")
+        *("id", "image_id", "category_id", "segmentation", "bbox", "area", "quality", "source"),
+        *("mask_id", "status", "revision"),
     }
     assert (first["id"], first["image_id"], first["category_id"]) == (501, 12, 0)
     assert first["segmentation"]["size"] == [30, 40]
@@ -250,6 +251,7 @@ def test_pseudo_masks(client: TestClient, done: str) -> None:
     assert detail["selected"]["size"] == [30, 40]
     assert detail["refined"] is None
     assert detail["proposal_source"] == "hierarchy"
+    assert detail["doubts"] == {"support": 0.5, "predicted": None}
     assert pointers(client.get(url, params={"min_quality": 2})) == ["/min_quality"]
     assert pointers(client.get(url, params={"image_id": 10**30})) == ["/image_id"]
 
@@ -309,6 +311,19 @@ def test_checkpoint_downloads(client: TestClient, done: str) -> None:
     again = client.get(f"/models/{model}/checkpoint")
     assert (again.content, again.headers["etag"]) == (whole.content, etag)
     problem(client.get("/models/none/checkpoint"), 404)
+
+
+def test_report_for_people(client: TestClient, done: str, new_job: NewJob) -> None:
+    page = client.get(f"/jobs/{done}/report.html")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<title>fake</title>" in page.text
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+    again = {"If-None-Match": page.headers["etag"]}
+    assert client.get(f"/jobs/{done}/report.html", headers=again).status_code == 304
+    older = new_job(state=JobState.SUCCEEDED)  # of before there were any
+    problem(client.get(f"/jobs/{older}/report.html"), 404)
 
 
 def test_gallery_and_logs(client: TestClient, done: str) -> None:

@@ -3,7 +3,6 @@
 import io
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image as Picture
 from pycocotools import mask as coco_mask
-from sqlalchemy import update
 
-from app.db import Database
-from app.models import Image, JobState, Model
 from app.predict.runtime import Runtime
-from app.storage import Storage
 from sapnet.types import ByteArray, Category
 
 pytestmark = pytest.mark.both_stacks
@@ -48,26 +43,6 @@ def png(height: int = 30, width: int = 40) -> bytes:
     buffer = io.BytesIO()
     Picture.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-@pytest.fixture
-def model_id(
-    client: TestClient, new_job: Callable[..., str], database: Database, storage: Storage
-) -> str:
-    """A trained model that is a `Square` once it is loaded; the images of its data set are PNGs."""
-    client.app.state.runtime = Runtime(2, loader=lambda path: Square())  # type: ignore[attr-defined]
-    model = Model(
-        job_id=new_job(state=JobState.SUCCEEDED),
-        name="cells",
-        categories=[{"id": 0, "name": "cell"}, {"id": 7, "name": "dust"}],
-        sha256=storage.put_bytes(b"weights"),
-        size=7,
-        meta={},
-    )
-    with database.begin() as session:
-        session.execute(update(Image).values(sha256=storage.put_bytes(png())))
-        session.add(model)
-    return model.id
 
 
 def test_an_image_of_the_dataset(client: TestClient, model_id: str) -> None:
@@ -150,7 +125,7 @@ def test_pictures_leave_doubtful_results_out(client: TestClient, model_id: str) 
 
 
 def test_bodies_that_are_no_form(client: TestClient, model_id: str) -> None:
-    answer = client.post("/predict", json={"model": model_id})
+    answer = client.post("/predict", content=model_id, headers={"content-type": "text/plain"})
     assert (answer.status_code, answer.headers["content-type"]) == (415, PROBLEM)
     assert "multipart/form-data" in answer.json()["detail"]
     text = client.post("/predict", files={"model": (None, model_id), "file": (None, "abc")})

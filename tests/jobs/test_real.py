@@ -5,8 +5,8 @@ import json
 import os
 import signal
 import subprocess
-import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from app.jobs import events
 from app.models import Image, Job, JobState, PseudoMask
 from app.settings import Settings
 from sapnet.data.synthetic import Scenes, make_scenes
+from sapnet_client import Client
 
 pytestmark = [pytest.mark.service, pytest.mark.xdist_group("real")]
 
@@ -49,30 +50,19 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
 
 
 @pytest.fixture
-def posted(client: TestClient, scenes: Scenes) -> str:
-    """The id of the scenes as a data set, with their truth."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as zipped:
-        for path in scenes.images.iterdir():
-            zipped.write(path, path.name)
-    files = {
-        "annotations": ("points.json", scenes.points.read_bytes()),
-        "truth": ("instances.json", scenes.truth.read_bytes()),
-        "images": ("images.zip", archive.getvalue()),
-    }
-    answer = client.post("/datasets", data={"name": "scenes"}, files=files)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
+def asking(client: TestClient) -> Client:
+    return Client(http=client, progress=False)
 
 
 @pytest.fixture
-def train(client: TestClient, posted: str) -> Callable[[], str]:
-    def ask() -> str:
-        answer = client.post("/jobs/train", json={"dataset_id": posted, **REQUEST})
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["id"])
+def posted(asking: Client, scenes: Scenes) -> str:
+    """The id of the scenes as a data set, with their truth."""
+    return asking.create_dataset(scenes.images, scenes.points, truth=scenes.truth).id
 
-    return ask
+
+@pytest.fixture
+def train(asking: Client, posted: str) -> Callable[[], str]:
+    return lambda: asking.train(posted, **REQUEST).id
 
 
 @pytest.fixture
@@ -114,7 +104,7 @@ def test_a_job_broken_off_twice_gives_what_an_unbroken_one_gives(
     job_row: Row,
     until: Until,
     database: Database,
-    client: TestClient,
+    asking: Client,
     scenes: Scenes,
 ) -> None:
     unbroken, broken = train(), train()
@@ -123,7 +113,7 @@ def test_a_job_broken_off_twice_gives_what_an_unbroken_one_gives(
     first = job_row(unbroken)
     assert first.state in (JobState.SUCCEEDED, JobState.SUCCEEDED_WITH_WARNINGS), first.error
     assert first.of is not None
-    check_the_results(client, first, scenes)
+    check_the_results(asking, first, scenes)
 
     until(in_training(job_row, broken), 120)
     os.kill(trainer_of(worker), signal.SIGKILL)
@@ -140,32 +130,27 @@ def test_a_job_broken_off_twice_gives_what_an_unbroken_one_gives(
     assert results(database, second) == results(database, first)
 
 
-def check_the_results(client: TestClient, job: Job, scenes: Scenes) -> None:
+def check_the_results(asking: Client, job: Job, scenes: Scenes) -> None:
     """Everything that a job has to show for itself, over HTTP."""
     points = json.loads(scenes.points.read_text())
-    metrics = client.get(f"/jobs/{job.id}/metrics").json()
-    assert 0 < metrics["pseudo_masks"]["miou_mask"] <= 1
-    assert metrics["proposals"]["best_of_bag_miou_mask"] >= metrics["pseudo_masks"]["miou_mask"] / 2
-    assert set(metrics["seconds"]) >= {"proposals", "train", "pseudo-masks"}
-    assert metrics["proposal_generator"] == "hierarchy"
-    page = client.get(f"/jobs/{job.id}/pseudo-masks").json()
-    ids = [annotation["id"] for annotation in page["annotations"]]
+    metrics = asking.metrics(job)
+    assert metrics.pseudo_masks is not None
+    assert metrics.proposals is not None
+    assert 0 < metrics.pseudo_masks["miou_mask"] <= 1
+    assert metrics.proposals["best_of_bag_miou_mask"] >= metrics.pseudo_masks["miou_mask"] / 2
+    assert set(metrics.seconds) >= {"proposals", "train", "pseudo-masks"}
+    assert metrics.proposal_generator == "hierarchy"
+    ids = [mask.id for mask in asking.pseudo_masks(job)]
     assert ids == sorted(a["id"] for a in points["annotations"])
-    gallery = client.get(f"/jobs/{job.id}/gallery").content
-    assert Picture.open(io.BytesIO(gallery)).size > (100, 100)
+    assert Picture.open(io.BytesIO(asking.gallery(job))).size > (100, 100)
     image = points["images"][0]
-    query = {"model": str(job.model_id), "score": 0}
-    known = client.get("/predict", params={**query, "image": image["id"]})
-    assert known.status_code == 200, known.text
-    file = (scenes.images / image["file_name"]).read_bytes()
-    sent = client.post("/predict", data=query, files={"file": file})
-    assert [{**found, "image_id": image["id"]} for found in sent.json()] == known.json()
-    drawn = client.get(
-        "/predict", params={**query, "image": image["id"]}, headers={"Accept": "image/png"}
-    )
-    assert Picture.open(io.BytesIO(drawn.content)).size == (112, 96)
-    for result in known.json():
-        assert result["segmentation"]["size"] == [96, 112]
+    known = asking.predict(job.model_id, image["id"], score=0)
+    sent = asking.predict(job.model_id, scenes.images / image["file_name"], score=0)
+    assert [replace(found, image_id=image["id"]) for found in sent] == known
+    drawn = asking.overlay(job.model_id, image["id"], score=0)
+    assert Picture.open(io.BytesIO(drawn)).size == (112, 96)
+    for result in known:
+        assert result.segmentation.size == [96, 112]
 
 
 def test_cancel_ends_within_ten_seconds(
@@ -173,14 +158,14 @@ def test_cancel_ends_within_ten_seconds(
     start_real: Callable[[], subprocess.Popen[bytes]],
     job_row: Row,
     until: Until,
-    client: TestClient,
+    asking: Client,
     alive: Callable[[int], bool],
 ) -> None:
     job_id = train()
     worker = start_real()
     until(in_training(job_row, job_id), 60)
     trainer = trainer_of(worker)
-    assert client.post(f"/jobs/{job_id}/cancel").json()["state"] == "cancelling"
+    assert asking.cancel(job_id).state == "cancelling"
     until(lambda: job_row(job_id).state is JobState.CANCELLED, 10)
     assert not alive(trainer)
 
@@ -217,15 +202,14 @@ def test_a_lost_image_is_set_aside_and_the_rest_is_delivered(
 
 
 def test_an_override_that_only_the_trainer_can_refuse(
-    client: TestClient,
+    asking: Client,
     posted: str,
     start_real: Callable[[], subprocess.Popen[bytes]],
     job_row: Row,
     until: Until,
 ) -> None:
     proposals = {"kind": "hierarchy", "no_such_setting": 1}
-    body = {"dataset_id": posted, **REQUEST, "proposals": proposals}
-    job_id = client.post("/jobs/train", json=body).json()["id"]
+    job_id = asking.train(posted, **REQUEST, proposals=proposals).id
     start_real()
     until(over(job_row, job_id), 60)
     job = job_row(job_id)

@@ -18,7 +18,7 @@ from app.access.keys import Scope
 from app.cli import app as cli
 from app.columns import now
 from app.main import create_app
-from app.models import ApiKey, Job, JobState, Model, PseudoMask
+from app.models import ApiKey, Export, Job, JobState, Model, PseudoMask
 from app.settings import Settings
 
 Header = dict[str, str]
@@ -52,24 +52,32 @@ def everything(app: FastAPI, client: TestClient, kit: Any, new_key: Any) -> dict
     client.headers.pop("authorization")
     sha = app.state.storage.put_bytes(b"a file")
     with app.state.database.begin() as session:
-        model = Model(
-            job_id=job, name="m", categories=[], sha256=sha, size=6, meta={}, metrics=None
-        )
+        files = dict.fromkeys(("sha256", "weights_sha", "onnx_sha", "curves_sha"), sha)
+        model = Model(job_id=job, name="m", categories=[], size=6, meta={}, **files)
         session.add(model)
         row = session.get_one(Job, job)
         session.flush()
         row.state, row.model_id, row.finished_at = JobState.SUCCEEDED, model.id, now()
-        row.gallery_sha = row.log_sha = sha
+        row.gallery_sha = row.log_sha = row.report_html_sha = sha
         numbers = dict.fromkeys(("x", "y", "w", "h", "area", "quality"), 0.0)
         rle = {"size": [30, 40], "counts": "0"}
         mask = {"annotation_id": 100, "image_id": 1, "category_id": 0, "source": "refined"}
         session.add(PseudoMask(job_id=job, segmentation=rle, **mask, **numbers))
+        over = {"state": JobState.SUCCEEDED, "method": "export", "preset": "", "seed": 0}
+        asked = {"format": "png", "min_quality": 0, "images": False, "simplify": 0}
+        exporting = Job(kind="export", dataset_id=dataset, request=asked, progress=1.0, **over)
+        session.add(exporting)
+        session.flush()
+        session.add(Export(id=exporting.id, job_id=job, filename="masks.zip", sha256=sha, size=6))
         return {
             "dataset_id": dataset,
             "job_id": job,
             "model_id": model.id,
             "image_id": "1",
             "upload_id": upload,
+            "mask_id": f"{job}.100",
+            "other_job_id": job,
+            "export_id": exporting.id,
         }
 
 
@@ -247,8 +255,9 @@ def test_nobody_sees_what_is_anothers(
                 wanted = {404} if method == "get" else {403, 404, 415, 422}
                 assert status in wanted, (method, path, status)
         if "get" in methods:
+            there = 409 if path.endswith("/predictions") else 200  # it is a training
             for key in (hers, admin):
-                assert client.get(path, headers=key).status_code == 200, path
+                assert client.get(path, headers=key).status_code == there, path
                 seen += 1
     assert seen >= 2 * 12
     query = {"model": everything["model_id"], "image": "1"}
@@ -266,12 +275,13 @@ def test_lists_hold_ones_own(
     bob, ann, admin = new_key("bob"), new_key("ann"), new_key("root", Scope.ADMIN)
     for name in ("datasets", "jobs", "models"):
         counts = [len(client.get(f"/{name}", headers=h).json()[name]) for h in (bob, ann, admin)]
-        assert counts == [0, 1, 1], name
+        there = 2 if name == "jobs" else 1  # a training and an export
+        assert counts == [0, there, there], name
     of_ann = {"dataset_id": everything["dataset_id"]}
     assert client.get("/jobs", params=of_ann, headers=bob).json()["jobs"] == []
     refused(client.post("/jobs/train", json=of_ann, headers=bob), 404)
     assert client.post("/jobs/train", json=of_ann, headers=admin).status_code == 202
-    assert len(client.get("/jobs", headers=ann).json()["jobs"]) == 2  # of her data set, so hers
+    assert len(client.get("/jobs", headers=ann).json()["jobs"]) == 3  # of her data set, so hers
 
 
 @pytest.mark.both_stacks

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from sapnet.config import SoloConfig
 from sapnet.solo import SoloOutput, assign, decode
-from sapnet.solo.decode import _peaks, enlarge_mask
+from sapnet.solo.decode import enlarge_mask, peaks
 
 
 def scene(config, masks, labels, num_classes, strength=20.0):
@@ -124,7 +124,7 @@ def test_the_score_is_class_times_mask_certainty(small):
 
 def test_only_the_peak_of_a_neighbourhood_speaks(generator):
     logits = torch.randn(2, 3, 6, 6, generator=generator).mul(2).round() / 2  # with ties
-    got = _peaks(logits)
+    got = peaks(logits)
     probs = logits.sigmoid()
     for b, k, i, j in itertools.product(range(2), range(3), range(6), range(6)):
         rivals = probs[b, k, max(i - 1, 0) : i + 1, max(j - 1, 0) : j + 1]

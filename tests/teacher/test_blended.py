@@ -81,7 +81,7 @@ def test_the_bag_consents(columns, source, consent):
     bag = bag_of(*masks)
     annotation = PointAnnotation(id=1, image_id=1, category_id=1, x=2.0, y=2.0)
     config = Config(output=OutputConfig(consent=consent))
-    row = deliver(annotation, bag, 0, stripe(*columns), 0.6, config)
+    row = deliver(annotation, bag, 0, stripe(*columns), config)
     assert row["source"] == (source if consent else "refined")
     assert row["segmentation"] == (stripe(*columns) if row["source"] == "refined" else masks[0])
     assert row["selected"] == masks[0]
@@ -92,6 +92,6 @@ def test_a_bag_of_one_need_not_consent():
     bag = bag_of(stripe(0, 10))
     annotation = PointAnnotation(id=1, image_id=1, category_id=1, x=2.0, y=2.0)
     config = Config(output=OutputConfig(consent=True))
-    assert deliver(annotation, bag, 0, stripe(0, 9), 0.6, config)["source"] == "refined"
-    assert deliver(annotation, bag, 0, stripe(0, 3), 0.6, config)["source"] == "selected"
-    assert deliver(annotation, bag, 0, None, 0.6, config)["source"] == "selected"
+    assert deliver(annotation, bag, 0, stripe(0, 9), config)["source"] == "refined"
+    assert deliver(annotation, bag, 0, stripe(0, 3), config)["source"] == "selected"
+    assert deliver(annotation, bag, 0, None, config)["source"] == "selected"

@@ -1,0 +1,76 @@
+"""POST /jobs/{id}/exports, then GET /exports/{id} until it is over, then its file."""
+
+from fastapi import APIRouter, Request, Response
+
+from app.access.idempotency import IDEMPOTENT
+from app.db import DatabaseDep, SessionDep
+from app.deps import SettingsDep, StorageDep, takes
+from app.exports import service
+from app.exports.schemas import ExportOut, ExportPage, ExportRequest, described
+from app.paging import Cursor, Limit, decode, encode, link_next
+from app.responses import blob_response
+
+router = APIRouter(tags=["exports"])
+
+MEDIA_TYPES = {".zip": "application/zip", ".json": "application/json", ".xml": "application/xml"}
+
+
+@router.post(
+    "/jobs/{job_id}/exports",
+    status_code=202,
+    dependencies=[takes("application/json"), IDEMPOTENT],
+)
+def create(
+    job_id: str,
+    body: ExportRequest,
+    response: Response,
+    session: SessionDep,
+    settings: SettingsDep,
+) -> ExportOut:
+    """Put a job's masks into a file of another tool's format: as they stand after review, those
+    that were rejected left out. `coco` and `cvat` are a single document where no pictures come
+    with them, all others a zip."""
+    made = service.create(session, settings, job_id, body)
+    response.headers["Location"] = f"/exports/{made.id}"
+    return made
+
+
+@router.get("/jobs/{job_id}/exports")
+def list_exports(
+    job_id: str,
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> ExportPage:
+    """Of a job, the newest first."""
+    found = service.page(session, job_id, limit + 1, decode(cursor, str))
+    following = encode(found[limit - 1].id) if len(found) > limit else None
+    link_next(request, response, following)
+    return ExportPage(exports=found[:limit], next=following)
+
+
+@router.get("/exports/{export_id}")
+def get_export(export_id: str, session: SessionDep) -> ExportOut:
+    """How far it is; then what it holds, what was left out, and what the format lost."""
+    return described(*service.get(session, export_id))
+
+
+@router.get("/exports/{export_id}/file", response_class=Response)
+def get_file(
+    export_id: str, request: Request, session: SessionDep, storage: StorageDep
+) -> Response:
+    """The file; whole, or by Range. 409 while it is not there."""
+    export = service.get_file(session, export_id)
+    name, sha = str(export.filename), str(export.sha256)
+    kind = MEDIA_TYPES[name[name.rindex(".") :]]
+    return blob_response(request, storage, sha, media_type=kind, filename=name)
+
+
+@router.delete("/exports/{export_id}", status_code=204)
+def delete_export(
+    export_id: str, database: DatabaseDep, storage: StorageDep, settings: SettingsDep
+) -> None:
+    """With its file. 409 while it is being made: cancel it first, as the job of the same id."""
+    service.remove(database, storage, settings, export_id)

@@ -1,0 +1,90 @@
+"""Exports: asked for, looked up, removed. The work itself is the worker's: a job of the kind
+`export`, whose id the export has too: claimed, fenced, cancelled and told like any other."""
+
+import shutil
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import blobs
+from app.access import idempotency
+from app.columns import is_id
+from app.db import Database
+from app.errors import Conflict, NotFound
+from app.exports.schemas import ExportOut, ExportRequest, described
+from app.jobs import events
+from app.jobs import service as jobs
+from app.models import ACTIVE, Export, Job
+from app.queue import IO, enqueue
+from app.settings import Settings
+from app.storage import Storage
+from app.webhooks import service as webhooks
+
+KIND = "export"
+
+
+def create(session: Session, settings: Settings, job_id: str, request: ExportRequest) -> ExportOut:
+    """A queued export of a job's masks. Raises NotFound; Conflict where the job has no results."""
+    source = jobs.get_successful(session, job_id)
+    job = Job(
+        kind=KIND,
+        dataset_id=source.dataset_id,
+        method=KIND,
+        preset="",
+        seed=0,
+        request=request.model_dump(mode="json"),
+    )
+    session.add(job)
+    session.flush()
+    export = Export(id=job.id, job_id=source.id)
+    session.add(export)
+    session.flush()
+    events.created(session, job)
+    webhooks.register(session, settings, job.id, None)
+    made = described(export, job)
+    idempotency.keep(session, 202, f"/exports/{job.id}", made)
+    enqueue(session, job.id, settings.broker_url, IO)
+    return made
+
+
+def get(session: Session, export_id: str) -> tuple[Export, Job]:
+    """Raises NotFound."""
+    query = select(Export, Job).join(Job, Job.id == Export.id).where(Export.id == export_id)
+    row = session.execute(query).one_or_none() if is_id(export_id) else None
+    if row is None:
+        raise NotFound("export", export_id)
+    return row[0], row[1]
+
+
+def get_file(session: Session, export_id: str) -> Export:
+    """An export whose file is there. Raises NotFound; Conflict, with its state, where it is not."""
+    export, job = get(session, export_id)
+    if export.sha256 is None:
+        raise Conflict(
+            f"The export has no file: it is {job.state}.", state=job.state, reason=job.reason
+        )
+    return export
+
+
+def page(session: Session, job_id: str, limit: int, after: str | None) -> list[ExportOut]:
+    """At most `limit` exports of a job, the newest first, older than the export `after`."""
+    jobs.get(session, job_id)
+    query = select(Export, Job).join(Job, Job.id == Export.id).where(Export.job_id == job_id)
+    if after is not None:
+        query = query.where(Export.id < after)
+    rows = session.execute(query.order_by(Export.id.desc()).limit(limit))
+    return [described(export, job) for export, job in rows]
+
+
+def remove(database: Database, storage: Storage, settings: Settings, export_id: str) -> None:
+    """With its file. Raises NotFound; Conflict while it is being made."""
+    with database.begin() as session:
+        export, job = get(session, export_id)
+        if job.state in ACTIVE:
+            raise Conflict("The export is not over; cancel its job first.", state=job.state)
+        shas = blobs.named_by(session, {Export: Export.id == export_id, Job: Job.id == export_id})
+        session.delete(export)
+        session.flush()
+        session.delete(job)
+    shutil.rmtree(settings.data_dir.resolve() / "jobs" / export_id, ignore_errors=True)
+    blobs.forget(database, storage, shas)

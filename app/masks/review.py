@@ -1,0 +1,134 @@
+"""The review: masks worth a doubt first, and what is decided about each.
+
+A decision is a row of its own, so what a job delivered never changes. Two that decide at once:
+one wins by compare-and-set on the revision, the other is told.
+"""
+
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, func, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.access.keys import Caller
+from app.columns import now
+from app.db import rows_changed
+from app.errors import Fault, Invalid, NotFound
+from app.jobs.service import get_successful
+from app.masks.rle import checked
+from app.masks.schemas import Choice, Correction, Counts, Verdict
+from app.masks.service import Filter, as_it_stands, selected
+from app.models import Annotation, Job, MaskDecision, MaskStatus, PseudoMask
+from app.preconditions import changed_meanwhile, check_match
+
+
+def queue(
+    session: Session, job: Job, wanted: Filter, limit: int, after: int | None
+) -> list[dict[str, Any]]:
+    """At most `limit` masks with their points, the worst quality first; those behind the mask of
+    the annotation `after`, whatever was decided about it since."""
+    place = tuple_(PseudoMask.quality, PseudoMask.annotation_id)
+    query = _with_points(wanted, job).order_by(PseudoMask.quality, PseudoMask.annotation_id)
+    if after is not None:
+        of_mask = PseudoMask.job_id == job.id, PseudoMask.annotation_id == after
+        quality = session.scalar(select(PseudoMask.quality).where(*of_mask))
+        query = query.where(place > tuple_(quality, after))
+    return [with_point(row) for row in session.execute(query.limit(limit))]
+
+
+def counts(session: Session, job: Job) -> Counts:
+    """How many of the job's masks are in each status."""
+    masks = select(func.count()).select_from(PseudoMask).where(PseudoMask.job_id == job.id)
+    decided = select(MaskDecision.status, func.count()).where(MaskDecision.job_id == job.id)
+    found = {row[0]: row[1] for row in session.execute(decided.group_by(MaskDecision.status))}
+    named = {s.value: found.get(s, 0) for s in MaskStatus if s is not MaskStatus.OPEN}
+    return Counts(open=(session.scalar(masks) or 0) - sum(named.values()), **named)
+
+
+def get(session: Session, mask_id: str) -> dict[str, Any]:
+    """A `ReviewMask`. Raises NotFound; Conflict where its job has no results."""
+    return with_point(row_of(session, mask_id)[0])
+
+
+def decide(
+    session: Session, mask_id: str, decision: Verdict | Choice | Correction, if_match: str | None
+) -> dict[str, Any]:
+    """The mask after the decision. Raises NotFound, Conflict; PreconditionRequired and
+    PreconditionFailed by If-Match; Invalid for a mask, or a candidate, that is none."""
+    row, _ = row_of(session, mask_id)
+    revision = row.revision or 0
+    check_match(if_match, revision)
+    caller: Caller | None = session.info.get("caller")
+    status, correction = _outcome(row, decision)
+    values = {
+        "status": status,
+        "segmentation": correction,
+        "revision": revision + 1,
+        "decided_by": caller.owner if caller else None,
+        "decided_at": now(),
+    }
+    key = {"job_id": row.job_id, "annotation_id": row.annotation_id}
+    if row.revision is None:
+        try:
+            session.execute(insert(MaskDecision).values(**key, **values))
+        except IntegrityError:
+            raise changed_meanwhile() from None
+    else:
+        mine = update(MaskDecision).filter_by(**key).where(MaskDecision.revision == revision)
+        if not rows_changed(session, mine.values(values)):
+            raise changed_meanwhile()
+    return get(session, mask_id)
+
+
+def _outcome(
+    row: Row[Any], decision: Verdict | Choice | Correction
+) -> tuple[MaskStatus, dict[str, Any] | None]:
+    """The status, and the mask in place of the delivered one. To accept what was corrected keeps
+    the correction: it is the mask as it stands."""
+    if isinstance(decision, Correction):
+        mask = checked(decision.segmentation, row.segmentation["size"])
+        return MaskStatus.CORRECTED, dict(mask)
+    if isinstance(decision, Choice):
+        candidates = (row.extra or {}).get("candidates") or []
+        if decision.candidate >= len(candidates):
+            detail = f"there is no candidate {decision.candidate}: the mask has {len(candidates)}"
+            raise Invalid([Fault("body", "/candidate", detail, "take the index of one of them")])
+        return MaskStatus.CORRECTED, candidates[decision.candidate]["segmentation"]
+    if decision.decision == "accept":
+        kept = row.correction
+        return MaskStatus.ACCEPTED if kept is None else MaskStatus.CORRECTED, kept
+    return MaskStatus.REJECTED if decision.decision == "reject" else MaskStatus.OPEN, None
+
+
+def row_of(session: Session, mask_id: str) -> tuple[Row[Any], Job]:
+    """A row of `selected` with its detail and its point, and its job. Raises NotFound, Conflict."""
+    job_id, _, number = mask_id.partition(".")
+    digits = number.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 19):
+        raise NotFound("mask", mask_id)
+    annotation_id = int(number)
+    if not -(2**63) <= annotation_id < 2**63:
+        raise NotFound("mask", mask_id)
+    try:
+        job = get_successful(session, job_id)
+    except NotFound:
+        raise NotFound("mask", mask_id) from None
+    query = _with_points(Filter(job.id, detail=True), job)
+    row = session.execute(query.where(PseudoMask.annotation_id == annotation_id)).one_or_none()
+    if row is None:
+        raise NotFound("mask", mask_id)
+    return row, job
+
+
+def _with_points(wanted: Filter, job: Job) -> Select[Any]:
+    own = and_(
+        Annotation.dataset_id == job.dataset_id,
+        Annotation.annotation_id == PseudoMask.annotation_id,
+    )
+    points = Annotation.x.label("point_x"), Annotation.y.label("point_y")
+    return selected(wanted).join(Annotation, own).add_columns(*points)
+
+
+def with_point(row: Row[Any]) -> dict[str, Any]:
+    """A `ReviewMask`."""
+    return as_it_stands(row) | {"point": [row.point_x, row.point_y]}

@@ -1,0 +1,146 @@
+"""The review: GET /jobs/{id}/review, then PATCH /masks/{mask_id} for each decision."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Request, Response
+
+from app.access.idempotency import IDEMPOTENT
+from app.datasets.schemas import DatasetOut
+from app.db import DatabaseDep, SessionDep
+from app.deps import SettingsDep, StorageDep, takes
+from app.jobs.service import get_successful
+from app.masks import compare as comparing
+from app.masks import corrections, review, service, suggesting
+from app.masks.endpoints import JSON, UserId
+from app.masks.schemas import (
+    Comparison,
+    CorrectionsIn,
+    DecisionIn,
+    ReviewMask,
+    ReviewPage,
+    SuggestIn,
+    Suggestion,
+)
+from app.models import MaskStatus
+from app.paging import Cursor, Limit, decode, encode, link_next
+from app.preconditions import IfMatch, etag
+
+router = APIRouter(tags=["review"])
+CREATED: dict[int | str, dict[str, Any]] = {
+    201: {"headers": {"Location": {"schema": {"type": "string"}, "description": "the data set"}}}
+}
+ETAG: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the revision"}}}
+}
+
+
+@router.get("/jobs/{job_id}/review", response_model=ReviewPage)
+def queue(
+    job_id: str,
+    request: Request,
+    session: SessionDep,
+    status: MaskStatus | None = None,
+    category_id: UserId = None,
+    image_id: UserId = None,
+    max_quality: Annotated[float, Query(ge=0, le=1)] = 1.0,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """Masks to look at, the worst quality first. `counts` are of all masks of the job."""
+    job = get_successful(session, job_id)
+    wanted = service.Filter(
+        job_id, image_id, category_id, max_quality=max_quality, status=status, detail=True
+    )
+    masks = review.queue(session, job, wanted, limit + 1, decode(cursor, int))
+    following = encode(masks[limit - 1]["id"]) if len(masks) > limit else None
+    counts = review.counts(session, job).model_dump()
+    body = service.encode({"masks": masks[:limit], "counts": counts, "next": following})
+    response = Response(body, media_type=JSON)
+    link_next(request, response, following)
+    return response
+
+
+@router.post(
+    "/jobs/{job_id}/corrections", status_code=201, responses=CREATED, dependencies=[IDEMPOTENT]
+)
+def correct(
+    job_id: str,
+    session: SessionDep,
+    response: Response,
+    body: Annotated[CorrectionsIn | None, Body()] = None,
+) -> DatasetOut:
+    """Make what was decided a new version of the data set: rejected objects are gone, accepted and
+    corrected ones have their masks as confirmed. Training takes these as they are."""
+    dataset = corrections.create(session, job_id, body.name if body else None)
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return dataset
+
+
+@router.get("/jobs/{job_id}/compare/{other_job_id}")
+def compare(
+    job_id: str,
+    other_job_id: str,
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+    cursor: Cursor = None,
+) -> Comparison:
+    """What a later job delivered beside an earlier one, of the same data set or a version of it:
+    figures, and for each annotation that both have how alike its two masks are, as they were
+    delivered; those that changed most come first."""
+    found = comparing.compare(session, job_id, other_job_id)
+    start = max(decode(cursor, int) or 0, 0)
+    end = start + limit
+    following = encode(end) if len(found["masks"]) > end else None
+    link_next(request, response, following)
+    return Comparison(**{**found, "masks": found["masks"][start:end], "next": following})
+
+
+@router.get("/masks/{mask_id}", response_model=ReviewMask, responses=ETAG)
+def get_mask(mask_id: str, session: SessionDep) -> Response:
+    """A mask as it stands. Its ETag names the revision, for If-Match."""
+    return _answer(review.get(session, mask_id))
+
+
+@router.patch(
+    "/masks/{mask_id}",
+    response_model=ReviewMask,
+    responses=ETAG,
+    dependencies=[takes("application/json")],
+)
+def decide(
+    mask_id: str,
+    session: SessionDep,
+    decision: Annotated[DecisionIn, Body()],
+    if_match: IfMatch = None,
+) -> Response:
+    """Decide about a mask. If-Match is needed: 428 without it, 412 where somebody else was first.
+
+    To accept a mask that was corrected keeps the correction; `reopen` gives back the delivered
+    one."""
+    return _answer(review.decide(session, mask_id, decision, if_match))
+
+
+@router.post(
+    "/masks/{mask_id}/suggest",
+    response_model=Suggestion,
+    dependencies=[takes("application/json")],
+)
+def suggest(
+    mask_id: str,
+    body: SuggestIn,
+    database: DatabaseDep,
+    storage: StorageDep,
+    settings: SettingsDep,
+) -> dict[str, Any]:
+    """The mask that holds every positive point and no negative one, changed along the image's
+    edges and else left as it is. Nothing is kept: send it as a decision if it is right."""
+    with database.read() as session:
+        mask, sha = suggesting.find(session, mask_id)
+    return suggesting.suggest(storage, settings, mask, sha, body)
+
+
+def _answer(mask: dict[str, Any]) -> Response:
+    headers = {"ETag": etag(mask["revision"]), "Cache-Control": "no-cache"}
+    return Response(service.encode(mask), media_type=JSON, headers=headers)

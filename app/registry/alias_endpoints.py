@@ -1,0 +1,75 @@
+"""/models/aliases: names for models, moved by compare-and-set. Part of the router of /models."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Request, Response
+
+from app.db import SessionDep
+from app.deps import takes
+from app.models import ModelAlias
+from app.paging import Cursor, Limit, decode, encode, link_next
+from app.preconditions import IfMatch, etag
+from app.registry import aliases, service
+from app.registry.schemas import AliasIn, AliasOut, AliasPage
+
+router = APIRouter(prefix="/aliases")
+
+Name = Annotated[str, Path(pattern=aliases.PATTERN, examples=["production"])]
+IfNoneMatch = Annotated[str | None, Header(description="`*`: make it, where there is none yet")]
+_TAG = {"ETag": {"schema": {"type": "string"}, "description": "for If-Match"}}
+TAGGED: dict[int | str, dict[str, Any]] = {200: {"headers": _TAG}}
+
+
+@router.get("", response_model=AliasPage)
+def list_aliases(
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> dict[str, object]:
+    """Your own, in the order in which they were made."""
+    found = aliases.page(session, limit + 1, decode(cursor, int))
+    following = encode(found[limit - 1].pk) if len(found) > limit else None
+    link_next(request, response, following)
+    return {"aliases": found[:limit], "next": following}
+
+
+@router.get("/{name}", response_model=AliasOut, responses=TAGGED)
+def get_alias(name: Name, response: Response, session: SessionDep) -> ModelAlias:
+    """Which model it names now."""
+    return _tagged(response, aliases.get(session, name))
+
+
+@router.put(
+    "/{name}",
+    response_model=AliasOut,
+    responses={**TAGGED, 201: {"model": AliasOut, "headers": _TAG}},
+    dependencies=[takes("application/json")],
+)
+def put_alias(
+    name: Name,
+    body: AliasIn,
+    response: Response,
+    session: SessionDep,
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
+) -> ModelAlias:
+    """Make it (`If-None-Match: *`), or move it to another model (`If-Match` with its ETag): of two
+    that move it at once, one gets 412, and sees what the other one did."""
+    model = service.get(session, body.model)
+    alias, is_new = aliases.put(session, name, model, if_match, if_none_match)
+    response.status_code = 201 if is_new else 200
+    return _tagged(response, alias)
+
+
+@router.delete("/{name}", status_code=204)
+def delete_alias(name: Name, session: SessionDep, if_match: IfMatch = None) -> None:
+    """The model itself stays."""
+    aliases.remove(session, name, if_match)
+
+
+def _tagged(response: Response, alias: ModelAlias) -> ModelAlias:
+    response.headers["ETag"] = etag(alias.revision)
+    response.headers["Cache-Control"] = "no-cache"
+    return alias

@@ -1,0 +1,38 @@
+/* Figures as people read them.
+
+   duration(seconds)   "45 s", "3 min 20 s", "2 h 5 min"
+   percent(share)      0.256 -> "26 %"
+   bytes(n)            "1.4 MB"
+   count(n, one, many) "1 image", "12 images"
+   when(text)          an ISO time as <time>-ready text: "today, 14:02", "12 Nov, 09:30"
+   short(id)           the beginning of an id */
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "";
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min${s % 60 ? ` ${s % 60} s` : ""}`;
+  const minutes = Math.round((s % 3600) / 60);
+  return `${Math.floor(s / 3600)} h${minutes ? ` ${minutes} min` : ""}`;
+}
+
+export const percent = (share) => `${Math.round(100 * share)} %`;
+
+export function bytes(n) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let at = 0;
+  for (; n >= 1000 && at < units.length - 1; at++) n /= 1000;
+  return `${at && n < 10 ? n.toFixed(1) : Math.round(n)} ${units[at]}`;
+}
+
+export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+
+export function when(text) {
+  const at = new Date(text);
+  const clock = at.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  if (at.toDateString() === new Date().toDateString()) return `today, ${clock}`;
+  const sameYear = at.getFullYear() === new Date().getFullYear();
+  return `${at.toLocaleDateString("en-GB", { day: "numeric", month: "short", ...(sameYear ? {} : { year: "numeric" }) })}, ${clock}`;
+}
+
+export const short = (id) => id.slice(-8);

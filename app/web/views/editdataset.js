@@ -1,0 +1,70 @@
+/* The points of a data set, edited: what comes of it is a new version, and the old one stays. */
+
+import { all, get } from "../api.js";
+import { clear, create, explain, sending } from "../creating.js";
+import { button, confirm, field, fill, h, toast } from "../dom.js";
+import { count } from "../format.js";
+import { PointEditor } from "../pointeditor.js";
+import { Points } from "../points.js";
+import { drop, load } from "../store.js";
+import { keep } from "./newdataset.js";
+
+export async function show(root, params, { signal }) {
+  const draft = `edit:${params.id}`;
+  const [dataset, kept] = await Promise.all([get(`/datasets/${params.id}`, { signal }), load(draft)]);
+  const points = kept ? new Points(kept.state) : await fromService(dataset, signal);
+  const keeper = keep(points, draft);
+  const name = h("input", { id: "dataset-name", value: points.name, maxlength: 200, oninput: () => ((points.name = name.value), points.changed()) });
+  const editor = new PointEditor(points, { signal, fixed: true });
+  const faults = h("div");
+  const total = h("strong", { class: "number" });
+  const progress = h("div");
+  const tell = () => (total.textContent = `${count(points.images.length, "picture")}, ${count(points.total, "point")}`);
+  points.addEventListener("change", tell, { signal });
+  tell();
+  const send = async () => {
+    clear(faults, editor);
+    const bar = sending("Upload");
+    fill(progress, bar.element);
+    try {
+      const { id } = await create(points, { onprogress: bar.tell });
+      keeper.stop();
+      await drop(draft);
+      toast("The new version is there.", "good");
+      location.hash = `#/datasets/${id}`;
+    } catch (error) {
+      fill(faults, explain(error, points, editor));
+      faults.querySelector("strong")?.focus();
+    } finally {
+      fill(progress);
+    }
+  };
+  const forget = async () => {
+    if (points.touched && !(await confirm("Drop the changes?", "The data set stays as it was.", "Drop them"))) return;
+    keeper.stop();
+    await drop(draft);
+    location.hash = `#/datasets/${params.id}`;
+  };
+  fill(root,
+    h("div", { class: "stack tight" },
+      h("h1", null, `Points of ${dataset.name}`),
+      h("p", { class: "lead" }, "What you save is a new version; this data set, and what was trained on it, stay as they are.")),
+    kept && h("p", { class: "note" }, "These are the changes that you had begun."),
+    faults, field("Name of the new version", name), editor.element, progress,
+    h("div", { class: "row spread" }, total, h("div", { class: "row" }, button("Drop the changes", forget, { class: "quiet" }), button("Save as a new version", send, { class: "primary" }))));
+}
+
+async function fromService(dataset, signal) {
+  const [images, points, keyOf] = [[], {}, new Map()];
+  for await (const image of all(`/datasets/${dataset.id}/images`, "images", { params: { limit: 500 }, signal })) {
+    const key = String(image.id);
+    keyOf.set(image.id, key);
+    images.push({ key, id: image.id, name: image.file_name, width: image.width, height: image.height, path: `/datasets/${dataset.id}/images/${image.id}` });
+  }
+  for await (const a of all(`/datasets/${dataset.id}/annotations`, "annotations", { params: { limit: 1000 }, signal })) {
+    const [x, y] = a.point;
+    (points[keyOf.get(a.image_id)] ??= []).push({ id: a.id, category: a.category_id, x, y, ...(a.mask ? { mask: a.mask } : {}) });
+  }
+  const classes = dataset.categories.map(({ id, name }) => ({ id, name }));
+  return new Points({ name: `${dataset.name}, mended`, parent: dataset.id, classes, images, points });
+}

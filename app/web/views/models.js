@@ -1,0 +1,110 @@
+/* #/models: what was trained, how good it is, its names (aliases), and its files.
+
+   show(root, {}, {signal}) */
+
+import { all, ApiError, get, post, put, remove, save } from "../api.js";
+import { announce, button, fill, h, icon, picture, toast } from "../dom.js";
+import { bytes, short, when } from "../format.js";
+
+const FIGURES = [["AP", "AP"], ["AP50", "AP50"], ["AP75", "AP75"]];
+
+export async function show(root, _, { signal }) {
+  const aliases = new Map();
+  const cards = h("ul", { class: "plain stack" });
+  const more = h("div", { class: "row end" });
+  fill(root, h("div", { class: "stack tight" }, h("h1", null, "Models"), h("p", { class: "lead" }, "Each training leaves one; it never changes. A name (an alias) can be moved from one to another, and stands wherever a model is asked for.")), cards, more);
+  const tells = [];
+  const readAliases = async () => {
+    aliases.clear();
+    for await (const alias of all("/models/aliases", "aliases", { signal })) aliases.set(alias.name, alias);
+    for (const tell of tells) tell();
+  };
+
+  async function next(cursor) {
+    const page = await get("/models", { params: { limit: 20, cursor }, signal });
+    for (const model of page.models) {
+      const { element, tell } = card(model, aliases, readAliases, signal);
+      tells.push(tell);
+      cards.append(element);
+    }
+    if (cards.children.length === 0) fill(cards, h("li", { class: "card empty" }, "There is no model yet. ", h("a", { href: "#/datasets" }, "Train one"), "."));
+    fill(more, page.next && button("Show more", () => next(page.next)));
+  }
+
+  await next(null);
+  await readAliases().catch((error) => !signal.aborted && toast(error.message, "bad"));
+}
+
+function card(model, aliases, readAliases, signal) {
+  const named = h("ul", { class: "row plain names" });
+  const figures = FIGURES.filter(([name]) => typeof model.metrics?.[name] === "number");
+  const curves = h("details", { ontoggle: () => curves.open && curves.children.length === 1 && curves.append(picture(`/models/${model.id}/curves.png`, { class: "curves", alt: "Precision against recall, overall and by class" })) },
+    h("summary", null, "Precision and recall"));
+  const element = h("li", { class: "card stack" },
+    h("div", { class: "row spread" },
+      h("div", { class: "stack tight" }, h("h2", null, model.name || short(model.id)), h("p", { class: "hint" }, `${when(model.created_at)} · ${model.categories.map((c) => c.name).join(", ")} · `, h("code", null, model.id))),
+      h("div", { class: "row" }, h("a", { class: "button primary small", href: `#/predict?model=${model.id}` }, icon("image"), "Predict"), h("a", { class: "button small", href: `#/jobs/${model.job_id}` }, "Its training"))),
+    figures.length > 0 && h("dl", { class: "tiles small" }, figures.map(([name, label]) => h("div", { class: "figure" }, h("dt", null, label), h("dd", { class: "number" }, model.metrics[name].toFixed(3))))),
+    figures.length > 0 ? curves : h("p", { class: "hint" }, "No figures: its training had no truth to be held against."),
+    h("div", { class: "row" }, downloads(model, signal)),
+    h("div", { class: "row" }, named, naming(model, aliases, readAliases)));
+  const tell = () => fill(named, [...aliases.values()].filter((a) => a.model_id === model.id).map((alias) => tag(alias, readAliases)));
+  return { element, tell };
+}
+
+function downloads(model, signal) {
+  const file = (label, path, suffix) => button([icon("download"), label], () => save(`/models/${model.id}/${path}`, `model-${model.id}.${suffix}`), { class: "small" });
+  const onnx = button([icon("download"), "ONNX"], async () => {
+    await haveOnnx(model, signal);
+    await save(`/models/${model.id}/onnx`, `model-${model.id}.onnx`);
+  }, { class: "small", title: "Made the first time it is asked for, in a minute or so" });
+  return [file(`Checkpoint, ${bytes(model.size)}`, "checkpoint", "pt"), file("safetensors", "weights", "safetensors"), onnx];
+}
+
+async function haveOnnx(model, signal) {
+  const job = await post(`/models/${model.id}/onnx`, undefined, { signal });
+  let told = false;
+  for (let now = job; ; now = await get(`/jobs/${job.id}`, { signal })) {
+    if (now.state.startsWith("succeeded")) return;
+    if (["failed", "cancelled"].includes(now.state)) throw new ApiError(0, { detail: now.error ?? `The job that makes the ONNX file is ${now.state}.` });
+    if (!told) toast("The ONNX file is being made; it is saved as soon as it is there.");
+    told = true;
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    signal.throwIfAborted();
+  }
+}
+
+function tag(alias, readAliases) {
+  const take = async () => {
+    await changed(() => remove(`/models/aliases/${alias.name}`, { headers: { "If-Match": `"${alias.revision}"` } }), readAliases);
+    announce(`${alias.name} is removed`);
+  };
+  return h("li", { class: "badge", "data-tone": "good" }, alias.name, button(icon("cross"), take, { class: "quiet icon tiny", "aria-label": `Remove the name ${alias.name}` }));
+}
+
+function naming(model, aliases, readAliases) {
+  const input = h("input", { placeholder: "production", "aria-label": `A name for ${model.name || model.id}`, pattern: "[a-zA-Z][a-zA-Z0-9_.\\-]*", maxlength: 64, required: true, autocomplete: "off", spellcheck: "false" });
+  const submit = async (event) => {
+    event.preventDefault();
+    const name = input.value.trim();
+    const known = aliases.get(name);
+    const condition = known ? { "If-Match": `"${known.revision}"` } : { "If-None-Match": "*" };
+    const done = await changed(() => put(`/models/aliases/${encodeURIComponent(name)}`, { model: model.id }, { headers: condition }), readAliases);
+    if (!done) return;
+    input.value = "";
+    toast(known ? `${name} names this model now.` : `${name} is a name of this model.`, "good");
+  };
+  return h("form", { class: "row nowrap naming", onsubmit: submit }, input, h("button", { class: "small" }, "Name it"));
+}
+
+async function changed(work, readAliases) {
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    toast(error.status === 412 ? "Somebody else has moved this name meanwhile; look where it is now, and try again." : error.message, "bad");
+    return false;
+  } finally {
+    await readAliases();
+  }
+}

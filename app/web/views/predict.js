@@ -1,0 +1,164 @@
+/* #/predict: drop a picture, see what a model finds in it; ?model=ID chooses the model.
+
+   show(root, {query}, {signal}) */
+
+import { all, request, saveBlob } from "../api.js";
+import { byClass } from "../colours.js";
+import { announce, button, field, fill, h, icon, problem } from "../dom.js";
+import { count, short, when } from "../format.js";
+import { quality } from "../masks.js";
+import { drawShape, objectColour, shapeOf } from "../overlay.js";
+import { pickers } from "../taking.js";
+import { Viewer } from "../viewer.js";
+
+export async function show(root, { query }, { signal }) {
+  const known = await models(signal);
+  const lead = h("div", { class: "stack tight" }, h("h1", null, "Predict"), h("p", { class: "lead" }, "What a trained model finds in a picture that it has not seen."));
+  if (known.length === 0) return void fill(root, lead, h("p", { class: "card empty" }, "There is no model yet. ", h("a", { href: "#/datasets" }, "Train one"), " first."));
+  fill(root, lead, new Predict(known, query.get("model"), signal).element);
+}
+
+/* Models, each under the names that it has as well: [{value, label, model}]. */
+async function models(signal) {
+  const [found, named] = [[], []];
+  for await (const model of all("/models", "models", { params: { limit: 200 }, signal })) found.push(model);
+  for await (const alias of all("/models/aliases", "aliases", { signal })) {
+    const model = found.find((m) => m.id === alias.model_id);
+    if (model) named.push({ value: alias.name, label: `${alias.name} (${model.name || short(model.id)})`, model });
+  }
+  return [...named, ...found.map((model) => ({ value: model.id, label: `${model.name || short(model.id)}, ${when(model.created_at)}`, model }))];
+}
+
+class Predict {
+  constructor(known, wished, signal) {
+    Object.assign(this, { known, signal, file: null, results: [], chosen: null, asking: new AbortController() });
+    this.select = h("select", { onchange: () => this.ask() }, known.map(({ value, label }) => h("option", { value }, label)));
+    if (known.some((k) => k.value === wished)) this.select.value = wished;
+    this.score = h("input", { type: "range", min: 0.1, max: 1, step: 0.01, value: 0.3, oninput: () => this.tell() });
+    this.shown = h("output", { class: "number" });
+    const score = field("Least score", this.score);
+    score.querySelector("label").append(" ", this.shown);
+    this.viewer = new Viewer({ label: "The picture with what was found. Plus and minus zoom, arrows pan", signal });
+    this.viewer.layers = [(ctx, viewer) => this.draw(ctx, viewer.scale)];
+    this.viewer.tool = { down: (at) => this.pick(at) };
+    this.list = h("ul", { class: "plain objects" });
+    this.told = h("p", { class: "hint", role: "status" });
+    this.why = h("div");
+    this.downloads = h("div", { class: "row" },
+      button([icon("download"), "JSON"], () => this.saveJson(), { class: "small" }),
+      button([icon("download"), "PNG"], () => this.savePng(), { class: "small" }));
+    this.answer = h("div", { class: "split predicting", hidden: true },
+      this.viewer.element,
+      h("section", { class: "card stack", "aria-label": "What was found" }, this.told, score, this.downloads, this.list));
+    const take = ([file]) => file && this.take(file);
+    this.drop = pickers(take, { signal, text: "Drop a picture here, or ", accept: "image/*", multiple: false });
+    this.element = h("div", { class: "stack" },
+      h("div", { class: "asked" }, field("Model", this.select)),
+      this.drop,
+      this.why, this.answer);
+    signal.addEventListener("abort", () => this.asking.abort());
+  }
+
+  get model() {
+    return this.known.find((k) => k.value === this.select.value).model;
+  }
+
+  get least() {
+    return Number(this.score.value);
+  }
+
+  get shownOnes() {
+    return this.results.filter((result) => result.score >= this.least);
+  }
+
+  async take(file) {
+    this.file = file;
+    await this.ask();
+  }
+
+  form(score) {
+    const form = new FormData();
+    form.append("file", this.file, this.file.name);
+    form.append("model", this.select.value);
+    form.append("score", String(score));
+    return form;
+  }
+
+  async ask() {
+    if (!this.file) return;
+    this.asking.abort();
+    const { signal } = (this.asking = new AbortController());
+    fill(this.why, h("p", { class: "hint", role: "status" }, "Looking at it … the first time a model is asked it is loaded, which takes a few seconds."));
+    try {
+      const [picture, answer] = await Promise.all([
+        createImageBitmap(this.file, { imageOrientation: "none" }).catch(() => null),
+        request("/predict", { method: "POST", body: this.form(0.1), signal }),
+      ]);
+      this.results = (await answer.json()).map((result, index) => ({ ...result, index }));
+      if (signal.aborted) return;
+      this.chosen = null;
+      this.classes = byClass(this.model.categories);
+      this.answer.hidden = false;
+      this.drop.classList.add("small"); // the picture needs the room
+      fill(this.why, !picture && h("p", { class: "note" }, "Your browser cannot show a picture of this kind. Save the PNG to see it."));
+      await this.viewer.show(picture);
+      this.tell();
+      announce(this.told.textContent);
+    } catch (error) {
+      if (!signal.aborted) fill(this.why, problem(error));
+    }
+  }
+
+  colour(result) {
+    return this.classes.size > 1 ? (this.classes.get(result.category_id)?.css ?? objectColour(result.index)) : objectColour(result.index);
+  }
+
+  draw(ctx, scale) {
+    const shown = this.shownOnes;
+    for (const result of [...shown].reverse()) {
+      const faint = this.chosen && this.chosen !== result ? { fill: 0.12, line: 1 } : {};
+      drawShape(ctx, shapeOf(result.segmentation), this.colour(result), { scale, ...faint });
+    }
+  }
+
+  pick({ x, y }) {
+    const ctx = this.viewer.canvas.getContext("2d");
+    ctx.save();
+    ctx.resetTransform();
+    const hit = this.shownOnes.find((result) => ctx.isPointInPath(shapeOf(result.segmentation).path, x, y, "evenodd"));
+    ctx.restore();
+    this.chosen = hit ?? null;
+    this.tell();
+    return false;
+  }
+
+  tell() {
+    const shown = this.shownOnes;
+    if (!shown.includes(this.chosen)) this.chosen = null;
+    this.shown.textContent = quality(this.least);
+    this.told.textContent = shown.length ? `${count(shown.length, "object")} found.` : this.results.length ? "Nothing of so high a score." : "Nothing was found.";
+    fill(this.list, shown.map((result) => {
+      const swatch = h("span", { class: "swatch" });
+      swatch.style.setProperty("--swatch", this.colour(result));
+      const choose = () => {
+        this.chosen = this.chosen === result ? null : result;
+        this.tell();
+        this.list.querySelectorAll("button")[shown.indexOf(result)]?.focus();
+      };
+      return h("li", null, h("button", { type: "button", class: "object", "aria-pressed": String(this.chosen === result), onclick: choose },
+        swatch, h("span", { class: "grow ellipsis" }, this.classes.get(result.category_id)?.name ?? `class ${result.category_id}`), h("span", { class: "number" }, quality(result.score))));
+    }));
+    this.viewer.redraw();
+  }
+
+  saveJson() {
+    const text = JSON.stringify(this.shownOnes.map(({ index, ...result }) => result));
+    saveBlob(new Blob([text], { type: "application/json" }), `${this.file.name}.json`);
+  }
+
+  /* The service draws it, so that it is the same as anybody else's. */
+  async savePng() {
+    const answer = await request("/predict", { method: "POST", body: this.form(this.least), headers: { Accept: "image/png" } });
+    saveBlob(await answer.blob(), `${this.file.name}.masks.png`);
+  }
+}

@@ -1,0 +1,66 @@
+"""How far a mask's quality can be believed: it says how likely an IoU of 0.5 with the truth is."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+RIGHT = 0.5
+"""The IoU from which on a mask counts as right."""
+BINS = 10
+
+
+def auroc(suspicion: npt.ArrayLike, wrong: npt.ArrayLike) -> float | None:
+    """Probability that a wrong mask is more suspicious than a right one, ties counting half.
+
+    suspicion: (N,) the higher the worse. wrong: (N,) bool. None where all are right, or all wrong.
+    """
+    bad = np.asarray(wrong, dtype=bool)
+    ranks = rankdata(suspicion)
+    many, few = int((~bad).sum()), int(bad.sum())
+    if not many or not few:
+        return None
+    return float((ranks[bad].sum() - few * (few + 1) / 2) / (many * few))
+
+
+def brier(quality: npt.ArrayLike, right: npt.ArrayLike) -> float:
+    """Mean squared error of the probabilities (N,) of what was right, (N,) bool; 0 is best."""
+    return float(np.mean((np.asarray(quality, float) - np.asarray(right, float)) ** 2))
+
+
+def bins_of(quality: npt.ArrayLike, right: npt.ArrayLike) -> list[dict[str, Any]]:
+    """The masks in ten equal steps of quality: {"quality" (mean), "right" (share), "count"}; steps
+    without any are left out."""
+    said, good = np.asarray(quality, float), np.asarray(right, float)
+    place = np.minimum((said * BINS).astype(int), BINS - 1)
+    return [
+        {
+            "quality": round(float(said[place == b].mean()), 4),
+            "right": round(float(good[place == b].mean()), 4),
+            "count": int((place == b).sum()),
+        }
+        for b in sorted({*place.tolist()})
+    ]
+
+
+def reliability(
+    records: Iterable[Mapping[str, Any]], ious: Mapping[int, float]
+) -> dict[str, Any] | None:
+    """What metrics say of `quality`: count, wrong (how many have an IoU below 0.5), auroc (of
+    finding these by low quality), brier, bins. None where no record has truth.
+
+    records: id and quality each. ious: by id, those that have truth.
+    """
+    pairs = [(r["quality"], ious[r["id"]] >= RIGHT) for r in records if r["id"] in ious]
+    if not pairs:
+        return None
+    quality, right = (np.array(column) for column in zip(*pairs, strict=True))
+    return {
+        "count": len(pairs),
+        "wrong": int((~right.astype(bool)).sum()),
+        "auroc": auroc(-quality, right == 0),
+        "brier": brier(quality, right),
+        "bins": bins_of(quality, right),
+    }

@@ -1,0 +1,83 @@
+"""The file an export becomes: one document, or a zip. Written to disk as it comes, and the same
+bytes each time."""
+
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # zip's own beginning: no clock, so that equal exports are equal
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    path: Path
+    file: IO[bytes]
+    ending: bytes
+
+
+class Bundle:
+    """Files are written one after the other; documents grow beside them until the end.
+
+    zipped: False for a format that is one document, which then is the whole file.
+    """
+
+    def __init__(self, target: Path, *, zipped: bool) -> None:
+        self.zipped = zipped
+        self._target = target
+        self._documents: dict[str, _Document] = {}
+        self._zip = zipfile.ZipFile(target, "w") if zipped else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for document in self._documents.values():
+            document.file.close()
+            document.path.unlink(missing_ok=True)
+        if self._zip is not None:
+            self._zip.close()
+
+    def document(self, name: str, ending: bytes = b"") -> IO[bytes]:
+        """A file to write to until `finish`, which writes its `ending`."""
+        path = self._target.with_name(f"{self._target.name}.{len(self._documents)}")
+        file = path.open("wb")
+        self._documents[name] = _Document(path, file, ending)
+        return file
+
+    def text(self, name: str, text: str) -> None:
+        self.data(name, text.encode(), packed=True)
+
+    def data(self, name: str, data: bytes, *, packed: bool = False) -> None:
+        """A small file. packed: compress it; pictures already are."""
+        self._archive.writestr(_info(name, packed), data)
+
+    def file(self, name: str, path: Path, *, packed: bool = False) -> None:
+        """A copy of a file, whatever its size."""
+        info = _info(name, packed)
+        info.file_size = path.stat().st_size  # so that a large one is written as zip64
+        with path.open("rb") as source, self._archive.open(info, "w") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+    def finish(self) -> None:
+        """Put the documents where they belong. Nothing may be written afterwards."""
+        for name, document in self._documents.items():
+            document.file.write(document.ending)
+            document.file.close()
+            if self.zipped:
+                self.file(name, document.path, packed=True)
+            else:
+                document.path.replace(self._target)
+
+    @property
+    def _archive(self) -> zipfile.ZipFile:
+        assert self._zip is not None, "a format with several files is zipped"
+        return self._zip
+
+
+def _info(name: str, packed: bool) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _LONG_AGO)
+    info.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    info.external_attr = 0o644 << 16
+    return info

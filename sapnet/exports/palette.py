@@ -1,0 +1,42 @@
+"""Pictures of index maps."""
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+
+def colours() -> list[int]:
+    """PASCAL VOC's 256 colours, r g b each: the bits of an index, spread over the three from the
+    highest bit down."""
+    found = []
+    for index in range(256):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+        found += rgb
+    return found
+
+
+PALETTE = colours()
+
+
+def palette_png(indices: npt.NDArray[np.unsignedinteger[Any]]) -> bytes:
+    """(H, W) of 0 to 255 as a PNG with VOC's palette."""
+    picture = Image.fromarray(indices.astype(np.uint8), "P")
+    picture.putpalette(PALETTE)
+    return _png(picture)
+
+
+def grey_png(indices: npt.NDArray[np.unsignedinteger[Any]]) -> bytes:
+    """(H, W) of 0 to 65,535 as a PNG of 16 bits."""
+    return _png(Image.fromarray(indices.astype(np.uint16)))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

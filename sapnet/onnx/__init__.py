@@ -1,0 +1,1 @@
+"""The trained segmenter in ONNX: `graph` writes it (torch), `predictor` asks it (no torch)."""

@@ -1,0 +1,24 @@
+"""How long it will take still, and how much memory it took. No torch."""
+
+import resource
+import sys
+import time
+
+
+class Eta:
+    """Seconds left, from the steps of this process alone (a resumed run did the others before)."""
+
+    def __init__(self) -> None:
+        self.began, self.first = time.monotonic(), -1
+
+    def __call__(self, step: int, of: int) -> float:
+        if self.first < 0:
+            self.first = step - 1
+        done = max(step - self.first, 1)
+        return (time.monotonic() - self.began) / done * (of - step)
+
+
+def peak_memory_mb() -> int:
+    """The most memory this process ever held, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))

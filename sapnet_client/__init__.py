@@ -1,0 +1,56 @@
+"""A client of the service: one point per object in, instance masks and a trained segmenter out.
+
+from sapnet_client import Client
+
+client = Client()
+job = client.wait(client.train(client.create_dataset("photos/", "points.json")))
+client.export(job, "coco", "out/")
+"""
+
+from sapnet_client.client import AsyncClient, Client
+from sapnet_client.errors import (
+    BrokenUpload,
+    ChangedMeanwhile,
+    Conflict,
+    DatasetInvalid,
+    Fault,
+    Forbidden,
+    Invalid,
+    JobFailed,
+    NotFound,
+    NotUnderstood,
+    Problem,
+    SapnetError,
+    StillRunning,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+)
+from sapnet_client.progress import Bars, Progress
+from sapnet_client.types import Segmentation
+
+__all__ = [
+    "AsyncClient",
+    "Bars",
+    "BrokenUpload",
+    "ChangedMeanwhile",
+    "Client",
+    "Conflict",
+    "DatasetInvalid",
+    "Fault",
+    "Forbidden",
+    "Invalid",
+    "JobFailed",
+    "NotFound",
+    "NotUnderstood",
+    "Problem",
+    "Progress",
+    "SapnetError",
+    "Segmentation",
+    "StillRunning",
+    "TooManyRequests",
+    "Unauthorized",
+    "Unavailable",
+    "Unreachable",
+]

@@ -1,0 +1,165 @@
+"""Data sets: pictures with one point an object."""
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from sapnet_client.calls import Ref, id_of
+from sapnet_client.errors import DatasetInvalid
+from sapnet_client.jobs import Jobs
+from sapnet_client.types import Annotation, Dataset, Image
+from sapnet_client.wire import Call, Part
+
+BY_FORM = 16 * 2**20
+"""Files up to this many bytes go with the form; larger ones before it, resumably."""
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
+
+Document = str | Path | Mapping[str, Any]
+"""A file, or what would be in it as JSON."""
+Images = str | Path | Iterable[str | Path]
+"""A folder, an archive, picture files, or an address below which the pictures are."""
+
+
+class Datasets(Jobs):
+    async def create_dataset(
+        self,
+        images: Images | None,
+        points: Document,
+        *,
+        truth: Document | None = None,
+        name: str | None = None,
+        parent: Ref | None = None,
+        wait: bool = True,
+    ) -> Dataset:
+        """Send pictures and their points. Large files are sent resumably.
+
+        images: a folder, an archive, picture files, or "https://host/folder/" or
+        "s3://bucket/folder/"; None with a `parent` takes the parent's. Of a folder those that
+        `points` names are sent. points: COCO with a "point" for each annotation; CVAT's XML; Label
+        Studio's JSON; or a folder of Labelme's JSON files. truth: COCO instances, for figures
+        alone. name: by default the folder's.
+        Raises Invalid, or DatasetInvalid where it turns out later; both list everything.
+        """
+        form: dict[str, Any] = {"name": name or _name_of(images)} if name or images else {}
+        if parent is not None:
+            form["parent"] = id_of(parent)
+        with tempfile.TemporaryDirectory(prefix="sapnet-client-") as folder:
+            files = [_document("annotations", "points.json", points, Path(folder))]
+            if truth is not None:
+                files.append(_document("truth", "truth.json", truth, Path(folder)))
+            if isinstance(images, str) and "://" in images:
+                form["images_url"] = images
+            elif images is not None:
+                archives = _archives(images, _named(files[0][2]), Path(folder) / "images.zip")
+                files += [("images", path.name, path) for path in archives]
+            parts: list[Part] = []
+            for part, file_name, path in files:
+                if path.stat().st_size <= BY_FORM:
+                    parts.append((part, file_name, path))
+                else:
+                    form.setdefault(f"{part}_upload", []).append(await self.upload(path))
+            dataset = await self._post(Dataset, "/datasets", form=form, parts=tuple(parts))
+        return await self.ready(dataset) if wait else dataset
+
+    async def ready(self, dataset: Ref) -> Dataset:
+        """Wait until a data set is imported. Raises DatasetInvalid."""
+        found = await self.dataset(dataset)
+        if found.status == "importing" and found.report.progress is not None:
+            await self.wait(found.report.progress.job_id, check=False)
+            found = await self.dataset(dataset)
+        if found.status != "ready":
+            raise DatasetInvalid(found)
+        return found
+
+    async def dataset(self, dataset: Ref) -> Dataset:
+        return await self._get(Dataset, f"/datasets/{id_of(dataset)}")
+
+    def datasets(self) -> AsyncGenerator[Dataset, None]:
+        """The newest first."""
+        return self._pages(Dataset, "/datasets", "datasets")
+
+    def images(self, dataset: Ref) -> AsyncGenerator[Image, None]:
+        return self._pages(Image, f"/datasets/{id_of(dataset)}/images", "images")
+
+    def annotations(
+        self, dataset: Ref, *, image_id: int | None = None
+    ) -> AsyncGenerator[Annotation, None]:
+        """Points, with the masks that were confirmed."""
+        path = f"/datasets/{id_of(dataset)}/annotations"
+        return self._pages(Annotation, path, "annotations", image_id=image_id)
+
+    async def image_bytes(self, dataset: Ref, image_id: int) -> bytes:
+        """The picture as it was sent."""
+        path = f"/datasets/{id_of(dataset)}/images/{image_id}"
+        return (await self._send(Call("GET", path, again=True))).body
+
+    async def delete_dataset(self, dataset: Ref, *, force: bool = False) -> None:
+        """force: with its jobs, masks and models."""
+        path, params = f"/datasets/{id_of(dataset)}", {"force": str(force).lower()}
+        await self._send(Call("DELETE", path, params))
+
+
+def _name_of(images: Images | None) -> str:
+    if isinstance(images, str) and "://" in images:
+        return images.rstrip("/").rpartition("/")[2]
+    return Path(images).resolve().stem if isinstance(images, str | Path) else "images"
+
+
+def _document(part: str, name: str, document: Document, folder: Path) -> tuple[str, str, Path]:
+    if isinstance(document, Mapping):
+        path = folder / name
+        path.write_text(json.dumps(document))
+        return part, name, path
+    if (path := Path(document)).is_dir():  # a document for each picture, as Labelme writes them
+        archive = folder / f"{part}.zip"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for one in sorted(path.rglob("*.json")):
+                packed.write(one, one.relative_to(path).as_posix())
+        return part, archive.name, archive
+    return part, path.name, path
+
+
+class _File(msgspec.Struct):
+    file_name: str
+
+
+class _Named(msgspec.Struct):
+    images: list[_File]
+
+
+def _named(points: Path) -> set[str] | None:
+    """Last steps of the file names that COCO has; None for what is not, or is wrong: that is the
+    service's to say."""
+    try:
+        images = msgspec.json.decode(points.read_bytes(), type=_Named).images
+    except msgspec.DecodeError:
+        return None
+    return {PurePosixPath(image.file_name).name for image in images}
+
+
+def _archives(images: Images, named: set[str] | None, archive: Path) -> list[Path]:
+    """The archives to send; single pictures are put into one."""
+    if isinstance(images, str | Path):
+        root = Path(images)
+        if root.is_file() and root.suffix.lower() in ARCHIVES:
+            return [root]
+        if not root.exists():
+            raise FileNotFoundError(f"there is no folder {str(root)!r}")
+        found = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+        root = root.parent if root.is_file() else root
+        pictures = {path.relative_to(root).as_posix(): path for path in found}
+    else:
+        given = [Path(path) for path in images]
+        root = Path(os.path.commonpath([p.parent.resolve() for p in given])) if given else Path()
+        pictures = {path.resolve().relative_to(root).as_posix(): path for path in given}
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for name, path in pictures.items():
+            if named is None or path.name in named:
+                packed.write(path, name)
+    return [archive]

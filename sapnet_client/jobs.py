@@ -1,0 +1,207 @@
+"""Jobs: train, follow, wait, and take what came of it."""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from sapnet_client.calls import Ref, id_of, read
+from sapnet_client.errors import JobFailed, Problem, StillRunning, Unreachable
+from sapnet_client.transfers import Transfers
+from sapnet_client.types import Event, Job, Mask, Metrics
+from sapnet_client.wire import Call
+
+SSE, NDJSON = "text/event-stream", "application/x-ndjson"
+SILENCE = 45.0
+"""Seconds without a word after which a stream of events is dead: the service speaks every 15."""
+BREAKS = 3
+"""Streams in a row that bring no event, before events are given up and the job is polled."""
+POLL = 1.0
+
+
+class Jobs(Transfers):
+    async def train(
+        self,
+        dataset: Ref,
+        *,
+        method: str = "sapnet++",
+        preset: str = "cpu",
+        seed: int = 0,
+        overrides: Mapping[str, Any] | None = None,
+        proposals: str | Mapping[str, Any] | None = None,
+        truth: Mapping[str, Any] | None = None,
+        from_model: Ref | None = None,
+        webhook: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Start a training; `wait` for it. overrides: {"train.epochs": 6}. from_model: start from
+        its weights."""
+        body = {
+            "dataset_id": id_of(dataset),
+            "method": method,
+            "preset": preset,
+            "seed": seed,
+            "overrides": dict(overrides or {}),
+            "proposals": proposals,
+            "truth": truth,
+            "from_model": None if from_model is None else id_of(from_model),
+            "webhook": webhook,
+        }
+        given = {name: value for name, value in body.items() if value is not None}
+        return await self._post(Job, "/jobs/train", given)
+
+    async def job(self, job: Ref) -> Job:
+        return await self._get(Job, f"/jobs/{id_of(job)}")
+
+    def jobs(
+        self, *, state: str | None = None, dataset: Ref | None = None
+    ) -> AsyncGenerator[Job, None]:
+        """The newest first."""
+        of = None if dataset is None else id_of(dataset)
+        return self._pages(Job, "/jobs", "jobs", state=state, dataset_id=of)
+
+    async def cancel(self, job: Ref) -> Job:
+        call = Call("POST", f"/jobs/{id_of(job)}/cancel", again=True)
+        return read(Job, (await self._send(call)).body)
+
+    async def wait(self, job: Ref, *, timeout: float | None = None, check: bool = True) -> Job:
+        """The job once it is over; it survives restarts of the service. timeout: seconds.
+
+        It listens to the job's events; where these cannot be had (a proxy that keeps streams to
+        itself) it asks again and again. Raises JobFailed unless `check` is false, StillRunning.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        with self._telling(f"job {id_of(job)[:8]}") as tell:
+            try:
+                async with aclosing(self._events(id_of(job), 0, until)) as events:
+                    async for event in events:
+                        _tell(tell, event)
+            except (httpx2.TransportError, Unreachable, Problem):
+                pass  # what is wrong with the job itself, the next line says
+            found = await self.job(job)
+            while not found.over:
+                stage = found.stage or found.state
+                tell(found.progress, 1.0, stage=stage, note=losses(found.losses))
+                if until is not None and time.monotonic() >= until:
+                    raise StillRunning(f"The job {found.id} is still {found.state}.")
+                await self._wire.sleep(POLL)
+                found = await self.job(job)
+            tell(found.progress, 1.0, stage=found.stage or found.state)
+        if check and not found.succeeded:
+            raise JobFailed(found, await self.logs(found, tail=15))
+        return found
+
+    def events(self, job: Ref, *, after: int = 0) -> AsyncGenerator[Event, None]:
+        """What happened to a job and what happens, until its end. It comes back after breaks and
+        restarts, and misses and repeats nothing. after: the id of the last one seen."""
+        return self._events(id_of(job), after, None)
+
+    async def _events(
+        self, job_id: str, after: int, until: float | None
+    ) -> AsyncGenerator[Event, None]:
+        breaks = 0
+        while until is None or until > time.monotonic():
+            headers = {"Accept": SSE, "Last-Event-ID": str(after)}
+            silence = SILENCE if until is None else min(SILENCE, until - time.monotonic())
+            call = Call(
+                "GET",
+                f"/jobs/{job_id}/events",
+                headers=headers,
+                again=True,
+                timeout=max(silence, 0.01),
+            )
+            try:
+                async with self._open(call) as answer:
+                    if answer.status == 204:
+                        return
+                    async with aclosing(answer.events()) as stream:
+                        async for sent in stream:
+                            if not sent.data:
+                                continue
+                            event = read(Event, sent.data.encode())
+                            after, breaks = event.id, 0
+                            yield event
+                            if event.type == "end":
+                                return
+            except httpx2.TransportError:
+                breaks += 1
+                if breaks >= BREAKS:
+                    raise
+            await self._wire.sleep(0.2 * (1 + breaks))
+
+    async def logs(self, job: Ref, *, tail: int | None = None) -> str:
+        """What the trainer wrote so far; tail: its last lines alone."""
+        call = Call("GET", f"/jobs/{id_of(job)}/logs", {"tail": tail}, again=True)
+        return (await self._send(call)).body.decode(errors="replace")
+
+    async def metrics(self, job: Ref) -> Metrics:
+        return await self._get(Metrics, f"/jobs/{id_of(job)}/metrics")
+
+    async def pseudo_masks(
+        self,
+        job: Ref,
+        *,
+        image_id: int | None = None,
+        category_id: int | None = None,
+        min_quality: float | None = None,
+        detail: bool = False,
+    ) -> AsyncGenerator[Mask, None]:
+        """One mask an annotation, by annotation id, as they come; any number in little memory."""
+        params: dict[str, Any] = {"image_id": image_id, "category_id": category_id}
+        params |= {"min_quality": min_quality, "detail": "true" if detail else None}
+        path, headers = f"/jobs/{id_of(job)}/pseudo-masks", {"Accept": NDJSON}
+        last: int | None = None
+        breaks = 0
+        while True:
+            try:
+                call = Call("GET", path, params, headers, again=True)
+                async with self._open(call) as answer, aclosing(answer.lines()) as lines:
+                    async for line in lines:
+                        mask = read(Mask, line.encode())
+                        if last is None or mask.id > last:  # else it came before a break
+                            last, breaks = mask.id, 0
+                            yield mask
+                return
+            except httpx2.TransportError:
+                breaks += 1
+                if breaks > BREAKS:
+                    raise
+                await self._wire.sleep(0.2 * breaks)
+
+    async def gallery(self, job: Ref) -> bytes:
+        """A PNG: image, point, proposals, picked, refined, predicted, for a few images."""
+        return (await self._send(Call("GET", f"/jobs/{id_of(job)}/gallery", again=True))).body
+
+    async def report(self, job: Ref) -> dict[str, Any]:
+        """All that the training says about itself."""
+        return await self._get(dict[str, Any], f"/jobs/{id_of(job)}/report")
+
+    async def download_report(self, job: Ref, to: str | Path = ".") -> Path:
+        """report.html: one page for people, with figures, curves and pictures inside."""
+        return await self._download(f"/jobs/{id_of(job)}/report.html", to, "report.html")
+
+    async def download_checkpoint(self, job: Ref, to: str | Path = ".") -> Path:
+        """model.pt, into a folder or as the file that is named; it goes on after a break."""
+        return await self._download(f"/jobs/{id_of(job)}/checkpoint", to, "checkpoint")
+
+
+def _tell(tell: Callable[..., None], event: Event) -> None:
+    data = event.data
+    if event.type == "progress":
+        tell(
+            data.get("progress"),
+            1.0,
+            stage=data.get("stage") or "",
+            note=losses(data.get("losses")),
+        )
+    elif event.type == "stage" and data.get("status") == "started":
+        tell(None, 1.0, stage=data["stage"])
+    elif event.type in ("created", "state"):
+        tell(None, 1.0, stage=data["state"])
+
+
+def losses(found: Mapping[str, float | None] | None) -> str:
+    """In a few words."""
+    return " ".join(f"{n} {v:.2f}" for n, v in (found or {}).items() if v is not None)

@@ -1,0 +1,162 @@
+"""Trained models: what they see in a picture, their files, and names that move from one to the
+next."""
+
+import base64
+import io
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any
+
+from sapnet_client.calls import Ref, id_of, read
+from sapnet_client.errors import ChangedMeanwhile
+from sapnet_client.exports import Exports
+from sapnet_client.types import Alias, Job, Model, PredictedImage, Prediction
+from sapnet_client.wire import Call
+
+Picture = int | str | Path | bytes | Any
+"""The id of an image in a data set; a file; an address, as https://… or s3://…; the bytes of a
+file; an array (height, width, 3) of uint8; or a Pillow image. With `dataset`, a text is a file name
+there."""
+
+
+class Models(Exports):
+    async def predict(
+        self,
+        model: Ref,
+        image: Picture,
+        *,
+        dataset: Ref | None = None,
+        score: float | None = None,
+    ) -> list[Prediction]:
+        """Instances in a picture. model: it, its id, or an alias. dataset: default, for an id of
+        an image, the one that the model was trained on. score: least one, 0.1 by default."""
+        call = _call(model, image, dataset, score, "application/json")
+        return read(list[Prediction], (await self._send(call)).body)
+
+    async def overlay(
+        self,
+        model: Ref,
+        image: Picture,
+        *,
+        dataset: Ref | None = None,
+        score: float | None = None,
+    ) -> bytes:
+        """The same drawn on the picture, as a PNG. score: 0.3 by default."""
+        return (await self._send(_call(model, image, dataset, score, "image/png"))).body
+
+    async def predict_many(
+        self,
+        model: Ref,
+        images: Iterable[Picture] | None = None,
+        *,
+        dataset: Ref | None = None,
+        score: float | None = None,
+    ) -> AsyncGenerator[PredictedImage, None]:
+        """Instances in many pictures, by a job, in their order. images: as for `predict`; None is
+        all of the `dataset`. A picture that cannot be read has an `error`, and no other is less for
+        it. Pictures that are sent go as one body; for more than a hundred megabytes name addresses
+        or make a data set."""
+        body = {
+            "model": id_of(model),
+            "images": None if images is None else [_listed(image) for image in images],
+            "dataset": None if dataset is None else id_of(dataset),
+            "score": score,
+        }
+        given = {name: value for name, value in body.items() if value is not None}
+        headers = {"Prefer": "respond-async"}
+        job = await self._post(Job, "/predict", given, headers=headers)
+        await self.wait(job)
+        path = f"/jobs/{job.id}/predictions"
+        async with aclosing(self._pages(PredictedImage, path, "predictions")) as pages:
+            async for found in pages:
+                yield found
+
+    def models(self) -> AsyncGenerator[Model, None]:
+        """The newest first."""
+        return self._pages(Model, "/models", "models")
+
+    async def model(self, model: Ref) -> Model:
+        return await self._get(Model, f"/models/{id_of(model)}")
+
+    async def download_model(self, model: Ref, to: str | Path = ".", *, format: str = "pt") -> Path:
+        """format: pt, safetensors or onnx, which is made first where nobody has asked for it yet.
+        to: a folder, or the file."""
+        path = f"/models/{id_of(model)}"
+        if format == "onnx":
+            await self.wait(await self._post(Job, f"{path}/onnx"))
+        files = {"pt": "checkpoint", "safetensors": "weights", "onnx": "onnx"}
+        if format not in files:
+            raise ValueError(f"format {format!r}: there are {', '.join(files)}")
+        return await self._download(f"{path}/{files[format]}", to, f"model.{format}")
+
+    async def curves(self, model: Ref) -> bytes:
+        """Precision against recall as a PNG, where truth was given."""
+        call = Call("GET", f"/models/{id_of(model)}/curves.png", again=True)
+        return (await self._send(call)).body
+
+    def aliases(self) -> AsyncGenerator[Alias, None]:
+        return self._pages(Alias, "/models/aliases", "aliases")
+
+    async def alias(self, name: str) -> Alias:
+        return await self._get(Alias, f"/models/aliases/{name}")
+
+    async def set_alias(self, name: str, model: Ref, *, seen: Alias | None = None) -> Alias:
+        """Let a name stand for a model, wherever one is asked for; it is made or moved. seen: move
+        it only from there, or raise ChangedMeanwhile."""
+        headers = {"If-Match": "*" if seen is None else f'"{seen.revision}"'}
+        path, body = f"/models/aliases/{name}", {"model": id_of(model)}
+        if seen is None:
+            with suppress(ChangedMeanwhile):  # it is there already
+                made = Call("PUT", path, json=body, headers={"If-None-Match": "*"})
+                return read(Alias, (await self._send(made)).body)
+        moved = Call("PUT", path, json=body, headers=headers, again=seen is None)
+        return read(Alias, (await self._send(moved)).body)
+
+    async def delete_alias(self, name: str) -> None:
+        """The model itself stays."""
+        call = Call("DELETE", f"/models/aliases/{name}", headers={"If-Match": "*"})
+        await self._send(call)
+
+
+def _call(
+    model: Ref, image: Picture, dataset: Ref | None, score: float | None, accept: str
+) -> Call:
+    headers, wanted = {"Accept": accept}, {"model": id_of(model), "score": score}
+    if isinstance(image, int) or (dataset is not None and isinstance(image, str)):
+        of = None if dataset is None else id_of(dataset)
+        wanted |= {"image": image, "dataset": of}
+        return Call("GET", "/predict", wanted, headers, again=True)
+    if _is_address(image):
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return Call("POST", "/predict", headers=headers, json={**given, "url": image}, again=True)
+    name, file = _file(image)
+    form = {name: str(value) for name, value in wanted.items() if value is not None}
+    parts = (("file", name, file),)
+    return Call("POST", "/predict", headers=headers, form=form, parts=parts, again=True)
+
+
+def _is_address(image: Any) -> bool:
+    return isinstance(image, str) and image.startswith(("https://", "http://", "s3://"))
+
+
+def _listed(image: Any) -> Any:
+    """One of many, in JSON."""
+    if isinstance(image, int) or _is_address(image):
+        return image
+    _, file = _file(image)
+    raw = file.read_bytes() if isinstance(file, Path) else file
+    return {"image": base64.b64encode(raw).decode()}
+
+
+def _file(image: Any) -> tuple[str, Path | bytes]:
+    if isinstance(image, str | Path):
+        return Path(image).name, Path(image)
+    if isinstance(image, bytes):
+        return "image", image
+    from PIL import Image
+
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "PNG")
+    return "image.png", buffer.getvalue()

@@ -1,0 +1,101 @@
+"""How far something is, and bars that show it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.progress import Progress as RichProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """what: "upload images.zip", "job 01a1…". done of `of`, in bytes or as a share of 1.
+    stage, note: of a job, such as "train" and its losses. over: nothing more will come."""
+
+    what: str
+    done: float
+    of: float
+    stage: str = ""
+    note: str = ""
+    over: bool = False
+
+
+Show = Callable[[Progress], None]
+
+
+def wanted(progress: bool | Show | None) -> Show | None:
+    """None is bars where somebody looks at the terminal."""
+    if callable(progress):
+        return progress
+    if progress is None:
+        progress = sys.stderr.isatty()
+    return Bars() if progress else None
+
+
+class Bars:
+    """Bars in the terminal, one for each thing that is under way; where the console is none, a
+    line for each stage of a job."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._bars: RichProgress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._stage = ""
+
+    def __call__(self, progress: Progress) -> None:
+        if not self._console.is_terminal:
+            self._line(progress)
+            return
+        bars = self._begun()
+        if progress.what not in self._tasks:
+            self._tasks[progress.what] = bars.add_task(progress.what, note="")
+        bars.update(
+            self._tasks[progress.what],
+            description=progress.stage or progress.what,
+            completed=progress.done,
+            total=progress.of or 1.0,
+            note=progress.note,
+        )
+        if progress.over:
+            del self._tasks[progress.what]
+            if not self._tasks:
+                self.close()
+
+    def close(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+            self._tasks.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _line(self, progress: Progress) -> None:
+        if progress.stage not in ("", self._stage):
+            self._console.print(f"  {progress.stage}", markup=False)
+        self._stage = "" if progress.over else progress.stage
+
+    def _begun(self) -> RichProgress:
+        if self._bars is None:
+            self._bars = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self._console,
+            )
+            self._bars.start()
+        return self._bars

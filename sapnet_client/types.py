@@ -1,0 +1,324 @@
+"""What the service answers. Fields that this version does not know are passed over; ids of images,
+annotations and categories are your own."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segmentation:
+    """A mask as compressed COCO RLE. size: height, width in pixels."""
+
+    size: list[int]
+    counts: str
+
+    def array(self) -> Any:
+        """bool numpy array (height, width)."""
+        from pycocotools import mask
+
+        return mask.decode({"size": self.size, "counts": self.counts.encode()}).astype(bool)
+
+    @classmethod
+    def of(cls, array: Any) -> "Segmentation":
+        """Of an array (height, width); what is not 0 is the object."""
+        import numpy
+        from pycocotools import mask
+
+        if numpy.ndim(array) != 2:
+            raise ValueError(f"a mask has two axes, not {numpy.ndim(array)}")
+        rle = mask.encode(numpy.asfortranarray(array).astype(bool).astype(numpy.uint8, order="F"))
+        return cls(size=[int(n) for n in rle["size"]], counts=rle["counts"].decode())
+
+    def document(self) -> dict[str, Any]:
+        return {"size": list(self.size), "counts": self.counts}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Category:
+    id: int
+    name: str
+    annotations: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something that is wrong with a data set, or odd but legal."""
+
+    part: str = ""
+    pointer: str = ""
+    detail: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportProgress:
+    job_id: str
+    state: str
+    stage: str | None = None
+    progress: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetReport:
+    progress: ImportProgress | None = None
+    errors: list[Note] = field(default_factory=list)
+    warnings: list[Note] = field(default_factory=list)
+    truth: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """status: ready, importing or invalid. Lists of data sets have no categories and report."""
+
+    id: str
+    name: str
+    status: str
+    images: int
+    annotations: int
+    created_at: datetime
+    parent_id: str | None = None
+    categories: list[Category] = field(default_factory=list)
+    report: DatasetReport = field(default_factory=DatasetReport)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    id: int
+    file_name: str
+    width: int
+    height: int
+    annotations: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """A point, and the mask that a person has confirmed for it."""
+
+    id: int
+    image_id: int
+    category_id: int
+    point: list[float]
+    mask: Segmentation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """progress: of the whole job, 0 to 1. eta_seconds: to the end of the stage. reason is why it is
+    in its state, for programs; error the same for people. Just after its start only id and state
+    are known."""
+
+    id: str
+    state: str
+    kind: str = "train"
+    dataset_id: str | None = None
+    method: str | None = None
+    preset: str | None = None
+    seed: int | None = None
+    stage: str | None = None
+    progress: float = 0.0
+    step: int | None = None
+    of: int | None = None
+    eta_seconds: float | None = None
+    losses: dict[str, float | None] | None = None
+    reason: str | None = None
+    error: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    proposal_generator: str | None = None
+    weights_origin: str | None = None
+    attempt: int = 0
+    model_id: str | None = None
+    metrics: dict[str, Any] | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.state not in ("queued", "running", "cancelling")
+
+    @property
+    def succeeded(self) -> bool:
+        return self.state in ("succeeded", "succeeded_with_warnings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a job. id: 1, 2, 3, …; the last is of type "end"."""
+
+    id: int
+    type: str
+    timestamp: datetime
+    job_id: str
+    attempt: int
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Figures, where truth was given. seconds: a stage."""
+
+    pseudo_masks: dict[str, Any] | None = None
+    model: dict[str, Any] | None = None
+    proposals: dict[str, Any] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_mb: float | None = None
+    proposal_generator: str | None = None
+    weights_origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """Another mask that the object's bag had."""
+
+    index: int
+    segmentation: Segmentation
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """A pseudo-mask. bbox: x, y, width, height in pixels. quality: 0 to 1. status: open, accepted,
+    corrected or rejected, at this revision. delivered: what a corrected one was before. What is
+    below revision comes with detail."""
+
+    id: int
+    image_id: int
+    category_id: int
+    segmentation: Segmentation
+    bbox: list[float]
+    area: float
+    quality: float
+    source: str
+    mask_id: str = ""
+    status: str = "open"
+    revision: int = 0
+    point: list[float] | None = None
+    doubts: dict[str, float | None] | None = None
+    candidates: list[Candidate] | None = None
+    delivered: Segmentation | None = None
+    selected: Segmentation | None = None
+    refined: Segmentation | None = None
+    proposal_source: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """A mask that clicks make; nothing of it is kept."""
+
+    segmentation: Segmentation
+    bbox: list[float]
+    area: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """What two jobs delivered for one annotation. iou: None where the image's size changed."""
+
+    id: int
+    image_id: int
+    iou: float | None
+    quality_before: float
+    quality_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """Of all masks of a job."""
+
+    masks: int
+    mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qualities:
+    before: Quality
+    after: Quality
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two jobs side by side. masks: of the annotations that both have, those that changed most
+    first."""
+
+    metrics: Figures
+    quality: Qualities
+    masks: list[Pair]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """An instance. score: 0 to 1. image_id: your own, where the image is of a data set."""
+
+    category_id: int
+    segmentation: Segmentation
+    bbox: list[float]
+    score: float
+    image_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedImage:
+    """What was seen in one picture of many, or why it could not be looked at. number: its place
+    among those that were asked for, from 0. size: height, width."""
+
+    number: int
+    results: list[Prediction]
+    image_id: int | None = None
+    url: str | None = None
+    size: list[int] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    id: str
+    job_id: str
+    name: str
+    created_at: datetime
+    categories: list[Category] = field(default_factory=list)
+    sha256: str = ""
+    size: int = 0
+    metrics: dict[str, Any] | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """It is a job of the same id. report: how many masks are in it, which were left out and why,
+    and the IoU with the masks here after the way back."""
+
+    id: str
+    job_id: str
+    format: str
+    state: str
+    progress: float = 0.0
+    error: str | None = None
+    filename: str | None = None
+    size: int | None = None
+    report: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name for a model. revision: raised with each move."""
+
+    name: str
+    model_id: str
+    revision: int
+    updated_at: datetime | None = None
+
+
+def document(thing: Any) -> Any:
+    """A type's instance as plain JSON values."""
+    return msgspec.to_builtins(thing)

@@ -1,0 +1,110 @@
+"""What comes after a training: the review, exports, models and their names."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from sapnet_client import ChangedMeanwhile, Client, Invalid, NotFound, Segmentation
+from sapnet_client.types import Job
+
+Photos = tuple[Path, Path]
+
+
+@pytest.fixture
+def job(client: Client, photos: Photos) -> Job:
+    return client.wait(client.train(client.create_dataset(*photos)))
+
+
+def test_the_review(client: Client, job: Job) -> None:
+    queue = list(client.review(job))
+    assert [m.quality for m in queue] == sorted(m.quality for m in queue)
+    assert {m.id for m in queue} == {10, 11, 20, 21, 30, 31}
+    assert all(m.candidates and m.point for m in queue)
+    accepted = client.accept(queue[0])
+    assert (accepted.status, accepted.revision) == ("accepted", queue[0].revision + 1)
+    with pytest.raises(ChangedMeanwhile):
+        client.reject(queue[0])
+    assert client.reject(queue[1]).status == "rejected"
+    chosen = client.choose(queue[2], 1)
+    assert queue[2].candidates is not None
+    assert chosen.segmentation == queue[2].candidates[1].segmentation
+    whole = np.ones((30, 40), bool)
+    corrected = client.correct(queue[3], whole)
+    assert (corrected.status, corrected.area) == ("corrected", 1200)
+    assert corrected.delivered == queue[3].segmentation
+    assert client.mask(corrected) == corrected
+    again = client.reopen(corrected)
+    assert (again.status, again.segmentation) == ("open", queue[3].segmentation)
+    assert client.correct(again, Segmentation.of(whole)).area == 1200
+    counts = client.review_counts(job)
+    assert counts == {"open": 2, "accepted": 1, "corrected": 2, "rejected": 1}
+    assert [m.id for m in client.review(job, status="rejected")] == [queue[1].id]
+    assert len(list(client.review(job, status=None))) == 6
+    assert len(list(client.review(job, max_quality=0.3))) < len(list(client.review(job)))
+
+
+def test_training_again_from_what_was_decided(client: Client, job: Job) -> None:
+    gone, whole, right, *_ = client.review(job)
+    client.reject(gone)
+    client.correct(whole, np.ones((30, 40), bool))
+    client.accept(right)
+    second = client.corrections(job, name="second")
+    assert (second.name, second.parent_id, second.annotations) == ("second", job.dataset_id, 5)
+    confirmed = {a.id: a.mask for a in client.annotations(second)}
+    assert gone.id not in confirmed
+    assert confirmed[whole.id] == Segmentation.of(np.ones((30, 40), bool))
+    assert confirmed[right.id] == right.segmentation
+    with pytest.raises(Invalid, match="architecture"):  # the stand-in's weights are none
+        client.train(second, from_model=job.model_id)
+    again = client.wait(client.train(second))
+    compared = client.compare(job, again)
+    assert {pair.id for pair in compared.masks} == confirmed.keys()
+    assert (compared.quality.before.masks, compared.quality.after.masks) == (6, 5)
+    assert compared.metrics.after.keys() == compared.metrics.before.keys()
+
+
+def test_exports(client: Client, job: Job, tmp_path: Path) -> None:
+    path = client.export(job, "coco", tmp_path / "out")
+    coco = COCO(str(path))
+    assert sorted(coco.anns) == [10, 11, 20, 21, 30, 31]
+    assert coco.annToMask(coco.anns[10]).sum() == coco.anns[10]["area"]
+    made = client.wait_for_export(client.create_export(job, "yolo-seg", images=True))
+    assert made.report is not None
+    assert made.report["masks"] == 6
+    with zipfile.ZipFile(client.download_export(made, tmp_path / "yolo.zip")) as archive:
+        assert any(name.endswith(".txt") for name in archive.namelist())
+    assert [e.format for e in client.exports(job)] == ["yolo-seg", "coco"]
+    client.delete_export(made)
+    with pytest.raises(NotFound):
+        client.get_export(made)
+
+
+def test_names_of_models(client: Client, job: Job, tmp_path: Path) -> None:
+    assert job.model_id is not None
+    made = client.set_alias("best", job.model_id)
+    assert (made.name, made.model_id) == ("best", job.model_id)
+    moved = client.set_alias("best", job.model_id)
+    assert moved.revision == made.revision + 1
+    with pytest.raises(ChangedMeanwhile):
+        client.set_alias("best", job.model_id, seen=made)
+    assert client.set_alias("best", job.model_id, seen=moved).revision == moved.revision + 1
+    assert [a.name for a in client.aliases()] == ["best"]
+    assert client.model("best").id == job.model_id
+    assert client.download_model("best", tmp_path / "model.pt").stat().st_size > 0
+    client.delete_alias("best")
+    with pytest.raises(NotFound):
+        client.alias("best")
+    with pytest.raises(ValueError, match="safetensors"):
+        client.download_model(job.model_id, format="h5")
+
+
+def test_points_and_confirmed_masks_of_a_data_set(client: Client, photos: Photos) -> None:
+    dataset = client.create_dataset(*photos)
+    points = json.loads(photos[1].read_text())["annotations"]
+    found = list(client.annotations(dataset))
+    assert [(a.id, a.point, a.mask) for a in found] == [(p["id"], p["point"], None) for p in points]
+    assert [a.id for a in client.annotations(dataset, image_id=2)] == [20, 21]

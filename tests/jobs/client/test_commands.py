@@ -1,0 +1,137 @@
+"""`sapnet-service` for those who use a running service, against the real app."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from typer.testing import CliRunner, Result
+
+from app import cli_client
+from app.cli import app
+from sapnet_client import Client, Segmentation
+from sapnet_client.types import Prediction
+
+Photos = tuple[Path, Path]
+
+
+@pytest.fixture(autouse=True)
+def _here(worked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAPNET_URL", worked)
+
+
+def call(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, [*arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture
+def job(photos: Photos) -> str:
+    """Of a training by the command of that name."""
+    done = call("train", "--images", str(photos[0]), "--points", str(photos[1]))
+    assert done.exit_code == 0, done.output
+    (line,) = {li for li in done.stderr.splitlines() if li.startswith("Job ") and ":" not in li}
+    return line.removeprefix("Job ")
+
+
+def test_train_leaves_its_results(job: str, client: Client) -> None:
+    found = json.loads(Path("results/masks.json").read_text())
+    assert [image["file_name"] for image in found["images"]] == ["a.png", "b.png", "deep/c.png"]
+    assert found["categories"] == [{"id": 7, "name": "cell"}]
+    assert [a["id"] for a in found["annotations"]] == [10, 11, 20, 21, 30, 31]
+    coco = COCO("results/masks.json")
+    assert coco.annToMask(coco.anns[10]).sum() == coco.anns[10]["area"]
+    assert Path("results/model.pt").read_bytes().startswith(b"weights of seed 0")
+    assert json.loads(Path("results/metrics.json").read_text())["seconds"] == {"train": 1.0}
+    assert Path("results/gallery.png").exists()
+    assert Path("results/report.html").read_text().startswith("<!doctype html>")
+
+
+def test_wait_fetches_them_again(job: str) -> None:
+    done = call("wait", job, "--out", "again")
+    assert done.exit_code == 0
+    assert Path("again/masks.json").read_bytes() == Path("results/masks.json").read_bytes()
+    assert str(Path("again/model.pt")) in done.stdout
+
+
+def test_status_and_masks(job: str) -> None:
+    assert job in call("status").stdout
+    assert "succeeded" in call("status", job).stderr
+    lines = call("masks", job).stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [10, 11, 20, 21, 30, 31]
+    few = call("masks", job, "--min-quality", "0.5").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in few] == [11, 21, 31]
+
+
+def test_export_and_review(job: str) -> None:
+    done = call("export", job, "--format", "coco-polygons", "--out", "out/", "--min-quality", "0.5")
+    assert done.exit_code == 0, done.output
+    path = Path(done.stdout.strip())
+    assert (path.parent, path.stat().st_size > 100) == (Path("out"), True)
+    assert "format" in call("export", job, "--format", "magic").stderr
+    listed = call("review", job, "--worst", "2").stdout
+    assert "open 6  accepted 0  corrected 0  rejected 0" in listed
+    assert f"{job}.10" in listed
+    assert f"{job}.11" not in listed, "the worst alone"
+
+
+def test_cancel(server: str, photos: Photos, client: Client) -> None:
+    job = client.train(client.create_dataset(*photos))
+    client.wait(job)
+    assert "succeeded" in call("cancel", job.id).output  # it is over: said, not hidden
+
+
+def test_what_is_wrong_is_said(photos: Photos, tmp_path: Path) -> None:
+    points = json.loads(photos[1].read_text())
+    points["annotations"][0]["point"] = [999, 999]
+    (tmp_path / "wrong.json").write_text(json.dumps(points))
+    done = call("train", "--images", str(photos[0]), "--points", "wrong.json")
+    assert done.exit_code == 1
+    assert "/annotations/0/point" in done.stderr
+    nowhere = call("train", "--images", "nowhere", "--points", str(photos[1]))
+    assert "no folder 'nowhere'" in nowhere.stderr
+    unset = call("train", "--images", "x", "--points", "y", "--set", "train.epochs")
+    assert unset.exit_code == 2
+    assert "write --set train.epochs=6" in unset.stderr
+    gone = call("status", "--url", "http://127.0.0.1:9")
+    assert (gone.exit_code, "sapnet-service serve" in " ".join(gone.stderr.split())) == (1, True)
+
+
+def test_predict(job: str, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files and their names; what a model sees is the service's own test."""
+    seen: list[tuple[str, str]] = []
+    mask = Segmentation.of(np.eye(3))
+    one = Prediction(category_id=7, segmentation=mask, bbox=[0, 0, 3, 3], score=0.9)
+
+    def predict(_: Client, model: str, image: Path, score: float | None) -> list[Prediction]:
+        seen.append((model, image.name))
+        return [one]
+
+    monkeypatch.setattr(Client, "predict", predict)
+    monkeypatch.setattr(Client, "overlay", lambda *_, **__: b"picture")
+    done = call("predict", job, str(photos[0]), "--overlays")
+    assert done.exit_code == 0, done.output
+    found = json.loads(Path("predictions/predictions.json").read_text())
+    assert [Path(f["file_name"]).name for f in found] == ["a.png", "b.png", "c.png", "other.png"]
+    assert found[0]["segmentation"] == {"size": [3, 3], "counts": mask.counts}
+    with Client(progress=False) as client:
+        assert {model for model, _ in seen} == {client.job(job).model_id}
+    assert Path("predictions/a.overlay.png").read_bytes() == b"picture"
+
+
+def test_demo_is_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "app.cli", "demo", "--stack", "none"]
+    root = Path(cli_client.__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 2
+    assert "--stack is embedded or redis" in done.stderr
+
+
+def test_no_torch_is_loaded() -> None:
+    code = "import app.cli, sys; assert 'torch' not in sys.modules and 'PIL' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,212 @@
+"""Predictions that a worker makes: asked for by Prefer, read back picture by picture."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select, update
+
+from app.access import keys
+from app.access.keys import Scope
+from app.db import Database
+from app.models import Dataset, Job, JobState, Prediction
+from app.settings import Settings
+from app.storage import Storage
+from worker.jobs import Outcome, Worker, execute
+
+pytestmark = pytest.mark.both_stacks
+
+ASYNC = {"Prefer": "respond-async"}
+NewWorker = Callable[..., Worker]
+
+
+def ask(client: TestClient, model_id: str, **body: Any) -> str:
+    answer = client.post("/predict", json={"model": model_id, **body}, headers=ASYNC)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["preference-applied"] == "respond-async"
+    job_id: str = answer.json()["id"]
+    assert answer.headers["location"] == f"/jobs/{job_id}"
+    return job_id
+
+
+def refused(answer: Any, status: int) -> dict[str, Any]:
+    kind = answer.headers["content-type"]
+    assert (answer.status_code, kind) == (status, "application/problem+json"), answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def test_a_list(
+    client: TestClient, model_id: str, new_worker: NewWorker, png: Callable[..., bytes]
+) -> None:
+    sent = base64.b64encode(png(5, 6)).decode()
+    pictures = [99, {"image": sent}, 12, "http://nowhere.invalid/a.png"]
+    job_id = ask(client, model_id, images=pictures)
+    job = client.get(f"/jobs/{job_id}").json()
+    assert (job["kind"], job["state"], job["model_id"]) == ("predict", "queued", model_id)
+    assert refused(client.get(f"/jobs/{job_id}/predictions"), 409)["state"] == "queued"
+    assert execute(job_id, new_worker()) is Outcome.ENDED
+    job = client.get(f"/jobs/{job_id}").json()
+    assert (job["state"], job["progress"]) == ("succeeded", 1.0), job
+    body = client.get(f"/jobs/{job_id}/predictions").json()
+    assert [p["number"] for p in body["predictions"]] == [0, 1, 2, 3]
+    assert [p["image_id"] for p in body["predictions"]] == [99, None, 12, None]
+    first, second, _, last = body["predictions"]
+    assert first["results"][0]["image_id"] == 99
+    assert (second["size"], len(second["results"]), second["error"]) == ([30, 40], 1, None)
+    assert last["url"] == "http://nowhere.invalid/a.png"
+    assert "does not resolve" in last["error"]
+    assert (last["results"], last["size"], body["next"]) == ([], None, None)
+    events = client.get(f"/jobs/{job_id}/events", headers={"accept": "application/json"}).json()
+    types = [e["type"] for e in events["events"]]
+    assert (types[0], types[-1]) == ("created", "end")
+    assert "predict" in {e["data"].get("stage") for e in events["events"]}
+
+
+def test_a_whole_data_set_in_pages_and_as_a_stream(
+    client: TestClient, model_id: str, dataset_id: str, new_worker: NewWorker
+) -> None:
+    job_id = ask(client, model_id, dataset=dataset_id)
+    execute(job_id, new_worker())
+    url = f"/jobs/{job_id}/predictions"
+    first = client.get(url, params={"limit": 1})
+    assert [p["image_id"] for p in first.json()["predictions"]] == [12]
+    second = client.get(first.links["next"]["url"])
+    assert [p["image_id"] for p in second.json()["predictions"]] == [99]
+    assert second.json()["next"] is None
+    stream = client.get(url, headers={"accept": "application/x-ndjson"})
+    lines = [json.loads(line) for line in stream.text.splitlines()]
+    assert lines == [*first.json()["predictions"], *second.json()["predictions"]]
+    listed = client.get("/jobs", params={"dataset_id": dataset_id}).json()["jobs"]
+    assert job_id in [job["id"] for job in listed]
+
+
+def test_a_file_that_is_sent_in_a_form(
+    client: TestClient,
+    model_id: str,
+    new_worker: NewWorker,
+    png: Callable[..., bytes],
+    storage: Storage,
+    database: Database,
+) -> None:
+    """It is kept until the job is over."""
+    form = {"data": {"model": model_id}, "files": {"file": png(7, 7)}}
+    answer = client.post("/predict", headers=ASYNC, **form)  # type: ignore[arg-type]
+    job_id = answer.json()["id"]
+    with database.read() as session:
+        sha = session.scalars(select(Prediction.sha256)).one()
+    assert sha is not None
+    assert storage.local_path(sha).read_bytes() == png(7, 7)
+    execute(job_id, new_worker())
+    assert client.get(f"/jobs/{job_id}/predictions").json()["predictions"][0]["error"] is None
+    assert not storage.exists(sha)
+
+
+def test_the_pictures_of_a_cancelled_job_are_let_go(
+    client: TestClient,
+    model_id: str,
+    new_worker: NewWorker,
+    png: Callable[..., bytes],
+    storage: Storage,
+    database: Database,
+) -> None:
+    from worker.embedded import tidy
+
+    job_id = ask(client, model_id, images=[{"image": base64.b64encode(png(7, 7)).decode()}, 12])
+    with database.read() as session:
+        sent, kept = session.scalars(select(Prediction.sha256).order_by(Prediction.number))
+    assert client.post(f"/jobs/{job_id}/cancel").status_code == 202
+    tidy(new_worker())
+    assert (storage.exists(str(sent)), storage.exists(str(kept))) == (False, True)
+    refused(client.get(f"/jobs/{job_id}/predictions"), 409)
+
+
+def test_killed_in_the_middle_it_goes_on(
+    client: TestClient, model_id: str, new_worker: NewWorker, starts: Callable[[str], list[int]]
+) -> None:
+    job_id = ask(client, model_id, images=[12, 99, 12, 99])
+    worker = new_worker("--crash-at", "2")
+    assert execute(job_id, worker) is Outcome.RELEASED
+    assert client.get(f"/jobs/{job_id}").json()["reason"] == "trainer_died"
+    assert execute(job_id, worker) is Outcome.ENDED
+    found = client.get(f"/jobs/{job_id}/predictions").json()["predictions"]
+    assert [p["number"] for p in found] == [0, 1, 2, 3]
+    assert all(len(p["results"]) == 1 for p in found)
+
+
+def test_nothing_of_a_refused_request_stays(
+    client: TestClient, model_id: str, database: Database, settings: Settings, stored: Any
+) -> None:
+    before = stored(settings.storage)
+    image = {"image": base64.b64encode(b"kept nowhere").decode()}
+    bad: list[dict[str, Any]] = [
+        {"images": [image, 13]},
+        {"images": [image], "dataset": "none"},
+        {"images": [image, {"image": "!"}]},
+    ]
+    for body in bad:
+        answer = client.post("/predict", json={"model": model_id, **body}, headers=ASYNC)
+        refused(answer, 404 if "dataset" in body else 422)
+    with database.read() as session:
+        assert session.scalars(select(Job.id).where(Job.kind == "predict")).all() == []
+    assert stored(settings.storage) == before
+    assert list(settings.folder("uploads").iterdir()) == []
+
+
+def test_sent_again_with_a_key_it_is_one_job(client: TestClient, model_id: str) -> None:
+    body, headers = {"model": model_id, "images": [12]}, {**ASYNC, "Idempotency-Key": "k1"}
+    first, again = (client.post("/predict", json=body, headers=headers) for _ in range(2))
+    assert first.json()["id"] == again.json()["id"]
+    assert again.headers["idempotent-replayed"] == "true"
+    refused(client.post("/predict", json={**body, "score": 0.5}, headers=headers), 422)
+
+
+def test_who_may(
+    client: TestClient, model_id: str, database: Database, new_worker: NewWorker
+) -> None:
+    """A key that reads may predict at once, and start no job; another owner sees neither."""
+    with database.begin() as session:
+        session.execute(update(Dataset).values(owner="ann"))
+        made = {
+            name: keys.create(session, owner, scope)[0]
+            for name, owner, scope in [
+                ("reader", "ann", Scope.READ),
+                ("ann", "ann", Scope.WRITE),
+                ("bob", "bob", Scope.WRITE),
+            ]
+        }
+    by = {name: {"Authorization": f"Bearer {key}"} for name, key in made.items()}
+    body = {"model": model_id, "images": [12]}
+    assert client.post("/predict", json=body, headers=by["reader"]).status_code == 200
+    refused(client.post("/predict", json=body, headers={**ASYNC, **by["reader"]}), 403)
+    for more in ({}, ASYNC):
+        refused(client.post("/predict", json=body, headers={**more, **by["bob"]}), 404)
+    job_id = client.post("/predict", json=body, headers={**ASYNC, **by["ann"]}).json()["id"]
+    execute(job_id, new_worker())
+    url = f"/jobs/{job_id}/predictions"
+    assert client.get(url, headers=by["ann"]).status_code == 200
+    refused(client.get(url, headers=by["bob"]), 404)
+
+
+def test_jobs_of_other_kinds_have_other_results(
+    client: TestClient, model_id: str, new_job: Callable[..., str]
+) -> None:
+    train = new_job(state=JobState.SUCCEEDED)
+    assert "train" in refused(client.get(f"/jobs/{train}/predictions"), 409)["detail"]
+    job_id = ask(client, model_id, images=[12])
+    assert "predictions" in refused(client.get(f"/jobs/{job_id}/metrics"), 409)["detail"]
+
+
+def test_it_goes_with_its_data_set(
+    client: TestClient, model_id: str, dataset_id: str, database: Database, new_worker: NewWorker
+) -> None:
+    job_id = ask(client, model_id, images=[12])
+    url = f"/datasets/{dataset_id}?force=true"
+    refused(client.delete(url), 409)
+    execute(job_id, new_worker())
+    assert client.delete(url).status_code == 204
+    with database.read() as session:
+        assert session.scalars(select(Prediction)).all() == []
