@@ -1,9 +1,10 @@
 """The OpenAPI document, held against the service by schemathesis: all of it, with every check.
 
 `positive_data_acceptance` lets 422 pass where the body has rules that no schema can say: whether a
-file is an image, whether a point lies in it, whether a setting is one of its method; and where a
-page is asked for, since cursors are opaque. tus has statuses of its own, for versions, sizes and
-checksums that no schema can say either; and headers that are unknown make no upload wrong.
+file is an image, whether a point lies in it, whether a setting is one of its method, whether a key
+was used for another request; and where a page is asked for, since cursors are opaque. tus has
+statuses of its own, for versions, sizes and checksums that no schema can say either; and headers
+that are unknown make no upload wrong.
 """
 
 import json
@@ -20,6 +21,7 @@ from app.paging import encode
 SEMANTIC = (
     "POST /datasets",
     "POST /jobs/train",
+    "POST /jobs/{job_id}/corrections",
     "POST /jobs/{job_id}/exports",
     "POST /predict",
     "POST /masks/{mask_id}/suggest",
