@@ -24,7 +24,7 @@ Key = Annotated[str | None, typer.Option(help="where one is needed [SAPNET_KEY]"
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="its id")]
 Out = Annotated[Path, typer.Option(help="folder for what comes of it")]
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def train(

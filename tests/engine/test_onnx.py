@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
@@ -52,17 +53,31 @@ def test_what_is_no_model_of_ours(tmp_path):
         OnnxPredictor(tmp_path / "none.onnx")
 
 
+@pytest.fixture(scope="module")
+def lively(tmp_path_factory):
+    """A MobileNetV2 of random numbers whose norms have seen some. With those it is made with, its
+    features would be of 1e-9 at the top: rounding, which GroupNorm would then make large."""
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.pt"
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = torchvision.models.mobilenet_v2(weights=None)
+        for _ in range(30):
+            network(torch.randn(4, 3, 96, 96))
+    torch.save(network.state_dict(), path)
+    return path
+
+
 @pytest.fixture(scope="module", params=["file", "random"])
-def exported(request, tmp_path_factory, tiny, weights):
+def exported(request, tmp_path_factory, tiny, lively):
     """A segmenter in memory, and as ONNX; with frozen norms, and without. It is not trained, but
     so loose that it finds much: ragged masks, on which any difference would show. Its class
-    weights are enlarged: as they begin, all scores would be one but for rounding."""
+    weights are enlarged: as they begin, all scores would be nearly one."""
     loose = {"score_threshold": 0.001, "keep_threshold": 0.0, "mask_threshold": 0.45}
     overrides = {**tiny, **{f"solo.{name}": value for name, value in loose.items()}}
     config = resolve_config(overrides=overrides)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mobilenet_v2 starts from random")
-        path = weights if request.param == "file" else None
+        path = lively if request.param == "file" else None
         model, origin = build_model(config, 2, path, seed=3, allow_download=False)
     with torch.no_grad():
         model.solo.head.conv_cls.weight.mul_(50)

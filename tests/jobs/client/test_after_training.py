@@ -67,6 +67,18 @@ def test_training_again_from_what_was_decided(client: Client, job: Job) -> None:
     assert compared.metrics.after.keys() == compared.metrics.before.keys()
 
 
+def test_suggestions(client: Client, job: Job) -> None:
+    mask = next(client.review(job))
+    before = mask.segmentation.array()
+    suggested = client.suggest(mask, [(30.5, 20.5), (2.5, 2.5, False)])
+    array = suggested.segmentation.array()
+    assert (array[20, 30], array[2, 2], before[20, 30]) == (True, False, False)
+    assert array.sum() == suggested.area
+    anew = client.suggest(mask.mask_id, [(30.5, 20.5)], np.zeros((30, 40), bool))
+    assert anew.segmentation.array()[20, 30]
+    assert client.mask(mask) == mask, "nothing is kept"
+
+
 def test_exports(client: Client, job: Job, tmp_path: Path) -> None:
     path = client.export(job, "coco", tmp_path / "out")
     coco = COCO(str(path))
