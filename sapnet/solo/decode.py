@@ -7,14 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from sapnet.config import SoloConfig
+from sapnet.solo.bits import weigh
+from sapnet.solo.enlarge import enlarge
 from sapnet.solo.head import SoloOutput
-from sapnet.solo.matrix_nms import matrix_nms
+from sapnet.solo.matrix_nms import decay
 from sapnet.solo.targets import MASK_STRIDE
-from sapnet.types import BoolArray, FloatArray, Rle
+from sapnet.types import FloatArray, Rle
 
 # a mask must cover more pixels at stride 4 than its level's stride after the head's resampling
 _LEAST_AREA = (8, 8, 16, 32, 32)
@@ -86,96 +87,36 @@ def _decode_image(
     original: tuple[int, int],
     config: SoloConfig,
 ) -> Instances:
-    """scores (C, K), kernels (C, E), features (E, h, w), least_area (C,)."""
+    """scores (C, K), kernels (C, E), features (E, H, W), least_area (C,)."""
     cells, labels = (scores > config.score_threshold).nonzero(as_tuple=True)
     scores = scores[cells, labels]
     best = scores.argsort(descending=True, stable=True)[: config.nms_pre]
     cells, labels, scores = cells[best], labels[best], scores[best]
 
     height, width = (-(-side // MASK_STRIDE) for side in content)
-    features = features[:, :height, :width]
-    probs = torch.einsum("ne,ehw->nhw", kernels[cells], features).float().sigmoid()
-    masks = probs > config.mask_threshold
-    area = masks.flatten(1).sum(1)
-    inside = torch.where(masks, probs, 0).flatten(1).sum(1)
+    features = features[:, :height]  # a view, and flat, however its channels lie in memory
+    logits = (kernels[cells] @ features.flatten(1)).float().unflatten(1, features.shape[1:])
+    area, inside, overlap = weigh(logits, labels, width, config.mask_threshold)
     scores = scores * inside / area.clamp(min=1)
     big = (area > least_area[cells]).nonzero().squeeze(1)
 
-    decayed = matrix_nms(
-        masks[big], labels[big], scores[big], kernel=config.nms_kernel, sigma=config.nms_sigma
+    decayed = decay(
+        overlap[big][:, big],
+        labels[big],
+        scores[big],
+        kernel=config.nms_kernel,
+        sigma=config.nms_sigma,
     )
     order = decayed.argsort(descending=True, stable=True)[: config.max_instances]
     order = order[decayed[order] >= config.keep_threshold]
     kept = big[order]
-    return _enlarge(
-        labels[kept].cpu().numpy(),
-        decayed[order].cpu().numpy(),
-        probs[kept].cpu().numpy(),
-        content,
-        original,
-        config.mask_threshold,
+    probs = logits[kept][..., :width].sigmoid().cpu().numpy()
+    found = [enlarge(prob, content, original, config.mask_threshold) for prob in probs]
+    rest = [i for i, one in enumerate(found) if one is not None]
+    rles, boxes = zip(*(one for one in found if one is not None), strict=True) if rest else ([], [])
+    return Instances(
+        labels[kept].cpu().numpy()[rest],
+        decayed[order].cpu().numpy()[rest],
+        list(rles),
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
     )
-
-
-def _enlarge(
-    labels: npt.NDArray[np.int64],
-    scores: FloatArray,
-    probs: FloatArray,
-    content: tuple[int, int],
-    original: tuple[int, int],
-    threshold: float,
-) -> Instances:
-    rles: list[Rle] = []
-    kept: list[int] = []
-    for i, prob in enumerate(probs):
-        mask, top, left = enlarge_mask(prob, content, original, threshold)
-        if mask.any():  # a speck may fall between the pixels of a smaller original
-            canvas = np.zeros(original, dtype=np.uint8, order="F")
-            canvas[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-            rle = coco_mask.encode(canvas)
-            rles.append({"size": list(original), "counts": rle["counts"].decode("ascii")})
-            kept.append(i)
-    boxes = np.array([coco_mask.toBbox(rle) for rle in rles], dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return Instances(labels[kept], scores[kept], rles, boxes)
-
-
-def enlarge_mask(
-    probs: FloatArray, content: tuple[int, int], original: tuple[int, int], threshold: float
-) -> tuple[BoolArray, int, int]:
-    """Bilinear enlargement to the original image, thresholded, of the part that can be inside.
-
-    probs: (h, w) at stride 4 of a content of (h, w) pixels. Returns that part's mask, and its top
-    and left in the original; all outside of it is False. Without a pixel above: an empty (0, 0).
-    """
-    above: BoolArray = probs > threshold
-    if not above.any():
-        return np.zeros((0, 0), dtype=np.bool_), 0, 0
-    top, y0, y1, wy = _taps(above.max(1), content[0], original[0])
-    left, x0, x1, wx = _taps(above.max(0), content[1], original[1])
-    rows = probs[y0] * (1 - wy[:, None]) + probs[y1] * wy[:, None]
-    return rows[:, x0] * (1 - wx) + rows[:, x1] * wx > threshold, top, left
-
-
-IndexArray = npt.NDArray[np.int64]
-
-
-def _taps(
-    above: BoolArray, content: int, original: int
-) -> tuple[int, IndexArray, IndexArray, FloatArray]:
-    """Along one axis: the first pixel to compute; per pixel the two cells it lies between, and the
-    weight of the second. Pixel centres are at .5 on every scale, values go on beyond the border."""
-    scale = content / original / MASK_STRIDE  # cells per pixel
-    (set_cells,) = above.nonzero()
-    # a value above the threshold reaches less than one cell beyond the centres of the set cells
-    first = max(int((set_cells[0] - 0.5) / scale - 0.5), 0)
-    if set_cells[0] == 0:
-        first = 0
-    last = min(int((set_cells[-1] + 1.5) / scale - 0.5) + 1, original - 1)
-    if set_cells[-1] == len(above) - 1:
-        last = original - 1
-    at = (np.arange(first, last + 1) + 0.5) * scale - 0.5
-    at = at.clip(0, len(above) - 1)
-    low = np.floor(at).astype(np.int64)
-    high = np.minimum(low + 1, len(above) - 1)
-    return first, low, high, (at - low).astype(np.float32)

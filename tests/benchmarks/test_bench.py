@@ -5,12 +5,14 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
 from sapnet.config import SoloConfig
-from sapnet.solo import assign
+from sapnet.solo import assign, decode
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 NAMES = sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
@@ -112,3 +114,30 @@ def test_target_assignment_is_that_of_plain_loops(load, count):
     starts = torch.tensor([0, *(grid**2 for grid in config.num_grids[:-1])]).cumsum(0)
     assert torch.equal(ours.cells, torch.cat([c + s for c, s in zip(cells, starts, strict=True)]))
     assert torch.equal(masks[ours.instances], torch.cat(copies))
+
+
+@pytest.mark.parametrize(
+    ("content", "original"),
+    [((187, 317), (187, 317)), ((192, 320), (192, 320)), ((160, 250), (160, 250))],
+)
+@pytest.mark.parametrize("limits", [{}, {"max_instances": 7}, {"score_threshold": 0.6}])
+def test_decoding_is_that_of_the_documented_order(load, content, original, limits):
+    config = SoloConfig(**limits)
+    output = load("bench_postprocess").scene((192, 320), 32, 80, config)
+    (ours,) = decode(output, [content], [original], config)
+    labels, scores, masks = load("plain_decode").plain_decode(output, content, original, config)
+    assert len(masks) >= 7
+    assert ours.labels.tolist() == labels
+    assert ours.scores.tolist() == pytest.approx(scores, rel=1e-5)
+    for one, other in zip(ours.masks, masks, strict=True):
+        differ = coco_mask.decode(one) != coco_mask.decode(other)
+        assert differ.sum() <= 1  # a pixel at the threshold itself may fall either way
+    tight = np.stack([coco_mask.toBbox(mask) for mask in ours.masks])
+    tight[:, 2:] += tight[:, :2]
+    assert np.array_equal(ours.boxes, tight)
+
+
+def test_nothing_above_the_threshold_decodes_to_nothing(load):
+    config = SoloConfig()
+    output = load("bench_postprocess").scene((192, 320), 4, 0, config)
+    assert load("plain_decode").plain_decode(output, (192, 320), (192, 320), config) == ([], [], [])
