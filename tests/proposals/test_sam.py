@@ -1,4 +1,6 @@
+import copy
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from sapnet.errors import WeightsUnavailable
 from sapnet.proposals import sam as sam_module
 from sapnet.proposals import sam_masks
 from sapnet.proposals.bags import make_bags
+from sapnet.proposals.embeddings import EmbeddingCache
 from sapnet.proposals.sam import SamGenerator, find_checkpoint
 from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.types import ImageInfo, RawProposals
@@ -85,6 +88,57 @@ def test_an_image_is_encoded_once_and_a_second_run_encodes_none(
 
     assert run().encodes == 2
     assert run().encodes == 0
+
+
+def test_kept_embeddings_spare_the_encoder(model: Sam, image: np.ndarray, tmp_path: Path) -> None:
+    def run(negatives: int, megabytes: int) -> tuple[list[RawProposals], int]:
+        generator = SamGenerator(
+            model=model, negatives=negatives, embedding_cache_mb=megabytes, cache_dir=tmp_path
+        )
+        return list(generator.propose(image, INFO, AT)), generator.encodes
+
+    plain, _ = run(2, 0)
+    assert not (tmp_path / "embeddings").exists()
+    first, encodes = run(2, 1)
+    assert encodes == 1
+    assert [raw.masks for raw in first] == [raw.masks for raw in plain]
+    again, encodes = run(2, 1)
+    assert encodes == 0
+    assert [raw.masks for raw in again] == [raw.masks for raw in plain]
+    assert run(0, 1)[1] == 0  # other prompts, the same image
+    (kept,) = (tmp_path / "embeddings").iterdir()
+    kept.write_bytes(b"damaged")
+    assert run(0, 1)[1] == 1
+
+
+def test_embeddings_that_were_used_longest_ago_make_room(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path, 3 * 5_000)
+    features = torch.randn(1, 8, 10, 10)  # 3,200 bytes, and the file's own
+    for name in "abcd":
+        cache.put(name, features)
+        os.utime(tmp_path / f"{name}.pt", (ord(name), ord(name)))
+    held = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert held <= 15_000
+    names = sorted(path.stem for path in tmp_path.iterdir())
+    assert names == list("abcd")[-len(names) :]
+    cache.put("e", features)
+    found = cache.get("e")
+    assert found is not None
+    assert torch.equal(found, features)
+    assert cache.get("a") is None
+
+
+def test_an_encoder_in_bfloat16_draws_nearly_the_same(model: Sam, image: np.ndarray) -> None:
+    exact = [dense(raw) for raw in SamGenerator(model=model, negatives=0).propose(image, INFO, AT)]
+    other = SamGenerator(model=copy.deepcopy(model), negatives=0, encoder_bf16=True)
+    assert other.fingerprint() != SamGenerator(model=model, negatives=0).fingerprint()
+    rough = [dense(raw) for raw in other.propose(image, INFO, AT)]
+    agree = [
+        max(iou(a, b) for b in there)
+        for here, there in zip(exact, rough, strict=True)
+        for a in here
+    ]
+    assert np.mean(agree) > 0.9
 
 
 def test_an_image_without_points_is_not_encoded(model: Sam, image: np.ndarray) -> None:
