@@ -21,6 +21,7 @@ from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.pseudo import as_results
 from sapnet.resize import PAD_TO, input_size
 from sapnet.solo import SoloHead, SoloV2, decode
+from sapnet.solo.ready import make_ready
 from sapnet.types import ByteArray, Category
 from sapnet.whole import write_text, write_whole
 
@@ -61,7 +62,8 @@ class Predictor:
         data = self.config.data
         size = input_size((h, w), max(data.short_sides), data.max_long_side)
         device = next(self.segmenter.parameters()).device
-        _, output = self.segmenter(padded(to_tensor(image, size)).to(device))
+        pixels = padded(to_tensor(image, size)).to(device, memory_format=torch.channels_last)
+        _, output = self.segmenter(pixels)
         (found,) = decode(output, [size], [(h, w)], self.config.solo)
         results = [r for r in as_results(found) if r["score"] >= score_threshold]
         for result in results:
@@ -75,9 +77,11 @@ def padded(image: Tensor) -> Tensor:
     return torch.nn.functional.pad(image, (0, -w % PAD_TO, 0, -h % PAD_TO))[None]
 
 
-def load_predictor(path: Path, device: str = "auto") -> Predictor:
+def load_predictor(path: Path, device: str = "auto", *, ready: bool = True) -> Predictor:
     """Read `model.pt` or `model.safetensors`, told apart by what is in it. device: "auto" takes a
     GPU where there is one.
+
+    ready: make it fast, for good (`make_ready`); without, its tensors are the file's own.
 
     Errors: WeightsUnavailable where the file is missing, damaged or of another kind.
     """
@@ -100,7 +104,8 @@ def load_predictor(path: Path, device: str = "auto") -> Predictor:
         raise WeightsUnavailable(
             f"{path.name} is not a checkpoint of this project: {error}"
         ) from error
-    return Predictor(segmenter.to(device).eval(), config, categories, meta)
+    segmenter = segmenter.to(device).eval()
+    return Predictor(make_ready(segmenter) if ready else segmenter, config, categories, meta)
 
 
 def _read(path: Path) -> Any:

@@ -110,7 +110,7 @@ class OnnxJob:
 
         began = time.monotonic()
         emit({"event": "progress", "stage": "onnx", "step": 0, "of": 1, "eta_seconds": None})
-        predictor = load_predictor(self.model, device="cpu")
+        predictor = load_predictor(self.model, device="cpu", ready=False)
         export_onnx(predictor, self.workdir / "result" / "model.onnx")
         emit({"event": "progress", "stage": "onnx", "step": 1, "of": 1, "eta_seconds": 0.0})
         return _report(began)

@@ -20,5 +20,5 @@ def export_model(
     from sapnet.onnx.graph import export_onnx
 
     with Bars() as bars, friendly_errors(bars.emit):
-        export_onnx(load_predictor(model, device="cpu"), out)
+        export_onnx(load_predictor(model, device="cpu", ready=False), out)
         typer.echo(f"{out.stat().st_size >> 10:,} KiB, written to {out}")

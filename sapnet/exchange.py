@@ -39,7 +39,7 @@ def export_mmdet(model: Path, out: Path) -> dict[str, Any]:
     Raises:
         WeightsUnavailable: `model` cannot be read. ValueError: its backbone has no such layout.
     """
-    predictor = load_predictor(model, device="cpu")
+    predictor = load_predictor(model, device="cpu", ready=False)
     if predictor.meta["weights"]["kind"] == "random":
         raise ValueError("a body that began with random weights has norms that mmdetection's lacks")
     state = to_mmdet_state_dict(predictor.segmenter)

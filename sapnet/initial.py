@@ -27,7 +27,7 @@ def go_on_from(
     does. InvalidConfig where the model is of another architecture, WeightsUnavailable where the
     file is none of ours.
     """
-    before = load_predictor(path, device="cpu")
+    before = load_predictor(path, device="cpu", ready=False)
     differing = other_architecture(config, before.config.to_dict())
     if differing:
         raise InvalidConfig(f"the model to go on from does not fit: {'; '.join(differing)}")

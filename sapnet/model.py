@@ -16,9 +16,8 @@ from sapnet.mil.branch import MilBranch, MilResult
 from sapnet.mil.consensus import consensus_pick
 from sapnet.mil.layout import Bags
 from sapnet.mil.selection import pick, take
+from sapnet.resize import MASK_STRIDE
 from sapnet.solo import SoloHead, SoloOutput, SoloV2
-
-MASK_STRIDE = 4
 
 
 @dataclass(frozen=True)

@@ -264,16 +264,11 @@ def detect(model: SapNet, sample: Sample, result: Pass) -> list[dict[str, Any]]:
 
 def as_results(found: Instances) -> list[dict[str, Any]]:
     """`Instances` as COCO results; "label" is 0..K-1."""
+    boxes = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1)
+    columns = found.labels.tolist(), found.scores.tolist(), found.masks, boxes.tolist()
     return [
-        {
-            "label": int(label),
-            "segmentation": mask,
-            "bbox": coco_mask.toBbox(mask).tolist(),
-            "score": float(score),
-        }
-        for label, score, mask in zip(
-            found.labels.tolist(), found.scores.tolist(), found.masks, strict=True
-        )
+        {"label": label, "segmentation": mask, "bbox": box, "score": score}
+        for label, score, mask, box in zip(*columns, strict=True)
     ]
 
 

@@ -112,10 +112,11 @@ class Judgement:
 class RawProposals:
     """What a generator yields for one point, before the bag rules.
 
-    masks: (M, H, W) bool at image size. confidence: (M,) float32 in [0, 1]. sources: M tags.
+    masks: (M, H, W) bool at image size, or M RLEs of that size. confidence: (M,) float32 in
+    [0, 1]. sources: M tags.
     """
 
-    masks: BoolArray
+    masks: BoolArray | tuple[Rle, ...]
     confidence: FloatArray
     sources: tuple[str, ...]
 

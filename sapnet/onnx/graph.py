@@ -64,7 +64,8 @@ class Graph(nn.Module):
         scores = scores * (probs * masks).flatten(1).sum(1) / area.clamp(min=1)
 
         scores, order = scores.topk(scores.numel())
-        decay = decay_of(masks[order], labels[order], config.nms_kernel, config.nms_sigma)
+        flat = masks[order].flatten(1).float()
+        decay = decay_of(flat @ flat.T, labels[order], config.nms_kernel, config.nms_sigma)
         scores, best = (scores * decay).topk(min(config.max_instances, scores.numel()))
         kept = ((scores > 0) & (scores >= config.keep_threshold)).nonzero().flatten()
         order = order[best[kept]]

@@ -62,16 +62,34 @@ def point_pixel(x: float, y: float, size: tuple[int, int]) -> tuple[int, int]:
 
 def near_point(masks: BoolArray, x: float, y: float, radius: float = NEAR_POINT) -> BoolArray:
     """(M, H, W) -> (M,): does the mask own a pixel whose centre is within `radius` of the point?"""
-    height, width = masks.shape[1:]
-    row, column = point_pixel(x, y, (height, width))
+    rows, columns, near = _surroundings(x, y, masks.shape[1:], radius)
+    return np.asarray((masks[:, rows, columns] & near).any(axis=(1, 2)))
+
+
+def near_point_rle(x: float, y: float, size: tuple[int, int], radius: float = NEAR_POINT) -> Rle:
+    """The pixels whose centres are within `radius` of the point, and its own, as a mask."""
+    rows, columns, near = _surroundings(x, y, size, radius)
+    pixels = np.zeros((size[0], near.shape[1]), np.uint8, order="F")
+    pixels[rows] = near
+    edges = np.flatnonzero(np.diff(pixels.ravel(order="F"), prepend=0, append=0))
+    edges += columns.start * size[0]
+    runs = np.diff(edges, prepend=0, append=size[0] * size[1])
+    rle = coco_mask.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)
+    return Rle(size=list(size), counts=rle["counts"].decode("ascii"))
+
+
+def _surroundings(
+    x: float, y: float, size: tuple[int, ...], radius: float
+) -> tuple[slice, slice, BoolArray]:
+    """Rows and columns round a point, and which of their pixels are within `radius` of it."""
+    row, column = point_pixel(x, y, (size[0], size[1]))
     reach = int(np.ceil(radius))
-    rows = np.arange(max(row - reach, 0), min(row + reach + 1, height))
-    columns = np.arange(max(column - reach, 0), min(column + reach + 1, width))
+    rows = np.arange(max(row - reach, 0), min(row + reach + 1, size[0]))
+    columns = np.arange(max(column - reach, 0), min(column + reach + 1, size[1]))
     distance = np.hypot(rows[:, None] + 0.5 - y, columns[None, :] + 0.5 - x)
     # the point's own pixel counts whatever the rounding
     near = (distance <= radius) | ((rows == row)[:, None] & (columns == column)[None, :])
-    window = masks[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return np.asarray((window & near).any(axis=(1, 2)))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1), near
 
 
 def encode(masks: BoolArray) -> list[Rle]:
@@ -109,19 +127,20 @@ def _bag(
     max_proposals: int,
 ) -> Bag:
     """The bag rules for one annotation; points: (N, 2) xy of all of the image's points."""
-    x, y = points[index]
-    areas = np.count_nonzero(raw.masks, axis=(1, 2))
-    good = (areas > 0) & (areas <= WHOLE_IMAGE * size[0] * size[1])
-    if good.any():
-        good &= near_point(raw.masks, x, y)
-    chosen = np.flatnonzero(good)
-    if not chosen.size:
-        disc = safety_disc(points, index, size)
-        raw = RawProposals(disc[None], np.zeros(1, np.float32), (DISC_SOURCE,))
-        chosen = np.array([0])
-    sources = [raw.sources[i] for i in chosen]
-    confidence = raw.confidence[chosen]
-    return bag_of(annotation_id, encode(raw.masks[chosen]), confidence, sources, max_proposals)
+    rles = raw.masks if isinstance(raw.masks, tuple) else encode(raw.masks)
+    areas = np.asarray(coco_mask.area(list(rles))).reshape(-1)
+    good = [i for i, a in enumerate(areas) if 0 < a <= WHOLE_IMAGE * size[0] * size[1]]
+    if good:
+        x, y = points[index]
+        around = near_point_rle(x, y, size)
+        share = coco_mask.iou([rles[i] for i in good], [around], [1])[:, 0]
+        good = [i for i, s in zip(good, share, strict=True) if s > 0]
+    if not good:
+        disc = encode(safety_disc(points, index, size)[None])
+        return bag_of(annotation_id, disc, np.zeros(1, np.float32), [DISC_SOURCE])
+    sources = [raw.sources[i] for i in good]
+    confidence = raw.confidence[good]
+    return bag_of(annotation_id, [rles[i] for i in good], confidence, sources, max_proposals)
 
 
 def bag_of(

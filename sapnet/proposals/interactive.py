@@ -85,7 +85,11 @@ def _begun(
     info = ImageInfo(0, "", image.shape[1], image.shape[0])
     first = point_pixel(positive[0].x, positive[0].y, info.size)
     drawn = [c for c in candidates if c[first]]
-    masks = drawn or list(next(HierarchyGenerator().propose(image, info, points)).masks)
+    masks = drawn
+    if not masks:
+        proposed = next(HierarchyGenerator().propose(image, info, points)).masks
+        assert not isinstance(proposed, tuple)  # the hierarchy draws, it writes no RLE
+        masks = list(proposed)
     if not masks:
         masks = [np.zeros(info.size, bool)]
         masks[0][first] = True

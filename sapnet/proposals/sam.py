@@ -5,6 +5,7 @@ variable SAPNET_SAM_CHECKPOINT, or is downloaded once to a cache folder.
 """
 
 import hashlib
+import math
 import os
 import urllib.error
 import urllib.request
@@ -18,6 +19,9 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from sapnet.errors import WeightsUnavailable
+from sapnet.proposals.embeddings import EmbeddingCache, key_of
+from sapnet.proposals.sam_decoder import PromptDecoder
+from sapnet.proposals.sam_masks import distinct, rles_of
 from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals
 
 CHECKPOINT_VARIABLE = "SAPNET_SAM_CHECKPOINT"
@@ -42,21 +46,29 @@ class SamGenerator:
         checkpoint: str | os.PathLike[str] | None = None,
         model: Sam | None = None,
         negatives: int = 4,
-        chunk: int = 32,
+        chunk: int | None = None,
+        embedding_cache_mb: int = 0,
+        encoder_bf16: bool = False,
         device: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         """Finds, checks and loads the weights, unless a built `model` is given.
 
         model_type: vit_b, vit_l or vit_h. negatives: how many of the nearest other points are
-        negative prompts of the second decoding; 0 turns it off. chunk: points decoded at a time.
-        device: None takes CUDA where there is one. Raises WeightsUnavailable, ValueError.
+        negative prompts of the second decoding; 0 turns it off. chunk: prompts decoded at a time,
+        None is 1 on a CPU, whose caches hold no more, and 32 elsewhere.
+        embedding_cache_mb: so much of encoded images is kept in the cache folder, 4 MB an image,
+        for runs with other settings; 0 keeps none. encoder_bf16: encode in bfloat16, faster where
+        the processor multiplies it; masks change a little. device: None takes CUDA where there is
+        one. Raises WeightsUnavailable, ValueError.
         """
         if model_type not in _FILES:
             raise ValueError(f"model_type {model_type!r} is not one of {', '.join(_FILES)}")
-        if negatives < 0 or chunk < 1:
+        if negatives < 0 or (chunk is not None and chunk < 1):
             raise ValueError(f"negatives {negatives} is below 0, or chunk {chunk} below 1")
-        self.negatives, self.chunk = negatives, chunk
+        if embedding_cache_mb < 0:
+            raise ValueError(f"embedding_cache_mb {embedding_cache_mb} is below 0")
+        self.negatives = negatives
         if model is None:
             path = find_checkpoint(model_type, checkpoint, cache_dir)
             model = _load(model_type, path)
@@ -64,55 +76,72 @@ class SamGenerator:
         else:
             self._weights = _weights_digest(model)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.chunk = chunk or (1 if self.device.type == "cpu" else 32)
         self.model = model.to(self.device).eval()
         self.encodes = 0  # images encoded so far
+        if encoder_bf16:
+            self.model.image_encoder.to(torch.bfloat16)
+            self._weights += " bf16"
+        folder = Path(cache_dir or _cache_dir()) / "embeddings"
+        self._kept = (
+            EmbeddingCache(folder, embedding_cache_mb << 20) if embedding_cache_mb else None
+        )
 
     def fingerprint(self) -> str:
         """The chunk and the device are left out: they change no mask."""
-        parts = f"{self.name} 1 {self._weights} {self.negatives}"
+        parts = f"{self.name} 2 {self._weights} {self.negatives}"
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def propose(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
     ) -> Iterator[RawProposals]:
-        """Six masks an annotation (three where no negative is at hand), SAM's IoU as confidence."""
+        """Up to six masks an annotation (three where no negative is at hand), SAM's IoU as
+        confidence. A mask that surely is one of higher confidence is left out."""
         if not annotations:
             return
         points = np.array([(a.x, a.y) for a in annotations], np.float64)
-        features, input_size = self._encode(image)
+        decoder, content = self._encode(image)
         others = [_nearest(points, index, self.negatives) for index in range(len(points))]
         for start in range(0, len(points), self.chunk):
             indices = range(start, min(start + self.chunk, len(points)))
-            alone = self._decode(features, [points[[i]] for i in indices], info.size)
-            with_negatives = [i for i in indices if len(others[i])]
-            prompts = [points[[i, *others[i]]] for i in with_negatives]
-            decoded = self._decode(features, prompts, info.size)
-            apart = dict(zip(with_negatives, decoded, strict=True))
+            prompts = [points[[i]] for i in indices]
+            prompts += [points[[i, *others[i]]] for i in indices if len(others[i])]
+            decoded = iter(self._decode(decoder, prompts, info.size))
+            alone = [next(decoded) for _ in indices]
             for place, index in enumerate(indices):
                 found = [(*alone[place], "sam")]
-                if index in apart:
-                    found.append((*apart[index], "sam-negatives"))
-                yield self._proposals(found, input_size, info.size)
+                if len(others[index]):
+                    found.append((*next(decoded), "sam-negatives"))
+                yield self._proposals(found, content, info.size)
 
     @torch.inference_mode()
-    def _encode(self, image: ByteArray) -> tuple[torch.Tensor, tuple[int, int]]:
-        """(H, W, 3) uint8 -> features (1, 256, h, w), and the size SAM sees the image at."""
-        resized = self._resize().apply_image(np.ascontiguousarray(image))
-        tensor = torch.as_tensor(resized, device=self.device).permute(2, 0, 1)[None]
-        self.encodes += 1
-        features = self.model.image_encoder(self.model.preprocess(tensor.contiguous()))
-        return features, (int(tensor.shape[2]), int(tensor.shape[3]))
+    def _encode(self, image: ByteArray) -> tuple[PromptDecoder, tuple[int, int]]:
+        """(H, W, 3) uint8 -> what decodes its prompts, and the size that SAM sees the image at."""
+        frame = self.model.image_encoder.img_size
+        content = ResizeLongestSide.get_preprocess_shape(*image.shape[:2], frame)
+        key = key_of(image, self._weights) if self._kept else ""
+        features = self._kept.get(key) if self._kept else None
+        if features is None:
+            resized = self._resize().apply_image(np.ascontiguousarray(image))
+            tensor = torch.as_tensor(resized, device=self.device).permute(2, 0, 1)[None]
+            inputs = self.model.preprocess(tensor.contiguous())
+            dtype = next(self.model.image_encoder.parameters()).dtype
+            features = self.model.image_encoder(inputs.to(dtype)).float()
+            self.encodes += 1
+            if self._kept:
+                self._kept.put(key, features)
+        return PromptDecoder(self.model, features.to(self.device)), content
 
     @torch.inference_mode()
     def _decode(
-        self, features: torch.Tensor, prompts: Sequence[np.ndarray], size: tuple[int, int]
-    ) -> list[tuple[torch.Tensor, FloatArray]]:
+        self, decoder: PromptDecoder, prompts: Sequence[np.ndarray], size: tuple[int, int]
+    ) -> list[tuple[FloatArray, FloatArray]]:
         """Low-resolution logits (3, h, w) and confidence (3,) of each prompt, in order.
 
         prompts: (P, 2) xy each, pixels of the image; the first point is positive, the rest are
         negative. Prompts of equal P go through the decoder together: padding would change it.
         """
-        results: dict[int, tuple[torch.Tensor, FloatArray]] = {}
+        results: dict[int, tuple[FloatArray, FloatArray]] = {}
         for length in sorted({len(p) for p in prompts}):
             group = [i for i, p in enumerate(prompts) if len(p) == length]
             # SAM's prompt encoder adds half a pixel of its input frame
@@ -122,34 +151,31 @@ class SamGenerator:
             )
             labels = torch.zeros((len(group), length), dtype=torch.int32, device=self.device)
             labels[:, 0] = 1
-            sparse, dense = self.model.prompt_encoder(
-                points=(coordinates, labels), boxes=None, masks=None
-            )
-            logits, quality = self.model.mask_decoder(
-                image_embeddings=features,
-                image_pe=self.model.prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=True,
-            )
-            for place, index in enumerate(group):
-                results[index] = (logits[place], quality[place].float().cpu().numpy())
+            for start in range(0, len(group), self.chunk):
+                part = slice(start, start + self.chunk)
+                logits, quality = decoder(coordinates[part], labels[part])
+                pairs = zip(
+                    logits.float().cpu().numpy(), quality.float().cpu().numpy(), strict=True
+                )
+                results.update(zip(group[part], pairs, strict=True))
         return [results[i] for i in range(len(prompts))]
 
-    @torch.inference_mode()
     def _proposals(
         self,
-        found: Sequence[tuple[torch.Tensor, FloatArray, str]],
-        input_size: tuple[int, int],
+        found: Sequence[tuple[FloatArray, FloatArray, str]],
+        content: tuple[int, int],
         size: tuple[int, int],
     ) -> RawProposals:
-        """Scale the logits of one point up to the image and threshold them."""
-        logits = torch.stack([logits for logits, _, _ in found])
-        full = self.model.postprocess_masks(logits, input_size, size)
-        masks = (full > self.model.mask_threshold).flatten(0, 1).cpu().numpy()
-        confidence = np.concatenate([quality for _, quality, _ in found])
-        sources = tuple(source for _, quality, source in found for _ in quality)
-        return RawProposals(masks, np.clip(confidence, 0, 1).astype(np.float32), sources)
+        """The masks of one point at image size, but for those that are one another's double."""
+        logits = np.concatenate([logits for logits, _, _ in found])
+        confidence = np.concatenate([quality for _, quality, _ in found]).clip(0, 1)
+        sources = [source for _, quality, source in found for _ in quality]
+        frame, level = self.model.image_encoder.img_size, self.model.mask_threshold
+        used = [math.ceil(side * logits.shape[1] / frame) for side in content]
+        kept = distinct(logits[:, : used[0], : used[1]] > level, confidence)
+        rles = rles_of(logits[kept], frame, content, size, level)
+        tags = tuple(sources[i] for i in kept)
+        return RawProposals(tuple(rles), confidence[kept].astype(np.float32), tags)
 
     def _resize(self) -> ResizeLongestSide:
         return ResizeLongestSide(self.model.image_encoder.img_size)
@@ -171,11 +197,14 @@ def find_checkpoint(
             raise WeightsUnavailable(f"there is no SAM checkpoint at {path}; {_ways(model_type)}")
         return path
     name, prefix = _FILES[model_type]
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(cache_dir or Path(home) / "sapnet") / name
+    path = Path(cache_dir or _cache_dir()) / name
     if not path.is_file():
         _download(_URL + name, path, prefix, model_type)
     return path
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sapnet"
 
 
 def _ways(model_type: str) -> str:

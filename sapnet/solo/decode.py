@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from sapnet.config import SoloConfig
-from sapnet.resize import MASK_STRIDE, enlarge_mask
+from sapnet.resize import MASK_STRIDE
+from sapnet.solo.bits import weigh
+from sapnet.solo.enlarge import enlarge
 from sapnet.solo.head import SoloOutput
-from sapnet.solo.matrix_nms import matrix_nms
+from sapnet.solo.matrix_nms import decay
 from sapnet.types import FloatArray, Rle
 
 # a mask must cover more pixels at stride 4 than its level's stride after the head's resampling
@@ -91,55 +92,36 @@ def _decode_image(
     original: tuple[int, int],
     config: SoloConfig,
 ) -> Instances:
-    """scores (C, K), kernels (C, E), features (E, h, w), least_area (C,)."""
+    """scores (C, K), kernels (C, E), features (E, H, W), least_area (C,)."""
     cells, labels = (scores > config.score_threshold).nonzero(as_tuple=True)
     scores = scores[cells, labels]
     best = scores.argsort(descending=True, stable=True)[: config.nms_pre]
     cells, labels, scores = cells[best], labels[best], scores[best]
 
     height, width = (-(-side // MASK_STRIDE) for side in content)
-    features = features[:, :height, :width]
-    probs = torch.einsum("ne,ehw->nhw", kernels[cells], features).float().sigmoid()
-    masks = probs > config.mask_threshold
-    area = masks.flatten(1).sum(1)
-    inside = torch.where(masks, probs, 0).flatten(1).sum(1)
+    features = features[:, :height]  # a view, and flat, however its channels lie in memory
+    logits = (kernels[cells] @ features.flatten(1)).float().unflatten(1, features.shape[1:])
+    area, inside, overlap = weigh(logits, labels, width, config.mask_threshold)
     scores = scores * inside / area.clamp(min=1)
     big = (area > least_area[cells]).nonzero().squeeze(1)
 
-    decayed = matrix_nms(
-        masks[big], labels[big], scores[big], kernel=config.nms_kernel, sigma=config.nms_sigma
+    decayed = decay(
+        overlap[big][:, big],
+        labels[big],
+        scores[big],
+        kernel=config.nms_kernel,
+        sigma=config.nms_sigma,
     )
     order = decayed.argsort(descending=True, stable=True)[: config.max_instances]
     order = order[decayed[order] >= config.keep_threshold]
     kept = big[order]
-    return _enlarge(
-        labels[kept].cpu().numpy(),
-        decayed[order].cpu().numpy(),
-        probs[kept].cpu().numpy(),
-        content,
-        original,
-        config.mask_threshold,
+    probs = logits[kept][..., :width].sigmoid().cpu().numpy()
+    found = [enlarge(prob, content, original, config.mask_threshold) for prob in probs]
+    rest = [i for i, one in enumerate(found) if one is not None]
+    rles, boxes = zip(*(one for one in found if one is not None), strict=True) if rest else ([], [])
+    return Instances(
+        labels[kept].cpu().numpy()[rest],
+        decayed[order].cpu().numpy()[rest],
+        list(rles),
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
     )
-
-
-def _enlarge(
-    labels: npt.NDArray[np.int64],
-    scores: FloatArray,
-    probs: FloatArray,
-    content: tuple[int, int],
-    original: tuple[int, int],
-    threshold: float,
-) -> Instances:
-    rles: list[Rle] = []
-    kept: list[int] = []
-    for i, prob in enumerate(probs):
-        mask, top, left = enlarge_mask(prob, content, original, threshold)
-        if mask.any():  # a speck may fall between the pixels of a smaller original
-            canvas = np.zeros(original, dtype=np.uint8, order="F")
-            canvas[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-            rle = coco_mask.encode(canvas)
-            rles.append({"size": list(original), "counts": rle["counts"].decode("ascii")})
-            kept.append(i)
-    boxes = np.array([coco_mask.toBbox(rle) for rle in rles], dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return Instances(labels[kept], scores[kept], rles, boxes)

@@ -14,37 +14,50 @@ def matrix_nms(
     kernel: Literal["gaussian", "linear"] = "gaussian",
     sigma: float = 2.0,
 ) -> Tensor:
+    """Decayed scores of masks (n, h, w) bool; see `decay`."""
+    flat = masks.flatten(1).float()
+    return decay(flat @ flat.T, labels, scores, kernel=kernel, sigma=sigma)
+
+
+def decay(
+    overlap: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    *,
+    kernel: Literal["gaussian", "linear"] = "gaussian",
+    sigma: float = 2.0,
+) -> Tensor:
     """Decayed scores, in the order of the input.
 
     s_j · min over higher-scored i of the same class of f(iou_ij) / f(max_k iou_ki), with k over
     those above i, and f(iou) = exp(-σ·iou²), or 1 - iou for "linear". Of equal scores, the one that
     comes first counts as higher.
 
-    masks: (n, h, w) bool. labels: (n,) int64. scores: (n,) float in [0, 1].
+    overlap: (n, n) float, the pixels that two masks share, and on the diagonal their areas; those
+    of two classes are not read. labels: (n,) int64. scores: (n,) float in [0, 1].
     """
     if len(scores) == 0:
         return scores.clone()
     order = scores.argsort(descending=True, stable=True)
+    share = decay_of(overlap[order][:, order], labels[order], kernel, sigma)
     decayed = torch.empty_like(scores)
-    decayed[order] = scores[order] * decay_of(masks[order], labels[order], kernel, sigma)
+    decayed[order] = scores[order] * share
     return decayed
 
 
 def decay_of(
-    masks: Tensor, labels: Tensor, kernel: Literal["gaussian", "linear"], sigma: float
+    overlap: Tensor, labels: Tensor, kernel: Literal["gaussian", "linear"], sigma: float
 ) -> Tensor:
-    """What `matrix_nms` multiplies scores with, (n,) in [0, 1]; its masks and labels by falling
-    score. An empty mask decays no other."""
-    flat = masks.flatten(1).float()
-    overlap = flat @ flat.T
+    """What `decay` multiplies scores with, (n,) in [0, 1]; overlap and labels are by falling score.
+    An empty mask decays no other."""
     area = overlap.diagonal()
     union = area[:, None] + area - overlap
     same = labels[:, None] == labels
     iou = torch.triu(overlap / union.clamp(min=1) * same, diagonal=1)
     worst = iou.amax(0)[:, None]  # of i with those above it
     if kernel == "gaussian":
-        decay = torch.exp(-sigma * (iou.square() - worst.square()))
+        share = torch.exp(-sigma * (iou.square() - worst.square()))
     else:
-        decay = (1 - iou) / (1 - worst).clamp(min=1e-6)
+        share = (1 - iou) / (1 - worst).clamp(min=1e-6)
     # rows that do not compete with j say f(0) / f(worst) ≥ 1, and the first row says 1 at most
-    return decay.amin(0)
+    return share.amin(0)

@@ -1,12 +1,19 @@
 """Which grid cell answers for which instance: SOLOv2's targets, all levels at once, as indices."""
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from numba import njit
 from torch import Tensor
 
 from sapnet.config import SoloConfig
 from sapnet.resize import MASK_STRIDE
+
+IntArray = npt.NDArray[np.int32]
+IndexArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -43,63 +50,108 @@ def assign(masks: Tensor, labels: Tensor, config: SoloConfig, num_classes: int) 
     one gets no cell. labels: (N,) int64 in 0..K-1.
     """
     device = masks.device
-    grids = torch.tensor(config.num_grids, device=device)
-    ends = grids.square().cumsum(0)
-    classes = torch.full((int(ends[-1]),), num_classes, dtype=torch.int64, device=device)
-    if len(masks) == 0:
-        none = classes.new_zeros(0)
-        return SoloTargets(none, none, none, classes)
-
-    center, size, mass = _centers_and_sizes(masks)
-    on_level = _on_level(size, mass, config)  # (L, N)
-    frame = size.new_tensor([masks.shape[2], masks.shape[1]])
-    center, half = center / frame, size / frame * (0.5 * config.center_region)  # of the image
-    g = grids[:, None, None]  # cells below are (L, N, 2), x before y
-    middle = (center * g).floor()
-    low = ((center - half) * g).floor()
-    high = torch.minimum(((center + half) * g).floor(), g - 1)
-    step = torch.arange(-1, 2, device=device)
-    tried = middle[..., None] + step  # (L, N, 2, 3)
-    ok = (tried >= low.clamp(min=0)[..., None]) & (tried <= high[..., None])
-    xs, ys = tried[:, :, 0, None, :], tried[:, :, 1, :, None]
-    positive = ok[:, :, 0, None, :] & ok[:, :, 1, :, None] & on_level[..., None, None]
-    index = (ends - grids.square())[:, None, None, None] + ys.long() * g[..., None] + xs.long()
-    level, instance, row, column = positive.nonzero(as_tuple=True)
-    keep, cells = _winners(index[positive], (row != 1) | (column != 1), instance, mass)
-    instances = instance[keep]
+    columns, rows = _profiles(masks)
+    grids = np.array(config.num_grids, dtype=np.int64)
+    ranges = np.array(config.scale_ranges, dtype=np.float64)
+    found = _owners(columns, rows, grids, ranges, config.center_region)
+    cells, levels, instances = torch.from_numpy(found).to(device, non_blocking=True)
+    count = sum(grid * grid for grid in config.num_grids)
+    classes = torch.full((count,), num_classes, dtype=torch.int64, device=device)
     classes[cells] = labels[instances]
-    return SoloTargets(cells, level[keep], instances, classes)
+    return SoloTargets(cells, levels, instances, classes)
 
 
-def _centers_and_sizes(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """masks (N, h, w) -> centres of mass (N, 2) xy, box sizes (N, 2) wh, areas (N,)."""
-    mass = masks.flatten(1).sum(1)
-    centers, sizes = [], []
-    for profile in (masks.sum(1), masks.sum(2)):  # along x, along y
-        at = torch.arange(profile.shape[1], device=masks.device) + 0.5
-        centers.append((profile * at).sum(1) / mass.clamp(min=1))
-        on = (profile > 0).to(torch.uint8)
-        sizes.append(profile.shape[1] - on.argmax(1) - on.flip(1).argmax(1))
-    return torch.stack(centers, 1), torch.stack(sizes, 1).float(), mass
+def _profiles(masks: Tensor) -> tuple[IntArray, IntArray]:
+    """How much of each mask (N, h, w) lies in each column, and in each row: (N, w), (N, h).
+
+    They say all that `assign` asks of a mask, and are all that leaves a GPU, in one copy.
+    """
+    if masks.device.type == "cpu":  # a sum of bools would first make a copy of them in 32 bits
+        return _count(masks.contiguous().view(torch.uint8).numpy())
+    both = torch.cat([masks.sum(axis, dtype=torch.int32) for axis in (1, 2)], dim=1).cpu().numpy()
+    return both[:, : masks.shape[2]], both[:, masks.shape[2] :]
 
 
-def _on_level(size: Tensor, mass: Tensor, config: SoloConfig) -> Tensor:
-    """(L, N) bool; a scale beyond all ranges counts as the nearest that is in one."""
-    ranges = size.new_tensor(config.scale_ranges)
-    scale = size.prod(1).sqrt() * MASK_STRIDE
-    scale = scale.clamp(float(ranges.min()), float(ranges.max()))
-    return (scale >= ranges[:, :1]) & (scale <= ranges[:, 1:]) & (mass > 0)
+@njit(cache=True, nogil=True)
+def _count(masks: npt.NDArray[np.uint8]) -> tuple[IntArray, IntArray]:
+    n, height, width = masks.shape
+    columns = np.zeros((n, width), dtype=np.int32)
+    rows = np.zeros((n, height), dtype=np.int32)
+    for i in range(n):
+        for y in range(height):
+            total = np.int32(0)
+            for x in range(width):
+                total += masks[i, y, x]
+            rows[i, y] = total
+            if total:
+                for x in range(width):
+                    columns[i, x] += masks[i, y, x]
+    return columns, rows
 
 
-def _winners(
-    cells: Tensor, reaching: Tensor, instances: Tensor, mass: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One claim per cell, by the rule in `assign`. -> (indices of the claims, their cells)."""
-    n = len(mass)
-    rank = torch.empty_like(mass)
-    rank[mass.argsort(stable=True)] = torch.arange(n, device=mass.device)
-    order = ((cells * 2 + reaching) * n + rank[instances]).argsort()
-    ordered = cells[order]
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    return order[first], ordered[first]
+@njit(cache=True, nogil=True)
+def _owners(
+    columns: IntArray,
+    rows: IntArray,
+    grids: IndexArray,
+    ranges: npt.NDArray[np.float64],
+    region: float,
+) -> IndexArray:
+    """(3, P): cells, levels and instances, by the rule in `assign`.
+
+    grids (L,), ranges (L, 2). A scale beyond all ranges counts as the nearest that is in one.
+    """
+    n = len(columns)
+    ends = (grids * grids).cumsum()
+    owner = np.full(ends[-1], -1, dtype=np.int64)
+    reached = np.zeros(ends[-1], dtype=np.bool_)
+    mass = np.zeros(n, dtype=np.int64)
+    for i in range(n):
+        mass[i], x, w = _extent(columns[i])
+        if mass[i] == 0:
+            continue
+        _, y, h = _extent(rows[i])
+        scale = MASK_STRIDE * math.sqrt(w * h)
+        scale = min(max(scale, ranges.min()), ranges.max())
+        for level in range(len(grids)):
+            if not ranges[level, 0] <= scale <= ranges[level, 1]:
+                continue
+            grid, first = grids[level], ends[level] - grids[level] ** 2
+            row, top, bottom = _span(y, 0.5 * region * h, rows.shape[1], grid)
+            column, left, right = _span(x, 0.5 * region * w, columns.shape[1], grid)
+            for r in range(top, bottom + 1):
+                for c in range(left, right + 1):
+                    cell, reaching = first + r * grid + c, r != row or c != column
+                    rival = owner[cell]
+                    if (
+                        rival < 0
+                        or reaching < reached[cell]
+                        or (reaching == reached[cell] and mass[i] < mass[rival])
+                    ):
+                        owner[cell], reached[cell] = i, reaching
+    cells = np.nonzero(owner >= 0)[0]
+    found = np.empty((3, len(cells)), dtype=np.int64)
+    found[0], found[1], found[2] = cells, np.searchsorted(ends, cells, side="right"), owner[cells]
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _extent(profile: IntArray) -> tuple[int, float, int]:
+    """Area, centre of mass and extent along an axis."""
+    mass, moment, first, last = 0, 0.0, -1, -1
+    for at in range(len(profile)):
+        if profile[at] > 0:
+            mass += profile[at]
+            moment += profile[at] * at
+            first = at if first < 0 else first
+            last = at
+    return mass, moment / max(mass, 1) + 0.5, last - first + 1
+
+
+@njit(cache=True, nogil=True)
+def _span(center: float, half: float, side: int, grid: int) -> tuple[int, int, int]:
+    """The centre's cell, and the first and the last cell that the region touches near it."""
+    middle = int(center / side * grid)
+    first = max(int(max((center - half) / side * grid, 0.0)), middle - 1)
+    last = min(int((center + half) / side * grid), grid - 1, middle + 1)
+    return middle, first, last

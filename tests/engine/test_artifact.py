@@ -50,7 +50,7 @@ def _quietly(config, path):
 @pytest.mark.parametrize("size", [(64, 200), (1, 1), (97, 33)])
 def test_the_same_predictions(saved, size):
     memory, path = saved
-    disk = load_predictor(path, device="cpu")
+    disk = load_predictor(path, device="cpu", ready=False)
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     expected = memory.predict(image, 0.0)
     assert disk.predict(image, 0.0) == expected
@@ -68,6 +68,23 @@ def test_the_same_predictions(saved, size):
         cut = memory.predict(image, middle)
         assert cut == [r for r in expected if r["score"] >= middle]
         assert 0 < len(cut) < len(expected)
+
+
+@torch.inference_mode()
+def test_what_is_loaded_to_predict_says_the_same(saved):
+    memory, path = saved
+    images = torch.randn(1, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    slow, quick = (
+        memory.segmenter(images)[1],
+        load_predictor(path, device="cpu").segmenter(images)[1],
+    )
+    pairs = zip(
+        [*slow.cls_logits, *slow.kernels, slow.mask_features],
+        [*quick.cls_logits, *quick.kernels, quick.mask_features],
+        strict=True,
+    )
+    for expected, got in pairs:
+        assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_the_description_stands_beside(saved):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sapnet.proposals.bags import DUPLICATE_IOU, make_bags, near_point, safety_disc
+from sapnet.proposals.bags import DUPLICATE_IOU, make_bags, near_point, near_point_rle, safety_disc
 from sapnet.types import Bag, ImageInfo, RawProposals
 
 from .conftest import Fixed, disc, iou, points
@@ -35,6 +35,8 @@ def test_near_point_against_every_pixel() -> None:
     for x, y in [(0.0, 0.0), (12.0, 9.0), (5.5, 4.5), (0.5, 8.5), (11.2, 3.7)]:
         expected = [plain_near(mask, x, y, 2.0) for mask in masks]
         assert near_point(masks, x, y).tolist() == expected
+        around = coco_mask.decode(near_point_rle(x, y, (9, 12))).astype(bool)
+        assert (masks & around).any((1, 2)).tolist() == expected
         assert 0 < sum(expected) < len(expected)
 
 

@@ -1,59 +1,27 @@
+import copy
 import hashlib
-from functools import partial
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from segment_anything import SamPredictor
-from segment_anything.modeling import (
-    ImageEncoderViT,
-    MaskDecoder,
-    PromptEncoder,
-    Sam,
-    TwoWayTransformer,
-)
+from segment_anything.modeling import Sam
 
 from sapnet.errors import WeightsUnavailable
 from sapnet.proposals import sam as sam_module
+from sapnet.proposals import sam_masks
 from sapnet.proposals.bags import make_bags
+from sapnet.proposals.embeddings import EmbeddingCache
 from sapnet.proposals.sam import SamGenerator, find_checkpoint
 from sapnet.proposals.store import ProposalStore, key_of
-from sapnet.types import ImageInfo
+from sapnet.types import ImageInfo, RawProposals
 
 from .conftest import iou, points
 
-SIDE, DIM = 128, 32
 AT = points((20.5, 30.5), (70.25, 9.0), (70.25, 9.0), (89.5, 59.5), (3.5, 50.5))
-
-
-@pytest.fixture(scope="module")
-def model() -> Sam:
-    """Meta's architecture, small, with seeded random weights."""
-    torch.manual_seed(4)
-    grid = (SIDE // 16, SIDE // 16)
-    return Sam(
-        image_encoder=ImageEncoderViT(
-            img_size=SIDE,
-            embed_dim=32,
-            depth=2,
-            num_heads=2,
-            out_chans=DIM,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=4,
-            global_attn_indexes=(1,),
-        ),
-        prompt_encoder=PromptEncoder(
-            embed_dim=DIM, image_embedding_size=grid, input_image_size=(SIDE, SIDE), mask_in_chans=8
-        ),
-        mask_decoder=MaskDecoder(
-            num_multimask_outputs=3,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=DIM, mlp_dim=64, num_heads=2),
-            transformer_dim=DIM,
-            iou_head_hidden_dim=32,
-        ),
-    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +32,15 @@ def image() -> np.ndarray:
 INFO = ImageInfo(1, "a.png", 90, 60)
 
 
+def dense(raw: RawProposals) -> np.ndarray:
+    return np.moveaxis(coco_mask.decode(list(raw.masks)), 2, 0).astype(bool)
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 32])
 def test_batched_masks_equal_the_predictor_one_by_one(
-    model: Sam, image: np.ndarray, chunk: int
+    model: Sam, image: np.ndarray, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sam_masks, "SURELY_THE_SAME", 1.0)  # all of them, to compare
     raws = list(SamGenerator(model=model, chunk=chunk, negatives=2).propose(image, INFO, AT))
     predictor = SamPredictor(model)
     predictor.set_image(image)
@@ -79,7 +52,7 @@ def test_batched_masks_equal_the_predictor_one_by_one(
         for part, chosen in enumerate(([index], [index, *near])):
             labels = np.array([1, 0, 0][: len(chosen)])
             masks, quality, _ = predictor.predict(xy[chosen], labels)
-            got = raw.masks[3 * part : 3 * part + 3]
+            got = dense(raw)[3 * part : 3 * part + 3]
             assert got.shape == masks.shape == (3, 60, 90)
             # the same sums in batches of another size may move a logit that is 0 but for rounding
             assert (got != masks).mean() < 1e-3
@@ -94,12 +67,12 @@ def test_batched_masks_equal_the_predictor_one_by_one(
 
 def test_one_point_has_no_negatives_and_they_can_be_off(model: Sam, image: np.ndarray) -> None:
     (alone,) = SamGenerator(model=model).propose(image, INFO, AT[:1])
-    assert alone.masks.shape == (3, 60, 90)
+    assert dense(alone).shape == (3, 60, 90)
     off = list(SamGenerator(model=model, negatives=0).propose(image, INFO, AT))
     assert [len(raw.masks) for raw in off] == [3] * 5
     twins = list(SamGenerator(model=model).propose(image, INFO, AT[1:3]))
     assert [len(raw.masks) for raw in twins] == [3, 3]
-    assert (twins[0].masks == twins[1].masks).all()
+    assert twins[0].masks == twins[1].masks
 
 
 def test_an_image_is_encoded_once_and_a_second_run_encodes_none(
@@ -115,6 +88,57 @@ def test_an_image_is_encoded_once_and_a_second_run_encodes_none(
 
     assert run().encodes == 2
     assert run().encodes == 0
+
+
+def test_kept_embeddings_spare_the_encoder(model: Sam, image: np.ndarray, tmp_path: Path) -> None:
+    def run(negatives: int, megabytes: int) -> tuple[list[RawProposals], int]:
+        generator = SamGenerator(
+            model=model, negatives=negatives, embedding_cache_mb=megabytes, cache_dir=tmp_path
+        )
+        return list(generator.propose(image, INFO, AT)), generator.encodes
+
+    plain, _ = run(2, 0)
+    assert not (tmp_path / "embeddings").exists()
+    first, encodes = run(2, 1)
+    assert encodes == 1
+    assert [raw.masks for raw in first] == [raw.masks for raw in plain]
+    again, encodes = run(2, 1)
+    assert encodes == 0
+    assert [raw.masks for raw in again] == [raw.masks for raw in plain]
+    assert run(0, 1)[1] == 0  # other prompts, the same image
+    (kept,) = (tmp_path / "embeddings").iterdir()
+    kept.write_bytes(b"damaged")
+    assert run(0, 1)[1] == 1
+
+
+def test_embeddings_that_were_used_longest_ago_make_room(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path, 3 * 5_000)
+    features = torch.randn(1, 8, 10, 10)  # 3,200 bytes, and the file's own
+    for name in "abcd":
+        cache.put(name, features)
+        os.utime(tmp_path / f"{name}.pt", (ord(name), ord(name)))
+    held = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert held <= 15_000
+    names = sorted(path.stem for path in tmp_path.iterdir())
+    assert names == list("abcd")[-len(names) :]
+    cache.put("e", features)
+    found = cache.get("e")
+    assert found is not None
+    assert torch.equal(found, features)
+    assert cache.get("a") is None
+
+
+def test_an_encoder_in_bfloat16_draws_nearly_the_same(model: Sam, image: np.ndarray) -> None:
+    exact = [dense(raw) for raw in SamGenerator(model=model, negatives=0).propose(image, INFO, AT)]
+    other = SamGenerator(model=copy.deepcopy(model), negatives=0, encoder_bf16=True)
+    assert other.fingerprint() != SamGenerator(model=model, negatives=0).fingerprint()
+    rough = [dense(raw) for raw in other.propose(image, INFO, AT)]
+    agree = [
+        max(iou(a, b) for b in there)
+        for here, there in zip(exact, rough, strict=True)
+        for a in here
+    ]
+    assert np.mean(agree) > 0.9
 
 
 def test_an_image_without_points_is_not_encoded(model: Sam, image: np.ndarray) -> None:

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
 from sapnet.config import SoloConfig
+from sapnet.resize import enlarge_mask
 from sapnet.solo import SoloOutput, assign, decode
-from sapnet.solo.decode import enlarge_mask, peaks
+from sapnet.solo.decode import peaks
+from sapnet.solo.enlarge import enlarge
 
 
 def scene(config, masks, labels, num_classes, strength=20.0):
@@ -156,24 +158,48 @@ def test_enlarging_a_part_is_enlarging_the_whole(generator, content, original, t
         whole = torch.ops.aten.upsample_bilinear2d(
             probs[None, None], list(original), False, *scales
         )[0, 0]
-        mask, y, x = enlarge_mask(probs.numpy(), content, original, threshold)
+        found = enlarge(probs.numpy(), content, original, threshold)
         got = np.zeros(original, dtype=bool)
-        got[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
+        if found is not None:  # a coarser original may have no pixel there
+            rle, box = found
+            got = coco_mask.decode(rle).astype(bool)
+            assert rle == encoded(got)
+            assert list(box) == tight(got)
+        part, y, x = enlarge_mask(probs.numpy(), content, original, threshold)
+        drawn = np.zeros(original, dtype=bool)
+        drawn[y : y + part.shape[0], x : x + part.shape[1]] = part
         sure = (whole - threshold).abs().numpy() > 1e-5
         assert ((whole > threshold).numpy() == got)[sure].all()
+        assert ((whole > threshold).numpy() == drawn)[sure].all()
 
 
-def test_enlarging_at_the_same_scale_is_interpolate(generator):
+@pytest.mark.parametrize("fill", ["noise", "all", "left", "top", "bottom right"])
+def test_enlarging_at_the_same_scale_is_interpolate(generator, fill):
     probs = torch.rand(9, 7, generator=generator)
-    mask, y, x = enlarge_mask(probs.numpy(), (36, 28), (36, 28), 0.5)
+    if fill != "noise":
+        part = {"all": (0, 9, 0, 7), "left": (0, 9, 0, 3), "top": (0, 4, 0, 7)}
+        top, bottom, left, right = part.get(fill, (5, 9, 4, 7))
+        probs = torch.zeros(9, 7)
+        probs[top:bottom, left:right] = 0.9
+    rle, box = enlarge(probs.numpy(), (36, 28), (36, 28), 0.5)
     whole = F.interpolate(probs[None, None], size=(36, 28), mode="bilinear")[0, 0] > 0.5
-    assert (whole[y : y + mask.shape[0], x : x + mask.shape[1]].numpy() == mask).all()
-    assert int(whole.sum()) == mask.sum()
+    assert rle == encoded(whole.numpy())
+    assert list(box) == tight(whole.numpy())
 
 
 def test_nothing_above_the_threshold_enlarges_to_nothing():
-    mask, _, _ = enlarge_mask(np.zeros((4, 4), dtype=np.float32), (16, 16), (50, 50), 0.5)
-    assert mask.size == 0
+    assert enlarge(np.zeros((4, 4), dtype=np.float32), (16, 16), (50, 50), 0.5) is None
+
+
+def encoded(mask):
+    """COCO's own RLE, to the letter."""
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
+
+
+def tight(mask):
+    ys, xs = mask.nonzero()
+    return [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
 
 
 def test_an_image_decodes_alone_as_in_a_batch(small, make_output):
