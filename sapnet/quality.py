@@ -20,24 +20,24 @@ from sapnet.types import CONFIRMED, Bag, FloatArray, Judgement, PointAnnotation,
 Doubts = dict[str, float | None]
 
 WEIGHTS = {
-    "predicted": 3.0,
+    "predicted": 4.8,
     "seen": 1.5,
-    "agreement": 2.0,
-    "expected": 2.0,
-    "support": 3.0,
-    "contrast": 2.0,
+    "expected": 2.1,
+    "support": 3.7,
+    "contrast": 1.0,
     "fill": 2.0,
+    "large": 0.27,
 }
 """Log-odds a unit of each of the `signals`."""
-INTERCEPT = -7.0
+INTERCEPT = -5.9
 OBJECTIONS = {
     "predicted": "the segmenter draws it differently",
     "seen": "the segmenter hardly sees it",
-    "agreement": "refining it changes it",
     "expected": "its proposals expect another mask",
     "support": "few proposals agree with it",
     "contrast": "its outside looks like its inside",
     "fill": "it is thin or ragged",
+    "large": "it is larger than most of its class",
 }
 ALIKE = 0.5
 """IoU from which on two masks of a bag stand for the same object."""
@@ -171,8 +171,13 @@ def rate(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def signals(doubts: Mapping[str, float | None]) -> dict[str, float]:
-    """What speaks for a mask, each the more the higher, from its doubts. What is not known counts
-    as if it were bad where only a bad mask lacks it, and as middling elsewhere."""
+    """What speaks for a mask, the more the higher, from its doubts.
+
+    predicted, seen: what SOLOv2's own cells draw (soft IoU with M_srm) and score, in [0, 1]; 0 for
+    an object without a cell. expected, support, fill: the doubts themselves. contrast: the
+    teacher's, as a likelihood in (0, 1]; a middling one where there is no teacher. large: minus how
+    often its area is twice the median of its class, 0 to -3.
+    """
 
     def known(name: str, otherwise: float = 0.0) -> float:
         value = doubts.get(name)
@@ -181,11 +186,11 @@ def signals(doubts: Mapping[str, float | None]) -> dict[str, float]:
     return {
         "predicted": known("predicted"),
         "seen": known("seen"),
-        "agreement": known("agreement", 0.9),
         "expected": known("expected"),
         "support": known("support"),
         "contrast": math.exp(min(known("contrast", -1.0), 0.0)),
         "fill": known("fill"),
+        "large": -min(max(known("size"), 0.0), 3.0),
     }
 
 

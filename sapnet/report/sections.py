@@ -12,7 +12,8 @@ from sapnet.report import charts
 from sapnet.report.markup import Markup, duration, el, join, number, table
 from sapnet.report.story import Story
 
-CLASSES, SET_ASIDE = 40, 20
+CLASSES, SET_ASIDE = 10, 20
+MOST_CLASSES = 200
 DOUBT = 0.5
 
 
@@ -50,7 +51,7 @@ def data(story: Story) -> Markup:
             number(float(np.median(quality.get(category.id, [0.0]))), 2),
             *([number(miou.get(category.id))] if figures else []),
         )
-        for category in listed[:CLASSES]
+        for category in listed[:MOST_CLASSES]
     ]
     head = ("class", "points", "median quality", *(["mIoU"] if figures else []))
     sides = [max(image.size) for image in points.images]
@@ -60,10 +61,12 @@ def data(story: Story) -> Markup:
             "p",
             f"{text} on their long side; {len(points.annotations)} annotations, one point each.",
         ),
-        table(head, *rows, caption="Classes, the most frequent first"),
+        table(head, *rows[:CLASSES], caption="Classes, the most frequent first"),
     ]
-    if len(listed) > CLASSES:
-        parts.append(el("p", f"… and {len(listed) - CLASSES} more classes."))
+    if len(rows) > CLASSES:
+        words = f"{len(listed) - CLASSES} more classes"
+        rest = table(head, *rows[CLASSES:], caption=words)
+        parts.append(el("details", el("summary", words), rest))
     aside = story.report["set_aside"]
     if aside:
         named = [el("li", f"{a['file_name']} ({a['stage']}): {a['error']}") for a in aside]

@@ -67,6 +67,13 @@ def test_training_again_from_what_was_decided(client: Client, job: Job) -> None:
     assert compared.metrics.after.keys() == compared.metrics.before.keys()
 
 
+def test_a_data_set_with_its_parents_pictures(client: Client, photos: Photos) -> None:
+    parent = client.create_dataset(*photos)
+    child = client.create_dataset(None, photos[1], parent=parent, name="child")
+    assert (child.name, child.parent_id, child.images) == ("child", parent.id, 3)
+    assert client.image_bytes(child, 3) == client.image_bytes(parent, 3)
+
+
 def test_suggestions(client: Client, job: Job) -> None:
     mask = next(client.review(job))
     before = mask.segmentation.array()
