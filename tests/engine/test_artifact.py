@@ -106,7 +106,7 @@ def test_the_same_in_safetensors(saved):
             path.with_suffix(".json").read_text()
         )
     image = np.random.default_rng(0).integers(0, 256, (64, 90, 3), dtype=np.uint8)
-    expected = memory.predict(image, 0.0)
+    expected = load_predictor(path, device="cpu").predict(image, 0.0)
     assert expected
     assert load_predictor(beside, device="cpu").predict(image, 0.0) == expected
 
