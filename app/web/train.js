@@ -1,13 +1,14 @@
 /* The dialog that starts a training. train(dataset, {model, preset}) resolves once it is closed; what
-   was started is shown. model: the id of one to go on from; preset: the one to begin with. */
+   was started is shown. model: the id of one to go on from; preset: the one to begin with; without, a
+   first training is a first look. */
 
 import { get, post } from "./api.js";
 import { button, dialog, field, fill, h, problem } from "./dom.js";
 import { count, short, when } from "./format.js";
 
 const PRESETS = {
-  demo: "Minutes on two cores. To see that it works, on small pictures.",
-  cpu: "A quarter of an hour to hours on a CPU, by the number of pictures. The one to begin with.",
+  demo: "Four minutes on two cores: a first look, on pictures made small.",
+  cpu: "A quarter of an hour to hours on a CPU, by the number of pictures. For figures that count.",
   paper_r50_1x: "As in the paper, ResNet-50. It wants a GPU.",
   paper_r101_3x: "As in the paper, ResNet-101, three times as long. It wants a good GPU.",
 };
@@ -43,9 +44,9 @@ function explained(label, select, texts) {
   return node;
 }
 
-export async function train(dataset, { model = null, preset: wished = "cpu" } = {}) {
+export async function train(dataset, { model = null, preset: wished = null } = {}) {
   const [can, { models }] = await Promise.all([offered(), get("/models", { params: { limit: 50 } })]);
-  const preset = choice(can.presets.map((name) => [name, name]), wished);
+  const preset = choice(can.presets.map((name) => [name, name]), wished ?? (models.length ? "cpu" : "demo"));
   const method = choice(can.methods.map((name) => [name, name]), "sapnet++");
   const proposals = choice([["", "the service's own"], ["hierarchy", "hierarchy"], ["sam", "Segment Anything"]], "");
   const epochs = h("input", { type: "number", min: 1, max: 1000, step: 1, placeholder: "the preset's", inputmode: "numeric" });
