@@ -150,7 +150,7 @@ def test_one_class(world, go, method, as_printed):
     outcome = go(world(images, [7], method=method, overrides=overrides))
     _, metrics = checked(outcome)
     assert [c["category_id"] for c in metrics["pseudo_masks"]["per_class"]] == [7]
-    assert set(metrics["model"]) == {"on", "segm", "bbox"}
+    assert set(metrics["model"]) == {"on", "segm", "bbox", "curves"}
     psm = [losses["psm"] for losses in outcome.steps.values()]
     assert as_printed or psm[-1] < psm[0]
 
