@@ -153,7 +153,7 @@ def test_draws_are_functions_of_seed_and_step(small_world, monkeypatch):
 
 def test_eta_counts_this_process_alone(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("sapnet.engine.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sapnet.pace.time.monotonic", lambda: now[0])
     eta = Eta()
     now[0] = 102.0
     assert eta(51, 100) == pytest.approx(2 * 49)  # the first one done here
