@@ -199,6 +199,8 @@ def test_a_stale_attempt_writes_nothing(
     answer = ask(kit.points(), kit.zipped(kit.pictures()))
     job_id, url = job_of(answer), answer.headers["location"]
     other = Worker(worker.settings, worker.database, worker.storage)
+    calm = worker.settings.model_copy(update={"heartbeat_seconds": 60.0, "lease_seconds": 120.0})
+    first = Worker(calm, worker.database, worker.storage)  # whose heart renews no lease meanwhile
     real, outcomes = imports.check, []
 
     def slow(*args: Any) -> Any:
@@ -214,7 +216,7 @@ def test_a_stale_attempt_writes_nothing(
         return checked
 
     monkeypatch.setattr(imports, "check", slow)
-    assert execute(job_id, worker) is Outcome.LOST
+    assert execute(job_id, first) is Outcome.LOST
     assert outcomes == [Outcome.ENDED]
     assert client.get(url).json()["status"] == "ready"
     assert counts(worker.database, Category, Image, Annotation) == [2, 2, 4]
