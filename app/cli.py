@@ -48,6 +48,7 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
         timeout_graceful_shutdown=3,
     )
     socket = config.bind_socket()
+    socket.listen(config.backlog)  # who reads the address below may come at once
     if local and not is_local(socket.getsockname()[0]):
         typer.echo(commands.NOT_STARTED, err=True)
         raise typer.Exit(2)

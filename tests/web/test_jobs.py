@@ -33,7 +33,7 @@ def test_train_and_watch_it_move(ui) -> None:
     form = page.locator("dialog")
     expect(form).to_contain_text("3 pictures, 6 points")
     form.get_by_label("Preset").select_option("demo")
-    expect(form).to_contain_text("Minutes on two cores")
+    expect(form).to_contain_text("minutes on two cores")
     form.get_by_text("More settings").click()
     form.get_by_label("Method").select_option("sapnet")
     form.get_by_label("Proposals").select_option("hierarchy")
