@@ -114,7 +114,7 @@ def address_faults(settings: Settings, asked: Asked) -> list[Fault]:
             try:
                 check_address(settings, source.url)
             except NotFetched as error:
-                hint = "https://host/picture.jpg, or s3://bucket/key"
+                hint = "https://host/picture.jpg, s3://bucket/key, or a number: the id of an image"
                 faults.append(asked.fault(source, f"{source.url[:200]!r}: {error}", hint))
     return faults
 
