@@ -2,7 +2,8 @@
 
    openJob(id, signal)         {job, dataset, classes} of a training that has results; classes is
                                colours.js's byClass. Throws an ApiError that says where it stands.
-   names(datasetId, signal)    a Map image id -> file name, filled in the background: the first 5,000
+   names(datasetId, signal)    resolves to a Map image id -> file name of the first 5,000; it has what
+                               could be had, and never fails
    worstFirst(jobId, params, signal)  async iterator of pages {masks, counts, next}; params: status,
                                category_id, max_quality, image_id, limit
    ofImage(jobId, imageId, params, signal)    all of the masks of an image
@@ -36,15 +37,16 @@ export async function openJob(id, signal) {
   return { job, dataset, classes: byClass(dataset.categories) };
 }
 
-export function names(datasetId, signal) {
+export async function names(datasetId, signal) {
   const found = new Map();
-  const load = async () => {
+  try {
     for await (const image of all(`/datasets/${datasetId}/images`, "images", { params: { limit: 1000 }, signal })) {
       found.set(image.id, image.file_name);
-      if (found.size >= 5000) return;
+      if (found.size >= 5000) break;
     }
-  };
-  load().catch(() => {}); // names are a courtesy: a picture has its number
+  } catch {
+    // names are a courtesy: a picture has its number
+  }
   return found;
 }
 

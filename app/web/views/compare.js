@@ -12,7 +12,7 @@ import { paintPiece, photo, whenSeen } from "../photos.js";
 export async function show(root, { id, other }, { signal }) {
   const [before, after] = await Promise.all([openJob(id, signal), openJob(other, signal)]);
   const first = await page(id, other, null, signal);
-  const place = { before, after, names: names(after.dataset.id, signal), signal, images: new Map() };
+  const place = { before, after, names: await names(after.dataset.id, signal), signal, images: new Map() };
   fill(root,
     h("div", { class: "stack tight" },
       h("h1", null, "Before and after"),

@@ -17,7 +17,7 @@ const MORE = 24; // cards at once
 
 export async function show(root, { id, query }, { signal }) {
   const { job, dataset, classes } = await openJob(id, signal);
-  const place = { job, dataset, classes, names: names(dataset.id, signal), signal };
+  const place = { job, dataset, classes, names: await names(dataset.id, signal), signal };
   const exporting = exportsPanel(job, signal);
   fill(root, head(place, exporting), figures(job), gallery(place, query), exporting.element);
   await compareWith(place, root.querySelector("[data-compare]"));

@@ -19,7 +19,7 @@ import { Viewer } from "../viewer.js";
 export async function show(root, { id, query }, { signal }) {
   const place = await openJob(id, signal);
   const params = { status: query.get("status") ?? "open", category_id: query.get("class"), max_quality: query.get("quality") };
-  const review = new Review({ ...place, names: names(place.dataset.id, signal) }, new Queue(id, params, signal), signal);
+  const review = new Review({ ...place, names: await names(place.dataset.id, signal) }, new Queue(id, params, signal), signal);
   fill(root, review.element);
   await review.queue.begin(query.get("mask"));
   await review.present();
