@@ -77,7 +77,7 @@ def work(points: int, folder: Path) -> tuple[Callable[[], object], Callable[[], 
     content = SamGenerator(model=model)._resize().get_preprocess_shape(*SIZE, FRAME)
     generator, store = SamGenerator(model=model), ProposalStore(folder)
     decoder = torch.inference_mode()(partial(PromptDecoder, model, features))
-    generator._encode = lambda image: (decoder(), content)  # type: ignore[method-assign]
+    generator._encode = lambda image: (decoder(), content)
 
     keys = count()
 

@@ -116,7 +116,8 @@ def _read(path: Path) -> Any:
         if not is_safetensors:
             return torch.load(path, map_location="cpu", weights_only=True)
         with safetensors.safe_open(path, framework="pt") as held:
-            state = {key: held.get_tensor(key) for key in held.keys()}  # noqa: SIM118
+            names = held.keys()
+            state = {name: held.get_tensor(name) for name in names}
             return {"state_dict": state, "meta": (held.metadata() or {})[META]}
     except Exception as error:  # the unpickler stumbles over damaged bytes in any way it likes
         raise WeightsUnavailable(f"{path.name} cannot be read: {error}") from error
