@@ -1,4 +1,5 @@
 # `make help` explains itself.
+unexport PYTHONDONTWRITEBYTECODE  # compiling anew takes longer than most tests
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv

@@ -18,6 +18,7 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "resnet101"])
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_five_levels_of_every_body(name, pretrained):
@@ -29,6 +30,7 @@ def test_five_levels_of_every_body(name, pretrained):
     ]
 
 
+@pytest.mark.slow
 def test_sides_that_do_not_fit_are_refused():
     model = BackboneWithFpn(BackboneConfig(fpn_channels=8), pretrained=False)
     with pytest.raises(ValueError, match="100×64"):

@@ -47,6 +47,7 @@ def test_a_file_gives_torchvisions_own_features(network, file):
         torch.testing.assert_close(last, network.features(image))
 
 
+@pytest.mark.slow
 def test_a_resnets_features(tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -34,6 +34,7 @@ def test_a_row_is_medians_their_ratio_and_its_spread(load):
     assert got["rounds"] == 5
 
 
+@pytest.mark.slow
 def test_both_take_turns_and_who_is_first_changes(load):
     order, now = [], [0.0]
 
@@ -51,6 +52,7 @@ def test_both_take_turns_and_who_is_first_changes(load):
     assert (got["ours"], got["peer"], got["ratio"], got["spread"]) == (1000, 3000, 3, 0)
 
 
+@pytest.mark.slow
 def test_short_work_is_repeated_until_it_fills_a_sample(load):
     now, calls = [0.0], [0]
 
@@ -64,6 +66,7 @@ def test_short_work_is_repeated_until_it_fills_a_sample(load):
     assert calls[0] == 2 * (1 + 1 + 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_measurement_runs_in_small(load, name, tmp_path):
     bench = load("bench")

@@ -258,6 +258,7 @@ FAMILIES: list[Make] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", FAMILIES, ids=lambda make: make.__name__)
 def test_hostile_forms(make: Make, client: TestClient, app: FastAPI, settings: Settings) -> None:
     for seed in range(EACH):
@@ -265,6 +266,7 @@ def test_hostile_forms(make: Make, client: TestClient, app: FastAPI, settings: S
         refused(answer, settings, app.state.database, (make.__name__, seed))
 
 
+@pytest.mark.slow
 def test_the_form_that_the_hostile_ones_are_made_of_is_taken(client: TestClient) -> None:
     assert client.post("/datasets", files=form()).status_code == 201
 
@@ -295,6 +297,7 @@ def wrong_kind(r: Random) -> tuple[str, bytes]:
     )
 
 
+@pytest.mark.slow
 def test_hostile_content_types(client: TestClient, app: FastAPI, settings: Settings) -> None:
     for seed in range(EACH):
         kind, body = wrong_kind(Random(seed))
@@ -303,6 +306,7 @@ def test_hostile_content_types(client: TestClient, app: FastAPI, settings: Setti
         refused(answer, settings, app.state.database, (kind, seed))
 
 
+@pytest.mark.slow
 def test_hostile_bodies_elsewhere(client: TestClient, app: FastAPI, settings: Settings) -> None:
     """What starts a job or predicts takes no better care of strangers' bytes."""
     for seed in range(EACH):

@@ -303,6 +303,7 @@ def test_load_points_raises_everything(document, tmp_path: Path):
     assert len(caught.value.issues) == 3
 
 
+@pytest.mark.slow
 def test_reading_loads_no_torch():
     code = "import sys, sapnet.data.coco, sapnet.data.images, sapnet.evaluate as _; "
     code += "assert not {'torch', 'numba', 'scipy'} & set(sys.modules), 'loaded'"

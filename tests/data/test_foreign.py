@@ -275,6 +275,7 @@ JSONS = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(JSONS, min_size=1, max_size=3))
 @settings(max_examples=300, deadline=None)
 def test_no_json_breaks_it(tmp_path_factory: pytest.TempPathFactory, documents: list[Any]) -> None:
@@ -287,6 +288,7 @@ def test_no_json_breaks_it(tmp_path_factory: pytest.TempPathFactory, documents: 
             found.translated(read_points(found.path).issues)
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=60))
 @settings(max_examples=200, deadline=None)
 def test_no_bytes_break_it(tmp_path_factory: pytest.TempPathFactory, tail: bytes) -> None:

@@ -24,6 +24,7 @@ def slow_runs(mask):
     return [*runs, length]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.integers(1, 20),

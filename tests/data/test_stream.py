@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sapnet.data import stream
@@ -50,6 +50,7 @@ def joined(text: bytes, skip: str | None = None) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @given(
     tree=st.dictionaries(TEXTS, VALUES, max_size=4),
     indent=st.sampled_from([None, 0, 3]),
@@ -66,6 +67,8 @@ def test_any_object_comes_back_whole(tree: Any, indent: int | None, ascii_only: 
     assert joined(b"\xef\xbb\xbf" + text) == tree
 
 
+@pytest.mark.slow
+@example(tree={"a": [{"0": None, '"': {"\\\\": None, '\\"': None}}]}, at=30, byte=ord('"'))
 @given(
     tree=st.dictionaries(st.sampled_from("ab"), st.lists(VALUES, max_size=3), max_size=2),
     at=st.integers(0, 200),
@@ -79,9 +82,11 @@ def test_a_spoiled_object_is_refused_where_json_refuses_it(
     at %= len(text)
     text[at:] = b"" if byte is None else bytes([byte]) + text[at + 1 :]
     try:
-        expected = json.loads(text, object_pairs_hook=unique)
+        expected = json.loads(text, object_pairs_hook=Named)
     except ValueError:
         expected = None
+    if isinstance(expected, Named) and expected.repeated:
+        expected = None  # of names within members, the last counts, as everywhere
     try:
         found = joined(bytes(text))
     except (ValueError, Unreadable):
@@ -92,10 +97,12 @@ def test_a_spoiled_object_is_refused_where_json_refuses_it(
         assert found is None
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a name twice")
-    return dict(pairs)
+class Named(dict[str, Any]):
+    """An object, and whether one of its names stands there twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = len(self) < len(pairs)
 
 
 def test_a_skipped_list_is_known_to_be_there() -> None:

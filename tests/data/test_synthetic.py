@@ -51,6 +51,7 @@ def test_a_scene_depends_on_its_seed_and_id_alone(scenes, tmp_path):
     assert (other.images / name).read_bytes() != (again.images / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(96, 96), (192, 256), (224, 224)])
 def test_masks_are_whole_disjoint_and_enough(size):
     touching = 0
@@ -74,6 +75,7 @@ def test_masks_are_whole_disjoint_and_enough(size):
     assert touching >= 6  # neighbours of the same class
 
 
+@pytest.mark.slow
 def test_all_classes_and_parts_of_different_colour(tmp_path):
     scenes = make_scenes(tmp_path, 8, (128, 128))
     truth = read_truth(scenes.truth)
@@ -92,6 +94,7 @@ def test_too_small_and_none(tmp_path):
     assert json.loads(make_scenes(tmp_path, 0).points.read_text())["images"] == []
 
 
+@pytest.mark.slow
 def test_as_a_command(tmp_path):
     command = [sys.executable, "-m", "sapnet.data.synthetic", str(tmp_path), "--count", "1"]
     done = subprocess.run([*command, "--size", "96"], check=True, capture_output=True, text=True)

@@ -158,6 +158,7 @@ def compose() -> list[str] | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compose() is None, reason="no docker client that knows compose is installed")
 def test_docker_takes_the_file(services: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)

@@ -47,6 +47,7 @@ def _quietly(config, path):
         return build_model(config, 2, path, seed=3, allow_download=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 200), (1, 1), (97, 33)])
 def test_the_same_predictions(saved, size):
     memory, path = saved
@@ -70,6 +71,7 @@ def test_the_same_predictions(saved, size):
         assert 0 < len(cut) < len(expected)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_what_is_loaded_to_predict_says_the_same(saved):
     memory, path = saved
@@ -96,6 +98,7 @@ def test_the_description_stands_beside(saved):
     assert {p.name for p in path.parent.iterdir()} == names
 
 
+@pytest.mark.slow
 def test_the_same_in_safetensors(saved):
     """What other programs read: the weights by their names, and `meta` in the header."""
     memory, path = saved
@@ -177,6 +180,7 @@ def damage(kind, path):
         torch.save(content, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

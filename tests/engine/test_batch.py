@@ -60,6 +60,7 @@ def lines(folder):
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_line_a_picture(job_file, model, tmp_path):
     events = []
     report = job_of(job_file)(events.append, lambda: False)
@@ -83,6 +84,7 @@ def test_a_line_a_picture(job_file, model, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_stopped_and_cut_off_it_goes_on_as_if_it_had_not_been(job_file, tmp_path, monkeypatch):
     job_of(job_file)(lambda event: None, lambda: False)
     whole = lines(tmp_path)
@@ -108,6 +110,7 @@ def test_no_picture_at_all(job_file, tmp_path):
     assert lines(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_as_the_worker_starts_it(job_file, tmp_path):
     command = [sys.executable, "-m", "sapnet.cli", "run", str(job_file)]
     root = Path(__file__).parents[2]

@@ -63,6 +63,7 @@ def test_a_failed_job_says_why_in_one_line(job, tmp_path):
     assert "none.json" in lines(result)[-1]["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -147,6 +148,7 @@ def settings(tiny):
     return [part for k, v in changes.items() for part in ("--set", f"{k}={json.dumps(v)}")]
 
 
+@pytest.mark.slow
 def test_propose_then_train(scenes, weights, given_file, settings, tmp_path):
     """`propose` fills the store that `train` then finds; it ends with the metrics."""
     common = ["--points", scenes.points, "--images", scenes.images, "--proposals", given_file]
@@ -210,6 +212,7 @@ def test_propose_refuses_in_words(scenes, tmp_path):
     assert "scene-00001.png" in result.output.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_predict_and_evaluate(finished, scenes, tmp_path):
     model = finished.spec.workdir / "result" / "model.pt"
     out, pictures = tmp_path / "out.json", tmp_path / "pictures"

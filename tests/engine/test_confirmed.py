@@ -69,6 +69,7 @@ def test_the_bag_is_the_mask_alone(spec):
     assert len(asked) == len(points.images) - 1
 
 
+@pytest.mark.slow
 def test_it_is_delivered_as_it_is(spec):
     events = []
     Run(spec, events.append, lambda: False)()

@@ -31,6 +31,7 @@ def split(scenes, tmp_path):
     return tmp_path / "images", path
 
 
+@pytest.mark.slow
 def test_the_same_as_predicting_image_by_image(finished, split):
     images, path = split
     model = finished.spec.workdir / "result" / "model.pt"

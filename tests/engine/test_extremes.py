@@ -3,6 +3,7 @@ classes with one example each, images without objects, and no object at all."""
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pycocotools import mask as coco_mask
 from sapnet.errors import InvalidDataset
 
 NOISE = 12
-MOST_MEMORY = 2500  # MB; 1,200 to 1,800 on two machines, most of it the libraries
+MOST_MEMORY = 600  # MB more for 270 objects more; 180 were seen
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,21 @@ def test_no_object_at_all(world, go, method, crowds):
 
 
 @pytest.mark.slow
-def test_three_hundred_objects_in_one_image(world, tmp_path):
-    """In a process of its own, whose memory is this run's alone."""
+def test_three_hundred_objects_in_one_image(world):
+    """Memory is compared with that of thirty, since what the libraries take differs by machine."""
+    most = {}
+    for count in (30, 300):
+        outcome, most[count] = in_a_process(world, count)
+        rows, _ = checked(outcome)
+        assert len(rows) == count
+        refined = sum(row["refined"] is not None for row in rows)
+        assert refined > 0.8 * count  # each has cells of its own
+        shutil.rmtree(outcome.spec.workdir)
+    assert most[300] < most[30] + MOST_MEMORY, most
+
+
+def in_a_process(world, count):
+    """A run of its own on an image of so many objects. Returns its outcome and peak in MB."""
     size = (480, 640)
     overrides = {
         "data.short_sides": [192],
@@ -215,7 +229,7 @@ def test_three_hundred_objects_in_one_image(world, tmp_path):
         "solo.num_grids": [40, 36, 24, 16, 12],
         "refine.warmup": 0.0,
     }
-    spec = world([grid(300, size, 11, lambda n: n % 3)], [1, 2, 3], size, overrides=overrides)
+    spec = world([grid(count, size, 11, lambda n: n % 3)], [1, 2, 3], size, overrides=overrides)
     job = {
         "points": str(spec.points),
         "truth": str(spec.truth),
@@ -226,16 +240,12 @@ def test_three_hundred_objects_in_one_image(world, tmp_path):
         "proposals": spec.proposals,
         "backbone_weights": str(spec.backbone_weights),
     }
-    path = tmp_path / "JOB.json"
+    path = spec.points.with_name("JOB.json")
     path.write_text(json.dumps(job))
     command = [sys.executable, "-m", "sapnet.cli", "run", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    steps = {e["step"]: e["losses"] for e in events if e.get("stage") == "train"}
-    outcome = SimpleNamespace(error=None, steps=steps, spec=spec)
-    rows, _ = checked(outcome)
-    assert len(rows) == 300
-    assert sum(row["refined"] is not None for row in rows) > 250  # each has cells of its own
     assert events[-1]["event"] == "done"
-    assert events[-1]["peak_memory_mb"] < MOST_MEMORY
+    steps = {e["step"]: e["losses"] for e in events if e.get("stage") == "train"}
+    return SimpleNamespace(error=None, steps=steps, spec=spec), events[-1]["peak_memory_mb"]

@@ -51,6 +51,7 @@ def test_the_same_classes_are_the_same_model(config, tmp_path):
     assert model.training
 
 
+@pytest.mark.slow
 def test_classes_are_found_by_id_and_name(config, tmp_path):
     path, before = saved(tmp_path, config, [CATS, DOGS])
     fresh, _ = build_model(config, 3, None, seed=1, allow_download=False)

@@ -43,6 +43,7 @@ def must(outcome):
     return outcome
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_is_set_aside_and_the_run_goes_on(small_world, go):
     spec = small_world(SIZES, POINTS, overrides=TWO)
     spec.image_paths[2].write_bytes(b"no image")
@@ -60,6 +61,7 @@ def test_an_unreadable_image_is_set_aside_and_the_run_goes_on(small_world, go):
     assert again.report["set_aside"] == outcome.report["set_aside"]
 
 
+@pytest.mark.slow
 def test_a_generator_that_fails_on_one_image(small_world, go, monkeypatch):
     make = pipeline.BagMaker.__call__
 
@@ -74,6 +76,7 @@ def test_a_generator_that_fails_on_one_image(small_world, go, monkeypatch):
     assert (entry["image_id"], entry["error"]) == (1, "IndexError: list index out of range")
 
 
+@pytest.mark.slow
 def test_an_image_that_is_gone_when_training_wants_it(small_world, go):
     """Its place is taken by the next one, so the batches stay full; no masks are made for it."""
     spec = small_world(SIZES, POINTS, overrides={"train.epochs": 2, "train.batch_size": 2})
@@ -84,6 +87,7 @@ def test_an_image_that_is_gone_when_training_wants_it(small_world, go):
     assert masks_of(spec) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_an_image_that_the_teacher_cannot_read(small_world, go):
     overrides = {**TWO, "teacher.enabled": True, "teacher.epochs": 1, "teacher.min_steps": 1}
     spec = small_world(SIZES, POINTS, overrides=overrides)
@@ -94,6 +98,7 @@ def test_an_image_that_the_teacher_cannot_read(small_world, go):
     assert masks_of(spec) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_pseudo_mask_that_fails(small_world, go, monkeypatch):
     make = pipeline.label_image
 
@@ -110,6 +115,7 @@ def test_a_pseudo_mask_that_fails(small_world, go, monkeypatch):
     assert masks_of(spec) == [0, 1, 3]
 
 
+@pytest.mark.slow
 def test_too_many_fail_and_a_mended_run_looks_anew(small_world, go):
     spec = small_world(SIZES, POINTS, overrides=TWO)
     whole = [spec.image_paths[i].read_bytes() for i in range(4)]
@@ -175,6 +181,7 @@ def test_a_batch_that_does_not_fit_is_halved(small_world, go, monkeypatch):
     assert [w.split("goes on with ")[1][0] for w in words] == ["2", "1"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_smaller_batch(small_world, go, monkeypatch):
     tried = only_small_batches(monkeypatch, 2)
     spec = small_world(SIZES, POINTS, overrides={"train.epochs": 2, "train.batch_size": 4})

@@ -162,6 +162,7 @@ def test_a_finished_run_started_again_changes_nothing(finished, go, result_of):
     assert (finished.spec.workdir / "result" / "model.json").read_text() == weights
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_drawn_costs_no_run(finished, go, monkeypatch):
     def refuse(*_):
         raise ZeroDivisionError("of all things")
@@ -172,6 +173,7 @@ def test_a_report_that_cannot_be_drawn_costs_no_run(finished, go, monkeypatch):
     assert warnings == ["the report was not drawn: ZeroDivisionError: of all things"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_as_one(finished, go, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -194,6 +196,7 @@ def test_a_folder_is_one_runs_alone(finished, go):
         assert words in str(outcome.error)
 
 
+@pytest.mark.slow
 def test_the_seed_decides(finished, make_spec, go, result_of, tmp_path):
     stop_early = at("train", 2)
     other = go(make_spec(tmp_path / "other", seed=8), stop_early)
@@ -243,6 +246,7 @@ def test_a_loss_that_is_no_number_is_named(make_spec, go, tmp_path, monkeypatch,
     assert not (tmp_path / "train" / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_images_and_batches_without_annotations(small_world, go):
     """Every second image has none, and with one image a batch, so have whole batches."""
     spec = small_world(
@@ -264,6 +268,7 @@ def test_no_annotation_at_all(small_world, go):
     assert "there is no annotation to train on" in str(outcome.error)
 
 
+@pytest.mark.slow
 def test_an_image_of_one_pixel(small_world, go):
     spec = small_world([(1, 1), (1, 200), (48, 64)], [(0, 4, 0.5, 0.5), (1, 9, 150, 0.5)])
     must(go(spec))
@@ -282,6 +287,7 @@ def test_one_class_and_one_object(small_world, go, method):
     assert outcome.steps[1]["psm"] > 0
 
 
+@pytest.mark.slow
 def test_two_identical_points(small_world, go):
     spec = small_world([(48, 64)], [(0, 4, 20, 20), (0, 4, 20, 20)])
     must(go(spec))
@@ -297,6 +303,7 @@ def test_three_hundred_objects(small_world, go):
     assert [row["id"] for row in rows_of(spec)] == list(range(300))
 
 
+@pytest.mark.slow
 def test_images_that_are_none_are_named(small_world, go):
     spec = small_world([(48, 64)] * 2, [(0, 4, 20, 20)], max_bad_images=0.0)
     spec.image_paths[1].write_bytes(b"")

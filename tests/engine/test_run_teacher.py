@@ -37,6 +37,7 @@ def at(stage, step):
     return lambda event: (event.get("stage"), event.get("step")) == (stage, step)
 
 
+@pytest.mark.slow
 def test_every_stage_in_order(taught):
     told = [e for e in must(taught).events if e["event"] == "progress"]
     assert list(dict.fromkeys(e["stage"] for e in told)) == list(STAGES)
@@ -48,6 +49,7 @@ def test_every_stage_in_order(taught):
     json.dumps(taught.events)
 
 
+@pytest.mark.slow
 def test_its_figures_join_the_selection(taught, given, scenes):
     """One judgement an annotation, one figure a proposal; all are numbers."""
     points = json.loads(scenes.points.read_text())["annotations"]

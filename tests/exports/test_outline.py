@@ -22,6 +22,7 @@ def blob(seed: int, size: int = 90) -> np.ndarray:
     return ndimage.gaussian_filter(noise, 4) > 0.01
 
 
+@pytest.mark.slow
 @given(MASKS)
 @example(np.zeros((3, 4), bool))
 @example(np.ones((3, 4), bool))
@@ -39,6 +40,7 @@ def test_an_outline_gives_its_pixels_back(mask: np.ndarray) -> None:
         assert not mask.any()
 
 
+@pytest.mark.slow
 @given(SOME)
 @settings(max_examples=200, deadline=None)
 def test_one_through_the_centres_is_painted_as_its_pixels(mask: np.ndarray) -> None:
@@ -48,6 +50,7 @@ def test_one_through_the_centres_is_painted_as_its_pixels(mask: np.ndarray) -> N
     assert (picture.astype(bool) == mask).all()
 
 
+@pytest.mark.slow
 @given(SOME)
 @settings(max_examples=200, deadline=None)
 def test_our_painter_is_opencvs(mask: np.ndarray) -> None:

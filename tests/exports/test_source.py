@@ -21,6 +21,7 @@ def encoded(mask: np.ndarray) -> Any:
     return {"size": [int(n) for n in found["size"]], "counts": found["counts"].decode()}
 
 
+@pytest.mark.slow
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda s: arrays(bool, s)))
 @settings(max_examples=200, deadline=None)
 def test_the_box_and_what_is_in_it(mask: np.ndarray) -> None:

@@ -87,6 +87,7 @@ def test_preconditions(client: TestClient, new_model: Callable[[], str]) -> None
     refused(put(client, "best", "none", If_Match="*"), 404)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new", [True, False])
 def test_of_many_at_once_one_wins(
     client: TestClient, new_model: Callable[[], str], new: bool
@@ -112,6 +113,7 @@ def test_of_many_at_once_one_wins(
     assert client.get("/models/aliases/best").json() == won.json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["aliases", "0" * 32, "aBcDef01" * 4, "1st", "a/b", "a b", "ä", "x" * 65, "-", "%00"]
 )

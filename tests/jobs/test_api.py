@@ -49,6 +49,7 @@ def pointers(answer: Any) -> list[str]:
     return [e["pointer"] for e in problem(answer, 422)["errors"]]
 
 
+@pytest.mark.slow
 def test_the_whole_way(client: TestClient, dataset_id: str, new_worker: NewWorker) -> None:
     answer = client.post("/jobs/train", json={"dataset_id": dataset_id, "seed": 5})
     assert answer.status_code == 202
@@ -179,6 +180,7 @@ def test_idempotency_key(client: TestClient, dataset_id: str) -> None:
     assert pointers(changed) == ["/Idempotency-Key"]
 
 
+@pytest.mark.slow
 def test_cancel(
     client: TestClient, new_job: NewJob, database: Database, done: str, settings: Settings
 ) -> None:
@@ -196,6 +198,7 @@ def test_cancel(
     problem(client.post("/jobs/none/cancel"), 404)
 
 
+@pytest.mark.slow
 def test_jobs_page_by_cursor(client: TestClient, new_job: NewJob, dataset_id: str) -> None:
     ids = [new_job() for _ in range(5)][::-1]
     seen, url = [], "/jobs?limit=2"
@@ -225,6 +228,7 @@ def test_results_of_a_job_that_has_none(client: TestClient, new_job: NewJob, wha
     problem(client.get(f"/jobs/none/{what}"), 404)
 
 
+@pytest.mark.slow
 def test_pseudo_masks(client: TestClient, done: str) -> None:
     url = f"/jobs/{done}/pseudo-masks"
     body = client.get(url).json()
@@ -256,6 +260,7 @@ def test_pseudo_masks(client: TestClient, done: str) -> None:
     assert pointers(client.get(url, params={"image_id": 10**30})) == ["/image_id"]
 
 
+@pytest.mark.slow
 def test_pseudo_masks_by_cursor(client: TestClient, done: str) -> None:
     seen, url = [], f"/jobs/{done}/pseudo-masks?limit=2&min_quality=0.1"
     while url:
@@ -265,6 +270,7 @@ def test_pseudo_masks_by_cursor(client: TestClient, done: str) -> None:
     assert seen == [[501, 502], [900]]
 
 
+@pytest.mark.slow
 def test_pseudo_masks_as_lines(client: TestClient, done: str, database: Database) -> None:
     row = {
         "job_id": done,
@@ -291,6 +297,7 @@ def test_pseudo_masks_as_lines(client: TestClient, done: str, database: Database
     assert "annotations" in client.get(f"/jobs/{done}/pseudo-masks", headers=both).json()
 
 
+@pytest.mark.slow
 def test_checkpoint_downloads(client: TestClient, done: str) -> None:
     url = f"/jobs/{done}/checkpoint"
     whole = client.get(url)
@@ -313,6 +320,7 @@ def test_checkpoint_downloads(client: TestClient, done: str) -> None:
     problem(client.get("/models/none/checkpoint"), 404)
 
 
+@pytest.mark.slow
 def test_report_for_people(client: TestClient, done: str, new_job: NewJob) -> None:
     page = client.get(f"/jobs/{done}/report.html")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -326,6 +334,7 @@ def test_report_for_people(client: TestClient, done: str, new_job: NewJob) -> No
     problem(client.get(f"/jobs/{older}/report.html"), 404)
 
 
+@pytest.mark.slow
 def test_gallery_and_logs(client: TestClient, done: str) -> None:
     gallery = client.get(f"/jobs/{done}/gallery")
     assert gallery.headers["content-type"] == "image/png"
@@ -342,6 +351,7 @@ def test_gallery_and_logs(client: TestClient, done: str) -> None:
     assert pointers(client.get(url, params={"tail": 0})) == ["/tail"]
 
 
+@pytest.mark.slow
 def test_the_log_of_a_job_that_runs(
     client: TestClient, new_job: NewJob, settings: Settings
 ) -> None:
@@ -352,6 +362,7 @@ def test_the_log_of_a_job_that_runs(
     assert client.get(f"/jobs/{job_id}/logs?tail=1").text == "two\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["\ud800", "\x00", "é", ""])
 def test_texts_that_no_database_takes(client: TestClient, done: str, name: str) -> None:
     body = json.dumps({"dataset_id": name}).encode()
@@ -371,6 +382,7 @@ def test_what_a_request_said_comes_back_readable(client: TestClient, dataset_id:
     assert "ä" in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/jobs/{}", "/jobs/{}/metrics", "/models/{}", "/datasets/{}"])
 @pytest.mark.parametrize("name", ["%00", "%ff", "%20"])
 def test_ids_that_no_database_takes(client: TestClient, path: str, name: str) -> None:
@@ -378,6 +390,7 @@ def test_ids_that_no_database_takes(client: TestClient, path: str, name: str) ->
     problem(client.post(f"/jobs/{name}/cancel"), 404)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [2**63, -(2**64), 10**30, "a\x00", "\ud800", "", True, None, 1.5])
 def test_cursors_that_were_never_given_out(client: TestClient, done: str, key: object) -> None:
     cursor = paging.encode(key)  # type: ignore[arg-type]

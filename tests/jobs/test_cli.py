@@ -16,6 +16,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAPNET_DATA_DIR", str(tmp_path / "data"))
 
 
+@pytest.mark.slow
 def test_migrate_there_and_back(tmp_path: Path) -> None:
     runner = CliRunner()
     assert runner.invoke(app, ["migrate"]).exit_code == 0

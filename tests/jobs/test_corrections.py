@@ -59,6 +59,7 @@ def annotations(client: TestClient, dataset: str) -> dict[int, Any]:
 MINE = rle(slice(3, 7), slice(10, 15))
 
 
+@pytest.mark.slow
 def test_a_new_version(client: TestClient, done: str, dataset_id: str) -> None:
     refused(client.post(f"/jobs/{done}/corrections", json={}), 409)
     decide(client, f"{done}.900", decision="accept")
@@ -91,6 +92,7 @@ def test_a_new_version(client: TestClient, done: str, dataset_id: str) -> None:
     refused(client.post("/jobs/none/corrections"), 404)
 
 
+@pytest.mark.slow
 def test_masks_are_kept_through_versions(
     client: TestClient, done: str, new_worker: NewWorker, database: Database
 ) -> None:
@@ -114,6 +116,7 @@ def test_masks_are_kept_through_versions(
     assert client.get(f"/datasets/{third['id']}/images/12").content == b"an image"
 
 
+@pytest.mark.slow
 def test_the_trainer_is_told(
     client: TestClient, done: str, database: Database, storage: Storage, settings: Settings
 ) -> None:
@@ -126,6 +129,7 @@ def test_the_trainer_is_told(
     assert [a.get("mask") for a in points["annotations"]] == [MINE, None, None]
 
 
+@pytest.mark.slow
 def test_sent_again_it_is_the_same_version(client: TestClient, done: str) -> None:
     decide(client, f"{done}.501", decision="accept")
     key = {"Idempotency-Key": "once"}
@@ -135,6 +139,7 @@ def test_sent_again_it_is_the_same_version(client: TestClient, done: str) -> Non
     assert len(client.get("/datasets").json()["datasets"]) == 2
 
 
+@pytest.mark.slow
 def test_not_everything_may_be_rejected(client: TestClient, done: str, database: Database) -> None:
     for number in (501, 502, 900):
         decide(client, f"{done}.{number}", decision="reject")
@@ -143,6 +148,7 @@ def test_not_everything_may_be_rejected(client: TestClient, done: str, database:
         assert len(session.scalars(select(Dataset)).all()) == 1
 
 
+@pytest.mark.slow
 def test_going_on_from_a_model(
     client: TestClient,
     done: str,
@@ -173,6 +179,7 @@ def test_going_on_from_a_model(
     refused(client.post("/jobs/train", json=body | {"from_model": "none"}), 404)
 
 
+@pytest.mark.slow
 def test_before_and_after(
     client: TestClient, done: str, new_worker: NewWorker, new_job: NewJob, database: Database
 ) -> None:

@@ -50,6 +50,7 @@ def fill(small_disk: Path) -> Callable[[int], Path]:
     return write
 
 
+@pytest.mark.slow
 def test_an_upload_that_does_not_fit(client: TestClient, small_disk: Path) -> None:
     big = {"annotations": ("points.json", b"{}"), "images": ("a.png", os.urandom(40 * MB))}
     answer = client.post("/datasets", data={"name": "big"}, files=big)

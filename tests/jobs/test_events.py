@@ -51,6 +51,7 @@ def told(log: list[JobEvent], *left_out: str) -> Told:
     return [(e.type, e.data) for e in log if e.type not in left_out]
 
 
+@pytest.mark.slow
 def test_the_whole_way(
     client: TestClient, dataset_id: str, new_worker: NewWorker, log_of: LogOf
 ) -> None:
@@ -81,6 +82,7 @@ def test_the_whole_way(
     assert set(progress) == {"stage", "step", "of", "progress", "eta_seconds", "losses"}
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_before_the_end(
     new_job: NewJob, new_worker: NewWorker, log_of: LogOf
 ) -> None:
@@ -93,6 +95,7 @@ def test_a_failure_is_told_before_the_end(
     ]
 
 
+@pytest.mark.slow
 def test_a_setback_and_the_attempt_after_it(
     new_job: NewJob, new_worker: NewWorker, log_of: LogOf
 ) -> None:
@@ -177,6 +180,7 @@ def test_a_stale_attempt_tells_nothing(
     assert len(log_of(job_id)) == before
 
 
+@pytest.mark.slow
 def test_what_is_rolled_back_leaves_no_gap(
     new_job: NewJob, new_worker: NewWorker, log_of: LogOf, database: Database
 ) -> None:
@@ -201,6 +205,7 @@ def test_nothing_is_told_of_a_job_that_is_gone(database: Database) -> None:
         assert session.scalar(select(func.count()).select_from(JobEvent)) == 0
 
 
+@pytest.mark.slow
 def test_events_go_with_their_job(
     new_job: NewJob, new_worker: NewWorker, database: Database
 ) -> None:
@@ -278,6 +283,7 @@ def test_images_that_are_set_aside_are_told_once() -> None:
     assert journal.of(columns("proposals", 3), 60) == []
 
 
+@pytest.mark.slow
 def test_a_succeeded_job_has_one_end(
     new_job: NewJob, new_worker: NewWorker, log_of: LogOf, database: Database
 ) -> None:

@@ -40,6 +40,7 @@ def parse(text: str) -> list[dict[str, str]]:
     return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
 
 
+@pytest.mark.slow
 def test_the_stream_of_a_job_that_is_over(client: TestClient, done: str) -> None:
     answer = client.get(f"/jobs/{done}/events")
     assert answer.status_code == 200
@@ -59,6 +60,7 @@ def test_the_stream_of_a_job_that_is_over(client: TestClient, done: str) -> None
     assert set(page["events"][0]) == {"id", "type", "timestamp", "job_id", "attempt", "data"}
 
 
+@pytest.mark.slow
 def test_resumed_by_last_event_id(client: TestClient, done: str) -> None:
     whole = parse(client.get(f"/jobs/{done}/events").text)
     for seen in range(len(whole)):
@@ -69,6 +71,7 @@ def test_resumed_by_last_event_id(client: TestClient, done: str) -> None:
         assert (answer.status_code, answer.content) == (204, b"")
 
 
+@pytest.mark.slow
 def test_pages(client: TestClient, done: str) -> None:
     whole = client.get(f"/jobs/{done}/events", headers=JSON).json()["events"]
     url: str | None = f"/jobs/{done}/events?limit=2"
@@ -88,6 +91,7 @@ def test_pages(client: TestClient, done: str) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", ["x", "-1", "1.5", "99999999999999999999"])
 def test_an_id_that_is_none(client: TestClient, done: str, bad: str) -> None:
     answer = client.get(f"/jobs/{done}/events", headers={"Last-Event-ID": bad})
@@ -95,6 +99,7 @@ def test_an_id_that_is_none(client: TestClient, done: str, bad: str) -> None:
     assert answer.json()["errors"][0]["part"] == "header"
 
 
+@pytest.mark.slow
 def test_refused(client: TestClient, done: str) -> None:
     assert client.get("/jobs/nobody/events").status_code == 404
     assert client.get("/jobs/nobody/events", headers=JSON).status_code == 404
@@ -156,6 +161,7 @@ def tell(database: Database, job_id: str, *types: EventType) -> None:
         events.append(session, job_id, [(type_, {}) for type_ in types])
 
 
+@pytest.mark.slow
 def test_followed_live_without_a_session(
     server: str,
     app: FastAPI,
@@ -183,6 +189,7 @@ def test_followed_live_without_a_session(
         assert reader.types() == ["created", "warning", "warning", "end"]
 
 
+@pytest.mark.slow
 def test_a_stream_does_not_last_for_ever(
     server: str, app: FastAPI, new_job: NewJob, database: Database
 ) -> None:
@@ -195,6 +202,7 @@ def test_a_stream_does_not_last_for_ever(
     assert reader.types() == ["created"]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_deleted_ends_its_streams(
     server: str, new_job: NewJob, database: Database, until: Callable[..., None]
 ) -> None:
@@ -219,6 +227,7 @@ def test_a_reader_who_leaves_is_forgotten(
     until(lambda: not app.state.feed._waiting)
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_sends_its_readers_away(
     app: FastAPI, new_job: NewJob, database: Database, until: Callable[..., None]
 ) -> None:

@@ -33,6 +33,7 @@ def set_row(database: Database, job_id: str, **values: object) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(values))
 
 
+@pytest.mark.slow
 def test_a_job_succeeds(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database, storage: Storage
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_job_succeeds(
     assert not (worker.settings.data_dir / "jobs" / job_id).exists()
 
 
+@pytest.mark.slow
 def test_a_second_execute_is_refused(new_job: NewJob, new_worker: NewWorker) -> None:
     job_id = new_job()
     assert execute(job_id, new_worker()) is Outcome.ENDED
@@ -75,6 +77,7 @@ def test_a_second_execute_is_refused(new_job: NewJob, new_worker: NewWorker) -> 
     assert execute("no such job", new_worker()) is Outcome.REFUSED
 
 
+@pytest.mark.slow
 def test_an_error_of_the_trainer_is_the_jobs(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, storage: Storage
 ) -> None:
@@ -87,6 +90,7 @@ def test_an_error_of_the_trainer_is_the_jobs(
     assert b"a log line" in storage.read(str(job.log_sha))
 
 
+@pytest.mark.slow
 def test_a_trainer_that_was_killed_is_started_again_and_goes_on(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, starts: Callable[[str], list[int]]
 ) -> None:
@@ -128,6 +132,7 @@ def test_a_delayed_job_is_not_taken_before_its_time(
     assert work_once(new_worker()) is False
 
 
+@pytest.mark.slow
 def test_cancel_while_it_runs(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database
 ) -> None:
@@ -160,6 +165,7 @@ def test_a_cancelled_job_whose_worker_died_is_cancelled_by_the_next(
     assert job_row(job_id).state is JobState.CANCELLED
 
 
+@pytest.mark.slow
 def test_a_cancel_that_comes_before_the_result_is_honoured(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database, storage: Storage
 ) -> None:
@@ -210,6 +216,7 @@ def test_a_worker_that_goes_home_leaves_the_job_to_the_next(
     assert (job.state, job.attempt) == (JobState.SUCCEEDED_WITH_WARNINGS, 2)
 
 
+@pytest.mark.slow
 def test_a_stale_lease_is_taken_up_and_the_old_attempt_writes_nothing(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database, storage: Storage
 ) -> None:
@@ -243,6 +250,7 @@ def sha_of_model(workdir: Path) -> str:
     return sha256_of(workdir / "result" / "model.pt")
 
 
+@pytest.mark.slow
 def test_a_worker_that_lost_its_lease_stops_its_trainer(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database
 ) -> None:
@@ -275,6 +283,7 @@ def test_a_heartbeat_keeps_a_long_job(
     assert job_row(job_id).state is JobState.SUCCEEDED_WITH_WARNINGS
 
 
+@pytest.mark.slow
 def test_a_job_that_is_deleted_meanwhile_ends_quietly(
     new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database
 ) -> None:
@@ -305,6 +314,7 @@ def test_a_lost_blob_fails_the_job_and_names_it(
     assert sha in str(job.error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["model.pt", "metrics.json", "pseudo_masks.ndjson"])
 def test_a_result_that_is_not_as_agreed_is_refused_whole(
     broken: str, new_job: NewJob, new_worker: NewWorker, database: Database, storage: Storage
@@ -383,6 +393,7 @@ def test_one_job_among_many_claimants(
     assert len(claims) == 8
 
 
+@pytest.mark.slow
 def test_a_blob_in_use_elsewhere_survives_a_failed_result(
     new_job: NewJob, new_worker: NewWorker, database: Database, storage: Storage
 ) -> None:

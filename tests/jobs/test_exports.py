@@ -53,6 +53,7 @@ def made(client: TestClient, ask: Ask, new_worker: Callable[..., Worker]) -> Ask
     return make
 
 
+@pytest.mark.slow
 def test_from_queued_to_a_file(
     client: TestClient, ask: Ask, trained: str, new_worker: Callable[..., Worker]
 ) -> None:
@@ -90,6 +91,7 @@ def test_from_queued_to_a_file(
     assert exported[501]["point"] == [0.5, 20.5]
 
 
+@pytest.mark.slow
 def test_the_file_by_range_and_by_tag(client: TestClient, made: Ask) -> None:
     found, whole = made("png")
     url = f"/exports/{found['id']}/file"
@@ -103,6 +105,7 @@ def test_the_file_by_range_and_by_tag(client: TestClient, made: Ask) -> None:
     assert beyond.status_code == 416
 
 
+@pytest.mark.slow
 def test_a_format_for_each_name_and_a_file_for_each(made: Ask) -> None:
     assert set(get_args(Format)) == set(FORMATS)
     for format in FORMATS:
@@ -113,6 +116,7 @@ def test_a_format_for_each_name_and_a_file_for_each(made: Ask) -> None:
         assert zipfile.is_zipfile(io.BytesIO(data)) == found["filename"].endswith(".zip")
 
 
+@pytest.mark.slow
 def test_with_the_pictures(made: Ask) -> None:
     _, data = made("coco", images=True)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -126,6 +130,7 @@ def test_with_the_pictures(made: Ask) -> None:
         assert archive.read("images/12.png") == b"an image"
 
 
+@pytest.mark.slow
 def test_masks_as_they_stand_after_review(
     made: Ask, database: Database, trained: str, client: TestClient
 ) -> None:
@@ -145,12 +150,14 @@ def test_masks_as_they_stand_after_review(
     assert (found["report"]["rejected"], found["report"]["left_out"]) == (1, [])
 
 
+@pytest.mark.slow
 def test_only_what_is_good_enough(made: Ask) -> None:
     found, data = made("coco", min_quality=0.5)
     assert [a["id"] for a in json.loads(data)["annotations"]] == [501]
     assert found["report"]["masks"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_bad_mask_is_left_out_and_listed(made: Ask, database: Database, format: str) -> None:
     bad = {
@@ -170,6 +177,7 @@ def test_a_bad_mask_is_left_out_and_listed(made: Ask, database: Database, format
     assert "size [3, 4]" in report["left_out"][1]["why"]
 
 
+@pytest.mark.slow
 def test_a_lost_picture_is_listed(made: Ask, database: Database) -> None:
     with database.begin() as session:
         session.query(Image).filter_by(image_id=99).one().sha256 = "0" * 64
@@ -182,6 +190,7 @@ def test_a_lost_picture_is_listed(made: Ask, database: Database) -> None:
         assert "images/train/99.png" not in archive.namelist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
@@ -197,6 +206,7 @@ def test_what_is_refused(client: TestClient, trained: str, body: Any, pointer: s
     assert [e["pointer"] for e in answer.json()["errors"]] == [pointer]
 
 
+@pytest.mark.slow
 def test_of_what_there_is_nothing_to_export(
     client: TestClient, new_job: Callable[..., str], ask: Ask
 ) -> None:
@@ -209,6 +219,7 @@ def test_of_what_there_is_nothing_to_export(
     assert of_an_export.status_code == 409
 
 
+@pytest.mark.slow
 def test_cancelled_and_deleted(
     client: TestClient, ask: Ask, stored: Any, settings: Settings, made: Ask
 ) -> None:
@@ -226,6 +237,7 @@ def test_cancelled_and_deleted(
     assert stored(settings.storage) == before
 
 
+@pytest.mark.slow
 def test_it_goes_with_its_data_set(
     client: TestClient, made: Ask, stored: Any, settings: Settings, dataset_id: str
 ) -> None:
@@ -262,6 +274,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, until: Any) -> Callable[..., No
     return arrange
 
 
+@pytest.mark.slow
 def test_a_cancel_ends_one_at_work(
     ask: Ask, client: TestClient, new_worker: Callable[..., Worker], interrupted: Any
 ) -> None:
@@ -272,6 +285,7 @@ def test_a_cancel_ends_one_at_work(
     assert (found["state"], found["report"], found["size"]) == ("cancelled", None, None)
 
 
+@pytest.mark.slow
 def test_a_worker_that_goes_home_leaves_it_to_the_next(
     ask: Ask,
     new_worker: Callable[..., Worker],
@@ -288,6 +302,7 @@ def test_a_worker_that_goes_home_leaves_it_to_the_next(
     assert job_row(export_id).state == "succeeded"
 
 
+@pytest.mark.slow
 def test_more_classes_than_the_format_holds(
     client: TestClient,
     ask: Ask,

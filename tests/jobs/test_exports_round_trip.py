@@ -60,6 +60,7 @@ def exported(
     return data, {mask["id"]: mask["segmentation"]["counts"] for mask in masks}
 
 
+@pytest.mark.slow
 def test_pycocotools_loads_it(exported: tuple[bytes, dict[int, str]], tmp_path: Path) -> None:
     data, masks = exported
     (tmp_path / "instances.json").write_bytes(data)
@@ -69,6 +70,7 @@ def test_pycocotools_loads_it(exported: tuple[bytes, dict[int, str]], tmp_path: 
         assert found.annToMask(annotation).sum() == annotation["area"], id_
 
 
+@pytest.mark.slow
 def test_in_again_as_a_data_set_with_truth(
     client: TestClient,
     upload: Any,
@@ -84,6 +86,7 @@ def test_in_again_as_a_data_set_with_truth(
     assert {a["id"]: a["segmentation"]["counts"] for a in truth["annotations"]} == masks
 
 
+@pytest.mark.slow
 def test_in_again_as_confirmed_masks(
     client: TestClient, upload: Any, exported: tuple[bytes, dict[int, str]]
 ) -> None:

@@ -28,6 +28,7 @@ def refused(answer: Any, status: int) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.slow
 def test_files_that_a_training_leaves(client: TestClient, model: str) -> None:
     weights = client.get(f"/models/{model}/weights")
     assert weights.content.startswith(b"safe weights of seed 3")
@@ -42,6 +43,7 @@ def test_files_that_a_training_leaves(client: TestClient, model: str) -> None:
     assert same.status_code == 304
 
 
+@pytest.mark.slow
 def test_files_that_it_does_not(
     client: TestClient, new_job: Any, new_worker: NewWorker, job_row: Any
 ) -> None:
@@ -54,6 +56,7 @@ def test_files_that_it_does_not(
         refused(client.get(f"/models/none/{name}"), 404)
 
 
+@pytest.mark.slow
 def test_onnx_is_made_once(client: TestClient, model: str, new_worker: NewWorker) -> None:
     url = f"/models/{model}/onnx"
     first = client.post(url)
@@ -71,6 +74,7 @@ def test_onnx_is_made_once(client: TestClient, model: str, new_worker: NewWorker
     assert "/onnx" in refused(client.get(f"/jobs/{job_id}/metrics"), 409)["detail"]
 
 
+@pytest.mark.slow
 def test_onnx_by_an_alias_and_after_a_failure(
     client: TestClient, model: str, new_worker: NewWorker
 ) -> None:

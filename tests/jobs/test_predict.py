@@ -133,6 +133,7 @@ def test_bodies_that_are_no_form(client: TestClient, model_id: str) -> None:
     assert (fault["pointer"], fault["detail"]) == ("/file", "it should be a file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"a text called .jpg", png()[:60]])
 def test_what_is_no_image(client: TestClient, model_id: str, content: bytes) -> None:
     answer = client.post("/predict", data={"model": model_id}, files={"file": ("a.jpg", content)})

@@ -39,6 +39,7 @@ def refused(answer: Any, status: int) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.slow
 def test_a_list(
     client: TestClient, model_id: str, new_worker: NewWorker, png: Callable[..., bytes]
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_list(
     assert "predict" in {e["data"].get("stage") for e in events["events"]}
 
 
+@pytest.mark.slow
 def test_a_whole_data_set_in_pages_and_as_a_stream(
     client: TestClient, model_id: str, dataset_id: str, new_worker: NewWorker
 ) -> None:
@@ -84,6 +86,7 @@ def test_a_whole_data_set_in_pages_and_as_a_stream(
     assert job_id in [job["id"] for job in listed]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_sent_in_a_form(
     client: TestClient,
     model_id: str,
@@ -124,6 +127,7 @@ def test_the_pictures_of_a_cancelled_job_are_let_go(
     refused(client.get(f"/jobs/{job_id}/predictions"), 409)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(
     client: TestClient, model_id: str, new_worker: NewWorker, starts: Callable[[str], list[int]]
 ) -> None:
@@ -164,6 +168,7 @@ def test_sent_again_with_a_key_it_is_one_job(client: TestClient, model_id: str) 
     refused(client.post("/predict", json={**body, "score": 0.5}, headers=headers), 422)
 
 
+@pytest.mark.slow
 def test_who_may(
     client: TestClient, model_id: str, database: Database, new_worker: NewWorker
 ) -> None:
@@ -200,6 +205,7 @@ def test_jobs_of_other_kinds_have_other_results(
     assert "predictions" in refused(client.get(f"/jobs/{job_id}/metrics"), 409)["detail"]
 
 
+@pytest.mark.slow
 def test_it_goes_with_its_data_set(
     client: TestClient, model_id: str, dataset_id: str, database: Database, new_worker: NewWorker
 ) -> None:

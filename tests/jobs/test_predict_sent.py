@@ -75,6 +75,7 @@ def test_a_picture_in_base64(client: TestClient, model_id: str, png: Callable[..
         assert drawn.headers["content-type"] == "image/png"
 
 
+@pytest.mark.slow
 def test_a_picture_at_an_address(
     near: TestClient, model_id: str, web: str, png: Callable[..., bytes]
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_picture_at_an_address(
     assert list(near.app.state.settings.folder("uploads").iterdir()) == []  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
     [
@@ -142,6 +144,7 @@ def test_an_address_that_leads_home(
     assert fault["pointer"] == "/url"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
@@ -210,6 +213,7 @@ def test_bombs(
     assert fault["part"] == "body"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "pointers"),
     [
@@ -283,6 +287,7 @@ def test_an_alias_is_a_model(client: TestClient, model_id: str) -> None:
     assert answer.json()["predictions"][0]["error"] is None
 
 
+@pytest.mark.slow
 def test_a_stored_picture_that_is_gone(
     client: TestClient, model_id: str, settings: Settings
 ) -> None:

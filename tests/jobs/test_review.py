@@ -56,6 +56,7 @@ def refused(answer: Any, status: int) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.slow
 def test_the_worst_comes_first(client: TestClient, done: str) -> None:
     url = f"/jobs/{done}/review"
     body = client.get(url).json()
@@ -77,6 +78,7 @@ def test_the_worst_comes_first(client: TestClient, done: str) -> None:
     assert (seen, page["next"]) == ([502, 900, 501], None)
 
 
+@pytest.mark.slow
 def test_filters(client: TestClient, done: str) -> None:
     decided(client, f"{done}.900", decision="accept")
     wanted: list[tuple[dict[str, Any], list[int]]] = [
@@ -94,6 +96,7 @@ def test_filters(client: TestClient, done: str) -> None:
         assert body["counts"] == {"open": 2, "accepted": 1, "corrected": 0, "rejected": 0}
 
 
+@pytest.mark.slow
 def test_every_decision(client: TestClient, done: str, database: Database) -> None:
     mask_id = f"{done}.501"
     before = client.get(f"/masks/{mask_id}").json()
@@ -125,6 +128,7 @@ def test_every_decision(client: TestClient, done: str, database: Database) -> No
     assert client.get(f"/jobs/{done}/review").json()["counts"]["open"] == 3
 
 
+@pytest.mark.slow
 def test_a_mask_comes_back_as_pycocotools_writes_it(client: TestClient, done: str) -> None:
     """Runs of no pixels say nothing: "0P1" is none, then 32 of background again."""
     plain = rle(slice(3, 7), slice(10, 15))
@@ -149,6 +153,7 @@ def coco_mask_runs(mask: dict[str, Any]) -> list[int]:
     return runs
 
 
+@pytest.mark.slow
 def test_if_match(client: TestClient, done: str) -> None:
     mask_id = f"{done}.501"
     tag = client.get(f"/masks/{mask_id}").headers["etag"]
@@ -166,6 +171,7 @@ def test_if_match(client: TestClient, done: str) -> None:
     assert client.get(f"/masks/{mask_id}").json()["status"] == "rejected"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [None, "accept"])
 def test_of_two_at_once_one_wins(client: TestClient, done: str, first: str | None) -> None:
     mask_id = f"{done}.501"
@@ -206,6 +212,7 @@ NO_DECISIONS: list[tuple[dict[str, Any], str | None]] = [
 ]
 
 
+@pytest.mark.slow
 def test_what_is_no_decision(client: TestClient, done: str) -> None:
     for decision, pointer in NO_DECISIONS:
         body = refused(patch(client, f"{done}.501", '"0"', **decision), 422)
@@ -214,6 +221,7 @@ def test_what_is_no_decision(client: TestClient, done: str) -> None:
     assert client.get(f"/masks/{done}.501").json()["revision"] == 0
 
 
+@pytest.mark.slow
 def test_there_is_no_such_mask(client: TestClient, done: str) -> None:
     assert refused(client.get("/masks/501"), 404)
     for number in ("", "5", "x", "501.", "-", "9" * 30, "٥٠١"):
@@ -241,6 +249,7 @@ def photo(database: Database, storage: Storage) -> np.ndarray:
     return pixels
 
 
+@pytest.mark.slow
 def test_a_click_mends_a_mask(client: TestClient, done: str, photo: np.ndarray) -> None:
     url = f"/masks/{done}.501"
     before = client.get(url).json()
@@ -267,6 +276,7 @@ def test_a_click_mends_a_mask(client: TestClient, done: str, photo: np.ndarray) 
     assert decided(client, f"{done}.501", decision="correct", segmentation=anew["segmentation"])
 
 
+@pytest.mark.slow
 def test_what_is_no_click(client: TestClient, done: str, photo: np.ndarray) -> None:
     url = f"/masks/{done}.501/suggest"
     bad: list[tuple[dict[str, Any], str]] = [

@@ -38,6 +38,7 @@ def test_an_image_that_storage_lost_is_left_to_the_run(
         prepare(database, storage, worker.settings, job_id, lambda: False)
 
 
+@pytest.mark.slow
 def test_images_that_were_set_aside_are_in_the_report(
     new_job: NewJob,
     new_worker: NewWorker,

@@ -48,6 +48,7 @@ def until(condition, seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_events_and_log(tmp_path: Path) -> None:
     trainer = start(tmp_path)
     events = list(trainer.events())
@@ -60,6 +61,7 @@ def test_events_and_log(tmp_path: Path) -> None:
     assert "this line is not of the protocol" in log
 
 
+@pytest.mark.slow
 def test_terminate_stops_and_a_second_run_goes_on(tmp_path: Path) -> None:
     steps: list[int] = []
     trainer = start(tmp_path, "--steps", "400", "--sleep", "0.02", should_stop=lambda: bool(steps))
@@ -74,6 +76,7 @@ def test_terminate_stops_and_a_second_run_goes_on(tmp_path: Path) -> None:
     assert again.wait() == DONE
 
 
+@pytest.mark.slow
 def test_a_deaf_trainer_is_killed(tmp_path: Path) -> None:
     heard: list[object] = []
     args = ("--steps", "9999", "--sleep", "0.05", "--deaf")
@@ -84,6 +87,7 @@ def test_a_deaf_trainer_is_killed(tmp_path: Path) -> None:
     assert 1 < len(heard) < 400
 
 
+@pytest.mark.slow
 def test_a_child_that_keeps_the_pipe_open_does_not_hang_the_reader(tmp_path: Path) -> None:
     trainer = start(tmp_path, "--child")
     began = time.monotonic()
@@ -127,6 +131,7 @@ def test_the_trainer_dies_with_its_worker(tmp_path: Path) -> None:
     until(lambda: not alive(pid))
 
 
+@pytest.mark.slow
 def test_two_never_run_in_one_folder(tmp_path: Path) -> None:
     lock = tmp_path / "trainer.lock"
     sleep = [sys.executable, "-c", "print('first', flush=True); input()"]

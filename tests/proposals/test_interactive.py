@@ -50,6 +50,7 @@ def honoured(mask, clicks):
     return all(mask[int(c.y), int(c.x)] == c.positive for c in clicks)
 
 
+@pytest.mark.slow
 def test_each_click_brings_it_nearer_to_the_truth():
     """Middling masks: one click where it is most wrong, then three more."""
     table = []
@@ -108,6 +109,7 @@ def test_a_mask_that_honours_its_clicks_is_left_alone():
     assert (suggest(image, [], left) == left).all()
 
 
+@pytest.mark.slow
 def test_clicks_are_honoured_whatever_the_image():
     """Noise, tiny and long images, clicks on the border, side by side and in one corner."""
     draw = np.random.default_rng(0)
@@ -160,6 +162,7 @@ def test_a_mask_of_another_size():
         suggest(image, [Click(5, 5, True)], left, [left.T])
 
 
+@pytest.mark.slow
 def test_it_takes_a_fraction_of_a_second():
     image, truth, _ = drawn()
     image = np.kron(image, np.ones((8, 5, 1), np.uint8))

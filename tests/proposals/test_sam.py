@@ -183,6 +183,7 @@ def test_the_checkpoint_is_looked_for_in_order(
     assert find_checkpoint("vit_b", None, tmp_path) == cached
 
 
+@pytest.mark.slow
 def test_without_weights_the_message_says_how_to_mend_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def medoid_kinds(bags: dict[int, list[Bag]]) -> list[str]:
     return [bag.sources[consensus_pick(bag, np.zeros(len(bag), bool))] for bag in flat(bags)]
 
 
+@pytest.mark.slow
 def test_bags_are_as_the_common_rules_make_them(
     scenes: Data, simulated: tuple[Variant, dict[int, list[Bag]]]
 ) -> None:
@@ -78,6 +79,7 @@ def test_bags_are_as_the_common_rules_make_them(
             np.testing.assert_array_equal(made.overlaps, bag.overlaps)
 
 
+@pytest.mark.slow
 def test_the_most_confident_is_as_good_as_sams_and_the_best_is_near_the_truth(
     scenes: Data, simulated: tuple[Variant, dict[int, list[Bag]]]
 ) -> None:
@@ -152,6 +154,7 @@ def test_oversized_masks_outnumber_wholes_and_win_by_agreement(
         assert large < 0.1
 
 
+@pytest.mark.slow
 def test_the_order_of_the_data_changes_no_bag(scenes: Data) -> None:
     point_set, truth, read = scenes
     few = replace(point_set, images=point_set.images[:4])

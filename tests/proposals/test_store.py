@@ -140,6 +140,7 @@ def test_threads_and_stores_share_a_folder(tmp_path: Path) -> None:
     assert all(same(store.get(key(i)), bags_of(i)) for i in range(20))
 
 
+@pytest.mark.slow
 def test_a_killed_writer_loses_at_most_the_image_it_was_at(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import sys

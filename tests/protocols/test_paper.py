@@ -176,6 +176,7 @@ def test_shares_of_the_points(paper, tmp_path):
         assert {r["image_id"] for r in part["annotations"]} == {i["id"] for i in part["images"]}
 
 
+@pytest.mark.slow
 def test_a_backbone_out_of_a_model(paper, tmp_path):
     body = MobileNetBody(FrozenBatchNorm)
     state = {f"backbone.body.{key}": value + 1 for key, value in body.state_dict().items()}

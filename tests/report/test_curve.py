@@ -18,6 +18,7 @@ def test_a_short_training_is_kept_as_it_is(tmp_path):
     assert LossCurve(tmp_path / "losses.json").means() == curve.means()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", [MOST, MOST + 1, 1000, 4801])
 def test_a_long_one_by_means_of_its_parts(tmp_path, of):
     means = drawn(tmp_path / "losses.json", range(1, of + 1), of).means()
@@ -31,6 +32,7 @@ def test_a_long_one_by_means_of_its_parts(tmp_path, of):
     assert len(means) == MOST
 
 
+@pytest.mark.slow
 def test_a_resumed_one_goes_on(tmp_path):
     whole = drawn(tmp_path / "whole.json", range(1, 201), 200).means()
     drawn(tmp_path / "losses.json", range(1, 131), 200)

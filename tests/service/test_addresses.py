@@ -242,6 +242,7 @@ def drip() -> Iterator[Callable[[], int]]:
     listener.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_drips_is_cut_off(drip: Callable[[], int]) -> None:
     began = time.monotonic()
     with (

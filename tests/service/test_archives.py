@@ -138,6 +138,7 @@ def test_a_bomb_in_a_member_that_nobody_reads(tmp_path: Path) -> None:
         list(members(path, LIMITS))
 
 
+@pytest.mark.slow
 def test_a_bomb_in_a_header(tmp_path: Path) -> None:
     """Names in tar headers are read into memory: 50 MB of one must not be."""
     info = tarfile.TarInfo("x" * 50_000_000)

@@ -41,6 +41,7 @@ def sources(kit: Any) -> dict[str, tuple[bytes, list[list[float]]]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["cvat", "cvat-zip", "label-studio", "labelme", "labelme-zip"])
 @pytest.mark.parametrize("later", [False, True])
 def test_a_data_set_of_each(

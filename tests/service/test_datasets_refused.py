@@ -102,6 +102,7 @@ DOCUMENTS: dict[str, tuple[Change, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DOCUMENTS)
 def test_wrong_documents(client: TestClient, kit: Any, case: str) -> None:
     change, pointer = DOCUMENTS[case]
@@ -191,6 +192,7 @@ def test_two_files_that_could_be_one_image(client: TestClient, kit: Any) -> None
     assert "'a/1.png'" in errors[0]["detail"]
 
 
+@pytest.mark.slow
 def test_a_refused_archive_makes_no_image_missing(client: TestClient, kit: Any) -> None:
     """Nobody knows what is in it: the one fault is the archive."""
     bomb = kit.zipped({**kit.pictures(), "2.png": bytes(60_000_000)})

@@ -161,6 +161,7 @@ def test_leases_that_one_slow_heartbeat_loses(settings: Settings) -> None:
     assert set(wrong(settings, heartbeat_seconds=20.0)) == {"leases"}
 
 
+@pytest.mark.slow
 def test_jobs_that_nobody_takes_up(
     settings: Settings, database: Database, add_job: Callable[..., str]
 ) -> None:
@@ -174,6 +175,7 @@ def test_jobs_that_nobody_takes_up(
     assert "1 of workers that fell silent" in wrong(settings)["jobs"].found
 
 
+@pytest.mark.slow
 def test_an_open_address_without_keys(settings: Settings, database: Database) -> None:
     assert examined(settings)["keys"].ok is None
     (fault,) = wrong(settings, host="0.0.0.0").values()
@@ -227,6 +229,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("body", "ok"), [(b'{"status":"ok"}', True), (b"hello", False)])
 def test_a_port_that_is_taken(settings: Settings, body: bytes, ok: bool) -> None:
     handler = type("Handler", (Answers,), {"body": body})

@@ -138,6 +138,7 @@ def test_the_longest_key(client: TestClient, dataset_id: str) -> None:
     same(first, client.post("/jobs/train", json={"dataset_id": dataset_id}))
 
 
+@pytest.mark.slow
 def test_keys_are_each_owners_own(app: FastAPI, client: TestClient, kit: Any) -> None:
     answers = []
     for owner in ("ann", "bob"):
@@ -321,6 +322,7 @@ class TestFingerprint:
         assert asyncio.run(body.read())
         return body.fingerprint()
 
+    @pytest.mark.slow
     @given(st.text("-ab", max_size=40), st.text("-ab", min_size=1, max_size=4), st.data())
     def test_it_is_the_whole_without_its_boundaries(
         self, text: str, boundary: str, data: st.DataObject

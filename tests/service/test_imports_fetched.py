@@ -93,6 +93,7 @@ def problems(dataset: dict[str, Any]) -> dict[str, str]:
     return {e["pointer"]: e["detail"] for e in dataset["report"]["errors"]}
 
 
+@pytest.mark.slow
 def test_below_an_address(web: Web, imported: Any, kit: Any) -> None:
     document = kit.points()
     document["images"][1]["file_name"] = "a b/ü.png"
@@ -104,6 +105,7 @@ def test_below_an_address(web: Web, imported: Any, kit: Any) -> None:
     assert len(web.asked) == 4
 
 
+@pytest.mark.slow
 def test_by_the_documents_own_addresses(web: Web, imported: Any, kit: Any) -> None:
     document = kit.points(3)
     document["images"][0]["coco_url"] = f"{web.url}/x"
@@ -137,6 +139,7 @@ def test_each_image_says_what_is_wrong_with_it(web: Web, imported: Any, kit: Any
     assert web.asked.count("/2.png") == 1
 
 
+@pytest.mark.slow
 def test_private_addresses_are_refused(web: Web, imported: Any, client: Any, kit: Any) -> None:
     document = kit.points(3)
     port = web.url.rpartition(":")[2]
@@ -165,6 +168,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(
     assert "not public" in found["/images/0/file_name"]
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_left(web: Web, imported: Any, kit: Any) -> None:
     def slow() -> Answer:
         threading.Event().wait(1.0)

@@ -228,6 +228,7 @@ def test_an_uninvited_upload_is_not_read(app: FastAPI, new_key: Any) -> None:
     assert [m["status"] for m in sent if "status" in m] == [401] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.both_stacks
 def test_nobody_sees_what_is_anothers(
     client: TestClient, new_key: Any, everything: dict[str, str]
@@ -268,6 +269,7 @@ def test_nobody_sees_what_is_anothers(
     assert still.status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.both_stacks
 def test_lists_hold_ones_own(
     app: FastAPI, client: TestClient, new_key: Any, everything: dict[str, str]
@@ -307,6 +309,7 @@ def client_with(client: TestClient, key: Header) -> TestClient:
     return client
 
 
+@pytest.mark.slow
 def test_what_was_made_before_there_were_keys_is_the_admins(
     client: TestClient, new_key: Any, kit: Any
 ) -> None:
@@ -315,6 +318,7 @@ def test_what_was_made_before_there_were_keys_is_the_admins(
     assert client.get(url, headers=new_key("root", Scope.ADMIN)).status_code == 200
 
 
+@pytest.mark.slow
 def test_figures_are_of_the_whole_service(
     client: TestClient, new_key: Any, everything: dict[str, str]
 ) -> None:

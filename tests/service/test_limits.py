@@ -62,6 +62,7 @@ class TestRates:
         assert other.get("/jobs").status_code == 401
         assert client.get("/jobs", headers=key).status_code == 200
 
+    @pytest.mark.slow
     def test_there_is_no_limit_unless_one_is_set(self, settings: Settings) -> None:
         client = TestClient(create_app(settings))
         assert {client.get("/jobs").status_code for _ in range(100)} == {200}
@@ -164,6 +165,7 @@ class TestQuotas:
             session.execute(update(Model).values(size=0))
         assert kit.upload(client, kit.points(), kit.pictures()).status_code == 201
 
+    @pytest.mark.slow
     def test_bytes_that_are_more_than_was_said(self, make_settings: MakeSettings, kit: Any) -> None:
         """A form that unpacks to more than it is: the transaction that would store it counts."""
         app = create_app(make_settings(quota_bytes=20_000))

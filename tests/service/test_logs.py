@@ -122,6 +122,7 @@ def run(code: str, **settings: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_no_tracing_is_loaded_without_the_setting(settings: Settings) -> None:
     code = (
         "import sys; from app.main import create_app; create_app(); import worker.main;"
@@ -166,6 +167,7 @@ trace.get_tracer_provider().force_flush()
 """
 
 
+@pytest.mark.slow
 def test_a_request_is_traced(settings: Settings, collector: tuple[str, list[Any]]) -> None:
     url, spans = collector
     output = run(

@@ -18,6 +18,7 @@ from app.main import create_app
 from app.settings import Settings
 
 
+@pytest.mark.slow
 def test_the_api_loads_no_torch() -> None:
     heavy = ("torch", "torchvision", "numba", "scipy", "skimage", "celery", "worker")
     code = f"import sys, app.main; print([m for m in {heavy!r} if m in sys.modules])"
@@ -39,6 +40,7 @@ def test_operations_have_ids_of_their_own(client: TestClient) -> None:
     assert "multipart/form-data" in paths["/datasets"]["post"]["requestBody"]["content"]
 
 
+@pytest.mark.slow
 def test_the_api_describes_its_errors_as_they_are(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
@@ -55,6 +57,7 @@ def test_the_api_describes_its_errors_as_they_are(client: TestClient) -> None:
     assert set(told["errors"][0]) == set(schemas["FaultOut"]["properties"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
@@ -147,6 +150,7 @@ def test_a_bug_tells_nothing(app: FastAPI, client: TestClient) -> None:
     assert answer.json()["since"] == "noon"
 
 
+@pytest.mark.slow
 def test_head_ends_an_endless_stream(app: FastAPI, client: TestClient) -> None:
     async def forever() -> AsyncIterator[bytes]:
         while True:

@@ -58,6 +58,7 @@ def new_job(add_job: NewJob, database: Database) -> NewJob:
     return partial(add_job, database)
 
 
+@pytest.mark.slow
 def test_an_empty_service_says_so(read: Read) -> None:
     assert read("sapnet_database_up") == 1
     assert read("sapnet_datasets") == 0
@@ -70,6 +71,7 @@ def test_an_empty_service_says_so(read: Read) -> None:
     assert read("sapnet_broker_up") is None  # there is none to ask
 
 
+@pytest.mark.slow
 def test_queues_have_a_depth_and_an_age(read: Read, new_job: NewJob) -> None:
     new_job(created_at=now() - timedelta(seconds=100))
     new_job(created_at=now() - timedelta(seconds=50))
@@ -84,6 +86,7 @@ def test_queues_have_a_depth_and_an_age(read: Read, new_job: NewJob) -> None:
     assert read("sapnet_datasets") == 4
 
 
+@pytest.mark.slow
 def test_a_silent_worker_shows(read: Read, new_job: NewJob, settings: Settings) -> None:
     lease = timedelta(seconds=settings.lease_seconds)
     beats = [now() - timedelta(seconds=s) for s in (3, 12)]
@@ -96,6 +99,7 @@ def test_a_silent_worker_shows(read: Read, new_job: NewJob, settings: Settings) 
     assert read("sapnet_active_job_claims") == 5
 
 
+@pytest.mark.slow
 def test_stages_of_ended_jobs_are_counted_once(
     read: Read, new_job: NewJob, database: Database
 ) -> None:
@@ -139,6 +143,7 @@ def test_without_a_broker_the_rest_is_told(make_settings: Callable[..., Settings
     assert found[("sapnet_database_up", ())] == 1
 
 
+@pytest.mark.slow
 def test_requests_by_route_and_status(app: FastAPI, client: TestClient, read: Read) -> None:
     @app.get("/bug/{name}")
     def bug(name: str) -> None:
@@ -161,6 +166,7 @@ def test_requests_by_route_and_status(app: FastAPI, client: TestClient, read: Re
     assert count("/healthz", "405", "other") + count("(none)", "405", "other") == made_up + 1
 
 
+@pytest.mark.slow
 def test_predictions_cold_and_warm(app: FastAPI, read: Read) -> None:
     def count(model: str) -> float:
         return read("sapnet_predict_seconds_count", model=model) or 0

@@ -25,6 +25,7 @@ def tables(database: Database) -> set[str]:
     return set(inspect(database.engine).get_table_names()) - {"alembic_version"}
 
 
+@pytest.mark.slow
 def test_up_and_down_and_up(database: Database) -> None:
     assert schema.current(database) is None
     schema.upgrade(database)

@@ -22,6 +22,7 @@ def test_programs_get_json_at_the_root(client: TestClient, accept: str) -> None:
     assert answer.headers["vary"] == "Accept"
 
 
+@pytest.mark.slow
 def test_browsers_get_the_page_at_the_root(client: TestClient) -> None:
     answer = client.get("/", headers={"accept": BROWSER})
     assert answer.headers["content-type"].startswith("text/html")

@@ -185,12 +185,14 @@ class TestPins:
         assert not storage.exists(lost)
         assert storage.exists(recent)
 
+    @pytest.mark.slow
     def test_many_at_once(self, database: Database, storage: Storage) -> None:
         shas = [storage.put_bytes(str(i).encode()) for i in range(1_203)]
         with blobs.pinned(database, storage, shas[1:]):
             assert blobs.forget(database, storage, shas) == 1
         assert not any(storage.exists(sha) for sha in shas)
 
+    @pytest.mark.slow
     def test_imports_and_deletions_of_one_content_at_once(
         self, database: Database, tmp_path: Path
     ) -> None:

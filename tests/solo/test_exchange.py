@@ -73,6 +73,7 @@ def exported(model, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_out_and_back_is_the_same_model(model, exported, tmp_path):
     result = CliRunner().invoke(app, ["import", str(exported), str(tmp_path)])
     assert result.exit_code == 0
@@ -110,6 +111,7 @@ def test_names_of_the_classes(meta, names):
     assert _names(meta, 2) == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "resnet101"])
 @pytest.mark.parametrize(("norm", "kind"), [("none", None), ("batch", "BN"), ("group", "GN")])
 @pytest.mark.parametrize(("p6", "extra"), [("pool", False), ("conv", "on_output")])
@@ -129,6 +131,7 @@ def test_the_architecture_is_read_off_the_tensors(name, norm, kind, p6, extra):
     assert head["mask_feature_head"] == {"feat_channels": 24, "out_channels": 16}
 
 
+@pytest.mark.slow
 def test_what_has_no_such_layout_is_said(tmp_path):
     mobile = replace(small_config(), backbone=replace(cpu().backbone, fpn_channels=64))
     with pytest.raises(ValueError, match="MobileNetV2"):
@@ -150,6 +153,7 @@ def broken(case, state):
     return {"state_dict": {}} if case == "empty" else {"state_dict": state}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "says"),
     [

@@ -93,6 +93,7 @@ def overfit(steps, size, spans, config, width):
     return iou, instances, labels
 
 
+@pytest.mark.slow
 def test_learns_one_tiny_image(small):
     spans = [(2, 8, 1, 7), (8, 15, 8, 14)]
     config = replace(small, score_threshold=0.05)

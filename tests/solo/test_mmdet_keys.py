@@ -89,11 +89,13 @@ def model():
     return solov2()
 
 
+@pytest.mark.slow
 def test_the_keys_are_mmdetections(model):
     documented = dict([*resnet((3, 4, 6, 3)), *neck("none", 4), *head(80)])
     assert {k: tuple(v.shape) for k, v in to_mmdet_state_dict(model).items()} == documented
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["batch", "group"])
 def test_fpn_norm_and_extra_conv(kind):
     ours = to_mmdet_state_dict(solov2(fpn_norm=kind, p6="conv"))
@@ -101,6 +103,7 @@ def test_fpn_norm_and_extra_conv(kind):
     assert {k: tuple(v.shape) for k, v in ours.items() if k.startswith("neck.")} == documented
 
 
+@pytest.mark.slow
 def test_one_to_one_both_ways(model):
     keys = list(model.state_dict())
     theirs = [to_mmdet_key(key) for key in keys]

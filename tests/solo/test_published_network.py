@@ -112,6 +112,7 @@ def grids(state, pyramid, num_grids, depth):
     return classes, kernels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "p6"), [("none", "pool"), ("group", "conv")])
 def test_the_same_output_from_the_keys_alone(small, generator, norm, p6):
     small = replace(small, stacked_convs=2, mask_channels=32, mask_feature_channels=32)

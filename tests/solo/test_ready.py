@@ -32,6 +32,7 @@ def tensors(result):
     return [*features, *output.cls_logits, *output.kernels, output.mask_features]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "norm", "pretrained"),
     [("resnet50", "none", True), ("resnet50", "batch", False), ("mobilenet_v2", "group", True)],

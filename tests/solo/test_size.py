@@ -42,6 +42,7 @@ def test_46_6_million_parameters(model):
     assert count(model.backbone.body) == 25_557_032 - 2048 * 1000 - 1000  # without its classifier
 
 
+@pytest.mark.slow
 def test_253_billion_multiplications(macs):
     """Convolutions alone; a kernel times the mask features is 17 million more an instance."""
     assert macs["Global"] == 252_556_995_072

@@ -87,6 +87,7 @@ def test_steps(config):
     assert teacher_steps(17, settings) == 15
 
 
+@pytest.mark.slow
 def test_the_seed_alone_decides(plant, body, config):
     config = replace(config, teacher=replace(config.teacher, min_steps=4, points_per_image=2))
     lessons = Lessons(body, [plant(seed).record for seed in range(3)], config)
@@ -101,6 +102,7 @@ def test_the_seed_alone_decides(plant, body, config):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_object(plant, body, config):
     """Bags of a part, a whole and a bleed each: after forty steps the contrast, which sees no
     confidence, tells the whole from both; the overlap does where the whole is the surest."""

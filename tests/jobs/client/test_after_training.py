@@ -19,6 +19,7 @@ def job(client: Client, photos: Photos) -> Job:
     return client.wait(client.train(client.create_dataset(*photos)))
 
 
+@pytest.mark.slow
 def test_the_review(client: Client, job: Job) -> None:
     queue = list(client.review(job))
     assert [m.quality for m in queue] == sorted(m.quality for m in queue)
@@ -47,6 +48,7 @@ def test_the_review(client: Client, job: Job) -> None:
     assert len(list(client.review(job, max_quality=0.3))) < len(list(client.review(job)))
 
 
+@pytest.mark.slow
 def test_training_again_from_what_was_decided(client: Client, job: Job) -> None:
     gone, whole, right, *_ = client.review(job)
     client.reject(gone)
@@ -67,6 +69,7 @@ def test_training_again_from_what_was_decided(client: Client, job: Job) -> None:
     assert compared.metrics.after.keys() == compared.metrics.before.keys()
 
 
+@pytest.mark.slow
 def test_a_data_set_with_its_parents_pictures(client: Client, photos: Photos) -> None:
     parent = client.create_dataset(*photos)
     child = client.create_dataset(None, photos[1], parent=parent, name="child")
@@ -74,6 +77,7 @@ def test_a_data_set_with_its_parents_pictures(client: Client, photos: Photos) ->
     assert client.image_bytes(child, 3) == client.image_bytes(parent, 3)
 
 
+@pytest.mark.slow
 def test_suggestions(client: Client, job: Job) -> None:
     mask = next(client.review(job))
     before = mask.segmentation.array()
@@ -86,6 +90,7 @@ def test_suggestions(client: Client, job: Job) -> None:
     assert client.mask(mask) == mask, "nothing is kept"
 
 
+@pytest.mark.slow
 def test_exports(client: Client, job: Job, tmp_path: Path) -> None:
     path = client.export(job, "coco", tmp_path / "out")
     coco = COCO(str(path))
@@ -102,6 +107,7 @@ def test_exports(client: Client, job: Job, tmp_path: Path) -> None:
         client.get_export(made)
 
 
+@pytest.mark.slow
 def test_names_of_models(client: Client, job: Job, tmp_path: Path) -> None:
     assert job.model_id is not None
     made = client.set_alias("best", job.model_id)
@@ -121,6 +127,7 @@ def test_names_of_models(client: Client, job: Job, tmp_path: Path) -> None:
         client.download_model(job.model_id, format="h5")
 
 
+@pytest.mark.slow
 def test_points_and_confirmed_masks_of_a_data_set(client: Client, photos: Photos) -> None:
     dataset = client.create_dataset(*photos)
     points = json.loads(photos[1].read_text())["annotations"]

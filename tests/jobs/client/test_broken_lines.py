@@ -50,6 +50,7 @@ def stored(url: str, upload_id: str) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 def test_an_upload_goes_on_where_it_broke(
     server: str, line: Callable[..., Any], big: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +71,7 @@ def test_an_upload_goes_on_where_it_broke(
     assert told == sorted(told)
 
 
+@pytest.mark.slow
 def test_an_upload_is_resumed_by_another_client(
     server: str, line: Callable[..., Any], big: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +96,7 @@ def test_an_upload_is_resumed_by_another_client(
     assert stored(server, caught.value.upload_id)["offset"] == big.stat().st_size
 
 
+@pytest.mark.slow
 def test_a_large_data_set_over_a_bad_line(
     server: str, line: Callable[..., Any], photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +110,7 @@ def test_a_large_data_set_over_a_bad_line(
         assert [d.id for d in client.datasets()] == [dataset.id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [("--steps", "1", "--model-mb", "5")])
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_download_goes_on_where_it_broke(
@@ -139,6 +143,7 @@ def test_a_download_goes_on_where_it_broke(
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [("--steps", "1", "--model-mb", "3")])
 def test_a_download_that_was_left_is_finished(
     worked: str,
@@ -171,6 +176,7 @@ def test_a_download_that_was_left_is_finished(
         assert not part.exists()
 
 
+@pytest.mark.slow
 def test_a_post_whose_answer_was_lost_makes_one_thing(
     server: str, database: Database, photos: Photos
 ) -> None:
@@ -297,6 +303,7 @@ OFTEN = (429, {"Retry-After": "0"}, {"type": "/problems/too-many-requests", "det
 FULL = (429, {}, {"type": "/problems/quota-exceeded", "detail": "No more than 3 data sets."})
 
 
+@pytest.mark.slow
 def test_busy_and_too_often_are_tried_again() -> None:
     with Scripted(BUSY, OFTEN, BUSY, JOB) as busy, Client(busy.url, progress=False) as client:
         assert client.job("j").state == "queued"
@@ -337,6 +344,7 @@ def test_longer_than_patience_is_not_waited_for() -> None:
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_what_is_no_service() -> None:
     page = (502, {"Content-Type": "text/html"}, "<h1>Bad gateway</h1>")
     with Scripted(page) as proxy, Client(proxy.url, progress=False, patience=0.5) as client:
@@ -351,6 +359,7 @@ def test_what_is_no_service() -> None:
         client.job("j")
 
 
+@pytest.mark.slow
 def test_nobody_there() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -36,6 +36,7 @@ from sapnet_client.types import Job
 Photos = tuple[Path, Path]
 
 
+@pytest.mark.slow
 def test_from_pictures_to_masks(client: Client, photos: Photos, tmp_path: Path) -> None:
     dataset = client.create_dataset(*photos)
     assert (dataset.name, dataset.status) == ("photos", "ready")
@@ -76,6 +77,7 @@ def test_from_pictures_to_masks(client: Client, photos: Photos, tmp_path: Path) 
     assert list(client.datasets()) == []
 
 
+@pytest.mark.slow
 def test_without_a_loop_and_with_one(worked: str, photos: Photos, tmp_path: Path) -> None:
     async def all_of_it() -> tuple[Job, list[Any], Path, list[str]]:
         async with AsyncClient(worked, progress=False) as client:
@@ -113,6 +115,7 @@ def test_both_have_the_same_methods() -> None:
         assert many != inspect.iscoroutinefunction(method), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_", ["files", "archive", "documents"])
 def test_other_ways_to_say_it(client: Client, photos: Photos, tmp_path: Path, as_: str) -> None:
     folder, points = photos
@@ -151,6 +154,7 @@ def test_points_of_labelme(client: Client, photos: Photos) -> None:
     assert [c.name for c in dataset.categories] == ["cell"]
 
 
+@pytest.mark.slow
 def test_everything_that_is_wrong_is_said(client: Client, photos: Photos) -> None:
     folder, points = photos
     document = json.loads(points.read_text())
@@ -172,6 +176,7 @@ def test_everything_that_is_wrong_is_said(client: Client, photos: Photos) -> Non
         client.train(client.create_dataset(*photos), method="magic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [("--fail",)])
 def test_a_job_that_fails(client: Client, photos: Photos, trainer: Any) -> None:
     job = client.train(client.create_dataset(*photos))
@@ -183,6 +188,7 @@ def test_a_job_that_fails(client: Client, photos: Photos, trainer: Any) -> None:
     assert client.wait(job, check=False).state == "failed"
 
 
+@pytest.mark.slow
 def test_no_longer_than_asked(server: str, photos: Photos) -> None:
     with Client(server, progress=False) as client:
         job = client.train(client.create_dataset(*photos))
@@ -192,6 +198,7 @@ def test_no_longer_than_asked(server: str, photos: Photos) -> None:
         assert client.wait(job, check=False).reason == client.job(job).reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [("--steps", "4", "--sleep", "0.1")])
 def test_progress_is_told(worked: str, photos: Photos, trainer: Any) -> None:
     told: list[Progress] = []
@@ -204,6 +211,7 @@ def test_progress_is_told(worked: str, photos: Photos, trainer: Any) -> None:
     assert not any(p.over for p in told[:-1])
 
 
+@pytest.mark.slow
 def test_where_events_cannot_be_had(worked: str, photos: Photos) -> None:
     """A proxy that knows no streams: the job is asked for instead."""
 
@@ -222,6 +230,7 @@ def test_where_events_cannot_be_had(worked: str, photos: Photos) -> None:
     assert NoEvents.asked >= 1
 
 
+@pytest.mark.slow
 def test_a_key(server: str, database: Database) -> None:
     with database.begin() as session:
         text, _ = keys.create(session, "anna", Scope.WRITE, name="", expires_at=None)
@@ -245,6 +254,7 @@ def test_masks_and_arrays() -> None:
         Segmentation.of(np.zeros((2, 2, 3)))
 
 
+@pytest.mark.slow
 def test_it_stands_alone() -> None:
     code = "import sapnet_client, sys; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -39,6 +39,7 @@ def job(photos: Photos) -> str:
     return line.removeprefix("Job ")
 
 
+@pytest.mark.slow
 def test_train_leaves_its_results(job: str, client: Client) -> None:
     found = json.loads(Path("results/masks.json").read_text())
     assert [image["file_name"] for image in found["images"]] == ["a.png", "b.png", "deep/c.png"]
@@ -52,6 +53,7 @@ def test_train_leaves_its_results(job: str, client: Client) -> None:
     assert Path("results/report.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_wait_fetches_them_again(job: str) -> None:
     done = call("wait", job, "--out", "again")
     assert done.exit_code == 0
@@ -59,6 +61,7 @@ def test_wait_fetches_them_again(job: str) -> None:
     assert str(Path("again/model.pt")) in done.stdout
 
 
+@pytest.mark.slow
 def test_status_and_masks(job: str) -> None:
     assert job in call("status").stdout
     assert "succeeded" in call("status", job).stderr
@@ -68,6 +71,7 @@ def test_status_and_masks(job: str) -> None:
     assert [json.loads(line)["id"] for line in few] == [11, 21, 31]
 
 
+@pytest.mark.slow
 def test_export_and_review(job: str) -> None:
     done = call("export", job, "--format", "coco-polygons", "--out", "out/", "--min-quality", "0.5")
     assert done.exit_code == 0, done.output
@@ -80,12 +84,14 @@ def test_export_and_review(job: str) -> None:
     assert f"{job}.11" not in listed, "the worst alone"
 
 
+@pytest.mark.slow
 def test_cancel(server: str, photos: Photos, client: Client) -> None:
     job = client.train(client.create_dataset(*photos))
     client.wait(job)
     assert "succeeded" in call("cancel", job.id).output  # it is over: said, not hidden
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said(photos: Photos, tmp_path: Path) -> None:
     points = json.loads(photos[1].read_text())
     points["annotations"][0]["point"] = [999, 999]
@@ -102,6 +108,7 @@ def test_what_is_wrong_is_said(photos: Photos, tmp_path: Path) -> None:
     assert (gone.exit_code, "sapnet-service serve" in " ".join(gone.stderr.split())) == (1, True)
 
 
+@pytest.mark.slow
 def test_predict(job: str, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files and their names; what a model sees is the service's own test."""
     seen: list[tuple[str, str]] = []
@@ -124,6 +131,7 @@ def test_predict(job: str, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> N
     assert Path("predictions/a.overlay.png").read_bytes() == b"picture"
 
 
+@pytest.mark.slow
 def test_demo_is_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "app.cli", "demo", "--stack", "none"]
     root = Path(cli_client.__file__).parents[1]
@@ -132,6 +140,7 @@ def test_demo_is_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert "--stack is embedded or redis" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_torch_is_loaded() -> None:
     code = "import app.cli, sys; assert 'torch' not in sys.modules and 'PIL' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -60,6 +60,7 @@ def path_of(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -83,6 +84,7 @@ def test_a_picture_of_yours(
     assert len(seeing.predict(job.model_id, given(tmp_path), score=0.5)) == 1
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_data_set(seeing: Client, job: Job) -> None:
     assert job.model_id is not None
     assert job.dataset_id is not None
@@ -93,6 +95,7 @@ def test_a_picture_of_a_data_set(seeing: Client, job: Job) -> None:
     assert drawn.size == (40, 30)
 
 
+@pytest.mark.slow
 def test_many_pictures(client: Client, job: Job, tmp_path: Path) -> None:
     """By a job, whose program is a stand-in as well."""
     assert job.model_id is not None
@@ -108,6 +111,7 @@ def test_many_pictures(client: Client, job: Job, tmp_path: Path) -> None:
     assert [one.image_id for one in whole] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_what_cannot_be(seeing: Client, job: Job, tmp_path: Path) -> None:
     assert job.model_id is not None
     with pytest.raises(NotFound, match="no-model"):

@@ -35,6 +35,7 @@ Row = Callable[[str], Webhook]
 Verify = Callable[[str, dict[str, str], bytes], None]
 
 
+@pytest.mark.slow
 def test_from_the_request_to_the_receiver(
     allowing: Settings,
     database: Database,
@@ -119,6 +120,7 @@ def test_passed_over_events_do_not_come_later(
     assert receiver.types == ["error"]
 
 
+@pytest.mark.slow
 def test_tried_again_in_order(
     allowing: Settings,
     hooked: Hooked,
@@ -143,6 +145,7 @@ def test_tried_again_in_order(
     assert (row(job_id).error, row(job_id).tries) == (None, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answers", "tries"), [([500] * 9, 4), ([410], 1)])
 def test_given_up(
     answers: list[int | None],
@@ -191,6 +194,7 @@ def test_a_name_that_leads_home_is_never_called(
     assert receiver.got == []
 
 
+@pytest.mark.slow
 def test_two_couriers_deliver_each_event_once(
     allowing: Settings,
     hooked: Hooked,
