@@ -17,7 +17,7 @@ from torchvision.ops import FrozenBatchNorm2d, masks_to_boxes
 from sapnet.backbones import BackboneWithFpn
 from sapnet.config import resolve_config
 from sapnet.data.loader import Sample, make_record
-from sapnet.engine import Step, make_optimizer, training_step
+from sapnet.engine import Step, make_fast, make_optimizer, training_step
 from sapnet.model import assemble
 from sapnet.proposals.bags import bag_of, encode
 from sapnet.types import ImageInfo, PointAnnotation
@@ -69,6 +69,7 @@ def ours(scenes: list[Scene], method: str, device: str) -> Callable[[], object]:
     config = resolve_config(method, "paper_r50_1x")
     backbone = BackboneWithFpn(config.backbone, pretrained=True)
     model = assemble(config, CLASSES, backbone, 0).to(device).train()
+    make_fast(model)
     optimizer = make_optimizer(model, config.train)
     generators = [torch.Generator().manual_seed(n) for n in range(len(scenes))]
     samples = [scene.sample for scene in scenes]

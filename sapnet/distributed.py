@@ -177,7 +177,8 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         distributed.all_reduce(flat)
         sums = flat.split([p.numel() for p in bucket])
         for parameter, total in zip(bucket, sums, strict=True):
-            parameter.grad = total.view_as(parameter)
+            # in the parameter's own layout, which fused optimizers take for granted
+            parameter.grad = torch.empty_like(parameter).copy_(total.view_as(parameter))
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

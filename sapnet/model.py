@@ -48,7 +48,7 @@ class SapNet(nn.Module):
         """Run both branches on a batch. generators: see `MilBranch`; None computes no MIL loss.
         frame: see `pad`."""
         device = next(self.parameters()).device
-        images = pad(samples, frame).to(device)
+        images = pad(samples, frame).to(device, memory_format=torch.channels_last)
         features, output = self.solo(images)
         bags = collate(samples).to(device)
         if self.config.mil.rule == "learned":

@@ -16,8 +16,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
 
 Stack = dict[str, str]
 """Settings that name servers: `database_url`, `broker_url`, `storage_url`; none on the embedded."""
@@ -32,6 +36,13 @@ def pytest_runtest_setup() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> "torch.Generator":
+    import torch
+
+    return torch.Generator().manual_seed(0)
 
 
 @pytest.fixture(scope="session")

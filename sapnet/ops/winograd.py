@@ -1,40 +1,58 @@
-"""3×3 convolution with a quarter of the multiplications: Winograd's F(4×4, 3×3), for inference.
+"""3×3 convolution with a quarter of the multiplications, on the CPU: Winograd's F(4×4, 3×3).
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1 and its
-matrices Bᵀ, G and Aᵀ. Each 4×4 tile of the output is 36 products a pair of channels instead of 144.
+Each 4×4 tile of the output is 36 products a pair of channels instead of 144; their transforms are
+in winograd_tiles.py. Results are the plain convolution's up to rounding (about 1e-6 of the largest
+value, and 1e-5 for gradients of weights).
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from numba import njit
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-FloatArray = npt.NDArray[np.float32]
+from sapnet.ops import winograd_tiles as tiles
 
-_G = (
-    torch.tensor(
-        [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]],
-        dtype=torch.float64,
-    )
-    / torch.tensor([24.0, 24, 24, 24, 24, 24], dtype=torch.float64)[:, None]
-)
-# as numbers of 32 bits: others would make every sum one of 64
-_2, _4, _5, _8 = np.float32(2), np.float32(4), np.float32(5), np.float32(8)
-_TILES = 256  # at a time, so that what lies between the three steps stays in the cache
-_BLOCK = 128  # channels at a time, for the same reason one cache below
+LEAST_CHANNELS = 96
+"""Below, the transforms cost what the products save."""
+
+_TILES = 512  # at a time
+_EVEN = 16  # tiles are made a multiple of it: products of other sizes take a third longer
+
+
+def fits(conv: nn.Conv2d) -> bool:
+    """Whether it can be computed here: plain 3×3, stride 1, padding 1."""
+    shape = conv.kernel_size, conv.stride, conv.padding, conv.dilation
+    return shape == ((3, 3), (1, 1), (1, 1), (1, 1)) and conv.groups == 1
+
+
+def of_all(conv: nn.Module, xs: Sequence[Tensor]) -> list[Tensor]:
+    """One convolution of several maps."""
+    if isinstance(conv, LearningWinogradConv2d):
+        return conv.of_all(xs)
+    return [conv(x) for x in xs]
+
+
+def multiply_less(model: nn.Module, kind: Callable[[nn.Conv2d], nn.Module]) -> None:
+    """Exchange a network's wide 3×3 convolutions, `kind` being one of the classes below."""
+    for module in list(model.modules()):
+        for name, conv in module.named_children():
+            if not isinstance(conv, nn.Conv2d) or not fits(conv):
+                continue
+            if min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS:
+                setattr(module, name, kind(conv))
 
 
 class WinogradConv2d(nn.Module):
-    """A 3×3 convolution of stride 1 and padding 1, on the CPU, in float32, without gradients.
+    """A convolution that no longer learns: its weights are kept transformed.
 
-    Same result as the given one up to rounding (about 1e-6 of the largest value). Input and output
-    are (B, C, H, W) and channels-last in memory.
+    Input and output are (B, C, H, W) float32, channels-last in memory. There are no gradients.
     """
 
     weight: Tensor
@@ -42,41 +60,210 @@ class WinogradConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        if not self.fits(conv):
-            raise ValueError(f"only a plain 3×3 convolution of stride 1 can be taken, not {conv}")
-        g = _G.to(conv.weight.device)
-        taps = torch.einsum("ai,bj,koij->abok", g, g, conv.weight.detach().double())
-        self.register_buffer("weight", taps.flatten(0, 1).float().contiguous())  # (36, C, K)
+        _check(conv)
+        self.register_buffer("weight", _transformed(conv.weight.detach()))  # (K, 36, C)
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
 
-    @staticmethod
-    def fits(conv: nn.Conv2d) -> bool:
-        """Whether this class can stand in for it."""
-        shape = conv.kernel_size, conv.stride, conv.padding, conv.dilation
-        return shape == ((3, 3), (1, 1), (1, 1), (1, 1)) and conv.groups == 1
+    def forward(self, x: Tensor) -> Tensor:
+        return _convolve([x], self.weight, self.bias)[0]
+
+
+class LearningWinogradConv2d(nn.Conv2d):
+    """The same with gradients; it shares the given convolution's parameters, and their names."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        _check(conv)
+        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
+        self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
-        x = x.permute(0, 2, 3, 1).contiguous()
-        out = x.new_empty(batch, height, width, self.weight.shape[2])
-        bias = self.weight.new_zeros(out.shape[3]) if self.bias is None else self.bias
-        for source, target in zip(x, out, strict=True):
-            self._image(source, target, bias.numpy())
-        return out.permute(0, 3, 1, 2)
+        return self.of_all([x])[0]
 
-    def _image(self, x: Tensor, out: Tensor, bias: FloatArray) -> None:
-        """x (H, W, C) -> out (H, W, K), a few rows of tiles at a time."""
-        rows, columns = -(-x.shape[0] // 4), -(-x.shape[1] // 4)
-        step = max(1, _TILES // columns)
-        before = _planes(min(step, rows) * columns, x.shape[2])
-        after = _planes(before.shape[1], out.shape[2])
-        source, target, pixels, result = before.numpy(), after.numpy(), x.numpy(), out.numpy()
-        for first in range(0, rows, step):
-            last = min(first + step, rows)
-            tiles = (last - first) * columns
-            _side_by_side(_input, first, last, pixels, source)
-            torch.bmm(before[:, :tiles], self.weight, out=after[:, :tiles])
-            _side_by_side(_output, first, last, target, bias, result)
+    def of_all(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """Of several maps at once, whose weights are then transformed once."""
+        return list(_Learning.apply(self.weight, self.bias, *xs))
+
+
+class _Learning(Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, *xs: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(weight, *xs)
+        return tuple(_convolve(xs, _transformed(weight, 2), bias))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *xs = ctx.saved_tensors
+        of_weight, of_bias, *of_xs = ctx.needs_input_grad
+        found = _backward(weight, xs, grads, of_weight, of_xs)
+        bias = torch.stack([grad.sum((0, 2, 3)) for grad in grads]).sum(0) if of_bias else None
+        return found[0], bias, *found[1:]
+
+
+def _convolve(xs: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+    """xs (B, C, H, W), weight (K, 36, C) transformed -> (B, K, H, W) each, channels-last."""
+    channels = len(weight)
+    pictures = [_last(x) for x in xs]
+    outs = [x.new_empty(*x.shape[:3], channels) for x in pictures]
+    added = (weight.new_zeros(channels) if bias is None else bias.detach()).numpy()
+    before, after = _planes(pictures, weight.shape[2], 0), _planes(pictures, channels, 1)
+    for group in _groups(pictures):
+        count = _even(group[-1].end, before)
+        for part in group:
+            part.spread(tiles.taken, part.of(pictures), before.numpy())
+        _products(before[:count], weight, after[:count])
+        for part in group:
+            part.spread(tiles.given, after.numpy(), added, part.of(outs))
+    return [out.permute(0, 3, 1, 2) for out in outs]
+
+
+def _backward(
+    weight: Tensor,
+    xs: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    of_weight: bool,
+    of_xs: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients of the weight and of each of xs, None where not asked for."""
+    kernels, channels = weight.shape[:2]
+    pictures, given = [_last(x) for x in xs], [_last(grad) for grad in grads]
+    results = [torch.zeros_like(x) if any(of_xs) else None for x in pictures]
+    transformed = _transformed(weight, 2) if any(of_xs) else None
+    grown = _fresh(kernels, channels, 3).zero_() if of_weight else None
+    before, after = _planes(pictures, channels, 0), _planes(pictures, kernels, 1)
+    for group in _groups(pictures):
+        count = _even(group[-1].end, before, after)
+        for part in group:
+            part.spread(tiles.given_back, part.of(given), after.numpy())
+        if grown is not None:
+            for part in group:
+                part.spread(tiles.taken, part.of(pictures), before.numpy())
+            grown.transpose(0, 1).baddbmm_(
+                after[:count].permute(1, 2, 0), before[:count].transpose(0, 1)
+            )
+        if transformed is not None:
+            turned = transformed.transpose(0, 2)
+            _products(after[:count], turned, before[:count])
+            for part in group:
+                part.spread_apart(tiles.taken_back, before.numpy(), part.of(results))
+    taps = None
+    if grown is not None:
+        taps = weight.new_empty(kernels, 3, 3, channels)
+        _side_by_side(tiles.weights_back, 0, kernels, grown.numpy(), taps.numpy())
+        taps = taps.permute(0, 3, 1, 2)
+    asked = (x if wanted else None for x, wanted in zip(results, of_xs, strict=True))
+    return [taps, *(None if x is None else x.permute(0, 3, 1, 2) for x in asked)]
+
+
+class _Part(NamedTuple):
+    """Rows first..last of tiles of one picture: image `image` of map `level`; their place among
+    the tiles that are multiplied at once is start..end."""
+
+    level: int
+    image: int
+    first: int
+    last: int
+    start: int
+    end: int
+
+    def of(self, pictures: Sequence[Tensor | None]) -> tiles.FloatArray:
+        picture = pictures[self.level]
+        assert picture is not None
+        array: tiles.FloatArray = picture[self.image].numpy()
+        return array
+
+    def spread(self, work: Callable[..., None], *arrays: tiles.FloatArray) -> None:
+        """work(*arrays, first, last, start), its rows over as many threads as torch takes."""
+        columns = (self.end - self.start) // (self.last - self.first)
+
+        def some(first: int, last: int) -> None:
+            work(*arrays, first, last, self.start + (first - self.first) * columns)
+
+        _side_by_side(some, self.first, self.last)
+
+    def spread_apart(self, work: Callable[..., None], *arrays: tiles.FloatArray) -> None:
+        """`spread`, never two rows at once that are neighbours: every other one, then the rest."""
+        columns = (self.end - self.start) // (self.last - self.first)
+        rows = range(self.first, self.last)
+        for turn in (rows[::2], rows[1::2]):
+
+            def some(first: int, last: int, turn: range = turn) -> None:
+                for row in turn[first:last]:
+                    work(*arrays, row, row + 1, self.start + (row - self.first) * columns)
+
+            _side_by_side(some, 0, len(turn))
+
+
+def _groups(pictures: Sequence[Tensor]) -> Iterator[list[_Part]]:
+    """All rows of tiles of maps (B, H, W, C), as many at a time as make _TILES."""
+    group: list[_Part] = []
+    start = 0
+    for level, picture in enumerate(pictures):
+        rows, columns = -(-picture.shape[1] // 4), -(-picture.shape[2] // 4)
+        for image in range(picture.shape[0]):
+            first = 0
+            while first < rows:
+                if group and start + columns > _TILES:
+                    yield group
+                    group, start = [], 0
+                count = min(rows - first, max((_TILES - start) // columns, 1))
+                end = start + count * columns
+                group.append(_Part(level, image, first, first + count, start, end))
+                first, start = first + count, end
+    if group:
+        yield group
+
+
+def _planes(pictures: Sequence[Tensor], channels: int, place: int) -> Tensor:
+    """(tiles, 36, channels) for the largest of the groups."""
+    most = max((group[-1].end for group in _groups(pictures)), default=0)
+    return _fresh(-(-most // _EVEN) * _EVEN, channels, place)
+
+
+def _even(count: int, *planes: Tensor) -> int:
+    """The next multiple of _EVEN, up to which the planes are filled with zeros."""
+    up = -(-count // _EVEN) * _EVEN
+    for plane in planes:
+        plane[count:up] = 0
+    return up
+
+
+class _Scratch(threading.local):
+    def __init__(self) -> None:
+        self.buffers: dict[int, Tensor] = {}
+
+
+_scratch = _Scratch()
+
+
+def _fresh(rows: int, channels: int, place: int | None = None) -> Tensor:
+    """(rows, 36, channels). place: which of this thread's scratch buffers, which are kept since
+    fresh memory has to be zeroed by the system first; None for one's own."""
+    size = rows * 36 * channels
+    if place is None:
+        return torch.empty(rows, 36, channels)
+    kept = _scratch.buffers
+    if place not in kept or len(kept[place]) < size:
+        with torch.inference_mode(False):  # else it could not be used in training
+            kept[place] = torch.empty(size)
+    return kept[place][:size].view(rows, 36, channels)
+
+
+def _products(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """left (T, 36, C), right (K, 36, C) -> out (T, 36, K): a matrix product for each of the 36."""
+    torch.bmm(left.transpose(0, 1), right.permute(1, 2, 0), out=out.transpose(0, 1))
+
+
+def _transformed(weight: Tensor, place: int | None = None) -> Tensor:
+    """(K, C, 3, 3) -> (K, 36, C)."""
+    taps, out = _last(weight), _fresh(weight.shape[0], weight.shape[1], place)
+    _side_by_side(tiles.weights, 0, len(taps), taps.numpy(), out.numpy())
+    return out
+
+
+def _last(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H, W, C), contiguous; nothing is copied where it is channels-last."""
+    return x.detach().permute(0, 2, 3, 1).contiguous()
 
 
 @cache
@@ -84,110 +271,17 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="winograd")
 
 
-def _side_by_side(work: Callable[..., None], first: int, last: int, *arrays: FloatArray) -> None:
-    """Rows first..last of tiles, spread over as many threads as torch takes."""
-    count = min(torch.get_num_threads(), last - first)
+def _side_by_side(work: Callable[..., None], first: int, last: int, *arguments: Any) -> None:
+    """work(*arguments, from, to) over first..last, on as many threads as torch takes."""
+    count = max(min(torch.get_num_threads(), last - first), 1)
     ends = [first + (last - first) * part // count for part in range(count + 1)]
     parts = list(pairwise(ends))
-    others = [_pool().submit(work, *arrays, first, *part) for part in parts[1:]]
-    work(*arrays, first, *parts[0])
+    others = [_pool().submit(work, *arguments, *part) for part in parts[1:]]
+    work(*arguments, *parts[0])
     for other in others:
         other.result()
 
 
-def _planes(tiles: int, channels: int) -> Tensor:
-    """(36, tiles, channels), whose planes do not begin a multiple of a page apart: where they do,
-    36 of them share the same few lines of the cache, and the whole takes twice as long."""
-    size = tiles * channels
-    apart = size + (80 - size) % 1024
-    return torch.empty(36 * apart).as_strided((36, tiles, channels), (apart, channels, 1))
-
-
-@njit(cache=True, nogil=True)
-def _input(x: FloatArray, out: FloatArray, origin: int, first: int, last: int) -> None:
-    """BᵀdB of rows first..last of tiles: x (H, W, C) -> out (36, tiles, C), which begins with the
-    row `origin`."""
-    height, width, channels = x.shape
-    columns = (width + 3) // 4
-    patch = np.zeros((6, 6, _BLOCK), dtype=np.float32)
-    half = np.empty((6, 6, _BLOCK), dtype=np.float32)
-    patch_rows, half_rows = patch.reshape(6, 6 * _BLOCK), half.reshape(6, 6 * _BLOCK)
-    for row in range(first, last):
-        for column in range(columns):
-            tile = (row - origin) * columns + column
-            for start in range(0, channels, _BLOCK):
-                size = min(_BLOCK, channels - start)
-                for i in range(6):
-                    for j in range(6):
-                        y, z = 4 * row + i - 1, 4 * column + j - 1
-                        if 0 <= y < height and 0 <= z < width:
-                            for c in range(size):
-                                patch[i, j, c] = x[y, z, start + c]
-                        else:
-                            for c in range(size):
-                                patch[i, j, c] = 0
-                _mix6(patch_rows, half_rows)
-                for i in range(6):
-                    _mix6(half[i], patch[i])
-                    for j in range(6):
-                        for c in range(size):
-                            out[6 * i + j, tile, start + c] = patch[i, j, c]
-
-
-@njit(cache=True, nogil=True)
-def _mix6(a: FloatArray, out: FloatArray) -> None:
-    """Bᵀa: (6, n) -> (6, n)."""
-    for c in range(a.shape[1]):
-        a0, a1, a2, a3, a4, a5 = a[0, c], a[1, c], a[2, c], a[3, c], a[4, c], a[5, c]
-        even, odd = a4 - _4 * a2, a3 - _4 * a1
-        near, far = a4 - a2, _2 * (a3 - a1)
-        out[0, c] = _4 * a0 - _5 * a2 + a4
-        out[1, c] = even + odd
-        out[2, c] = even - odd
-        out[3, c] = near + far
-        out[4, c] = near - far
-        out[5, c] = _4 * a1 - _5 * a3 + a5
-
-
-@njit(cache=True, nogil=True)
-def _output(
-    products: FloatArray, bias: FloatArray, out: FloatArray, origin: int, first: int, last: int
-) -> None:
-    """AᵀMA plus bias: products (36, tiles, K), which begin with the row `origin` -> rows
-    first..last of tiles of out (H, W, K)."""
-    height, width, channels = out.shape
-    columns = (width + 3) // 4
-    patch = np.zeros((6, 6, _BLOCK), dtype=np.float32)
-    half = np.empty((4, 6, _BLOCK), dtype=np.float32)
-    patch_rows, half_rows = patch.reshape(6, 6 * _BLOCK), half.reshape(4, 6 * _BLOCK)
-    done = np.empty((4, _BLOCK), dtype=np.float32)
-    for row in range(first, last):
-        for column in range(columns):
-            tile = (row - origin) * columns + column
-            for start in range(0, channels, _BLOCK):
-                size = min(_BLOCK, channels - start)
-                for i in range(6):
-                    for j in range(6):
-                        for c in range(size):
-                            patch[i, j, c] = products[6 * i + j, tile, start + c]
-                _mix4(patch_rows, half_rows)
-                for i in range(min(4, height - 4 * row)):
-                    _mix4(half[i], done)
-                    for j in range(min(4, width - 4 * column)):
-                        for c in range(size):
-                            out[4 * row + i, 4 * column + j, start + c] = (
-                                done[j, c] + bias[start + c]
-                            )
-
-
-@njit(cache=True, nogil=True)
-def _mix4(a: FloatArray, out: FloatArray) -> None:
-    """Aᵀa: (6, n) -> (4, n)."""
-    for c in range(a.shape[1]):
-        a0, a1, a2, a3, a4, a5 = a[0, c], a[1, c], a[2, c], a[3, c], a[4, c], a[5, c]
-        near, far = a1 + a2, a3 + a4
-        odd, wide = a1 - a2, a3 - a4
-        out[0, c] = a0 + near + far
-        out[1, c] = odd + _2 * wide
-        out[2, c] = near + _4 * far
-        out[3, c] = odd + _8 * wide + a5
+def _check(conv: nn.Conv2d) -> None:
+    if not fits(conv):
+        raise ValueError(f"only a plain 3×3 convolution of stride 1 can be taken, not {conv}")

@@ -1,7 +1,7 @@
 """SOLOv2's head (Wang et al. 2020): a class and a mask kernel per grid cell, and mask features."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sapnet.backbones.norm import group_norm
 from sapnet.config import SoloConfig
+from sapnet.ops.winograd import of_all
 
 
 @dataclass
@@ -45,6 +46,10 @@ class ConvGn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.gn(self.conv(x)))
+
+    def of_all(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """Of each of several maps."""
+        return [F.relu(self.gn(x)) for x in of_all(self.conv, xs)]
 
 
 class MaskFeatures(nn.Module):
@@ -128,11 +133,17 @@ class SoloHead(nn.Module):
         # the finest level is halved and the coarsest doubled before the grids, as published
         p2 = F.interpolate(p2, size=p3.shape[-2:], mode="bilinear")
         p6 = F.interpolate(p6, size=p5.shape[-2:], mode="bilinear")
-        cls_logits, kernels = [], []
-        for x, grid in zip((p2, p3, p4, p5, p6), self.config.num_grids, strict=True):
-            x = F.interpolate(with_coordinates(x), size=(grid, grid), mode="bilinear")
-            cls_logits.append(self.conv_cls(_through(self.cls_convs, x[:, :-2])))
-            kernels.append(self.conv_kernel(_through(self.kernel_convs, x)))
+        grids = [
+            F.interpolate(with_coordinates(x), size=(grid, grid), mode="bilinear")
+            for x, grid in zip((p2, p3, p4, p5, p6), self.config.num_grids, strict=True)
+        ]
+        classes = [x[:, :-2] for x in grids]
+        for layer in _towers(self.cls_convs):
+            classes = layer.of_all(classes)
+        for layer in _towers(self.kernel_convs):
+            grids = layer.of_all(grids)
+        cls_logits = of_all(self.conv_cls, classes)
+        kernels = of_all(self.conv_kernel, grids)
         return SoloOutput(cls_logits, kernels, self.mask_features(features[:4]))
 
 
@@ -152,12 +163,6 @@ def _ramp(steps: int, like: Tensor) -> Tensor:
     return torch.linspace(-1, 1, steps, device=like.device, dtype=like.dtype)
 
 
-def _through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
 def _flat(levels: list[Tensor]) -> Tensor:
     return torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
 
@@ -165,6 +170,12 @@ def _flat(levels: list[Tensor]) -> Tensor:
 def _bias(conv: nn.Conv2d) -> Tensor:
     assert conv.bias is not None
     return conv.bias
+
+
+def _towers(modules: nn.ModuleList) -> Iterable[ConvGn]:
+    for module in modules:
+        assert isinstance(module, ConvGn)
+        yield module
 
 
 def _lists(modules: nn.ModuleList) -> Iterable[nn.ModuleList]:

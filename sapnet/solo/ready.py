@@ -6,10 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sapnet.ops.winograd import WinogradConv2d
+from sapnet.ops.winograd import WinogradConv2d, multiply_less
 from sapnet.solo.model import SoloV2
-
-_LEAST_CHANNELS = 128  # below, the transforms cost more than the products that they save
 
 
 def make_ready(segmenter: SoloV2) -> SoloV2:
@@ -20,11 +18,10 @@ def make_ready(segmenter: SoloV2) -> SoloV2:
     largest. Winograd's weights take four times the memory of the ones they replace.
     """
     segmenter.eval().requires_grad_(False)
-    on_cpu = next(segmenter.parameters()).device.type == "cpu"
     for module in list(segmenter.modules()):
         _fold(module)
-        if on_cpu:
-            _multiply_less(module)
+    if next(segmenter.parameters()).device.type == "cpu":
+        multiply_less(segmenter, WinogradConv2d)
     return segmenter.to(memory_format=torch.channels_last)
 
 
@@ -36,11 +33,3 @@ def _fold(module: nn.Module) -> None:
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(conv, norm))
             setattr(module, norm_name, nn.Identity())
-
-
-def _multiply_less(module: nn.Module) -> None:
-    for name, conv in module.named_children():
-        if not isinstance(conv, nn.Conv2d) or not WinogradConv2d.fits(conv):
-            continue
-        if min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS:
-            setattr(module, name, WinogradConv2d(conv))

@@ -50,6 +50,35 @@ def test_a_checkpoint_holds_all_that_goes_on(tmp_path, kind):
         assert torch.equal(value, other.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_checkpoint_of_another_memory_layout(tmp_path, generator, kind):
+    """Fused optimizers go through memory, not through indices."""
+    config, path = TrainConfig(optimizer=kind, learning_rate=0.1), tmp_path / "checkpoint.pt"
+    images = torch.randn(4, 2, 6, 6, generator=generator)
+
+    def convolution(layout):
+        torch.manual_seed(0)
+        model = nn.Conv2d(2, 3, 3).to(memory_format=layout)
+        optimizer = make_optimizer(model, config)
+        set_learning_rate(optimizer, config, Step(9, 10, 5))
+        return model, optimizer
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+
+    plain = convolution(torch.contiguous_format)
+    step(*plain)
+    save_checkpoint(path, *plain, 1, 0, 4)
+    other = convolution(torch.channels_last)
+    load_checkpoint(path, *other)
+    for _ in range(3):
+        step(*plain)
+        step(*other)
+    assert torch.allclose(plain[0].weight, other[0].weight, rtol=1e-4, atol=1e-6)
+
+
 def test_what_a_killed_writer_leaves_is_ignored_and_overwritten(tmp_path):
     model, path = small_model(), tmp_path / "checkpoint.pt"
     optimizer = make_optimizer(model, TrainConfig())

@@ -17,11 +17,6 @@ def _one_thread():
 
 
 @pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-@pytest.fixture
 def small() -> SoloConfig:
     """Grids of 8 to 2 cells and scale ranges for an input of 64 pixels."""
     return SoloConfig(

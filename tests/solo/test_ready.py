@@ -47,31 +47,3 @@ def test_the_same_within_a_ten_thousandth(generator, name, norm, pretrained):
     kinds = [type(module) for module in ready.modules()]
     assert WinogradConv2d in kinds
     assert not any(issubclass(kind, nn.BatchNorm2d) for kind in kinds)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 3), (9, 30), (70, 13)])
-@pytest.mark.parametrize(("inputs", "outputs", "bias"), [(3, 5, True), (130, 129, False)])
-def test_winograd_is_a_convolution(generator, size, inputs, outputs, bias, threads):
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
-    for parameter in conv.parameters():
-        parameter.data.normal_(generator=generator)
-    x = torch.randn(2, inputs, *size, generator=generator)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            expected, got = conv(x), WinogradConv2d(conv)(x)
-    finally:
-        torch.set_num_threads(before)
-    assert got.shape == expected.shape
-    assert got.is_contiguous(memory_format=torch.channels_last)
-    assert (got - expected).abs().max() <= 5e-5 * expected.abs().max()
-
-
-@pytest.mark.parametrize(
-    "conv", [nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3)]
-)
-def test_winograd_refuses_what_it_cannot_do(conv):
-    with pytest.raises(ValueError, match="3×3"):
-        WinogradConv2d(conv)
