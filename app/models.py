@@ -186,6 +186,8 @@ class Job(Base):
     model_id: Mapped[str | None] = mapped_column(String(32))
     gallery_sha: Mapped[BlobRef | None]
     report_html_sha: Mapped[BlobRef | None]
+    masks_sha: Mapped[BlobRef | None]
+    """All masks as they were delivered: see `app.masks.stream`. None: by an older release."""
     log_sha: Mapped[BlobRef | None]
 
     @property

@@ -14,6 +14,7 @@ from app.blobs import pinned
 from app.columns import new_id, now
 from app.db import Database
 from app.jobs.events import append_state
+from app.masks import stream
 from app.models import Category, Dataset, Job, JobState, Model, PseudoMask, Reason
 from app.storage import Storage, sha256_of
 from worker.events import stage_ended
@@ -47,7 +48,11 @@ def succeed(
     """
     result = workdir / "result"
     metrics, report, meta = (_json(result / f"{n}.json") for n in ("metrics", "report", "model"))
-    blobs = digested({name: result / file for name, file in FILES.items()}, workdir)
+    delivered = result / "pseudo_masks.ndjson"
+    masks = workdir / "masks.ndjson"
+    stream.write(masks, _pseudo_masks(delivered, held.job_id))
+    files = {name: result / file for name, file in FILES.items()}
+    blobs = digested({**files, "masks": masks}, workdir)
     if "model" not in blobs:
         raise BadResult("the trainer left no model.pt")
     state, reason = JobState.SUCCEEDED, None
@@ -70,6 +75,7 @@ def succeed(
                 model_id=model_id,
                 gallery_sha=_sha(blobs, "gallery"),
                 report_html_sha=_sha(blobs, "report"),
+                masks_sha=_sha(blobs, "masks"),
                 log_sha=_sha(blobs, "log"),
             )
             job = session.get_one(Job, held.job_id)
@@ -94,7 +100,7 @@ def succeed(
                     metrics=metrics.get("model"),
                 )
             )
-            for rows in _batches(_pseudo_masks(result / "pseudo_masks.ndjson", job.id)):
+            for rows in _batches(_pseudo_masks(delivered, job.id)):
                 session.execute(insert(PseudoMask), rows)
             append_state(session, job.id, *([stage_ended(job.stage)] if job.stage else []))
 
@@ -181,12 +187,12 @@ def _pseudo_masks(path: Path, job_id: str) -> Iterator[dict[str, Any]]:
         with path.open(encoding="utf-8") as lines:
             for line in lines:
                 yield _row(json.loads(line), job_id)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadResult(f"{path.name}: {error!r}") from error
 
 
 def _row(mask: dict[str, Any], job_id: str) -> dict[str, Any]:
-    x, y, w, h = mask["bbox"]
+    x, y, w, h = map(float, mask["bbox"])
     return {
         "job_id": job_id,
         "annotation_id": mask["id"],
@@ -197,8 +203,8 @@ def _row(mask: dict[str, Any], job_id: str) -> dict[str, Any]:
         "y": y,
         "w": w,
         "h": h,
-        "area": mask["area"],
-        "quality": mask["quality"],
+        "area": float(mask["area"]),
+        "quality": float(mask["quality"]),
         "source": mask["source"],
         "extra": {name: mask.get(name) for name in EXTRA},
     }

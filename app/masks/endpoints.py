@@ -7,8 +7,9 @@ from fastapi.responses import StreamingResponse
 
 from app.accept import preferred
 from app.db import DatabaseDep
+from app.deps import StorageDep
 from app.jobs.service import get_successful
-from app.masks import service
+from app.masks import service, stream
 from app.masks.schemas import PseudoMaskPage
 from app.models import MaskStatus
 from app.paging import Cursor, decode, encode, link_next
@@ -29,6 +30,7 @@ def pseudo_masks(
     job_id: str,
     request: Request,
     database: DatabaseDep,
+    storage: StorageDep,
     image_id: UserId = None,
     category_id: UserId = None,
     min_quality: Annotated[float, Query(ge=0, le=1)] = 0.0,
@@ -51,7 +53,7 @@ def pseudo_masks(
     )
     vary = {"Vary": "Accept"}
     if kind != JSON:
-        lines = service.lines(database, wanted, limit, after)
+        lines = stream.lines(database, storage, wanted, limit, after)
         return StreamingResponse(lines, media_type=kind, headers=vary)
     size = limit or DEFAULT_LIMIT
     with database.read() as session:

@@ -1,14 +1,12 @@
 """Pseudo-masks of a job as they stand, with what was decided about each."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, and_, func, select
+from sqlalchemy import Select, and_, func, select
 from sqlalchemy.orm import Session
 
-from app.db import Database
 from app.masks.rle import measured
 from app.models import MaskDecision, MaskStatus, PseudoMask
 
@@ -77,31 +75,12 @@ def page(session: Session, wanted: Filter, limit: int, after: int | None) -> lis
     return [as_it_stands(row) for row in session.execute(query)]
 
 
-def lines(
-    database: Database, wanted: Filter, limit: int | None, after: int | None
-) -> Iterator[bytes]:
-    """NDJSON, a batch at a time: a line at a time is a hundred times slower. No session is open
-    while the client reads."""
-    left = limit
-    while left is None or left > 0:
-        size = BATCH if left is None else min(BATCH, left)
-        with database.read() as session:
-            masks = page(session, wanted, size, after)
-        if not masks:
-            return
-        yield b"".join(encode(mask) + b"\n" for mask in masks)
-        if len(masks) < size:
-            return
-        after = masks[-1]["id"]
-        left = None if left is None else left - len(masks)
-
-
 def encode(document: Any) -> bytes:
     """JSON, without the detour through a response model: ten thousand masks are many numbers."""
     return msgspec.json.encode(document)
 
 
-def as_it_stands(row: Row[Any]) -> dict[str, Any]:
+def as_it_stands(row: Any) -> dict[str, Any]:
     """A row of `selected` as a `PseudoMaskOut`: a correction takes the delivered mask's place."""
     mask = {
         "mask_id": f"{row.job_id}.{row.annotation_id}",

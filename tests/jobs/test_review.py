@@ -1,6 +1,7 @@
 """The review: the queue, decisions by compare-and-set, and what results say of them."""
 
 import io
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from pycocotools import mask as coco_mask
 from sqlalchemy import select, update
 
 from app.db import Database
-from app.models import Image, MaskDecision, PseudoMask
+from app.models import Image, Job, MaskDecision, PseudoMask
 from app.storage import Storage
 from worker.jobs import Worker, execute
 
@@ -54,6 +55,34 @@ def refused(answer: Any, status: int) -> dict[str, Any]:
     assert (answer.status_code, kind) == (status, "application/problem+json"), answer.text
     body: dict[str, Any] = answer.json()
     return body
+
+
+@pytest.mark.slow
+def test_the_stored_stream_is_that_of_the_rows(
+    client: TestClient, done: str, database: Database
+) -> None:
+    """Before and after decisions; without the blob the lines are made from the rows."""
+    url, headers = f"/jobs/{done}/pseudo-masks", {"Accept": "application/x-ndjson"}
+
+    def streamed() -> list[dict[str, Any]]:
+        stored = client.get(url, headers=headers).text
+        made = client.get(url, headers=headers, params={"limit": 1000}).text
+        assert stored == made
+        return [json.loads(line) for line in stored.splitlines()]
+
+    assert [mask["status"] for mask in streamed()] == ["open"] * 3
+    segmentation = rle(slice(3, 9), slice(4, 20))
+    decided(client, f"{done}.502", decision="correct", segmentation=segmentation)
+    decided(client, f"{done}.900", decision="reject")
+    masks = streamed()
+    assert [(m["id"], m["status"]) for m in masks] == [
+        (501, "open"),
+        (502, "corrected"),
+        (900, "rejected"),
+    ]
+    assert masks[1]["segmentation"] == segmentation
+    with database.read() as session:
+        assert session.scalar(select(Job.masks_sha))
 
 
 @pytest.mark.slow

@@ -1,0 +1,99 @@
+"""A photograph of 640×480 on a small machine: the preset `cpu`, and YOLO11s-seg.
+
+Ultralytics is under the AGPL and no dependency of anything here. Install it and what it needs
+somewhere else (`pip install --target DIR ultralytics`) and name the folder as ULTRALYTICS=DIR; it
+then runs in a process of its own. Without it there is no row.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+from comparison import Row, row
+
+from sapnet.artifact import Predictor
+from sapnet.config import resolve_config
+from sapnet.model import build_model
+from sapnet.solo.ready import make_ready
+from sapnet.types import Category
+
+CLASSES = 80
+PEER = """
+import sys, time
+sys.path.append(sys.argv[1])
+import numpy as np
+from ultralytics import YOLO
+model = YOLO("yolo11s-seg.yaml", verbose=False)
+image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+for line in sys.stdin:
+    began = time.perf_counter()
+    model.predict(image, imgsz=640, device="cpu", verbose=False)
+    print("took", time.perf_counter() - began, flush=True)
+"""
+
+
+@contextmanager
+def peer(folder: str) -> Iterator["Peer"]:
+    command = [sys.executable, "-c", PEER, folder]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+    yield Peer(process)
+    process.communicate(timeout=60)
+
+
+class Peer:
+    """Seconds of a prediction in another process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._ask, self._answers = process.stdin, process.stdout
+
+    def __call__(self) -> float:
+        self._ask.write("\n")
+        self._ask.flush()
+        return next(float(x.split()[1]) for x in self._answers if x.startswith("took "))
+
+
+def measure(small: bool) -> list[Row]:
+    """Weights are random. YOLO finds nothing then and has nothing to do after its network; ours
+    takes the likeliest 500 cells for objects and delivers 100 masks."""
+    folder = os.environ.get("ULTRALYTICS")
+    if not folder:
+        print("no ultralytics: set ULTRALYTICS to the folder that it is installed in")
+        return []
+    config = resolve_config()
+    config = replace(config, solo=replace(config.solo, score_threshold=0.0))
+    model, _ = build_model(config, CLASSES, None, 0, allow_download=False)
+    classes = tuple(Category(n, f"class {n}") for n in range(CLASSES))
+    predictor = Predictor(make_ready(model.solo), config, classes, {})
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+
+    def ours() -> float:
+        began = time.perf_counter()
+        assert len(predictor.predict(image, 0.0)) == config.solo.max_instances
+        return time.perf_counter() - began
+
+    with peer(folder) as theirs:
+        pairs = []
+        for turn in range(3 if small else 17):
+            if turn % 2:
+                own, other = ours(), theirs()
+            else:
+                other, own = theirs(), ours()
+            pairs.append((own, other))
+    return [
+        row(
+            "a photograph of 640×480, preset cpu, 100 masks",
+            pairs[2:],  # the first ones warm up
+            unit="ms",
+            scale=1000,
+            against="YOLO11s-seg at 640, which finds none",
+            goal=1,
+        )
+    ]
