@@ -104,8 +104,12 @@ def drawn(found: dict[int, dict[str, float]]) -> str:
         line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in points]
-        a, b = points[-1]
-        parts.append(f'<text x="{a + 8:.0f}" y="{b + 4:.0f}" style="fill:{colour}">{what}</text>')
+    last = list(found.values())[-1]
+    below = 0.0
+    for what in sorted(COLOURS, key=last.__getitem__, reverse=True):
+        below = max(y(last[what]) + 4, below + 14)
+        style, at = f"fill:{COLOURS[what]}", x(max(found)) + 8
+        parts.append(f'<text x="{at:.0f}" y="{below:.0f}" style="{style}">{what}</text>')
     body = "\n".join(parts)
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 290" role="img" '

@@ -17,12 +17,15 @@ from sapnet.errors import InvalidConfig, NonFiniteLoss, OutOfMemory, Stopped
 from sapnet.losses.affinity import affinity_loss
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
 from sapnet.ops.winograd import LearningWinogradConv2d, multiply_less
+from sapnet.pace import give_memory_back
 from sapnet.solo import InstanceMasks, SoloTargets, assign, solo_loss
 from sapnet.types import ImageInfo
 from sapnet.whole import write_whole
 
 Report = Callable[[int, int, dict[str, float]], None]
 OnBad = Callable[[ImageInfo, ImageProblem], None]
+
+GIVE_BACK_EVERY = 8  # steps
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ def train(
             continue
         undecided += dead
         done += 1
+        if done % GIVE_BACK_EVERY == 0:
+            give_memory_back()
         report(done, total, losses)
         stop = distributed.any_of(should_stop())
         every = model.config.train.checkpoint_every

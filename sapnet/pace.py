@@ -1,8 +1,11 @@
 """How long it will take still, and how much memory it took. No torch."""
 
+import ctypes
 import resource
 import sys
 import time
+from functools import cache
+from typing import Any
 
 
 class Eta:
@@ -22,3 +25,20 @@ def peak_memory_mb() -> int:
     """The most memory this process ever held, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+
+
+def give_memory_back() -> None:
+    """To the system, what the C library keeps of what was freed. Batches differ in size, so what
+    fits none of the next piles up. Costs page faults: not for every step. Nothing happens where
+    the library is not glibc."""
+    trim = _glibc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _glibc_trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
