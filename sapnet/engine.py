@@ -120,7 +120,8 @@ def make_fast(model: SapNet) -> None:
 def plan(model: SapNet, records: Sequence[ImageRecord], seed: int) -> tuple[Sampler, int]:
     """Which images make which step, and how many steps there are, at the model's batch size."""
     config = model.config.train
-    sampler = Sampler(count=len(records), batch_size=config.batch_size, seed=seed)
+    upright = [record.info.height > record.info.width for record in records]
+    sampler = Sampler(count=len(records), batch_size=config.batch_size, seed=seed, upright=upright)
     return sampler, steps_total(len(records), config)
 
 

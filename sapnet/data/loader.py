@@ -209,17 +209,26 @@ def collate(samples: Sequence[Sample]) -> Bags:
 class Sampler:
     """Which images make which step, and how each is drawn: a pure function of (seed, step).
 
-    A run that is resumed at a step sees what the unbroken one would have seen.
+    A run that is resumed at a step sees what the unbroken one would have seen. upright: of each
+    image, where known; a batch is then of upright or of lying ones (one of an epoch may be mixed),
+    since both together are padded to squares.
     """
 
-    def __init__(self, *, count: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, *, count: int, batch_size: int, seed: int, upright: Sequence[bool] = ()
+    ) -> None:
         self.count, self.batch_size, self.seed = count, min(batch_size, count), seed
+        self.upright = np.array(upright, dtype=bool)
         self.steps_per_epoch = -(-count // self.batch_size)
 
     def batch(self, step: int) -> list[int]:
         """Indices of the images of a step; the last of an epoch is filled from its start."""
         epoch, part = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        draw = np.random.default_rng((self.seed, epoch))
+        order = draw.permutation(self.count)
+        if self.upright.any():
+            order = order[np.argsort(self.upright[order], kind="stable")]
+            part = int(draw.permutation(self.steps_per_epoch)[part])
         places = np.arange(part * self.batch_size, (part + 1) * self.batch_size) % self.count
         return [int(i) for i in order[places]]
 
