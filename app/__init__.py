@@ -2,5 +2,6 @@
 
 import gc
 
-# What imports make stays: looking through it again and again takes a seventh of the start.
+# For as long as the process runs. What imports make stays, and looking through it after every
+# 700 objects takes a seventh of the start.
 gc.set_threshold(10_000, 10, 10)

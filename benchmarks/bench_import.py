@@ -1,5 +1,4 @@
-"""A COCO file of the size of train2017, checked as the service checks it, beside its mere decoding;
-and how import, listing and streaming grow from 1,000 to 100,000 annotations.
+"""A COCO file of the size of train2017, checked as the service checks it, beside its mere decoding.
 
 The file is `large_import.py`'s: 118,000 images and 860,000 annotations with polygons, 494 MiB.
 """

@@ -100,7 +100,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def machine() -> dict[str, Any]:
-    """Where and with what: processor, cores, the load that others make, threads, versions."""
+    """Where and with what: processor, cores, the load that others make, versions."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -109,7 +109,6 @@ def machine() -> dict[str, Any]:
         "cpu": f"{cpu} ({platform.machine()})",
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }

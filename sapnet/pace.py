@@ -1,4 +1,4 @@
-"""How long it will take still, and how much memory it took. No torch."""
+"""How long it will take still, how much memory it took, and giving some back. No torch."""
 
 import ctypes
 import resource
@@ -39,6 +39,8 @@ def give_memory_back() -> None:
 @cache
 def _glibc_trim() -> Any:
     try:
-        return ctypes.CDLL(None).malloc_trim
+        trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):
         return None
+    trim.argtypes = [ctypes.c_size_t]
+    return trim

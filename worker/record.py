@@ -1,6 +1,7 @@
 """How a run ends in the database: its results, or why there are none. All under the fence."""
 
 import json
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
@@ -49,7 +50,7 @@ def succeed(
     result = workdir / "result"
     metrics, report, meta = (_json(result / f"{n}.json") for n in ("metrics", "report", "model"))
     delivered = result / "pseudo_masks.ndjson"
-    masks = workdir / "masks.ndjson"
+    masks = workdir / f"masks-{held.attempt}.ndjson"  # a stale attempt writes into its own
     stream.write(masks, _pseudo_masks(delivered, held.job_id))
     files = {name: result / file for name, file in FILES.items()}
     blobs = digested({**files, "masks": masks}, workdir)
@@ -192,10 +193,10 @@ def _pseudo_masks(path: Path, job_id: str) -> Iterator[dict[str, Any]]:
 
 
 def _row(mask: dict[str, Any], job_id: str) -> dict[str, Any]:
-    x, y, w, h = map(float, mask["bbox"])
+    x, y, w, h = map(_finite, mask["bbox"])
     return {
         "job_id": job_id,
-        "annotation_id": mask["id"],
+        "annotation_id": int(mask["id"]),
         "image_id": mask["image_id"],
         "category_id": mask["category_id"],
         "segmentation": mask["segmentation"],
@@ -203,11 +204,18 @@ def _row(mask: dict[str, Any], job_id: str) -> dict[str, Any]:
         "y": y,
         "w": w,
         "h": h,
-        "area": float(mask["area"]),
-        "quality": float(mask["quality"]),
+        "area": _finite(mask["area"]),
+        "quality": _finite(mask["quality"]),
         "source": mask["source"],
         "extra": {name: mask.get(name) for name in EXTRA},
     }
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no number for JSON")
+    return number
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

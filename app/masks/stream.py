@@ -2,22 +2,25 @@
 
 Of the 17 µs that a mask takes on its way from its row to a line, none is needed: what a job
 delivered never changes. So its worker stores all lines as one blob, which is sent as it is, but for
-the lines of masks that somebody decided about.
+the lines of masks that somebody decided about; where these are many, all come from the rows.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
-from sqlalchemy import select
+import structlog
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db import Database
+from app.errors import BlobMissing
 from app.masks.service import BATCH, Filter, as_it_stands, encode, page, selected
 from app.models import Job, MaskDecision, PseudoMask
 from app.storage import CHUNK, Storage
 
+log = structlog.get_logger()
 _UNDECIDED = {"status": None, "revision": None, "correction": None, "_fields": ()}
 
 
@@ -37,12 +40,29 @@ def lines(
 ) -> Iterator[bytes]:
     """NDJSON in pieces of many lines. No session is open while the client reads."""
     if wanted == Filter(wanted.job_id) and limit is None and after is None:
-        with database.read() as session:
-            sha = session.scalar(select(Job.masks_sha).where(Job.id == wanted.job_id))
-            decided = _decided(session, wanted) if sha else {}
-        if sha:
-            return _stored(storage.local_path(sha), wanted.job_id, decided)
+        stored = _stored(database, storage, wanted)
+        if stored is not None:
+            return stored
     return _selected(database, wanted, limit, after)
+
+
+def _stored(database: Database, storage: Storage, wanted: Filter) -> Iterator[bytes] | None:
+    """The blob with what was decided since; None where there is none, and where more was decided
+    than should be held at once."""
+    job = Job.id == wanted.job_id
+    with database.read() as session:
+        sha = session.scalar(select(Job.masks_sha).where(job))
+        of_job = MaskDecision.job_id == wanted.job_id
+        count = session.scalar(select(func.count()).select_from(MaskDecision).where(of_job)) or 0
+        if sha is None or count > BATCH:
+            return None
+        decided = _decided(session, wanted) if count else {}
+    try:  # now, not when the answer has begun
+        file = storage.open(sha)
+    except (BlobMissing, OSError) as error:
+        log.warning("masks are read from their rows", job=wanted.job_id, error=repr(error))
+        return None
+    return _patched(file, wanted.job_id, decided)
 
 
 def _decided(session: Session, wanted: Filter) -> dict[bytes, bytes]:
@@ -53,9 +73,9 @@ def _decided(session: Session, wanted: Filter) -> dict[bytes, bytes]:
     return {str(mask["id"]).encode(): encode(mask) + b"\n" for mask in masks}
 
 
-def _stored(path: Path, job_id: str, decided: dict[bytes, bytes]) -> Iterator[bytes]:
+def _patched(file: BinaryIO, job_id: str, decided: dict[bytes, bytes]) -> Iterator[bytes]:
     start = len(f'{{"mask_id":"{job_id}.')
-    with path.open("rb") as file:
+    with file:
         if not decided:
             while chunk := file.read(CHUNK):
                 yield chunk

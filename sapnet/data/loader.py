@@ -211,7 +211,7 @@ class Sampler:
 
     A run that is resumed at a step sees what the unbroken one would have seen. upright: of each
     image, where known; a batch is then of upright or of lying ones (one of an epoch may be mixed),
-    since both together are padded to squares.
+    since both together are padded to squares, and batches come in any order.
     """
 
     def __init__(
@@ -222,14 +222,18 @@ class Sampler:
         self.steps_per_epoch = -(-count // self.batch_size)
 
     def batch(self, step: int) -> list[int]:
-        """Indices of the images of a step; the last of an epoch is filled from its start."""
+        """Indices of the images of a step. The one of an epoch that is not full is filled with
+        others of the epoch: its first ones, or of the same orientation."""
         epoch, part = divmod(step, self.steps_per_epoch)
         draw = np.random.default_rng((self.seed, epoch))
         order = draw.permutation(self.count)
         if self.upright.any():
             order = order[np.argsort(self.upright[order], kind="stable")]
             part = int(draw.permutation(self.steps_per_epoch)[part])
-        places = np.arange(part * self.batch_size, (part + 1) * self.batch_size) % self.count
+            first = min(part * self.batch_size, self.count - self.batch_size)
+        else:
+            first = part * self.batch_size
+        places = np.arange(first, first + self.batch_size) % self.count
         return [int(i) for i in order[places]]
 
     def generator(self, step: int, place: int = 0) -> torch.Generator:

@@ -1,13 +1,14 @@
 """3×3 convolution with a quarter of the multiplications, on the CPU: Winograd's F(4×4, 3×3).
 
 Each 4×4 tile of the output is 36 products a pair of channels instead of 144; their transforms are
-in winograd_tiles.py. Results are the plain convolution's up to rounding (about 1e-6 of the largest
-value, and 1e-5 for gradients of weights).
+in winograd_tiles.py. Results and gradients are the plain convolution's up to rounding: about 1e-5
+of the largest value.
 """
 
-import threading
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -29,7 +30,8 @@ _EVEN = 16  # tiles are made a multiple of it: products of other sizes take a th
 def fits(conv: nn.Conv2d) -> bool:
     """Whether it can be computed here: plain 3×3, stride 1, padding 1."""
     shape = conv.kernel_size, conv.stride, conv.padding, conv.dilation
-    return shape == ((3, 3), (1, 1), (1, 1), (1, 1)) and conv.groups == 1
+    plain = conv.groups == 1 and conv.padding_mode == "zeros"
+    return shape == ((3, 3), (1, 1), (1, 1), (1, 1)) and plain
 
 
 def of_all(conv: nn.Module, xs: Sequence[Tensor]) -> list[Tensor]:
@@ -61,11 +63,14 @@ class WinogradConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         _check(conv)
-        self.register_buffer("weight", _transformed(conv.weight.detach()))  # (K, 36, C)
+        weight = conv.weight.detach()
+        own = torch.empty(weight.shape[0], 36, weight.shape[1])
+        self.register_buffer("weight", _transformed(weight, own))  # (K, 36, C)
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        return _convolve([x], self.weight, self.bias)[0]
+        with _scratch() as scratch:
+            return _convolve([x], self.weight, self.bias, scratch)[0]
 
 
 class LearningWinogradConv2d(nn.Conv2d):
@@ -88,25 +93,32 @@ class _Learning(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor | None, *xs: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(weight, *xs)
-        return tuple(_convolve(xs, _transformed(weight, 2), bias))
+        with _scratch() as scratch:
+            transformed = _transformed(weight, scratch.planes("weights", *weight.shape[:2]))
+            return tuple(_convolve(xs, transformed, bias, scratch))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weight, *xs = ctx.saved_tensors
         of_weight, of_bias, *of_xs = ctx.needs_input_grad
-        found = _backward(weight, xs, grads, of_weight, of_xs)
+        with _scratch() as scratch:
+            found = _backward(weight, xs, grads, of_weight, of_xs, scratch)
         bias = torch.stack([grad.sum((0, 2, 3)) for grad in grads]).sum(0) if of_bias else None
         return found[0], bias, *found[1:]
 
 
-def _convolve(xs: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+def _convolve(
+    xs: Sequence[Tensor], weight: Tensor, bias: Tensor | None, scratch: "_Scratch"
+) -> list[Tensor]:
     """xs (B, C, H, W), weight (K, 36, C) transformed -> (B, K, H, W) each, channels-last."""
     channels = len(weight)
     pictures = [_last(x) for x in xs]
     outs = [x.new_empty(*x.shape[:3], channels) for x in pictures]
     added = (weight.new_zeros(channels) if bias is None else bias.detach()).numpy()
-    before, after = _planes(pictures, weight.shape[2], 0), _planes(pictures, channels, 1)
+    most = _most(pictures)
+    before = scratch.planes("before", most, weight.shape[2])
+    after = scratch.planes("after", most, channels)
     for group in _groups(pictures):
         count = _even(group[-1].end, before)
         for part in group:
@@ -123,14 +135,20 @@ def _backward(
     grads: Sequence[Tensor],
     of_weight: bool,
     of_xs: Sequence[bool],
+    scratch: "_Scratch",
 ) -> list[Tensor | None]:
     """Gradients of the weight and of each of xs, None where not asked for."""
     kernels, channels = weight.shape[:2]
     pictures, given = [_last(x) for x in xs], [_last(grad) for grad in grads]
     results = [torch.zeros_like(x) if any(of_xs) else None for x in pictures]
-    transformed = _transformed(weight, 2) if any(of_xs) else None
-    grown = _fresh(kernels, channels, 3).zero_() if of_weight else None
-    before, after = _planes(pictures, channels, 0), _planes(pictures, kernels, 1)
+    transformed = grown = None
+    if any(of_xs):
+        transformed = _transformed(weight, scratch.planes("weights", kernels, channels))
+    if of_weight:
+        grown = scratch.planes("grown", kernels, channels).zero_()
+    most = _most(pictures)
+    before = scratch.planes("before", most, channels)
+    after = scratch.planes("after", most, kernels)
     for group in _groups(pictures):
         count = _even(group[-1].end, before, after)
         for part in group:
@@ -214,10 +232,10 @@ def _groups(pictures: Sequence[Tensor]) -> Iterator[list[_Part]]:
         yield group
 
 
-def _planes(pictures: Sequence[Tensor], channels: int, place: int) -> Tensor:
-    """(tiles, 36, channels) for the largest of the groups."""
+def _most(pictures: Sequence[Tensor]) -> int:
+    """Tiles of the largest of the groups, made a multiple of _EVEN."""
     most = max((group[-1].end for group in _groups(pictures)), default=0)
-    return _fresh(-(-most // _EVEN) * _EVEN, channels, place)
+    return -(-most // _EVEN) * _EVEN
 
 
 def _even(count: int, *planes: Tensor) -> int:
@@ -228,25 +246,36 @@ def _even(count: int, *planes: Tensor) -> int:
     return up
 
 
-class _Scratch(threading.local):
+class _Scratch:
+    """Buffers of one computation. They are kept for the next: fresh memory has to be zeroed by the
+    system first."""
+
     def __init__(self) -> None:
-        self.buffers: dict[int, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
+
+    def planes(self, name: str, rows: int, channels: int) -> Tensor:
+        """(rows, 36, channels) of the buffer by that name, whatever it held."""
+        size = rows * 36 * channels
+        if name not in self._buffers or len(self._buffers[name]) < size:
+            with torch.inference_mode(False):  # else it could not be used in training
+                self._buffers[name] = torch.empty(size)
+        return self._buffers[name][:size].view(rows, 36, channels)
 
 
-_scratch = _Scratch()
+_free: list[_Scratch] = []
 
 
-def _fresh(rows: int, channels: int, place: int | None = None) -> Tensor:
-    """(rows, 36, channels). place: which of this thread's scratch buffers, which are kept since
-    fresh memory has to be zeroed by the system first; None for one's own."""
-    size = rows * 36 * channels
-    if place is None:
-        return torch.empty(rows, 36, channels)
-    kept = _scratch.buffers
-    if place not in kept or len(kept[place]) < size:
-        with torch.inference_mode(False):  # else it could not be used in training
-            kept[place] = torch.empty(size)
-    return kept[place][:size].view(rows, 36, channels)
+@contextmanager
+def _scratch() -> Iterator[_Scratch]:
+    """One that nobody uses: there are as many as computations ever ran at once."""
+    try:
+        scratch = _free.pop()
+    except IndexError:
+        scratch = _Scratch()
+    try:
+        yield scratch
+    finally:
+        _free.append(scratch)
 
 
 def _products(left: Tensor, right: Tensor, out: Tensor) -> None:
@@ -254,9 +283,9 @@ def _products(left: Tensor, right: Tensor, out: Tensor) -> None:
     torch.bmm(left.transpose(0, 1), right.permute(1, 2, 0), out=out.transpose(0, 1))
 
 
-def _transformed(weight: Tensor, place: int | None = None) -> Tensor:
-    """(K, C, 3, 3) -> (K, 36, C)."""
-    taps, out = _last(weight), _fresh(weight.shape[0], weight.shape[1], place)
+def _transformed(weight: Tensor, out: Tensor) -> Tensor:
+    """(K, C, 3, 3) -> (K, 36, C), in `out`."""
+    taps = _last(weight)
     _side_by_side(tiles.weights, 0, len(taps), taps.numpy(), out.numpy())
     return out
 
@@ -268,7 +297,7 @@ def _last(x: Tensor) -> Tensor:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="winograd")
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="winograd")
 
 
 def _side_by_side(work: Callable[..., None], first: int, last: int, *arguments: Any) -> None:

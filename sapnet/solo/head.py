@@ -138,9 +138,9 @@ class SoloHead(nn.Module):
             for x, grid in zip((p2, p3, p4, p5, p6), self.config.num_grids, strict=True)
         ]
         classes = [x[:, :-2] for x in grids]
-        for layer in _towers(self.cls_convs):
+        for layer in _layers(self.cls_convs):
             classes = layer.of_all(classes)
-        for layer in _towers(self.kernel_convs):
+        for layer in _layers(self.kernel_convs):
             grids = layer.of_all(grids)
         cls_logits = of_all(self.conv_cls, classes)
         kernels = of_all(self.conv_kernel, grids)
@@ -172,7 +172,7 @@ def _bias(conv: nn.Conv2d) -> Tensor:
     return conv.bias
 
 
-def _towers(modules: nn.ModuleList) -> Iterable[ConvGn]:
+def _layers(modules: nn.ModuleList) -> Iterable[ConvGn]:
     for module in modules:
         assert isinstance(module, ConvGn)
         yield module

@@ -273,19 +273,21 @@ def test_every_image_once_an_epoch(count, size):
         assert drawn[count:] == drawn[: len(drawn) - count]  # the last batch is filled up
 
 
-@pytest.mark.parametrize("upright", [9, 4, 0, 20])
-def test_batches_are_of_one_orientation(upright):
-    """Every image once an epoch all the same, and batches of both kinds in any order."""
-    stands = [n % 20 < upright for n in range(0, 60, 3)]
-    sampler = Sampler(count=20, batch_size=4, seed=3, upright=stands)
+@pytest.mark.parametrize("count", [20, 21, 3])
+@pytest.mark.parametrize("upright", [0.5, 0.2, 0, 1])
+def test_batches_are_of_one_orientation(count, upright):
+    """Every image at least once an epoch all the same; both kinds come in any order."""
+    stands = [(7 * n) % count < upright * count for n in range(count)]
+    sampler = Sampler(count=count, batch_size=4, seed=3, upright=stands)
     kinds = []
     for epoch in range(8):
-        steps = [sampler.batch(5 * epoch + part) for part in range(5)]
-        assert sorted(i for step in steps for i in step) == list(range(20))
-        mixed = [step for step in steps if len({stands[i] for i in step}) == 2]
-        assert len(mixed) == (upright % 4 > 0)
+        first = epoch * sampler.steps_per_epoch
+        steps = [sampler.batch(first + part) for part in range(sampler.steps_per_epoch)]
+        assert {i for step in steps for i in step} == set(range(count))
+        assert all(len(set(step)) == len(step) == min(4, count) for step in steps)
+        assert sum(len({stands[i] for i in step}) == 2 for step in steps) <= 1
         kinds.append(tuple(sum(stands[i] for i in step) for step in steps))
-    assert len(set(kinds)) > 1 or upright in (0, 20)
+    assert len(set(kinds)) > 1 or upright in (0, 1) or count == 3
 
 
 def test_order_is_a_function_of_seed_and_step():

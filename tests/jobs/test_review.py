@@ -59,7 +59,7 @@ def refused(answer: Any, status: int) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_stored_stream_is_that_of_the_rows(
-    client: TestClient, done: str, database: Database
+    client: TestClient, done: str, database: Database, storage: Storage
 ) -> None:
     """Before and after decisions; without the blob the lines are made from the rows."""
     url, headers = f"/jobs/{done}/pseudo-masks", {"Accept": "application/x-ndjson"}
@@ -82,7 +82,10 @@ def test_the_stored_stream_is_that_of_the_rows(
     ]
     assert masks[1]["segmentation"] == segmentation
     with database.read() as session:
-        assert session.scalar(select(Job.masks_sha))
+        sha = session.scalar(select(Job.masks_sha))
+    assert sha
+    storage.delete(sha)  # the rows have all of it too
+    assert streamed() == masks
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from sapnet.ops import winograd
 from sapnet.ops.winograd import LearningWinogradConv2d, WinogradConv2d, multiply_less, of_all
 
 SIZES = [(1, 1), (4, 4), (5, 3), (9, 30), (70, 13)]
@@ -40,7 +41,13 @@ def test_winograd_is_a_convolution(generator, size, inputs, outputs, bias):
 
 
 @pytest.mark.parametrize(
-    "conv", [nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3)]
+    "conv",
+    [
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.Conv2d(8, 8, 1),
+        nn.Conv2d(8, 8, 3),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+    ],
 )
 def test_winograd_refuses_what_it_cannot_do(conv):
     with pytest.raises(ValueError, match="3×3"):
@@ -80,10 +87,12 @@ def test_only_what_is_asked_for(generator):
     x = torch.randn(1, 4, 5, 7, generator=generator)
     conv(x).sum().backward()
     assert conv.weight.grad is not None
+    conv.zero_grad()
     frozen = conv.requires_grad_(False)
     x.requires_grad_()
     frozen(x).sum().backward()
     assert x.grad is not None
+    assert frozen.weight.grad is None
     x.requires_grad_(False)
     assert not frozen(x).requires_grad
 
@@ -99,7 +108,8 @@ def test_more_tiles_than_are_multiplied_at_once(generator):
         assert near(got, wanted, 5e-5)
 
 
-def test_what_was_predicted_before_does_not_hinder_training(generator):
+def test_what_was_predicted_before_does_not_hinder_training(generator, monkeypatch):
+    monkeypatch.setattr(winograd, "_free", [])  # so that prediction is the first to want memory
     conv = LearningWinogradConv2d(nn.Conv2d(99, 98, 3, padding=1))
     x = torch.randn(1, 99, 8, 8, generator=generator)
     with torch.inference_mode():

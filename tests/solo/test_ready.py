@@ -8,7 +8,8 @@ from torch import nn
 
 from sapnet.backbones import BackboneWithFpn
 from sapnet.config import BackboneConfig, SoloConfig
-from sapnet.ops.winograd import WinogradConv2d
+from sapnet.engine import make_fast
+from sapnet.ops.winograd import LearningWinogradConv2d, WinogradConv2d
 from sapnet.solo import SoloHead, SoloV2
 from sapnet.solo.ready import make_ready
 
@@ -47,3 +48,25 @@ def test_the_same_within_a_ten_thousandth(generator, name, norm, pretrained):
     kinds = [type(module) for module in ready.modules()]
     assert WinogradConv2d in kinds
     assert not any(issubclass(kind, nn.BatchNorm2d) for kind in kinds)
+
+
+@pytest.mark.slow
+def test_made_fast_it_learns_the_same(generator):
+    """Outputs and every gradient; parameters keep their names."""
+    model = network("mobilenet_v2", "none", True, generator).train()
+    images = torch.randn(2, 3, 64, 96, generator=generator)
+    fast = copy.deepcopy(model)
+    make_fast(fast)
+    assert LearningWinogradConv2d in [type(module) for module in fast.modules()]
+    found = {}
+    for name, one in (("plain", model), ("fast", fast)):
+        outs = tensors(one(images.contiguous(memory_format=torch.channels_last)))
+        torch.stack([out.square().mean() for out in outs]).sum().backward()
+        grads = {key: p.grad for key, p in one.named_parameters() if p.requires_grad}
+        found[name] = (outs, grads)
+    for before, after in zip(found["plain"][0], found["fast"][0], strict=True):
+        assert (before - after).abs().max() <= 1e-4 * before.abs().max()
+    (_, plain), (_, quick) = found["plain"], found["fast"]
+    assert list(plain) == list(quick)
+    for key, grad in plain.items():
+        assert (grad - quick[key]).abs().max() <= 1e-3 * grad.abs().max(), key
