@@ -104,6 +104,8 @@ def main(
     if which and len(which) == 1:
         results.mkdir(parents=True, exist_ok=True)
         found = run(which[0], small)
+        if not found["rows"]:
+            return  # it has said why; what was kept before stays
         path = results / f"{which[0]}.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
         typer.echo(table([found]))
