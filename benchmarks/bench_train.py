@@ -64,9 +64,10 @@ class Scene:
         return {"boxes": boxes.float(), "labels": self.labels + 1, "masks": self.masks.byte()}
 
 
-def ours(scenes: list[Scene], method: str, device: str) -> Callable[[], object]:
+def ours(scenes: list[Scene], method: str, device: str, small: bool) -> Callable[[], object]:
     """A step of a method, as training does it."""
-    config = resolve_config(method, "paper_r50_1x")
+    narrow = {"solo.channels": 96, "solo.mask_channels": 64, "mil.fc_channels": 64}
+    config = resolve_config(method, "paper_r50_1x", narrow if small else None)
     backbone = BackboneWithFpn(config.backbone, pretrained=True)
     model = assemble(config, CLASSES, backbone, 0).to(device).train()
     make_fast(model)
@@ -100,7 +101,7 @@ def measure(small: bool) -> list[Row]:
     side, count = (128, 4) if small else (512, 15)
     torch.manual_seed(0)
     scenes = [Scene(seed, side, count) for seed in range(2)]
-    whole, solo = (ours(scenes, method, "cpu") for method in ("sapnet++", "consensus"))
+    whole, solo = (ours(scenes, method, "cpu", small) for method in ("sapnet++", "consensus"))
     with_them = f"training step, R-50, 2 × {side}², {count} objects each"
     row = partial(compare, rounds=1 if small else 7, sample=0)
     theirs, against = peer(scenes, "cpu"), "torchvision's Mask R-CNN, R-50, from true masks"
