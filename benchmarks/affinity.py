@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from sapnet.affinity.local import cascade, local_kernel
 from sapnet.affinity.propagate import propagate
-from sapnet.affinity.refine import pixel_guide, polished, refine
+from sapnet.affinity.refine import guides_of, pixel_guide, polished, refine
 from sapnet.affinity.tree import build_tree
 from sapnet.backbones import build_backbone
 from sapnet.config import RefineConfig, cpu
@@ -160,8 +160,11 @@ def run(
     before, after = [], []
     for index, scene in enumerate(scenes):
         before.append(ious(scene.flawed, scene.truth))
-        inputs = scene.flawed, scene.image, scene.features
-        after.append([ious(polished(*inputs, config=one), scene.truth) for *_, one in asked])
+        shape, found = (scene.flawed.shape[1], scene.flawed.shape[2]), []
+        for *_, one in asked:
+            guides = guides_of(scene.image, scene.features, shape, one)
+            found.append(ious(polished(scene.flawed, guides, config=one), scene.truth))
+        after.append(found)
         tell(f"{data.name}: image {index + 1} of {len(scenes)}")
     start = np.concatenate(before, 1).mean(1)  # (4, 2)
     ends = np.concatenate(after, 2).mean(2)  # (asked, 4, 2)
@@ -239,12 +242,13 @@ def speed(masks: int = 20, size: tuple[int, int] = (200, 304)) -> str:
     probs = torch.rand(masks, *size, generator=random)
     tree, kernel, array = build_tree(guide), local_kernel(guide), probs.numpy()
     pixel = RefineConfig(levels="pixel")
+    guides = guides_of(guide, (), size, pixel)
     parts: dict[str, Callable[[], object]] = {
         "tree": lambda: build_tree(pixel_guide(guide, size)),
         "propagate": lambda: propagate(tree, array),
         "local kernel": lambda: local_kernel(guide),
         "local cascade": lambda: cascade(kernel, probs),
-        "refine, pixel": lambda: refine(probs, guide, config=pixel, pixel_tree=tree),
+        "refine, pixel": lambda: refine(probs, guides, config=pixel),
     }
     lines = []
     for name, part in parts.items():

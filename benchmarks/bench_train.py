@@ -17,7 +17,8 @@ from torchvision.ops import FrozenBatchNorm2d, masks_to_boxes
 from sapnet.backbones import BackboneWithFpn
 from sapnet.config import resolve_config
 from sapnet.data.loader import Sample, make_record
-from sapnet.engine import Step, make_fast, make_optimizer, training_step
+from sapnet.batches import Step
+from sapnet.engine import make_fast, make_optimizer, training_step
 from sapnet.model import assemble
 from sapnet.proposals.bags import bag_of, encode
 from sapnet.types import ImageInfo, PointAnnotation

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from sapnet.backbones.fpn import Fpn
 from sapnet.config import Config
 from sapnet.data.loader import ImageRecord, Sample, Sampler, collate
-from sapnet.engine import Step, make_optimizer, set_learning_rate, steps_total
+from sapnet.batches import Step, steps_total
+from sapnet.engine import make_optimizer, set_learning_rate
 from sapnet.errors import NonFiniteLoss
 from sapnet.mil.branch import MilBranch, MilResult
 

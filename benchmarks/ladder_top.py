@@ -11,7 +11,7 @@ from ladder_picks import Picks, Row
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.affinity.refine import polished
+from sapnet.affinity.refine import guides_of, polished
 from sapnet.backbones import build_backbone
 from sapnet.config import PRESETS, Config
 from sapnet.data.loader import ImageRecord, load_sample
@@ -47,13 +47,14 @@ def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: C
     whatever the rungs trained at.
     """
     sample = load_sample(record, PRESETS[config.preset]().data)
-    grid = [-(-side // config.output.stride) for side in sample.size]
+    h, w = sample.size
+    grid = (-(-h // config.output.stride), -(-w // config.output.stride))
     guide = F.interpolate(sample.image[None], size=grid, mode="area")[0]
     assert picks.belief is not None
     nothing = guide.new_zeros(0, *grid)
     start = blended(record.bags, np.array(picks.selected), picks.belief, nothing, [])
-    rows = []
-    for n, mask in enumerate(polished(start, guide, levels, config=config.refine)):
+    rows, guides = [], guides_of(guide, levels, grid, config.refine)
+    for n, mask in enumerate(polished(start, guides, config=config.refine)):
         annotation, bag = record.annotations[n], record.bags[n]
         refined = at_image_size(mask, record.info.size, config.output.mask_threshold)
         row = deliver(annotation, bag, picks.selected[n], refined, config)

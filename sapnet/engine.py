@@ -1,5 +1,6 @@
 """The training loop: step after step, a checkpoint now and then, the same figures when resumed."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,35 +11,39 @@ from torch import Tensor
 
 from sapnet import distributed
 from sapnet.affinity.refine import refine
+from sapnet.batches import Batches, OnBad, Step
 from sapnet.config import Config, TrainConfig
-from sapnet.data.images import ImageProblem
-from sapnet.data.loader import ImageRecord, Sample, Sampler, largest, load_sample
+from sapnet.data.loader import ImageRecord, Sample, largest
 from sapnet.errors import InvalidConfig, NonFiniteLoss, OutOfMemory, Stopped
 from sapnet.losses.affinity import affinity_loss
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
 from sapnet.ops.winograd import LearningWinogradConv2d, multiply_less
 from sapnet.pace import give_memory_back
-from sapnet.solo import InstanceMasks, SoloTargets, assign, solo_loss
-from sapnet.types import ImageInfo
+from sapnet.solo import SoloTargets, assign, solo_loss
+from sapnet.transfer import on_its_way, to_device
 from sapnet.whole import write_whole
 
 Report = Callable[[int, int, dict[str, float]], None]
-OnBad = Callable[[ImageInfo, ImageProblem], None]
 
 GIVE_BACK_EVERY = 8  # steps
 
 
 @dataclass(frozen=True)
-class Step:
-    """Where a step stands in the run: its index, of how many, and the epoch's length."""
+class Said:
+    """What a step says of itself, on its way from the GPU: the losses by name, and how many bags
+    had no best, both of the whole batch."""
 
-    index: int
-    total: int
-    per_epoch: int
+    step: Step
+    names: tuple[str, ...]
+    values: Callable[[], list[Tensor]]
 
-    @property
-    def share(self) -> float:
-        return self.index / max(self.total, 1)
+    def read(self) -> tuple[dict[str, float], int]:
+        """Raises NonFiniteLoss."""
+        *losses, undecided = self.values()[0].tolist()
+        for name, value in zip(self.names, losses, strict=True):
+            if not abs(value) < float("inf"):
+                raise NonFiniteLoss(name, self.step.index, value)
+        return dict(zip(self.names, losses, strict=True)), int(undecided)
 
 
 def train(
@@ -75,13 +80,25 @@ def train(
         take_batch(model, batch)
     distributed.start_alike(model, done)
     model.train()
-    sampler, total = plan(model, records, seed)
-    while done < total:
-        step = Step(done, total, sampler.steps_per_epoch)
+    batches = Batches(records, model.config, seed, on_bad)
+    said: deque[Said] = deque()
+
+    def tell(but: int = 0) -> None:
+        nonlocal undecided
+        while len(said) > but:
+            oldest = said.popleft()
+            losses, dead = oldest.read()
+            undecided += dead
+            report(oldest.step.index + 1, oldest.step.total, losses)
+
+    # a GPU's losses are read in the next step, in which the host waits for it anyway
+    lag = 0 if next(model.parameters()).device.type == "cpu" else 1
+    while done < batches.total:
+        step = batches.step(done)
         try:
             with distributed.together():
-                samples, generators = draw(records, sampler, step, model.config, on_bad)
-            losses, dead = training_step(model, optimizer, samples, step, generators)
+                samples, generators = batches(step)
+            said.append(training_step(model, optimizer, samples, step, generators))
         except torch.OutOfMemoryError as error:
             words = f"{error}".split(". ")[0] or "out of memory"
         else:
@@ -89,23 +106,23 @@ def train(
         if words:  # what the step held is let go by now
             optimizer.zero_grad(set_to_none=True)
             warn(halve(model, len(records), step, words))
-            sampler, total = plan(model, records, seed)
-            done = done * total // step.total
+            batches = Batches(records, model.config, seed, on_bad)
+            done = done * batches.total // step.total
             continue
-        undecided += dead
         done += 1
         if done % GIVE_BACK_EVERY == 0:
             give_memory_back()
-        report(done, total, losses)
+        tell(lag)
         stop = distributed.any_of(should_stop())
         every = model.config.train.checkpoint_every
-        if stop or done % every == 0 or done % step.per_epoch == 0:
+        if stop or done % every == 0 or done % step.per_epoch == 0 or done == batches.total:
+            tell()  # what is kept is known to be sound
             with distributed.together():
                 if distributed.is_main():
                     batch = model.config.train.batch_size
                     save_checkpoint(checkpoint, model, optimizer, done, undecided, batch)
-        if stop and done < total:
-            raise Stopped(f"stopped on request after step {done} of {total}")
+        if stop and done < batches.total:
+            raise Stopped(f"stopped on request after step {done} of {batches.total}")
     return undecided
 
 
@@ -115,14 +132,6 @@ def make_fast(model: SapNet) -> None:
     model.to(memory_format=torch.channels_last)
     if next(model.parameters()).device.type == "cpu":
         multiply_less(model, LearningWinogradConv2d)
-
-
-def plan(model: SapNet, records: Sequence[ImageRecord], seed: int) -> tuple[Sampler, int]:
-    """Which images make which step, and how many steps there are, at the model's batch size."""
-    config = model.config.train
-    upright = [record.info.height > record.info.width for record in records]
-    sampler = Sampler(count=len(records), batch_size=config.batch_size, seed=seed, upright=upright)
-    return sampler, steps_total(len(records), config)
 
 
 def take_batch(model: SapNet, size: int) -> None:
@@ -151,87 +160,46 @@ def halve(model: SapNet, images: int, step: Step, words: str) -> str:
     )
 
 
-def steps_total(count: int, config: TrainConfig) -> int:
-    """How many steps a run over `count` images takes: its epochs, or `min_steps` where more."""
-    sampler = Sampler(count=count, batch_size=config.batch_size, seed=0)
-    return max(sampler.steps_per_epoch * config.epochs, config.min_steps)
-
-
-def draw(
-    records: Sequence[ImageRecord],
-    sampler: Sampler,
-    step: Step,
-    config: Config,
-    on_bad: OnBad | None = None,
-) -> tuple[list[Sample], list[torch.Generator]]:
-    """This process's images of a step, resized and flipped as their generators say, and these."""
-    sides = config.data.short_sides
-    side = sides[int(torch.randint(len(sides), (), generator=sampler.generator(step.index)))]
-    samples, generators = [], []
-    for place, index in distributed.share(list(enumerate(sampler.batch(step.index), start=1))):
-        generator = sampler.generator(step.index, place)
-        flip = config.data.flip and bool(torch.rand((), generator=generator) < 0.5)
-        samples.append(readable(records, index, config, side, flip, on_bad))
-        generators.append(generator)
-    return samples, generators
-
-
-def readable(
-    records: Sequence[ImageRecord],
-    index: int,
-    config: Config,
-    side: int,
-    flip: bool,
-    on_bad: OnBad | None,
-) -> Sample:
-    """The sample of an image, or of the first one after it that can be read."""
-    while True:
-        try:
-            return load_sample(records[index], config.data, side, flip)
-        except ImageProblem as error:
-            if on_bad is None or distributed.processes() > 1:  # the others would not know of it
-                raise
-            on_bad(records[index].info, error)
-            index = (index + 1) % len(records)
-
-
 def training_step(
     model: SapNet,
     optimizer: torch.optim.Optimizer,
     samples: list[Sample],
     step: Step,
     generators: list[torch.Generator],
-) -> tuple[dict[str, float], int]:
-    """Forward, losses, backward, update. Returns the losses by name and the undecided bags, those
-    of the whole batch, of which `samples` are this process's share."""
+) -> Said:
+    """Forward, losses, backward, update of a batch, of which `samples` are this process's share.
+
+    On a GPU the host waits once: for what MIL picked, whose masks it then makes."""
     config = model.config
     trust = step.share >= config.mil.completeness_warmup
+    guided = config.refine.enabled and step.share >= config.refine.warmup
     frame = distributed.global_max(*largest(samples))
-    result = model(samples, generators, trust, (frame[0], frame[1]))
-    losses = all_losses(model, samples, result, step)
-    values = distributed.global_sum(torch.stack([loss.detach() for loss in losses.values()]))
-    for name, value in zip(losses, values.tolist(), strict=True):
-        if not abs(value) < float("inf"):
-            raise NonFiniteLoss(name, step.index, value)
+    result = model(samples, generators, trust, (frame[0], frame[1]), guided)
+    losses = all_losses(model, samples, result)
+    told = [*losses.values(), result.mil.undecided]
+    told = [value.detach().to(told[0]) for value in told]
+    said = Said(step, tuple(losses), on_its_way(distributed.global_sum(torch.stack(told))))
     set_learning_rate(optimizer, config.train, step)
     optimizer.zero_grad(set_to_none=True)
     torch.stack(list(losses.values())).sum().backward()
     distributed.sum_gradients(model.parameters())
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
     optimizer.step()
-    undecided = distributed.global_sum(int(result.mil.undecided))
-    return dict(zip(losses, values.tolist(), strict=True)), undecided
+    return said
 
 
-def all_losses(model: SapNet, samples: list[Sample], result: Pass, step: Step) -> dict[str, Tensor]:
-    """The terms of Eq. 28 and L_sasd, each with its weight in it."""
+def all_losses(model: SapNet, samples: list[Sample], result: Pass) -> dict[str, Tensor]:
+    """The terms of Eq. 28 and L_sasd, each with its weight in it; L_aff where there are guides."""
     config = model.config
     targets, masks = solo_targets(samples, result, model)
-    solo, predicted = solo_loss(result.output, targets, masks, config.solo)
+    device = result.images.device
+    own = [target.to(device) for target in targets]
+    masks = [to_device(mask, device) for mask in masks]
+    solo, predicted = solo_loss(result.output, own, masks, config.solo)
     losses = {**solo, **result.mil.losses}
-    if config.refine.enabled and step.share >= config.refine.warmup:
+    if result.guides:
         losses["aff"] = config.refine.loss_weight * refinement_loss(
-            config, result, masks, predicted
+            config, result, own, masks, predicted
         )
     return losses
 
@@ -239,36 +207,42 @@ def all_losses(model: SapNet, samples: list[Sample], result: Pass, step: Step) -
 def solo_targets(
     samples: list[Sample], result: Pass, model: SapNet
 ) -> tuple[list[SoloTargets], list[Tensor]]:
-    """Targets and masks (N, h, w) at stride 4 of each image, from what MIL picked."""
+    """Targets and masks (N, h, w) at stride 4 of each image, from what MIL picked; on the CPU."""
     shape = quarter_size(result.images)
-    selected, labels = result.mil.selected.cpu().numpy(), result.bags.labels
-    image = result.bags.image.cpu().numpy()
+    (selected,) = on_its_way(result.mil.selected)()
     targets, masks = [], []
     for index, sample in enumerate(samples):
-        mask = mask_grid(sample, selected[image == index], shape, MASK_STRIDE).to(labels.device)
-        masks.append(mask)
-        own = labels[result.bags.image == index]
-        targets.append(assign(mask, own, model.config.solo, model.solo.head.num_classes))
+        mine = result.bags.image == index
+        masks.append(mask_grid(sample, selected[mine].numpy(), shape, MASK_STRIDE))
+        targets.append(
+            assign(
+                masks[-1],
+                result.bags.labels[mine],
+                model.config.solo,
+                model.solo.head.num_classes,
+            )
+        )
     return targets, masks
 
 
 def refinement_loss(
-    config: Config, result: Pass, masks: list[Tensor], predicted: list[InstanceMasks]
+    config: Config,
+    result: Pass,
+    targets: list[SoloTargets],
+    masks: list[Tensor],
+    predicted: list[Tensor],
 ) -> Tensor:
     """L_aff (Eq. 26) over the images of the batch."""
     terms = []
-    for index, (mask, instances) in enumerate(zip(masks, predicted, strict=True)):
-        use = instances.valid
-        boxes = result.mil.boxes[result.bags.image == index][use] / MASK_STRIDE
-        refined = refine(
-            instances.probs[use],
-            result.images[index],
-            [level[index] for level in result.features],
-            boxes=boxes,
-            config=config.refine,
-        )
-        areas = mask[use].flatten(1).sum(1)
-        terms.append(affinity_loss(instances.probs[use], refined, boxes, areas))
+    places = result.bags.image
+    per_image = zip(targets, masks, predicted, result.guides, strict=True)
+    for index, (target, mask, probs, guides) in enumerate(per_image):
+        rows = target.answered
+        own = to_device((places == index).nonzero().squeeze(1), mask.device)
+        boxes = result.mil.boxes[own][rows] / MASK_STRIDE
+        refined = refine(probs[rows], guides, boxes=boxes, config=config.refine)
+        areas = mask[rows].flatten(1).sum(1)
+        terms.append(affinity_loss(probs[rows], refined, boxes, areas))
     total = torch.stack(terms).sum() if terms else result.output.mask_features.sum()
     return total / distributed.global_sum(len(terms))
 

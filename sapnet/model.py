@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from sapnet.affinity.refine import Guides, guides_of
 from sapnet.backbones import BackboneWithFpn, WeightsOrigin, build_backbone
 from sapnet.config import Config
 from sapnet.data.loader import Sample, collate, pad
@@ -18,17 +19,20 @@ from sapnet.mil.layout import Bags
 from sapnet.mil.selection import pick, take
 from sapnet.resize import MASK_STRIDE
 from sapnet.solo import SoloHead, SoloOutput, SoloV2
+from sapnet.transfer import to_device
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over a batch: pyramid, SOLOv2's output, the bags and what was picked of them."""
+    """One pass over a batch: pyramid, SOLOv2's output, the bags (on the CPU) and what was picked of
+    them. guides: of each image, at the size of the mask features, where they were asked for."""
 
     images: Tensor
     features: list[Tensor]
     output: SoloOutput
     bags: Bags
     mil: MilResult
+    guides: list[Guides]
 
 
 class SapNet(nn.Module):
@@ -44,19 +48,31 @@ class SapNet(nn.Module):
         generators: Sequence[torch.Generator] | None = None,
         trust_completeness: bool = True,
         frame: tuple[int, int] | None = None,
+        guided: bool = False,
     ) -> Pass:
         """Run both branches on a batch. generators: see `MilBranch`; None computes no MIL loss.
-        frame: see `pad`."""
+        frame: see `pad`. guided: begin the trees that masks are refined along."""
         device = next(self.parameters()).device
-        images = pad(samples, frame).to(device, memory_format=torch.channels_last)
+        images = to_device(pad(samples, frame), device)
+        images = images.contiguous(memory_format=torch.channels_last)
         features, output = self.solo(images)
-        bags = collate(samples).to(device)
+        guides = self.guides(images, features) if guided else []
+        bags = collate(samples)
         if self.config.mil.rule == "learned":
-            sizes = torch.tensor([s.size for s in samples], device=device)
+            sizes = torch.tensor([s.size for s in samples])
             mil = self.mil(features, bags, sizes, generators, trust_completeness)
         else:
-            mil = self.by_rule(samples, bags)
-        return Pass(images, features, output, bags, mil)
+            mil = self.by_rule(samples, bags).to(device)
+        return Pass(images, features, output, bags, mil, guides)
+
+    def guides(self, images: Tensor, features: list[Tensor]) -> list[Guides]:
+        """Of each image, along which its masks at stride 4 are refined."""
+        return [
+            guides_of(
+                image, [level[i] for level in features], quarter_size(images), self.config.refine
+            )
+            for i, image in enumerate(images)
+        ]
 
     def by_rule(self, samples: list[Sample], bags: Bags) -> MilResult:
         """`sam-top1` and `consensus`: a pick without learning, as if a branch had made it."""
@@ -70,7 +86,7 @@ class SapNet(nn.Module):
                 for record in records
                 for bag, foreign in zip(record.bags, record.foreign, strict=True)
             ]
-            selected = torch.tensor(picks, dtype=torch.int64, device=bags.labels.device)
+            selected = torch.tensor(picks, dtype=torch.int64)
             certainty = take(bags.medoid, selected)
         belief = one_hot(selected, bags.valid.shape[1]).float()
         none = torch.zeros((), dtype=torch.int64)

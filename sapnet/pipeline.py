@@ -19,10 +19,11 @@ from typing import Any
 from sapnet import __version__, distributed
 from sapnet.artifact import save_artifact
 from sapnet.backbones import WeightsOrigin
+from sapnet.batches import steps_total
 from sapnet.config import Config, resolve_config
 from sapnet.data.coco import load_points, read_truth
 from sapnet.data.images import ImageProblem
-from sapnet.engine import steps_total, train
+from sapnet.engine import train
 from sapnet.errors import DiskFull, Stopped, is_disk_full
 from sapnet.evaluate import average_precision, pseudo_mask_metrics
 from sapnet.evaluate.curves import as_metrics, draw_curves, precision_recall

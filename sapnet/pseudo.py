@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.affinity.refine import polished
+from sapnet.affinity.refine import guides_of, polished
 from sapnet.config import Config
 from sapnet.data.loader import ImageRecord, Sample, load_sample
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
@@ -88,14 +88,16 @@ def label_image(model: SapNet, record: ImageRecord, detect_too: bool = True) -> 
 
 def own_masks(model: SapNet, sample: Sample, result: Pass, selected: np.ndarray) -> OwnMasks:
     """The masks and scores that the cells of each annotation's M_srm predict."""
-    shape, labels = quarter_size(result.images), result.bags.labels
-    masks = mask_grid(sample, selected, shape, MASK_STRIDE).to(result.images.device)
-    targets = assign(masks, labels, model.config.solo, model.solo.head.num_classes)
-    probs, valid = instance_probs(result.output, 0, targets, len(selected))
-    scores = result.output.flat_cls_logits()[0][targets.cells, labels[targets.instances]]
+    masks = mask_grid(sample, selected, quarter_size(result.images), MASK_STRIDE)
+    targets = assign(masks, result.bags.labels, model.config.solo, model.solo.head.num_classes)
+    rows = targets.answered.tolist()
+    device = result.images.device
+    masks, targets = masks.to(device), targets.to(device)
+    probs = instance_probs(result.output, 0, targets, len(selected))
+    labels = targets.classes[targets.cells]
+    scores = result.output.flat_cls_logits()[0][targets.cells, labels].float()
     best = scores.new_zeros(len(selected))
     best = best.scatter_reduce(0, targets.instances, scores.sigmoid(), "amax")
-    rows = valid.nonzero().squeeze(1).tolist()
     agreement: list[float | None] = [None] * len(selected)
     seen: list[float | None] = [None] * len(selected)
     for n in rows:
@@ -130,7 +132,8 @@ def refined_masks(
     if config.output.blend:
         start = blended(sample.record.bags, selected, belief, start, rows)
         rows = list(range(len(selected)))
-    fine = polished(start, guide, levels, config=config.refine)
+    guides = guides_of(guide, levels, grid, config.refine)
+    fine = polished(start, guides, config=config.refine)
     for row, mask in zip(rows, fine, strict=True):
         refined[row] = at_image_size(mask, sample.record.info.size, config.output.mask_threshold)
     return refined

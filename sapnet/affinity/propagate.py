@@ -20,6 +20,7 @@ from numba import njit
 from torch import Tensor
 
 from sapnet.affinity.tree import AffinityTree, FloatArray
+from sapnet.transfer import to_device
 
 LANES = 8  # masks walked together: they share each read of the tree
 
@@ -48,10 +49,14 @@ def propagate_torch(tree: AffinityTree, probs: Tensor, zeta2: float | None = Non
     """
     bandwidth = _checked(tree, tuple(probs.shape), zeta2)
     device = probs.device
-    steps, leaf_steps = (torch.from_numpy(a).to(device) for a in _steps(tree, bandwidth))
-    first = torch.from_numpy(tree.first).to(device, torch.int64)
-    last = first + torch.from_numpy(tree.count).to(device)
-    pixel = torch.from_numpy(tree.pixel).to(device, torch.int64)
+
+    def moved(array: np.ndarray) -> Tensor:
+        return to_device(torch.from_numpy(array), device)
+
+    steps, leaf_steps = map(moved, _steps(tree, bandwidth))
+    first = moved(tree.first).long()
+    last = first + moved(tree.count)
+    pixel = moved(tree.pixel).long()
     masks = probs.detach().reshape(len(probs), len(pixel)).double()[:, pixel]
     masks = torch.cat([masks, masks.new_ones(1, len(pixel))])  # the last one counts the norms
     sums = _before(masks)

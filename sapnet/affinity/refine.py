@@ -13,7 +13,7 @@ of Y are divided by those of pi to the power `balance`: 0 keeps the average, 1 g
 equal say, whatever their areas.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from sapnet.affinity.local import local_affinity
 from sapnet.affinity.propagate import propagate, propagate_torch
-from sapnet.affinity.tree import AffinityTree, build_tree
+from sapnet.affinity.tree import AffinityTree, tree_beside
 from sapnet.affinity.window import box_windows, mask_boxes
 from sapnet.config import RefineConfig
 
@@ -39,54 +39,78 @@ class RefinedMasks:
         return [term for term in (self.pixel, self.semantic) if term is not None]
 
 
-def refine(
-    probs: Tensor,
-    image: Tensor,
-    features: Sequence[Tensor] = (),
-    *,
-    boxes: Tensor | None = None,
-    config: RefineConfig | None = None,
-    pixel_tree: AffinityTree | None = None,
-) -> RefinedMasks:
-    """Refine the masks of one image.
+@dataclass(frozen=True)
+class Guide:
+    """What masks are refined along: values (C, H, W) float32 without graph, and their tree, which
+    is built on a thread until it is asked for; None where there is no global step."""
 
-    probs: (N, H, W) float in [0, 1]. image: (3, h, w) float, normalised by ImageNet's mean and
-    deviation, of the same view, any size (Eq. 15 brings it to (H, W)). features: (C, h, w) FPN
-    levels of the same view, finest first. boxes: (N, 4) xyxy in mask pixels, the windows before
-    dilation; None takes each mask's own. pixel_tree: from `pixel_guide` and `build_tree`, to reuse.
-    Zero outside of the windows. Raises ValueError if a wanted term has nothing to be made from.
+    values: Tensor
+    tree: Callable[[], AffinityTree] | None
+
+
+@dataclass(frozen=True)
+class Guides:
+    """Of one image. pixel: None for a term not asked for. semantic: with the FPN level of each."""
+
+    pixel: Guide | None
+    semantic: list[tuple[int, Guide]]
+
+
+def guides_of(
+    image: Tensor, features: Sequence[Tensor], size: tuple[int, int], config: RefineConfig
+) -> Guides:
+    """image: (3, h, w) float, normalised by ImageNet's mean and deviation, any size (Eq. 15 brings
+    it to `size`, that of the masks). features: (C, h, w) FPN levels of the same view, finest first.
+    Raises ValueError if a wanted term has nothing to be made from.
     """
-    config = config or RefineConfig()
     levels = [i for i in config.feature_levels if i < len(features)]
     if config.levels != "pixel" and not levels:
         raise ValueError(f"levels={config.levels!r} needs features, got {len(features)} levels")
-    probs = probs.detach()
-    size = (int(probs.shape[1]), int(probs.shape[2]))
-    masks = probs.float()
+
+    def guide(values: Tensor) -> Guide:
+        return Guide(values, tree_beside(values) if config.use_global else None)
+
+    return Guides(
+        None if config.levels == "semantic" else guide(pixel_guide(image, size)),
+        []
+        if config.levels == "pixel"
+        else [(level, guide(semantic_guide(features[level], size))) for level in levels],
+    )
+
+
+def refine(
+    probs: Tensor,
+    guides: Guides,
+    *,
+    boxes: Tensor | None = None,
+    config: RefineConfig | None = None,
+) -> RefinedMasks:
+    """Refine the masks of one image along its guides.
+
+    probs: (N, H, W) float in [0, 1], of the guides' size. boxes: (N, 4) xyxy in mask pixels, the
+    windows before dilation; None takes each mask's own. Zero outside of the windows.
+    """
+    config = config or RefineConfig()
+    masks = probs.detach().float()
     windows = None
     if config.window is not None:
         boxes = mask_boxes(masks) if boxes is None else boxes
+        size = (int(probs.shape[1]), int(probs.shape[2]))
         windows = box_windows(boxes, size, config.window).float()
 
+    def along(guide: Guide, zeta_scale: float, kernel: int, zeta_local: float) -> Tensor:
+        return _one_guide(masks, windows, guide, zeta_scale, kernel, zeta_local, config)
+
     pixel = semantic = None
-    if config.levels != "semantic":
-        guide = pixel_guide(image, size)
-        tree = (pixel_tree or build_tree(guide)) if config.use_global else None
-        zeta2 = _bandwidth(tree, config.zeta_scale, config)
-        pixel = _one_guide(masks, windows, guide, tree, zeta2, 5, config.zeta_local, config)
-    if config.levels != "pixel":
-        semantic = torch.zeros_like(masks)
-        for level in levels:
-            guide = semantic_guide(features[level], size)
-            tree = build_tree(guide) if config.use_global else None
-            zeta2 = _bandwidth(tree, config.zeta_scale_semantic, config)
-            kernel, zeta = (5 if level < 2 else 3), config.zeta_semantic
-            semantic += _one_guide(masks, windows, guide, tree, zeta2, kernel, zeta, config)
-        semantic /= len(levels)
-    return RefinedMasks(
-        None if pixel is None else pixel.to(probs.dtype),
-        None if semantic is None else semantic.to(probs.dtype),
-    )
+    if guides.pixel is not None:
+        pixel = along(guides.pixel, config.zeta_scale, 5, config.zeta_local).to(probs.dtype)
+    if guides.semantic:
+        terms = [
+            along(guide, config.zeta_scale_semantic, 5 if level < 2 else 3, config.zeta_semantic)
+            for level, guide in guides.semantic
+        ]
+        semantic = (sum(terms, torch.zeros_like(masks)) / len(terms)).to(probs.dtype)
+    return RefinedMasks(pixel, semantic)
 
 
 def finalize(refined: RefinedMasks) -> Tensor:
@@ -94,26 +118,16 @@ def finalize(refined: RefinedMasks) -> Tensor:
     return torch.stack(refined.terms).mean(0)
 
 
-def polished(
-    probs: Tensor,
-    image: Tensor,
-    features: Sequence[Tensor] = (),
-    *,
-    config: RefineConfig | None = None,
-) -> Tensor:
+def polished(probs: Tensor, guides: Guides, *, config: RefineConfig | None = None) -> Tensor:
     """The soft pseudo-masks of one image, (N, H, W): refined, and refined again by the image.
 
     Arguments as in `refine`; each round's windows lie around the masks that it is given. Without a
     pixel term (levels "semantic") there is no second round.
     """
     config = config or RefineConfig()
-    again = replace(config, levels="pixel")
-    tree = None
-    if config.levels != "semantic" and config.use_global:
-        tree = build_tree(pixel_guide(image, (int(probs.shape[1]), int(probs.shape[2]))))
-    masks = finalize(refine(probs, image, features, config=config, pixel_tree=tree))
-    for _ in range(config.polish if config.levels != "semantic" else 0):
-        masks = finalize(refine(masks, image, config=again, pixel_tree=tree))
+    masks = finalize(refine(probs, guides, config=config))
+    for _ in range(config.polish if guides.pixel else 0):
+        masks = finalize(refine(masks, replace(guides, semantic=[]), config=config))
     return masks
 
 
@@ -136,9 +150,8 @@ def semantic_guide(feature: Tensor, size: tuple[int, int]) -> Tensor:
 def _one_guide(
     masks: Tensor,
     windows: Tensor | None,
-    guide: Tensor,
-    tree: AffinityTree | None,
-    zeta2: float,
+    guide: Guide,
+    zeta_scale: float,
     kernel: int,
     zeta_local: float,
     config: RefineConfig,
@@ -147,12 +160,13 @@ def _one_guide(
     if not len(masks):
         return torch.zeros_like(masks)
     out = masks if windows is None else masks * windows
-    if tree is not None:
-        out = _global(out, windows, tree, zeta2)
+    if guide.tree is not None:
+        tree = guide.tree()
+        out = _global(out, windows, tree, _bandwidth(tree, zeta_scale, config))
     out = _balanced(out, _prior(masks, windows), config.balance)
     if config.use_local:
         out = local_affinity(
-            guide,
+            guide.values,
             out,
             kernel=kernel,
             zeta=zeta_local,
@@ -163,11 +177,9 @@ def _one_guide(
     return out if windows is None else out * windows
 
 
-def _bandwidth(tree: AffinityTree | None, scale: float, config: RefineConfig) -> float:
+def _bandwidth(tree: AffinityTree, scale: float, config: RefineConfig) -> float:
     """zeta^2 of a tree."""
-    if config.zeta_global != "auto":
-        return config.zeta_global**2
-    return scale * tree.median_edge if tree else scale
+    return scale * tree.median_edge if config.zeta_global == "auto" else config.zeta_global**2
 
 
 def _global(masks: Tensor, windows: Tensor | None, tree: AffinityTree, zeta2: float) -> Tensor:

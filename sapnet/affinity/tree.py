@@ -7,8 +7,11 @@ ancestor. So this tree answers for all pairs of pixels in linear space, for ever
 bandwidth.
 """
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,8 @@ import numpy.typing as npt
 import torch
 from numba import njit
 from torch import Tensor
+
+from sapnet.transfer import on_its_way
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
@@ -65,16 +70,36 @@ def build_tree(image: Tensor | FloatArray) -> AffinityTree:
     image: (C, H, W) float, any range, any device (differences are taken there). C, H, W >= 1.
     Raises ValueError on any other shape. O(C*P + P log P) in theory, linear in practice.
     """
-    values = torch.as_tensor(image).detach()
+    values = torch.as_tensor(image)
+    return _tree(on_its_way(_edges(values)), values.shape[1], values.shape[2])
+
+
+def tree_beside(image: Tensor) -> Callable[[], AffinityTree]:
+    """`build_tree` on a thread of its own, while a GPU, or the caller, goes on: what is returned
+    waits for the tree and gives it."""
+    edges = on_its_way(_edges(image))
+    return _threads().submit(_tree, edges, image.shape[1], image.shape[2]).result
+
+
+def _edges(image: Tensor) -> Tensor:
+    """Weights of all edges: those to the right row by row, then those down."""
+    values = image.detach()
     if values.ndim != 3 or 0 in values.shape:
         raise ValueError(f"image must be (C, H, W) and not empty, got {tuple(values.shape)}")
     values = values.float()
     right = (values[:, :, 1:] - values[:, :, :-1]).square_().sum(0)
     down = (values[:, 1:] - values[:, :-1]).square_().sum(0)
-    height, width = values.shape[1:]
-    weights = torch.cat([right.reshape(-1), down.reshape(-1)]).cpu().numpy()
-    arrays = _reconstruction_tree(weights, height, width)
+    return torch.cat([right.reshape(-1), down.reshape(-1)])
+
+
+def _tree(edges: Callable[[], list[Tensor]], height: int, width: int) -> AffinityTree:
+    arrays = _reconstruction_tree(edges()[0].numpy(), height, width)
     return AffinityTree((height, width), *arrays)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="tree")
 
 
 @njit(cache=True, nogil=True)

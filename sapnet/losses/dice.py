@@ -1,6 +1,5 @@
 """Dice loss with squared terms (Milletari et al. 2016, as SOLOv2 uses it)."""
 
-import torch
 from torch import Tensor
 
 
@@ -14,8 +13,7 @@ def dice_loss(probs: Tensor, targets: Tensor, target_of: Tensor, eps: float = 1e
     Several predictions may share a target. It is not copied for each: all products are one matrix
     product, N / E times the cost of the one that made the predictions from kernels of size E.
     """
-    with torch.autocast(probs.device.type, enabled=False):  # sums of 1e5 terms overflow half
-        probs, targets = probs.float(), targets.float()
-        overlap = (probs @ targets.T).gather(1, target_of[:, None]).squeeze(1)
-        sizes = probs.square().sum(1) + eps + (targets.square().sum(1) + eps)[target_of]
-        return 1 - 2 * overlap / sizes
+    probs, targets = probs.float(), targets.float()  # sums of 1e5 terms
+    overlap = (probs @ targets.T).gather(1, target_of[:, None]).squeeze(1)
+    sizes = probs.square().sum(1) + eps + (targets.square().sum(1) + eps)[target_of]
+    return 1 - 2 * overlap / sizes

@@ -1,17 +1,20 @@
 """The MIL branch whole: PSM, then PNPG, SRM and BMS, with SASD in both stages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
 from sapnet.config import MilConfig
 from sapnet.distributed import global_sum
-from sapnet.mil import box_mining, completeness, psm, sampling, srm
+from sapnet.mil import box_mining, completeness, psm, srm
 from sapnet.mil.heads import RoiFeatures, StageHead
 from sapnet.mil.layout import Bags
+from sapnet.mil.sampling import Draws, draw_negatives, part_boxes, scaled_copies, with_image
 from sapnet.mil.selection import pick, take, undecided, with_priors
+from sapnet.ops.roi_align import Pyramid
+from sapnet.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,15 @@ class MilResult:
     certainty: Tensor
     losses: dict[str, Tensor]
     undecided: Tensor
+
+    def to(self, device: torch.device) -> "MilResult":
+        """The same, without losses, on another device."""
+        moved = {
+            f.name: to_device(getattr(self, f.name), device)
+            for f in fields(self)
+            if f.name != "losses"
+        }
+        return MilResult(losses={}, **moved)
 
 
 class MilBranch(nn.Module):
@@ -75,19 +87,25 @@ class MilBranch(nn.Module):
         generators: Sequence[torch.Generator] | None = None,
         trust_completeness: bool = True,
     ) -> MilResult:
-        """levels: FPN maps, finest first. sizes: (B, 2) (h, w) of the content of each image,
-        pixels of the input. generators: one an image, draw its negatives; None computes no loss.
+        """levels: FPN maps, finest first. bags, sizes: on the CPU, whose host need not wait for
+        what it can work out itself. sizes: (B, 2) (h, w) of the content of each image, pixels of
+        the input. generators: one an image, draw its negatives; None computes no loss.
         trust_completeness: off while SASD warms up (its factor is left out of the picks)."""
         config = self.config
-        features = bags.spread(self.features(levels, bags.rois()))
+        device = levels[0].device
+        draws = None
+        if generators is not None:
+            draws = draw_negatives(bags, sizes, generators, config).to(device)
+        rois, places = (to_device(each, device) for each in (bags.rois(), bags.places()))
+        bags, sizes = bags.to(device), to_device(sizes, device)
+        pyramid = self.features.pyramid(levels)
+        features = bags.spread(self.features(pyramid, rois), places)
         first = self.stage(self.psm, features, bags, bags, trust_completeness)
         final = first
         if config.refinement:
-            wide, wide_features = self.enrich(levels, features, bags, first, sizes)
+            wide, wide_features = self.enrich(pyramid, features, bags, first, sizes)
             final = self.stage(self.srm, wide_features, wide, bags, trust_completeness)
-        losses = {}
-        if generators is not None:
-            losses = self.losses(levels, bags, first, final, sizes, generators)
+        losses = {} if draws is None else self.losses(pyramid, bags, first, final, draws)
         return self.conclude(final, bags, losses)
 
     def stage(
@@ -116,7 +134,7 @@ class MilBranch(nn.Module):
         return Stage(psm.bag_scores(scores), complete, rank, picked)
 
     def enrich(
-        self, levels: list[Tensor], features: Tensor, bags: Bags, first: Stage, sizes: Tensor
+        self, pyramid: Pyramid, features: Tensor, bags: Bags, first: Stage, sizes: Tensor
     ) -> tuple[Bags, Tensor]:
         """The bags with their positives (Eq. 4), and the features of both, (N, M + E, D)."""
         if not (self.config.positives and len(bags)):
@@ -124,24 +142,18 @@ class MilBranch(nn.Module):
         distance = take(bags.distance, first.picked)
         if not self.config.point_distance:
             distance = torch.ones_like(distance)
-        extra = sampling.scaled_copies(
+        extra = scaled_copies(
             take(bags.boxes, first.picked), distance, self.config.positive_scales, sizes[bags.image]
         )
-        more = self.features(levels, with_image(extra, bags.image)).reshape(*extra.shape[:2], -1)
+        more = self.features(pyramid, with_image(extra, bags.image)).reshape(*extra.shape[:2], -1)
         return bags.joined(extra, distance), torch.cat([features, more], dim=1)
 
     def losses(
-        self,
-        levels: list[Tensor],
-        bags: Bags,
-        first: Stage,
-        final: Stage,
-        sizes: Tensor,
-        generators: Sequence[torch.Generator],
+        self, pyramid: Pyramid, bags: Bags, first: Stage, final: Stage, draws: Draws
     ) -> dict[str, Tensor]:
         """L_psm (weighted), L_srm, L_sasd (weighted): those of the stages that are on."""
         config = self.config
-        negatives = self.draw_negatives(levels, bags, first, sizes, generators)
+        negatives = self.negatives(pyramid, bags, first, draws)
         # background negatives teach the first stage too: with one class, they alone do
         negative = srm.negative_loss(
             self.psm.classify(negatives), 1.0, config.negative_loss, config.softmax_over_k
@@ -161,31 +173,12 @@ class MilBranch(nn.Module):
             losses["sasd"] = config.completeness_weight * self.sasd_loss(first, final, bags)
         return losses
 
-    def draw_negatives(
-        self,
-        levels: list[Tensor],
-        bags: Bags,
-        first: Stage,
-        sizes: Tensor,
-        generators: Sequence[torch.Generator],
-    ) -> Tensor:
+    def negatives(self, pyramid: Pyramid, bags: Bags, first: Stage, draws: Draws) -> Tensor:
         """Features of the negatives of the batch, (U, D); none where PNPG's half is off."""
-        config = self.config
-        rois = [levels[0].new_zeros(0, 5)]
-        if config.negatives:
-            picked = take(bags.boxes, first.picked)
-            for index, (size, generator) in enumerate(zip(sizes.tolist(), generators, strict=True)):
-                mine = bags.image == index
-                own = bags.boxes[mine][bags.valid[mine]]
-                ground = sampling.background_boxes(
-                    config.background_negatives, size, own, config.background_iou, generator
-                )
-                parts = sampling.part_boxes(
-                    picked[mine], config.part_negatives, config.part_iou, generator
-                )
-                boxes = torch.cat([ground, parts.flatten(0, 1)])
-                rois.append(with_image(boxes, torch.full((len(boxes),), index)))
-        return self.features(levels, torch.cat(rois))
+        picked = take(bags.boxes, first.picked)
+        parts = part_boxes(picked, draws.parts, self.config.part_iou)
+        rois = torch.cat([draws.background, with_image(parts, bags.image)])
+        return self.features(pyramid, rois)
 
     def sasd_loss(self, first: Stage, final: Stage, bags: Bags) -> Tensor:
         """Eq. 11: both stages against their own pick, and against each other."""
@@ -226,10 +219,3 @@ class MilBranch(nn.Module):
 def take_class(scores: Tensor, labels: Tensor) -> Tensor:
     """scores[n, :, labels[n]]: (N, M, K) -> (N, M)."""
     return scores.gather(2, labels[:, None, None].expand(-1, scores.shape[1], 1)).squeeze(2)
-
-
-def with_image(boxes: Tensor, image: Tensor) -> Tensor:
-    """(N, 4) or (N, E, 4) boxes and their images (N,) as RoIs (N·E, 5)."""
-    flat = boxes if boxes.ndim == 3 else boxes[:, None]
-    index = image.to(boxes)[:, None, None].expand(-1, flat.shape[1], 1)
-    return torch.cat([index, flat], dim=2).reshape(-1, 5)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sapnet.mil.completeness import CompletenessHead
-from sapnet.ops.roi_align import roi_align
+from sapnet.ops.roi_align import Pyramid
 
 RESOLUTION = 7
 
@@ -34,16 +34,15 @@ class RoiFeatures(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
 
-    def forward(self, levels: list[Tensor], rois: Tensor) -> Tensor:
-        """levels: FPN maps (B, C, h, w), finest first. rois: (R, 5) batch index and xyxy in input
-        pixels. Returns (R, D), L2-normalised and scaled by sqrt(D) where asked for."""
-        pooled = levels[0].new_zeros(len(rois), levels[0].shape[1], RESOLUTION, RESOLUTION)
+    def pyramid(self, levels: list[Tensor]) -> Pyramid:
+        """What `forward` takes RoIs from: FPN maps (B, C, h, w), finest first."""
+        return Pyramid(levels, self.strides)
+
+    def forward(self, pyramid: Pyramid, rois: Tensor) -> Tensor:
+        """rois: (R, 5) batch index and xyxy in input pixels. Returns (R, D), L2-normalised and
+        scaled by sqrt(D) where asked for."""
         which = self.level_of(rois[:, 1:])
-        for index, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
-            rows = (which == index).nonzero().squeeze(1)
-            if len(rows):
-                out = roi_align(level, rois[rows], RESOLUTION, 1 / stride, self.sampling)
-                pooled = pooled.index_put((rows,), out)
+        pooled = pyramid.roi_align(rois, which, RESOLUTION, self.sampling)
         features = F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
         if self.normalize:
             features = F.normalize(features, dim=1) * math.sqrt(features.shape[1])

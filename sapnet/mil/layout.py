@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from sapnet.transfer import to_device
+
 
 @dataclass(frozen=True)
 class Bags:
@@ -36,18 +38,21 @@ class Bags:
 
     def to(self, device: torch.device) -> "Bags":
         """The same bags on another device."""
-        return Bags(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return Bags(**{f.name: to_device(getattr(self, f.name), device) for f in fields(self)})
 
     def rois(self) -> Tensor:
         """(R, 5): batch index and box of every valid proposal, row by row."""
         image = self.image[:, None].expand(self.valid.shape)[self.valid]
         return torch.cat([image[:, None].to(self.boxes.dtype), self.boxes[self.valid]], dim=1)
 
-    def spread(self, flat: Tensor) -> Tensor:
+    def places(self) -> Tensor:
+        """(R,) int64: where each of `rois` stands among the N · M."""
+        return self.valid.flatten().nonzero().squeeze(1)
+
+    def spread(self, flat: Tensor, places: Tensor) -> Tensor:
         """Put one value a valid proposal, (R, ...), back into rows: (N, M, ...), else zero."""
-        rows = flat.new_zeros(*self.valid.shape, *flat.shape[1:])
-        rows[self.valid] = flat
-        return rows
+        rows = flat.new_zeros(self.valid.numel(), *flat.shape[1:]).index_copy(0, places, flat)
+        return rows.unflatten(0, self.valid.shape)
 
     def allowed(self, exclude_foreign: bool) -> Tensor:
         """(N, M) bool: what may be picked. A proposal that holds another annotation's point of

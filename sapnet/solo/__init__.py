@@ -3,13 +3,12 @@
 from sapnet.config import SoloConfig
 from sapnet.solo.decode import Instances, decode
 from sapnet.solo.head import SoloHead, SoloOutput
-from sapnet.solo.loss import InstanceMasks, instance_probs, solo_loss
+from sapnet.solo.loss import instance_probs, solo_loss
 from sapnet.solo.matrix_nms import matrix_nms
 from sapnet.solo.model import SoloV2
 from sapnet.solo.targets import SoloTargets, assign
 
 __all__ = [
-    "InstanceMasks",
     "Instances",
     "SoloConfig",
     "SoloHead",

@@ -1,7 +1,6 @@
 """SOLOv2's two losses, and the masks that an instance's own cells predict."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,21 +13,14 @@ from sapnet.solo.head import SoloOutput
 from sapnet.solo.targets import SoloTargets
 
 
-class InstanceMasks(NamedTuple):
-    """probs: (N, h, w) float32 in [0, 1] at stride 4, the mean of the probabilities (not logits) of
-    the instance's positive cells; zeros where it has none. valid: (N,) bool, whether it has one."""
-
-    probs: Tensor
-    valid: Tensor
-
-
 def solo_loss(
     output: SoloOutput,
     targets: Sequence[SoloTargets],
     masks: Sequence[Tensor],
     config: SoloConfig,
-) -> tuple[dict[str, Tensor], list[InstanceMasks]]:
-    """Losses {"mask", "cls"} of a batch (weights in), and each image's instance masks (with graph).
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Losses {"mask", "cls"} of a batch (weights in), and of each image what `instance_probs` gives
+    (with graph).
 
     mask: `dice_weight` × the mean dice loss over the positive cells of the batch. cls: the focal
     loss of all cells, over their number + 1. Only positive cells are predicted. Without a positive
@@ -57,10 +49,12 @@ def solo_loss(
 
 def instance_probs(
     output: SoloOutput, index_in_batch: int, targets: SoloTargets, num_instances: int
-) -> InstanceMasks:
+) -> Tensor:
     """The masks that the cells of `targets` predict for their instances, in one image of a batch.
 
-    The cells are the annotation's own, so no score decides. See `InstanceMasks`.
+    The cells are the annotation's own, so no score decides. Returns (N, h, w) float32 in [0, 1] at
+    stride 4: the mean of the probabilities (not logits) of the instance's positive cells; zeros
+    where it has none (`SoloTargets.answered` are those that have).
     """
     features = output.mask_features[index_in_batch]
     kernels = output.flat_kernels()[index_in_batch]
@@ -73,10 +67,9 @@ def _cell_probs(kernels: Tensor, features: Tensor, targets: SoloTargets) -> Tens
     return (kernels[targets.cells] @ features.flatten(1)).float().sigmoid()
 
 
-def _mean_per_instance(
-    probs: Tensor, targets: SoloTargets, shape: tuple[int, ...]
-) -> InstanceMasks:
-    count = torch.bincount(targets.instances, minlength=shape[0])
+def _mean_per_instance(probs: Tensor, targets: SoloTargets, shape: tuple[int, ...]) -> Tensor:
+    ones = probs.new_ones(len(probs))
+    count = probs.new_zeros(shape[0]).index_add(0, targets.instances, ones)
     total = probs.new_zeros(shape[0], probs.shape[1]).index_add(0, targets.instances, probs)
     mean = total / count.clamp(min=1)[:, None]
-    return InstanceMasks(mean.reshape(shape), count > 0)
+    return mean.reshape(shape)

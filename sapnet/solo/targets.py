@@ -1,7 +1,7 @@
 """Which grid cell answers for which instance: SOLOv2's targets, all levels at once, as indices."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sapnet.config import SoloConfig
 from sapnet.resize import MASK_STRIDE
+from sapnet.transfer import to_device
 
 IntArray = npt.NDArray[np.int32]
 IndexArray = npt.NDArray[np.int64]
@@ -22,16 +23,22 @@ class SoloTargets:
 
     cells: (P,) int64, ascending, the positive cells, in the order of `SoloOutput`'s flat cells.
     levels: (P,) int64, 0..4. instances: (P,) int64, 0..N-1. classes: (C,) int64 of all cells, K is
-    background.
+    background. answered: (V,) int64, ascending, the instances that have a cell.
     """
 
     cells: Tensor
     levels: Tensor
     instances: Tensor
     classes: Tensor
+    answered: Tensor
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    def to(self, device: torch.device) -> "SoloTargets":
+        """The same on another device."""
+        moved = {f.name: to_device(getattr(self, f.name), device) for f in fields(self)}
+        return SoloTargets(**moved)
 
 
 def assign(masks: Tensor, labels: Tensor, config: SoloConfig, num_classes: int) -> SoloTargets:
@@ -46,34 +53,27 @@ def assign(masks: Tensor, labels: Tensor, config: SoloConfig, num_classes: int) 
     the last. There, too, an object outside of all ranges has no cell, and centres lie half a pixel
     further to the top left.)
 
-    masks: (N, h, w) bool at stride 4 of the network's padded input; an empty
+    masks: (N, h, w) bool at stride 4 of the network's padded input, on the CPU; an empty
     one gets no cell. labels: (N,) int64 in 0..K-1.
     """
-    device = masks.device
-    columns, rows = _profiles(masks)
+    # a sum of bools would first make a copy of them in 32 bits
+    columns, rows = _profiles(masks.contiguous().view(torch.uint8).numpy())
     grids = np.array(config.num_grids, dtype=np.int64)
     ranges = np.array(config.scale_ranges, dtype=np.float64)
     found = _owners(columns, rows, grids, ranges, config.center_region)
-    cells, levels, instances = torch.from_numpy(found).to(device, non_blocking=True)
+    cells, levels, instances = torch.from_numpy(found)
     count = sum(grid * grid for grid in config.num_grids)
-    classes = torch.full((count,), num_classes, dtype=torch.int64, device=device)
+    classes = torch.full((count,), num_classes, dtype=torch.int64)
     classes[cells] = labels[instances]
-    return SoloTargets(cells, levels, instances, classes)
-
-
-def _profiles(masks: Tensor) -> tuple[IntArray, IntArray]:
-    """How much of each mask (N, h, w) lies in each column, and in each row: (N, w), (N, h).
-
-    They say all that `assign` asks of a mask, and are all that leaves a GPU, in one copy.
-    """
-    if masks.device.type == "cpu":  # a sum of bools would first make a copy of them in 32 bits
-        return _count(masks.contiguous().view(torch.uint8).numpy())
-    both = torch.cat([masks.sum(axis, dtype=torch.int32) for axis in (1, 2)], dim=1).cpu().numpy()
-    return both[:, : masks.shape[2]], both[:, masks.shape[2] :]
+    return SoloTargets(cells, levels, instances, classes, instances.unique())
 
 
 @njit(cache=True, nogil=True)
-def _count(masks: npt.NDArray[np.uint8]) -> tuple[IntArray, IntArray]:
+def _profiles(masks: npt.NDArray[np.uint8]) -> tuple[IntArray, IntArray]:
+    """How much of each mask (N, h, w) lies in each column, and in each row: (N, w), (N, h).
+
+    They say all that `assign` asks of a mask.
+    """
     n, height, width = masks.shape
     columns = np.zeros((n, width), dtype=np.int32)
     rows = np.zeros((n, height), dtype=np.int32)

@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from sapnet.affinity.refine import (
-    RefineConfig,
-    RefinedMasks,
-    finalize,
-    pixel_guide,
-    polished,
-    refine,
-)
-from sapnet.affinity.tree import build_tree
+from sapnet.affinity import refine as affinity
+from sapnet.affinity.refine import RefineConfig, RefinedMasks, finalize, guides_of
 from sapnet.affinity.window import box_windows, mask_boxes
 from sapnet.losses.affinity import affinity_loss
 
 PAPER = RefineConfig(levels="pixel", window=None, balance=0.0)
+
+
+def refine(probs, image, features=(), *, boxes=None, config=None):
+    guides = guides_of(image, features, tuple(probs.shape[1:]), config or RefineConfig())
+    return affinity.refine(probs, guides, boxes=boxes, config=config)
+
+
+def polished(probs, image, features=(), *, config=None):
+    guides = guides_of(image, features, tuple(probs.shape[1:]), config or RefineConfig())
+    return affinity.polished(probs, guides, config=config)
 
 
 def scene(n=3, size=(12, 16), seed=0):
@@ -120,15 +123,6 @@ def test_masks_do_not_touch_each_other_and_flips_go_through():
     torch.testing.assert_close(finalize(refine(probs[2:3], image, features)), out[2:3])
     flipped = refine(probs.flip(2), image.flip(2), [f.flip(2) for f in features])
     torch.testing.assert_close(finalize(flipped).flip(2), out, atol=1e-5, rtol=1e-4)
-
-
-def test_a_tree_given_is_the_tree_built():
-    probs, image, _ = scene()
-    big = torch.nn.functional.interpolate(image[None], (48, 64), mode="bilinear")[0]
-    config = RefineConfig(levels="pixel")
-    tree = build_tree(pixel_guide(big, (12, 16)))
-    given = refine(probs, big, config=config, pixel_tree=tree).pixel
-    torch.testing.assert_close(given, refine(probs, big, config=config).pixel)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (6, 1), (12, 16)])

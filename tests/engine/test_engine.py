@@ -4,16 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from sapnet.config import TrainConfig, resolve_config
-from sapnet.data.loader import Sampler
-from sapnet.engine import (
-    Step,
-    draw,
-    load_checkpoint,
-    make_optimizer,
-    save_checkpoint,
-    set_learning_rate,
-)
+from sapnet.batches import Step
+from sapnet.config import TrainConfig
+from sapnet.engine import load_checkpoint, make_optimizer, save_checkpoint, set_learning_rate
 from sapnet.pace import Eta
 
 
@@ -142,42 +135,6 @@ def test_a_short_run_is_not_all_warm_up():
     assert got[2:] == [got[-1]] * 6
     assert 0 < got[0] < got[1] < got[2]
     assert rates(TrainConfig(warmup_steps=0), 1) == [0.02 * 4 / 32]
-
-
-def test_draws_are_functions_of_seed_and_step(small_world, monkeypatch):
-    """Short side and flips, in any order of asking; the global generator is left alone."""
-    drawn = []
-    monkeypatch.setattr(
-        "sapnet.engine.load_sample", lambda *asked: drawn.append((asked[0], asked[2], asked[3]))
-    )
-    config = resolve_config(overrides={"data.short_sides": [64, 96], "train.batch_size": 2})
-    sampler = Sampler(count=5, batch_size=2, seed=1)
-    before = torch.get_rng_state()
-
-    def of(index):
-        drawn.clear()
-        _, generators = draw("abcde", sampler, Step(index, 30, 3), config)
-        return [
-            (*s, float(torch.rand((), generator=g))) for s, g in zip(drawn, generators, strict=True)
-        ]
-
-    forwards = [of(index) for index in range(30)]
-    assert [of(index) for index in reversed(range(30))] == forwards[::-1]
-    assert torch.equal(before, torch.get_rng_state())
-    samples = [s for step in forwards for s in step]
-    assert {side for _, side, *_ in samples} == {64, 96}
-    assert {flip for _, _, flip, _ in samples} == {True, False}
-    assert len({number for *_, number in samples}) == 60
-    for step in forwards:
-        assert len({side for _, side, *_ in step}) == 1  # one size a batch
-    for count in (2, 3):  # as shared out: each image has the draws that it had in one process
-        monkeypatch.setattr("sapnet.distributed.processes", lambda count=count: count)
-        shares = []
-        for rank in range(count):
-            monkeypatch.setattr("sapnet.distributed.rank", lambda rank=rank: rank)
-            shares.append([of(index) for index in range(30)])
-        for step, *parts in zip(forwards, *shares, strict=True):
-            assert sorted(s for part in parts for s in part) == sorted(step)
 
 
 def test_eta_counts_this_process_alone(monkeypatch):

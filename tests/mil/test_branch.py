@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from sapnet.config import METHODS, MilConfig
-from sapnet.mil.branch import MilBranch, take_class, with_image
+from sapnet.mil.branch import MilBranch, take_class
 from sapnet.mil.heads import RoiFeatures
 from sapnet.mil.layout import Bags
+from sapnet.mil.sampling import with_image
 from sapnet.mil.selection import take
 
 STRIDES = (4, 8, 16)
@@ -206,12 +207,12 @@ def test_features_are_read_from_the_boxs_own_image_and_level():
         torch.nn.init.eye_(layer.weight)
     rois = torch.tensor([[0.0, 4, 4, 20, 20], [1, 4, 4, 60, 60], [1, 0, 0, 112, 96]])
     rois[2, 3:] = 112
-    got = features(levels, rois).detach()
+    got = features(features.pyramid(levels), rois).detach()
     torch.testing.assert_close(got[0], torch.full((49,), 1.0))
     torch.testing.assert_close(got[1], torch.full((49,), 2.0))
     assert float(got[2].max()) == pytest.approx(12.0)  # part of it lies beyond the border
     normal = RoiFeatures(in_channels=1, channels=16, strides=STRIDES, normalize=True)
-    lengths = normal(levels, rois).norm(dim=1)
+    lengths = normal(normal.pyramid(levels), rois).norm(dim=1)
     torch.testing.assert_close(lengths, torch.full((3,), 4.0))
 
 
@@ -225,7 +226,7 @@ def test_rois_and_rows(tools):
             if bags.valid[n, m]:
                 assert rois[row].tolist() == [float(bags.image[n]), *bags.boxes[n, m].tolist()]
                 row += 1
-    spread = bags.spread(rois)
+    spread = bags.spread(rois, bags.places())
     assert torch.equal(spread[..., 1:], bags.boxes)
     assert (spread[~bags.valid] == 0).all()
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sapnet.mil.sampling import background_boxes, part_boxes, scaled_copies
+from sapnet.config import MilConfig
+from sapnet.mil.sampling import background_boxes, draw_negatives, part_boxes, scaled_copies
 
 
 def test_scaled_copies(tools):
@@ -62,7 +63,8 @@ def test_background_may_find_no_room(tools):
 def test_parts_lie_inside_and_below_the_threshold(tools, threshold):
     boxes = tools.make_bags(2, (8, 8)).boxes.flatten(0, 1)
     boxes[0] = torch.tensor([5.0, 5, 6, 6])  # one pixel
-    parts = part_boxes(boxes, 20, threshold, torch.Generator().manual_seed(0))
+    draws = torch.rand(16, 20, 4, generator=torch.Generator().manual_seed(0))
+    parts = part_boxes(boxes, draws, threshold)
     assert parts.shape == (16, 20, 4)
     for box, own in zip(boxes.tolist(), parts.tolist(), strict=True):
         for part in own:
@@ -72,7 +74,8 @@ def test_parts_lie_inside_and_below_the_threshold(tools, threshold):
 
 
 def test_parts_are_of_many_shapes(tools):
-    parts = part_boxes(torch.tensor([[0.0, 0, 100, 100]]), 500, 0.5, torch.Generator())[0]
+    draws = torch.rand(1, 500, 4, generator=torch.Generator())
+    parts = part_boxes(torch.tensor([[0.0, 0, 100, 100]]), draws, 0.5)[0]
     width, height = (parts[:, 2:] - parts[:, :2]).T
     assert (width > 2 * height).any()
     assert (height > 2 * width).any()
@@ -80,18 +83,29 @@ def test_parts_are_of_many_shapes(tools):
 
 
 def test_no_object_has_no_parts():
-    assert part_boxes(torch.zeros(0, 4), 6, 0.5, torch.Generator()).shape == (0, 6, 4)
+    assert part_boxes(torch.zeros(0, 4), torch.zeros(0, 6, 4), 0.5).shape == (0, 6, 4)
 
 
-def test_the_generator_decides_and_the_global_one_is_left_alone():
+def test_the_generators_decide_and_the_global_one_is_left_alone(tools):
     before = torch.get_rng_state()
-    boxes = torch.tensor([[0.0, 0, 50, 50]])
+    bags, sizes = tools.make_bags(0, (3, 2, 4)), torch.full((2, 2), 96)
+    config = MilConfig(background_negatives=9, part_negatives=5)
 
-    def both(seed):
-        generator = torch.Generator().manual_seed(seed)
-        background = background_boxes(9, (64, 64), boxes[:0], 0.3, generator)
-        return torch.cat([background, part_boxes(boxes, 9, 0.5, generator)[0]])
+    def both(first, second):
+        generators = [torch.Generator().manual_seed(seed) for seed in (first, second)]
+        return draw_negatives(bags, sizes, generators, config)
 
-    assert torch.equal(both(4), both(4))
-    assert not torch.equal(both(4), both(5))
+    draws = both(4, 5)
+    assert draws.parts.shape == (3, 5, 4)
+    assert torch.equal(draws.parts, both(4, 5).parts)
+    other = both(4, 6)  # an image's draws are its own generator's
+    same = bags.image == 0
+    assert torch.equal(draws.parts[same], other.parts[same])
+    assert not torch.equal(draws.parts[~same], other.parts[~same])
+    background, ours = draws.background, other.background
+    assert torch.equal(background[background[:, 0] == 0], ours[ours[:, 0] == 0])
+    assert not torch.equal(background[background[:, 0] == 1], ours[ours[:, 0] == 1])
     assert torch.equal(before, torch.get_rng_state())
+    none = draw_negatives(bags, sizes, [], MilConfig(negatives=False))
+    assert none.background.shape == (0, 5)
+    assert none.parts.shape == (3, 0, 4)

@@ -79,13 +79,12 @@ def test_a_batch_against_plain(make_output, make_masks, small, classes, counts):
             dice.append(plain_dice(prob, mask[n].float()))
         logits = torch.cat([c[i].flatten(1) for c in output.cls_logits], 1).T
         focal += plain_focal(logits.detach(), target.classes, 2.0, 0.25)
-        assert predicted[i].valid.tolist() == [bool(probs) for probs in by_instance]
+        assert target.answered.tolist() == [n for n, probs in enumerate(by_instance) if probs]
         for n, probs in enumerate(by_instance):
             mean = sum(probs) / len(probs) if probs else torch.zeros(mask.shape[1:])
-            torch.testing.assert_close(predicted[i].probs[n], mean)
+            torch.testing.assert_close(predicted[i][n], mean)
         again = instance_probs(output, i, target, len(mask))
-        assert torch.equal(again.probs, predicted[i].probs)
-        assert torch.equal(again.valid, predicted[i].valid)
+        assert torch.equal(again, predicted[i])
     expected = 3.0 * sum(dice) / len(dice) if dice else torch.tensor(0.0)
     torch.testing.assert_close(losses["mask"], expected)
     assert losses["cls"].item() == pytest.approx(focal / (len(dice) + 1), rel=1e-4)
@@ -97,8 +96,8 @@ def test_without_objects_the_loss_is_zero_and_has_a_graph(make_output, make_mask
     targets = [assign(m, torch.zeros(0, dtype=torch.int64), small, 3) for m in masks]
     losses, predicted = solo_loss(output, targets, masks, small)
     assert losses["mask"] == 0
-    assert [p.probs.shape for p in predicted] == [(0, 16, 16), (0, 16, 16)]
-    (losses["mask"] + losses["cls"] + sum(p.probs.sum() for p in predicted)).backward()
+    assert [p.shape for p in predicted] == [(0, 16, 16), (0, 16, 16)]
+    (losses["mask"] + losses["cls"] + sum(p.sum() for p in predicted)).backward()
     for tensor in (*output.kernels, output.mask_features):
         assert tensor.grad is not None
         assert not tensor.grad.any()
