@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.columns import is_id
-from app.datasets.fetching import source_faults
 from app.datasets.multipart import FilePart, Form
+from app.datasets.sources import source_faults
 from app.db import Database
 from app.errors import Fault
 from app.models import Dataset, DatasetStatus
