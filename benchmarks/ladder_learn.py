@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sapnet.backbones.fpn import Fpn
 from sapnet.config import Config
-from sapnet.data.loader import ImageRecord, Sample, Sampler, collate
-from sapnet.engine import Step, make_optimizer, set_learning_rate, steps_total
+from sapnet.data.loader import ImageRecord, Sample, collate
+from sapnet.engine import Step, make_fast, make_optimizer, plan, set_learning_rate
 from sapnet.errors import NonFiniteLoss
 from sapnet.mil.branch import MilBranch, MilResult
 
@@ -115,12 +115,13 @@ def learn(
     config: Config,
     seed: int,
 ) -> Chooser:
-    """Train a chooser from nothing, for `steps_total` steps. NonFiniteLoss where it diverges."""
+    """Train a chooser from nothing, as fast and in the batches of the engine, for as many steps.
+    NonFiniteLoss where it diverges."""
     channels = [level.shape[0] for level in frozen[0].levels]
     chooser = Chooser(channels=channels, num_classes=num_classes, config=config, seed=seed)
     chooser.train()
-    sampler = Sampler(count=len(records), batch_size=config.train.batch_size, seed=seed)
-    total = steps_total(len(records), config.train)
+    make_fast(chooser)
+    sampler, total = plan(chooser, records, seed)
     optimizer = make_optimizer(chooser, config.train)
     for index in range(total):
         step = Step(index, total, sampler.steps_per_epoch)
