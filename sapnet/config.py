@@ -383,6 +383,10 @@ def _check(config: Config) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and number < 0:
                 raise InvalidConfig(f"{name} must not be below 0, not {number}")
+    for stage in ("train", "teacher"):  # more is a slip of the finger, and would run for years
+        for setting, most in (("epochs", 10_000), ("min_steps", 1_000_000), ("batch_size", 1_024)):
+            if (value := getattr(getattr(config, stage), setting)) > most:
+                raise InvalidConfig(f"{stage}.{setting} must be at most {most:,}, not {value:,}")
     if config.teacher.channels % 4:
         raise InvalidConfig(
             f"teacher.channels must be a multiple of 4, not {config.teacher.channels}"
