@@ -113,7 +113,9 @@ def form_faults(database: Database, settings: Settings, form: Form) -> list[Faul
         if found is None:
             faults.append(Fault("parent", "", f"there is no data set {parent!r}"))
         elif found.status is not DatasetStatus.READY:
-            faults.append(Fault("parent", "", f"the data set is {found.status}", "wait for it"))
+            waits = found.status is DatasetStatus.IMPORTING
+            hint = "wait for it" if waits else "name one that is ready"
+            faults.append(Fault("parent", "", f"the data set is {found.status}", hint))
     url = form.texts.get("images_url")
     if url:
         faults += source_faults(settings, url)
