@@ -1,4 +1,4 @@
-"""Which addresses the service may call when a user names a URL, and a client that calls no other.
+"""Which addresses the service may call when a user names a URL; `app.calling` calls no other.
 
 A URL of a user's could name this machine, its neighbours, or a cloud's metadata (server-side
 request forgery). Looking at the name is not enough: it may resolve to anything, and to something
@@ -8,12 +8,6 @@ name is resolved once, all its addresses are checked, and the socket goes to one
 
 import ipaddress
 import socket
-import time
-from collections.abc import Iterable
-from typing import Any
-
-import httpcore2
-import httpx2
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -71,12 +65,14 @@ def resolve(host: str, port: int, *, allow_private: bool = False) -> list[str]:
     return addresses
 
 
-def check_url(url: str, *, allow_private: bool = False) -> httpx2.URL:
-    """The URL, if it may be called as far as its text tells: http or https, a host, no password.
+def check_url(url: str, *, allow_private: bool = False) -> None:
+    """Whether a URL may be called as far as its text tells: http or https, a host, no password.
 
-    Resolves no name, so that a request need not wait for DNS; `safe_client` does, each time.
+    Resolves no name, so that a request need not wait for DNS; `app.calling` does, each time.
     Raises AddressRefused, which says what is wrong.
     """
+    import httpx2  # what calls must be what reads; not at the start, which it slows by a twentieth
+
     try:
         parsed = httpx2.URL(url)
     except (httpx2.InvalidURL, UnicodeError, ValueError):
@@ -92,7 +88,6 @@ def check_url(url: str, *, allow_private: bool = False) -> httpx2.URL:
         raise AddressRefused(host, None, "it holds a user or a password")
     if not allow_private and _is_private_text(host):
         raise AddressRefused(host, host, f"{host} is not a public address")
-    return parsed
 
 
 def _is_private_text(host: str) -> bool:
@@ -108,98 +103,3 @@ def _is_private_text(host: str) -> bool:
         return not _is_public(ipaddress.IPv4Address(socket.inet_aton(host)))
     except (OSError, UnicodeError):
         return False
-
-
-def safe_client(
-    *,
-    allow_private: bool = False,
-    timeout: float = 10.0,
-    lifetime: float | None = None,
-    keep_alive: bool = True,
-) -> httpx2.Client:
-    """A client that connects to checked addresses alone, whatever a name says.
-
-    It follows no redirect unless it is told to, and then the redirect's address is checked as
-    well. It asks no proxy, which would resolve names for itself. TLS is verified as ever, against
-    the name.
-
-    allow_private: check nothing. timeout: seconds for connecting, and for each read and write.
-    lifetime: seconds until a connection is cut, whatever it is doing: a server that sends a byte
-    now and then passes every `timeout`. keep_alive: use connections again.
-    Requests raise AddressRefused beside httpx2's own errors.
-    """
-    transport = _CheckedTransport(allow_private, lifetime, keep_alive)
-    return httpx2.Client(transport=transport, timeout=timeout, trust_env=False)
-
-
-class _CheckedTransport(httpx2.HTTPTransport):
-    def __init__(self, allow_private: bool, lifetime: float | None, keep_alive: bool) -> None:
-        self._pool = httpcore2.ConnectionPool(
-            ssl_context=httpx2.create_ssl_context(),
-            max_connections=10,
-            max_keepalive_connections=10 if keep_alive else 0,
-            network_backend=_CheckedBackend(allow_private, lifetime),
-        )
-
-
-class _CheckedBackend(httpcore2.NetworkBackend):
-    def __init__(self, allow_private: bool, lifetime: float | None) -> None:
-        self._allow_private, self._lifetime = allow_private, lifetime
-        self._sockets = httpcore2.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.NetworkStream:
-        try:
-            addresses = resolve(host, port, allow_private=self._allow_private)
-        except OSError as error:
-            raise httpcore2.ConnectError(f"{host} does not resolve: {error}") from error
-        deadline = time.monotonic() + self._lifetime if self._lifetime is not None else None
-        failure: Exception | None = None
-        for address in addresses:
-            try:
-                stream = self._sockets.connect_tcp(
-                    address, port, _left(deadline, timeout), local_address, socket_options or ()
-                )
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                failure = error
-            else:
-                return stream if deadline is None else _Mortal(stream, deadline)
-        raise failure or httpcore2.ConnectError(f"{host} has no address")
-
-
-class _Mortal(httpcore2.NetworkStream):
-    """A stream whose every wait ends by one deadline."""
-
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: float) -> None:
-        self._stream, self._deadline = stream, deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _left(self._deadline, timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _left(self._deadline, timeout))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.NetworkStream:
-        left = _left(self._deadline, timeout)
-        return _Mortal(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-def _left(deadline: float | None, timeout: float | None) -> float | None:
-    """Seconds that may be waited. Zero would mean a socket that does not wait at all."""
-    if deadline is None:
-        return timeout
-    return max(0.001, min(deadline - time.monotonic(), timeout or float("inf")))

@@ -18,10 +18,13 @@ from sapnet_client.types import Dataset, Job, document
 
 PANEL = "Use a running service"
 Url = Annotated[
-    str | None, typer.Option(help="where it is [SAPNET_URL]", show_default="this machine, 8000")
+    str | None,
+    typer.Option(help="the service's address [SAPNET_URL]", show_default="this machine, 8000"),
 ]
-Key = Annotated[str | None, typer.Option(help="where one is needed [SAPNET_KEY]")]
+Key = Annotated[str | None, typer.Option(help="an API key, where one is needed [SAPNET_KEY]")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="its id")]
+MIN_QUALITY = "masks below it stay behind"
+LEAST_SCORE = "least score; by default the service's own: 0.1, and 0.3 in pictures"
 Out = Annotated[Path, typer.Option(help="folder for what comes of it")]
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -32,10 +35,14 @@ def train(
     points: Annotated[Path, typer.Option(help="COCO, CVAT, Label Studio; Labelme's folder")],
     truth: Annotated[Path | None, typer.Option(help="COCO instances, for figures alone")] = None,
     name: Annotated[str | None, typer.Option(help="of the data set")] = None,
-    method: str = "sapnet++",
+    method: Annotated[
+        str, typer.Option(help="sapnet++, sapnet, mil; without learning: consensus, sam-top1")
+    ] = "sapnet++",
     preset: Annotated[str, typer.Option(help="cpu, demo, paper_r50_1x, …")] = "cpu",
     seed: int = 0,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="train.epochs=6")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="train.epochs=6, repeatable")
+    ] = None,
     out: Out = Path("results"),
     url: Url = None,
     key: Key = None,
@@ -83,7 +90,7 @@ def cancel(job: JobId, url: Url = None, key: Key = None) -> None:
 
 def masks(
     job: JobId,
-    min_quality: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    min_quality: Annotated[float | None, typer.Option(min=0, max=1, help=MIN_QUALITY)] = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -96,7 +103,7 @@ def masks(
 def predict(
     model: Annotated[str, typer.Argument(help="a model's id or alias, or the id of its job")],
     images: Annotated[list[Path], typer.Argument(help="pictures, or folders of them")],
-    score: Annotated[float | None, typer.Option(min=0, max=1, help="least one")] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=1, help=LEAST_SCORE)] = None,
     overlays: Annotated[bool, typer.Option(help="pictures with the masks drawn on too")] = False,
     out: Out = Path("predictions"),
     url: Url = None,
@@ -128,7 +135,7 @@ def export(
         str,
         typer.Option(help="coco, coco-polygons, yolo-seg, voc, png, label-studio or cvat"),
     ] = "coco",
-    min_quality: Annotated[float, typer.Option(min=0, max=1)] = 0.0,
+    min_quality: Annotated[float, typer.Option(min=0, max=1, help=MIN_QUALITY)] = 0.0,
     images: Annotated[bool, typer.Option(help="with the pictures")] = False,
     out: Annotated[Path, typer.Option(help="folder, or the file itself")] = Path("."),
     url: Url = None,
@@ -203,7 +210,8 @@ def _finish(client: Client, job_id: str, out: Path) -> None:
     try:
         job = client.wait(job_id)
     except KeyboardInterrupt:
-        console.print(f"The job goes on. Come back: sapnet-service wait {job_id}   Stop it: cancel")
+        console.print(f"The job goes on. Come back: sapnet-service wait {job_id}")
+        console.print(f"Stop it: sapnet-service cancel {job_id}")
         raise typer.Exit(130) from None
     if job.model_id is None:
         _show(job)
@@ -265,8 +273,11 @@ def _pictures(path: Path, known: set[str]) -> list[Path]:
 
 
 def _setting(text: str) -> tuple[str, Any]:
+    """A value is JSON, or else text: train.optimizer=sgd."""
     name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r}: write --set {name}=6")
     try:
         return name, json.loads(value)
     except ValueError:
-        raise typer.BadParameter(f"{text!r}: write --set {name}={value if equals else 6}") from None
+        return name, value

@@ -10,7 +10,6 @@ from prometheus_client.registry import REGISTRY
 
 from app.db import Database, DatabaseDep
 from app.deps import StorageDep
-from app.telemetry.gpu import Gpus
 
 router = APIRouter(tags=["health"])
 log = structlog.get_logger()
@@ -38,6 +37,8 @@ def readyz(database: DatabaseDep, storage: StorageDep) -> Response:
 def metrics(request: Request) -> Response:
     """For Prometheus: requests and predictions of this process, this machine's GPUs, and from the
     database the queues, jobs, leases and stages of all workers."""
+    from app.telemetry.gpu import Gpus  # NVML's bindings, which nothing else of the API needs
+
     registry = CollectorRegistry()
     registry.register(request.app.state.fleet)
     registry.register(Gpus())

@@ -15,9 +15,9 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FrozenBatchNorm2d, masks_to_boxes
 
 from sapnet.backbones import BackboneWithFpn
+from sapnet.batches import Step
 from sapnet.config import resolve_config
 from sapnet.data.loader import Sample, make_record
-from sapnet.batches import Step
 from sapnet.engine import make_fast, make_optimizer, training_step
 from sapnet.model import assemble
 from sapnet.proposals.bags import bag_of, encode

@@ -11,10 +11,10 @@ from ladder_top import delivered, taught
 from torch import Tensor, nn
 
 from sapnet.backbones.fpn import Fpn
+from sapnet.batches import Batches
 from sapnet.config import Config
-from sapnet.data.loader import ImageRecord, Sample, Sampler, collate
-from sapnet.batches import Step, steps_total
-from sapnet.engine import make_optimizer, set_learning_rate
+from sapnet.data.loader import ImageRecord, Sample, collate
+from sapnet.engine import make_fast, make_optimizer, set_learning_rate
 from sapnet.errors import NonFiniteLoss
 from sapnet.mil.branch import MilBranch, MilResult
 
@@ -116,16 +116,17 @@ def learn(
     config: Config,
     seed: int,
 ) -> Chooser:
-    """Train a chooser from nothing, for `steps_total` steps. NonFiniteLoss where it diverges."""
+    """Train a chooser from nothing, as fast and in the batches of the engine, for as many steps.
+    NonFiniteLoss where it diverges."""
     channels = [level.shape[0] for level in frozen[0].levels]
     chooser = Chooser(channels=channels, num_classes=num_classes, config=config, seed=seed)
     chooser.train()
-    sampler = Sampler(count=len(records), batch_size=config.train.batch_size, seed=seed)
-    total = steps_total(len(records), config.train)
+    make_fast(chooser)
+    batches = Batches(records, config, seed)
+    sampler = batches.sampler
     optimizer = make_optimizer(chooser, config.train)
-    for index in range(total):
-        step = Step(index, total, sampler.steps_per_epoch)
-        batch = sampler.batch(index)
+    for index in range(batches.total):
+        step, batch = batches.step(index), sampler.batch(index)
         generators = [sampler.generator(index, place + 1) for place in range(len(batch))]
         chosen = [frozen[i] for i in batch]
         samples = [frozen[i].sample(records[i]) for i in batch]

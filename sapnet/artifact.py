@@ -18,6 +18,7 @@ from sapnet.backbones import BackboneWithFpn
 from sapnet.config import Config, config_from_dict
 from sapnet.data.loader import to_tensor
 from sapnet.errors import InvalidConfig, WeightsUnavailable
+from sapnet.precision import mixed
 from sapnet.pseudo import as_results
 from sapnet.resize import PAD_TO, input_size
 from sapnet.solo import SoloHead, SoloV2, decode
@@ -63,7 +64,9 @@ class Predictor:
         size = input_size((h, w), max(data.short_sides), data.max_long_side)
         device = next(self.segmenter.parameters()).device
         pixels = padded(to_tensor(image, size)).to(device, memory_format=torch.channels_last)
-        _, output = self.segmenter(pixels)
+        wanted = self.config.train.precision
+        with mixed(device, "float32" if wanted == "float32" else "auto"):
+            _, output = self.segmenter(pixels)
         (found,) = decode(output, [size], [(h, w)], self.config.solo)
         results = [r for r in as_results(found) if r["score"] >= score_threshold]
         for result in results:

@@ -49,11 +49,11 @@ class Batches:
         whose place the next one is taken; without it the run fails."""
         self._records, self._config, self._on_bad = records, config, on_bad
         upright = [record.info.height > record.info.width for record in records]
-        self._sampler = Sampler(
+        self.sampler = Sampler(
             count=len(records), batch_size=config.train.batch_size, seed=seed, upright=upright
         )
         self.total = steps_total(len(records), config.train)
-        self.per_epoch = self._sampler.steps_per_epoch
+        self.per_epoch = self.sampler.steps_per_epoch
         self._pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8), "images", _one_thread)
         self._ahead: tuple[Step, list[Drawing]] | None = None
 
@@ -80,7 +80,7 @@ class Batches:
         return samples, [drawing.generator for drawing in drawings]
 
     def _begin(self, step: Step) -> list["Drawing"]:
-        sampler, data = self._sampler, self._config.data
+        sampler, data = self.sampler, self._config.data
         sides = data.short_sides
         side = sides[int(torch.randint(len(sides), (), generator=sampler.generator(step.index)))]
         drawings = []

@@ -132,7 +132,9 @@ def predict(
     model: Annotated[Path, typer.Argument(help="model.pt, .safetensors or .onnx")],
     images: Annotated[list[Path], typer.Argument(help="images, or folders of images")],
     out: Annotated[Path | None, typer.Option(help="COCO results go here, else to stdout")] = None,
-    overlays: Annotated[Path | None, typer.Option(help="folder for pictures")] = None,
+    overlays: Annotated[
+        Path | None, typer.Option(help="folder for pictures with the masks drawn on")
+    ] = None,
     score: Annotated[
         float | None, typer.Option(help="least score; default 0.1, and 0.3 in pictures")
     ] = None,

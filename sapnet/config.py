@@ -13,6 +13,8 @@ from sapnet.methods import FOREIGN, METHODS
 from sapnet.overrides import in_words, override, override_names
 from sapnet.types import Method
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 @dataclass(frozen=True, slots=True)
 class BackboneConfig:
@@ -178,7 +180,9 @@ class DataConfig:
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """min_steps: a small data set is gone through more often than `epochs`, up to this many; who
-    overrides `epochs` means just those, and it is 0 unless overridden too."""
+    overrides `epochs` means just those, and it is 0 unless overridden too. precision: of products;
+    "auto" is bfloat16 on a GPU that multiplies it, else float32. compile: on a GPU, the segmenter
+    by torch.compile, which takes minutes before the first steps."""
 
     epochs: int = 12
     min_steps: int = 0
@@ -192,6 +196,8 @@ class TrainConfig:
     drops: tuple[float, ...] = (8 / 12, 10 / 12)
     clip_norm: float = 35.0
     checkpoint_every: int = 200
+    precision: Precision = "auto"
+    compile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +389,10 @@ def _check(config: Config) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and number < 0:
                 raise InvalidConfig(f"{name} must not be below 0, not {number}")
+    for stage in ("train", "teacher"):  # more is a slip of the finger, and would run for years
+        for setting, most in (("epochs", 10_000), ("min_steps", 1_000_000), ("batch_size", 1_024)):
+            if (value := getattr(getattr(config, stage), setting)) > most:
+                raise InvalidConfig(f"{stage}.{setting} must be at most {most:,}, not {value:,}")
     if config.teacher.channels % 4:
         raise InvalidConfig(
             f"teacher.channels must be a multiple of 4, not {config.teacher.channels}"

@@ -1,7 +1,8 @@
 """The training loop: step after step, a checkpoint now and then, the same figures when resumed."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,46 +93,69 @@ def train(
             report(oldest.step.index + 1, oldest.step.total, losses)
 
     # a GPU's losses are read in the next step, in which the host waits for it anyway
-    lag = 0 if next(model.parameters()).device.type == "cpu" else 1
-    while done < batches.total:
-        step = batches.step(done)
-        try:
-            with distributed.together():
-                samples, generators = batches(step)
-            said.append(training_step(model, optimizer, samples, step, generators))
-        except torch.OutOfMemoryError as error:
-            words = f"{error}".split(". ")[0] or "out of memory"
-        else:
-            words = ""
-        if words:  # what the step held is let go by now
-            optimizer.zero_grad(set_to_none=True)
-            warn(halve(model, len(records), step, words))
-            batches = Batches(records, model.config, seed, on_bad)
-            done = done * batches.total // step.total
-            continue
-        done += 1
-        if done % GIVE_BACK_EVERY == 0:
-            give_memory_back()
-        tell(lag)
-        stop = distributed.any_of(should_stop())
-        every = model.config.train.checkpoint_every
-        if stop or done % every == 0 or done % step.per_epoch == 0 or done == batches.total:
-            tell()  # what is kept is known to be sound
-            with distributed.together():
-                if distributed.is_main():
-                    batch = model.config.train.batch_size
-                    save_checkpoint(checkpoint, model, optimizer, done, undecided, batch)
-        if stop and done < batches.total:
-            raise Stopped(f"stopped on request after step {done} of {batches.total}")
+    lag = 0 if device_of(model).type == "cpu" else 1
+    with compiled(model, warn):
+        while done < batches.total:
+            step = batches.step(done)
+            try:
+                with distributed.together():
+                    samples, generators = batches(step)
+                said.append(training_step(model, optimizer, samples, step, generators))
+            except torch.OutOfMemoryError as error:
+                words = f"{error}".split(". ")[0] or "out of memory"
+            else:
+                words = ""
+            if words:  # what the step held is let go by now
+                optimizer.zero_grad(set_to_none=True)
+                warn(halve(model, len(records), step, words))
+                batches = Batches(records, model.config, seed, on_bad)
+                done = done * batches.total // step.total
+                continue
+            done += 1
+            if done % GIVE_BACK_EVERY == 0:
+                give_memory_back()
+            tell(lag)
+            stop = distributed.any_of(should_stop())
+            every = model.config.train.checkpoint_every
+            if stop or done % every == 0 or done % step.per_epoch == 0 or done == batches.total:
+                tell()  # what is kept is known to be sound
+                with distributed.together():
+                    if distributed.is_main():
+                        batch = model.config.train.batch_size
+                        save_checkpoint(checkpoint, model, optimizer, done, undecided, batch)
+            if stop and done < batches.total:
+                raise Stopped(f"stopped on request after step {done} of {batches.total}")
     return undecided
 
 
 def make_fast(model: SapNet) -> None:
-    """The same training in less time: memory is channels-last, and on a CPU wide convolutions
-    multiply less (sapnet/ops/winograd.py). Parameters, their names and their objects stay."""
+    """The same training in less time: memory is channels-last, and on a CPU wide convolutions of
+    float32 multiply less (sapnet/ops/winograd.py). Parameters, their names and their objects
+    stay."""
     model.to(memory_format=torch.channels_last)
-    if next(model.parameters()).device.type == "cpu":
+    if device_of(model).type == "cpu" and model.config.train.precision != "bfloat16":
         multiply_less(model, LearningWinogradConv2d)
+
+
+@contextmanager
+def compiled(model: SapNet, warn: Callable[[str], None]) -> Iterator[None]:
+    """Within it the segmenter runs compiled, where `train.compile` asks for it and there is a GPU.
+    Afterwards images come one by one, each in a size of its own."""
+    wanted, gpu = model.config.train.compile, device_of(model).type != "cpu"
+    if wanted and not gpu:
+        warn("train.compile is left out: there is no GPU")
+    if not (wanted and gpu):
+        yield
+        return
+    model.solo.forward = torch.compile(model.solo.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del model.solo.forward
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def take_batch(model: SapNet, size: int) -> None:

@@ -17,6 +17,7 @@ from sapnet.mil.branch import MilBranch, MilResult
 from sapnet.mil.consensus import consensus_pick
 from sapnet.mil.layout import Bags
 from sapnet.mil.selection import pick, take
+from sapnet.precision import mixed
 from sapnet.resize import MASK_STRIDE
 from sapnet.solo import SoloHead, SoloOutput, SoloV2
 from sapnet.transfer import to_device
@@ -55,14 +56,15 @@ class SapNet(nn.Module):
         device = next(self.parameters()).device
         images = to_device(pad(samples, frame), device)
         images = images.contiguous(memory_format=torch.channels_last)
-        features, output = self.solo(images)
-        guides = self.guides(images, features) if guided else []
         bags = collate(samples)
-        if self.config.mil.rule == "learned":
-            sizes = torch.tensor([s.size for s in samples])
-            mil = self.mil(features, bags, sizes, generators, trust_completeness)
-        else:
-            mil = self.by_rule(samples, bags).to(device)
+        with mixed(device, self.config.train.precision):
+            features, output = self.solo(images)
+            guides = self.guides(images, features) if guided else []
+            if self.config.mil.rule == "learned":
+                sizes = torch.tensor([s.size for s in samples])
+                mil = self.mil(features, bags, sizes, generators, trust_completeness)
+            else:
+                mil = self.by_rule(samples, bags).to(device)
         return Pass(images, features, output, bags, mil, guides)
 
     def guides(self, images: Tensor, features: list[Tensor]) -> list[Guides]:

@@ -247,7 +247,8 @@ class Run:
             self.progress("pseudo-masks", index + 1, len(records), eta)
         rate(rows)
         with write_whole(self.result / "pseudo_masks.ndjson") as file:
-            file.writelines(f"{json.dumps(row)}\n".encode() for row in rows)
+            for row in sorted(rows, key=lambda row: row["id"]):
+                file.write(f"{json.dumps(row)}\n".encode())
         return rows, detections
 
     def evaluate(

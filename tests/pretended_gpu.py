@@ -18,10 +18,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
 # that read a value, or how many values there are, on the host
-READING = frozenset(
-    "_local_scalar_dense _unique _unique2 bincount equal is_nonzero masked_select nonzero "
-    "repeat_interleave unique_consecutive unique_dim".split()
-)
+READING = {
+    *("_local_scalar_dense", "_unique", "_unique2", "bincount", "equal", "is_nonzero"),
+    *("masked_select", "nonzero", "repeat_interleave", "unique_consecutive", "unique_dim"),
+}
 
 
 class HostWaits(AssertionError):

@@ -16,7 +16,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import logs
-from app.addresses import AddressRefused, safe_client
+from app.addresses import AddressRefused
+from app.calling import safe_client
 from app.db import Database
 from app.jobs import events
 from app.settings import Settings

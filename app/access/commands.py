@@ -24,7 +24,7 @@ Allowed = Annotated[
 ]
 Name = Annotated[str, typer.Option(help="to tell an owner's keys apart")]
 Days = Annotated[
-    int | None, typer.Option(min=1, max=36_500, help="how long it works; default: ever")
+    int | None, typer.Option(min=1, max=36_500, help="how long it works; default: for ever")
 ]
 
 

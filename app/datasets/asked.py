@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.columns import is_id
-from app.datasets.fetching import source_faults
 from app.datasets.multipart import FilePart, Form
+from app.datasets.sources import source_faults
 from app.db import Database
 from app.errors import Fault
 from app.models import Dataset, DatasetStatus
@@ -113,7 +113,9 @@ def form_faults(database: Database, settings: Settings, form: Form) -> list[Faul
         if found is None:
             faults.append(Fault("parent", "", f"there is no data set {parent!r}"))
         elif found.status is not DatasetStatus.READY:
-            faults.append(Fault("parent", "", f"the data set is {found.status}", "wait for it"))
+            waits = found.status is DatasetStatus.IMPORTING
+            hint = "wait for it" if waits else "name one that is ready"
+            faults.append(Fault("parent", "", f"the data set is {found.status}", hint))
     url = form.texts.get("images_url")
     if url:
         faults += source_faults(settings, url)

@@ -18,43 +18,21 @@ import obstore
 from obstore.exceptions import BaseError as StoreError
 from obstore.store import from_url
 
-from app.addresses import AddressRefused, check_url, safe_client
+from app.addresses import AddressRefused
+from app.calling import safe_client
 from app.datasets.checking import Fetch, Tell
 from app.datasets.intake import Picture, Pictures, proven
-from app.errors import Fault
+from app.datasets.sources import FROM_DOCUMENT, NotFetched, bucket_and_key, check_address
 from app.settings import Settings
 from app.storage import CHUNK, sha256_of
 from sapnet.data.coco import PointDocument
 
-FROM_DOCUMENT = "document"
-HINT = (
-    "https://host/folder/, s3://bucket/folder/, or 'document' for the images' own coco_url or url"
-)
 _TRIES = 3
 _PAUSE = 0.5  # seconds before the second, doubled before the third
 _REDIRECTS = 3
 _TOGETHER = 64  # images a client fetches, whose connections do not live longer than one may take
 _KINDS = ("image/", "application/octet-stream", "binary/octet-stream")
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
-
-
-class NotFetched(Exception):
-    """Why an image could not be had, in plain words. again: whether it may be had later."""
-
-    def __init__(self, why: str, *, again: bool = False) -> None:
-        super().__init__(why)
-        self.again = again
-
-
-def source_faults(settings: Settings, url: str) -> list[Fault]:
-    """What is wrong with the address that a form names for its images, as far as its text tells."""
-    if url == FROM_DOCUMENT:
-        return []
-    try:
-        check_address(settings, url)
-    except NotFetched as error:
-        return [Fault("images_url", "", f"{url[:200]!r}: {error}", HINT)]
-    return []
 
 
 def fetcher(settings: Settings, url: str) -> Fetch:
@@ -197,7 +175,7 @@ def _check_answer(settings: Settings, answer: httpx2.Response) -> None:
 
 
 def _from_bucket(settings: Settings, _client: httpx2.Client, address: str) -> Iterable[bytes]:
-    bucket, key = _bucket_and_key(address)
+    bucket, key = bucket_and_key(address)
     deadline = time.monotonic() + settings.fetch_timeout_seconds
     try:
         for chunk in obstore.get(_store(bucket), key).stream(min_chunk_size=CHUNK):
@@ -210,31 +188,10 @@ def _from_bucket(settings: Settings, _client: httpx2.Client, address: str) -> It
         raise NotFetched(str(error).splitlines()[0][:200], again=True) from error
 
 
-def check_address(settings: Settings, address: str) -> None:
-    """Raises NotFetched for what must not be asked at all, as far as the text tells."""
-    if address.startswith("s3://"):
-        bucket, _ = _bucket_and_key(address)
-        if bucket not in settings.import_buckets:
-            raise NotFetched(
-                f"the service may not read the bucket {bucket!r}: "
-                "SAPNET_IMPORT_BUCKETS names those that it may"
-            )
-        return
-    try:
-        check_url(address, allow_private=settings.import_private_addresses)
-    except AddressRefused as error:
-        raise NotFetched(str(error)) from error
-
-
 def _below(url: str, file_name: str) -> str:
     if url == FROM_DOCUMENT:
         return ""
     return f"{url.rstrip('/')}/{quote(file_name) if not url.startswith('s3://') else file_name}"
-
-
-def _bucket_and_key(address: str) -> tuple[str, str]:
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    return bucket, key
 
 
 @cache

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
-from app.datasets.fetching import NotFetched, check_address
+from app.datasets.sources import NotFetched, check_address
 from app.deps import SettingsDep
 from app.errors import Fault, Invalid, TooLarge
 from app.predict.schemas import Picture, PredictRequest

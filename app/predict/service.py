@@ -11,8 +11,8 @@ from typing import BinaryIO
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.datasets.fetching import NotFetched, fetch_one
 from app.datasets.service import get as get_dataset
+from app.datasets.sources import NotFetched
 from app.errors import BlobMissing, Conflict, Fault, Invalid, NotFound
 from app.models import DatasetStatus, Image, Job
 from app.predict.asked import Asked, Source
@@ -148,6 +148,8 @@ def _readable(
     elif source.id is not None:
         yield storage.local_path(shas[source.id])
     else:
+        from app.datasets.fetching import fetch_one  # loads a client that few need
+
         assert source.url is not None
         with tempfile.TemporaryDirectory(dir=settings.folder("uploads")) as name:
             path = Path(name) / "picture"

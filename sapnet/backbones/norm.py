@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 NormLayer = Callable[[int], nn.Module]
 
@@ -20,6 +21,9 @@ class FrozenBatchNorm(nn.BatchNorm2d):
         """x: (B, C, H, W) float -> the same shape."""
         assert self.running_mean is not None
         assert self.running_var is not None
+        if x.dtype != self.weight.dtype:  # mixed precision: statistics stay what they are
+            statistics = self.running_mean, self.running_var, self.weight, self.bias
+            return functional.batch_norm(x, *statistics, eps=self.eps)
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         # as one multiply-add, so that the backward pass need not keep x

@@ -1,4 +1,4 @@
-"""The images of each step: drawn by seed and step alone, read ahead, the unreadable told in turn."""
+"""The images of each step: drawn by seed and step alone, read ahead, the unreadable told of."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -97,6 +97,6 @@ def test_images_that_cannot_be_read(monkeypatch, bad):
     read = [batches(batches.step(index))[0] for index in range(2)]
     assert not bad & {image for step in read for image in step}
     assert set(told) == bad
-    with pytest.raises(ImageProblem, match="damaged"):  # nobody to tell
-        for index in range(2):
-            Batches(records(4), CONFIG, 0)(batches.step(index))
+    alone = Batches(records(4), CONFIG, 0)  # nobody to tell
+    with pytest.raises(ImageProblem, match="damaged"):
+        list(map(alone, (alone.step(0), alone.step(1))))

@@ -37,7 +37,7 @@ from app.settings import Settings
 from app.storage import Storage, make_storage
 from sapnet.types import ByteArray
 from sapnet.types import Category as ImageCategory
-from worker.jobs import Worker
+from worker.jobs import Worker, execute
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 SLOW = ("--steps", "60", "--sleep", "0.05")
@@ -170,12 +170,29 @@ def new_worker(database: Database, storage: Storage, settings: Settings) -> Call
 
 
 @pytest.fixture
+def done(new_job: Callable[..., str], new_worker: Callable[..., Worker]) -> str:
+    """A job with results. Qualities: 0.25 of 502 and 900, 0.75 of 501."""
+    job_id = new_job()
+    execute(job_id, new_worker())
+    return job_id
+
+
+@pytest.fixture
 def job_row(database: Database) -> Callable[[str], Job]:
     def row(job_id: str) -> Job:
         with database.read() as session:
             return session.get_one(Job, job_id)
 
     return row
+
+
+@pytest.fixture
+def set_row(database: Database) -> Callable[..., None]:
+    def change(job_id: str, **values: Any) -> None:
+        with database.begin() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(values))
+
+    return change
 
 
 @pytest.fixture

@@ -19,24 +19,12 @@ from sapnet.config import resolve_config
 from worker.jobs import Worker, execute
 from worker.prepare import prepare
 
+from .answers import problem
+
 pytestmark = pytest.mark.both_stacks
 
 NewJob = Callable[..., str]
 NewWorker = Callable[..., Worker]
-
-
-@pytest.fixture
-def done(new_job: NewJob, new_worker: NewWorker) -> str:
-    job_id = new_job()
-    execute(job_id, new_worker())
-    return job_id
-
-
-def refused(answer: Any, status: int) -> dict[str, Any]:
-    kind = answer.headers["content-type"]
-    assert (answer.status_code, kind) == (status, "application/problem+json"), answer.text
-    body: dict[str, Any] = answer.json()
-    return body
 
 
 def decide(client: TestClient, mask_id: str, **decision: Any) -> Any:
@@ -61,10 +49,10 @@ MINE = rle(slice(3, 7), slice(10, 15))
 
 @pytest.mark.slow
 def test_a_new_version(client: TestClient, done: str, dataset_id: str) -> None:
-    refused(client.post(f"/jobs/{done}/corrections", json={}), 409)
+    problem(client.post(f"/jobs/{done}/corrections", json={}), 409)
     decide(client, f"{done}.900", decision="accept")
     decide(client, f"{done}.900", decision="reopen")
-    refused(client.post(f"/jobs/{done}/corrections"), 409)
+    problem(client.post(f"/jobs/{done}/corrections"), 409)
     decide(client, f"{done}.501", decision="correct", segmentation=MINE)
     decide(client, f"{done}.502", decision="reject")
     accepted = decide(client, f"{done}.900", decision="accept")["segmentation"]
@@ -88,8 +76,8 @@ def test_a_new_version(client: TestClient, done: str, dataset_id: str) -> None:
     assert [a["mask"] for a in annotations(client, dataset_id).values()] == [None] * 3
     named = client.post(f"/jobs/{done}/corrections", json={"name": "mended"}).json()
     assert named["name"] == "mended"
-    refused(client.post(f"/jobs/{done}/corrections", json={"name": ""}), 422)
-    refused(client.post("/jobs/none/corrections"), 404)
+    problem(client.post(f"/jobs/{done}/corrections", json={"name": ""}), 422)
+    problem(client.post("/jobs/none/corrections"), 404)
 
 
 @pytest.mark.slow
@@ -143,7 +131,7 @@ def test_sent_again_it_is_the_same_version(client: TestClient, done: str) -> Non
 def test_not_everything_may_be_rejected(client: TestClient, done: str, database: Database) -> None:
     for number in (501, 502, 900):
         decide(client, f"{done}.{number}", decision="reject")
-    refused(client.post(f"/jobs/{done}/corrections"), 409)
+    problem(client.post(f"/jobs/{done}/corrections"), 409)
     with database.read() as session:
         assert len(session.scalars(select(Dataset)).all()) == 1
 
@@ -159,7 +147,7 @@ def test_going_on_from_a_model(
 ) -> None:
     model = client.get(f"/jobs/{done}").json()["model_id"]
     body = {"dataset_id": dataset_id, "from_model": model, "preset": "demo"}
-    answer = refused(client.post("/jobs/train", json=body), 422)
+    answer = problem(client.post("/jobs/train", json=body), 422)
     assert answer["errors"][0]["pointer"] == "/from_model"  # the fake's description says nothing
     config = resolve_config("sapnet++", "cpu").to_dict()
     with database.begin() as session:
@@ -172,11 +160,11 @@ def test_going_on_from_a_model(
     initial = json.loads(path.read_text())["initial_model"]
     checkpoint = client.get(f"/models/{model}/checkpoint").content
     assert Path(initial).read_bytes() == checkpoint
-    paper = refused(client.post("/jobs/train", json=body | {"preset": "paper_r50_1x"}), 422)
+    paper = problem(client.post("/jobs/train", json=body | {"preset": "paper_r50_1x"}), 422)
     (fault,) = paper["errors"]
     assert fault["pointer"] == "/from_model"
     assert "backbone.name is 'resnet50', the model's 'mobilenet_v2'" in fault["detail"]
-    refused(client.post("/jobs/train", json=body | {"from_model": "none"}), 404)
+    problem(client.post("/jobs/train", json=body | {"from_model": "none"}), 404)
 
 
 @pytest.mark.slow
@@ -187,7 +175,7 @@ def test_before_and_after(
     decide(client, f"{done}.502", decision="reject")
     version = client.post(f"/jobs/{done}/corrections").json()["id"]
     later = client.post("/jobs/train", json={"dataset_id": version}).json()["id"]
-    refused(client.get(f"/jobs/{done}/compare/{later}"), 409)
+    problem(client.get(f"/jobs/{done}/compare/{later}"), 409)
     execute(later, new_worker())
     body = client.get(f"/jobs/{done}/compare/{later}").json()
     assert body["quality"] == {
@@ -211,5 +199,5 @@ def test_before_and_after(
     assert ([m["id"] for m in page["masks"]], page["next"]) == ([900], None)
     with database.begin() as session:
         session.execute(update(Dataset).values(parent_id=None))
-    refused(client.get(f"/jobs/{done}/compare/{later}"), 409)
-    refused(client.get(f"/jobs/{done}/compare/none"), 404)
+    problem(client.get(f"/jobs/{done}/compare/{later}"), 409)
+    problem(client.get(f"/jobs/{done}/compare/none"), 404)

@@ -19,19 +19,10 @@ from app.jobs.events import EventType
 from app.main import create_app
 from app.models import Dataset, Job, JobState
 from app.settings import Settings
-from worker.jobs import Worker, execute
 
 NewJob = Callable[..., str]
-NewWorker = Callable[..., Worker]
 SSE = {"accept": "text/event-stream"}
 JSON = {"accept": "application/json"}
-
-
-@pytest.fixture
-def done(new_job: NewJob, new_worker: NewWorker) -> str:
-    job_id = new_job()
-    execute(job_id, new_worker())
-    return job_id
 
 
 def parse(text: str) -> list[dict[str, str]]:

@@ -16,20 +16,12 @@ from sqlalchemy import select, update
 from app.db import Database
 from app.models import Image, Job, MaskDecision, PseudoMask
 from app.storage import Storage
-from worker.jobs import Worker, execute
+
+from .answers import problem
 
 pytestmark = pytest.mark.both_stacks
 
 NewJob = Callable[..., str]
-NewWorker = Callable[..., Worker]
-
-
-@pytest.fixture
-def done(new_job: NewJob, new_worker: NewWorker) -> str:
-    """Qualities: 0.25 of 502 and 900, 0.75 of 501."""
-    job_id = new_job()
-    execute(job_id, new_worker())
-    return job_id
 
 
 def rle(rows: slice, columns: slice, size: tuple[int, int] = (30, 40)) -> dict[str, Any]:
@@ -48,13 +40,6 @@ def decided(client: TestClient, mask_id: str, **decision: Any) -> Any:
     answer = patch(client, mask_id, client.get(f"/masks/{mask_id}").headers["etag"], **decision)
     assert answer.status_code == 200, answer.text
     return answer.json()
-
-
-def refused(answer: Any, status: int) -> dict[str, Any]:
-    kind = answer.headers["content-type"]
-    assert (answer.status_code, kind) == (status, "application/problem+json"), answer.text
-    body: dict[str, Any] = answer.json()
-    return body
 
 
 @pytest.mark.slow
@@ -191,14 +176,14 @@ def test_if_match(client: TestClient, done: str) -> None:
     tag = client.get(f"/masks/{mask_id}").headers["etag"]
     assert tag == '"0"'
     without = patch(client, mask_id, None, decision="accept")
-    assert refused(without, 428)["type"] == "/problems/precondition-required"
+    assert problem(without, 428)["type"] == "/problems/precondition-required"
     assert without.headers["etag"] == tag
     for wrong in ('"1"', 'W/"0"', "0", ""):
-        assert refused(patch(client, mask_id, wrong, decision="accept"), 412)["revision"] == 0
+        assert problem(patch(client, mask_id, wrong, decision="accept"), 412)["revision"] == 0
     answer = patch(client, mask_id, '"7", "0"', decision="accept")
     assert (answer.status_code, answer.headers["etag"]) == (200, '"1"')
     stale = patch(client, mask_id, tag, decision="reject")
-    assert (stale.headers["etag"], refused(stale, 412)["revision"]) == ('"1"', 1)
+    assert (stale.headers["etag"], problem(stale, 412)["revision"]) == ('"1"', 1)
     assert patch(client, mask_id, "*", decision="reject").headers["etag"] == '"2"'
     assert client.get(f"/masks/{mask_id}").json()["status"] == "rejected"
 
@@ -247,7 +232,7 @@ NO_DECISIONS: list[tuple[dict[str, Any], str | None]] = [
 @pytest.mark.slow
 def test_what_is_no_decision(client: TestClient, done: str) -> None:
     for decision, pointer in NO_DECISIONS:
-        body = refused(patch(client, f"{done}.501", '"0"', **decision), 422)
+        body = problem(patch(client, f"{done}.501", '"0"', **decision), 422)
         at = body["errors"][0]["pointer"]
         assert at == pointer or (pointer is None and "/segmentation" in at), (decision, body)
     assert client.get(f"/masks/{done}.501").json()["revision"] == 0
@@ -255,17 +240,17 @@ def test_what_is_no_decision(client: TestClient, done: str) -> None:
 
 @pytest.mark.slow
 def test_there_is_no_such_mask(client: TestClient, done: str) -> None:
-    assert refused(client.get("/masks/501"), 404)
+    assert problem(client.get("/masks/501"), 404)
     for number in ("", "5", "x", "501.", "-", "9" * 30, "٥٠١"):
-        assert refused(client.get(f"/masks/{done}.{number}"), 404)
-        assert refused(patch(client, f"{done}.{number}", '"0"', decision="accept"), 404)
+        assert problem(client.get(f"/masks/{done}.{number}"), 404)
+        assert problem(patch(client, f"{done}.{number}", '"0"', decision="accept"), 404)
 
 
 def test_a_job_without_results(client: TestClient, new_job: NewJob) -> None:
     job_id = new_job()
-    assert refused(client.get(f"/jobs/{job_id}/review"), 409)["state"] == "queued"
-    assert refused(client.get(f"/masks/{job_id}.501"), 409)
-    assert refused(patch(client, f"{job_id}.501", '"0"', decision="accept"), 409)
+    assert problem(client.get(f"/jobs/{job_id}/review"), 409)["state"] == "queued"
+    assert problem(client.get(f"/masks/{job_id}.501"), 409)
+    assert problem(patch(client, f"{job_id}.501", '"0"', decision="accept"), 409)
 
 
 @pytest.fixture
@@ -319,6 +304,6 @@ def test_what_is_no_click(client: TestClient, done: str, photo: np.ndarray) -> N
         ({"points": [{"x": 1, "y": 1}], "segmentation": rle(slice(2), slice(2), (40, 30))}, ""),
     ]
     for body, pointer in bad:
-        answer = refused(client.post(url, json=body), 422)
+        answer = problem(client.post(url, json=body), 422)
         assert answer["errors"][0]["pointer"].startswith(pointer), answer
-    assert refused(client.post(f"/masks/{done}.5/suggest", json=bad[1][0]), 404)
+    assert problem(client.post(f"/masks/{done}.5/suggest", json=bad[1][0]), 404)

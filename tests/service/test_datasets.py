@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from app.columns import now
@@ -18,6 +18,7 @@ from app.models import (
     BlobPin,
     Category,
     Dataset,
+    DatasetStatus,
     Image,
     Job,
     JobState,
@@ -220,6 +221,21 @@ def test_a_correction_names_its_parent(client: TestClient, kit: Any) -> None:
     wrong = kit.upload(client, kit.points(1), kit.pictures(1), parent="nobody")
     assert wrong.status_code == 422
     assert wrong.json()["errors"][0]["part"] == "parent"
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(DatasetStatus.IMPORTING, "wait for it"), (DatasetStatus.INVALID, "name one that is ready")],
+)
+def test_a_parent_that_is_not_ready(
+    client: TestClient, app: FastAPI, kit: Any, status: DatasetStatus, hint: str
+) -> None:
+    parent = kit.upload(client, kit.points(1), kit.pictures(1)).json()["id"]
+    with app.state.database.begin() as session:
+        session.execute(update(Dataset).values(status=status))
+    (error,) = kit.upload(client, kit.points(1), kit.pictures(1), parent=parent).json()["errors"]
+    assert (error["part"], error["detail"]) == ("parent", f"the data set is {status}")
+    assert error["hint"] == hint
 
 
 def test_content_is_stored_once_and_goes_with_its_last_user(

@@ -104,6 +104,9 @@ def test_what_is_wrong_is_said(photos: Photos, tmp_path: Path) -> None:
     unset = call("train", "--images", "x", "--points", "y", "--set", "train.epochs")
     assert unset.exit_code == 2
     assert "write --set train.epochs=6" in unset.stderr
+    adam = ("--set", "train.optimizer=adam")
+    unknown = call("train", "--images", str(photos[0]), "--points", str(photos[1]), *adam)
+    assert "must be 'sgd' or 'adamw', not 'adam'" in " ".join(unknown.stderr.split())
     gone = call("status", "--url", "http://127.0.0.1:9")
     assert (gone.exit_code, "sapnet-service serve" in " ".join(gone.stderr.split())) == (1, True)
 

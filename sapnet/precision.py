@@ -1,0 +1,22 @@
+"""In which numbers the networks compute: float32, or bfloat16 where products are."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from sapnet.config import Precision
+
+
+def mixed(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Within it, convolutions and matrix products are of bfloat16 where `precision` says so, or is
+    "auto" and `device` is a GPU that multiplies it; norms, softmax and sums stay float32
+    (torch.autocast)."""
+    if precision == "float32" or (precision == "auto" and not multiplies_bfloat16(device)):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether it is a GPU that does so itself, rather than by way of float32."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
