@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVSTAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo ladder chaos bench lint check test test-ui format clean
+.PHONY: help install dev demo ladder chaos bench bench-gpu lint check test test-ui format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -47,6 +47,9 @@ chaos: $(DEVSTAMP) ## kill -9 whatever a job needs, KILLS=50 times, into docs/re
 
 bench: $(DEVSTAMP) ## ours beside its peers, BENCH="name name" or all, into docs/performance.md
 	$(BIN)/python benchmarks/bench.py $(BENCH) --markdown docs/performance.md $(BENCHFLAGS)
+
+bench-gpu: $(DEVSTAMP) ## the rows that need a GPU, into docs/performance.md
+	$(BIN)/python benchmarks/bench.py gpu --markdown docs/performance.md $(BENCHFLAGS)
 
 lint: $(DEVSTAMP) ## format, lint, types and import rules
 	$(BIN)/ruff format --check .

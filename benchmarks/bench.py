@@ -72,6 +72,7 @@ def section(results: list[dict[str, Any]]) -> str:
         lines.append(
             f"- `{result['name']}`{' (small)' if result['small'] else ''}: {result['date']}, "
             f"commit {result['commit']}, {about['cpu']}, {about['cores']} cores, "
+            f"{about['gpu'] + ', ' if about.get('gpu') else ''}"
             f"load {about['load']} before; {packages}"
         )
     return "\n".join(lines)

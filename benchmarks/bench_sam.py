@@ -68,14 +68,16 @@ def embedding() -> torch.Tensor:
     return torch.nn.functional.interpolate(coarse, (GRID, GRID), mode="bicubic")
 
 
-def work(points: int, folder: Path) -> tuple[Callable[[], object], Callable[[], object]]:
+def work(
+    points: int, folder: Path, device: str = "cpu"
+) -> tuple[Callable[[], object], Callable[[], object]]:
     """Ours and the peer's, on one model and one embedding."""
-    model, features = build(), embedding()
+    model, features = build().to(device), embedding().to(device)
     xy = np.random.default_rng(0).uniform((0, 0), (SIZE[1], SIZE[0]), (points, 2))
     annotations = [PointAnnotation(i, 1, 1, x, y) for i, (x, y) in enumerate(xy.tolist())]
     image, info = np.zeros((*SIZE, 3), np.uint8), ImageInfo(1, "a.jpg", SIZE[1], SIZE[0])
-    content = SamGenerator(model=model)._resize().get_preprocess_shape(*SIZE, FRAME)
-    generator, store = SamGenerator(model=model), ProposalStore(folder)
+    generator, store = SamGenerator(model=model, device=device), ProposalStore(folder)
+    content = generator._resize().get_preprocess_shape(*SIZE, FRAME)
     decoder = torch.inference_mode()(partial(PromptDecoder, model, features))
     generator._encode = lambda image: (decoder(), content)
 

@@ -20,6 +20,7 @@ from sapnet.config import resolve_config
 from sapnet.data.loader import Sample, make_record
 from sapnet.engine import make_fast, make_optimizer, training_step
 from sapnet.model import assemble
+from sapnet.precision import mixed
 from sapnet.proposals.bags import bag_of, encode
 from sapnet.types import ImageInfo, PointAnnotation
 
@@ -65,7 +66,9 @@ class Scene:
         return {"boxes": boxes.float(), "labels": self.labels + 1, "masks": self.masks.byte()}
 
 
-def ours(scenes: list[Scene], method: str, device: str, small: bool) -> Callable[[], object]:
+def ours(
+    scenes: list[Scene], method: str, device: str, small: bool, compile_it: bool = False
+) -> Callable[[], object]:
     """A step of a method, as training does it."""
     narrow = {"solo.channels": 96, "solo.mask_channels": 64, "mil.fc_channels": 64}
     config = resolve_config(method, "paper_r50_1x", narrow if small else None)
@@ -75,6 +78,8 @@ def ours(scenes: list[Scene], method: str, device: str, small: bool) -> Callable
     optimizer = make_optimizer(model, config.train)
     generators = [torch.Generator().manual_seed(n) for n in range(len(scenes))]
     samples = [scene.sample for scene in scenes]
+    if compile_it:
+        model.solo.forward = torch.compile(model.solo.forward)
     return partial(training_step, model, optimizer, samples, LATE, generators)
 
 
@@ -90,7 +95,9 @@ def peer(scenes: list[Scene], device: str) -> Callable[[], object]:
     targets = [{k: v.to(device) for k, v in scene.target().items()} for scene in scenes]
 
     def step() -> None:
-        loss = torch.stack(list(model(images, targets).values())).sum()
+        with mixed(torch.device(device), "auto"):
+            losses = model(images, targets)
+        loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -107,11 +108,17 @@ def machine() -> dict[str, Any]:
         cpu = next(x for x in lines if x.startswith("model name")).split(":")[1].strip()
     return {
         "cpu": f"{cpu} ({platform.machine()})",
+        "gpu": _gpu(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")  # what measures without it is not to load it
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
 
 
 def commit() -> str:

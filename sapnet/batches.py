@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 
@@ -54,7 +53,7 @@ class Batches:
         )
         self.total = steps_total(len(records), config.train)
         self.per_epoch = self.sampler.steps_per_epoch
-        self._pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8), "images", _one_thread)
+        self._pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 4), "images")
         self._ahead: tuple[Step, list[Drawing]] | None = None
 
     def step(self, index: int) -> Step:
@@ -115,7 +114,3 @@ def steps_total(count: int, config: TrainConfig) -> int:
     """How many steps a run over `count` images takes: its epochs, or `min_steps` where more."""
     sampler = Sampler(count=count, batch_size=config.batch_size, seed=0)
     return max(sampler.steps_per_epoch * config.epochs, config.min_steps)
-
-
-# images are read side by side: more threads in each of them would only be in each other's way
-_one_thread = partial(torch.set_num_threads, 1)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sapnet import distributed
-from sapnet.affinity.refine import refine
+from sapnet.affinity.refine import Guides, refine
 from sapnet.batches import Batches, OnBad, Step
-from sapnet.config import Config, TrainConfig
+from sapnet.config import Config, Precision, TrainConfig
 from sapnet.data.loader import ImageRecord, Sample, largest
 from sapnet.errors import InvalidConfig, NonFiniteLoss, OutOfMemory, Stopped
 from sapnet.losses.affinity import affinity_loss
@@ -73,7 +73,7 @@ def train(
     """
     if distributed.processes() > 1 and model.config.backbone.fpn_norm == "batch":
         raise InvalidConfig("backbone.fpn_norm 'batch' sees one process's share; take another")
-    make_fast(model)
+    make_fast(model, model.config.train.precision)
     optimizer = make_optimizer(model, model.config.train)
     with distributed.together():
         done, undecided, batch = load_checkpoint(checkpoint, model, optimizer)
@@ -128,12 +128,12 @@ def train(
     return undecided
 
 
-def make_fast(model: SapNet) -> None:
+def make_fast(model: torch.nn.Module, precision: Precision = "auto") -> None:
     """The same training in less time: memory is channels-last, and on a CPU wide convolutions of
     float32 multiply less (sapnet/ops/winograd.py). Parameters, their names and their objects
     stay."""
     model.to(memory_format=torch.channels_last)
-    if device_of(model).type == "cpu" and model.config.train.precision != "bfloat16":
+    if device_of(model).type == "cpu" and precision != "bfloat16":
         multiply_less(model, LearningWinogradConv2d)
 
 
@@ -221,9 +221,9 @@ def all_losses(model: SapNet, samples: list[Sample], result: Pass) -> dict[str, 
     masks = [to_device(mask, device) for mask in masks]
     solo, predicted = solo_loss(result.output, own, masks, config.solo)
     losses = {**solo, **result.mil.losses}
-    if result.guides:
+    if result.guides is not None:
         losses["aff"] = config.refine.loss_weight * refinement_loss(
-            config, result, own, masks, predicted
+            config, result, result.guides, own, masks, predicted
         )
     return losses
 
@@ -252,6 +252,7 @@ def solo_targets(
 def refinement_loss(
     config: Config,
     result: Pass,
+    guides: list[Guides],
     targets: list[SoloTargets],
     masks: list[Tensor],
     predicted: list[Tensor],
@@ -259,12 +260,12 @@ def refinement_loss(
     """L_aff (Eq. 26) over the images of the batch."""
     terms = []
     places = result.bags.image
-    per_image = zip(targets, masks, predicted, result.guides, strict=True)
-    for index, (target, mask, probs, guides) in enumerate(per_image):
+    per_image = zip(targets, masks, predicted, guides, strict=True)
+    for index, (target, mask, probs, along) in enumerate(per_image):
         rows = target.answered
         own = to_device((places == index).nonzero().squeeze(1), mask.device)
         boxes = result.mil.boxes[own][rows] / MASK_STRIDE
-        refined = refine(probs[rows], guides, boxes=boxes, config=config.refine)
+        refined = refine(probs[rows], along, boxes=boxes, config=config.refine)
         areas = mask[rows].flatten(1).sum(1)
         terms.append(affinity_loss(probs[rows], refined, boxes, areas))
     total = torch.stack(terms).sum() if terms else result.output.mask_features.sum()

@@ -33,7 +33,7 @@ class Pass:
     output: SoloOutput
     bags: Bags
     mil: MilResult
-    guides: list[Guides]
+    guides: list[Guides] | None
 
 
 class SapNet(nn.Module):
@@ -59,7 +59,7 @@ class SapNet(nn.Module):
         bags = collate(samples)
         with mixed(device, self.config.train.precision):
             features, output = self.solo(images)
-            guides = self.guides(images, features) if guided else []
+            guides = self.guides(images, features) if guided else None
             if self.config.mil.rule == "learned":
                 sizes = torch.tensor([s.size for s in samples])
                 mil = self.mil(features, bags, sizes, generators, trust_completeness)

@@ -7,11 +7,9 @@ ancestor. So this tree answers for all pairs of pixels in linear space, for ever
 bandwidth.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from sapnet.threads import pool
 from sapnet.transfer import on_its_way
 
 IntArray = npt.NDArray[np.int32]
@@ -78,7 +77,7 @@ def tree_beside(image: Tensor) -> Callable[[], AffinityTree]:
     """`build_tree` on a thread of its own, while a GPU, or the caller, goes on: what is returned
     waits for the tree and gives it."""
     edges = on_its_way(_edges(image))
-    return _threads().submit(_tree, edges, image.shape[1], image.shape[2]).result
+    return pool().submit(_tree, edges, image.shape[1], image.shape[2]).result
 
 
 def _edges(image: Tensor) -> Tensor:
@@ -95,11 +94,6 @@ def _edges(image: Tensor) -> Tensor:
 def _tree(edges: Callable[[], list[Tensor]], height: int, width: int) -> AffinityTree:
     arrays = _reconstruction_tree(edges()[0].numpy(), height, width)
     return AffinityTree((height, width), *arrays)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="tree")
 
 
 @njit(cache=True, nogil=True)

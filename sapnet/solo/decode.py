@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from sapnet.solo.bits import weigh
 from sapnet.solo.enlarge import enlarge
 from sapnet.solo.head import SoloOutput
 from sapnet.solo.matrix_nms import decay
+from sapnet.threads import pool
 from sapnet.types import FloatArray, Rle
 
 # a mask must cover more pixels at stride 4 than its level's stride after the head's resampling
@@ -116,7 +118,8 @@ def _decode_image(
     order = order[decayed[order] >= config.keep_threshold]
     kept = big[order]
     probs = logits[kept][..., :width].sigmoid().cpu().numpy()
-    found = [enlarge(prob, content, original, config.mask_threshold) for prob in probs]
+    to_rle = partial(enlarge, content=content, original=original, threshold=config.mask_threshold)
+    found = list(pool().map(to_rle, probs))
     rest = [i for i, one in enumerate(found) if one is not None]
     rles, boxes = zip(*(one for one in found if one is not None), strict=True) if rest else ([], [])
     return Instances(

@@ -6,11 +6,12 @@ TROUBLE comes to the last process alone, after two steps: "stop", "number" or "d
 
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import torch
 
-from sapnet import distributed, engine
+from sapnet import batches, distributed, engine
 from sapnet.data import loader
 from sapnet.data.coco import load_points
 from sapnet.pipeline import Run
@@ -20,20 +21,19 @@ from sapnet.spec import RunSpec
 
 
 def main(path, trouble):
-    spec, losses = RunSpec.read(path), []
-    troubled = distributed.rank() == distributed.processes() - 1
-
-    def in_trouble(kind):
-        return kind == trouble and troubled and len(losses) >= 2
+    spec, losses, images = RunSpec.read(path), [], count()
+    if distributed.rank() < distributed.processes() - 1:
+        trouble = ""
 
     def load_sample(*asked):
-        if in_trouble("disk"):
+        late = next(images) >= 2  # it takes one a step
+        if late and trouble == "disk":
             raise OSError("the disk is gone")
         sample = loader.load_sample(*asked)
-        return replace(sample, image=sample.image / 0) if in_trouble("number") else sample
+        return replace(sample, image=sample.image / 0) if late and trouble == "number" else sample
 
-    engine.load_sample = load_sample
-    run = Run(spec, lambda event: None, lambda: in_trouble("stop"))
+    batches.load_sample = load_sample
+    run = Run(spec, lambda event: None, lambda: trouble == "stop" and len(losses) >= 2)
     points = load_points(spec.points)
     generator = build_generator(spec.proposals, points)
     bags = distributed.main_first(lambda: run.make_proposals(generator, points))

@@ -102,7 +102,8 @@ def test_a_wish_to_stop_ends_with_three(job, monkeypatch):
 def test_the_process_speaks_the_protocol_and_heeds_sigterm(job, finished, result_of, tmp_path):
     """Stopped in mid-training by SIGTERM: exit 3; started again: the rest, exit 0."""
     command = [sys.executable, "-m", "sapnet.cli", "run", str(job())]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: two threads round otherwise
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": alone}
     process = subprocess.Popen(command, **streams)
     first = []
     for line in process.stdout:
@@ -117,7 +118,9 @@ def test_the_process_speaks_the_protocol_and_heeds_sigterm(job, finished, result
     assert first[-1]["stage"] == "train"
     done_before = first[-1]["step"]
     assert 1 <= done_before < 6
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    again = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=alone
+    )
     assert again.returncode == 0, again.stderr
     second = [json.loads(line) for line in again.stdout.splitlines()]
     steps = [e["step"] for e in second if e.get("stage") == "train"]
