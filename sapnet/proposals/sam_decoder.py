@@ -16,7 +16,7 @@ from segment_anything.modeling import Sam
 from segment_anything.modeling.transformer import Attention
 from torch import Tensor
 
-_TILE = 512  # cells that a CPU enlarges at a time: what they become stays in its caches
+_TILE = 512  # cells that a CPU changes at a time: what they become stays in its caches
 _FINER = 4  # logits along the side of a cell
 
 
@@ -28,6 +28,7 @@ class PromptDecoder:
         are wanted, None is all of them, (4h, 4w)."""
         self._model = model
         self._grid = features.shape[2:]
+        self._tile = _TILE if features.device.type == "cpu" else self._grid.numel()
         self._size = size or (_FINER * self._grid[0], _FINER * self._grid[1])
         empty = model.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         self._cells = (features + empty).flatten(2).transpose(1, 2).contiguous()
@@ -78,9 +79,10 @@ class PromptDecoder:
             attention = layer.cross_attn_image_to_token
             k = _heads(attention, attention.k_proj(queries + tokens))
             share = _scores(k, attention.q_proj, self._queries[index], changed).softmax(2)
-            said = _said(attention, queries)
-            cells.baddbmm_(share.flatten(1, 2).transpose(1, 2), said.flatten(1, 2))
-            cells = layer.norm4(cells)
+            said = _said(attention, queries).flatten(1, 2)
+            shares = share.flatten(1, 2).transpose(1, 2).split(self._tile, 1)
+            for some, heard in zip(cells.split(self._tile, 1), shares, strict=True):
+                some.copy_(layer.norm4(some.baddbmm_(heard, said)))
         queries, tokens = queries[:, :answers], tokens[:, :answers]
         attention = transformer.final_attn_token_to_image
         seen = self._seen(attention, queries + tokens, self._keys[-1], cells)
@@ -106,7 +108,7 @@ class PromptDecoder:
         h, w = (math.ceil(side / _FINER) for side in self._size)
         cells = cells.unflatten(1, self._grid)[:, :h, :w].flatten(1, 2)
         parts = []
-        for some in cells.split(_TILE if cells.device.type == "cpu" else cells.shape[1], 1):
+        for some in cells.split(self._tile, 1):
             fine = F.linear(some, *self._spreads[0]).unflatten(2, (4, -1))  # quarters of a cell
             fine = gelu(F.layer_norm(fine, fine.shape[-1:], norm.weight, norm.bias, norm.eps))
             fine = last(F.linear(fine, *self._spreads[1])).unflatten(3, (4, -1)).flatten(1, 3)
