@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from segment_anything.modeling import (
 
 from sapnet.proposals.bags import make_bags
 from sapnet.proposals.sam import SamGenerator, _nearest
-from sapnet.proposals.sam_decoder import PromptDecoder
 from sapnet.proposals.store import ProposalStore
 from sapnet.types import ImageInfo, PointAnnotation
 
@@ -77,9 +75,7 @@ def work(
     annotations = [PointAnnotation(i, 1, 1, x, y) for i, (x, y) in enumerate(xy.tolist())]
     image, info = np.zeros((*SIZE, 3), np.uint8), ImageInfo(1, "a.jpg", SIZE[1], SIZE[0])
     generator, store = SamGenerator(model=model, device=device), ProposalStore(folder)
-    content = generator._resize().get_preprocess_shape(*SIZE, FRAME)
-    decoder = torch.inference_mode()(partial(PromptDecoder, model, features))
-    generator._encode = lambda image: (decoder(), content)
+    generator._encode = lambda image: features
 
     keys = count()
 
@@ -88,7 +84,8 @@ def work(
 
     predictor = SamPredictor(model)
     predictor.features, predictor.is_image_set = features, True
-    predictor.original_size, predictor.input_size = SIZE, content
+    predictor.original_size = SIZE
+    predictor.input_size = generator._resize().get_preprocess_shape(*SIZE, FRAME)
 
     def peer() -> list[dict[str, object]]:
         rles: list[dict[str, object]] = []

@@ -203,7 +203,7 @@ def safety_disc(points: np.ndarray, index: int, size: tuple[int, int]) -> BoolAr
     apart = distance[distance > 0]
     if apart.size:
         radius = min(radius, float(apart.min()) / 2)
-    rows, columns = np.arange(size[0])[:, None] + 0.5, np.arange(size[1])[None, :] + 0.5
-    disc: BoolArray = np.hypot(rows - y, columns - x) <= radius
-    disc[point_pixel(x, y, size)] = True
+    disc = np.zeros(size, bool)
+    rows, columns, near = _surroundings(x, y, size, radius)
+    disc[rows, columns] = near
     return disc

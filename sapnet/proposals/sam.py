@@ -21,7 +21,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from sapnet.errors import WeightsUnavailable
 from sapnet.proposals.embeddings import EmbeddingCache, key_of
 from sapnet.proposals.sam_decoder import PromptDecoder
-from sapnet.proposals.sam_masks import distinct, rles_of
+from sapnet.proposals.sam_masks import LOGIT, distinct, reach, rles_of
 from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals
 
 CHECKPOINT_VARIABLE = "SAPNET_SAM_CHECKPOINT"
@@ -100,7 +100,7 @@ class SamGenerator:
         if not annotations:
             return
         points = np.array([(a.x, a.y) for a in annotations], np.float64)
-        decoder, content = self._encode(image)
+        decoder, content = self._decoder(image)
         others = [_nearest(points, index, self.negatives) for index in range(len(points))]
         for start in range(0, len(points), self.chunk):
             indices = range(start, min(start + self.chunk, len(points)))
@@ -115,10 +115,15 @@ class SamGenerator:
                 yield self._proposals(found, content, info.size)
 
     @torch.inference_mode()
-    def _encode(self, image: ByteArray) -> tuple[PromptDecoder, tuple[int, int]]:
-        """(H, W, 3) uint8 -> what decodes its prompts, and the size that SAM sees the image at."""
+    def _decoder(self, image: ByteArray) -> tuple[PromptDecoder, tuple[int, int]]:
+        """What decodes the prompts of an image, and the size that SAM sees the image at."""
         frame = self.model.image_encoder.img_size
         content = ResizeLongestSide.get_preprocess_shape(*image.shape[:2], frame)
+        rows, columns = (reach(frame, side) for side in content)
+        return PromptDecoder(self.model, self._encode(image), (rows, columns)), content
+
+    def _encode(self, image: ByteArray) -> torch.Tensor:
+        """(H, W, 3) uint8 -> SAM's features (1, C, h, w), kept ones where there are."""
         key = key_of(image, self._weights) if self._kept else ""
         features = self._kept.get(key) if self._kept else None
         if features is None:
@@ -130,7 +135,7 @@ class SamGenerator:
             self.encodes += 1
             if self._kept:
                 self._kept.put(key, features)
-        return PromptDecoder(self.model, features.to(self.device)), content
+        return features.to(self.device)
 
     @torch.inference_mode()
     def _decode(
@@ -171,7 +176,7 @@ class SamGenerator:
         confidence = np.concatenate([quality for _, quality, _ in found]).clip(0, 1)
         sources = [source for _, quality, source in found for _ in quality]
         frame, level = self.model.image_encoder.img_size, self.model.mask_threshold
-        used = [math.ceil(side * logits.shape[1] / frame) for side in content]
+        used = [math.ceil(side / LOGIT) for side in content]
         kept = distinct(logits[:, : used[0], : used[1]] > level, confidence)
         rles = rles_of(logits[kept], frame, content, size, level)
         tags = tuple(sources[i] for i in kept)

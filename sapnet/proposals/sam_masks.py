@@ -13,24 +13,31 @@ from sapnet.ops.runs import compressed, turn
 from sapnet.types import BoolArray, FloatArray, Rle
 
 IntArray = npt.NDArray[np.int64]
+LOGIT = 4  # pixels of SAM's input frame along the side of a logit
 SURELY_THE_SAME = 0.97  # IoU at low resolution; the bag's own rule, at full size, is 0.95
 
 
 def rles_of(
     logits: FloatArray, frame: int, content: tuple[int, int], size: tuple[int, int], level: float
 ) -> list[Rle]:
-    """(M, h, h) float32 logits -> M RLEs of `size` (H, W) where they are above `level`.
+    """(M, h, w) float32 logits -> M RLEs of `size` (H, W) where they are above `level`.
 
-    frame: side of SAM's square input. content: (h, w) of the image within it.
+    frame: side of SAM's square input. content: (h, w) of the image within it; logits beyond its
+    `reach` may lack.
     """
-    y0, wy = _weights(logits.shape[1], frame, content[0], size[0])
-    x0, wx = _weights(logits.shape[2], frame, content[1], size[1])
+    y0, wy = _weights(frame // LOGIT, frame, content[0], size[0])
+    x0, wx = _weights(frame // LOGIT, frame, content[1], size[1])
     rles = []
     for one in logits:
         runs = _runs(np.ascontiguousarray(one.T), y0, wy, x0, wx, np.float32(level))
         counts = compressed(runs).tobytes().decode("ascii")
         rles.append(Rle(size=[size[0], size[1]], counts=counts))
     return rles
+
+
+def reach(frame: int, content: int) -> int:
+    """How many logits along a side have a part in its content."""
+    return int(_taps(frame // LOGIT, frame)[1][content - 1]) + 1
 
 
 def distinct(masks: BoolArray, confidence: FloatArray) -> list[int]:

@@ -17,6 +17,7 @@ def test_it_is_segment_anythings(model: Sam, prompts: int, count: int) -> None:
     labels = torch.zeros(prompts, count, dtype=torch.int32)
     labels[:, 0] = 1
     logits, quality = PromptDecoder(model, features)(points, labels)
+    part, _ = PromptDecoder(model, features, (32, 19))(points, labels)
     sparse, dense = model.prompt_encoder(points=(points, labels), boxes=None, masks=None)
     masks, ious = model.mask_decoder(
         image_embeddings=features,
@@ -26,6 +27,7 @@ def test_it_is_segment_anythings(model: Sam, prompts: int, count: int) -> None:
         multimask_output=True,
     )
     assert logits.shape == (prompts, 3, 32, 32)
+    torch.testing.assert_close(part, logits[..., :19], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(logits, masks, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(quality, ious, atol=1e-5, rtol=1e-4)
     assert masks.std() > 0.01

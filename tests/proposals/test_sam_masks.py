@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
 from sapnet.proposals.bags import encode
-from sapnet.proposals.sam_masks import distinct, rles_of
+from sapnet.proposals.sam_masks import distinct, reach, rles_of
 
 FRAME, CELLS = 128, 32
 SIZES = [
@@ -55,6 +55,8 @@ def test_they_are_those_of_two_resizes(
     assert (masks == (values > 0))[sure].all()
     assert sure.mean() > 0.99
     assert got == encode(masks)  # to the letter, as pycocotools writes it
+    rows, columns = (reach(FRAME, side) for side in content)
+    assert rles_of(logits[:, :rows, :columns], FRAME, content, size, 0.0) == got
 
 
 def test_a_level_of_its_own() -> None:
