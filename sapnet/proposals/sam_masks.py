@@ -10,6 +10,7 @@ import numpy.typing as npt
 from numba import njit
 
 from sapnet.ops.runs import compressed, turn
+from sapnet.threads import pool
 from sapnet.types import BoolArray, FloatArray, Rle
 
 IntArray = npt.NDArray[np.int64]
@@ -27,12 +28,12 @@ def rles_of(
     """
     y0, wy = _weights(frame // LOGIT, frame, content[0], size[0])
     x0, wx = _weights(frame // LOGIT, frame, content[1], size[1])
-    rles = []
-    for one in logits:
+
+    def rle_of(one: FloatArray) -> Rle:
         runs = _runs(np.ascontiguousarray(one.T), y0, wy, x0, wx, np.float32(level))
-        counts = compressed(runs).tobytes().decode("ascii")
-        rles.append(Rle(size=[size[0], size[1]], counts=counts))
-    return rles
+        return Rle(size=[size[0], size[1]], counts=compressed(runs).tobytes().decode("ascii"))
+
+    return list(pool().map(rle_of, logits))
 
 
 def reach(frame: int, content: int) -> int:
