@@ -247,8 +247,7 @@ class Run:
             self.progress("pseudo-masks", index + 1, len(records), eta)
         rate(rows)
         with write_whole(self.result / "pseudo_masks.ndjson") as file:
-            for row in sorted(rows, key=lambda row: row["id"]):
-                file.write(f"{json.dumps(row)}\n".encode())
+            file.writelines(f"{json.dumps(row)}\n".encode() for row in rows)
         return rows, detections
 
     def evaluate(

@@ -25,11 +25,14 @@ _UNDECIDED = {"status": None, "revision": None, "correction": None, "_fields": (
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """The lines of masks that nobody decided about yet. rows: columns of `PseudoMask`, by name, in
-    the order of the annotation ids."""
-    masks = (as_it_stands(SimpleNamespace(**row, **_UNDECIDED)) for row in rows)
+    """The lines of masks that nobody decided about yet, by annotation id. rows: columns of
+    `PseudoMask`, by name."""
+    made = [
+        (row["annotation_id"], encode(as_it_stands(SimpleNamespace(**row, **_UNDECIDED))))
+        for row in rows
+    ]
     with path.open("wb") as file:
-        file.writelines(encode(mask) + b"\n" for mask in masks)
+        file.writelines(line + b"\n" for _, line in sorted(made))
 
 
 def lines(

@@ -56,7 +56,7 @@ def world(make_spec, tmp_path):
     """world(images, categories, **changes): discs in their class's colour on noise, with truth.
 
     images: the discs of each. Of every object there are three proposals: a part, which is the
-    most confident, the object itself, and one that is too large. The objects' ids fall.
+    most confident, the object itself, and one that is too large.
     """
 
     def make(images, categories, size=(96, 128), **changes):
@@ -73,7 +73,7 @@ def world(make_spec, tmp_path):
         for image_id, discs in enumerate(images):
             pixels = np.full((*size, 3), 30.0)
             for disc in discs:
-                mask, id_ = disc.mask(size), 999 - len(points)
+                mask, id_ = disc.mask(size), len(points)
                 pixels[mask] = colors[disc.kind]
                 own = {"id": id_, "image_id": image_id, "category_id": categories[disc.kind]}
                 points.append({**own, "point": [disc.x, disc.y]})
@@ -111,7 +111,7 @@ def checked(outcome):
     points = json.loads(outcome.spec.points.read_text())
     truth = {a["id"]: a for a in json.loads(outcome.spec.truth.read_text())["annotations"]}
     assert [(row["id"], row["image_id"], row["category_id"]) for row in rows] == [
-        (a["id"], a["image_id"], a["category_id"]) for a in reversed(points["annotations"])
+        (a["id"], a["image_id"], a["category_id"]) for a in points["annotations"]
     ]
     ious = {}
     for row in rows:
