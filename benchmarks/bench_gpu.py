@@ -1,6 +1,7 @@
 """On a GPU: the training step, a prediction and SAM's prompts beside their peers, bfloat16 on both
 sides; what torch.compile gives; how much of the card's matrix rate a step reaches."""
 
+import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,8 @@ import torch
 from comparison import Row, compare, row
 from torch.utils.flop_counter import FlopCounterMode
 
+from sapnet import transfer
+
 PEER = "torchvision's Mask R-CNN, R-50, bfloat16 too"
 MIB = 1 << 20
 
@@ -25,7 +28,6 @@ def measure(small: bool) -> list[Row]:
             print("there is no GPU here: nothing measured")
             return []
         return times("cpu", small)
-    torch.backends.cudnn.benchmark = True  # for both sides
     return times("cuda", small)
 
 
@@ -92,20 +94,34 @@ def memory(name: str, ours: Callable[[], object], theirs: Callable[[], object]) 
 
 
 def waits(name: str, ours: Callable[[], object], theirs: Callable[[], object]) -> Row:
-    """How often the host waits within a step: by CUDA's own count, and once more for ours, whose
-    wait is an event that CUDA does not count."""
+    """How often the host waits within a step: by CUDA's own count, and for the events of
+    `sapnet.transfer`, which CUDA does not count; trees are waited for on threads of their own."""
 
     def counted(work: Callable[[], object]) -> float:
+        main, own, mark = threading.get_ident(), 0, transfer._mark
+
+        def counting(device: torch.device) -> Callable[[], None]:
+            arrived = mark(device)
+
+            def wait() -> None:
+                nonlocal own
+                own += threading.get_ident() == main
+                arrived()
+
+            return wait
+
         torch.cuda.set_sync_debug_mode("warn")
+        transfer._mark = counting
         try:
             with warnings.catch_warnings(record=True) as seen:
                 warnings.simplefilter("always")
                 work()
         finally:
+            transfer._mark = mark
             torch.cuda.set_sync_debug_mode("default")
-        return float(sum("synchronizing" in str(warning.message) for warning in seen))
+        return float(own + sum("synchronizing" in str(warning.message) for warning in seen))
 
-    return row(name, [(counted(ours) + 1, counted(theirs))], unit="", against=PEER)
+    return row(name, [(counted(ours), counted(theirs))], unit="", against=PEER)
 
 
 def share(name: str, ours: Callable[[], object]) -> Row:

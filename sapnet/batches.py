@@ -53,7 +53,9 @@ class Batches:
         )
         self.total = steps_total(len(records), config.train)
         self.per_epoch = self.sampler.steps_per_epoch
-        self._pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 4), "images")
+        # on a CPU the step takes all cores itself
+        threads = min(os.cpu_count() or 1, 4) if torch.cuda.is_available() else 1
+        self._pool = ThreadPoolExecutor(threads, "images")
         self._ahead: tuple[Step, list[Drawing]] | None = None
 
     def step(self, index: int) -> Step:

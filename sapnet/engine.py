@@ -1,6 +1,5 @@
 """The training loop: step after step, a checkpoint now and then, the same figures when resumed."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -82,12 +81,12 @@ def train(
     distributed.start_alike(model, done)
     model.train()
     batches = Batches(records, model.config, seed, on_bad)
-    said: deque[Said] = deque()
+    said: list[Said] = []
 
     def tell(but: int = 0) -> None:
         nonlocal undecided
         while len(said) > but:
-            oldest = said.popleft()
+            oldest = said.pop(0)
             losses, dead = oldest.read()
             undecided += dead
             report(oldest.step.index + 1, oldest.step.total, losses)
@@ -107,6 +106,7 @@ def train(
                 words = ""
             if words:  # what the step held is let go by now
                 optimizer.zero_grad(set_to_none=True)
+                tell()
                 warn(halve(model, len(records), step, words))
                 batches = Batches(records, model.config, seed, on_bad)
                 done = done * batches.total // step.total
@@ -147,7 +147,7 @@ def compiled(model: SapNet, warn: Callable[[str], None]) -> Iterator[None]:
     if not (wanted and gpu):
         yield
         return
-    model.solo.forward = torch.compile(model.solo.forward)  # type: ignore[method-assign]
+    model.solo.forward = torch.compile(model.solo.forward, dynamic=True)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -201,7 +201,8 @@ def training_step(
     result = model(samples, generators, trust, (frame[0], frame[1]), guided)
     losses = all_losses(model, samples, result)
     told = [*losses.values(), result.mil.undecided]
-    told = [value.detach().to(told[0]) for value in told]
+    told = [value.detach().to(result.images.device, torch.float32) for value in told]
+    del result  # its guides are large, and the backward pass needs the room
     said = Said(step, tuple(losses), on_its_way(distributed.global_sum(torch.stack(told))))
     set_learning_rate(optimizer, config.train, step)
     optimizer.zero_grad(set_to_none=True)

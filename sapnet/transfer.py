@@ -35,6 +35,6 @@ def _pinned(tensor: Tensor) -> Tensor:
 
 def _mark(device: torch.device) -> Callable[[], None]:
     """A place in what the GPU has to do; what is returned waits until it is there."""
-    event = torch.Event(device, blocking=True)
-    event.record()
+    event = torch.cuda.Event(blocking=True)  # whoever waits leaves its core to others
+    event.record(torch.cuda.current_stream(device))
     return event.synchronize

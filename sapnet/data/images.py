@@ -76,6 +76,9 @@ def _decoded(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
         raise ImageProblem(f"{width}×{height} pixels are more than the {max_pixels:,} allowed")
     try:
         image.load()
+    except MemoryError:  # the machine's fault, not the image's
+        image.close()
+        raise
     except Exception as error:  # codecs fail in many ways; each means that the pixels are unusable
         image.close()
         raise ImageProblem(f"its pixels cannot be decoded (cut off or damaged): {error}") from error

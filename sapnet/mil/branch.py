@@ -1,7 +1,8 @@
 """The MIL branch whole: PSM, then PNPG, SRM and BMS, with SASD in both stages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +44,13 @@ class MilResult:
     undecided: Tensor
 
     def to(self, device: torch.device) -> "MilResult":
-        """The same, without losses, on another device."""
-        moved = {
+        """The same on another device, but for `selected`, which the host will ask for."""
+        moved: dict[str, Any] = {
             f.name: to_device(getattr(self, f.name), device)
             for f in fields(self)
-            if f.name != "losses"
+            if f.name not in ("losses", "selected")
         }
-        return MilResult(losses={}, **moved)
+        return replace(self, **moved)
 
 
 class MilBranch(nn.Module):

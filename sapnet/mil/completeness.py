@@ -27,7 +27,8 @@ class CompletenessHead(nn.Module):
         use = best.values.isfinite().to(features.dtype)[..., None]
         top = torch.gather(features, 1, best.indices[..., None].expand(-1, -1, features.shape[2]))
         context = (top * use).sum(1) / use.sum(1).clamp(min=1)
-        return self.fc(features + context[:, None]).squeeze(-1).tanh()
+        # in bfloat16 a tanh is 1 from 3.5 on, and learns no more
+        return self.fc(features + context[:, None]).squeeze(-1).float().tanh()
 
 
 def target(bags: Bags, picked: Tensor) -> Tensor:

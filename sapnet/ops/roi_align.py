@@ -13,9 +13,11 @@ class Pyramid:
     """The pixels of all levels as the rows of one table, to take RoIs from."""
 
     def __init__(self, levels: Sequence[Tensor], strides: Sequence[int]) -> None:
-        """levels: (B, C, h, w) each, finest first. strides: pixels of the input to one of each."""
+        """levels: (B, C, h, w) each, finest first; bfloat16 becomes float32, so that the weights of
+        a cell sum to 1. strides: pixels of the input to one of each."""
         rows = [level.permute(0, 2, 3, 1).flatten(0, 2) for level in levels]
-        self.pixels = torch.cat(rows)
+        pixels = torch.cat(rows)
+        self.pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
         shapes = [level.shape[2:] for level in levels]
         first = torch.tensor([0, *(len(row) for row in rows)]).cumsum(0)[:-1]
         columns = [first, *torch.tensor(shapes).T, torch.tensor(strides)]

@@ -31,8 +31,9 @@ class SoloOutput:
         return _flat(self.cls_logits)
 
     def flat_kernels(self) -> Tensor:
-        """(B, C, E)."""
-        return _flat(self.kernels)
+        """(B, C, E), of the mask features' type: in mixed precision these come from a norm, in
+        float32 on a GPU, and the kernels from a convolution."""
+        return _flat(self.kernels).to(self.mask_features.dtype)
 
 
 class ConvGn(nn.Module):
@@ -156,9 +157,9 @@ def with_coordinates(x: Tensor) -> Tensor:
 
 
 def _ramp(steps: int, like: Tensor) -> Tensor:
-    """-1 to 1 in so many steps. An exported graph takes images of any size, and torch's exporter
+    """-1 to 1 in so many steps. An exported or compiled graph takes images of any size, and torch
     would write the example's number of steps into it: there it is said by arithmetic."""
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         return torch.arange(steps, device=like.device, dtype=like.dtype) * (2 / (steps - 1)) - 1
     return torch.linspace(-1, 1, steps, device=like.device, dtype=like.dtype)
 

@@ -35,7 +35,7 @@ def solo_loss(
         dice.append(dice_loss(probs, mask.flatten(1), target.instances))
         predicted.append(_mean_per_instance(probs, target, tuple(mask.shape)))
     num_positive = global_sum(sum(len(target) for target in targets))
-    terms = torch.cat(dice or [kernels.flatten()])  # of no image: nothing, with a graph
+    terms = torch.cat(dice or [kernels.flatten().float()])  # of no image: nothing, with a graph
     mask_loss = config.dice_weight * terms.sum() / max(num_positive, 1)
     no_class = torch.zeros(0, dtype=torch.int64, device=kernels.device)
     cls_loss = focal_loss(

@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from sapnet import engine
+from sapnet.backbones import BackboneWithFpn
 from sapnet.batches import Step
 from sapnet.config import resolve_config
 from sapnet.engine import Said, compiled
 from sapnet.errors import NonFiniteLoss, Stopped
+from sapnet.solo import SoloHead, SoloV2
 
 
 class FiveSteps:
@@ -92,6 +94,20 @@ def test_nothing_is_kept_of_what_is_no_number(run):
 
 def test_a_stop_keeps_all_that_was_done(run):
     assert run("meta", stop_after=2)[-3:] == ["told 2 of 5", "kept (2, 2)", "Stopped"]
+
+
+@pytest.mark.slow
+def test_the_segmenter_is_compiled_once_for_all_sizes(tiny):
+    config = resolve_config(overrides=tiny)
+    backbone = BackboneWithFpn(config.backbone, pretrained=True)
+    model = SoloV2(backbone, SoloHead(2, 16, config.solo)).train()
+    torch._dynamo.reset()
+    run = torch.compile(model.forward, backend="eager", dynamic=True, fullgraph=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for size in ((128, 192), (192, 128), (256, 384)):
+            images = torch.randn(2, 3, *size)
+            found, expected = run(images)[1], model(images)[1]
+            torch.testing.assert_close(found.mask_features, expected.mask_features)
 
 
 @pytest.mark.slow

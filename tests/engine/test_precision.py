@@ -5,10 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sapnet.artifact import load_predictor
+from sapnet.backbones import BackboneWithFpn
 from sapnet.backbones.norm import FrozenBatchNorm
+from sapnet.config import resolve_config
 from sapnet.precision import mixed
+from sapnet.solo import SoloHead, SoloV2
 
 CPU = torch.device("cpu")
 
@@ -47,8 +51,14 @@ def test_frozen_norms_keep_their_statistics(generator):
 
 
 @pytest.mark.slow
-def test_a_run_in_bfloat16(make_spec, tmp_path, go, finished):
+@pytest.mark.parametrize("norms", ["bfloat16, as on a CPU", "float32, as on a GPU"])
+def test_a_run_in_bfloat16(make_spec, tmp_path, go, finished, monkeypatch, norms):
     """The same losses up to its rounding; its checkpoint is float32 and predicts anywhere."""
+    if norms.startswith("float32"):
+        usual = torch.nn.functional.group_norm
+        monkeypatch.setattr(
+            "torch.nn.functional.group_norm", lambda x, *rest: usual(x.float(), *rest)
+        )
     spec = make_spec(tmp_path)
     outcome = go(replace(spec, overrides={**spec.overrides, "train.precision": "bfloat16"}))
     assert outcome.error is None
@@ -62,3 +72,22 @@ def test_a_run_in_bfloat16(make_spec, tmp_path, go, finished):
     predictor = load_predictor(tmp_path / "result" / "model.pt")
     assert predictor.config.train.precision == "bfloat16"
     predictor.predict(torch.zeros(64, 96, 3, dtype=torch.uint8).numpy())
+
+
+def test_on_a_gpu_types_meet():
+    """Types as a GPU's mixed precision has them, which differ from a CPU's: norms in float32."""
+    config = resolve_config("sapnet++", "cpu")
+    before = torch.is_autocast_enabled("cuda")
+    with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
+        backbone = BackboneWithFpn(config.backbone, pretrained=True)
+        model = SoloV2(backbone, SoloHead(3, 64, config.solo))
+        images = torch.empty(2, 3, 128, 192)
+        torch.set_autocast_enabled("cuda", True)  # torch.autocast itself asks for a real one
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        try:
+            _, output = model(images)
+        finally:
+            torch.set_autocast_enabled("cuda", before)
+    assert output.kernels[0].dtype == torch.bfloat16
+    assert output.mask_features.dtype == torch.float32
+    assert output.flat_kernels().dtype == output.mask_features.dtype
