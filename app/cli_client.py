@@ -110,20 +110,24 @@ def predict(
     key: Key = None,
 ) -> None:
     """Masks in new pictures: OUT/predictions.json, COCO results with a file name each."""
-    from PIL import Image
+    from sapnet.data.images import ImageProblem, pictures
 
-    known = set(Image.registered_extensions())
-    files = [file for path in images for file in _pictures(path, known)]
+    try:
+        files = pictures(images)
+    except ImageProblem as error:
+        raise typer.BadParameter(str(error)) from error
     out.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
     with _client(url, key) as client:
         model = _model(client, model)
-        for file in files:
+        for name, file in files.items():
             seen = client.predict(model, file, score=score)
             found += [{"file_name": str(file), **document(one)} for one in seen]
             if overlays:
                 picture = client.overlay(model, file, score=score)
-                (out / f"{file.stem}.overlay.png").write_bytes(picture)
+                drawn = (out / name).with_suffix(".overlay.png")
+                drawn.parent.mkdir(parents=True, exist_ok=True)
+                drawn.write_bytes(picture)
             console.print(f"{file}: {len(seen)} objects")
     (out / "predictions.json").write_text(json.dumps(found))
     typer.echo(out / "predictions.json")
@@ -264,12 +268,6 @@ def _model(client: Client, model: str) -> str:
         return client.job(model).model_id or model
     except NotFound:
         return model
-
-
-def _pictures(path: Path, known: set[str]) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.rglob("*") if file.suffix.lower() in known)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -142,26 +142,27 @@ def predict(
     """Instance masks of images, as COCO results with `file_name` for the image."""
     from PIL import Image
 
-    from sapnet.data.images import ImageProblem, read_rgb
+    from sapnet.data.images import ImageProblem, pictures, read_rgb
     from sapnet.draw import overlay
 
-    files = [f for path in images for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
     results = []
     with Bars() as bars, friendly_errors(bars.emit):
+        files = pictures(images)
         predictor = open_model(model)
-        for index, file in enumerate(files):
+        for index, (name, file) in enumerate(files.items()):
             try:
                 image = read_rgb(file)
             except ImageProblem as error:
-                raise ImageProblem(f"{file.name}: {error}") from error
+                raise ImageProblem(f"{name}: {error}") from error
             found = predictor.predict(image, LEAST_SCORE if score is None else score)
-            results += [{"file_name": file.name, **result} for result in found]
+            results += [{"file_name": name, **result} for result in found]
             if overlays:
-                overlays.mkdir(parents=True, exist_ok=True)
+                drawn = (overlays / name).with_suffix(".png")
+                drawn.parent.mkdir(parents=True, exist_ok=True)
                 least = LEAST_DRAWN if score is None else score
                 sure = [result for result in found if result["score"] >= least]
                 picture = Image.fromarray(overlay(image, sure, predictor.categories))
-                picture.save(overlays / f"{file.stem}.png")
+                picture.save(drawn)
             step = {"step": index + 1, "of": len(files)}
             bars.emit({"event": "progress", "stage": "predict", **step})
     text = json.dumps(results)

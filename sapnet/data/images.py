@@ -5,6 +5,7 @@ picture that viewers show upright by its tag keeps its stored width and height h
 """
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from sapnet.errors import SapnetError
 from sapnet.types import ByteArray
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MAX_PIXELS = 100_000_000
 _OPENING = threading.Lock()
 
@@ -23,6 +25,25 @@ class ImageProblem(SapnetError):
     """A file is not a usable image. The message says why, in plain words."""
 
     reason = "bad_image"
+
+
+def pictures(paths: Iterable[Path]) -> dict[str, Path]:
+    """The files of `paths`, and of folders all below that are named as pictures are, by name: that
+    of the file, or its path from the folder given. Raises ImageProblem where there is none, and
+    where two have one name."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            if not files:
+                raise ImageProblem(f"there is no picture in {path} ({', '.join(SUFFIXES)})")
+        for file in files:
+            name = file.relative_to(path).as_posix() if file != path else file.name
+            if name in found:
+                raise ImageProblem(f"{found[name]} and {file} would both be called {name}")
+            found[name] = file
+    return found
 
 
 def probe(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sapnet.data.images import ImageProblem, probe, read_rgb
+from sapnet.data.images import ImageProblem, pictures, probe, read_rgb
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -171,3 +171,21 @@ def test_the_cap_is_ours_and_not_pillows(tmp_path: Path, monkeypatch: pytest.Mon
     assert Image.MAX_IMAGE_PIXELS == 1000
     with pytest.raises(ImageProblem, match="60×50 pixels are more than the 2,999 allowed"):
         probe(path, 2999)
+
+
+def test_pictures_of_folders_and_files(tmp_path):
+    """By name, folders within folders too; what is not named as a picture stays out."""
+    for name in ("a/1.jpg", "a/sub/1.PNG", "a/notes.txt", "b/1.jpg", "c/readme", "odd"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = pictures([tmp_path / "a", tmp_path / "odd"])
+    assert found == {
+        "1.jpg": tmp_path / "a/1.jpg",
+        "sub/1.PNG": tmp_path / "a/sub/1.PNG",
+        "odd": tmp_path / "odd",  # who names a file means it
+    }
+    with pytest.raises(ImageProblem, match=r"no picture in .*c \(\.jpg"):
+        pictures([tmp_path / "c"])
+    with pytest.raises(ImageProblem, match=r"a.1\.jpg and .*b.1\.jpg would both be called 1\.jpg"):
+        pictures([tmp_path / "a", tmp_path / "b"])
