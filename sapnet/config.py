@@ -11,9 +11,7 @@ from typing import Any, Literal, cast
 from sapnet.errors import InvalidConfig
 from sapnet.methods import FOREIGN, METHODS
 from sapnet.overrides import in_words, override, override_names
-from sapnet.types import Method
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from sapnet.types import Method, Precision
 
 
 @dataclass(frozen=True, slots=True)

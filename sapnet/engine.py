@@ -12,7 +12,7 @@ from torch import Tensor
 from sapnet import distributed
 from sapnet.affinity.refine import Guides, refine
 from sapnet.batches import Batches, OnBad, Step
-from sapnet.config import Config, Precision, TrainConfig
+from sapnet.config import Config, TrainConfig
 from sapnet.data.loader import ImageRecord, Sample, largest
 from sapnet.errors import InvalidConfig, NonFiniteLoss, OutOfMemory, Stopped
 from sapnet.losses.affinity import affinity_loss
@@ -21,6 +21,7 @@ from sapnet.ops.winograd import LearningWinogradConv2d, multiply_less
 from sapnet.pace import give_memory_back
 from sapnet.solo import SoloTargets, assign, solo_loss
 from sapnet.transfer import on_its_way, to_device
+from sapnet.types import Precision
 from sapnet.whole import write_whole
 
 Report = Callable[[int, int, dict[str, float]], None]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from sapnet.config import Precision
+from sapnet.types import Precision
 
 
 def mixed(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:

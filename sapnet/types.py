@@ -23,6 +23,7 @@ ByteArray = npt.NDArray[np.uint8]
 CONFIRMED = "confirmed"
 """The source of a mask that its owner has given, in bags and in results."""
 
+Precision = Literal["auto", "float32", "bfloat16"]
 Method = Literal["sam-top1", "consensus", "mil", "sapnet", "sapnet++"]
 
 

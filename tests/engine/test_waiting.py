@@ -1,5 +1,6 @@
 """A step on a GPU: the host waits once, and the figures are the CPU's."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def samples(count: int = 2) -> list[Sample]:
             bags.append(bag_of(n, encode(masks), np.linspace(0.9, 0.5, 5), ["made"] * 5))
         info, labels = ImageInfo(image, "", 64, 96), {0: 0, 1: 1}
         config = resolve_config().mil
-        record = make_record(info, None, points, bags, labels, config)  # type: ignore[arg-type]
+        record = make_record(info, Path(), points, bags, labels, config)
         pixels = torch.from_numpy(rng.normal(size=(3, 64, 96)).astype(np.float32))
         made.append(Sample(record, pixels, (1.0, 1.0), False))
     return made

@@ -9,6 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ from app.settings import Settings
 from app.storage import Storage, make_storage
 from sapnet.types import ByteArray
 from sapnet.types import Category as ImageCategory
-from worker.jobs import Worker, execute
+from worker.jobs import Outcome, Worker, execute
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 SLOW = ("--steps", "60", "--sleep", "0.05")
@@ -193,6 +196,28 @@ def set_row(database: Database) -> Callable[..., None]:
             session.execute(update(Job).where(Job.id == job_id).values(values))
 
     return change
+
+
+@dataclass(frozen=True)
+class Training:
+    """A job in the middle of its training. outcome: waits for its worker to let it go."""
+
+    job_id: str
+    worker: Worker
+    outcome: Callable[[], Outcome]
+
+
+@pytest.fixture
+def training(
+    new_job: Callable[..., str], new_worker: Callable[..., Worker], job_row: Callable[[str], Job]
+) -> Iterator[Training]:
+    job_id, worker = new_job(), new_worker("--steps", "9999", "--sleep", "0.02")
+    pool = ThreadPoolExecutor(1)
+    ended = pool.submit(execute, job_id, worker)
+    while job_row(job_id).stage != "train":
+        assert not ended.done()
+    yield Training(job_id, worker, partial(ended.result, 10))
+    pool.shutdown(wait=False)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from worker.jobs import Outcome, Worker, execute, how_it_died
 from worker.prepare import prepare
 from worker.record import BadResult
 
+from .conftest import Training
+
 pytestmark = pytest.mark.both_stacks
 
 NewJob = Callable[..., str]
@@ -116,19 +118,10 @@ def test_a_trainer_that_always_crashes_is_given_up(
 
 
 @pytest.mark.slow
-def test_cancel_while_it_runs(
-    new_job: NewJob, new_worker: NewWorker, job_row: Row, set_row: SetRow
-) -> None:
-    job_id = new_job()
-    worker = new_worker("--steps", "9999", "--sleep", "0.02")
-    outcome: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcome.append(execute(job_id, worker)))
-    thread.start()
-    while job_row(job_id).stage != "train":
-        assert thread.is_alive()
+def test_cancel_while_it_runs(training: Training, job_row: Row, set_row: SetRow) -> None:
+    job_id, worker = training.job_id, training.worker
     set_row(job_id, state=JobState.CANCELLING, cancel_requested=True)
-    thread.join(10)
-    assert outcome == [Outcome.ENDED]
+    assert training.outcome() is Outcome.ENDED
     job = job_row(job_id)
     assert (job.state, job.model_id, job.error) == (JobState.CANCELLED, None, None)
     assert not (worker.settings.data_dir / "jobs" / job_id).exists()

@@ -20,6 +20,8 @@ from worker.prepare import prepare
 from worker.record import BadResult, release, succeed
 from worker.trainer import Trainer
 
+from .conftest import Training
+
 pytestmark = pytest.mark.both_stacks
 
 NewJob = Callable[..., str]
@@ -142,19 +144,11 @@ def test_a_stale_lease_is_taken_up_and_the_old_attempt_writes_nothing(
 
 @pytest.mark.slow
 def test_a_worker_that_lost_its_lease_stops_its_trainer(
-    new_job: NewJob, new_worker: NewWorker, job_row: Row, set_row: SetRow
+    training: Training, job_row: Row, set_row: SetRow
 ) -> None:
-    job_id = new_job()
-    worker = new_worker("--steps", "9999", "--sleep", "0.02")
-    outcome: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcome.append(execute(job_id, worker)))
-    thread.start()
-    while job_row(job_id).stage != "train":
-        assert thread.is_alive()
-    set_row(job_id, owner="another", attempt=2)
-    thread.join(10)
-    assert outcome == [Outcome.LOST]
-    job = job_row(job_id)
+    set_row(training.job_id, owner="another", attempt=2)
+    assert training.outcome() is Outcome.LOST
+    job = job_row(training.job_id)
     assert (job.owner, job.state) == ("another", JobState.RUNNING)
 
 
@@ -175,19 +169,11 @@ def test_a_heartbeat_keeps_a_long_job(
 
 @pytest.mark.slow
 def test_a_job_that_is_deleted_meanwhile_ends_quietly(
-    new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database
+    training: Training, database: Database
 ) -> None:
-    job_id = new_job()
-    worker = new_worker("--steps", "9999", "--sleep", "0.02")
-    outcome: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcome.append(execute(job_id, worker)))
-    thread.start()
-    while job_row(job_id).stage != "train":
-        assert thread.is_alive()
     with database.begin() as session:
         session.execute(delete(Dataset))
-    thread.join(10)
-    assert outcome == [Outcome.LOST]
+    assert training.outcome() is Outcome.LOST
 
 
 @pytest.mark.slow
