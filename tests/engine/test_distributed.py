@@ -234,8 +234,9 @@ def test_a_signal_to_one_process_ends_both_with_three(job):
     told = [json.loads(line) for line in main.communicate(timeout=100)[0].splitlines()]
     assert told[-1]["event"] == "error"
     assert "image 5 (5.png) in proposals: the file is missing" in told[-1]["message"]
-    assert other.communicate(timeout=100)[0] == ""
-    assert (main.returncode, other.returncode) == (1, 1)
+    silence, words = other.communicate(timeout=100)
+    assert silence == ""
+    assert (main.returncode, other.returncode) == (1, 1), words
 
 
 def test_alone_nothing_changes(monkeypatch):
