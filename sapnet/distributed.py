@@ -50,6 +50,11 @@ def join() -> None:
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or processes() > 1:
         return
+    # It keeps the group that it finds when it is imported, as default of its functions. Were that
+    # this one, the group's threads would outlive it, and one that lets go of a tensor while the
+    # interpreter ends aborts the process.
+    import torch.distributed.nn.functional  # noqa: F401
+
     cuda = torch.cuda.is_available()
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)

@@ -239,6 +239,28 @@ def test_a_signal_to_one_process_ends_both_with_three(job):
     assert (main.returncode, other.returncode) == (1, 1), words
 
 
+# a run as `sapnet run` makes it; what is registered first is done last
+RUN_AND_TELL_THREADS = """
+import atexit, pathlib, sys
+def tell():
+    names = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+    print("left:", *sorted(name.strip() for name in names if "gloo" in name), file=sys.stderr)
+atexit.register(tell)
+from sapnet.cli import app
+app()
+"""
+
+
+@pytest.mark.service
+def test_no_thread_of_the_group_outlives_it(job):
+    """One that lets go of a tensor while the interpreter ends would abort the process."""
+    path = job("short", **{"train.epochs": 1})
+    for process in start(2, "-c", RUN_AND_TELL_THREADS, "run", path):
+        _, words = process.communicate(timeout=100)
+        assert process.returncode == 0, words
+        assert words.endswith("left:\n")
+
+
 def test_alone_nothing_changes(monkeypatch):
     tensor = torch.ones(2, requires_grad=True)
     assert distributed.global_sum(tensor) is tensor
