@@ -53,7 +53,7 @@ def join() -> None:
     # It keeps the group that it finds when it is imported, as default of its functions. Were that
     # this one, the group's threads would outlive it, and one that lets go of a tensor while the
     # interpreter ends aborts the process.
-    import torch.distributed.nn.functional  # noqa: F401
+    import torch.distributed.nn.functional
 
     cuda = torch.cuda.is_available()
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
