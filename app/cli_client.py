@@ -110,7 +110,7 @@ def predict(
     key: Key = None,
 ) -> None:
     """Masks in new pictures: OUT/predictions.json, COCO results with a file name each."""
-    from sapnet.data.images import ImageProblem, pictures
+    from sapnet.data.images import ImageProblem, drawings, pictures
 
     try:
         files = pictures(images)
@@ -118,6 +118,7 @@ def predict(
         raise typer.BadParameter(str(error)) from error
     out.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
+    drawn = drawings(files, ".overlay.png")
     with _client(url, key) as client:
         model = _model(client, model)
         for name, file in files.items():
@@ -125,9 +126,9 @@ def predict(
             found += [{"file_name": str(file), **document(one)} for one in seen]
             if overlays:
                 picture = client.overlay(model, file, score=score)
-                drawn = (out / name).with_suffix(".overlay.png")
-                drawn.parent.mkdir(parents=True, exist_ok=True)
-                drawn.write_bytes(picture)
+                target = out / drawn[name]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(picture)
             console.print(f"{file}: {len(seen)} objects")
     (out / "predictions.json").write_text(json.dumps(found))
     typer.echo(out / "predictions.json")

@@ -142,13 +142,13 @@ def predict(
     """Instance masks of images, as COCO results with `file_name` for the image."""
     from PIL import Image
 
-    from sapnet.data.images import ImageProblem, pictures, read_rgb
+    from sapnet.data.images import ImageProblem, drawings, pictures, read_rgb
     from sapnet.draw import overlay
 
     results = []
     with Bars() as bars, friendly_errors(bars.emit):
         files = pictures(images)
-        predictor = open_model(model)
+        predictor, drawn = open_model(model), drawings(files, ".png")
         for index, (name, file) in enumerate(files.items()):
             try:
                 image = read_rgb(file)
@@ -157,12 +157,12 @@ def predict(
             found = predictor.predict(image, LEAST_SCORE if score is None else score)
             results += [{"file_name": name, **result} for result in found]
             if overlays:
-                drawn = (overlays / name).with_suffix(".png")
-                drawn.parent.mkdir(parents=True, exist_ok=True)
+                target = overlays / drawn[name]
+                target.parent.mkdir(parents=True, exist_ok=True)
                 least = LEAST_DRAWN if score is None else score
                 sure = [result for result in found if result["score"] >= least]
                 picture = Image.fromarray(overlay(image, sure, predictor.categories))
-                picture.save(drawn)
+                picture.save(target)
             step = {"step": index + 1, "of": len(files)}
             bars.emit({"event": "progress", "stage": "predict", **step})
     text = json.dumps(results)

@@ -5,6 +5,7 @@ picture that viewers show upright by its tag keeps its stored width and height h
 """
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -44,6 +45,14 @@ def pictures(paths: Iterable[Path]) -> dict[str, Path]:
                 raise ImageProblem(f"{found[name]} and {file} would both be called {name}")
             found[name] = file
     return found
+
+
+def drawings(names: Iterable[str], suffix: str) -> dict[str, Path]:
+    """Where to draw on each of some pictures: its name with `suffix` for its own, or after its own
+    where two would be one file (a.jpg and a.png)."""
+    plain = {name: Path(name).with_suffix(suffix) for name in names}
+    taken = Counter(plain.values())
+    return {name: path if taken[path] == 1 else Path(name + suffix) for name, path in plain.items()}
 
 
 def probe(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sapnet.data.images import ImageProblem, pictures, probe, read_rgb
+from sapnet.data.images import ImageProblem, drawings, pictures, probe, read_rgb
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -189,3 +189,14 @@ def test_pictures_of_folders_and_files(tmp_path):
         pictures([tmp_path / "c"])
     with pytest.raises(ImageProblem, match=r"a.1\.jpg and .*b.1\.jpg would both be called 1\.jpg"):
         pictures([tmp_path / "a", tmp_path / "b"])
+
+
+def test_no_two_drawings_are_one_file():
+    drawn = drawings(["a.jpg", "b/a.jpg", "c.tiff", "c.png"], ".png")
+    named = {name: path.as_posix() for name, path in drawn.items()}
+    assert named == {
+        "a.jpg": "a.png",
+        "b/a.jpg": "b/a.png",
+        "c.tiff": "c.tiff.png",
+        "c.png": "c.png.png",
+    }
