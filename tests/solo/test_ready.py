@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sapnet.backbones import BackboneWithFpn
 from sapnet.config import BackboneConfig, SoloConfig
@@ -51,8 +52,11 @@ def test_the_same_within_a_ten_thousandth(generator, name, norm, pretrained):
 
 
 @pytest.mark.slow
-def test_made_fast_it_learns_the_same(generator):
-    """Outputs and every gradient; parameters keep their names."""
+def test_made_fast_it_learns_the_same(generator, monkeypatch):
+    """Outputs and every gradient; parameters keep their names. ReLUs are smooth here: where
+    rounding alone moves a value over their kink, gradients differ by up to a hundredth."""
+    monkeypatch.setattr(F, "relu", lambda x, inplace=False: F.silu(x))
+    monkeypatch.setattr(F, "hardtanh", lambda x, least, most, inplace=False: F.silu(x))
     model = network("mobilenet_v2", "none", True, generator).train()
     images = torch.randn(2, 3, 64, 96, generator=generator)
     fast = copy.deepcopy(model)
@@ -69,4 +73,4 @@ def test_made_fast_it_learns_the_same(generator):
     (_, plain), (_, quick) = found["plain"], found["fast"]
     assert list(plain) == list(quick)
     for key, grad in plain.items():
-        assert (grad - quick[key]).abs().max() <= 1e-3 * grad.abs().max(), key
+        assert (grad - quick[key]).abs().max() <= 3e-4 * grad.abs().max(), key
