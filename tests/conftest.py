@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
 
 Stack = dict[str, str]
 """Settings that name servers: `database_url`, `broker_url`, `storage_url`; none on the embedded."""
+
+
+# The same examples in every run, however long the machine takes for one.
+hypothesis.settings.register_profile(
+    "calm",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("calm")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -204,7 +215,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], port: int, seconds: float = 30) -> Iterator[None]:
+def running(command: list[str], port: int, seconds: float = 120) -> Iterator[None]:
     """A server that answers on its port; it ends with the block."""
     with tempfile.TemporaryDirectory(prefix="sapnet-server-") as folder:
         log = Path(folder) / "log"

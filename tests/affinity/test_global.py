@@ -33,7 +33,7 @@ def test_propagation_equals_all_pairs(size, zeta2, levels, all_pairs):
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     height=st.integers(1, 9),
     width=st.integers(1, 9),

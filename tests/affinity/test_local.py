@@ -38,7 +38,7 @@ def test_the_cascade_mixes_each_block_with_its_input(local_loop):
     np.testing.assert_allclose(got.numpy(), last, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     height=st.integers(1, 8),
     width=st.integers(1, 8),

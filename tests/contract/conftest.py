@@ -130,7 +130,7 @@ def url(app: FastAPI) -> Iterator[str]:
 
 @pytest.fixture
 def service(url: str, settings: Settings) -> Service:
-    with httpx2.Client(base_url=url) as client:
+    with httpx2.Client(base_url=url, timeout=60) as client:
         dataset, spare = upload(client, "cells"), upload(client, "spare")
         train = {"dataset_id": dataset, "truth": None}
         job = client.post("/jobs/train", json=train).raise_for_status().json()["id"]

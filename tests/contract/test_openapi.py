@@ -58,7 +58,7 @@ schemathesis.serializer.alias("application/offset+octet-stream", "application/oc
 
 CONFIG = """
 max-stream-events = 3
-request-timeout = 20.0
+request-timeout = 100.0
 continue-on-failure = true
 
 [warnings]

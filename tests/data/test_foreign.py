@@ -277,7 +277,7 @@ JSONS = st.recursive(
 
 @pytest.mark.slow
 @given(st.lists(JSONS, min_size=1, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_json_breaks_it(tmp_path_factory: pytest.TempPathFactory, documents: list[Any]) -> None:
     folder = tmp_path_factory.mktemp("any")
     for whole in (documents, {"shapes": documents, "imagePath": "a"}, {"shapes": [], "a": 1}):
@@ -290,7 +290,7 @@ def test_no_json_breaks_it(tmp_path_factory: pytest.TempPathFactory, documents: 
 
 @pytest.mark.slow
 @given(st.binary(max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_bytes_break_it(tmp_path_factory: pytest.TempPathFactory, tail: bytes) -> None:
     folder = tmp_path_factory.mktemp("any")
     for head in (b"", b"<", b"<annotations><image ", b"[", b"[{}", b'{"shapes":['):

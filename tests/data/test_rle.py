@@ -25,7 +25,7 @@ def slow_runs(mask):
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(1, 20),
     st.integers(1, 20),

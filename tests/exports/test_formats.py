@@ -250,7 +250,7 @@ def test_label_studio_tasks(scene: Any, exported: Run) -> None:
 
 
 @given(BYTES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_label_studios_code_of_any_runs(mask: np.ndarray) -> None:
     assert (unpack(list(packed(row_runs(mask)))).reshape(*mask.shape, 4)[..., 0] > 0).tolist() == (
         mask.tolist()

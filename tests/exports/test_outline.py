@@ -29,7 +29,7 @@ def blob(seed: int, size: int = 90) -> np.ndarray:
 @example(np.ones((1, 1), bool))
 @example(np.eye(5, dtype=bool))
 @example(~np.eye(5, dtype=bool))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_an_outline_gives_its_pixels_back(mask: np.ndarray) -> None:
     found = outlines(mask)
     assert len(found) == ndimage.label(mask)[1]  # a polygon for each part that hangs together
@@ -42,7 +42,7 @@ def test_an_outline_gives_its_pixels_back(mask: np.ndarray) -> None:
 
 @pytest.mark.slow
 @given(SOME)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_one_through_the_centres_is_painted_as_its_pixels(mask: np.ndarray) -> None:
     picture = np.zeros(mask.shape, np.uint8)
     for polygon in outlines(mask, centres=True):
@@ -52,7 +52,7 @@ def test_one_through_the_centres_is_painted_as_its_pixels(mask: np.ndarray) -> N
 
 @pytest.mark.slow
 @given(SOME)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_our_painter_is_opencvs(mask: np.ndarray) -> None:
     """Where parts are not joined by slanting lines, which the two draw by rules of their own."""
     for polygon in outlines(mask, centres=True):
@@ -89,7 +89,7 @@ def test_simplified_ones_are_shorter_and_near(tolerance: float) -> None:
 
 
 @given(SOME, st.floats(0.1, 20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_simplified_ones_are_still_polygons(mask: np.ndarray, tolerance: float) -> None:
     for polygon in outlines(mask, simplify=tolerance):
         assert len(polygon) >= 3

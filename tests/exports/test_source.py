@@ -23,7 +23,7 @@ def encoded(mask: np.ndarray) -> Any:
 
 @pytest.mark.slow
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda s: arrays(bool, s)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_box_and_what_is_in_it(mask: np.ndarray) -> None:
     image = ImageInfo(1, "a.png", mask.shape[1], mask.shape[0])
     instance = Instance(1, 2, encoded(mask), 0.5)

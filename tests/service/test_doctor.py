@@ -154,7 +154,7 @@ def test_clocks_that_differ(
     monkeypatch.setattr(doctor, "now", lambda: now() + timedelta(seconds=30))
     (fault,) = wrong(settings, database_url=postgres_database).values()
     assert fault.name == "clock"
-    assert fault.found.startswith(("30.", "29."))
+    assert float(fault.found.split()[0]) == pytest.approx(30, abs=8)
 
 
 def test_leases_that_one_slow_heartbeat_loses(settings: Settings) -> None:
@@ -169,7 +169,7 @@ def test_jobs_that_nobody_takes_up(
     assert wrong(settings) == {}
     add_job(database, created_at=now() - timedelta(minutes=20))
     assert "20 min" in wrong(settings)["jobs"].found
-    add_job(database, state=JobState.RUNNING, lease_until=now() + timedelta(seconds=9))
+    add_job(database, state=JobState.RUNNING, lease_until=now() + timedelta(seconds=900))
     assert wrong(settings) == {}  # they wait for that one
     add_job(database, state=JobState.RUNNING, lease_until=now() - timedelta(seconds=9))
     assert "1 of workers that fell silent" in wrong(settings)["jobs"].found

@@ -211,7 +211,7 @@ def test_two_processes_at_once_make_one(
     pinned = blobs.pinned
 
     def together(*args: Any) -> Any:
-        both.wait(20)
+        both.wait(60)
         return pinned(*args)
 
     monkeypatch.setattr("app.jobs.service.pinned", together)

@@ -75,9 +75,9 @@ def test_without_a_key(serve: Serve) -> None:
     assert "answers this machine alone" in said
     url = url_of(said)
     wait_for(url)
-    assert httpx2.get(f"{url}/jobs").status_code == 200
+    assert httpx2.get(f"{url}/jobs", timeout=60).status_code == 200
     forwarded = {"X-Forwarded-For": "203.0.113.9"}  # as a proxy on this machine would say
-    assert httpx2.get(f"{url}/jobs", headers=forwarded).status_code == 401
+    assert httpx2.get(f"{url}/jobs", headers=forwarded, timeout=60).status_code == 401
 
 
 def test_with_a_key(serve: Serve, settings: Settings) -> None:
@@ -90,8 +90,13 @@ def test_with_a_key(serve: Serve, settings: Settings) -> None:
     assert "alone" not in said
     url = url_of(said)
     wait_for(url)
-    assert httpx2.get(f"{url}/jobs").status_code == 401
-    assert httpx2.get(f"{url}/jobs", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    assert httpx2.get(f"{url}/jobs", timeout=60).status_code == 401
+    assert (
+        httpx2.get(
+            f"{url}/jobs", headers={"Authorization": f"Bearer {key}"}, timeout=60
+        ).status_code
+        == 200
+    )
     port = int(url.rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port), timeout=10) as stranger:
         head = "POST /datasets HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=x"

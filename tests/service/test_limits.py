@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +36,13 @@ def key_of(app: FastAPI, owner: str) -> dict[str, str]:
 
 
 class TestRates:
+    @pytest.fixture(autouse=True)
+    def one_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Windows begin with the minutes of the clock, so a test could lie in two."""
+        still = SimpleNamespace(time=lambda: 1_000_000_020.0)
+        monkeypatch.setattr("limits.aio.storage.memory.time", still)
+        monkeypatch.setattr("app.access.rates.time", still)
+
     @pytest.fixture
     def app(self, make_settings: MakeSettings) -> FastAPI:
         limits = {"reads_per_minute": 3, "writes_per_minute": 2}
@@ -69,8 +77,9 @@ class TestRates:
 
     @pytest.mark.service
     def test_processes_share_a_count_in_redis(
-        self, redis_database: str, make_settings: MakeSettings
+        self, redis_database: str, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("app.access.rates._PATIENCE", 60)
         settings = make_settings(broker_url=redis_database, reads_per_minute=3)
 
         async def count() -> list[bool]:

@@ -209,7 +209,7 @@ def test_two_at_the_same_place(
     real, meeting = service.add, threading.Barrier(2)
 
     def both_at_once(*args: Any) -> int:
-        meeting.wait(10)
+        meeting.wait(60)
         return real(*args)
 
     monkeypatch.setattr(service, "add", both_at_once)

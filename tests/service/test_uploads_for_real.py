@@ -79,7 +79,7 @@ def test_300_mb_in_constant_memory(
         "annotations": ("points.json", json.dumps(kit.points(1)).encode()),
         "images": ("1.png", kit.picture(seed=1)),
     }
-    assert httpx2.post(f"{url}/datasets", files=small).status_code == 201
+    assert httpx2.post(f"{url}/datasets", files=small, timeout=60).status_code == 201
     before = peak_mb(pid)
     big_tar(tmp_path / "big.tar", kit.picture(seed=1), 300)
     with (tmp_path / "big.tar").open("rb") as archive:
@@ -104,7 +104,7 @@ def test_hanging_up_in_the_middle(server: tuple[str, int], settings: Settings) -
         client.sendall(head.encode() + b"0" * 4_000_000)
         wait_until(lambda: any(uploads.rglob("part-*")))
     wait_until(lambda: not any(uploads.iterdir()))
-    assert httpx2.get(f"{url}/datasets").json()["datasets"] == []
+    assert httpx2.get(f"{url}/datasets", timeout=60).json()["datasets"] == []
     assert not [p for p in (settings.data_dir / "blobs").rglob("*") if p.is_file()]
 
 
@@ -134,7 +134,7 @@ def test_curl_as_the_readme_has_it(server: tuple[str, int], tmp_path: Path, kit:
     assert json.loads(done.stdout)["status"] == "ready"
 
 
-def wait_until(condition: Any, seconds: float = 15) -> None:
+def wait_until(condition: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

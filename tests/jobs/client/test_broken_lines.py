@@ -46,7 +46,9 @@ def big(tmp_path: Path) -> Path:
 
 
 def stored(url: str, upload_id: str) -> dict[str, Any]:
-    document: dict[str, Any] = httpx2.get(f"{url}/uploads/{upload_id}").raise_for_status().json()
+    document: dict[str, Any] = (
+        httpx2.get(f"{url}/uploads/{upload_id}", timeout=60).raise_for_status().json()
+    )
     return document
 
 
@@ -83,7 +85,7 @@ def test_an_upload_is_resumed_by_another_client(
     ):
         client.upload(big)
     monkeypatch.setattr(transfers, "TRIES", 3)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not 0 < stored(server, caught.value.upload_id)["offset"] < big.stat().st_size:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -193,7 +195,7 @@ def test_a_post_whose_answer_was_lost_makes_one_thing(
             LosesAnswers.lost += request.method == "POST"
             return answer
 
-    http = httpx2.Client(base_url=server, transport=LosesAnswers())
+    http = httpx2.Client(base_url=server, transport=LosesAnswers(), timeout=60)
     with Client(http=http, progress=False) as client:
         job = client.train(client.create_dataset(*photos))
         assert [j.id for j in client.jobs()] == [job.id]
@@ -235,13 +237,13 @@ def test_waiting_over_restarts(
         until(lambda: job_row(job.id).state is JobState.RUNNING, 30)
         for how in (signal.SIGKILL, signal.SIGTERM):
             process.send_signal(how)
-            process.wait(10)
+            process.wait(60)
             process = api()
             until(lambda: _ready(url), 30)
         with Client(url, progress=False) as third:
             third.cancel(job)
         for thread in (reader, waiter):
-            thread.join(30)
+            thread.join(90)
             assert not thread.is_alive()
     with database.read() as session:
         truth = [events.document(e) for e in events.after(session, job.id, 0, 10_000)]
@@ -341,13 +343,14 @@ def test_longer_than_patience_is_not_waited_for() -> None:
         with pytest.raises(TooManyRequests, match="in 50 s") as caught:
             client.job("j")
         assert caught.value.retry_after == 50
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 40
 
 
 @pytest.mark.slow
-def test_what_is_no_service() -> None:
+def test_what_is_no_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sapnet_client.calls.LONGEST_PAUSE", 0.05)
     page = (502, {"Content-Type": "text/html"}, "<h1>Bad gateway</h1>")
-    with Scripted(page) as proxy, Client(proxy.url, progress=False, patience=0.5) as client:
+    with Scripted(page) as proxy, Client(proxy.url, progress=False, patience=2) as client:
         with pytest.raises(Problem, match="502 Bad Gateway"):
             client.job("j")
         assert len(proxy.asked) >= 2
@@ -367,6 +370,6 @@ def test_nobody_there() -> None:
     began = time.monotonic()
     with Client(url, progress=False) as client, pytest.raises(Unreachable, match="serve"):
         client.job("j")
-    assert time.monotonic() - began < 5, "it is not waited for what was never there"
+    assert time.monotonic() - began < 40, "it is not waited for what was never there"
     with Client("nowhere:8000", progress=False) as client, pytest.raises(SapnetError):
         client.job("j")

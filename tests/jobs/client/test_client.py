@@ -224,9 +224,9 @@ def test_where_events_cannot_be_had(worked: str, photos: Photos) -> None:
                 return httpx2.Response(200, text="a page of the proxy's own")
             return super().handle_request(request)
 
-    http = httpx2.Client(base_url=worked, transport=NoEvents())
+    http = httpx2.Client(base_url=worked, transport=NoEvents(), timeout=60)
     with Client(http=http, progress=False) as client:
-        assert client.wait(client.train(client.create_dataset(*photos)), timeout=30).succeeded
+        assert client.wait(client.train(client.create_dataset(*photos)), timeout=90).succeeded
     assert NoEvents.asked >= 1
 
 
