@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pycocotools import mask as coco_mask
 from sqlalchemy import text, update
 
 from app import schema
+from app.columns import now
 from app.db import Database
 from app.main import create_app
 from app.models import (
@@ -43,7 +45,7 @@ from sapnet.types import Category as ImageCategory
 from worker.jobs import Outcome, Worker, execute
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
-SLOW = ("--steps", "60", "--sleep", "0.05")
+ENDLESS = ("--steps", "9999", "--sleep", "0.05")  # a test that acts on it is never too late
 
 
 def fake_command(*args: str) -> tuple[str, ...]:
@@ -67,7 +69,7 @@ def settings(tmp_path: Path, stack: dict[str, str], database_url: str | None) ->
         trainer_command=fake_command(),
         poll_seconds=0.05,
         heartbeat_seconds=0.2,
-        lease_seconds=2,
+        lease_seconds=60,  # no stall of the machine ends it: see `expire`
         stop_grace_seconds=2,
         max_attempts=3,
     )
@@ -198,6 +200,12 @@ def set_row(database: Database) -> Callable[..., None]:
     return change
 
 
+@pytest.fixture
+def expire(set_row: Callable[..., None]) -> Callable[[str], None]:
+    """Ends the lease of a worker that renews it no more, which would take a minute."""
+    return lambda job_id: set_row(job_id, lease_until=now() - timedelta(seconds=1))
+
+
 @dataclass(frozen=True)
 class Training:
     """A job in the middle of its training. outcome: waits for its worker to let it go."""
@@ -216,17 +224,20 @@ def training(
     ended = pool.submit(execute, job_id, worker)
     while job_row(job_id).stage != "train":
         assert not ended.done()
-    yield Training(job_id, worker, partial(ended.result, 10))
+    yield Training(job_id, worker, partial(ended.result, 60))
     pool.shutdown(wait=False)
 
 
 @pytest.fixture
 def until() -> Callable[..., None]:
-    def wait(condition: Callable[[], Any], seconds: float = 15.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "waited in vain"
+    """Counts looks, not seconds: a stall of the machine takes none of the patience."""
+
+    def wait(condition: Callable[[], Any], seconds: float = 60.0) -> None:
+        for _ in range(int(seconds / 0.02)):
+            if condition():
+                return
             time.sleep(0.02)
+        assert condition(), "waited in vain"
 
     return wait
 
@@ -291,7 +302,9 @@ def start(
     """Start a program with the test's settings; whatever is left of it ends with the test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def run(*command: str, trainer: tuple[str, ...] = SLOW, **env: str) -> subprocess.Popen[bytes]:
+    def run(
+        *command: str, trainer: tuple[str, ...] = ENDLESS, **env: str
+    ) -> subprocess.Popen[bytes]:
         fake = [sys.executable, str(FAKE), *trainer]
         settings = {**service_env, "SAPNET_TRAINER_COMMAND": json.dumps(fake), **env}
         with (tmp_path / "output.txt").open("ab") as output:

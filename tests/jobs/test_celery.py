@@ -31,6 +31,7 @@ pytestmark = [
 
 NewJob = Callable[..., str]
 Row = Callable[[str], Job]
+Expire = Callable[[str], None]
 Until = Callable[..., None]
 Starts = Callable[[str], list[int]]
 Alive = Callable[[int], bool]
@@ -92,7 +93,7 @@ def test_from_post_to_result(
         job_id = client.post("/jobs/train", json={"dataset_id": dataset_id}).json()["id"]
     assert Redis.from_url(broker_url).llen(TRAIN) == 1
     start_worker("--steps", "4")
-    until(lambda: job_row(job_id).state is DONE, 30)
+    until(lambda: job_row(job_id).state is DONE)
     assert masks(database) == 3
     assert job_row(job_id).attempt == 1
 
@@ -112,7 +113,7 @@ def test_a_message_that_was_lost_is_sent_again(
 ) -> None:
     job_id = new_job()  # a row, and no message
     start_worker("--steps", "4")
-    until(lambda: job_row(job_id).state is DONE, 30)
+    until(lambda: job_row(job_id).state is DONE)
 
 
 def test_a_backlog_is_not_sent_twice(
@@ -140,7 +141,7 @@ def test_a_job_that_is_sent_many_times_runs_once(
         assert send(job_id, broker_url)
     for _ in range(3):
         start_worker("--steps", "40", "--sleep", "0.1")
-    until(lambda: job_row(job_id).state is DONE, 40)
+    until(lambda: job_row(job_id).state is DONE)
     until(lambda: Redis.from_url(broker_url).llen(TRAIN) == 0)
     assert (job_row(job_id).attempt, masks(database)) == (1, 3)
     log = storage.read(str(job_row(job_id).log_sha))
@@ -161,7 +162,7 @@ def test_kill_9_of_the_worker_alone(
     job_id = new_job()
     send(job_id, broker_url)
     worker = start_worker()
-    until(under_way(job_row, job_id), 30)
+    until(under_way(job_row, job_id))
     (trainer,) = starts(job_id)
     pool = int(Path(f"/proc/{trainer}/stat").read_text().rsplit(")", 1)[1].split()[1])
     worker.kill()
@@ -169,8 +170,8 @@ def test_kill_9_of_the_worker_alone(
     until(lambda: job_row(job_id).state is JobState.QUEUED)
     assert (job_row(job_id).reason, job_row(job_id).setbacks) == ("worker_stopped", 0)
     until(lambda: not alive(trainer) and not alive(pool))
-    start_worker()
-    until(lambda: job_row(job_id).state is DONE, 40)
+    start_worker("--steps", "4")
+    until(lambda: job_row(job_id).state is DONE)
     assert job_row(job_id).attempt == 2
 
 
@@ -186,7 +187,7 @@ def test_a_restart_of_the_database_does_not_end_the_job(
     job_id = new_job()
     send(job_id, broker_url)
     start_worker("--steps", "60", "--sleep", "0.05")
-    until(under_way(job_row, job_id), 30)
+    until(under_way(job_row, job_id))
     cut = text(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
     )
@@ -194,7 +195,7 @@ def test_a_restart_of_the_database_does_not_end_the_job(
         with database.engine.connect() as connection:
             connection.execute(cut)
         time.sleep(0.3)
-    until(lambda: job_row(job_id).state is DONE, 40)
+    until(lambda: job_row(job_id).state is DONE)
     assert (job_row(job_id).attempt, masks(database)) == (1, 3)
 
 
@@ -205,11 +206,11 @@ def test_a_worker_of_one_queue_leaves_the_others_alone(
     send(job_id, broker_url)
     options = {"SAPNET_BROKER_URL": broker_url, "trainer": ("--steps", "4")}
     start("app.cli", "worker", "--queues", "io,predict", **options)
-    until(lambda: Redis.from_url(broker_url).exists("_kombu.binding.io"), 30)
+    until(lambda: Redis.from_url(broker_url).exists("_kombu.binding.io"))
     time.sleep(1)
     assert Redis.from_url(broker_url).llen(TRAIN) == 1
     start("app.cli", "worker", "--queues", "train", **options)
-    until(lambda: job_row(job_id).state is DONE, 30)
+    until(lambda: job_row(job_id).state is DONE)
 
 
 def test_kill_9_of_worker_and_pool(
@@ -219,24 +220,26 @@ def test_kill_9_of_worker_and_pool(
     until: Until,
     starts: Starts,
     alive: Alive,
+    expire: Expire,
     broker_url: str,
     database: Database,
 ) -> None:
     job_id = new_job()
     send(job_id, broker_url)
     worker = start_worker()
-    until(under_way(job_row, job_id), 30)
+    until(under_way(job_row, job_id))
     (trainer,) = starts(job_id)
     pool = int(Path(f"/proc/{trainer}/stat").read_text().rsplit(")", 1)[1].split()[1])
     assert pool != worker.pid
+    os.kill(pool, signal.SIGSTOP)  # else it may give the job back once its worker is gone
     worker.kill()
     os.kill(pool, signal.SIGKILL)
     worker.wait()
     until(lambda: not alive(trainer))
     assert job_row(job_id).state is JobState.RUNNING
-    time.sleep(2)  # the lease runs out; the message stays with the dead worker for a day
-    start_worker()
-    until(lambda: job_row(job_id).state is DONE, 40)
+    expire(job_id)  # the message stays with the dead worker for a day
+    start_worker("--steps", "4")
+    until(lambda: job_row(job_id).state is DONE)
     assert (job_row(job_id).attempt, masks(database)) == (2, 3)
 
 
@@ -252,16 +255,14 @@ def test_sigterm_hands_the_job_over(
     job_id = new_job()
     send(job_id, broker_url)
     worker = start_worker()
-    until(under_way(job_row, job_id), 30)
-    began = time.monotonic()
+    until(under_way(job_row, job_id))
     worker.terminate()
-    worker.wait(40)
-    assert time.monotonic() - began < 25
+    worker.wait(100)
     assert not alive(starts(job_id)[0])
     job = job_row(job_id)
     assert (job.state, job.setbacks) == (JobState.QUEUED, 0)
-    start_worker()
-    until(lambda: job_row(job_id).state is DONE, 40)
+    start_worker("--steps", "4")
+    until(lambda: job_row(job_id).state is DONE)
     assert job_row(job_id).attempt == 2
 
 
@@ -271,7 +272,7 @@ def test_a_trainer_that_dies_is_started_again(
     job_id = new_job()
     send(job_id, broker_url)
     start_worker("--crash-at", "2")
-    until(lambda: job_row(job_id).state is DONE, 30)
+    until(lambda: job_row(job_id).state is DONE)
     assert job_row(job_id).attempt == 2
 
 
@@ -286,7 +287,7 @@ def test_a_restart_of_redis_does_not_end_the_job(
     job_id = new_job()
     send(job_id, broker_url)
     start_worker("--steps", "120", "--sleep", "0.05")
-    until(under_way(job_row, job_id), 30)
+    until(under_way(job_row, job_id))
     Redis.from_url(broker_url).shutdown(nosave=True)
     time.sleep(1)
     port = broker_url.rsplit(":", 1)[1].split("/")[0]
@@ -295,11 +296,11 @@ def test_a_restart_of_redis_does_not_end_the_job(
         stdout=subprocess.DEVNULL,
     )
     try:
-        until(lambda: job_row(job_id).state is DONE, 40)
+        until(lambda: job_row(job_id).state is DONE)
         assert job_row(job_id).attempt == 1
         following = new_job()
         send(following, broker_url)
-        until(lambda: job_row(following).state is DONE, 60)
+        until(lambda: job_row(following).state is DONE)
     finally:
         again.kill()
         again.wait()

@@ -57,7 +57,8 @@ def test_the_whole_way(
 ) -> None:
     body = {"dataset_id": dataset_id}
     job_id = client.post("/jobs/train", json=body).raise_for_status().json()["id"]
-    assert execute(job_id, new_worker("--steps", "3")) is Outcome.ENDED
+    worker = new_worker("--steps", "3", progress_event_seconds=3600)  # one, however long it takes
+    assert execute(job_id, worker) is Outcome.ENDED
     job = client.get(f"/jobs/{job_id}").json()
     log = log_of(job_id)
     assert told(log, "progress") == [

@@ -96,29 +96,29 @@ def test_nothing_is_missed_and_nothing_comes_twice(
             except httpx2.TransportError:
                 return False
 
-        until(ready, 30)
+        until(ready)
         return process
 
     process = api()
-    answer = httpx2.post(f"{url}/jobs/train", json={"dataset_id": dataset_id})
+    answer = httpx2.post(f"{url}/jobs/train", json={"dataset_id": dataset_id}, timeout=60)
     job_id = answer.raise_for_status().json()["id"]
     reader, writer = Reader(f"{url}/jobs/{job_id}/events"), Writer(database, job_id)
     start("worker.main", trainer=("--steps", "9999", "--sleep", "0.05"))
-    until(lambda: job_row(job_id).state is JobState.RUNNING, 30)
+    until(lambda: job_row(job_id).state is JobState.RUNNING)
     for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         before = len(reader.seen)
         until(lambda enough=before + 20: len(reader.seen) > enough)
         process.send_signal(how)
-        process.wait(10)
+        process.wait(60)
         told = job_row(job_id).last_event
         until(lambda enough=told + 20: job_row(job_id).last_event > enough)  # nobody listens
         process = api()
         until(lambda enough=told + 20: len(reader.seen) > enough)
     writer.over.set()
     writer.join()
-    httpx2.post(f"{url}/jobs/{job_id}/cancel").raise_for_status()
+    httpx2.post(f"{url}/jobs/{job_id}/cancel", timeout=60).raise_for_status()
     until(lambda: job_row(job_id).state is JobState.CANCELLED)
-    reader.join(20)
+    reader.join(60)
     assert not reader.is_alive()
 
     with database.read() as session:

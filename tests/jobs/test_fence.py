@@ -11,7 +11,6 @@ from sqlalchemy import delete, select
 from app.columns import now
 from app.db import Database
 from app.models import BlobPin, Dataset, Job, JobState, Model, PseudoMask, Reason
-from app.reaper import waiting
 from app.storage import Storage, sha256_of
 from worker.embedded import work_once
 from worker.fence import Claim, LeaseLost, claim, write
@@ -154,17 +153,26 @@ def test_a_worker_that_lost_its_lease_stops_its_trainer(
 
 @pytest.mark.slow
 def test_a_heartbeat_keeps_a_long_job(
-    new_job: NewJob, new_worker: NewWorker, job_row: Row, database: Database
+    training: Training,
+    new_worker: NewWorker,
+    job_row: Row,
+    set_row: SetRow,
+    until: Callable[..., None],
 ) -> None:
-    job_id = new_job()
-    worker = new_worker("--steps", "80", "--sleep", "0.05", lease_seconds=2)
-    thread = threading.Thread(target=execute, args=(job_id, worker))
-    thread.start()
-    while thread.is_alive():
-        with database.read() as session:
-            assert job_row(job_id).state is not JobState.RUNNING or waiting(session) == []
+    job_id, leases = training.job_id, {}
+
+    def renewed() -> bool:
+        job = job_row(job_id)
+        leases[job.lease_until] = job.state
+        return len(leases) > 3
+
+    until(renewed)
+    assert list(leases) == sorted(leases)
+    assert set(leases.values()) == {JobState.RUNNING}
+    assert execute(job_id, new_worker()) is Outcome.REFUSED
+    set_row(job_id, state=JobState.CANCELLING, cancel_requested=True)
+    assert training.outcome() is Outcome.ENDED
     assert job_row(job_id).attempt == 1
-    assert job_row(job_id).state is JobState.SUCCEEDED_WITH_WARNINGS
 
 
 @pytest.mark.slow

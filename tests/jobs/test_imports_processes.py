@@ -19,7 +19,7 @@ from app.settings import Settings
 pytestmark = [pytest.mark.service, pytest.mark.both_stacks]
 
 Start = Callable[..., subprocess.Popen[bytes]]
-IMAGES, EACH = 120, 400  # small pictures, many points: every stage takes a while
+IMAGES, EACH = 120, 400  # so that every stage is told of several times
 
 
 def archive() -> bytes:
@@ -58,6 +58,17 @@ def asked(client: TestClient) -> dict[str, Any]:
     return body
 
 
+@pytest.fixture
+def amid(job_row: Callable[[str], Job]) -> Callable[[str, str], bool]:
+    """Whether the job is in the middle of this stage."""
+
+    def of(job_id: str, stage: str) -> bool:
+        job = job_row(job_id)
+        return job.stage == stage and 2 * (job.step or 0) >= (job.of or 1)
+
+    return of
+
+
 @pytest.mark.parametrize("stage", ["annotations", "images", "rows"])
 def test_kill_9_in_every_stage(
     start: Start,
@@ -65,19 +76,22 @@ def test_kill_9_in_every_stage(
     client: TestClient,
     job_row: Callable[[str], Job],
     until: Callable[..., None],
+    amid: Callable[[str, str], bool],
+    expire: Callable[[str], None],
     database: Database,
     settings: Settings,
     stored: Callable[[str], set[str]],
     stage: str,
 ) -> None:
     job_id, url = asked["report"]["progress"]["job_id"], f"/datasets/{asked['id']}"
-    worker = start("worker.main", "io")
-    until(lambda: job_row(job_id).stage == stage, 30)
+    worker = start("tests.jobs.lingering_worker", stage, "io")
+    until(lambda: amid(job_id, stage))
     worker.kill()
     worker.wait()
     assert client.get(url).json()["status"] == "importing"
+    expire(job_id)
     start("worker.main", "io")
-    until(lambda: client.get(url).json()["status"] != "importing", 60)
+    until(lambda: client.get(url).json()["status"] != "importing")
     body, job = client.get(url).json(), job_row(job_id)
     assert (body["status"], job.state, job.attempt) == ("ready", JobState.SUCCEEDED, 2)
     assert (body["images"], body["annotations"]) == (IMAGES, IMAGES * EACH)
@@ -104,7 +118,7 @@ def test_beside_a_training(
     start("worker.main", *queues, trainer=("--steps", "1000", "--sleep", "0.05"))
     if not settings.embedded:
         start("worker.main", "train", trainer=("--steps", "1000", "--sleep", "0.05"))
-    until(lambda: client.get(f"/datasets/{asked['id']}").json()["status"] == "ready", 60)
+    until(lambda: client.get(f"/datasets/{asked['id']}").json()["status"] == "ready")
     until(lambda: job_row(training).state is JobState.RUNNING)
 
 
@@ -114,12 +128,13 @@ def test_sigterm_gives_the_import_back(
     client: TestClient,
     job_row: Callable[[str], Job],
     until: Callable[..., None],
+    amid: Callable[[str, str], bool],
 ) -> None:
     job_id, url = asked["report"]["progress"]["job_id"], f"/datasets/{asked['id']}"
-    worker = start("worker.main", "io")
-    until(lambda: job_row(job_id).stage == "images", 30)
+    worker = start("tests.jobs.lingering_worker", "images", "io")
+    until(lambda: amid(job_id, "images"))
     worker.terminate()
-    worker.wait(30)
-    assert job_row(job_id).state in (JobState.QUEUED, JobState.SUCCEEDED)
+    worker.wait(60)
+    assert job_row(job_id).state is JobState.QUEUED
     start("worker.main", "io")
-    until(lambda: client.get(url).json()["status"] == "ready", 60)
+    until(lambda: client.get(url).json()["status"] == "ready")

@@ -85,7 +85,7 @@ def test_the_api_looks_too(
 
 
 def test_queues_are_apart(new_job: NewJob, database: Database) -> None:
-    training, coming_in = new_job(), new_job(kind="import")
+    training, coming_in = new_job(id="1"), new_job(id="2", kind="import")
     with database.read() as session:
         assert waiting(session, 9) == [training, coming_in]
         assert waiting(session, 9, (queue.TRAIN,)) == [training]

@@ -33,17 +33,24 @@ def secret() -> str:
 @pytest.fixture
 def allowing(settings: Settings) -> Settings:
     """The receiver is on loopback."""
-    changes = {"webhook_private_addresses": True, "webhook_retry_seconds": 0.05}
-    return settings.model_copy(update={**changes, "webhook_max_tries": 4, "poll_seconds": 0.02})
+    changes = {
+        "webhook_private_addresses": True,
+        "webhook_retry_seconds": 0.05,
+        "webhook_timeout_seconds": 600,  # a late answer would be one try more
+        "webhook_max_tries": 4,
+        "poll_seconds": 0.02,
+    }
+    return settings.model_copy(update=changes)
 
 
 class Receiver:
-    """An endpoint on loopback. `answers` are given in turn, then 204; None is no answer at all."""
+    """An endpoint on loopback. `answers` are given in turn, then 204; None is no answer at all.
+    `pause` is called before each."""
 
     def __init__(self, port: int = 0) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.answers: list[int | None] = []
-        self.waits = 0.0
+        self.pause: Callable[[], Any] = lambda: None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -52,7 +59,7 @@ class Receiver:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 outer.got.append((headers, body))
                 answer = outer.answers.pop(0) if outer.answers else 204
-                time.sleep(outer.waits)
+                outer.pause()
                 if answer is not None:
                     self.send_response(answer)
                     self.send_header("Location", outer.url + "/elsewhere")

@@ -3,6 +3,7 @@ address."""
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -132,9 +133,8 @@ def test_tried_again_in_order(
     verify: Verify,
 ) -> None:
     receiver.answers = [500, 302, 204, 503, None, 404]
-    settings = allowing.model_copy(update={"webhook_timeout_seconds": 0.5})
     job_id = hooked(receiver.url)
-    courier(settings)
+    courier(allowing)
     until(lambda: row(job_id).due_at is None)
     assert receiver.ids == [1, 1, 1, 2, 2, 2, 2, 3, 4]
     named: dict[int, set[str]] = {}
@@ -189,7 +189,7 @@ def test_a_name_that_leads_home_is_never_called(
     port = receiver.url.rpartition(":")[2]
     job_id = hooked(f"http://hooks.example.org:{port}")
     courier(settings)
-    until(lambda: row(job_id).tries == 1)
+    until(lambda: row(job_id).tries >= 1)
     assert "not public" in str(row(job_id).error)
     assert receiver.got == []
 
@@ -249,13 +249,14 @@ def test_a_slow_endpoint_keeps_up_no_other(
     courier: StartCourier,
     until: Until,
 ) -> None:
-    slow = type(receiver)()
-    slow.waits = 1.0
+    slow, others_are_done = type(receiver)(), threading.Event()
+    slow.pause = others_are_done.wait
     try:
         slow_job, job_id = hooked(slow.url, warnings=0), hooked(receiver.url)
         courier(allowing)
         until(lambda: row(job_id).due_at is None)
-        assert row(slow_job).sent < 2
+        assert row(slow_job).sent == 0
+        others_are_done.set()
         until(lambda: row(slow_job).due_at is None)
     finally:
         slow.close()
