@@ -86,7 +86,9 @@ class Chaos:
             "truth": ("instances.json", scenes.truth.read_bytes()),
             "images": ("images.zip", archive.getvalue()),
         }
-        answer = httpx2.post(f"{self.stack.api}/datasets", data={"name": "chaos"}, files=files)
+        answer = httpx2.post(
+            f"{self.stack.api}/datasets", data={"name": "chaos"}, files=files, timeout=60
+        )
         self.request["dataset_id"] = answer.raise_for_status().json()["id"]
 
     def start_job(self) -> str:

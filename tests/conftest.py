@@ -76,21 +76,20 @@ def postgres_server() -> Iterator[str]:
     programs = _postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL's programs are not installed (apt-get install postgresql)")
-    port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="sapnet-pg-"))
     # As root it must be somebody else: PostgreSQL refuses to run as root.
     as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     if as_user:
         shutil.chown(folder, "postgres")
     pg_ctl = [*as_user, str(programs / "pg_ctl"), "-D", str(folder / "data"), "-s", "-w"]
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
     try:
         subprocess.run(
             [*pg_ctl, "-o", "-U sapnet -A trust", "init"], check=True, stdout=subprocess.DEVNULL
         )
-        subprocess.run(
-            [*pg_ctl, "-o", options, "-l", str(folder / "log"), "start"], check=True, timeout=60
-        )
+        port = free_port()
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        started = [*pg_ctl, "-o", options, "-l", str(folder / "log"), "-t", "240", "start"]
+        subprocess.run(started, check=True, timeout=250)
         yield f"postgresql+psycopg://sapnet@127.0.0.1:{port}/postgres"
     finally:
         subprocess.run([*pg_ctl, "-m", "immediate", "stop"], check=False)

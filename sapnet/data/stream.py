@@ -217,10 +217,11 @@ def _object(window: _Window) -> bytes:
 
 def _batches(window: _Window) -> Iterator[tuple[bytes, int]]:
     """The elements of a list, as lists of as many as the window holds; with their offsets."""
+    place = window.place
     window.position += 1
     if window.peek() == b"]":
         window.position += 1
-        yield b"[]", window.place - 2
+        yield b"[]", place
         return
     while True:
         if not window.peek():

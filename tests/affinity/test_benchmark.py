@@ -55,7 +55,6 @@ def test_generated_scenes(benchmark, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "least"), [("coco96", 3.0), ("nuclei48", 2.0)])
 def test_photographs(benchmark, name, least):
     root = os.environ.get("SAPNET_TEST_DATA")

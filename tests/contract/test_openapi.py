@@ -119,7 +119,6 @@ checks.negative_data_rejection.expected-statuses = {refused}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_service_is_what_its_document_says(service: Any, tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(config(service))
     (tmp_path / "hooks.py").write_text(HOOKS)

@@ -43,11 +43,16 @@ def joined(text: bytes, skip: str | None = None) -> dict[str, Any]:
         else:
             found[piece.key] = value
         if not (piece.key == skip and piece.listed):
-            added = piece.listed and piece.text != b"[]"
-            inner = piece.text[1:-1] if added else piece.text
+            empty = piece.text == b"[]"  # there may be spaces between
+            added = piece.listed and not empty
+            inner = b"[" if empty else piece.text[1:-1] if added else piece.text
             at = piece.offset + (1 if added else 0)
             assert text[at : at + len(inner)] == inner, "the offset is its place"
     return found
+
+
+def test_an_empty_list_with_a_space_has_its_place() -> None:
+    assert joined(b'{"a": [ ], "b": [\n\n]}') == {"a": [], "b": []}
 
 
 @pytest.mark.slow

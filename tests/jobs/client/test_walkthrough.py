@@ -16,7 +16,6 @@ pytestmark = [
     pytest.mark.service,
     pytest.mark.slow,
     pytest.mark.xdist_group("real"),
-    pytest.mark.timeout(700),
 ]
 
 SCRIPT = Path(__file__).resolve().parents[3] / "examples" / "walkthrough.py"

@@ -75,7 +75,9 @@ def scenes(shared_service: Any, tmp_path_factory: pytest.TempPathFactory) -> Cal
         for image in document["images"]:
             path = made.images / image["file_name"]
             files.append(("images", (path.name, path.read_bytes())))
-        answer = httpx2.post(f"{shared_service.url}/datasets", data={"name": "scenes"}, files=files)
+        answer = httpx2.post(
+            f"{shared_service.url}/datasets", data={"name": "scenes"}, files=files, timeout=60
+        )
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
