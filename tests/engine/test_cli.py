@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,20 +99,29 @@ def test_a_wish_to_stop_ends_with_three(job, monkeypatch):
     assert "stopped on request in proposals, 1 of 4 done" in result.stderr
 
 
+def _terminated_in_training(command, environment):
+    """The exit code, and the events until then."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    events = []
+    with subprocess.Popen(command, env=environment, **streams) as process:
+        for line in process.stdout:
+            events.append(json.loads(line))
+            if events[-1].get("stage") == "train" and events[-1]["step"] == 1:
+                process.terminate()
+    return process.returncode, events
+
+
 @pytest.mark.service
 def test_the_process_speaks_the_protocol_and_heeds_sigterm(job, finished, result_of, tmp_path):
     """Stopped in mid-training by SIGTERM: exit 3; started again: the rest, exit 0."""
     command = [sys.executable, "-m", "sapnet.cli", "run", str(job())]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: two threads round otherwise
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": alone}
-    process = subprocess.Popen(command, **streams)
-    first = []
-    for line in process.stdout:
-        first.append(json.loads(line))
-        if first[-1].get("stage") == "train" and first[-1]["step"] == 1:
-            process.terminate()
-    assert process.wait(250) == 3
-    process.stdout.close()
+    for _ in range(5):  # its five steps after the first may be over before the signal comes
+        shutil.rmtree(tmp_path / "work", ignore_errors=True)
+        code, first = _terminated_in_training(command, alone)
+        if code == 3 and first[-1].get("stage") == "train" and first[-1]["step"] < 6:
+            break
+    assert code == 3
     assert first[0]["event"] == "start"
     assert {"proposal_generator", "weights_origin", "steps_total"} <= first[0].keys()
     assert first[0]["steps_total"] == 6
