@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from .conftest import picture
 from .editing import at, click, drop, points
 
+KEPT = "import('/web/store.js').then((s) => s.load('new')).then((d) => d?.state.name === 'kept')"
 CREATED = re.compile(r"#/datasets/[0-9a-f]{32}$")
 
 
@@ -146,6 +147,8 @@ def test_a_draft_survives_a_reload(ui, tmp_path: Path) -> None:
     page = started(ui, tmp_path)
     click(page, 23.5, 26.5)
     page.get_by_label("Name", exact=True).fill("kept")
+    while not page.evaluate(KEPT):  # it is written beside what a person does
+        page.wait_for_timeout(50)
     page.reload()
     ui.settled()
     expect(page.locator(".strip li")).to_have_count(3)
@@ -260,6 +263,7 @@ def test_pictures_are_shown_as_stored_whatever_exif_says(ui, tmp_path: Path) -> 
     page = ui.open("/datasets/new")
     drop(page, tmp_path / "turned.jpg")
     expect(page.locator(".strip li")).to_have_count(1)
+    expect(page.locator(".editor .level")).not_to_be_empty()
     page.wait_for_timeout(200)
     click(page, 110, 70)
     assert points(page) == ["object at 110, 70"]
@@ -289,6 +293,7 @@ def test_the_list_and_a_data_set(ui) -> None:
 def test_edited_points_are_a_new_version(ui) -> None:
     dataset = ui.service.dataset("first", images=2)
     page = ui.open(f"/datasets/{dataset}/edit")
+    expect(page.locator(".editor .level")).not_to_be_empty()
     page.wait_for_timeout(300)
     before = len(points(page))
     click(page, 100, 70)
