@@ -21,7 +21,17 @@ from PIL import Image
 pytest.importorskip("playwright", reason="playwright is not installed (pip install -e '.[dev]')")
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
+
+PATIENCE = 60_000  # milliseconds: machines are busy
+expect.set_options(timeout=PATIENCE)
 
 FAKE = Path(__file__).parents[1] / "jobs" / "fake_trainer.py"
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +66,7 @@ class Service:
         if data is not None:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(self.url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -82,7 +92,7 @@ class Service:
         for i in range(1, images + 1):
             path = picture(self.folder / "sent" / f"{i}.png", seed=i)
             files.append(("images", (path.name, path.read_bytes())))
-        answer = httpx2.post(f"{self.url}/datasets", data={"name": name}, files=files, timeout=30)
+        answer = httpx2.post(f"{self.url}/datasets", data={"name": name}, files=files, timeout=60)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
@@ -237,7 +247,7 @@ def shots(tmp_path: Path) -> Path:
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     context = browser.new_context(viewport={"width": 1280, "height": 860})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 

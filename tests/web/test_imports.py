@@ -36,7 +36,7 @@ def test_an_import_is_followed_to_its_end(ui: Any, tmp_path: Path) -> None:
     send(ui, tmp_path, images=4)
     page = ui.page
     expect(page.locator("h1")).to_have_text("mine")
-    expect(page.locator(".badge").first).to_have_text("ready", timeout=60_000)
+    expect(page.locator(".badge").first).to_have_text("ready")
     expect(page.locator(".tile")).to_have_count(4)
     ui.open("/jobs")
     expect(page.locator("article").first).to_contain_text("import")
@@ -82,7 +82,7 @@ def test_progress_of_an_import_is_shown(ui: Any) -> None:
 def test_what_was_wrong_with_an_import_is_listed(ui: Any, tmp_path: Path) -> None:
     send(ui, tmp_path, images=1, image_id=9)
     page = ui.page
-    expect(page.locator(".badge").first).to_have_text("invalid", timeout=60_000)
+    expect(page.locator(".badge").first).to_have_text("invalid")
     expect(page.locator(".problem")).to_contain_text("there is no image with id 9")
     expect(page.get_by_role("button", name="Train")).to_have_count(0)
     ui.looks("invalid")

@@ -21,7 +21,7 @@ def job_of(page: Page) -> str:
 
 
 def state(page: Page, text: str) -> None:
-    expect(page.locator("main .badge").first).to_have_text(text, timeout=60_000)
+    expect(page.locator("main .badge").first).to_have_text(text)
 
 
 def test_train_and_watch_it_move(ui) -> None:
@@ -170,7 +170,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent(
     page = ui.page
     page.goto(f"{service.url}/#/datasets")
     form = page.locator("dialog")
-    expect(form).to_contain_text("A key is needed", timeout=20_000)  # keys are remembered a while
+    expect(form).to_contain_text("A key is needed")  # keys are remembered a while
     ui.looks("key")
     form.get_by_label("Key").fill("sapnet_wrong")
     form.get_by_role("button", name="Use it").click()

@@ -9,11 +9,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from playwright.sync_api import expect
 
 from sapnet.data.synthetic import make_scenes
 
-expect.set_options(timeout=20_000)  # machines are busy
 TRAINER = Path(__file__).with_name("scene_trainer.py")
 
 

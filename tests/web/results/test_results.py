@@ -89,7 +89,7 @@ def test_an_export_is_made_watched_and_taken_away(ui: Any, trained: Any, tmp_pat
     expect(page.get_by_label("Format")).to_be_focused()
     page.get_by_role("button", name="Make the export").click()
     made = page.get_by_role("button", name="Download COCO, RLE")
-    with page.expect_download(timeout=30_000) as download:
+    with page.expect_download() as download:
         made.click()
     path = tmp_path / download.value.suggested_filename
     download.value.save_as(path)
