@@ -47,7 +47,7 @@ def test_jobs_survive_and_leave_nothing_behind(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=800,  # before pytest ends it, so that its servers end too
+        timeout=800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(found.read_text())
