@@ -159,7 +159,7 @@ export function dialog(title, build) {
       answer = value;
       node.close();
     };
-    const head = h("div", { class: "row spread" }, h("h2", { id: "dialog-title" }, title), h("button", { type: "button", class: "quiet icon", "aria-label": "Close", onclick: () => close() }, icon("cross")));
+    const head = h("div", { class: "row spread nowrap" }, h("h2", { id: "dialog-title" }, title), h("button", { type: "button", class: "quiet icon", "aria-label": "Close", onclick: () => close() }, icon("cross")));
     const node = h("dialog", { "aria-labelledby": "dialog-title" }, head, build(close));
     node.addEventListener("close", () => {
       node.remove();

@@ -4,11 +4,14 @@
        async function show(root, params, {signal})
    root: an empty <section> in <main>, on the page already. params: what the hash's pattern names
    (params.id), and params.query, the URLSearchParams after its "?". signal is aborted when the view
-   is left. The view's first <h1> gets the focus and gives the page its title. What it throws is
+   is left. What it would lose by that it tells unsaved.js, which asks before the view is changed; the
+   address goes back where the answer is no. An event "showagain" at the window shows the same view
+   anew. The view's first <h1> gets the focus and gives the page its title. What it throws is
    shown in its place. */
 
 import { ApiError, asks, setKey } from "./api.js";
 import { button, dialog, field, fill, h, icon, problem } from "./dom.js";
+import { mayLeave } from "./unsaved.js";
 
 const ROUTES = [
   ["/datasets", "datasets"],
@@ -36,9 +39,25 @@ export function match(path) {
 }
 
 let leaving = new AbortController();
+let here = history.state?.at ?? 0; // which entry of the browser's history is shown
+let asking = false;
 
-async function route() {
-  if (location.hash === "#main") return; // the skip link
+const place = () => history.state?.at ?? here + 1; // a new entry has no state yet
+
+async function changed({ type }) {
+  if (asking || location.hash === "#main") return; // the skip link
+  if (type === "hashchange" && place() === here) return; // it is back where the view is that is shown
+  asking = true;
+  const leave = await mayLeave();
+  asking = false;
+  if (leave) return route(place());
+  if (place() !== here) history.go(here - place());
+}
+
+async function route(at) {
+  here = at;
+  history.replaceState({ ...history.state, at }, "");
+  for (const open of document.querySelectorAll("dialog[open]")) open.close(); // of the view before
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
@@ -124,6 +143,7 @@ asks.askForKey = (why) => {
 
 fill(document.getElementById("nav"), NAVIGATION.map(([path, name]) => h("a", { href: `#${path}`, "data-path": path }, name)));
 theme();
-addEventListener("hashchange", route);
-route();
+addEventListener("hashchange", changed);
+addEventListener("showagain", changed);
+route(here);
 

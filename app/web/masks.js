@@ -7,8 +7,8 @@
    worstFirst(jobId, params, signal)  async iterator of pages {masks, counts, next}; params: status,
                                category_id, max_quality, image_id, limit
    ofImage(jobId, imageId, params, signal)    all of the masks of an image
-   decide(mask, decision, signal)     PATCH with If-Match; the mask as it is then. An ApiError of
-                               status 412 where somebody else was faster
+   decide(mask, decision)      PATCH with If-Match; the mask as it is then. An ApiError of status 412
+                               where somebody else was faster. Leaving the page does not stop it
    reload(mask, signal)        the mask as the service has it now
    suggest(mask, question, signal)    the mask for these points: an RLE
    STATUS                      [value, label, tone] of each status of a mask
@@ -65,9 +65,9 @@ export async function ofImage(jobId, imageId, params, signal) {
   return found;
 }
 
-export function decide(mask, decision, signal) {
+export function decide(mask, decision) {
   const headers = { "If-Match": `"${mask.revision}"` };
-  return patch(`/masks/${mask.mask_id}`, decision, { headers, signal });
+  return patch(`/masks/${mask.mask_id}`, decision, { headers });
 }
 
 export const reload = (mask, signal) => get(`/masks/${mask.mask_id ?? mask}`, { signal });

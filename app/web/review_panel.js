@@ -26,6 +26,9 @@ const HELP = [
   ["arrows, Space", "with a tool in hand: move the crosshair, set it down; Esc lays it down"],
 ];
 
+/* The second click of a double one comes when the next mask is shown already. */
+const once = (act) => (event) => void (event.detail > 1 || act());
+
 const key = (text) => h("kbd", { "aria-hidden": "true" }, text);
 
 export function buildPanel(review) {
@@ -41,9 +44,9 @@ export function buildPanel(review) {
   const undo = button([icon("undo"), "Undo", key("Z")], () => review.undo(), { class: "small", "aria-keyshortcuts": "z" });
   const hide = h("button", { type: "button", class: "small", "aria-pressed": "false", "aria-keyshortcuts": "h", onclick: () => review.hide() }, icon("eye"), "Hide the mask", key("H"));
   const busy = h("span", { class: "badge thinking", "data-tone": "busy" }, "a new mask is on its way");
-  const accept = button([icon("check"), "Accept", key("A")], () => review.accept(), { class: "good", "aria-keyshortcuts": "a" });
-  const reject = button([icon("cross"), "Reject", key("R")], () => review.reject(), { class: "danger", "aria-keyshortcuts": "r" });
-  const save = button([h("span", null, "Save", h("span", { class: "wide" }, " and next")), key("Enter")], () => review.save(), { class: "primary", "aria-label": "Save and next" });
+  const accept = button([icon("check"), "Accept", key("A")], once(() => review.accept()), { class: "good", "aria-keyshortcuts": "a" });
+  const reject = button([icon("cross"), "Reject", key("R")], once(() => review.reject()), { class: "danger", "aria-keyshortcuts": "r" });
+  const save = button([h("span", null, "Save", h("span", { class: "wide" }, " and next")), key("Enter")], once(() => review.save()), { class: "primary", "aria-label": "Save and next" });
   const before = button(icon("back"), () => review.move(-1), { class: "icon", "aria-label": "Mask before" });
   const next = button(icon("next"), () => review.move(1), { class: "icon", "aria-label": "Next mask" });
   const where = h("span", { class: "number hint" });
@@ -135,6 +138,6 @@ function atTheEnd(review, total) {
     h("p", null, open ? `${count(counts.open, "mask is", "masks are")} still open of ${total}.` : `${total} of ${total}. Make a new version of the data set with them, and train again from here.`),
     h("div", { class: "row center" },
       masks.length > 0 && button([icon("back"), "Back to the last one"], () => review.move(-1)),
-      open && button("Look at the open ones again", () => dispatchEvent(new HashChangeEvent("hashchange"))),
+      open && button("Look at the open ones again", () => dispatchEvent(new Event("showagain"))),
       button("Train again from here", () => review.again(), { class: "primary" })));
 }

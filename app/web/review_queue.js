@@ -4,10 +4,11 @@
      .masks, .index, .counts          counts {open, accepted, corrected, rejected} of the whole job
      .current                         the mask at the place, or undefined behind the last
      await .begin(maskId)             fetch the first; the named mask, if any, comes first of all
-     await .go(by)                    another place; behind the last is one too. More are fetched
-                                      before they are needed
+     await .reach(index)              the nearest place to it that there is, once its mask is fetched;
+                                      behind the last is one too. .index is set by whoever shows it
+     .place(mask)                     index of the mask of this id
      .replace(mask)                   what the service says of a mask now; counts follow
-     .back()                          to the mask that was decided last; undefined where none was */
+     .last                            the mask that was decided last; undefined where none was */
 
 import { reload, worstFirst } from "./masks.js";
 
@@ -36,14 +37,18 @@ export class Queue {
     await this.#fetch();
   }
 
-  async go(by) {
-    this.index = Math.max(0, Math.min(this.masks.length, this.index + by));
-    if (this.index >= this.masks.length) await this.#fetch();
-    else if (this.index > this.masks.length - AHEAD) this.#fetch().catch(() => {}); // tried again when it is needed
+  async reach(index) {
+    if (index >= this.masks.length) await this.#fetch();
+    else if (index > this.masks.length - AHEAD) this.#fetch().catch(() => {}); // tried again when it is needed
+    return Math.max(0, Math.min(this.masks.length, index));
+  }
+
+  place(mask) {
+    return this.masks.findIndex((m) => m.mask_id === mask.mask_id);
   }
 
   replace(mask, { decided = false } = {}) {
-    const at = this.masks.findIndex((m) => m.mask_id === mask.mask_id);
+    const at = this.place(mask);
     const before = this.masks[at];
     this.masks[at] = mask;
     this.counts = { ...this.counts };
@@ -53,11 +58,8 @@ export class Queue {
     if (decided) this.#decided.push(mask.mask_id);
   }
 
-  back() {
-    const last = this.#decided.at(-1);
-    const at = this.masks.findIndex((m) => m.mask_id === last);
-    if (at >= 0) this.index = at;
-    return at >= 0 ? this.current : undefined;
+  get last() {
+    return this.masks.find((m) => m.mask_id === this.#decided.at(-1));
   }
 
   async #fetch() {

@@ -1,15 +1,17 @@
 /* The hand of a review: points that ask for another mask, and a brush, by pointer and by keys.
 
    new Tools(viewer, {ask, onchange, ontold})
-       ask(question, signal)     the service's suggestion: an RLE
+       ask(draft, signal)        the service's suggestion for this draft's question: an RLE
        onchange()                the draft or the tool is another; ontold(text) for people
-     .take(draft)                the draft to work on (draft.js), null for none
+     .take(draft)                the draft to work on (draft.js), null for none. What was asked for the one
+                                 before is taken back, but for one that is being saved (frozen)
      .mode                       "" (move the picture), "positive", "negative", "paint", "erase"
      .set(mode)                  take a tool in hand; the same again lays it down
      .radius                     of the brush, pixels of the picture; .resize(by) changes it
      .busy                       whether a suggestion is on its way
      .undo()                     a step of the draft; false where there is none
-     .settle()                   resolves once no suggestion is on its way
+     .answered(draft)            resolves once no suggestion for it is on its way: true where every click
+                                 of it is in its mask, false where the service had no answer
      .key(event)                 true where a tool took it: arrows move the crosshair (Shift: far),
                                  Space sets a point or a dab, [ ] size, Esc lays the tool down */
 
@@ -19,13 +21,12 @@ const WAIT = 70; // milliseconds after a click before the service is asked
 const BRUSHES = ["paint", "erase"];
 
 export class Tools {
-  #asking = null;
-  #answer = Promise.resolve();
+  #asked = new WeakMap(); // draft -> {stop, answer}: the question that is on its way
   #last = null;
   #shown = null;
 
   constructor(viewer, { ask, onchange, ontold }) {
-    Object.assign(this, { viewer, ask, onchange, ontold, draft: null, mode: "", radius: 6, busy: false, cross: null });
+    Object.assign(this, { viewer, ask, onchange, ontold, draft: null, mode: "", radius: 6, cross: null });
     viewer.tool = {
       down: (at) => this.#down(at),
       move: (at) => this.#move(at),
@@ -37,7 +38,7 @@ export class Tools {
   }
 
   take(draft) {
-    this.#stop();
+    if (!this.draft?.frozen) this.#stop(this.draft);
     [this.draft, this.cross, this.#last] = [draft, null, null];
   }
 
@@ -55,15 +56,26 @@ export class Tools {
   }
 
   undo() {
-    this.#stop();
-    const undone = this.draft?.undo() ?? false;
-    if (undone && this.draft.points.length) this.#suggest(); // its mask may never have come
+    if (!this.#free) return false;
+    this.#stop(this.draft);
+    this.#last = null;
+    const undone = this.draft.undo();
+    if (this.draft.pending) this.#suggest(); // its mask has not come yet
     this.onchange();
     return undone;
   }
 
-  async settle() {
-    await this.#answer;
+  get busy() {
+    return this.#asked.has(this.draft);
+  }
+
+  async answered(draft) {
+    return (await this.#asked.get(draft)?.answer) ?? true;
+  }
+
+  /* Whether there is something to be changed: on its picture, and not while it is being saved. */
+  get #free() {
+    return this.draft !== null && !this.draft.frozen && this.viewer.source !== null;
   }
 
   get #brush() {
@@ -72,10 +84,9 @@ export class Tools {
 
   #down({ x, y, event }) {
     this.cross = null;
-    if (!this.mode || !this.draft) return false;
+    if (!this.mode || !this.#free) return false;
     this.#last = [x, y];
     if (this.#brush) {
-      this.#stop();
       this.draft.beginStroke();
       this.erasing = (this.mode === "erase") !== (event.button === 2 || event.shiftKey);
       this.#dab(x, y);
@@ -85,7 +96,7 @@ export class Tools {
 
   #move({ x, y }) {
     this.#hover([x, y]);
-    if (!this.#last || !this.#brush) return;
+    if (!this.#last || !this.#brush || !this.#free) return;
     this.draft.stroke(...this.#last, x, y, this.radius, !this.erasing);
     this.#last = [x, y];
     this.viewer.redraw();
@@ -99,7 +110,7 @@ export class Tools {
   }
 
   #cancel() {
-    if (this.#last && this.#brush) this.draft.undo(); // it became a pinch
+    if (this.#last && this.#brush && this.#free) this.draft.undo(); // it became a pinch
     this.#last = null;
     this.onchange();
   }
@@ -115,6 +126,7 @@ export class Tools {
   }
 
   #point(x, y, positive) {
+    if (!this.#free) return;
     const { width, height } = this.viewer;
     if (x < 0 || y < 0 || x >= width || y >= height) return this.ontold("That is outside of the picture");
     this.draft.addPoint(x, y, positive);
@@ -124,38 +136,36 @@ export class Tools {
 
   /* The latest question wins: those before it are taken back. */
   #suggest() {
-    this.#asking?.abort();
-    const asking = (this.#asking = new AbortController());
-    this.busy = true;
-    this.#answer = this.#answered(this.draft, asking);
+    const { draft } = this;
+    this.#stop(draft);
+    const stop = new AbortController();
+    this.#asked.set(draft, { stop, answer: this.#answer(draft, stop.signal) });
   }
 
-  async #answered(draft, asking) {
+  async #answer(draft, signal) {
     try {
       await new Promise((resolve) => setTimeout(resolve, WAIT));
-      if (asking.signal.aborted) return;
-      const rle = await this.ask(draft.question(), asking.signal);
-      if (asking.signal.aborted) return;
+      if (signal.aborted) return false;
+      const rle = await this.ask(draft, signal);
+      if (signal.aborted) return false;
+      this.#asked.delete(draft);
       draft.suggested(rle);
       this.ontold("The mask has changed");
+      return true;
     } catch (error) {
-      if (asking.signal.aborted) return;
-      draft.undo();
+      if (signal.aborted) return false;
+      this.#asked.delete(draft);
+      draft.refused();
       this.ontold(`No mask for this point: ${error.message}`, "bad");
+      return false;
     } finally {
-      if (this.#asking === asking) {
-        this.busy = false;
-        this.#asking = null;
-        this.onchange();
-      }
+      if (!signal.aborted) this.onchange();
     }
   }
 
-  #stop() {
-    this.#asking?.abort();
-    this.#asking = null;
-    this.busy = false;
-    this.#answer = Promise.resolve();
+  #stop(draft) {
+    this.#asked.get(draft)?.stop.abort();
+    this.#asked.delete(draft);
   }
 
   key(event) {
@@ -179,6 +189,7 @@ export class Tools {
   }
 
   #steer([dx, dy], far) {
+    if (!this.viewer.source) return;
     const step = Math.max(0.5, 6 / this.viewer.scale) * far;
     const [x, y] = this.cross ?? this.#middle();
     const within = (value, most) => Math.max(0.5, Math.min(most - 0.5, value));
@@ -188,9 +199,9 @@ export class Tools {
   }
 
   #press() {
+    if (!this.#free) return;
     this.cross ??= this.#middle();
     if (!this.#brush) return this.#point(...this.cross, this.mode === "positive");
-    this.#stop();
     this.draft.beginStroke();
     this.erasing = this.mode === "erase";
     this.#dab(...this.cross);

@@ -1,6 +1,7 @@
-/* The dialog that starts a training. train(dataset, {model, preset}) resolves once it is closed; what
-   was started is shown. model: the id of one to go on from; preset: the one to begin with; without, a
-   first training is a first look. */
+/* The dialog that starts a training. train(dataset, {model, preset, signal}) resolves once it is closed,
+   with the job that was started, which is shown, or null; of a view that is left it asks nothing.
+   model: the id of one to go on from; preset: the one to begin with; without, a first training is a
+   first look. */
 
 import { get, post } from "./api.js";
 import { button, dialog, field, fill, h, problem } from "./dom.js";
@@ -44,8 +45,9 @@ function explained(label, select, texts) {
   return node;
 }
 
-export async function train(dataset, { model = null, preset: wished = null } = {}) {
+export async function train(dataset, { model = null, preset: wished = null, signal } = {}) {
   const [can, { models }] = await Promise.all([offered(), get("/models", { params: { limit: 50 } })]);
+  if (signal?.aborted) return null;
   const preset = choice(can.presets.map((name) => [name, name]), wished ?? (models.length ? "cpu" : "demo"));
   const method = choice(can.methods.map((name) => [name, name]), "sapnet++");
   const proposals = choice([["", "the service's own"], ["hierarchy", "hierarchy"], ["sam", "Segment Anything"]], "");
@@ -89,5 +91,6 @@ export async function train(dataset, { model = null, preset: wished = null } = {
           field("Seed", seed, "The same seed gives the same training."))),
       box, h("div", { class: "row end" }, button("Back", () => close(), { class: "quiet" }), go));
   });
-  if (started) location.hash = `#/jobs/${started.id}`;
+  if (started && !signal?.aborted) location.hash = `#/jobs/${started.id}`;
+  return started;
 }

@@ -1,7 +1,7 @@
 /* "Make a new version and train again from here": the corrections become a data set, and a training
    on it goes on from the weights of this one.
 
-   trainAgain({job, dataset, counts})   a dialog for the version's name, then that of a training; leads
+   trainAgain({job, dataset, counts}, signal)   a dialog for the version's name, then that of a training; leads
                                         to the new job, or to the version where none was started. */
 
 import { post } from "./api.js";
@@ -9,7 +9,7 @@ import { dialog, field, fill, h, problem } from "./dom.js";
 import { count } from "./format.js";
 import { train } from "./train.js";
 
-export async function trainAgain({ job, dataset, counts }) {
+export async function trainAgain({ job, dataset, counts }, signal) {
   const made = await dialog("A new version", (close) => {
     const name = h("input", { value: `${dataset.name}, corrected`.slice(0, 200), required: true, maxlength: 200, autofocus: true });
     const told = h("div");
@@ -35,10 +35,9 @@ export async function trainAgain({ job, dataset, counts }) {
       told,
       h("div", { class: "row end" }, send));
   });
-  if (!made) return;
-  const before = location.hash;
-  await train(made, { model: job.model_id, preset: job.preset });
-  if (location.hash === before) location.hash = `#/datasets/${made.id}`; // no training for now
+  if (!made || signal.aborted) return;
+  const started = await train(made, { model: job.model_id, preset: job.preset, signal });
+  if (!started && !signal.aborted) location.hash = `#/datasets/${made.id}`; // no training for now
 }
 
 function sentence({ accepted, corrected, rejected, open }) {

@@ -126,7 +126,7 @@ function gallery(place, query) {
 
   const filter = filters(place, wanted, colouring, () => {
     const asked = new URLSearchParams(Object.entries(wanted).filter(([name, value]) => value !== "" && !(name === "quality" && value >= 1)));
-    history.replaceState(null, "", `#/jobs/${place.job.id}/results${asked.size ? `?${asked}` : ""}`);
+    history.replaceState(history.state, "", `#/jobs/${place.job.id}/results${asked.size ? `?${asked}` : ""}`);
     return start();
   });
   colouring.addEventListener("change", start);

@@ -1,11 +1,15 @@
 /* #/jobs/{id}/review: the masks one at a time, the worst first; each accepted, mended or rejected by
    single keys. Then a new version of the data set, and a training that goes on from here.
 
+   A decision is about the mask, its revision and the draft that were shown when the key was pressed:
+   all three are taken before anything is waited for, and the draft is frozen until it is saved. Only
+   then is the next mask shown, and only if nobody has asked for another meanwhile.
+
    show(root, {id, query}, {signal})     ?mask=ID begins with that one; ?status=, ?class=, ?quality=
                                          filter the queue (open ones by default) */
 
 import { ApiError } from "../api.js";
-import { announce, fill, toast } from "../dom.js";
+import { announce, confirm, fill, toast } from "../dom.js";
 import { Draft } from "../draft.js";
 import { className, decide, names, ofImage, openJob, quality, reload, suggest } from "../masks.js";
 import { drawPoint, drawShape, shapeOf } from "../overlay.js";
@@ -14,6 +18,7 @@ import { buildPanel } from "../review_panel.js";
 import { Queue } from "../review_queue.js";
 import { Tools } from "../review_tools.js";
 import { trainAgain } from "../train_again.js";
+import { guard } from "../unsaved.js";
 import { Viewer } from "../viewer.js";
 
 export async function show(root, { id, query }, { signal }) {
@@ -26,12 +31,16 @@ export async function show(root, { id, query }, { signal }) {
 }
 
 class Review {
+  #turn = 0; // counts what was asked for: an answer to what came before is not shown
+  #sending = new Set(); // promises of decisions that are on their way
+  #kept = new Map(); // mask id -> the draft that is being saved, or could not be
+
   constructor(place, queue, signal) {
-    Object.assign(this, place, { queue, signal, draft: null, siblings: [], masked: true, saving: false });
+    Object.assign(this, place, { queue, signal, draft: null, siblings: [], masked: true, pictured: null });
     this.viewer = new Viewer({ label: "The mask over its picture. The keys of the list work here too", signal });
     this.viewer.layers = [(ctx, viewer) => this.draw(ctx, viewer.scale)];
     this.tools = new Tools(this.viewer, {
-      ask: (question, stopped) => suggest(queue.current, question, stopped),
+      ask: (draft, stopped) => suggest(draft.mask, draft.question(), stopped),
       onchange: () => this.tell(),
       ontold: (text, tone) => (tone ? toast(text, tone) : announce(text)),
     });
@@ -39,36 +48,52 @@ class Review {
     this.panel = buildPanel(this);
     this.element = this.panel.element;
     document.addEventListener("keydown", (event) => this.outside(event), { signal });
+    signal.addEventListener("abort", () => this.tools.take(null));
+    guard(({ closing }) => this.lost() ?? (closing && this.#sending.size > 0 ? "A decision is still being saved." : null), signal);
   }
 
-  /* The mask at the queue's place, as the service has it. */
+  /* The mask at the queue's place, as the service has it, or as it was left. */
   async present() {
     const mask = this.queue.current;
-    this.draft = mask ? new Draft(mask) : null;
+    const over = () => this.signal.aborted || mask.mask_id !== this.queue.current?.mask_id;
     this.siblings = [];
-    this.tools.take(this.draft);
-    this.tell();
+    if (mask && this.pictured !== mask.image_id) {
+      this.viewer.show(null); // no mask over another's picture
+      this.pictured = null;
+    }
+    this.take(mask ? (this.#kept.get(mask.mask_id) ?? new Draft(mask)) : null);
     if (!mask) return announce("The queue is at its end");
-    announce(`${className(this.classes, mask)} ${mask.id}, quality ${quality(mask.quality)}, ${mask.status}`);
+    announce(`${this.called(mask)}, quality ${quality(mask.quality)}, ${mask.status}`);
     try {
       const picture = await photo(this.dataset.id, mask.image_id);
-      if (mask !== this.queue.current || this.signal.aborted) return;
-      if (this.viewer.source !== picture) await this.viewer.show(picture);
+      if (over()) return;
+      if (this.viewer.source !== picture) this.viewer.show(picture);
+      this.pictured = mask.image_id;
       this.look();
       this.panel.pieces(picture);
       const following = this.queue.masks[this.queue.index + 1];
       if (following) photo(this.dataset.id, following.image_id).catch(() => {}); // it is shown then
       const around = await ofImage(this.job.id, mask.image_id, {}, this.signal);
-      if (mask !== this.queue.current) return;
+      if (over()) return;
       this.siblings = around.filter((m) => m.mask_id !== mask.mask_id && m.status !== "rejected");
       this.viewer.redraw();
     } catch (error) {
-      if (!this.signal.aborted) toast(error.message, "bad");
+      if (!over()) toast(error.message, "bad");
     }
   }
 
+  take(draft) {
+    this.draft = draft;
+    this.tools.take(draft);
+    this.tell();
+  }
+
+  called(mask) {
+    return `${className(this.classes, mask)} ${mask.id}`;
+  }
+
   look() {
-    const { segmentation, point } = this.queue.current;
+    const { segmentation, point } = this.draft.mask;
     const [x, y, w, h] = shapeOf(segmentation).box ?? [...point, 0, 0];
     const [left, top] = [Math.min(x, point[0]), Math.min(y, point[1])];
     const [right, bottom] = [Math.max(x + w, point[0]), Math.max(y + h, point[1])];
@@ -84,92 +109,164 @@ class Review {
     if (!this.draft) return;
     for (const other of this.siblings) drawShape(ctx, shapeOf(other.segmentation), "#ffffff", { scale, fill: 0, line: 0.75, dashed: true });
     if (this.masked) drawShape(ctx, this.draft.shape, this.colour, { scale, fill: 0.3, line: 2 });
-    drawPoint(ctx, ...this.queue.current.point, { scale, plain: true });
+    drawPoint(ctx, ...this.draft.mask.point, { scale, plain: true });
     this.tools.draw(ctx, scale);
   }
 
   tell() {
+    if (this.signal.aborted) return;
     this.panel.tell();
     this.viewer.redraw();
   }
 
   choose(index) {
+    if (this.draft?.frozen) return this.saving();
     if (!this.draft?.choose(index)) return announce(`There is no proposal ${index + 1}`);
     announce(`Proposal ${index + 1}`);
-    this.tools.take(this.draft);
-    this.tell();
+    this.take(this.draft); // and the question that is on its way is taken back
   }
 
-  async undo() {
+  saving() {
+    announce("A decision is still being saved");
+  }
+
+  async undo(repeated = false) {
     if (this.tools.undo()) return announce("Undone");
-    const last = this.queue.current?.status === "open" || !this.queue.current ? this.queue.back() : this.queue.current;
-    if (!last) return announce("There is nothing to undo");
-    await this.settle({ decision: "reopen" }, 0);
+    if (repeated) return;
+    if (this.#sending.size) return this.saving();
+    const { current, last } = this.queue;
+    const mask = current && current.status !== "open" ? current : last;
+    if (!mask) return announce("There is nothing to undo");
+    if (await this.mayDrop()) await this.settle(mask, () => ({ decision: "reopen" }), 0);
   }
 
-  async move(by) {
-    if (this.draft?.changed && !this.saving) announce("What was not saved is gone");
-    await this.queue.go(by);
+  /* To the place of this index, unless another is asked for before it is there. */
+  async go(index) {
+    const turn = ++this.#turn;
+    const place = await this.queue.reach(index);
+    if (turn !== this.#turn || !(await this.mayDrop()) || turn !== this.#turn || this.signal.aborted) return;
+    this.queue.index = place;
     await this.present();
+  }
+
+  move(by) {
+    return this.go(this.queue.index + by);
+  }
+
+  /* Whether the shown draft may be left: it is as the service has it, it is being saved, or it is let go. */
+  async mayDrop() {
+    const { draft } = this;
+    if (!draft?.unsaved || draft.frozen) return true;
+    const title = `Drop the changes to ${this.called(draft.mask)}?`;
+    if (!(await confirm(title, "They are not saved. To save them, go back and press Enter.", "Drop them"))) return false;
+    this.#kept.delete(draft.mask.mask_id);
+    return true;
+  }
+
+  /* What would be lost with this page, as a sentence; null for nothing. */
+  lost() {
+    const drafts = new Set([...this.#kept.values(), this.draft].filter((draft) => draft?.unsaved));
+    return drafts.size ? `The changes to ${[...drafts].map(({ mask }) => this.called(mask)).join(", ")} are not saved.` : null;
   }
 
   /* Saves what was changed; a mask that was not changed is left as it is. */
-  async save() {
-    await this.tools.settle();
-    if (!this.draft) return;
-    if (!this.draft.changed) return this.move(1);
-    const { choice } = this.draft;
-    await this.settle(choice === null ? { decision: "correct", segmentation: this.draft.rle } : { decision: "choose", candidate: choice }, 1);
+  save() {
+    const { draft } = this;
+    if (draft && !draft.frozen && !draft.changed && !draft.pending) return this.move(1);
+    return this.settle(draft?.mask, () => this.edited(draft, null));
   }
 
-  async accept() {
-    await this.tools.settle();
-    if (this.draft?.changed) return this.save();
-    await this.settle({ decision: "accept" }, 1);
+  accept() {
+    const { draft } = this;
+    return this.settle(draft?.mask, () => this.edited(draft, { decision: "accept" }));
   }
 
   async reject() {
-    await this.settle({ decision: "reject" }, 1);
+    const { draft } = this;
+    if (draft?.frozen) return this.saving();
+    if (await this.mayDrop()) await this.settle(draft?.mask, () => ({ decision: "reject" }));
   }
 
-  /* Tell the service of a decision, and go on. */
-  async settle(decision, by) {
-    const mask = this.queue.current;
-    if (!mask || this.saving) return;
-    this.saving = true;
+  /* The decision that a draft makes, once its clicks are answered; `same` where it has no change, and
+     undefined where a click got no answer: then it is not what was to be saved. */
+  async edited(draft, same) {
+    if (!(await this.tools.answered(draft))) return undefined;
+    if (!draft.changed) return same;
+    return draft.choice === null ? { decision: "correct", segmentation: draft.rle } : { decision: "choose", candidate: draft.choice };
+  }
+
+  /* Tell the service what make() decides about this mask, and go on by so many. */
+  async settle(mask, make, by = 1) {
+    const { draft } = this;
+    if (!mask) return;
+    if (draft?.frozen) return this.saving();
+    const turn = ++this.#turn;
+    const id = draft?.mask.mask_id;
+    if (draft) {
+      draft.frozen = true;
+      this.#kept.set(id, draft);
+    }
+    const sent = this.send(mask, draft, make);
+    this.#sending.add(sent);
+    this.tell();
+    const settled = await sent;
+    this.#sending.delete(sent);
+    if (draft) draft.frozen = false;
+    if (settled || !draft?.unsaved) if (this.#kept.get(id) === draft) this.#kept.delete(id);
+    if (this.signal.aborted) return;
+    if (settled && this.queue.current?.mask_id === mask.mask_id) this.take(new Draft(this.queue.current));
+    else this.tell();
+    if (settled && turn === this.#turn) await this.go(this.queue.place(mask) + by);
+  }
+
+  /* Whether it was settled. What fails is told, and the draft stays. */
+  async send(mask, draft, make) {
     try {
-      const now = await decide(mask, decision, this.signal);
+      const decision = await make();
+      if (decision === undefined) throw new Error("a click got no answer.");
+      if (decision === null) return true;
+      const now = await decide(mask, decision);
       this.queue.replace(now, { decided: now.status !== "open" });
       announce(`${now.status}`);
-      await this.queue.go(by);
-      this.saving = false; // what is shown next may be decided at once
-      await this.present();
+      return true;
     } catch (error) {
-      this.saving = false;
-      if (this.signal.aborted) return;
-      if (error instanceof ApiError && error.status === 412) await this.overtaken(mask);
-      else toast(error.message, "bad");
+      try {
+        if (error instanceof ApiError && error.status === 412) await this.overtaken(mask, draft);
+        else toast(`${this.called(mask)} is not saved: ${error.message}`, "bad");
+      } catch (again) {
+        toast(`${this.called(mask)} is not saved: ${again.message}`, "bad");
+      }
+      return false;
     }
   }
 
-  async overtaken(mask) {
-    const now = await reload(mask, this.signal);
+  /* Nothing is sent again: the newer version has not been seen. What was made of the older one is a
+     step of undo away. */
+  async overtaken(mask, draft) {
+    const now = await reload(mask);
     this.queue.replace(now);
+    const edited = draft?.mask.mask_id === mask.mask_id && draft.unsaved;
+    const fresh = new Draft(now, edited ? draft : null);
+    if (edited) this.#kept.set(mask.mask_id, fresh);
     const who = now.decided_by ? `${now.decided_by} was faster` : "Somebody else, or another tab of yours, was faster";
-    toast(`${who}: this mask is ${now.status} now. It is shown as it stands; nothing of yours was saved.`, "bad");
-    await this.present();
+    toast(`${who}: this mask is ${now.status} now. ${this.called(mask)} is shown as it stands; nothing of yours was saved.${edited ? " Undo (Z) gives your changes back." : ""}`, "bad");
+    if (this.queue.current === now && !this.signal.aborted) this.take(fresh);
   }
 
-  again() {
-    return trainAgain({ job: this.job, dataset: this.dataset, counts: this.queue.counts });
+  async again() {
+    await Promise.all(this.#sending);
+    const lost = this.lost();
+    if (lost && !(await confirm("Go on without the changes?", `${lost} The new version will not have them.`, "Go on", "primary"))) return;
+    if (!this.signal.aborted) await trainAgain({ job: this.job, dataset: this.dataset, counts: this.queue.counts }, this.signal);
   }
 
   key(event) {
     const command = event.ctrlKey || event.metaKey;
     if (event.altKey || (command && event.key.toLowerCase() !== "z")) return false;
     if (!command && this.tools.key(event)) return true;
+    if (event.repeat && ["a", "r", "enter"].includes(event.key.toLowerCase())) return true; // a key held down is one decision
     const known = {
-      a: () => this.accept(), r: () => this.reject(), enter: () => this.save(), z: () => this.undo(),
+      a: () => this.accept(), r: () => this.reject(), enter: () => this.save(), z: () => this.undo(event.repeat),
       "+": () => this.tools.set("positive"), "=": () => this.tools.set("positive"),
       "-": () => this.tools.set("negative"), "−": () => this.tools.set("negative"),
       b: () => this.tools.set("paint"), e: () => this.tools.set("erase"),

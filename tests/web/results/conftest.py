@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from playwright.sync_api import Page
 
 from sapnet.data.synthetic import make_scenes
 
@@ -88,3 +89,13 @@ def trained(service: Any, scenes: Callable[[int], str]) -> Trained:
     dataset = scenes(4)
     job = service.job(dataset)
     return Trained(service, dataset, job, service.ask(f"/datasets/{dataset}")["annotations"])
+
+
+@pytest.fixture
+def review(ui: Any, trained: Any) -> Callable[..., Page]:
+    def open(query: str = "") -> Page:
+        page = ui.open(f"/jobs/{trained.job}/review{query}")
+        page.wait_for_selector(".proposal[data-drawn]")
+        return page
+
+    return open

@@ -1,82 +1,13 @@
 """The review: one mask at a time, by keys, by points and by a brush."""
 
 import re
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Request, expect
 from pycocotools import mask as coco_mask
 
-
-@pytest.fixture
-def review(ui: Any, trained: Any) -> Callable[..., Page]:
-    def open(query: str = "") -> Page:
-        page = ui.open(f"/jobs/{trained.job}/review{query}")
-        page.wait_for_selector(".proposal[data-drawn]")
-        return page
-
-    return open
-
-
-def iou(one: dict[str, Any], other: dict[str, Any]) -> float:
-    return float(coco_mask.iou([one], [other], [0])[0, 0])
-
-
-def at(page: Page, point: list[float], mask: dict[str, Any]) -> tuple[float, float]:
-    """Where this place of the picture is on screen, with the object in view."""
-    place = page.evaluate(
-        """async ([rle, point, at]) => {
-          const { shapeOf } = await import('/web/overlay.js');
-          const canvas = document.querySelector('.reviewing .viewer > canvas');
-          const r = canvas.getBoundingClientRect();
-          const [x, y, w, h] = shapeOf(rle).box;
-          const left = Math.min(x, point[0]), top = Math.min(y, point[1]);
-          const right = Math.max(x + w, point[0]), bottom = Math.max(y + h, point[1]);
-          const air = 0.1 * Math.max(right - left, bottom - top, 16);
-          const side = Math.max(right - left + 2 * air, bottom - top + 2 * air, 8) * 1.8;
-          const scale = Math.min(64, r.width / side, r.height / side);
-          const [height, width] = rle.size;
-          const placed = (at, length, room) =>
-            length <= room ? (room - length) / 2 : Math.min(0, Math.max(room - length, at));
-          const dx = placed(r.width / 2 - ((left + right) / 2) * scale, width * scale, r.width);
-          const dy = placed(r.height / 2 - ((top + bottom) / 2) * scale, height * scale, r.height);
-          return [r.left + dx + at[0] * scale, r.top + dy + at[1] * scale];
-        }""",
-        [mask["segmentation"], mask["point"], point],
-    )
-    return place[0], place[1]
-
-
-def centre(rle: dict[str, Any]) -> list[float]:
-    """A pixel in the middle of what is inside."""
-    mask = coco_mask.decode(rle)
-    columns = mask.any(0).nonzero()[0]
-    x = int(columns[len(columns) // 2])
-    rows = mask[:, x].nonzero()[0]
-    return [x + 0.5, int(rows[len(rows) // 2]) + 0.5]
-
-
-def other_half(mask: dict[str, Any]) -> list[float]:
-    """A place of the object that its mask, half of it, lacks."""
-    whole, half = (
-        coco_mask.decode(r) for r in (mask["candidates"][0]["segmentation"], mask["segmentation"])
-    )
-    return centre(coco_mask.encode((whole & (1 - half)).copy(order="F")))
-
-
-def saved(trained: Any, mask: dict[str, Any], status: str) -> dict[str, Any]:
-    """The mask, once the service has it in this status."""
-    deadline = time.monotonic() + 15
-    while (now := trained.mask(mask["mask_id"]))["status"] != status:
-        assert time.monotonic() < deadline, now["status"]
-        time.sleep(0.05)
-    return now
-
-
-def counted(page: Page, text: str) -> None:
-    expect(page.locator(".counts")).to_contain_text(text)
+from .reviewing import at, centre, counted, iou, other_half, saved
 
 
 def test_accept_reject_choose_and_undo_by_keys(ui: Any, review: Any, trained: Any) -> None:
