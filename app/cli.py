@@ -15,7 +15,9 @@ from app.db import Database
 from app.queue import IO, PREDICT, QUEUES, TRAIN
 from app.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
 
 Host = Annotated[str | None, typer.Option(help="address to listen on [SAPNET_HOST]")]
 Port = Annotated[int | None, typer.Option(help="0 takes a free one [SAPNET_PORT]")]
@@ -31,6 +33,7 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
     import uvicorn
 
     from app.access.gate import is_local
+    from app.logs import log_uncaught
     from app.main import create_app
     from worker.supervisor import Supervisor
 
@@ -38,6 +41,7 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
     with _database(settings) as database:
         local = not settings.allow_without_keys and commands.no_key(database)
     service = create_app(settings)
+    log_uncaught()
     config = uvicorn.Config(
         service,
         host=host or settings.host,

@@ -67,11 +67,13 @@ class Database:
 
 def _engine(url: str) -> Engine:
     parsed = make_url(url)
+    # Errors name the statement alone: its parameters are the users' data, webhooks' secrets too.
+    options = {"pool_size": 10, "max_overflow": THREADS, "hide_parameters": True}
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=10, max_overflow=THREADS, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, **options)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, pool_size=10, max_overflow=THREADS)
+    engine = create_engine(url, **options)
     event.listen(engine, "connect", _on_sqlite_connect)
     event.listen(engine, "begin", _on_sqlite_begin)
     return engine

@@ -1,15 +1,20 @@
 """Logs: one line an event on stderr, for people or, with SAPNET_LOG_JSON, for programs.
 
 What the libraries log (uvicorn, Celery, SQLAlchemy) comes out the same way, and every line bears
-what is bound to its context: `request_id` in the API, `job` and `attempt` in a worker.
+what is bound to its context: `request_id` in the API, `job` and `attempt` in a worker. Each value
+and each traceback is bounded and without secrets: see `app.log_text`.
 """
 
 import logging
 import sys
-from typing import TextIO, cast
+import threading
+from types import TracebackType
+from typing import Any, TextIO, cast
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from app.log_text import presentable_value, traceback_text
 
 _OURS = "sapnet-stderr"
 _CHATTY = ("uvicorn", "celery")  # at the level that is set; other libraries only from warnings on
@@ -25,11 +30,16 @@ def configure(level: str, as_json: bool, *extra: Processor) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         *extra,
     ]
-    ending: list[Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=repr)]
+    ending: list[Processor] = [
+        _presentable,
+        structlog.processors.ExceptionRenderer(traceback_text),
+        structlog.processors.JSONRenderer(ensure_ascii=False)
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    )
+        # Its default formatter is rich's, which takes seconds and shows the variables' values.
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
     structlog.configure(
         processors=[*common, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -48,6 +58,32 @@ def configure(level: str, as_json: bool, *extra: Processor) -> None:
     root.setLevel(max(number, logging.WARNING))
     for name in _CHATTY:
         logging.getLogger(name).setLevel(number)
+
+
+def log_uncaught() -> None:
+    """What ends this process, or a thread of it, is logged as any other failure is."""
+
+    def whole(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            structlog.get_logger().critical("the process fails", exc_info=(kind, error, trace))
+
+    def of_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
+            info = (args.exc_type, args.exc_value, args.exc_traceback)
+            name = args.thread.name if args.thread else None
+            structlog.get_logger().critical("a thread fails", thread=name, exc_info=info)
+
+    sys.excepthook = whole
+    threading.excepthook = of_thread
+
+
+def _presentable(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {
+        key: value if key == "exc_info" else presentable_value(value)
+        for key, value in event.items()
+    }
 
 
 class _Stderr:

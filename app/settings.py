@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,  # compose hands variables on that are not set as empty ones
         extra="ignore",
         frozen=True,
+        hide_input_in_errors=True,  # some are secrets
     )
 
     data_dir: Path = Path("var")
@@ -154,7 +155,7 @@ class Settings(BaseSettings):
             if value:
                 make_url(value)
             return value
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # the latter holds a piece of the password
             raise ValueError("it is no URL: postgresql+psycopg://user:password@host/name") from None
 
     @field_validator("webhook_url", "webhook_secret")

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from sapnet.onnx.predictor import OnnxPredictor
     from sapnet.spec import RunSpec
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
 app.command()(export)
 app.add_typer(mmdet, name="mmdet")
 app.add_typer(onnx, name="onnx")

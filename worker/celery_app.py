@@ -15,7 +15,13 @@ from multiprocessing import RawValue
 from typing import Any
 
 from celery import Celery
-from celery.signals import task_prerun, worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import (
+    setup_logging,
+    task_prerun,
+    worker_process_init,
+    worker_ready,
+    worker_shutting_down,
+)
 
 from app.queue import IO, QUEUES, TRAIN, visibility
 from app.settings import Settings
@@ -40,7 +46,7 @@ def make_celery(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_max_tasks_per_child=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         **visibility(),
@@ -75,6 +81,7 @@ def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
             courier.keep()
             sender.timer.call_repeatedly(settings.reap_seconds, courier.keep)
 
+    setup_logging.connect(_leave_logs_alone, weak=False)
     worker_shutting_down.connect(go_home, weak=False)
     worker_process_init.connect(forked, weak=False)
     task_prerun.connect(begun, weak=False)
@@ -87,3 +94,7 @@ def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
         celery.worker_main(["worker", *pool, *quiet])
     finally:
         courier.stop()
+
+
+def _leave_logs_alone(**_: Any) -> None:
+    """Celery sets up no logging of its own where this signal has a receiver: app.logs has."""

@@ -157,6 +157,7 @@ def main() -> None:
     """Until SIGTERM or SIGINT."""
     settings = Settings()
     logs.configure(settings.log_level, settings.log_json)
+    logs.log_uncaught()
     database = Database(settings.database)
     courier = Courier(database, settings)
 

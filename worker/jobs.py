@@ -23,6 +23,7 @@ from sqlalchemy.exc import (
 from app.db import Database
 from app.errors import BlobMissing, is_disk_full
 from app.jobs.events import append
+from app.log_text import presentable
 from app.models import Job, JobState, Reason
 from app.queue import QUEUES
 from app.settings import Settings
@@ -301,6 +302,7 @@ def _cancelled(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
 
 
 def _fail(worker: Worker, held: Claim, heart: Heartbeat, reason: str, error: str) -> Outcome:
+    error = presentable(error)
     log.error("job failed", job=held.job_id, reason=reason, error=error)
     return _end(worker, held, heart, JobState.FAILED, reason, error)
 
@@ -322,7 +324,8 @@ def _setback(worker: Worker, held: Claim, heart: Heartbeat, reason: Reason, erro
     """Back into the queue after what may not happen again; a disk that stays full is told soon."""
     if reason is Reason.DISK_FULL and held.setbacks >= DISK_FULL_ATTEMPTS:
         return _fail(worker, held, heart, reason, error)
-    delay = _patiently(heart, lambda: release(worker.database, held, reason, error))
+    why = presentable(error)
+    delay = _patiently(heart, lambda: release(worker.database, held, reason, why))
     return Outcome.DELAYED if delay else Outcome.RELEASED
 
 

@@ -18,6 +18,7 @@ def main(queues: Sequence[str]) -> None:
     """queues: those to work on; none means all."""
     settings = Settings()
     logs.configure(settings.log_level, settings.log_json, *tracing.start(settings, "worker"))
+    logs.log_uncaught()
     metrics.serve(settings)
     if settings.embedded:
         run_embedded(settings, tuple(queues) or QUEUES)
