@@ -278,5 +278,5 @@ def _setting(text: str) -> tuple[str, Any]:
         raise typer.BadParameter(f"{text!r}: write --set {name}=6")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value

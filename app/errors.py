@@ -19,6 +19,8 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from sapnet.data.depth import MAX_DEPTH, TOO_DEEP
+
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 
@@ -86,6 +88,16 @@ class ChecksumMismatch(AppError):
 
 class BadForm(AppError):
     """The body is not the multipart form it says it is."""
+
+
+class TooDeep(HTTPException):
+    """A JSON body is nested too deeply. FastAPI passes an HTTPException on while it reads a body,
+    and makes others a 400."""
+
+    def __init__(self) -> None:
+        super().__init__(422, f"The body cannot be used: {TOO_DEEP}.")
+        hint = f"nest objects and lists at most {MAX_DEPTH} levels deep"
+        self.faults = (Fault("body", "", TOO_DEEP, hint),)
 
 
 class TooLarge(AppError):
@@ -310,7 +322,8 @@ def http_error(request: Request, error: Exception) -> JSONResponse:
     elif error.status_code == 405:  # Starlette names the methods of one route alone
         headers["Allow"] = ", ".join(request.app.methods_of(path))
         detail = f"{request.method} is not possible here, only {headers['Allow']}."
-    return problem(request, kind, detail, headers=headers)
+    faults = getattr(error, "faults", ())
+    return problem(request, kind, detail, faults=faults, headers=headers)
 
 
 def is_disk_full(error: BaseException) -> bool:

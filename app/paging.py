@@ -27,7 +27,7 @@ def decode(cursor: str | None, kind: type[T]) -> T | None:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         key = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         key = None
     fits = is_id(key) if isinstance(key, str) else isinstance(key, int) and abs(key) < 2**63
     if type(key) is not kind or not fits:

@@ -14,6 +14,7 @@ from sapnet.cli_export import export
 from sapnet.cli_mmdet import app as mmdet
 from sapnet.cli_onnx import app as onnx
 from sapnet.console import Bars, EventLog, execute, friendly_errors
+from sapnet.data.depth import parse
 from sapnet.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -247,8 +248,8 @@ def parse_kind(text: str) -> dict[str, Any]:
     if not text.startswith("{"):
         return {"kind": text}
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse(text)
+    except ValueError as error:
         raise InvalidConfig(f"--proposals is no JSON: {error}") from error
 
 
@@ -258,8 +259,8 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, _, value = pair.partition("=")
         try:
-            out[name] = json.loads(value)
-        except json.JSONDecodeError:
+            out[name] = parse(value)
+        except ValueError:
             out[name] = value
     return out
 

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
+from sapnet.data.rle import decode
 from sapnet.types import ByteArray, Category, Rle
 
 # told apart on light and dark grounds, and by most colour-blind eyes
@@ -34,7 +35,7 @@ def paint(image: ByteArray, masks: Iterable[tuple[Rle, tuple[int, int, int]]]) -
     for rle, rgb in masks:
         x, y, w, h = coco_mask.toBbox(rle).astype(int)
         box = slice(y, y + h), slice(x, x + w)  # hundreds of masks on a large image take long else
-        mask, part = coco_mask.decode(rle)[box].astype(bool), out[box]
+        mask, part = decode(rle)[box], out[box]
         part[mask] = 0.55 * part[mask] + 0.45 * np.array(rgb, dtype=np.float32)
         part[outline(mask)] = rgb
     return out.astype(np.uint8)

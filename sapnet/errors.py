@@ -35,6 +35,17 @@ class InvalidDataset(SapnetError):
         super().__init__(f"{first}{more}")
 
 
+class InvalidGeometry(SapnetError, ValueError):
+    """A size, a mask, a polygon or a box that cannot be one of its image. `hint` says how to mend
+    it."""
+
+    reason = "invalid_geometry"
+
+    def __init__(self, problem: str, hint: str = "write the masks of this file anew") -> None:
+        self.hint = hint
+        super().__init__(problem)
+
+
 class InvalidConfig(SapnetError):
     """A preset, an override or a combination of settings does not exist or does not fit."""
 

@@ -74,7 +74,8 @@ class Run:
         self.result.mkdir(parents=True, exist_ok=True)
         points = load_points(self.spec.points)
         self.bad.images = len(points.images)
-        truth = read_truth(self.spec.truth) if self.spec.truth else None
+        sizes = {image.id: image.size for image in points.images}
+        truth = read_truth(self.spec.truth, sizes) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
         distributed.main_first(lambda: claim(self.spec.workdir, self.identity(points, generator)))
         model, origin = self.build_model(points.categories)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from sapnet.affinity.refine import guides_of, polished
 from sapnet.config import Config
 from sapnet.data.loader import ImageRecord, Sample, load_sample
+from sapnet.data.rle import decode_all, encode
 from sapnet.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
 from sapnet.quality import doubts_of
 from sapnet.solo import Instances, assign, decode, instance_probs
@@ -163,7 +164,7 @@ def blended(
     prediction = dict(zip(rows, predicted, strict=True))
     out = predicted.new_zeros(len(bags), *grid)
     for n, (bag, index) in enumerate(zip(bags, selected.tolist(), strict=True)):
-        masks = coco_mask.decode(list(bag.masks))
+        masks = decode_all(bag.masks)
         pair = np.stack([masks[..., index], masks @ belief[n, : len(bag)]]).astype(np.float32)
         full = torch.from_numpy(pair).to(predicted)
         chosen, expected = F.interpolate(full[None], size=grid, mode="area")[0]
@@ -273,9 +274,3 @@ def as_results(found: Instances) -> list[dict[str, Any]]:
         {"label": label, "segmentation": mask, "bbox": box, "score": score}
         for label, score, mask, box in zip(*columns, strict=True)
     ]
-
-
-def encode(mask: np.ndarray) -> Rle:
-    """(H, W) uint8 to compressed RLE with an ASCII string."""
-    rle = coco_mask.encode(np.asfortranarray(mask))
-    return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}

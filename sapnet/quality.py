@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from sapnet.data.rle import holds_points
+from sapnet.data.rle import decode, holds_points
 from sapnet.draw import outline
 from sapnet.types import CONFIRMED, Bag, FloatArray, Judgement, PointAnnotation, Rle
 
@@ -122,7 +122,7 @@ def _of_points(
 def _of_shape(mask: Rle, annotation: PointAnnotation) -> Doubts:
     x, y, w, h = (int(v) for v in coco_mask.toBbox(mask))
     height, width = mask["size"]
-    padded = np.pad(coco_mask.decode(mask)[y : y + h, x : x + w].astype(bool), 1)
+    padded = np.pad(decode(mask)[y : y + h, x : x + w], 1)
     area = max(int(padded.sum()), 1)
     radius = math.sqrt(area / math.pi)
     px, py = int(annotation.x) - x + 1, int(annotation.y) - y + 1

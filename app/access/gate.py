@@ -19,8 +19,9 @@ from app.access.keys import Caller, Callers, Scope
 from app.access.ownership import seen_by
 from app.access.rates import Rates
 from app.db import Database
-from app.errors import AppError, Forbidden, TooLarge, Unauthorized, Unavailable
+from app.errors import AppError, Forbidden, TooDeep, TooLarge, Unauthorized, Unavailable
 from app.settings import Settings
+from sapnet.data.depth import Depth
 
 OPEN = frozenset(
     {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
@@ -67,7 +68,10 @@ class Gate:
         except AppError as error:
             await errors.app_error(request, error)(scope, receive, send)
             return
-        await self._app(scope, _counted(receive, limit), send)
+        receive = _counted(receive, limit)
+        if _is_json(request):
+            receive = _shallow(receive)
+        await self._app(scope, receive, send)
 
     async def _admit(self, request: Request) -> int:
         """The most bytes its body may have. Raises what the request is refused with."""
@@ -162,3 +166,21 @@ def _counted(receive: Receive, limit: int) -> Receive:
         return message
 
     return counted
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    return kind in ("", "application/json") or kind.endswith("+json")
+
+
+def _shallow(receive: Receive) -> Receive:
+    """Raises an HTTPException at the first bracket too many, before anything parses the body."""
+    depth = Depth()
+
+    async def shallow() -> Message:
+        message = await receive()
+        if depth.too_deep(message.get("body", b"")):
+            raise TooDeep
+        return message
+
+    return shallow

@@ -1,7 +1,7 @@
 """What was sent for a data set is checked, all of it: the same whether a request waits for it or a
 worker does it. Touches neither database nor storage."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,9 @@ def check(sent: Sent, folder: Path, settings: Settings, tell: Tell = silent) -> 
         issues = check_against_images(document, pictures.found, complete=complete)
         faults += to_faults("annotations", annotations.told(issues))
     report = _report(document, pictures)
-    truth = _truth(document, sent, faults, report, tell)
+    found = {n: p.size for n, p in pictures.by_name.items() if p.size is not None}
+    sizes = {i.id: found[i.file_name] for i in document.images if i.file_name in found}
+    truth = _truth(document, sent, sizes, faults, report, tell)
     return Checked(document, pictures, report, truth, faults)
 
 
@@ -87,14 +89,20 @@ def summed_up(faults: Sequence[Fault]) -> str:
 
 
 def _truth(
-    document: PointDocument, sent: Sent, faults: list[Fault], report: dict[str, Any], tell: Tell
+    document: PointDocument,
+    sent: Sent,
+    sizes: Mapping[int, tuple[int, int]],
+    faults: list[Fault],
+    report: dict[str, Any],
+    tell: Tell,
 ) -> Path | None:
     """The file that holds ground truth: one sent as such, else the annotations themselves where
-    each of them has a segmentation. Only one that was sent can be at fault."""
+    each of them has a segmentation. Only one that was sent can be at fault. sizes: (h, w) of the
+    images, by id."""
     if sent.truth is not None:
         path = sent.truth.path
         try:
-            ids = check_truth(path, _watch(tell, "truth", path))
+            ids = check_truth(path, _watch(tell, "truth", path), sizes)
         except InvalidDataset as error:
             faults += to_faults("truth", error.issues)
             return None
@@ -106,7 +114,7 @@ def _truth(
         return None
     path = sent.annotations.path
     try:
-        check_truth(path, _watch(tell, "truth", path))
+        check_truth(path, _watch(tell, "truth", path), sizes)
     except InvalidDataset as error:
         _warn(report, "annotations", f"the segmentations are no usable truth: {error}")
         return None

@@ -17,7 +17,7 @@ from app.errors import Conflict, Fault, Invalid, NotFound
 from app.jobs import events
 from app.jobs.events import EventType
 from app.jobs.schemas import JobCreated, TrainRequest
-from app.models import SUCCESSFUL, Dataset, DatasetStatus, Job, JobState, Model, Reason
+from app.models import SUCCESSFUL, Dataset, DatasetStatus, Image, Job, JobState, Model, Reason
 from app.queue import enqueue
 from app.registry.service import get as get_model
 from app.settings import Settings
@@ -25,7 +25,7 @@ from app.storage import Storage
 from app.webhooks import service as webhooks
 from sapnet.architecture import other_architecture
 from sapnet.config import METHODS, PRESETS, resolve_config
-from sapnet.data.coco import read_truth
+from sapnet.data.coco import check_truth
 from sapnet.errors import InvalidConfig, InvalidDataset
 
 
@@ -44,12 +44,13 @@ def create(
     with database.read() as session:
         _ready_dataset(session, request.dataset_id)
         initial = get_model(session, request.from_model) if request.from_model else None
+        sizes = _image_sizes(session, request.dataset_id) if request.truth is not None else {}
     proposals = document["proposals"] or settings.proposals
     kind = str(proposals.get("kind"))
     faults = _config_faults(request, kind)
     faults += _model_faults(request, kind, initial) if initial and not faults else []
     truth = None if request.truth is None else json.dumps(document["truth"]).encode()
-    faults += _truth_faults(truth) if truth is not None else []
+    faults += _truth_faults(truth, sizes) if truth is not None else []
     faults += webhooks.faults(settings, request.webhook)
     if faults:
         raise Invalid(faults)
@@ -224,9 +225,16 @@ def _model_faults(request: TrainRequest, proposals: str, model: Model) -> list[F
     return [Fault("body", "/from_model", detail, "train with the preset and the overrides it had")]
 
 
-def _truth_faults(truth: bytes) -> list[Fault]:
+def _image_sizes(session: Session, dataset_id: str) -> dict[int, tuple[int, int]]:
+    """Image id -> (h, w) of its file."""
+    columns = select(Image.image_id, Image.height, Image.width)
+    rows = session.execute(columns.where(Image.dataset_id == dataset_id))
+    return {row.image_id: (row.height, row.width) for row in rows}
+
+
+def _truth_faults(truth: bytes, sizes: Mapping[int, tuple[int, int]]) -> list[Fault]:
     try:
-        read_truth(truth)
+        check_truth(truth, sizes=sizes)
     except InvalidDataset as error:
         return [Fault("body", f"/truth{i.pointer}", i.problem, i.hint) for i in error.issues]
     return []

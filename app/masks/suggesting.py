@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import Fault, Invalid
 from app.masks import review
-from app.masks.rle import checked, encoded, measured
+from app.masks.rle import checked, measured
 from app.masks.schemas import ClickIn, SuggestIn
 from app.models import Image
 from app.predict.runtime import read_image
 from app.settings import Settings
 from app.storage import Storage
+from sapnet.data.rle import decode, encode
 
 NEAR = 3.0  # pixels: a negative click so near to the annotation's own point is meant against it
 
@@ -39,18 +39,18 @@ def suggest(
         present = checked(asked.segmentation, size, may_be_empty=True)
     if faults := _faults(asked.points, size):
         raise Invalid(faults)
-    now = _decoded(present)
+    now = decode(present)
     point = _own_point(mask["point"], now, asked.points)
     clicks = [interactive.Click(p.x, p.y, p.positive) for p in (*point, *asked.points)]
     others = [mask.get("selected"), mask.get("refined"), mask.get("delivered")]
     others += [candidate["segmentation"] for candidate in mask["candidates"]]
     picture = read_image(Path(storage.local_path(sha)), settings.max_image_pixels)
     try:
-        found = interactive.suggest(picture, clicks, now, [_decoded(o) for o in others if o])
+        found = interactive.suggest(picture, clicks, now, [decode(o) for o in others if o])
     except ValueError as error:
         hint = "click once on the object, or send the mask to begin with"
         raise Invalid([Fault("body", "/points", str(error), hint)]) from error
-    rle = encoded(found)
+    rle = encode(found)
     return {"segmentation": rle, **measured(rle)}
 
 
@@ -73,8 +73,3 @@ def _own_point(point: list[float], now: Any, asked: list[ClickIn]) -> list[Click
     x, y = point
     against = any(not p.positive and np.hypot(p.x - x, p.y - y) <= NEAR for p in asked)
     return [ClickIn(x=x, y=y, positive=True)] if now[int(y), int(x)] and not against else []
-
-
-def _decoded(rle: Any) -> Any:
-    """(H, W) bool."""
-    return coco_mask.decode(rle).astype(bool)

@@ -12,7 +12,6 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from sapnet.data.document import (
     AT_BBOX,
@@ -41,9 +40,9 @@ from sapnet.data.records import (
     shown,
     unwatched,
 )
-from sapnet.data.rle import compressed, why_no_mask
+from sapnet.data.rle import area, check_rle, check_size, checked_rle
 from sapnet.data.truth import check_truth, read_truth
-from sapnet.errors import InvalidDataset, Issue
+from sapnet.errors import InvalidDataset, InvalidGeometry, Issue
 from sapnet.types import Category, ImageInfo, PointSet, Rle
 
 __all__ = [
@@ -212,6 +211,11 @@ def _check_image(record: ImageRecord, at: str, issues: Issues) -> bool:
             issues.add(f"{at}/file_name", "the file name is empty", "name the image's file")
     if (record.width is None) != (record.height is None):
         issues.add(at, "has only one of width and height", "give both, or neither")
+    elif record.width not in (None, BAD) and record.height is not BAD:
+        try:
+            check_size((record.height, record.width))
+        except InvalidGeometry as error:
+            issues.add(at, str(error), error.hint)
     readable = name is not BAD and record.width is not BAD and record.height is not BAD
     return readable and issues.total == before
 
@@ -329,19 +333,22 @@ def _mask_of(record: AnnotationRecord, at: str, issues: Issues) -> Rle | None:
     if record.mask is None or record.mask is BAD:
         return None
     size, counts = record.mask.size, record.mask.counts
-    if why := why_no_mask(size, counts, size):
-        issues.add(f"{at}/mask", why, NO_MASK_HINT)
+    try:
+        mask = checked_rle({"size": size, "counts": counts}, size)
+    except InvalidGeometry as error:
+        issues.add(f"{at}/mask", str(error), NO_MASK_HINT)
         return None
-    mask = compressed(size, counts)
-    if not coco_mask.area(mask):
+    if not area(mask):
         issues.add(f"{at}/mask", "the mask is empty", "leave it out, or the annotation")
         return None
     return mask
 
 
 def _check_mask(pointer: str, mask: Rle, size: tuple[int, int], issues: Issues) -> None:
-    if why := why_no_mask(mask["size"], mask["counts"], size):
-        issues.add(pointer, why, NO_MASK_HINT)
+    try:
+        check_rle(mask["size"], mask["counts"], size)
+    except InvalidGeometry as error:
+        issues.add(pointer, str(error), NO_MASK_HINT)
 
 
 def _check_inside(

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sapnet.config import DataConfig, MilConfig
 from sapnet.data.images import read_rgb
+from sapnet.data.rle import decode
 from sapnet.mil.consensus import foreign_points, rivals_of
 from sapnet.mil.layout import Bags
 from sapnet.mil.point_distance import distance_score, foreign_distance, mean_spacing
@@ -116,7 +117,7 @@ class Sample:
         """A mask of the image on the input's grid at `stride`, (h/stride, w/stride) bool, the
         sizes rounded up. A cell is in where at least half of it is; a mask too small for any keeps
         the cell where it has most, so that no object is lost."""
-        full = torch.from_numpy(coco_mask.decode(rle)).float()
+        full = torch.from_numpy(decode(rle)).float()
         h, w = self.size
         grid = (-(-h // stride), -(-w // stride))
         votes = F.interpolate(full[None, None], size=grid, mode="area")[0, 0]

@@ -25,14 +25,14 @@ BAD: Any = msgspec.UNSET
 MAX_ISSUES = 1000
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class ImageRecord(msgspec.Struct, gc=False):
     id: Id
     file_name: str
-    width: Size | None = None
-    height: Size | None = None
+    width: Side | None = None
+    height: Side | None = None
     coco_url: Any = None
     url: Any = None
 
@@ -50,7 +50,7 @@ class CategoryRecord(msgspec.Struct, gc=False):
 class RunLengths(msgspec.Struct, gc=False):
     """An RLE, compressed (a text) or not (a list)."""
 
-    size: tuple[Size, Size]
+    size: tuple[Side, Side]
     counts: str | list[int]
 
 

@@ -17,6 +17,8 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from sapnet.data.depth import MAX_DEPTH, TOO_DEEP, marks
+
 BLOCK = 1 << 20  # bytes read at once
 MAX_VALUE = 16 << 20
 """Bytes of a single record, or of a member that is no list of records."""
@@ -26,11 +28,6 @@ _NEAR = 4096  # bytes looked at first: a text of many small lists is not looked 
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _LITERAL = re.compile(rb"[^ \t\r\n,\]}]++")
-_QUOTE, _BACKSLASH = ord('"'), ord("\\")
-_MARKS = np.zeros(256, np.bool_)
-_MARKS[list(b'"\\{}[]')] = True
-_STEP = np.zeros(256, np.int8)
-_STEP[list(b"{[")], _STEP[list(b"}]")] = 1, -1
 
 
 class Unreadable(Exception):
@@ -118,17 +115,17 @@ class _Window:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.data, self.position, self._offset = b"", 0, 0
+        self.data, self.position, self.offset = b"", 0, 0
 
     @property
     def place(self) -> int:
         """In the file, of `position`."""
-        return self._offset + self.position
+        return self.offset + self.position
 
     @property
     def end(self) -> int:
         """In the file, of what is in memory."""
-        return self._offset + len(self.data)
+        return self.offset + len(self.data)
 
     def begin(self) -> None:
         """Up to the first member."""
@@ -148,7 +145,7 @@ class _Window:
         if len(rest) > MAX_VALUE:
             raise Unreadable(self.place, f"a single value has more than {MAX_VALUE:,} bytes")
         block = self._file.read(max(BLOCK, len(rest)))
-        self._offset, self.position, self.data = self.place, 0, rest + block
+        self.offset, self.position, self.data = self.place, 0, rest + block
         return bool(block)
 
     def peek(self) -> bytes:
@@ -206,7 +203,7 @@ def _scalar(window: _Window, mark: bytes) -> bytes:
 def _object(window: _Window) -> bytes:
     while True:
         for stop in (window.position + _NEAR, len(window.data)):
-            places, depths = _brackets(window.data, window.position, stop)
+            places, depths = _brackets(window.data, window.position, stop, 1, window.offset)
             ends = np.flatnonzero(depths == 0)
             if ends.size:
                 start, window.position = window.position, int(places[ends[0]]) + 1
@@ -227,7 +224,7 @@ def _batches(window: _Window) -> Iterator[tuple[bytes, int]]:
         if not window.peek():
             raise Unreadable(window.place, "the text is cut off here")
         start = window.position
-        end, closed = _split(window.data, start)
+        end, closed = _split(window.data, start, window.offset)
         if end == start and not closed:
             if not window.more():
                 raise Unreadable(window.end, "the text is cut off here")
@@ -247,11 +244,11 @@ def _batches(window: _Window) -> Iterator[tuple[bytes, int]]:
             raise Unreadable(window.place, "a value should follow the comma")
 
 
-def _split(data: bytes, start: int) -> tuple[int, bool]:
+def _split(data: bytes, start: int, offset: int) -> tuple[int, bool]:
     """Where the last whole element with brackets ends (`start` where none does); or, and then the
     second is true, where the bracket is that closes the list."""
     for stop in (start + _NEAR, len(data)):
-        places, depths = _brackets(data, start, stop)
+        places, depths = _brackets(data, start, stop, 2, offset)
         below = np.flatnonzero(depths < 0)
         if below.size:
             return int(places[below[0]]), True
@@ -260,27 +257,19 @@ def _split(data: bytes, start: int) -> tuple[int, bool]:
 
 
 def _brackets(
-    data: bytes, start: int, stop: int
+    data: bytes, start: int, stop: int, base: int, offset: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Places of the brackets outside of strings in data[start:stop], and how deep one is after
-    each; `start` itself lies outside of strings, at depth 0."""
-    text = np.frombuffer(data, np.uint8)[start:stop]
-    marked = np.flatnonzero(_MARKS[text])
-    kinds = text[marked]
-    quotes, slashes = marked[kinds == _QUOTE], marked[kinds == _BACKSLASH]
-    if slashes.size:
-        quotes = quotes[~np.isin(quotes, _escaped(slashes))]
-    steps = _STEP[kinds]
-    brackets, steps = marked[steps != 0], steps[steps != 0]
-    outside = np.searchsorted(quotes, brackets) % 2 == 0
-    return brackets[outside] + start, np.cumsum(steps[outside], dtype=np.int64)
+    each; `start` itself lies outside of strings, at depth 0.
 
-
-def _escaped(slashes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The places after runs of an odd number of backslashes."""
-    breaks = np.flatnonzero(np.diff(slashes) != 1)
-    firsts, lasts = slashes[np.r_[0, breaks + 1]], slashes[np.r_[breaks, slashes.size - 1]]
-    return lasts[(lasts - firsts) % 2 == 0] + 1
+    base: how deep `start` lies in the whole text. offset: of data[0] in the file.
+    """
+    _, brackets, steps = marks(np.frombuffer(data, np.uint8)[start:stop])
+    depths = np.cumsum(steps, dtype=np.int64)
+    if depths.size and depths.max() > MAX_DEPTH - base:
+        place = int(brackets[np.argmax(depths > MAX_DEPTH - base)]) + start
+        raise Unreadable(offset + place, TOO_DEEP)
+    return brackets + start, depths
 
 
 def _decoded(text: bytes, place: int) -> str:

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import typer
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from sapnet.data.rle import area, encode, tight_box
 from sapnet.types import BoolArray, ByteArray, FloatArray
 
 CLASSES = ("beetle", "mushroom", "flower")
@@ -244,11 +244,11 @@ def _point_in(mask: BoolArray, rng: np.random.Generator) -> list[float]:
 
 
 def _instance(mask: BoolArray) -> dict[str, Any]:
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    rle = encode(mask)
     return {
-        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-        "bbox": coco_mask.toBbox(rle).tolist(),
-        "area": int(coco_mask.area(rle)),
+        "segmentation": rle,
+        "bbox": tight_box(rle),
+        "area": area(rle),
         "iscrowd": 0,
     }
 

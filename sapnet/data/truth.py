@@ -1,14 +1,13 @@
 """Read ground truth in COCO's form, checked so far that pycocotools cannot crash on it."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
 from sapnet.data.document import repeats
 from sapnet.data.records import (
@@ -18,22 +17,33 @@ from sapnet.data.records import (
     Issues,
     NoDocument,
     RunLengths,
-    Size,
+    Side,
     Watch,
     first_of_each,
     read_list,
     read_lists,
     unwatched,
 )
-from sapnet.data.rle import compressed, why_no_mask
-from sapnet.errors import InvalidDataset
+from sapnet.data.rle import (
+    Size,
+    area,
+    check_area,
+    check_box,
+    check_polygons,
+    check_rle,
+    check_size,
+    checked_rle,
+    from_polygons,
+    tight_box,
+)
+from sapnet.errors import InvalidDataset, InvalidGeometry
 from sapnet.types import Rle
 
 
 class TruthImage(msgspec.Struct, gc=False):
     id: Id
-    width: Size
-    height: Size
+    width: Side
+    height: Side
     file_name: str = ""
 
 
@@ -47,14 +57,20 @@ class TruthAnnotation(msgspec.Struct, gc=False):
     iscrowd: int | bool = 0
 
 
-def read_truth(source: bytes | Path) -> dict[str, Any]:
+Sizes = Mapping[int, Size]
+"""Image id -> (h, w) of the picture itself, in pixels."""
+
+
+def read_truth(source: bytes | Path, sizes: Sizes | None = None) -> dict[str, Any]:
     """COCO instances as plain dicts: {"images", "annotations", "categories"}.
 
     Every annotation comes back with segmentation (polygons, or compressed RLE), bbox (xywh,
     pixels), area (pixels) and iscrowd; bbox and area are worked out where the file leaves them
-    out. Ids are tied to nothing outside the file. InvalidDataset lists every issue.
+    out. sizes: of the images of the data set that it is the truth of; an image that the file
+    declares with another size is an issue. Of images that are not there, and without `sizes`, the
+    declared size counts. InvalidDataset lists every issue.
     """
-    truth = _Truth(source)
+    truth = _Truth(source, sizes)
     annotations = list(truth.annotations())
     truth.end()
     return {
@@ -64,12 +80,15 @@ def read_truth(source: bytes | Path) -> dict[str, Any]:
     }
 
 
-def check_truth(source: bytes | Path, watch: Watch = unwatched) -> npt.NDArray[np.int64]:
+def check_truth(
+    source: bytes | Path, watch: Watch = unwatched, sizes: Sizes | None = None
+) -> npt.NDArray[np.int64]:
     """The ids of a file's annotations, (N,), where `read_truth` would take it: in little memory.
 
-    watch: as `read_points` has it. Raises InvalidDataset with every issue.
+    watch: as `read_points` has it. sizes: as `read_truth` has it. Raises InvalidDataset with every
+    issue.
     """
-    truth = _Truth(source, watch)
+    truth = _Truth(source, sizes, watch)
     for _ in truth.annotations():
         pass
     truth.end()
@@ -79,7 +98,7 @@ def check_truth(source: bytes | Path, watch: Watch = unwatched) -> npt.NDArray[n
 class _Truth:
     """A truth document on its way: its images and categories first, then its annotations."""
 
-    def __init__(self, source: bytes | Path, watch: Watch = unwatched) -> None:
+    def __init__(self, source: bytes | Path, sizes: Sizes | None, watch: Watch = unwatched) -> None:
         self._source, self._issues, self._watch = source, Issues(), watch
         self.ids = array("q")
         self._id_places = array("q")
@@ -92,8 +111,30 @@ class _Truth:
         self.categories = _by_id(
             self._lists["categories"], "categories", "category id", self._issues
         )
-
         self._known_categories = {BAD, *self.categories}
+        self._sizes = self._image_sizes(sizes or {})
+
+    def _image_sizes(self, actual: Sizes) -> dict[int, Size]:
+        """(h, w) of the images whose size is right."""
+        found: dict[int, Size] = {}
+        records = () if self._lists["images"] is BAD else self._lists["images"]
+        for index, image in enumerate(records):
+            if BAD in (image.id, image.width, image.height):
+                continue
+            try:
+                size = check_size((image.height, image.width))
+            except InvalidGeometry as error:
+                self._issues.add(f"/images/{index}", str(error), error.hint)
+                continue
+            height, width = actual.get(image.id, size)
+            if size == (height, width):
+                found.setdefault(image.id, size)
+            else:
+                declared = f"declared {image.width}×{image.height} pixels"
+                problem = f"{declared}, but the data set's image {image.id} has {width}×{height}"
+                hint = "give truth for the images as they were sent, not resized or rotated"
+                self._issues.add(f"/images/{index}", problem, hint)
+        return found
 
     def annotations(self) -> Iterator[TruthAnnotation]:
         """Each as it comes; what is wrong is said by `end`."""
@@ -128,11 +169,16 @@ class _Truth:
         if self.categories and record.category_id not in self._known_categories:
             what = f"there is no category with id {record.category_id}"
             issues.add(f"{at}/category_id", what, "list it")
-        image = images.get(record.image_id)
-        if image is not None and BAD not in (record.segmentation, image.width, image.height):
-            problem = _problem(record.segmentation, image.height, image.width)
-            if problem:
-                issues.add(f"{at}/segmentation", problem, "mend or remove the annotation")
+        size = self._sizes.get(record.image_id)  # of an image at fault nothing more is said
+        if size is None:
+            return
+        for name, check in _CHECKS.items():
+            value = getattr(record, name)
+            try:
+                if value is not BAD and value is not None:
+                    check(value, size)
+            except InvalidGeometry as error:
+                issues.add(f"{at}/{name}", str(error), error.hint)
 
 
 def _by_id(records: list[Any], name: str, what: str, issues: Issues) -> dict[int, Any]:
@@ -144,39 +190,40 @@ def _by_id(records: list[Any], name: str, what: str, issues: Issues) -> dict[int
     return {id_: records[index] for id_, index in first.items()}
 
 
-def _problem(segmentation: list[list[float]] | RunLengths, height: int, width: int) -> str:
-    """Why a segmentation cannot be a mask of this image; "" where it can."""
-    if not isinstance(segmentation, RunLengths):
-        if not segmentation:
-            return "the segmentation is empty"
-        if any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
-            return "a polygon needs at least three points, as a flat list [x, y, x, y, ...]"
-        # pycocotools walks along every edge: far-off corners would take memory without end.
-        reach = 2 * max(height, width)
-        if any(abs(value) > reach for polygon in segmentation for value in polygon):
-            return "a polygon lies far outside its image"
-        return ""
-    return why_no_mask(segmentation.size, segmentation.counts, (height, width))
+def _check_segmentation(segmentation: list[list[float]] | RunLengths, size: Size) -> None:
+    if isinstance(segmentation, RunLengths):
+        check_rle(segmentation.size, segmentation.counts, size)
+    else:
+        check_polygons(segmentation, size)
+
+
+_CHECKS: dict[str, Callable[[Any, Size], object]] = {
+    "segmentation": _check_segmentation,
+    "bbox": check_box,
+    "area": check_area,
+}
 
 
 def _completed(record: TruthAnnotation, image: TruthImage) -> dict[str, Any]:
+    size = image.height, image.width
     segmentation: list[list[float]] | Rle
     if isinstance(record.segmentation, RunLengths):
-        segmentation = compressed(record.segmentation.size, record.segmentation.counts)
+        segmentation = checked_rle(msgspec.structs.asdict(record.segmentation), size)
     else:
         segmentation = record.segmentation
-    bbox, area = record.bbox, record.area
-    if bbox is None or area is None:
-        rle = as_rle(segmentation, image.height, image.width)
-        bbox = tuple(coco_mask.toBbox(rle).tolist()) if bbox is None else bbox
-        area = float(coco_mask.area(rle)) if area is None else area
+    bbox = None if record.bbox is None else list(record.bbox)
+    pixels = record.area
+    if bbox is None or pixels is None:
+        rle = as_rle(segmentation, *size)
+        bbox = bbox or tight_box(rle)
+        pixels = float(area(rle)) if pixels is None else pixels
     return {
         "id": record.id,
         "image_id": record.image_id,
         "category_id": record.category_id,
         "segmentation": segmentation,
-        "bbox": list(bbox),
-        "area": area,
+        "bbox": bbox,
+        "area": pixels,
         "iscrowd": int(bool(record.iscrowd)),
     }
 
@@ -185,5 +232,4 @@ def as_rle(segmentation: list[list[float]] | Rle, height: int, width: int) -> Rl
     """A checked segmentation, polygons or compressed RLE, as one compressed RLE."""
     if isinstance(segmentation, dict):
         return segmentation
-    merged = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    return {"size": [height, width], "counts": merged["counts"].decode("ascii")}
+    return from_polygons(segmentation, height, width)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
-from pycocotools import mask as coco
 
+from sapnet.data.rle import decode, from_polygons
 from sapnet.types import BoolArray
 
 Polygon = npt.NDArray[np.floating] | npt.NDArray[np.integer]
@@ -16,7 +16,7 @@ def filled(polygons: Sequence[Polygon], height: int, width: int) -> BoolArray:
     """As pycocotools fills them: each by the even-odd rule, then all together. (h, w) bool from
     polygons (P, 2) of x y in pixels, P ≥ 3."""
     flat = [np.asarray(p, np.float64).ravel().tolist() for p in polygons]
-    return np.asarray(coco.decode(coco.merge(coco.frPyObjects(flat, height, width))), np.bool_)
+    return decode(from_polygons(flat, height, width))
 
 
 def painted(polygon: Polygon, height: int, width: int) -> BoolArray:

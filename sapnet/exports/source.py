@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sapnet.data.rle import run_lengths
+from sapnet.data.rle import check_size, checked_rle, run_lengths
+from sapnet.errors import InvalidGeometry
 from sapnet.types import BoolArray, Category, ImageInfo, Rle
 
 
@@ -79,15 +80,11 @@ class Shape:
 
 def read_shape(instance: Instance, image: ImageInfo) -> Shape:
     """Decode no more of a mask than the columns that it covers. Raises BadMask."""
-    if list(instance.segmentation["size"]) != [image.height, image.width]:
-        size = list(instance.segmentation["size"])
-        raise BadMask(f"the mask is for size {size}, the image has {list(image.size)}")
     try:
-        runs = run_lengths(instance.segmentation["counts"])
-    except ValueError as error:
+        rle = checked_rle(instance.segmentation, check_size(image.size))
+        runs = run_lengths(rle["counts"])
+    except InvalidGeometry as error:
         raise BadMask(f"the mask cannot be decoded: {error}") from None
-    if runs.sum() != image.height * image.width:
-        raise BadMask("the mask cannot be decoded: its runs do not add up to its image's pixels")
     ends = np.cumsum(runs)
     covered = np.flatnonzero(runs[1::2]) * 2 + 1
     if not covered.size:

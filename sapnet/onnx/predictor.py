@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from sapnet.data.rle import encode, tight_box
 from sapnet.errors import WeightsUnavailable
 from sapnet.resize import MASK_STRIDE, PAD_TO, enlarge_mask, input_size
 from sapnet.types import ByteArray, Category, FloatArray
@@ -54,11 +54,11 @@ class OnnxPredictor:
                 continue
             mask = np.zeros(original, dtype=np.uint8, order="F")
             mask[top : top + part.shape[0], left : left + part.shape[1]] = part
-            rle = coco_mask.encode(mask)
+            rle = encode(mask)
             results.append(
                 {
-                    "segmentation": {"size": list(original), "counts": rle["counts"].decode()},
-                    "bbox": coco_mask.toBbox(rle).tolist(),
+                    "segmentation": rle,
+                    "bbox": tight_box(rle),
                     "score": float(score),
                     "category_id": self.categories[label].id,
                 }

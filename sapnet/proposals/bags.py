@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from sapnet.data.rle import encode as encode_one
+from sapnet.data.rle import from_runs
 from sapnet.types import (
     Bag,
     BoolArray,
@@ -74,8 +76,7 @@ def near_point_rle(x: float, y: float, size: tuple[int, int], radius: float = NE
     edges = np.flatnonzero(np.diff(pixels.ravel(order="F"), prepend=0, append=0))
     edges += columns.start * size[0]
     runs = np.diff(edges, prepend=0, append=size[0] * size[1])
-    rle = coco_mask.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)
-    return Rle(size=list(size), counts=rle["counts"].decode("ascii"))
+    return from_runs(runs, size)
 
 
 def _surroundings(
@@ -94,11 +95,7 @@ def _surroundings(
 
 def encode(masks: BoolArray) -> list[Rle]:
     """(M, H, W) bool -> M compressed RLEs."""
-    rles = []
-    for mask in masks:
-        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        rles.append(Rle(size=[int(n) for n in rle["size"]], counts=rle["counts"].decode("ascii")))
-    return rles
+    return [encode_one(mask) for mask in masks]
 
 
 def tight_boxes(rles: Sequence[Rle]) -> FloatArray:

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from sapnet.data.rle import run_lengths
-from sapnet.errors import InvalidDataset, Issue
+from sapnet.data.depth import parse
+from sapnet.data.rle import MAX_PIXELS, check_polygons, check_rle, check_size, checked_rle, decode
+from sapnet.errors import InvalidDataset, InvalidGeometry, Issue
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, PointSet, RawProposals
 
 Document = dict[str, Any] | list[Any]
 DEFAULT_SCORE = 0.5
-_FAR = 1e5  # pixels; pycocotools walks along every edge of a polygon
+_UNKNOWN = (MAX_PIXELS, MAX_PIXELS)  # the size of an image that is not known yet
 _FORMS = 'use {"<annotation id>": [{"segmentation": ...}]} or a list with "annotation_id"'
 
 
@@ -69,12 +69,12 @@ class GivenGenerator:
 
 def _read(path: Path) -> Document:
     try:
-        parsed = json.loads(path.read_bytes())
+        parsed = parse(path.read_bytes())
     except FileNotFoundError:
         raise InvalidDataset(
             [Issue("", f"{path} is not there", "give the path of a file")]
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidDataset([Issue("", f"not JSON: {error}", _FORMS)]) from error
     if not isinstance(parsed, dict | list):
         raise InvalidDataset([Issue("", "neither an object nor a list", _FORMS)])
@@ -124,14 +124,11 @@ def _check(
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         issues.append(Issue(f"{pointer}/score", f"{score!r} is no score", "a number from 0 to 1"))
     segmentation = entry.get("segmentation")
-    problem = _segmentation_problem(segmentation)
     size = sizes.get(annotation_id) if sizes and annotation_id is not None else None
-    if not problem and size and isinstance(segmentation, dict):
-        given = tuple(segmentation["size"])
-        problem = "" if given == size else f"size {list(given)}, but the image is {list(size)}"
-    if problem:
-        hint = "polygons [[x, y, ...], ...] or an RLE of the image's size"
-        issues.append(Issue(f"{pointer}/segmentation", problem, hint))
+    try:
+        _check_segmentation(segmentation, size)
+    except InvalidGeometry as error:
+        issues.append(Issue(f"{pointer}/segmentation", str(error), error.hint))
     if len(issues) > found or annotation_id is None:
         return None
     return annotation_id, segmentation, float(score)
@@ -146,48 +143,20 @@ def _integer(key: Any) -> int | None:
         return None
 
 
-def _segmentation_problem(segmentation: Any) -> str:
-    """What is wrong with polygons or an RLE, "" where nothing is."""
-    if isinstance(segmentation, list):
-        if not segmentation:
-            return "no polygon"
-        for polygon in segmentation:
-            numbers = isinstance(polygon, list) and all(_is_number(v) for v in polygon)
-            if not numbers or len(polygon) < 6 or len(polygon) % 2:
-                return "a polygon is not a list of at least three x, y pairs near the image"
-        return ""
-    if not isinstance(segmentation, dict):
-        return "neither polygons nor an RLE"
-    size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not all(_is_count(n) for n in size):
-        return "an RLE without size [h, w]"
-    if isinstance(counts, str):
-        try:  # pycocotools trusts the text and would read past its end
-            counts = run_lengths(counts).tolist()
-        except ValueError as error:
-            return str(error)
-    if not isinstance(counts, list) or not all(_is_count(n) for n in counts):
-        return "an RLE without counts"
-    return "" if sum(counts) == size[0] * size[1] else "the RLE's counts do not add up to its size"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _FAR
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _check_segmentation(segmentation: Any, image: tuple[int, int] | None) -> None:
+    """Raises InvalidGeometry. image: where it is not known, an RLE is held against its own size,
+    and polygons against nothing until there is an image."""
+    if isinstance(segmentation, dict):
+        size = check_size(segmentation.get("size"))
+        check_rle(segmentation["size"], segmentation.get("counts"), image or size)
+    else:
+        check_polygons(segmentation, image or _UNKNOWN)
 
 
 def _decode(segmentation: Any, annotation_id: int, info: ImageInfo) -> np.ndarray:
-    """(H, W) bool. Raises InvalidDataset where an RLE is not of the image's size."""
-    if isinstance(segmentation, list):
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, info.height, info.width))
-        return np.asarray(coco_mask.decode(rle), bool)
-    if tuple(segmentation["size"]) != info.size:
-        problem = f"size {segmentation['size']}, but image {info.id} is {list(info.size)}"
-        pointer = f"/{annotation_id}"
-        raise InvalidDataset([Issue(pointer, problem, "give the RLE at the image's size")])
-    if isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, info.height, info.width)
-    return np.asarray(coco_mask.decode(segmentation), bool)
+    """(H, W) bool. Raises InvalidDataset where it is no mask of the image."""
+    try:
+        return decode(checked_rle(segmentation, info.size))
+    except InvalidGeometry as error:
+        issue = Issue(f"/{annotation_id}", f"{error} (image {info.id})", error.hint)
+        raise InvalidDataset([issue]) from error

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from sapnet.data.rle import decode, decode_all, merge
 from sapnet.data.truth import as_rle
 from sapnet.mil.consensus import rivals_of
 from sapnet.proposals import simulated_masks as make
@@ -107,7 +108,7 @@ class SimulatedGenerator:
         """The masks made for each annotation of the data set."""
         for annotation in annotations:
             bag = self._bags[annotation.id]
-            masks = coco_mask.decode(list(bag.masks)).transpose(2, 0, 1).astype(bool)
+            masks = decode_all(bag.masks).transpose(2, 0, 1).astype(bool)
             yield RawProposals(masks, bag.confidence, bag.sources)
 
 
@@ -156,7 +157,7 @@ def _own_masks(
     rng: np.random.Generator,
 ) -> list[tuple[str, Rle]]:
     """(kind, mask) of one object by itself."""
-    view = make.View.of(image, coco_mask.decode(true).astype(bool), annotation)
+    view = make.View.of(image, decode(true), annotation)
     whole = make.wholes(view, rng, int(rng.integers(*recipe.wholes)))
     part = make.parts(view, rng, int(rng.integers(*recipe.parts)), whole)
     count = int(rng.integers(*recipe.bleeds))
@@ -200,8 +201,7 @@ def _union(
 ) -> Rle:
     """One of the wholes of each member, joined."""
     wholes = [[mask for kind, mask in made[id_] if kind == "whole"] for id_ in members]
-    merged = coco_mask.merge([masks[int(rng.integers(len(masks)))] for masks in wholes])
-    return Rle(size=[int(n) for n in merged["size"]], counts=merged["counts"].decode("ascii"))
+    return merge([masks[int(rng.integers(len(masks)))] for masks in wholes])
 
 
 def _stream(seed: int, variant: Variant, annotation_id: int, use: int) -> np.random.Generator:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from sapnet.data.rle import from_runs
 from sapnet.proposals.bags import near_point, point_pixel
 from sapnet.types import BoolArray, ByteArray, FloatArray, PointAnnotation, Rle
 
@@ -115,8 +115,7 @@ def placed(mask: BoolArray, top: int, left: int, size: tuple[int, int]) -> Rle:
     changes = np.delete(changes, np.concatenate([same, same + 1]))
     runs = np.diff(changes, prepend=0, append=size[0] * size[1])
     runs = runs if runs[-1] else runs[:-1]
-    packed = coco_mask.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)
-    return Rle(size=list(size), counts=packed["counts"].decode("ascii"))
+    return from_runs(runs, size)
 
 
 def distance(colours: FloatArray, colour: FloatArray) -> FloatArray:

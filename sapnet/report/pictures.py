@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sapnet.data.images import ImageProblem, read_rgb
+from sapnet.data.rle import decode
 from sapnet.draw import PALETTE, colour, dots, outline, paint
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, Rle
 
@@ -44,7 +45,7 @@ class Pictures:
         plain = np.asarray(crop.resize(size, Image.Resampling.BICUBIC))
         drawn = plain.astype(np.float32)
         for number, (mask, rgb) in enumerate(zip(masks, (_MASK, _TRUTH), strict=False)):
-            inside = coco_mask.decode(mask)[top:bottom, left:right] * 255
+            inside = decode(mask)[top:bottom, left:right] * np.uint8(255)
             shape = np.asarray(Image.fromarray(inside).resize(size)) >= 128
             if number == 0:
                 drawn[shape] = 0.6 * drawn[shape] + 0.4 * np.array(rgb, dtype=np.float32)

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sapnet.config import Config
 from sapnet.data.images import read_rgb
 from sapnet.data.loader import ImageRecord, load_sample, pad
+from sapnet.data.rle import decode_all
 from sapnet.types import Bag, ByteArray
 
 CACHE_BYTES = 2 << 30  # lessons past this are made anew each time they are asked for
@@ -93,7 +93,7 @@ def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
         clean = ~foreign if not foreign.all() else np.ones(len(bag), dtype=bool)
         frame = frame_of(bag, clean, point)
         rows, columns, inside = cells_of(frame, record.info.size, settings.cells)
-        decoded = coco_mask.decode(list(bag.masks))[rows[:, None], columns]
+        decoded = decode_all(bag.masks)[rows[:, None], columns]
         stacked = torch.from_numpy(decoded * inside[..., None]).permute(2, 0, 1).float()
         frames.append(frame)
         shares = keep_specks(F.avg_pool2d(stacked, _FINE), bag, frame)

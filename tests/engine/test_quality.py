@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from sapnet.data.rle import encode
 from sapnet.proposals.bags import mask_iou, tight_boxes
-from sapnet.pseudo import encode
 from sapnet.quality import (
     OBJECTIONS,
     WEIGHTS,

@@ -109,7 +109,9 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_a_mask_of_another_size_is_found_at_the_image_at_last() -> None:
     segmentation = {"size": [5, 5], "counts": [0, 25]}
     generator = GivenGenerator({"100": [{"segmentation": segmentation}]})
-    with pytest.raises(InvalidDataset, match=r"size \[5, 5\], but image 1 is \[20, 30\]"):
+    with pytest.raises(
+        InvalidDataset, match=r"for size \[5, 5\], the image has \[20, 30\] \(image 1\)"
+    ):
         list(generator.propose(IMAGE, INFO, AT))
 
 

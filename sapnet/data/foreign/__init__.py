@@ -5,11 +5,11 @@ What is made is checked by the one validator (`sapnet.data.coco`) like any other
 in the source's own terms where a fault of it lies.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from sapnet.data.depth import parse
 from sapnet.data.foreign import cvat, label_studio, labelme
 from sapnet.data.foreign.conversion import Conversion, Converted
 from sapnet.data.records import Watch, unwatched
@@ -55,7 +55,7 @@ def _is_labelme(path: Path, head: bytes) -> bool:
     if path.stat().st_size > _LARGEST_LABELME:
         return False
     try:
-        document = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        document = parse(path.read_bytes())
+    except ValueError:
         return False
     return isinstance(document.get("shapes"), list) and "annotations" not in document

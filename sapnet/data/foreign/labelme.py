@@ -5,18 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from sapnet.data.depth import parse
 from sapnet.data.foreign.conversion import Conversion
-from sapnet.data.records import REFUSED, Watch
+from sapnet.data.records import Watch
 
 
 def read(files: Sequence[tuple[str, Path]], conversion: Conversion, watch: Watch) -> None:
     done = 0
     for name, path in sorted(files):
         try:
-            document = msgspec.json.decode(path.read_bytes())
-        except REFUSED as error:
+            document = parse(path.read_bytes())
+        except ValueError as error:
             conversion.issues.add(f"{name}#", f"it is no JSON: {error}", "save it again")
         else:
             _file(name, document, conversion)

@@ -1,13 +1,12 @@
 """COCO 2017 and iSAID: instances in COCO's JSON, polygons and run lengths made compressed RLE."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
+from sapnet.data.depth import parse
 from sapnet.data.protocols.split import Split, find
-from sapnet.data.truth import as_rle
+from sapnet.data.rle import checked_rle
+from sapnet.errors import InvalidGeometry
 from sapnet.types import Rle
 
 ISAID_CLASSES = (
@@ -33,7 +32,7 @@ ISAID_FILES = ("instancesonly_filtered_{}.json", "instance_only_filtered_{}.json
 def read_coco(root: Path, split: str) -> Split:
     """root: annotations/instances_{split}2017.json, {split}2017/ (or images/{split}2017/)."""
     path = root / "annotations" / f"instances_{split}2017.json"
-    document = json.loads(path.read_bytes())
+    document = parse(path.read_bytes())
     categories = [{"id": c["id"], "name": c["name"]} for c in document["categories"]]
     instances = {**compressed(document), "categories": categories}
     return Split(find(root, f"{split}2017", ".", "images") / f"{split}2017", instances)
@@ -48,7 +47,7 @@ def read_isaid(root: Path, split: str) -> Split:
     names = [name.format(split) for name in ISAID_FILES]
     folder = root / split
     name = next((name for name in names if (folder / name).exists()), names[0])
-    document = json.loads((folder / name).read_bytes())
+    document = parse((folder / name).read_bytes())
     number = {c["id"]: isaid_class(c["name"]) for c in document["categories"]}
     instances = compressed(document)
     for row in instances["annotations"]:
@@ -75,7 +74,10 @@ def compressed(document: dict[str, Any]) -> dict[str, Any]:
     size = {row["id"]: (row["height"], row["width"]) for row in images}
     annotations = []
     for row in document["annotations"]:
-        rle = to_rle(row["segmentation"], *size[row["image_id"]])
+        try:
+            rle = to_rle(row["segmentation"], *size[row["image_id"]])
+        except InvalidGeometry as error:
+            raise InvalidGeometry(f"annotation {row['id']}: {error}", error.hint) from None
         if rle is not None:
             kept = {key: row[key] for key in ("id", "image_id", "category_id", "bbox", "area")}
             crowd = int(row.get("iscrowd", 0))
@@ -84,11 +86,10 @@ def compressed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
-    """Polygons, or RLE compressed or not, as compressed RLE; None where no polygon is one."""
+    """Polygons, or RLE compressed or not, as compressed RLE; None where no polygon is one. Raises
+    InvalidGeometry."""
     if isinstance(segmentation, list):
-        polygons = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
-        return as_rle(polygons, height, width) if polygons else None
-    if isinstance(segmentation["counts"], str):
-        return {"size": [height, width], "counts": segmentation["counts"]}
-    packed = coco_mask.frPyObjects(segmentation, height, width)
-    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
+        segmentation = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
+        if not segmentation:
+            return None
+    return checked_rle(segmentation, (height, width))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 from scipy.ndimage import distance_transform_edt
 
+from sapnet.data.rle import decode
 from sapnet.types import BoolArray
 
 RULES = ("quasi-center", "center", "random")
@@ -34,7 +34,7 @@ def draw_points(instances: dict[str, Any], rule: str, seed: int) -> dict[str, An
         if row["iscrowd"]:
             continue
         rng = np.random.default_rng([seed, row["id"]])
-        point = draw_point(coco_mask.decode(row["segmentation"]).astype(bool), rule, rng)
+        point = draw_point(decode(row["segmentation"]), rule, rng)
         if point is not None:
             kept = {key: row[key] for key in ("id", "image_id", "category_id")}
             annotations.append({**kept, "point": list(point)})

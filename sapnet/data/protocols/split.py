@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from sapnet.data.rle import area, encode, tight_box
 from sapnet.types import BoolArray
 
 
@@ -26,14 +26,14 @@ def instance(
     id_: int, image_id: int, category_id: int, mask: BoolArray, *, crowd: bool = False
 ) -> dict[str, Any]:
     """An annotation of a mask, (H, W) bool: RLE, tight bbox (xywh) and area in pixels."""
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    rle = encode(mask)
     return {
         "id": id_,
         "image_id": image_id,
         "category_id": category_id,
-        "segmentation": {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")},
-        "bbox": coco_mask.toBbox(rle).tolist(),
-        "area": int(coco_mask.area(rle)),
+        "segmentation": rle,
+        "bbox": tight_box(rle),
+        "area": area(rle),
         "iscrowd": int(crowd),
     }
 
