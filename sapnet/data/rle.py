@@ -69,8 +69,9 @@ def check_rle(size: Any, counts: Any, image: Size) -> IntArray:
     if not sides or not all(type(side) is int for side in sides):
         raise InvalidGeometry("the RLE's size is not two whole numbers", _RLE_HINT)
     if sides != [height, width]:
-        said = sides if len(sides) == 2 and max(map(abs, sides)) <= MAX_PIXELS else "another"
-        raise InvalidGeometry(f"the RLE is for size {said}, the image has {[*image]}", _RLE_HINT)
+        plain = len(sides) == 2 and max(map(abs, sides)) <= MAX_PIXELS
+        said = f"size {sides}" if plain else "another size"
+        raise InvalidGeometry(f"the RLE is for {said}, the image has {[*image]}", _RLE_HINT)
     pixels = height * width
     if isinstance(counts, str | bytes):
         runs = run_lengths(counts, pixels)
