@@ -76,7 +76,7 @@ def import_mmdet(checkpoint: Path, folder: Path) -> dict[str, Any]:
         head = SoloHead(len(meta["categories"]), config.backbone.fpn_channels, config.solo)
         segmenter = SoloV2(backbone, head)
         load_mmdet_state_dict(segmenter, state)
-    except (LookupError, TypeError, ValueError, InvalidConfig) as error:
+    except (LookupError, TypeError, ValueError, RecursionError, InvalidConfig) as error:
         raise WeightsUnavailable(
             f"{checkpoint.name} is no mmdetection SOLOv2 that fits: {error}"
         ) from error

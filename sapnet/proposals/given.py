@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sapnet.data.depth import parse
+from sapnet.data.records import shown
 from sapnet.data.rle import MAX_PIXELS, check_polygons, check_rle, check_size, checked_rle, decode
 from sapnet.errors import InvalidDataset, InvalidGeometry, Issue
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, PointSet, RawProposals
@@ -116,13 +117,15 @@ def _check(
     found = len(issues)
     annotation_id = _integer(key)
     if annotation_id is None:
-        issues.append(Issue(pointer, f"annotation id {key!r} is not an integer", _FORMS))
+        issues.append(Issue(pointer, f"annotation id {shown(key)} is not an integer", _FORMS))
     elif sizes is not None and annotation_id not in sizes:
         hint = "use the ids of the points document"
-        issues.append(Issue(pointer, f"no annotation has the id {annotation_id}", hint))
+        issues.append(Issue(pointer, f"no annotation has the id {shown(annotation_id)}", hint))
     score = entry.get("score", DEFAULT_SCORE)
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        issues.append(Issue(f"{pointer}/score", f"{score!r} is no score", "a number from 0 to 1"))
+        issues.append(
+            Issue(f"{pointer}/score", f"{shown(score)} is no score", "a number from 0 to 1")
+        )
     segmentation = entry.get("segmentation")
     size = sizes.get(annotation_id) if sizes and annotation_id is not None else None
     try:

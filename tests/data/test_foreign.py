@@ -299,3 +299,31 @@ def test_no_bytes_break_it(tmp_path_factory: pytest.TempPathFactory, tail: bytes
         found = convert([("a", path)], folder / "points.json")
         if found is not None:
             found.translated(read_points(found.path).issues)
+
+
+DEEP = "[" * 10_000 + "]" * 10_000
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        labelme("a.png", ("x", 10**400, 1)),
+        labelme("a.png", ("x", 1, 1), imageHeight=10**400, imageWidth=10**400),
+        labelme("a.png", ("x", 1, 1), imageHeight=2**31, imageWidth=2**31 - 1),
+        labelme("a.png", ("x", 1, 1), more="deep"),
+        [task(1, "a.png", keypoint(10**400, 1, "x"))],
+        [task(1, "a.png", keypoint(1, 1, "x", original_height=10**400))],
+        [task(1, "a.png", keypoint(1, 1, "x"), more="deep")],
+        CVAT.replace('width="40"', f'width="{"9" * 5_000}"'),
+        CVAT.replace('id="4"', f'id="{"9" * 5_000}"'),
+        CVAT.replace("12.50,3.25", "1e999,nan"),
+        "<annotations>" + "<a>" * 200_000,
+    ],
+    ids=lambda document: str(document)[:30],
+)
+def test_absurd_numbers_and_nesting(document: Any, tmp_path: Path) -> None:
+    path, target = tmp_path / "sent", tmp_path / "points.json"
+    text = document if isinstance(document, str) else json.dumps(document)
+    path.write_text(text.replace('"deep"', DEEP))
+    found = convert([("sent", path)], target)
+    assert found is None or found.issues or read_points(target).issues or "9999" in text

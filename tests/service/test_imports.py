@@ -316,3 +316,44 @@ def test_truth_and_single_files(
             dataset = session.get_one(Dataset, body["id"])
             assert (dataset.truth_sha == dataset.document_sha) == (sent is None)
             assert worker.storage.exists(str(dataset.truth_sha))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"size": [2**31 - 1, 2**31 - 1], "counts": [0, (2**31 - 1) ** 2]},
+        {"size": [2**20, 2**20], "counts": [2**40]},
+        {"size": [30, 40], "counts": [2**32 + 1200]},
+        {"size": [30, 40], "counts": [-(2**32), 2**32 + 1200]},
+    ],
+)
+def test_runs_beyond_32_bits_are_the_document_s_fault(
+    client: TestClient, ask: Callable[..., Any], worker: Worker, kit: Any, mask: Any
+) -> None:
+    """Not the worker's: it would try again and again."""
+    document = kit.points()
+    document["annotations"][0]["mask"] = mask
+    answer = ask(document, kit.zipped(kit.pictures()))
+    assert execute(job_of(answer), worker) is Outcome.ENDED
+    body = client.get(answer.headers["location"]).json()
+    assert body["status"] == "invalid"
+    assert [e["pointer"] for e in body["report"]["errors"]] == ["/annotations/0/mask"]
+
+
+def test_truth_is_held_against_the_pictures(
+    client: TestClient, ask: Callable[..., Any], worker: Worker, kit: Any
+) -> None:
+    document = kit.points()
+    truth = {
+        "images": [{"id": document["images"][0]["id"], "width": 10**7, "height": 10**7}],
+        "categories": document["categories"],
+        "annotations": [],
+    }
+    for size in (10**7, 2**31 - 1, 2**14):
+        truth["images"][0] |= {"width": size, "height": size}
+        answer = ask(document, kit.zipped(kit.pictures()), truth=truth)
+        assert execute(job_of(answer), worker) is Outcome.ENDED
+        body = client.get(answer.headers["location"]).json()
+        assert body["status"] == "invalid"
+        errors = body["report"]["errors"]
+        assert [(e["part"], e["pointer"]) for e in errors] == [("truth", "/images/0")]

@@ -7,6 +7,7 @@ files of this machine, or for gigabytes.
 from typing import BinaryIO
 from xml.parsers import expat
 
+from sapnet.data.depth import MAX_DEPTH, TOO_DEEP
 from sapnet.data.foreign.conversion import Conversion
 from sapnet.data.records import Watch
 
@@ -54,6 +55,8 @@ class _Reader:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._path.append(name)
+        if len(self._path) > MAX_DEPTH:
+            raise _Refused(TOO_DEEP)
         if len(self._path) == 1 and name != "annotations":
             raise _Refused(f"it is an XML of <{name}>, not of CVAT's <annotations>")
         if self._path == ["annotations", "track"]:
@@ -112,4 +115,5 @@ class _Reader:
 
 
 def _whole(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    plain = text is not None and text.isascii() and text.isdigit() and len(text) <= 18
+    return int(text) if text is not None and plain else None

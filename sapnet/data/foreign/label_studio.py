@@ -107,8 +107,12 @@ def _result(result: dict[str, Any], image_id: int, place: str, conversion: Conve
         problem = "x, y, original_width or original_height is missing"
         conversion.issues.add(place, problem, _AGAIN)
     else:
-        x, y = value["x"] / 100 * size[1], value["y"] / 100 * size[0]
-        conversion.point(image_id, labels[0], x, y, place)
+        try:
+            x, y = value["x"] / 100 * size[1], value["y"] / 100 * size[0]
+        except OverflowError:
+            conversion.issues.add(place, "x, y or the size is no number of a picture", _AGAIN)
+        else:
+            conversion.point(image_id, labels[0], x, y, place)
 
 
 def _size(result: dict[str, Any]) -> tuple[int, int] | None:

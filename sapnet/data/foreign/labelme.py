@@ -46,7 +46,7 @@ def _shape(shape: Any, image_id: int, place: str, conversion: Conversion) -> Non
     try:
         ((x, y),) = shape["points"]
         x, y = float(x), float(y)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         conversion.issues.add(f"{place}/points", "should be one point", "it is [[x, y]], in pixels")
         return
     if not isinstance(label, str) or not label:

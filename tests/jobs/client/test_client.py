@@ -252,6 +252,31 @@ def test_masks_and_arrays() -> None:
     assert (Segmentation.of(array.astype(np.uint8) * 255).array() == array).all()
     with pytest.raises(ValueError, match="two axes"):
         Segmentation.of(np.zeros((2, 2, 3)))
+    rng = np.random.default_rng(3)
+    for share in (0.0, 0.02, 0.5, 1.0):
+        noise = np.repeat(rng.random((40, 30)) < share, 50, axis=0)
+        assert (Segmentation.of(noise).array() == noise).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"),
+    [
+        ([5, 7], ""),
+        ([5, 7], "S"),
+        ([5, 7], "o"),
+        ([5, 7], "~~~"),
+        ([5, 7], "é"),
+        ([5, 7], "ooooooooooooooo0"),
+        ([5, 7], "PPYo1"),
+        ([5], "0"),
+        ([-5, -7], "S1"),
+        ([2**31 - 1, 2**31 - 1], "0"),
+        ([True, 35], "S1"),
+    ],
+)
+def test_a_segmentation_that_is_no_mask(size: list[int], counts: str) -> None:
+    with pytest.raises(ValueError):
+        Segmentation(size=size, counts=counts).array()
 
 
 @pytest.mark.slow
