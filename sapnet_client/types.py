@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-
 MAX_PIXELS = 2**30  # of a mask
 
 
