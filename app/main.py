@@ -11,38 +11,42 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import blobs, errors, health, logs, page
-from app.accept import preferred
-from app.access.gate import Gate
-from app.access.idempotency import OnceOnly
-from app.datasets import later
+from app import errors
+from app.auth.middleware import Gate
+from app.datasets import deferred as later
 from app.datasets.endpoints import router as datasets
-from app.db import Database
+from app.db.session import Database
 from app.exports.endpoints import router as exports
+from app.http import health
+from app.http import web_page as page
+from app.http.content_negotiation import preferred
+from app.http.idempotency import OnceOnly
+from app.http.openapi import Api
 from app.jobs.endpoints import router as jobs
-from app.jobs.events_endpoints import router as job_events
-from app.jobs.feed import Feed
+from app.jobs.event_endpoints import router as job_events
+from app.jobs.event_stream import Feed
+from app.jobs.fleet_metrics import Fleet
+from app.jobs.reaper import Reaper
+from app.jobs.webhook_endpoints import router as webhooks
 from app.masks.endpoints import router as masks
 from app.masks.review_endpoints import router as review
-from app.openapi import Api
+from app.observability import logging as logs
+from app.observability import tracing
 from app.predict.endpoints import router as predict
-from app.predict.runtime import Runtime
-from app.reaper import Reaper
+from app.predict.model_cache import Runtime
 from app.registry.endpoints import router as models
 from app.settings import Settings
-from app.storage import Storage, make_storage
-from app.telemetry import tracing
-from app.telemetry.fleet import Fleet
+from app.storage import garbage_collection as blobs
+from app.storage.store import Storage, make_storage
 from app.uploads import service as uploads
 from app.uploads.endpoints import router as upload_routes
-from app.webhooks.endpoints import router as webhooks
 
 log = structlog.get_logger()
 ABOUT = "One point per object in, instance masks and a trained segmenter out."
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application. Its database must have been migrated (`app.schema.upgrade`)."""
+    """The application. Its database must have been migrated (`app.db.migrate.upgrade`)."""
     settings = settings or Settings()
     logs.configure(settings.log_level, settings.log_json, *tracing.start(settings, "api"))
     app = Api(title="SAPNet++", description=ABOUT, version=_version(), lifespan=_lifespan)

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.webhooks.signing import key_of
+from app.outbound.webhook_signature import key_of
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

@@ -31,16 +31,16 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.affinity.local import cascade, local_kernel
-from sapnet.affinity.propagate import propagate
-from sapnet.affinity.refine import guides_of, pixel_guide, polished, refine
-from sapnet.affinity.tree import build_tree
-from sapnet.backbones import build_backbone
-from sapnet.config import RefineConfig, cpu
+from sapnet.config.schema import RefineConfig, cpu
+from sapnet.data.annotations.ground_truth import as_rle, read_truth
 from sapnet.data.images import read_rgb
-from sapnet.data.loader import input_size, to_tensor
-from sapnet.data.truth import as_rle, read_truth
-from sapnet.evaluate.boundary import boundary_iou
+from sapnet.data.samples import input_size, to_tensor
+from sapnet.evaluation.boundary_iou import boundary_iou
+from sapnet.labelers.affinity.global_filter import propagate
+from sapnet.labelers.affinity.local_filter import cascade, local_kernel
+from sapnet.labelers.affinity.refine import guides_of, pixel_guide, polished, refine
+from sapnet.labelers.affinity.tree import build_tree
+from sapnet.segmenters.backbones import build_backbone
 
 Row = dict[str, Any]
 FLAWS = ("eroded", "dilated", "holes", "coarse")

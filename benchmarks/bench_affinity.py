@@ -10,8 +10,8 @@ import torch
 from comparison import Row, compare, threads
 from torch.nn import functional
 
-from sapnet.affinity.propagate import propagate
-from sapnet.affinity.tree import build_tree
+from sapnet.labelers.affinity.global_filter import propagate
+from sapnet.labelers.affinity.tree import build_tree
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -15,7 +15,7 @@ import torch
 from comparison import Row, compare, row
 from torch.utils.flop_counter import FlopCounterMode
 
-from sapnet import transfer
+from sapnet.utils import device as transfer
 
 PEER = "torchvision's Mask R-CNN, R-50, bfloat16 too"
 MIB = 1 << 20
@@ -95,7 +95,8 @@ def memory(name: str, ours: Callable[[], object], theirs: Callable[[], object]) 
 
 def waits(name: str, ours: Callable[[], object], theirs: Callable[[], object]) -> Row:
     """How often the host waits within a step: by CUDA's own count, and for the events of
-    `sapnet.transfer`, which CUDA does not count; trees are waited for on threads of their own."""
+    `sapnet.utils.device`, which CUDA does not count; trees are waited for on threads of their
+    own."""
 
     def counted(work: Callable[[], object]) -> float:
         main, own, mark = threading.get_ident(), 0, transfer._mark

@@ -7,13 +7,13 @@ import torchvision
 from bench_postprocess import scene
 from comparison import Row, compare
 
-from sapnet.artifact import padded
-from sapnet.backbones import BackboneWithFpn
-from sapnet.config import paper_r50_1x
-from sapnet.data.loader import to_tensor
-from sapnet.precision import mixed
-from sapnet.solo import SoloHead, SoloOutput, SoloV2, decode
-from sapnet.solo.ready import make_ready
+from sapnet.config.schema import paper_r50_1x
+from sapnet.data.samples import to_tensor
+from sapnet.segmenters.backbones import BackboneWithFpn
+from sapnet.segmenters.checkpoint import padded
+from sapnet.segmenters.solov2 import SoloHead, SoloOutput, SoloV2, decode
+from sapnet.segmenters.solov2.optimize import make_ready
+from sapnet.utils.precision import mixed
 
 CLASSES = 80
 

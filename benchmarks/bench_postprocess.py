@@ -7,8 +7,8 @@ from comparison import Row, compare, threads
 from plain_decode import plain_decode
 from torch import Tensor
 
-from sapnet.config import SoloConfig
-from sapnet.solo import SoloOutput, decode
+from sapnet.config.schema import SoloConfig
+from sapnet.segmenters.solov2 import SoloOutput, decode
 
 
 def scene(

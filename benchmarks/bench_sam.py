@@ -25,7 +25,7 @@ from segment_anything.modeling import (
 )
 
 from sapnet.proposals.bags import make_bags
-from sapnet.proposals.sam import SamGenerator, _nearest
+from sapnet.proposals.sam.generator import SamGenerator, _nearest
 from sapnet.proposals.store import ProposalStore
 from sapnet.types import ImageInfo, PointAnnotation
 

@@ -14,17 +14,17 @@ from PIL import Image as Picture
 from pycocotools import mask as coco_mask
 from sqlalchemy import insert, update
 
-from app import schema
-from app.db import Database
+from app.db import migrate as schema
+from app.db.models import Dataset, DatasetStatus, Job, JobState, Model, PseudoMask
+from app.db.session import Database
 from app.masks import stream
-from app.models import Dataset, DatasetStatus, Job, JobState, Model, PseudoMask
 from app.settings import Settings
-from app.storage import make_storage
-from sapnet.artifact import Predictor, load_predictor, save_artifact
-from sapnet.config import resolve_config
+from app.storage.store import make_storage
+from sapnet.config.schema import resolve_config
 from sapnet.data.images import read_rgb
 from sapnet.data.synthetic import make_scenes
-from sapnet.model import build_model
+from sapnet.segmenters.checkpoint import Predictor, load_predictor, save_artifact
+from sapnet.training.model import build_model
 
 IMPORT_SECONDS, IMPORT_MB = 0.8, 150
 IMPORT = """

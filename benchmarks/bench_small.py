@@ -17,13 +17,13 @@ import torch
 from bench_postprocess import scene
 from comparison import Row, row
 
-from sapnet.artifact import padded
-from sapnet.config import resolve_config
-from sapnet.data.loader import to_tensor
-from sapnet.model import build_model
-from sapnet.resize import input_size
-from sapnet.solo import decode
-from sapnet.solo.ready import make_ready
+from sapnet.config.schema import resolve_config
+from sapnet.data.resize import input_size
+from sapnet.data.samples import to_tensor
+from sapnet.segmenters.checkpoint import padded
+from sapnet.segmenters.solov2 import decode
+from sapnet.segmenters.solov2.optimize import make_ready
+from sapnet.training.model import build_model
 
 CLASSES, SIZE = 80, (480, 640)
 PEER = """

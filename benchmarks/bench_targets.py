@@ -7,8 +7,8 @@ from comparison import Row, compare, threads
 from plain_targets import plain_assign
 from torch import Tensor
 
-from sapnet.config import SoloConfig
-from sapnet.solo import assign
+from sapnet.config.schema import SoloConfig
+from sapnet.segmenters.solov2 import assign
 
 
 def ellipses(count: int, height: int, width: int) -> Tensor:

@@ -14,15 +14,15 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FrozenBatchNorm2d, masks_to_boxes
 
-from sapnet.backbones import BackboneWithFpn
-from sapnet.batches import Step
-from sapnet.config import resolve_config
-from sapnet.data.loader import Sample, make_record
-from sapnet.engine import make_fast, make_optimizer, training_step
-from sapnet.model import assemble
-from sapnet.precision import mixed
+from sapnet.config.schema import resolve_config
+from sapnet.data.samples import Sample, make_record
 from sapnet.proposals.bags import bag_of, encode
+from sapnet.segmenters.backbones import BackboneWithFpn
+from sapnet.training.loader import Step
+from sapnet.training.loop import make_fast, make_optimizer, training_step
+from sapnet.training.model import assemble
 from sapnet.types import ImageInfo, PointAnnotation
+from sapnet.utils.precision import mixed
 
 CLASSES = 80
 GROWTH = (1.0, 0.4, 0.55, 0.7, 0.85, 1.15, 1.3, 1.5)  # an object's proposals: it, parts, too large

@@ -28,7 +28,7 @@ from chaos_stack import ROOT, VICTIMS, Stack
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.models import SUCCESSFUL, Job, JobState, Model, PseudoMask
+from app.db.models import SUCCESSFUL, Job, JobState, Model, PseudoMask
 from sapnet.data.synthetic import make_scenes
 
 RECOVERY_SECONDS = 60.0

@@ -24,8 +24,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import schema
-from app.db import Database
+from app.db import migrate as schema
+from app.db.session import Database
 
 ROOT = Path(__file__).resolve().parents[1]
 VICTIMS = ("trainer", "celery child", "celery parent", "api", "redis", "postgresql")

@@ -19,10 +19,10 @@ from ladder_data import DataSet
 from pycocotools import mask as coco_mask
 from scipy.ndimage import distance_transform_edt
 
+from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.synthetic import make_scenes
-from sapnet.data.truth import as_rle
-from sapnet.proposals.hierarchy import HierarchyGenerator
-from sapnet.proposals.interactive import Click, suggest
+from sapnet.proposals.hierarchy.generator import HierarchyGenerator
+from sapnet.proposals.interactive.click_refine import Click, suggest
 from sapnet.types import BoolArray, ByteArray
 
 LOW, HIGH, CLICKS, CANDIDATES = 0.3, 0.7, 4, 6

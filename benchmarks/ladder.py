@@ -37,8 +37,8 @@ from ladder_data import SIMULATED, DataSet, expanded, freeze
 from ladder_picture import chosen
 from ladder_report import About, Report
 
-from sapnet.cli import parse_overrides
-from sapnet.config import resolve_config
+from sapnet.cli.main import parse_overrides
+from sapnet.config.schema import resolve_config
 
 BAGS_A_STEP = 8
 MANY = 16  # bags a step from which fewer steps do

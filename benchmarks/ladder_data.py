@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.backbones import build_backbone
-from sapnet.config import Config
-from sapnet.data.coco import load_points
+from benchmarks.simulated.generator import VARIANTS, make_simulated
+from sapnet.config.schema import Config
+from sapnet.data.annotations.coco import load_points
+from sapnet.data.annotations.ground_truth import read_truth
 from sapnet.data.images import read_rgb
-from sapnet.data.loader import PAD_TO, ImageRecord, Sample, input_size, to_tensor
-from sapnet.data.truth import read_truth
+from sapnet.data.samples import PAD_TO, ImageRecord, Sample, input_size, to_tensor
 from sapnet.proposals import build_generator
-from sapnet.proposals.simulated import VARIANTS, make_simulated
-from sapnet.records import fill_store
+from sapnet.proposals.cached import fill_store
+from sapnet.segmenters.backbones import build_backbone
 from sapnet.types import Bag, ByteArray, ImageInfo, PointSet
 
 SIMULATED = {f"simulated-{variant}".replace("-balanced", ""): variant for variant in VARIANTS}

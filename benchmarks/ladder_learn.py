@@ -10,13 +10,13 @@ from ladder_rungs import Stand
 from ladder_top import delivered, taught
 from torch import Tensor, nn
 
-from sapnet.backbones.fpn import Fpn
-from sapnet.batches import Batches
-from sapnet.config import Config
-from sapnet.data.loader import ImageRecord, Sample, collate
-from sapnet.engine import make_fast, make_optimizer, set_learning_rate
+from sapnet.config.schema import Config
+from sapnet.data.samples import ImageRecord, Sample, collate
 from sapnet.errors import NonFiniteLoss
-from sapnet.mil.branch import MilBranch, MilResult
+from sapnet.labelers.sapnet.selector import MilBranch, MilResult
+from sapnet.segmenters.backbones.fpn import Fpn
+from sapnet.training.loader import Batches
+from sapnet.training.loop import make_fast, make_optimizer, set_learning_rate
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -58,7 +58,7 @@ class OnFrozen:
 
 
 class Chooser(nn.Module):
-    """What a rung trains: sapnet/model.py without its body and without SOLOv2."""
+    """What a rung trains: sapnet/training/model.py without its body and without SOLOv2."""
 
     def __init__(
         self, *, channels: Sequence[int], num_classes: int, config: Config, seed: int

@@ -8,10 +8,10 @@ import numpy as np
 from ladder_data import DataSet
 from pycocotools import mask as coco_mask
 
-from sapnet.data.loader import ImageRecord
-from sapnet.data.truth import as_rle
-from sapnet.evaluate import average_precision, pseudo_mask_metrics
-from sapnet.mil.consensus import consensus_pick
+from sapnet.data.annotations.ground_truth import as_rle
+from sapnet.data.samples import ImageRecord
+from sapnet.evaluation import average_precision, pseudo_mask_metrics
+from sapnet.labelers.rules import consensus_pick
 from sapnet.types import Bag
 
 Row = dict[str, Any]

@@ -8,8 +8,8 @@ import numpy as np
 from ladder_data import DataSet
 from PIL import Image, ImageDraw, ImageFont
 
-from sapnet.data.truth import as_rle
-from sapnet.draw import colour, dots, paint
+from sapnet.data.annotations.ground_truth import as_rle
+from sapnet.data.drawing import colour, dots, paint
 from sapnet.types import ByteArray, PointAnnotation, Rle
 
 SIDE, GAP, HEADER = 112, 4, 18

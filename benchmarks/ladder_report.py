@@ -15,8 +15,8 @@ from ladder_picks import Row
 from ladder_picture import draw
 from ladder_tables import markdown, summary, write_section
 
-from sapnet.config import Config
-from sapnet.whole import write_text
+from sapnet.config.schema import Config
+from sapnet.utils.files import write_text
 
 FROZEN = (
     "Each learned rung trains the pyramid and the MIL branch alone, over frozen features of "

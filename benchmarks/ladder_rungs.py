@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sapnet.config import Config, resolve_config
+from sapnet.config.schema import Config, resolve_config
 
 RULES = {
     "random": "random",

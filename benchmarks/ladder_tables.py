@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sapnet.whole import write_text
+from sapnet.utils.files import write_text
 
 Row = dict[str, Any]
 Step = tuple[float, float]

@@ -11,12 +11,12 @@ from ladder_picks import Picks, Row
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.affinity.refine import guides_of, polished
-from sapnet.backbones import build_backbone
-from sapnet.config import PRESETS, Config
-from sapnet.data.loader import ImageRecord, load_sample
-from sapnet.pseudo import at_image_size, blended, deliver
-from sapnet.teacher import Lessons, fit_teacher, judge
+from sapnet.config.schema import PRESETS, Config
+from sapnet.data.samples import ImageRecord, load_sample
+from sapnet.labelers.affinity.refine import guides_of, polished
+from sapnet.labelers.sapnet.teacher import Lessons, fit_teacher, judge
+from sapnet.pipeline.label import at_image_size, blended, deliver
+from sapnet.segmenters.backbones import build_backbone
 
 
 def taught(
@@ -40,8 +40,8 @@ def taught(
 
 @torch.no_grad()
 def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: Config) -> list[Row]:
-    """Pseudo-masks as `sapnet.pseudo` delivers them, had SOLOv2 predicted nothing: what was picked
-    and what its bag expects, through MLAR.
+    """Pseudo-masks as `sapnet.pipeline.label` delivers them, had SOLOv2 predicted nothing: what was
+    picked and what its bag expects, through MLAR.
 
     levels: (C, h, w), the pyramid's maps of the image. The grid is that of the preset's own input,
     whatever the rungs trained at.

@@ -8,9 +8,9 @@ from ladder_data import DataSet
 from ladder_picks import Row
 from ladder_rungs import Stand
 
-from sapnet.data.loader import ImageRecord
-from sapnet.pipeline import Run
-from sapnet.spec import RunSpec
+from sapnet.data.samples import ImageRecord
+from sapnet.pipeline.run import Run
+from sapnet.pipeline.spec import RunSpec
 
 
 class EndToEnd:

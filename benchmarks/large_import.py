@@ -21,13 +21,13 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import func, insert, select
 
-from app import schema
 from app.datasets import rows
-from app.datasets.checking import Checked
-from app.datasets.intake import Picture, Pictures
-from app.db import Database
-from app.models import Annotation, Dataset, DatasetStatus
-from sapnet.data.coco import PointDocument, check_truth, read_points
+from app.datasets.image_collection import Picture, Pictures
+from app.datasets.validation import Checked
+from app.db import migrate as schema
+from app.db.models import Annotation, Dataset, DatasetStatus
+from app.db.session import Database
+from sapnet.data.annotations.coco import PointDocument, check_truth, read_points
 
 CATEGORIES = 80
 MB = 2**20

@@ -28,13 +28,13 @@ import typer
 from fastapi.testclient import TestClient
 from load_client import Taken, hammer
 
-from app import schema
-from app.db import Database
+from app.db import migrate as schema
+from app.db.session import Database
 from app.main import create_app
 from app.settings import Settings
-from app.storage import make_storage
+from app.storage.store import make_storage
 from sapnet.data.synthetic import make_scenes
-from worker.jobs import Worker, execute
+from worker.jobs.execute import Worker, execute
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = (sys.executable, str(ROOT / "tests" / "jobs" / "fake_trainer.py"))

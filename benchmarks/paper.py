@@ -19,10 +19,10 @@ from typing import Annotated, Any
 import typer
 from paper_tables import TABLE_1, TABLES, Row, markdown
 
-from sapnet.config import resolve_config
+from sapnet.config.schema import resolve_config
 from sapnet.errors import SapnetError
-from sapnet.whole import write_text, write_whole
-from sapnet.workdir import claim
+from sapnet.pipeline.run_directory import claim
+from sapnet.utils.files import write_text, write_whole
 
 SAPNET = [sys.executable, "-m", "sapnet"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -211,7 +211,7 @@ def main(
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="show every command, run none")] = False,
 ) -> None:
-    from sapnet.cli import parse_kind, parse_overrides
+    from sapnet.cli.main import parse_kind, parse_overrides
 
     if table not in TABLES:
         raise typer.BadParameter(f"there is no {table}, only {', '.join(map(str, TABLES))}")

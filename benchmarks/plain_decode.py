@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from sapnet.config import SoloConfig
-from sapnet.solo import SoloOutput
+from sapnet.config.schema import SoloConfig
+from sapnet.segmenters.solov2 import SoloOutput
 from sapnet.types import Rle
 
 STRIDES = (8, 8, 16, 32, 32)

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sapnet.config import SoloConfig
-from sapnet.solo.targets import MASK_STRIDE
+from sapnet.config.schema import SoloConfig
+from sapnet.segmenters.solov2.targets import MASK_STRIDE
 
 Claims = dict[int, tuple[bool, int, int]]  # cell of a level: (only reached, area, instance)
 
@@ -21,7 +21,7 @@ def plain_assign(
 
     -> per level the classes (S, S) int64, K where there is no object; the positive cells (P,),
     ascending, row by row; and their masks (P, h, w), a copy for each. Who wins a cell that several
-    claim: see `sapnet.solo.assign`, whose arguments these are.
+    claim: see `sapnet.segmenters.solov2.assign`, whose arguments these are.
     """
     classes, cells, targets = [], [], []
     for grid, limits in zip(config.num_grids, config.scale_ranges, strict=True):

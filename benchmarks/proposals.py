@@ -22,10 +22,10 @@ import numpy as np
 import typer
 from pycocotools import mask as coco_mask
 
-from sapnet.data.coco import load_points
+from sapnet.data.annotations.coco import load_points
+from sapnet.data.annotations.ground_truth import as_rle, read_truth
 from sapnet.data.images import read_rgb
-from sapnet.data.truth import as_rle, read_truth
-from sapnet.mil.consensus import consensus_pick, foreign_points
+from sapnet.labelers.rules import consensus_pick, foreign_points
 from sapnet.proposals import build_generator
 from sapnet.proposals.bags import make_bags
 

@@ -4,7 +4,7 @@ Trains on data sets with truth (a finished training in the work folder is taken 
 its masks are made anew), reads the doubts of every mask, and says how well they tell the masks with
 an IoU below 0.5 from the others: each signal alone; the shipped weights; weights fitted on the
 other sets alone; weights fitted on the set itself, cross-validated by image. Then it fits all sets
-together and prints what sapnet/quality.py should hold.
+together and prints what sapnet/labelers/quality.py should hold.
 
     python benchmarks/quality.py --data DIR --data DIR --scenes 48 --work FOLDER --weights FILE
 
@@ -23,16 +23,16 @@ import numpy.typing as npt
 import typer
 from scipy.optimize import minimize
 
-from sapnet.cli import image_paths
-from sapnet.console import EventLog
-from sapnet.data.coco import load_points, read_truth
+from sapnet.cli.console import EventLog
+from sapnet.cli.main import image_paths
+from sapnet.data.annotations.coco import load_points, read_truth
 from sapnet.data.synthetic import make_scenes
-from sapnet.evaluate.pseudo_masks import ious_with, true_masks
-from sapnet.evaluate.reliability import RIGHT, auroc, bins_of, brier
-from sapnet.pipeline import Run
-from sapnet.quality import INTERCEPT, WEIGHTS, probability, signals
-from sapnet.spec import RunSpec
-from sapnet.whole import write_text
+from sapnet.evaluation.calibration import RIGHT, auroc, bins_of, brier
+from sapnet.evaluation.pseudo_masks import ious_with, true_masks
+from sapnet.labelers.quality import INTERCEPT, WEIGHTS, probability, signals
+from sapnet.pipeline.run import Run
+from sapnet.pipeline.spec import RunSpec
+from sapnet.utils.files import write_text
 
 Floats = npt.NDArray[np.float64]
 FOLDS, RIDGE = 5, 0.01

@@ -17,7 +17,7 @@ from rich.table import Table
 from stack import StackError, check, service
 
 from sapnet.data.synthetic import make_scenes
-from sapnet.evaluate import average_precision
+from sapnet.evaluation import average_precision
 from sapnet_client import Bars, Client, SapnetError
 from sapnet_client.types import document
 

@@ -1,12 +1,12 @@
-"""Alembic's entry. The connection, in its transaction, comes from `app.schema`."""
+"""Alembic's entry. The connection, in its transaction, comes from `app.db.migrate`."""
 
 from typing import Any, Literal
 
 from alembic import context
 from sqlalchemy import Enum
 
-from app.columns import Utc
-from app.models import Job
+from app.db.columns import Utc
+from app.db.models import Job
 
 
 def render_item(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:

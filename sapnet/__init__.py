@@ -1,7 +1,7 @@
 """SAPNet++: one point per object in, instance masks and a trained segmenter out.
 
-The package knows no HTTP and no database. Import what you need from its modules; this file
-imports none of them, so that `sapnet.data.coco` stays usable where torch must not be loaded.
+The package knows no HTTP and no database. Import what you need from its modules; this file imports
+none of them, so that `sapnet.data.annotations.coco` stays usable where torch must not be loaded.
 """
 
 import os

@@ -141,8 +141,8 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: str) -> str:
     """The name of a database with the newest schema, to be copied."""
-    from app import schema
-    from app.db import Database
+    from app.db import migrate as schema
+    from app.db.session import Database
 
     name = "sapnet_template"
     _psql(postgres_server, f"CREATE DATABASE {name}")

@@ -2,7 +2,7 @@
 
 It computes what the CPU computes, and is as strict as a GPU is costly: an operation in which the
 host would have to wait for it, or that mixes tensors of both sides, raises. What is copied to the
-host without waiting is nonsense until somebody waits, by `sapnet.transfer`, which is counted.
+host without waiting is nonsense until somebody waits, by `sapnet.utils.device`, which is counted.
 """
 
 import sys
@@ -53,8 +53,8 @@ class PretendedGpu(TorchDispatchMode):
         super().__init__()
         self.waits = 0
         self._on_their_way: list[tuple[torch.Tensor, torch.Tensor]] = []
-        monkeypatch.setattr("sapnet.transfer._pinned", lambda tensor: tensor)
-        monkeypatch.setattr("sapnet.transfer._mark", self._mark)
+        monkeypatch.setattr("sapnet.utils.device._pinned", lambda tensor: tensor)
+        monkeypatch.setattr("sapnet.utils.device._mark", self._mark)
         optimizers = sys.modules["torch.optim.optimizer"]
         supported = "_get_fused_kernels_supported_devices"
         monkeypatch.setattr(optimizers, supported, lambda: [DEVICE.type])

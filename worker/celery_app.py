@@ -23,12 +23,12 @@ from celery.signals import (
     worker_shutting_down,
 )
 
-from app.queue import IO, QUEUES, TRAIN, visibility
+from app.jobs.queue import IO, QUEUES, TRAIN, visibility
 from app.settings import Settings
-from worker.courier import CourierProcess
-from worker.embedded import TIDY_SECONDS
-from worker.leash import die_with
+from worker.polling import TIDY_SECONDS
+from worker.runtime.parent_death import die_with
 from worker.tasks import look_round, register, tidy_round
+from worker.webhook_sender import CourierProcess
 
 TIDY_AFTER = 15.0  # seconds: what a killed worker left is soon gone
 
@@ -97,4 +97,5 @@ def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
 
 
 def _leave_logs_alone(**_: Any) -> None:
-    """Celery sets up no logging of its own where this signal has a receiver: app.logs has."""
+    """Celery sets up no logging of its own where this signal has a receiver:
+    app.observability.logging has."""

@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from app import logs
-from app.db import Database
-from app.queue import QUEUES
+from app.db.session import Database
+from app.jobs.queue import QUEUES
+from app.observability import logging as logs
+from app.observability import tracing
 from app.settings import Settings
-from app.storage import make_storage
-from app.telemetry import tracing
-from worker import metrics
+from app.storage.store import make_storage
+from worker.runtime import metrics
 
 
 def main(queues: Sequence[str]) -> None:
@@ -30,8 +30,8 @@ def main(queues: Sequence[str]) -> None:
 
 def run_embedded(settings: Settings, queues: tuple[str, ...]) -> None:
     """Until SIGTERM or SIGINT: a running job then writes its checkpoint and is queued again."""
-    from worker.embedded import run
-    from worker.jobs import Worker
+    from worker.jobs.execute import Worker
+    from worker.polling import run
 
     told: list[int] = []  # no threading.Event: setting one in a signal handler may deadlock
 

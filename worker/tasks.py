@@ -8,13 +8,13 @@ from celery import Celery
 from celery.exceptions import Reject
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import Database
-from app.queue import TASK
-from app.reaper import look
+from app.db.session import Database
+from app.jobs.queue import TASK
+from app.jobs.reaper import look
 from app.settings import Settings
-from app.storage import make_storage
-from worker.embedded import tidy
-from worker.jobs import Outcome, Worker, execute
+from app.storage.store import make_storage
+from worker.jobs.execute import Outcome, Worker, execute
+from worker.polling import tidy
 
 log = structlog.get_logger()
 

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 
-from app.access.idempotency import IDEMPOTENT
-from app.datasets import importing, intake, service
-from app.datasets.asked import TEXTS
-from app.datasets.multipart import receive
+from app.datasets import create as importing
+from app.datasets import image_collection as intake
+from app.datasets import service
+from app.datasets.form import TEXTS
 from app.datasets.schemas import (
     UPLOAD_FORM,
     AnnotationOut,
@@ -21,12 +21,14 @@ from app.datasets.schemas import (
     ImageOut,
     ImagePage,
 )
-from app.db import DatabaseDep, SessionDep
-from app.deps import SettingsDep, StorageDep
-from app.models import Annotation, Image
-from app.paging import Cursor, Limit, decode, encode, link_next
-from app.prefer import ASYNC, Prefer, wants_async
-from app.responses import blob_response
+from app.db.models import Annotation, Image
+from app.db.session import DatabaseDep, SessionDep
+from app.http.dependencies import SettingsDep, StorageDep
+from app.http.file_response import blob_response
+from app.http.idempotency import IDEMPOTENT
+from app.http.multipart import receive
+from app.http.pagination import Cursor, Limit, decode, encode, link_next
+from app.http.prefer import ASYNC, Prefer, wants_async
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 

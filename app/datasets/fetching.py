@@ -1,8 +1,9 @@
 """Images that are fetched, from the web or from S3; each is then proven like one that was sent.
 
-What a user names is not to be trusted: only public addresses are called (`app.addresses`), only
-buckets that the settings name are read, and size, time, redirects and kind have limits. What is
-wrong with one image is said of that image; the others are fetched all the same.
+What a user names is not to be trusted: only public addresses are called
+(`app.outbound.url_policy`), only buckets that the settings name are read, and size, time, redirects
+and kind have limits. What is wrong with one image is said of that image; the others are fetched all
+the same.
 """
 
 import time
@@ -18,14 +19,14 @@ import obstore
 from obstore.exceptions import BaseError as StoreError
 from obstore.store import from_url
 
-from app.addresses import AddressRefused
-from app.calling import safe_client
-from app.datasets.checking import Fetch, Tell
-from app.datasets.intake import Picture, Pictures, proven
-from app.datasets.sources import FROM_DOCUMENT, NotFetched, bucket_and_key, check_address
+from app.datasets.image_collection import Picture, Pictures, proven
+from app.datasets.image_sources import FROM_DOCUMENT, NotFetched, bucket_and_key, check_address
+from app.datasets.validation import Fetch, Tell
+from app.outbound.client import safe_client
+from app.outbound.url_policy import AddressRefused
 from app.settings import Settings
-from app.storage import CHUNK, sha256_of
-from sapnet.data.coco import PointDocument
+from app.storage.store import CHUNK, sha256_of
+from sapnet.data.annotations.coco import PointDocument
 
 _TRIES = 3
 _PAUSE = 0.5  # seconds before the second, doubled before the third

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from app.columns import Base
-from app.datasets.checking import Checked
-from app.models import Annotation, Category, Image
+from app.datasets.validation import Checked
+from app.db.columns import Base
+from app.db.models import Annotation, Category, Image
 
 BATCH = 5_000
 Row = dict[str, Any]

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from app.db.models import DatasetStatus, JobState
 from app.masks.schemas import Segmentation
-from app.models import DatasetStatus, JobState
 
 
 class CategoryOut(BaseModel):

@@ -7,12 +7,9 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import blobs
-from app.columns import is_id
 from app.datasets.schemas import CategoryOut, DatasetOut, DatasetSummary, ImportProgress, Report
-from app.db import Database
-from app.errors import Conflict, NotFound
-from app.models import (
+from app.db.columns import is_id
+from app.db.models import (
     ACTIVE,
     Annotation,
     Category,
@@ -25,9 +22,12 @@ from app.models import (
     Model,
     Prediction,
 )
+from app.db.session import Database
+from app.errors import Conflict, NotFound
 from app.registry import aliases
 from app.settings import Settings
-from app.storage import Storage
+from app.storage import garbage_collection as blobs
+from app.storage.store import Storage
 
 
 def page(session: Session, limit: int, before: str | None) -> list[Dataset]:

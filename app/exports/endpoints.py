@@ -2,13 +2,13 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.access.idempotency import IDEMPOTENT
-from app.db import DatabaseDep, SessionDep
-from app.deps import SettingsDep, StorageDep, takes
+from app.db.session import DatabaseDep, SessionDep
 from app.exports import service
 from app.exports.schemas import ExportOut, ExportPage, ExportRequest, described
-from app.paging import Cursor, Limit, decode, encode, link_next
-from app.responses import blob_response
+from app.http.dependencies import SettingsDep, StorageDep, takes
+from app.http.file_response import blob_response
+from app.http.idempotency import IDEMPOTENT
+from app.http.pagination import Cursor, Limit, decode, encode, link_next
 
 router = APIRouter(tags=["exports"])
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.models import JobState
+from app.db.models import JobState
 
 Format = Literal["coco", "coco-polygons", "yolo-seg", "voc", "png", "label-studio", "cvat"]
 

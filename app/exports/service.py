@@ -6,18 +6,18 @@ import shutil
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import blobs
-from app.access import idempotency
-from app.columns import is_id
-from app.db import Database
+from app.db.columns import is_id
+from app.db.models import ACTIVE, Export, Job
+from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.exports.schemas import ExportOut, ExportRequest, described
+from app.http import idempotency
 from app.jobs import events
 from app.jobs import service as jobs
-from app.models import ACTIVE, Export, Job
-from app.queue import IO, enqueue
+from app.jobs.queue import IO, enqueue
 from app.settings import Settings
-from app.storage import Storage
+from app.storage import garbage_collection as blobs
+from app.storage.store import Storage
 from app.webhooks import service as webhooks
 
 KIND = "export"

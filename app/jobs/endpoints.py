@@ -5,15 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 
-from app.access.idempotency import IDEMPOTENT
-from app.db import DatabaseDep, SessionDep
-from app.deps import SettingsDep, StorageDep, takes
+from app.db.models import Job, JobState, Model
+from app.db.session import DatabaseDep, SessionDep
 from app.errors import NotFound
+from app.http.dependencies import SettingsDep, StorageDep, takes
+from app.http.file_response import blob_response
+from app.http.idempotency import IDEMPOTENT
+from app.http.pagination import Cursor, Limit, decode, encode, link_next
 from app.jobs import service
 from app.jobs.schemas import JobCreated, JobOut, JobPage, MetricsOut, TrainRequest
-from app.models import Job, JobState, Model
-from app.paging import Cursor, Limit, decode, encode, link_next
-from app.responses import blob_response
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

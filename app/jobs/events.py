@@ -14,8 +14,8 @@ import msgspec
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from app.columns import now
-from app.models import ACTIVE, Dataset, DatasetStatus, Job, JobEvent, JobState
+from app.db.columns import now
+from app.db.models import ACTIVE, Dataset, DatasetStatus, Job, JobEvent, JobState
 
 
 class EventType(StrEnum):

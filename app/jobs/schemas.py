@@ -12,9 +12,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.models import JobState
+from app.db.models import JobState
 from app.webhooks.schemas import WebhookIn
-from sapnet.config import METHODS, PRESETS
+from sapnet.config.schema import METHODS, PRESETS
 
 
 def _number(value: Any) -> bool | int | float:

@@ -9,23 +9,23 @@ from typing import Any
 from sqlalchemy import false, select, update
 from sqlalchemy.orm import Session
 
-from app.access import idempotency
-from app.blobs import pinned
-from app.columns import is_id, now
-from app.db import Database, rows_changed
+from app.db.columns import is_id, now
+from app.db.models import SUCCESSFUL, Dataset, DatasetStatus, Image, Job, JobState, Model, Reason
+from app.db.session import Database, rows_changed
 from app.errors import Conflict, Fault, Invalid, NotFound
+from app.http import idempotency
 from app.jobs import events
 from app.jobs.events import EventType
+from app.jobs.queue import enqueue
 from app.jobs.schemas import JobCreated, TrainRequest
-from app.models import SUCCESSFUL, Dataset, DatasetStatus, Image, Job, JobState, Model, Reason
-from app.queue import enqueue
 from app.registry.service import get as get_model
 from app.settings import Settings
-from app.storage import Storage
+from app.storage.garbage_collection import pinned
+from app.storage.store import Storage
 from app.webhooks import service as webhooks
-from sapnet.architecture import other_architecture
-from sapnet.config import METHODS, PRESETS, resolve_config
-from sapnet.data.coco import check_truth
+from sapnet.config.compatibility import other_architecture
+from sapnet.config.schema import METHODS, PRESETS, resolve_config
+from sapnet.data.annotations.coco import check_truth
 from sapnet.errors import InvalidConfig, InvalidDataset
 
 

@@ -6,9 +6,9 @@ from pycocotools import mask as coco_mask
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, aliased
 
+from app.db.models import Dataset, Job, PseudoMask
 from app.errors import Conflict
 from app.jobs.service import get_successful
-from app.models import Dataset, Job, PseudoMask
 
 
 def compare(session: Session, job_id: str, other_id: str) -> dict[str, Any]:

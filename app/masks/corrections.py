@@ -8,13 +8,9 @@ import re
 from sqlalchemy import and_, case, func, insert, literal, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from app.access import idempotency
 from app.datasets.schemas import DatasetOut
 from app.datasets.service import described
-from app.errors import Conflict
-from app.jobs.service import get_successful
-from app.masks.review import counts
-from app.models import (
+from app.db.models import (
     Annotation,
     Category,
     Dataset,
@@ -25,6 +21,10 @@ from app.models import (
     MaskStatus,
     PseudoMask,
 )
+from app.errors import Conflict
+from app.http import idempotency
+from app.jobs.service import get_successful
+from app.masks.review import counts
 
 _VERSION = re.compile(r", version (\d{1,9})$")
 _NAME = 200

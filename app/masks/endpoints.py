@@ -5,14 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.accept import preferred
-from app.db import DatabaseDep
-from app.deps import StorageDep
+from app.db.models import MaskStatus
+from app.db.session import DatabaseDep
+from app.http.content_negotiation import preferred
+from app.http.dependencies import StorageDep
+from app.http.pagination import Cursor, decode, encode, link_next
 from app.jobs.service import get_successful
 from app.masks import service, stream
 from app.masks.schemas import PseudoMaskPage
-from app.models import MaskStatus
-from app.paging import Cursor, decode, encode, link_next
 
 router = APIRouter(tags=["pseudo-masks"])
 

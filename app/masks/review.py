@@ -10,16 +10,16 @@ from sqlalchemy import Row, Select, and_, func, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.access.keys import Caller
-from app.columns import now
-from app.db import rows_changed
+from app.auth.keys import Caller
+from app.db.columns import now
+from app.db.models import Annotation, Job, MaskDecision, MaskStatus, PseudoMask
+from app.db.session import rows_changed
 from app.errors import Fault, Invalid, NotFound
+from app.http.if_match import changed_meanwhile, check_match
 from app.jobs.service import get_successful
 from app.masks.rle import checked
 from app.masks.schemas import Choice, Correction, Counts, Verdict
 from app.masks.service import Filter, as_it_stands, selected
-from app.models import Annotation, Job, MaskDecision, MaskStatus, PseudoMask
-from app.preconditions import changed_meanwhile, check_match
 
 
 def queue(

@@ -4,13 +4,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
 
-from app.access.idempotency import IDEMPOTENT
 from app.datasets.schemas import DatasetOut
-from app.db import DatabaseDep, SessionDep
-from app.deps import SettingsDep, StorageDep, takes
+from app.db.models import MaskStatus
+from app.db.session import DatabaseDep, SessionDep
+from app.http.dependencies import SettingsDep, StorageDep, takes
+from app.http.idempotency import IDEMPOTENT
+from app.http.if_match import IfMatch, etag
+from app.http.pagination import Cursor, Limit, decode, encode, link_next
 from app.jobs.service import get_successful
 from app.masks import compare as comparing
-from app.masks import corrections, review, service, suggesting
+from app.masks import corrections, review, service
+from app.masks import suggestions as suggesting
 from app.masks.endpoints import JSON, UserId
 from app.masks.schemas import (
     Comparison,
@@ -21,9 +25,6 @@ from app.masks.schemas import (
     SuggestIn,
     Suggestion,
 )
-from app.models import MaskStatus
-from app.paging import Cursor, Limit, decode, encode, link_next
-from app.preconditions import IfMatch, etag
 
 router = APIRouter(tags=["review"])
 CREATED: dict[int | str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.errors import Fault, Invalid
 from app.masks.schemas import SegmentationIn
-from sapnet.data.rle import area, check_size, checked_rle, decode, encode, tight_box
+from sapnet.data.masks import area, check_size, checked_rle, decode, encode, tight_box
 from sapnet.errors import InvalidGeometry
 from sapnet.types import Rle
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.models import MaskStatus
+from app.db.models import MaskStatus
 
 Side = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 

@@ -7,8 +7,8 @@ import msgspec
 from sqlalchemy import Select, and_, func, select
 from sqlalchemy.orm import Session
 
+from app.db.models import MaskDecision, MaskStatus, PseudoMask
 from app.masks.rle import measured
-from app.models import MaskDecision, MaskStatus, PseudoMask
 
 BATCH = 2_000
 

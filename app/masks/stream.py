@@ -14,11 +14,11 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db import Database
+from app.db.models import Job, MaskDecision, PseudoMask
+from app.db.session import Database
 from app.errors import BlobMissing
 from app.masks.service import BATCH, Filter, as_it_stands, encode, page, selected
-from app.models import Job, MaskDecision, PseudoMask
-from app.storage import CHUNK, Storage
+from app.storage.store import CHUNK, Storage
 
 log = structlog.get_logger()
 _UNDECIDED = {"status": None, "revision": None, "correction": None, "_fields": ()}

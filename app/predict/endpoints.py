@@ -8,19 +8,20 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.accept import preferred
-from app.access.idempotency import IDEMPOTENT
-from app.access.keys import ANYONE, Caller, Scope
-from app.db import Database, DatabaseDep
-from app.deps import SettingsDep, StorageDep, takes
+from app.auth.keys import ANYONE, Caller, Scope
+from app.db.session import Database, DatabaseDep
 from app.errors import Fault, Forbidden, Invalid
+from app.http.content_negotiation import preferred
+from app.http.dependencies import SettingsDep, StorageDep, takes
+from app.http.idempotency import IDEMPOTENT
+from app.http.pagination import Cursor, decode, encode, link_next
+from app.http.prefer import ASYNC, Prefer, wants_async
 from app.jobs.schemas import JobCreated
-from app.paging import Cursor, decode, encode, link_next
-from app.predict import later, service
-from app.predict.asked import FORM_SCHEMA, JSON, Asked, AskedDep, json_schema
-from app.predict.runtime import NotAnImage, Runtime
+from app.predict import deferred as later
+from app.predict import service
+from app.predict.model_cache import NotAnImage, Runtime
+from app.predict.request import FORM_SCHEMA, JSON, Asked, AskedDep, json_schema
 from app.predict.schemas import PredictionPage, Result
-from app.prefer import ASYNC, Prefer, wants_async
 from app.settings import Settings
 
 router = APIRouter(tags=["predict"])

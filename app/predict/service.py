@@ -11,15 +11,15 @@ from typing import BinaryIO
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.datasets.image_sources import NotFetched
 from app.datasets.service import get as get_dataset
-from app.datasets.sources import NotFetched
+from app.db.models import DatasetStatus, Image, Job
 from app.errors import BlobMissing, Conflict, Fault, Invalid, NotFound
-from app.models import DatasetStatus, Image, Job
-from app.predict.asked import Asked, Source
-from app.predict.runtime import NotAnImage, Results, Runtime, overlay_png, read_image
+from app.predict.model_cache import NotAnImage, Results, Runtime, overlay_png, read_image
+from app.predict.request import Asked, Source
 from app.registry.service import get as get_model
 from app.settings import Settings
-from app.storage import Storage
+from app.storage.store import Storage
 from sapnet.types import ByteArray, Category
 
 _BATCH = 500  # below SQLite's limit on bound values

@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request, Response
 
-from app.db import SessionDep
-from app.deps import takes
-from app.models import ModelAlias
-from app.paging import Cursor, Limit, decode, encode, link_next
-from app.preconditions import IfMatch, etag
+from app.db.models import ModelAlias
+from app.db.session import SessionDep
+from app.http.dependencies import takes
+from app.http.if_match import IfMatch, etag
+from app.http.pagination import Cursor, Limit, decode, encode, link_next
 from app.registry import aliases, service
 from app.registry.schemas import AliasIn, AliasOut, AliasPage
 

@@ -12,12 +12,12 @@ from sqlalchemy import Table, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.access.keys import Caller
-from app.columns import now
-from app.db import rows_changed
+from app.auth.keys import Caller
+from app.db.columns import now
+from app.db.models import Model, ModelAlias
+from app.db.session import rows_changed
 from app.errors import Fault, Invalid, NotFound, PreconditionFailed, PreconditionRequired
-from app.models import Model, ModelAlias
-from app.preconditions import changed_meanwhile, check_match
+from app.http.if_match import changed_meanwhile, check_match
 
 PATTERN = r"^[A-Za-z][A-Za-z0-9._\-]{0,63}$"
 _NAME, _IS_ID = re.compile(PATTERN), re.compile(r"[0-9a-fA-F]{32}")

@@ -4,16 +4,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.db import SessionDep
-from app.deps import SettingsDep, StorageDep
+from app.db.models import Job, Model
+from app.db.session import SessionDep
 from app.errors import NotFound
+from app.http.dependencies import SettingsDep, StorageDep
+from app.http.file_response import blob_response
+from app.http.pagination import Cursor, Limit, decode, encode, link_next
+from app.jobs import onnx
 from app.jobs.schemas import JobCreated
-from app.models import Job, Model
-from app.paging import Cursor, Limit, decode, encode, link_next
-from app.registry import onnx, service
+from app.registry import service
 from app.registry.alias_endpoints import router as aliases
 from app.registry.schemas import ModelDetail, ModelPage
-from app.responses import blob_response
 
 router = APIRouter(prefix="/models", tags=["models"])
 router.include_router(aliases)  # before /models/{model_id}

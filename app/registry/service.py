@@ -3,9 +3,9 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.columns import is_id
+from app.db.columns import is_id
+from app.db.models import Model
 from app.errors import NotFound
-from app.models import Model
 from app.registry import aliases
 
 

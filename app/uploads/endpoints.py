@@ -11,12 +11,12 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from app.db import Database, DatabaseDep, SessionDep
-from app.deps import SettingsDep, StorageDep
+from app.db.models import Upload
+from app.db.session import Database, DatabaseDep, SessionDep
 from app.errors import BadHeader, Conflict, PreconditionFailed, UnsupportedMedia
-from app.models import Upload
+from app.http.dependencies import SettingsDep, StorageDep
 from app.settings import Settings
-from app.storage import Storage
+from app.storage.store import Storage
 from app.uploads import service
 from app.uploads.headers import (
     ALGORITHMS,

@@ -8,8 +8,8 @@ from datetime import datetime
 from email.utils import format_datetime
 from typing import Any
 
+from app.db.models import Upload
 from app.errors import BadHeader
-from app.models import Upload
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,checksum,expiration,termination"

@@ -8,11 +8,11 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from app.db import Database
+from app.db.models import Upload
+from app.db.session import Database
 from app.errors import ChecksumMismatch, TooLarge
-from app.models import Upload
 from app.settings import Settings
-from app.storage import Storage
+from app.storage.store import Storage
 from app.uploads import service
 from app.uploads.headers import Checksum
 

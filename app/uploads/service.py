@@ -15,15 +15,15 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app import blobs
-from app.access import quotas
-from app.access.keys import Caller
-from app.columns import is_id, now
-from app.db import Database, rows_changed
+from app.auth import quotas
+from app.auth.keys import Caller
+from app.db.columns import is_id, now
+from app.db.models import Upload, UploadPiece
+from app.db.session import Database, rows_changed
 from app.errors import Conflict, NotFound, TooLarge
-from app.models import Upload, UploadPiece
 from app.settings import Settings
-from app.storage import CHUNK, Storage
+from app.storage import garbage_collection as blobs
+from app.storage.store import CHUNK, Storage
 
 MAX_ABOUT = 4_096
 

@@ -9,9 +9,9 @@
    anew. The view's first <h1> gets the focus and gives the page its title. What it throws is
    shown in its place. */
 
-import { ApiError, asks, setKey } from "./api.js";
-import { button, dialog, field, fill, h, icon, problem } from "./dom.js";
-import { mayLeave } from "./unsaved.js";
+import { ApiError, asks, setKey } from "./core/api.js";
+import { button, dialog, field, fill, h, icon, problem } from "./core/dom.js";
+import { mayLeave } from "./core/unsaved.js";
 
 const ROUTES = [
   ["/datasets", "datasets"],

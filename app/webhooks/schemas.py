@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.jobs.events import EventType
-from app.webhooks.signing import key_of
+from app.outbound.webhook_signature import key_of
 
 
 def _secret(value: str) -> str:

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.addresses import AddressRefused, check_url
-from app.columns import now
-from app.db import rows_changed
+from app.db.columns import now
+from app.db.models import Job, JobEvent, Webhook
+from app.db.session import rows_changed
 from app.errors import Fault
 from app.jobs.events import EventType
-from app.models import Job, JobEvent, Webhook
+from app.outbound.url_policy import AddressRefused, check_url
 from app.settings import Settings
 from app.webhooks.schemas import Delivery, WebhookIn, WebhookOut
 

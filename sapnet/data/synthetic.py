@@ -18,7 +18,7 @@ import numpy.typing as npt
 import typer
 from PIL import Image
 
-from sapnet.data.rle import area, encode, tight_box
+from sapnet.data.masks import area, encode, tight_box
 from sapnet.types import BoolArray, ByteArray, FloatArray
 
 CLASSES = ("beetle", "mushroom", "flower")

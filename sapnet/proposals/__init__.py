@@ -55,11 +55,11 @@ def build_generator(
 def _generator_class(kind: object) -> Callable[..., ProposalGenerator]:
     """Imports only what is asked for: SAM needs torch, the others do not."""
     if kind == "hierarchy":
-        from sapnet.proposals.hierarchy import HierarchyGenerator
+        from sapnet.proposals.hierarchy.generator import HierarchyGenerator
 
         return HierarchyGenerator
     if kind == "sam":
-        from sapnet.proposals.sam import SamGenerator
+        from sapnet.proposals.sam.generator import SamGenerator
 
         return SamGenerator
     if kind == "given":

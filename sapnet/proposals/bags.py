@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from sapnet.data.rle import encode as encode_one
-from sapnet.data.rle import from_runs
+from sapnet.data.masks import encode as encode_one
+from sapnet.data.masks import from_runs
 from sapnet.types import (
     Bag,
     BoolArray,

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from sapnet.data.annotations.decoding import shown
 from sapnet.data.depth import parse
-from sapnet.data.records import shown
-from sapnet.data.rle import MAX_PIXELS, check_polygons, check_rle, check_size, checked_rle, decode
+from sapnet.data.masks import MAX_PIXELS, check_polygons, check_rle, check_size, checked_rle, decode
 from sapnet.errors import InvalidDataset, InvalidGeometry, Issue
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, PointSet, RawProposals
 

@@ -12,8 +12,8 @@ import torch
 from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
-from sapnet.config import SoloConfig
-from sapnet.solo import assign, decode
+from sapnet.config.schema import SoloConfig
+from sapnet.segmenters.solov2 import assign, decode
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 NAMES = sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))

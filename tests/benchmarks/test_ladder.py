@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from sapnet.config import resolve_config
-from sapnet.model import build_model
-from sapnet.records import Records
+from sapnet.config.schema import resolve_config
+from sapnet.proposals.cached import Records
+from sapnet.training.model import build_model
 
 pytestmark = pytest.mark.slow
 

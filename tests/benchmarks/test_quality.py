@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sapnet.quality import WEIGHTS
+from sapnet.labelers.quality import WEIGHTS
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

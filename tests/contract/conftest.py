@@ -22,15 +22,15 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from app import schema
-from app.access import keys
-from app.db import Database
+from app.auth import keys
+from app.db import migrate as schema
+from app.db.session import Database
 from app.main import create_app
-from app.predict.runtime import Runtime
+from app.predict.model_cache import Runtime
 from app.settings import Settings
-from app.storage import make_storage
+from app.storage.store import make_storage
 from sapnet.types import ByteArray, Category
-from worker.jobs import Outcome, Worker, execute
+from worker.jobs.execute import Outcome, Worker, execute
 
 FAKE_TRAINER = Path(__file__).parents[1] / "jobs" / "fake_trainer.py"
 

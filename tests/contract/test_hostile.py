@@ -17,8 +17,8 @@ from PIL import Image
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from app.db import Database
-from app.models import BlobPin, Dataset, Job
+from app.db.models import BlobPin, Dataset, Job
+from app.db.session import Database
 from app.settings import Settings
 
 Random = random.Random

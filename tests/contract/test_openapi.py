@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from app.paging import encode
+from app.http.pagination import encode
 
 SEMANTIC = (
     "POST /datasets",

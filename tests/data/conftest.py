@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sapnet.data.coco import PointDocument, read_points
+from sapnet.data.annotations.coco import PointDocument, read_points
 
 
 def right_document() -> dict[str, Any]:

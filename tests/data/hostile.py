@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sapnet.data.coco import load_points, read_truth
-from sapnet.data.protocols.coco import read_coco
+from sapnet.data.annotations.coco import load_points, read_truth
+from sapnet.data.exporters.source import BadMask, Instance, read_shape
+from sapnet.data.public.coco import read_coco
 from sapnet.errors import SapnetError
-from sapnet.evaluate.detections import read_results
-from sapnet.exports.source import BadMask, Instance, read_shape
+from sapnet.evaluation.detections import read_results
 from sapnet.proposals.given import GivenGenerator
 from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sapnet.data.coco import check_against_images, load_points, read_points
-from sapnet.data.records import MAX_ISSUES
+from sapnet.data.annotations.coco import check_against_images, load_points, read_points
+from sapnet.data.annotations.decoding import MAX_ISSUES
 from sapnet.errors import InvalidDataset
 from sapnet.types import PointAnnotation
 
@@ -305,7 +305,7 @@ def test_load_points_raises_everything(document, tmp_path: Path):
 
 @pytest.mark.slow
 def test_reading_loads_no_torch():
-    code = "import sys, sapnet.data.coco, sapnet.data.images, sapnet.evaluate as _; "
+    code = "import sys, sapnet.data.annotations.coco, sapnet.data.images, sapnet.evaluation as _; "
     code += "assert not {'torch', 'numba', 'scipy'} & set(sys.modules), 'loaded'"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sapnet.data.coco import check_against_images, load_points, read_points
+from sapnet.data.annotations.coco import check_against_images, load_points, read_points
 
 
 def rle(rows=slice(2, 5), columns=slice(1, 4), size=(6, 8)):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sapnet.data.coco import check_truth, read_points
+from sapnet.data.annotations.coco import check_truth, read_points
 from sapnet.data.depth import MAX_DEPTH, Depth, parse
 from sapnet.errors import InvalidDataset
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from sapnet.data import rle as gate
+from sapnet.data import masks as gate
 from sapnet.errors import InvalidGeometry
 
 from .hostile import CASES, POLYGONS, RUNS, SIZES

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from sapnet.config import DataConfig, MilConfig
-from sapnet.data.loader import (
+from sapnet.config.schema import DataConfig, MilConfig
+from sapnet.data.samples import (
     IMAGE_MEAN,
     IMAGE_STD,
     Sampler,
@@ -174,7 +174,7 @@ def test_a_speck_is_not_lost():
     mask[33, 17] = True
     info = ImageInfo(1, "x", 64, 64)
     record = make_record(info, Path("x"), [], [], {}, MilConfig())
-    from sapnet.data.loader import Sample
+    from sapnet.data.samples import Sample
 
     sample = Sample(record, torch.zeros(3, 64, 64), (1.0, 1.0), False)
     grid = sample.mask(encode(mask), 4)

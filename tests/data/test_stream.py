@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sapnet.data import stream
-from sapnet.data.coco import check_truth, read_points, read_truth
-from sapnet.data.stream import Unreadable, line_and_column, pieces
+from sapnet.data.annotations import json_stream as stream
+from sapnet.data.annotations.coco import check_truth, read_points, read_truth
+from sapnet.data.annotations.json_stream import Unreadable, line_and_column, pieces
 
 TEXTS = st.text(max_size=8) | st.sampled_from(['"', "\\", '\\"', "{", "]", "},{", "\\\\"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS

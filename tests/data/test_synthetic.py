@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from sapnet.data.coco import check_against_images, load_points, read_points, read_truth
+from sapnet.data.annotations.coco import check_against_images, load_points, read_points, read_truth
 from sapnet.data.images import probe
-from sapnet.data.rle import holds_points
+from sapnet.data.masks import holds_points
 from sapnet.data.synthetic import draw_scene, make_scenes
 
 

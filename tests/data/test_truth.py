@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sapnet.data.coco import read_truth
-from sapnet.data.truth import as_rle
+from sapnet.data.annotations.coco import read_truth
+from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.errors import InvalidDataset
 
 MASK = np.zeros((10, 12), np.uint8)

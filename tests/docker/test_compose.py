@@ -12,8 +12,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from app.cli import app as cli
-from app.queue import QUEUES
+from app.cli.main import app as cli
+from app.jobs.queue import QUEUES
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,11 +23,9 @@ from PIL import Image as Picture
 from pycocotools import mask as coco_mask
 from sqlalchemy import text, update
 
-from app import schema
-from app.columns import now
-from app.db import Database
-from app.main import create_app
-from app.models import (
+from app.db import migrate as schema
+from app.db.columns import now
+from app.db.models import (
     Annotation,
     Category,
     Dataset,
@@ -37,12 +35,14 @@ from app.models import (
     JobState,
     Model,
 )
-from app.predict.runtime import Runtime
+from app.db.session import Database
+from app.main import create_app
+from app.predict.model_cache import Runtime
 from app.settings import Settings
-from app.storage import Storage, make_storage
+from app.storage.store import Storage, make_storage
 from sapnet.types import ByteArray
 from sapnet.types import Category as ImageCategory
-from worker.jobs import Outcome, Worker, execute
+from worker.jobs.execute import Outcome, Worker, execute
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 ENDLESS = ("--steps", "9999", "--sleep", "0.05")  # a test that acts on it is never too late

@@ -26,7 +26,8 @@ def hear_nothing() -> None:
 def main() -> None:
     if STAGE == "import":
         hear_nothing()
-    from sapnet import cli, pipeline
+    from sapnet.cli import main as cli
+    from sapnet.pipeline import run as pipeline
 
     stage = pipeline.Run.stage
 

@@ -8,10 +8,10 @@ import sys
 import time
 from dataclasses import replace
 
-from worker.imports import run_import
-from worker.jobs import HERE
+from worker.jobs.context import Work
+from worker.jobs.execute import HERE
+from worker.jobs.import_dataset import run_import
 from worker.main import main
-from worker.work import Work
 
 STAGE = sys.argv[1]
 

@@ -8,11 +8,11 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from app.access import keys
-from app.access.keys import Scope
-from app.db import Database
-from app.models import Dataset, JobState, Model
-from app.storage import Storage
+from app.auth import keys
+from app.auth.keys import Scope
+from app.db.models import Dataset, JobState, Model
+from app.db.session import Database
+from app.storage.store import Storage
 
 pytestmark = pytest.mark.both_stacks
 

@@ -9,14 +9,14 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from app import paging
-from app.columns import now
-from app.db import Database
+from app.db.columns import now
+from app.db.models import Dataset, DatasetStatus, Job, JobState
+from app.db.session import Database
+from app.http import pagination as paging
 from app.jobs import service
-from app.models import Dataset, DatasetStatus, Job, JobState
 from app.settings import Settings
-from app.storage import Storage
-from worker.jobs import Worker, execute
+from app.storage.store import Storage
+from worker.jobs.execute import Worker, execute
 
 from .answers import pointers, problem
 

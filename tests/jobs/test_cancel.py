@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from app.models import Job, JobState
+from app.db.models import Job, JobState
 from app.settings import Settings
 from sapnet.data.synthetic import make_scenes
 

@@ -15,13 +15,13 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import func, select, text
 
-from app.db import Database
+from app.db.models import Job, JobState, PseudoMask
+from app.db.session import Database
+from app.jobs.queue import TRAIN, send
+from app.jobs.reaper import look
 from app.main import create_app
-from app.models import Job, JobState, PseudoMask
-from app.queue import TRAIN, send
-from app.reaper import look
 from app.settings import Settings
-from app.storage import Storage
+from app.storage.store import Storage
 
 pytestmark = [
     pytest.mark.service,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app import schema
-from app.cli import app
-from app.db import Database
+from app.cli.main import app
+from app.db import migrate as schema
+from app.db.session import Database
 
 
 @pytest.fixture(autouse=True)

@@ -11,13 +11,13 @@ from fastapi.testclient import TestClient
 from pycocotools import mask as coco_mask
 from sqlalchemy import select, update
 
-from app.db import Database
-from app.models import Dataset, Job, Model
+from app.db.models import Dataset, Job, Model
+from app.db.session import Database
 from app.settings import Settings
-from app.storage import Storage
-from sapnet.config import resolve_config
-from worker.jobs import Worker, execute
-from worker.prepare import prepare
+from app.storage.store import Storage
+from sapnet.config.schema import resolve_config
+from worker.jobs.execute import Worker, execute
+from worker.jobs.train_inputs import prepare
 
 from .answers import problem
 

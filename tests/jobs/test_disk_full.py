@@ -9,10 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from app.db import Database
-from app.models import Job, JobState
+from app.db.models import Job, JobState
+from app.db.session import Database
 from app.settings import Settings
-from worker.jobs import Outcome, Worker, execute
+from worker.jobs.execute import Outcome, Worker, execute
 
 MB = 1 << 20
 QUEUED = JobState.QUEUED

@@ -11,17 +11,17 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, func, select, update
 
-from app.columns import now
-from app.db import Database
+from app.db.columns import now
+from app.db.models import Dataset, Job, JobEvent, JobState, Reason
+from app.db.session import Database
 from app.jobs import events
 from app.jobs.events import EventType
-from app.models import Dataset, Job, JobEvent, JobState, Reason
-from app.reaper import reap
-from worker.embedded import work_once
-from worker.events import Journal
-from worker.fence import LeaseLost, claim
-from worker.jobs import Outcome, Worker, execute
-from worker.record import release
+from app.jobs.reaper import reap
+from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.train_results import release
+from worker.polling import work_once
+from worker.runtime.job_events import Journal
+from worker.runtime.lease import LeaseLost, claim
 
 pytestmark = pytest.mark.both_stacks
 

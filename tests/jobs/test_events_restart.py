@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.db import Database
+from app.db.models import Job, JobState
+from app.db.session import Database
 from app.jobs import events
 from app.jobs.events import EventType
-from app.models import Job, JobState
 
 pytestmark = [pytest.mark.service, pytest.mark.both_stacks]
 

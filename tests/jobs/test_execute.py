@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from app.blobs import pinned
-from app.db import Database
-from app.models import BlobPin, Job, JobState, Model, PseudoMask
-from app.storage import Storage
-from worker.embedded import loop, tidy, work_once
-from worker.jobs import Outcome, Worker, execute, how_it_died
-from worker.prepare import prepare
-from worker.record import BadResult
+from app.db.models import BlobPin, Job, JobState, Model, PseudoMask
+from app.db.session import Database
+from app.storage.garbage_collection import pinned
+from app.storage.store import Storage
+from worker.jobs.execute import Outcome, Worker, execute, how_it_died
+from worker.jobs.train_inputs import prepare
+from worker.jobs.train_results import BadResult
+from worker.polling import loop, tidy, work_once
 
 from .conftest import Training
 

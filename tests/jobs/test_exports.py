@@ -9,13 +9,13 @@ from typing import Any, get_args
 import pytest
 from fastapi.testclient import TestClient
 
-from app.db import Database
+from app.db.models import Category, Image, Job, MaskDecision, MaskStatus, PseudoMask
+from app.db.session import Database
 from app.exports.schemas import Format
-from app.models import Category, Image, Job, MaskDecision, MaskStatus, PseudoMask
 from app.settings import Settings
-from sapnet.exports import FORMATS
-from worker import exports
-from worker.jobs import Outcome, Worker, execute
+from sapnet.data.exporters import FORMATS
+from worker.jobs import export_masks as exports
+from worker.jobs.execute import Outcome, Worker, execute
 
 pytestmark = pytest.mark.both_stacks
 

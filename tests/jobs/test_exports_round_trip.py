@@ -12,8 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
-from app.models import Dataset
-from worker.jobs import Outcome, Worker, execute
+from app.db.models import Dataset
+from worker.jobs.execute import Outcome, Worker, execute
 
 pytestmark = pytest.mark.both_stacks
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from app import logs
-from app.models import Job
-from app.queue import TASK, TRAIN
-from worker import jobs
-from worker.jobs import Worker, execute
+from app.db.models import Job
+from app.jobs.queue import TASK, TRAIN
+from app.observability import logging as logs
+from worker.jobs import execute as jobs
+from worker.jobs.execute import Worker, execute
 
 MOST = 20_000  # bytes
 PASSWORD, SECRET = "hunter2hunter2", "whsec_" + "S3cReT/+" * 5

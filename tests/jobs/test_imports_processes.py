@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from PIL import Image as Picture
 from sqlalchemy import func, select
 
-from app.db import Database
-from app.models import Annotation, Category, Image, ImportFile, Job, JobState
+from app.db.models import Annotation, Category, Image, ImportFile, Job, JobState
+from app.db.session import Database
 from app.settings import Settings
 
 pytestmark = [pytest.mark.service, pytest.mark.both_stacks]

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from PIL import Image as Picture
 from pycocotools import mask as coco_mask
 
-from app.predict.runtime import Runtime
+from app.predict.model_cache import Runtime
 from sapnet.types import ByteArray, Category
 
 pytestmark = pytest.mark.both_stacks

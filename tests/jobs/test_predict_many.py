@@ -9,13 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
-from app.access import keys
-from app.access.keys import Scope
-from app.db import Database
-from app.models import Dataset, Job, JobState, Prediction
+from app.auth import keys
+from app.auth.keys import Scope
+from app.db.models import Dataset, Job, JobState, Prediction
+from app.db.session import Database
 from app.settings import Settings
-from app.storage import Storage
-from worker.jobs import Outcome, Worker, execute
+from app.storage.store import Storage
+from worker.jobs.execute import Outcome, Worker, execute
 
 pytestmark = pytest.mark.both_stacks
 
@@ -116,7 +116,7 @@ def test_the_pictures_of_a_cancelled_job_are_let_go(
     storage: Storage,
     database: Database,
 ) -> None:
-    from worker.embedded import tidy
+    from worker.polling import tidy
 
     job_id = ask(client, model_id, images=[{"image": base64.b64encode(png(7, 7)).decode()}, 12])
     with database.read() as session:

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.main import create_app
-from app.predict.runtime import Runtime
+from app.predict.model_cache import Runtime
 from app.settings import Settings
 
 PICTURES: dict[str, tuple[int, str, bytes]] = {}

@@ -11,9 +11,9 @@ import httpx2
 import pytest
 from sqlalchemy import func, select, update
 
-from app.columns import now
-from app.db import Database
-from app.models import Job, JobState, PseudoMask
+from app.db.columns import now
+from app.db.models import Job, JobState, PseudoMask
+from app.db.session import Database
 
 pytestmark = pytest.mark.service
 

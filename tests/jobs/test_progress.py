@@ -2,9 +2,9 @@
 
 import pytest
 
-from sapnet.pipeline import STAGES
-from worker.progress import STAGES as SHARES
-from worker.progress import Progress, overall
+from sapnet.pipeline.run import STAGES
+from worker.runtime.progress import STAGES as SHARES
+from worker.runtime.progress import Progress, overall
 
 
 def test_the_stages_are_the_trainers() -> None:

@@ -15,9 +15,9 @@ from fastapi.testclient import TestClient
 from PIL import Image as Picture
 from sqlalchemy import update
 
-from app.db import Database
+from app.db.models import Image, Job, JobState, PseudoMask
+from app.db.session import Database
 from app.jobs import events
-from app.models import Image, Job, JobState, PseudoMask
 from app.settings import Settings
 from sapnet.data.synthetic import Scenes, make_scenes
 from sapnet_client import Client

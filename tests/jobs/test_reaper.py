@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app import queue, reaper
-from app.columns import now
-from app.db import Database
+from app.db.columns import now
+from app.db.models import Job, JobState
+from app.db.session import Database
+from app.jobs import queue, reaper
+from app.jobs.reaper import Reaper, look, reap, waiting
 from app.main import create_app
-from app.models import Job, JobState
-from app.reaper import Reaper, look, reap, waiting
 from app.settings import Settings
 
 NewJob = Callable[..., str]

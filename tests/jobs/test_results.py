@@ -9,9 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import insert, update
 
-from app.columns import now
-from app.db import Database
-from app.models import Job, JobState, PseudoMask
+from app.db.columns import now
+from app.db.models import Job, JobState, PseudoMask
+from app.db.session import Database
 from app.settings import Settings
 
 from .answers import pointers, problem

@@ -13,9 +13,9 @@ from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 from sqlalchemy import select, update
 
-from app.db import Database
-from app.models import Image, Job, MaskDecision, PseudoMask
-from app.storage import Storage
+from app.db.models import Image, Job, MaskDecision, PseudoMask
+from app.db.session import Database
+from app.storage.store import Storage
 
 from .answers import problem
 

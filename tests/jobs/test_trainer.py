@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from worker.leash import leashed
-from worker.trainer import DONE, STOPPED, Trainer, parse_event
+from worker.runtime.parent_death import leashed
+from worker.runtime.subprocess import DONE, STOPPED, Trainer, parse_event
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 
@@ -103,7 +103,7 @@ def test_the_trainer_dies_with_its_worker(
 ) -> None:
     command = [sys.executable, str(FAKE), "--steps", "9999", "--sleep", "0.05", "--deaf"]
     script = (
-        "import sys, pathlib; from worker.trainer import Trainer\n"
+        "import sys, pathlib; from worker.runtime.subprocess import Trainer\n"
         f"t = Trainer({[*command, str(job_file(tmp_path))]!r},"
         f" workdir=pathlib.Path({str(tmp_path)!r}))\n"
         "print(t.pid, flush=True)\n"

@@ -4,7 +4,7 @@ from pycocotools import mask as coco_mask
 
 from sapnet.proposals import build_generator
 from sapnet.proposals.bags import make_bags
-from sapnet.proposals.hierarchy import HierarchyGenerator
+from sapnet.proposals.hierarchy.generator import HierarchyGenerator
 from sapnet.types import Bag, ByteArray, ImageInfo, PointAnnotation
 
 from .conftest import info_of, iou, points
@@ -58,7 +58,7 @@ def test_a_point_more_in_another_chunk_changes_nothing_else(
 ) -> None:
     image, _, at = blobs
     together = bags_of(image, at)
-    monkeypatch.setattr("sapnet.proposals.hierarchy._CHUNK", 3)
+    monkeypatch.setattr("sapnet.proposals.hierarchy.generator._CHUNK", 3)
     assert [b.masks for b in bags_of(image, at)] == [b.masks for b in together]
 
 

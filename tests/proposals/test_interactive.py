@@ -7,8 +7,8 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 
 from sapnet.data.synthetic import draw_scene
-from sapnet.proposals.hierarchy import HierarchyGenerator
-from sapnet.proposals.interactive import Click, suggest
+from sapnet.proposals.hierarchy.generator import HierarchyGenerator
+from sapnet.proposals.interactive.click_refine import Click, suggest
 from sapnet.types import ImageInfo, PointAnnotation
 
 

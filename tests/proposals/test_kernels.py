@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sapnet.proposals import figure, flood, ranking, regions
-from sapnet.proposals.flood import cells, fill_holes, stable_levels
+from sapnet.proposals.hierarchy import figure_ground as figure
+from sapnet.proposals.hierarchy import flood_fill as flood
+from sapnet.proposals.hierarchy import mask_scoring as ranking
+from sapnet.proposals.hierarchy import superpixels as regions
+from sapnet.proposals.hierarchy.flood_fill import cells, fill_holes, stable_levels
 
 from .conftest import iou
 

@@ -11,11 +11,11 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 from sapnet.errors import WeightsUnavailable
-from sapnet.proposals import sam as sam_module
-from sapnet.proposals import sam_masks
 from sapnet.proposals.bags import make_bags
-from sapnet.proposals.embeddings import EmbeddingCache
-from sapnet.proposals.sam import SamGenerator, find_checkpoint
+from sapnet.proposals.sam import generator as sam_module
+from sapnet.proposals.sam import masks as sam_masks
+from sapnet.proposals.sam.embedding_cache import EmbeddingCache
+from sapnet.proposals.sam.generator import SamGenerator, find_checkpoint
 from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.types import ImageInfo, RawProposals
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from sapnet.proposals.sam_decoder import PromptDecoder
+from sapnet.proposals.sam.decoder import PromptDecoder
 
 
 @pytest.mark.parametrize("prompts", [1, 3])

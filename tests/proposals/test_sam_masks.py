@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
 from sapnet.proposals.bags import encode
-from sapnet.proposals.sam_masks import distinct, reach, rles_of
+from sapnet.proposals.sam.masks import distinct, reach, rles_of
 
 FRAME, CELLS = 128, 32
 SIZES = [

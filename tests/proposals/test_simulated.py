@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sapnet.data.coco import load_points
+from benchmarks.simulated.generator import VARIANTS, SimulatedGenerator, Variant, make_simulated
+from sapnet.data.annotations.coco import load_points
+from sapnet.data.annotations.ground_truth import read_truth
 from sapnet.data.images import read_rgb
 from sapnet.data.synthetic import make_scenes
-from sapnet.data.truth import read_truth
 from sapnet.errors import InvalidConfig
-from sapnet.evaluate.pseudo_masks import pseudo_mask_metrics
-from sapnet.mil.consensus import consensus_pick
+from sapnet.evaluation.pseudo_masks import pseudo_mask_metrics
+from sapnet.labelers.rules import consensus_pick
 from sapnet.proposals import build_generator
 from sapnet.proposals.bags import make_bags
-from sapnet.proposals.simulated import VARIANTS, SimulatedGenerator, Variant, make_simulated
 from sapnet.types import Bag, ByteArray, Category, ImageInfo, PointSet
 
 from .conftest import iou, points

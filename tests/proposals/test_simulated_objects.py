@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from benchmarks.simulated.distance_fields import View, placed
+from benchmarks.simulated.generator import VARIANTS, Variant, make_simulated
+from benchmarks.simulated.masks import bleeds, parts, wholes
 from sapnet.proposals.bags import encode, near_point
-from sapnet.proposals.simulated import VARIANTS, Variant, make_simulated
-from sapnet.proposals.simulated_masks import bleeds, parts, wholes
-from sapnet.proposals.simulated_view import View, placed
 from sapnet.types import Bag, ByteArray, Category, ImageInfo, PointAnnotation, PointSet
 
 from .conftest import disc, iou, points

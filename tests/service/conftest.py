@@ -14,10 +14,10 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app import schema
-from app.db import Database
+from app.db import migrate as schema
+from app.db.models import Dataset, DatasetStatus, Job
+from app.db.session import Database
 from app.main import create_app
-from app.models import Dataset, DatasetStatus, Job
 from app.settings import Settings
 
 MakeSettings = Callable[..., Settings]

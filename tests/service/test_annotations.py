@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from app.models import Annotation
+from app.db.models import Annotation
 
 pytestmark = pytest.mark.both_stacks
 

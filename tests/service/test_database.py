@@ -9,10 +9,10 @@ from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import IntegrityError, StatementError
 from starlette.testclient import TestClient
 
-from app import queue
-from app.columns import new_id
-from app.db import Database, SessionDep
-from app.models import Dataset, DatasetStatus, Image, Job
+from app.db.columns import new_id
+from app.db.models import Dataset, DatasetStatus, Image, Job
+from app.db.session import Database, SessionDep
+from app.jobs import queue
 
 
 def dataset(**values: object) -> Dataset:

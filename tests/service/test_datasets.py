@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-from app.columns import now
-from app.models import (
+from app.db.columns import now
+from app.db.models import (
     Annotation,
     BlobPin,
     Category,

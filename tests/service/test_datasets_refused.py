@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from app.columns import Base
+from app.db.columns import Base
 from app.main import create_app
 from app.settings import Settings
 

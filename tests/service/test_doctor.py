@@ -14,14 +14,15 @@ import pytest
 from redis import Redis
 from typer.testing import CliRunner
 
-from app import doctor, doctor_machine, schema
-from app.access import keys
-from app.access.keys import Scope
-from app.cli import app as cli
-from app.columns import now
-from app.db import Database
-from app.doctor_machine import Check
-from app.models import JobState
+from app.auth import keys
+from app.auth.keys import Scope
+from app.cli import doctor, doctor_machine
+from app.cli.doctor_machine import Check
+from app.cli.main import app as cli
+from app.db import migrate as schema
+from app.db.columns import now
+from app.db.models import JobState
+from app.db.session import Database
 from app.settings import Settings
 
 MakeSettings = Callable[..., Settings]

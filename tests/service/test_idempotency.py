@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-from app import blobs
-from app.access import keys
-from app.access.idempotency import _Body
-from app.access.keys import Scope
-from app.columns import Base, now
+from app.auth import keys
+from app.auth.keys import Scope
+from app.db.columns import Base, now
+from app.db.models import Dataset, Job, KeptAnswer
+from app.http.idempotency import _Body
 from app.main import create_app
-from app.models import Dataset, Job, KeptAnswer
 from app.settings import Settings
+from app.storage import garbage_collection as blobs
 
 PROBLEM = "application/problem+json"
 
@@ -245,7 +245,7 @@ def test_a_crash_before_the_answer_leaves(
 
     keyed(client, "k1")
     with monkeypatch.context() as patch:
-        patch.setattr("app.blobs.forget", dies)  # what follows the commit
+        patch.setattr("app.storage.garbage_collection.forget", dies)  # what follows the commit
         assert kit.upload(client, kit.points(), kit.pictures()).status_code == 500
     assert count(Dataset) == 1
     again = kit.upload(client, kit.points(), kit.pictures())

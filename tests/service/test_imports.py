@@ -11,11 +11,11 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from app.datasets import rows
-from app.db import Database
-from app.models import Annotation, BlobPin, Category, Dataset, Image, ImportFile, Job
+from app.db.models import Annotation, BlobPin, Category, Dataset, Image, ImportFile, Job
+from app.db.session import Database
 from app.settings import Settings
-from worker import imports
-from worker.jobs import Outcome, Worker, execute
+from worker.jobs import import_dataset as imports
+from worker.jobs.execute import Outcome, Worker, execute
 
 pytestmark = pytest.mark.both_stacks
 

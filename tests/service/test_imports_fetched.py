@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from app.datasets import fetching
 from app.main import create_app
 from app.settings import Settings
-from worker.jobs import Outcome, Worker, execute
+from worker.jobs.execute import Outcome, Worker, execute
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -160,8 +160,8 @@ def test_a_redirect_to_a_private_address_is_not_followed(
     web: Web, imported: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server counts as public here; where it sends us does not."""
-    monkeypatch.setattr("app.addresses.is_public", lambda address: address == "127.0.0.1")
-    monkeypatch.setattr("app.addresses._is_private_text", lambda host: host == "10.0.0.1")
+    monkeypatch.setattr("app.outbound.url_policy.is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr("app.outbound.url_policy._is_private_text", lambda host: host == "10.0.0.1")
     web.answers["/1.png"] = (302, {"Location": "http://10.0.0.1/secret"}, b"")
     found = problems(imported(kit.points(1), web.url, import_private_addresses=False))
     assert "not public" in found["/images/0/file_name"]

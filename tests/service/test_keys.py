@@ -12,13 +12,13 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from app.access import keys
-from app.access.gate import is_local
-from app.access.keys import Scope
-from app.cli import app as cli
-from app.columns import now
+from app.auth import keys
+from app.auth.keys import Scope
+from app.auth.middleware import is_local
+from app.cli.main import app as cli
+from app.db.columns import now
+from app.db.models import ApiKey, Export, Job, JobState, Model, PseudoMask
 from app.main import create_app
-from app.models import ApiKey, Export, Job, JobState, Model, PseudoMask
 from app.settings import Settings
 
 Header = dict[str, str]
@@ -331,7 +331,7 @@ def test_a_revoked_key_goes_on_for_no_longer_than_is_said(
 ) -> None:
     app = create_app(make_settings(key_cache_seconds=30))
     clock = [1000.0]
-    monkeypatch.setattr("app.access.keys.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("app.auth.keys.time.monotonic", lambda: clock[0])
     with app.state.database.begin() as session:
         key, row = keys.create(session, "ann", Scope.READ)
     client = TestClient(app, headers={"Authorization": f"Bearer {key}"})

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.access import keys
-from app.access.keys import Scope
-from app.db import Database
+from app.auth import keys
+from app.auth.keys import Scope
+from app.db.session import Database
 from app.settings import Settings
 
 pytestmark = pytest.mark.service

@@ -10,12 +10,12 @@ from fastapi import FastAPI
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from app.access import keys
-from app.access.keys import Scope
-from app.access.rates import Rates
+from app.auth import keys
+from app.auth.keys import Scope
+from app.auth.rate_limit import Rates
+from app.db.models import Dataset, Job, JobState, Model
 from app.errors import TooManyRequests
 from app.main import create_app
-from app.models import Dataset, Job, JobState, Model
 from app.settings import Settings
 
 PROBLEM = "application/problem+json"
@@ -41,7 +41,7 @@ class TestRates:
         """Windows begin with the minutes of the clock, so a test could lie in two."""
         still = SimpleNamespace(time=lambda: 1_000_000_020.0)
         monkeypatch.setattr("limits.aio.storage.memory.time", still)
-        monkeypatch.setattr("app.access.rates.time", still)
+        monkeypatch.setattr("app.auth.rate_limit.time", still)
 
     @pytest.fixture
     def app(self, make_settings: MakeSettings) -> FastAPI:
@@ -79,7 +79,7 @@ class TestRates:
     def test_processes_share_a_count_in_redis(
         self, redis_database: str, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("app.access.rates._PATIENCE", 60)
+        monkeypatch.setattr("app.auth.rate_limit._PATIENCE", 60)
         settings = make_settings(broker_url=redis_database, reads_per_minute=3)
 
         async def count() -> list[bool]:

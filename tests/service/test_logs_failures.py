@@ -19,11 +19,11 @@ from fastapi import FastAPI, Request
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app import logs
-from app.access import keys
-from app.db import Database, SessionDep
+from app.auth import keys
+from app.db.session import Database, SessionDep
 from app.log_text import MOST_BYTES, presentable, presentable_value, traceback_text
 from app.main import create_app
+from app.observability import logging as logs
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,7 +265,7 @@ def test_the_databases_errors_hold_no_parameters(settings: Settings) -> None:
         ("PORT", "s3cret"),
     ],
 )
-@pytest.mark.parametrize("module", ["worker.main", "worker.courier", "app.cli"])
+@pytest.mark.parametrize("module", ["worker.main", "worker.webhook_sender", "app.cli.main"])
 def test_settings_that_are_wrong_are_said_without_their_value(
     settings: Settings, name: str, value: str, module: str
 ) -> None:
@@ -275,7 +275,7 @@ def test_settings_that_are_wrong_are_said_without_their_value(
         "PATH": "",
         "SAPNET_DATA_DIR": str(settings.data_dir),
     }
-    command = [sys.executable, "-m", module, *(["serve"] if module == "app.cli" else [])]
+    command = [sys.executable, "-m", module, *(["serve"] if module == "app.cli.main" else [])]
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=120, check=False
     )
@@ -287,7 +287,7 @@ def test_settings_that_are_wrong_are_said_without_their_value(
 
 UNCAUGHT = """
 import sys, threading
-from app import logs
+from app.observability import logging as logs
 logs.configure("info", True)
 logs.log_uncaught()
 def fall(where):

@@ -15,13 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from app.columns import now
-from app.db import Database
+from app.db.columns import now
+from app.db.models import Job, JobState
+from app.db.session import Database
+from app.jobs.fleet_metrics import Fleet
 from app.main import create_app
-from app.models import Job, JobState
+from app.observability.gpu import Gpus
 from app.settings import Settings
-from app.telemetry.fleet import Fleet
-from app.telemetry.gpu import Gpus
 
 Read = Callable[..., float | None]
 NewJob = Callable[..., str]

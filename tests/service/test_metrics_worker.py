@@ -12,8 +12,8 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.settings import Settings
-from worker import metrics
-from worker.jobs import Outcome
+from worker.jobs.execute import Outcome
+from worker.runtime import metrics
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from app import blobs, schema
-from app.db import Database
+from app.db import migrate as schema
+from app.db.models import Dataset
+from app.db.session import Database
 from app.main import create_app
-from app.models import Dataset
 from app.settings import Settings
-from app.storage import FolderStorage
+from app.storage import garbage_collection as blobs
+from app.storage.store import FolderStorage
 
 pytestmark = [pytest.mark.service, pytest.mark.xdist_group("postgres")]
 

@@ -11,13 +11,13 @@ from fastapi import FastAPI
 from obstore.exceptions import BaseError
 from obstore.store import MemoryStore
 
-from app import blobs
-from app.columns import now
-from app.db import Database
+from app.db.columns import now
+from app.db.models import BlobPin, Dataset, DatasetStatus
+from app.db.session import Database
 from app.errors import BlobMissing
-from app.models import BlobPin, Dataset, DatasetStatus
 from app.settings import Settings
-from app.storage import BucketStorage, FolderStorage, Storage, make_storage
+from app.storage import garbage_collection as blobs
+from app.storage.store import BucketStorage, FolderStorage, Storage, make_storage
 
 
 @pytest.fixture(params=["folder", "bucket", pytest.param("s3", marks=pytest.mark.service)])

@@ -14,12 +14,12 @@ from fastapi import FastAPI
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-from app.columns import now
+from app.db.columns import now
+from app.db.models import BlobPin, Upload, UploadPiece
 from app.main import create_app
-from app.models import BlobPin, Upload, UploadPiece
 from app.settings import Settings
 from app.uploads import receiving, service
-from worker.jobs import Outcome, Worker, execute
+from worker.jobs.execute import Outcome, Worker, execute
 
 pytestmark = pytest.mark.both_stacks
 

@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from sqlalchemy import select, update
 from starlette.testclient import TestClient
 
-from app.models import Dataset, Job
-from worker.jobs import Outcome, Worker, execute
+from app.db.models import Dataset, Job
+from worker.jobs.execute import Outcome, Worker, execute
 
 pytestmark = pytest.mark.both_stacks
 

@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 MASKS_JS = """async (cases) => {
-  const rle = await import('/web/rle.js');
+  const rle = await import('/web/viewer/rle.js');
   return cases.map(({size, counts}) => {
     const mask = rle.decode({size, counts});
     return {ones: Array.from(mask), again: rle.encode(mask, size[0], size[1]),
@@ -50,7 +50,7 @@ def test_a_mask_is_painted_where_it_is(ui) -> None:
     mask[2:5, 3:8] = 1
     rle = coco_mask.encode(mask)
     painted = """async ([rle, what]) => {
-      const canvas = (await import('/web/rle.js'))[what](rle, [10, 200, 30], 255);
+      const canvas = (await import('/web/viewer/rle.js'))[what](rle, [10, 200, 30], 255);
       const pixels = canvas.getContext('2d').getImageData(0, 0, 9, 6).data;
       return Array.from(pixels);
     }"""
@@ -68,7 +68,7 @@ def test_a_mask_is_painted_where_it_is(ui) -> None:
 def test_a_large_mask_takes_no_time(ui) -> None:
     """4,000 x 3,000 pixels: what a brush does at each stroke's end."""
     timed = """async () => {
-      const rle = await import('/web/rle.js');
+      const rle = await import('/web/viewer/rle.js');
       const inside = (_, i) => (i % 3000 > 700 && i % 3000 < 2000) ? 1 : 0;
       const mask = new Uint8Array(12_000_000).map(inside);
       let again, took = Infinity;
@@ -132,7 +132,7 @@ def test_what_is_not_there_is_said(ui) -> None:
 
 def test_colours_of_many_classes_differ(ui) -> None:
     told = """async () => {
-      const { colour } = await import('/web/colours.js');
+      const { colour } = await import('/web/viewer/colours.js');
       return Array.from({length: 40}, (_, i) => colour(i));
     }"""
     ui.open()

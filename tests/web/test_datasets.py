@@ -11,7 +11,9 @@ from playwright.sync_api import Page, expect
 from .conftest import picture
 from .editing import at, click, drop, points
 
-KEPT = "import('/web/store.js').then((s) => s.load('new')).then((d) => d?.state.name === 'kept')"
+KEPT = (
+    "import('/web/core/store.js').then((s) => s.load('new')).then((d) => d?.state.name === 'kept')"
+)
 CREATED = re.compile(r"#/datasets/[0-9a-f]{32}$")
 
 

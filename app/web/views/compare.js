@@ -3,11 +3,11 @@
 
    show(root, {id, other}, {signal})   id is before, other is after */
 
-import { get } from "../api.js";
-import { button, fill, h, icon, problem } from "../dom.js";
-import { className, names, ofImage, openJob, quality } from "../masks.js";
-import { drawPoint, drawShape, shapeOf } from "../overlay.js";
-import { paintPiece, photo, whenSeen } from "../photos.js";
+import { get } from "../core/api.js";
+import { button, fill, h, icon, problem } from "../core/dom.js";
+import { className, names, ofImage, openJob, quality } from "../viewer/masks.js";
+import { drawPoint, drawShape, shapeOf } from "../viewer/overlay.js";
+import { paintPiece, photo, whenSeen } from "../viewer/image_cache.js";
 
 export async function show(root, { id, other }, { signal }) {
   const [before, after] = await Promise.all([openJob(id, signal), openJob(other, signal)]);

@@ -1,12 +1,12 @@
 /* A data set: its pictures with their points, its classes, its trainings; and what to do with it. */
 
-import { bitmap, get, remove } from "../api.js";
-import { byClass } from "../colours.js";
-import { button, confirm, dialog, fill, h, icon, picture, problem, s, toast } from "../dom.js";
-import { count, percent, when } from "../format.js";
-import { swatch } from "../pointeditor.js";
-import { train } from "../train.js";
-import { Viewer } from "../viewer.js";
+import { bitmap, get, remove } from "../core/api.js";
+import { byClass } from "../viewer/colours.js";
+import { button, confirm, dialog, fill, h, icon, picture, problem, s, toast } from "../core/dom.js";
+import { count, percent, when } from "../core/format.js";
+import { swatch } from "../editor/pointeditor.js";
+import { train } from "../jobs/train_dialog.js";
+import { Viewer } from "../viewer/viewer.js";
 import { follow, statusBadge } from "./datasets.js";
 import { row } from "./jobs.js";
 

@@ -1,10 +1,10 @@
 /* All data sets, the newest first, and the way to a new one. */
 
-import { get } from "../api.js";
-import { button, fill, h, icon, picture } from "../dom.js";
-import { count, percent, when } from "../format.js";
-import { load } from "../store.js";
-import { hand, pickers } from "../taking.js";
+import { get } from "../core/api.js";
+import { button, fill, h, icon, picture } from "../core/dom.js";
+import { count, percent, when } from "../core/format.js";
+import { load } from "../core/store.js";
+import { hand, pickers } from "../core/file_drop.js";
 
 const TONES = { ready: "good", importing: "busy", invalid: "bad" };
 export const statusBadge = (status) => h("span", { class: "badge", "data-tone": TONES[status] }, status);

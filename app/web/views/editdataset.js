@@ -1,12 +1,12 @@
 /* The points of a data set, edited: what comes of it is a new version, and the old one stays. */
 
-import { all, get } from "../api.js";
-import { clear, create, explain, sending } from "../creating.js";
-import { button, confirm, field, fill, h, toast } from "../dom.js";
-import { count } from "../format.js";
-import { PointEditor } from "../pointeditor.js";
-import { Points } from "../points.js";
-import { drop, load } from "../store.js";
+import { all, get } from "../core/api.js";
+import { clear, create, explain, sending } from "../editor/create_dataset.js";
+import { button, confirm, field, fill, h, toast } from "../core/dom.js";
+import { count } from "../core/format.js";
+import { PointEditor } from "../editor/pointeditor.js";
+import { Points } from "../editor/points.js";
+import { drop, load } from "../core/store.js";
 import { keep } from "./newdataset.js";
 
 export async function show(root, params, { signal }) {

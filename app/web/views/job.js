@@ -1,9 +1,9 @@
 /* A job: where it is, how far, how it goes; live over its events. */
 
-import { events, get, post, request } from "../api.js";
-import { Curves } from "../chart.js";
-import { announce, button, confirm, fill, h, icon, toast } from "../dom.js";
-import { duration, percent, short, when } from "../format.js";
+import { events, get, post, request } from "../core/api.js";
+import { Curves } from "../core/chart.js";
+import { announce, button, confirm, fill, h, icon, toast } from "../core/dom.js";
+import { duration, percent, short, when } from "../core/format.js";
 import { TONES, inWords, successful } from "./jobs.js";
 
 const STAGES = {

@@ -1,8 +1,8 @@
 /* All jobs, the newest first. */
 
-import { get } from "../api.js";
-import { button, fill, h } from "../dom.js";
-import { percent, when } from "../format.js";
+import { get } from "../core/api.js";
+import { button, fill, h } from "../core/dom.js";
+import { percent, when } from "../core/format.js";
 
 export const TONES = { queued: "busy", running: "busy", cancelling: "warn", succeeded: "good", succeeded_with_warnings: "good", failed: "bad", cancelled: "warn" };
 

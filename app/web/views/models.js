@@ -2,9 +2,9 @@
 
    show(root, {}, {signal}) */
 
-import { all, ApiError, get, post, put, remove, save } from "../api.js";
-import { announce, button, fill, h, icon, picture, toast } from "../dom.js";
-import { bytes, short, when } from "../format.js";
+import { all, ApiError, get, post, put, remove, save } from "../core/api.js";
+import { announce, button, fill, h, icon, picture, toast } from "../core/dom.js";
+import { bytes, short, when } from "../core/format.js";
 
 const FIGURES = [["AP", "AP"], ["AP50", "AP50"], ["AP75", "AP75"]];
 

@@ -1,14 +1,14 @@
 /* A new data set: drop pictures, click the points, create. The draft survives a reload. */
 
-import { upload } from "../api.js";
-import { clear, create, explain, sending } from "../creating.js";
-import { announce, button, confirm, field, fill, h, problem, toast } from "../dom.js";
-import { bytes, count } from "../format.js";
-import { decoded } from "../pixels.js";
-import { PointEditor } from "../pointeditor.js";
-import { Points } from "../points.js";
-import { drop, load, putFile, removeFile, save } from "../store.js";
-import { handed, pickers, sorted } from "../taking.js";
+import { upload } from "../core/api.js";
+import { clear, create, explain, sending } from "../editor/create_dataset.js";
+import { announce, button, confirm, field, fill, h, problem, toast } from "../core/dom.js";
+import { bytes, count } from "../core/format.js";
+import { decoded } from "../viewer/pixels.js";
+import { PointEditor } from "../editor/pointeditor.js";
+import { Points } from "../editor/points.js";
+import { drop, load, putFile, removeFile, save } from "../core/store.js";
+import { handed, pickers, sorted } from "../core/file_drop.js";
 
 const DRAFT = "new";
 

@@ -2,14 +2,14 @@
 
    show(root, {query}, {signal}) */
 
-import { all, request, saveBlob } from "../api.js";
-import { byClass } from "../colours.js";
-import { announce, button, field, fill, h, icon, problem } from "../dom.js";
-import { count, short, when } from "../format.js";
-import { quality } from "../masks.js";
-import { drawShape, objectColour, shapeOf } from "../overlay.js";
-import { pickers } from "../taking.js";
-import { Viewer } from "../viewer.js";
+import { all, request, saveBlob } from "../core/api.js";
+import { byClass } from "../viewer/colours.js";
+import { announce, button, field, fill, h, icon, problem } from "../core/dom.js";
+import { count, short, when } from "../core/format.js";
+import { quality } from "../viewer/masks.js";
+import { drawShape, objectColour, shapeOf } from "../viewer/overlay.js";
+import { pickers } from "../core/file_drop.js";
+import { Viewer } from "../viewer/viewer.js";
 
 export async function show(root, { query }, { signal }) {
   const known = await models(signal);

@@ -4,14 +4,14 @@
    show(root, {id}, {signal})
    The query (?class=, ?quality=, ?status=) keeps the filter, so that it may be sent to somebody. */
 
-import { all, key, request, save, saveBlob } from "../api.js";
-import { announce, button, field, fill, h, icon, problem } from "../dom.js";
-import { exportsPanel } from "../exports.js";
-import { count } from "../format.js";
-import { openLarge } from "../large.js";
-import { badge, className, names, ofImage, openJob, quality, STATUS, worstFirst } from "../masks.js";
-import { drawPoint, drawShape, objectColour, shapeOf } from "../overlay.js";
-import { paintSmall, small, whenSeen } from "../photos.js";
+import { all, key, request, save, saveBlob } from "../core/api.js";
+import { announce, button, field, fill, h, icon, problem } from "../core/dom.js";
+import { exportsPanel } from "../jobs/exports.js";
+import { count } from "../core/format.js";
+import { openLarge } from "../viewer/full_view.js";
+import { badge, className, names, ofImage, openJob, quality, STATUS, worstFirst } from "../viewer/masks.js";
+import { drawPoint, drawShape, objectColour, shapeOf } from "../viewer/overlay.js";
+import { paintSmall, small, whenSeen } from "../viewer/image_cache.js";
 
 const MORE = 24; // cards at once
 

@@ -8,18 +8,18 @@
    show(root, {id, query}, {signal})     ?mask=ID begins with that one; ?status=, ?class=, ?quality=
                                          filter the queue (open ones by default) */
 
-import { ApiError } from "../api.js";
-import { announce, confirm, fill, toast } from "../dom.js";
-import { Draft } from "../draft.js";
-import { className, decide, names, ofImage, openJob, quality, reload, suggest } from "../masks.js";
-import { drawPoint, drawShape, shapeOf } from "../overlay.js";
-import { photo } from "../photos.js";
-import { buildPanel } from "../review_panel.js";
-import { Queue } from "../review_queue.js";
-import { Tools } from "../review_tools.js";
-import { trainAgain } from "../train_again.js";
-import { guard } from "../unsaved.js";
-import { Viewer } from "../viewer.js";
+import { ApiError } from "../core/api.js";
+import { announce, confirm, fill, toast } from "../core/dom.js";
+import { Draft } from "../review/draft.js";
+import { className, decide, names, ofImage, openJob, quality, reload, suggest } from "../viewer/masks.js";
+import { drawPoint, drawShape, shapeOf } from "../viewer/overlay.js";
+import { photo } from "../viewer/image_cache.js";
+import { buildPanel } from "../review/panel.js";
+import { Queue } from "../review/queue.js";
+import { Tools } from "../review/tools.js";
+import { trainAgain } from "../review/train_again.js";
+import { guard } from "../core/unsaved.js";
+import { Viewer } from "../viewer/viewer.js";
 
 export async function show(root, { id, query }, { signal }) {
   const place = await openJob(id, signal);

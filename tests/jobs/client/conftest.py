@@ -16,12 +16,12 @@ import uvicorn
 from PIL import Image as Picture
 from sqlalchemy import select as query
 
-from app.db import Database
+from app.db.models import Job, JobState
+from app.db.session import Database
 from app.main import create_app
-from app.models import Job, JobState
 from app.settings import Settings
 from sapnet_client import Client
-from worker.jobs import Worker, execute
+from worker.jobs.execute import Worker, execute
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import httpx2
 import pytest
 from sqlalchemy import func, select
 
-from app.db import Database
+from app.db.models import Job, JobState
+from app.db.session import Database
 from app.jobs import events
-from app.models import Job, JobState
 from sapnet_client import (
     AsyncClient,
     BrokenUpload,

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import sapnet_client
-from app.access import keys
-from app.access.keys import Scope
-from app.db import Database
+from app.auth import keys
+from app.auth.keys import Scope
+from app.db.session import Database
 from sapnet_client import (
     AsyncClient,
     Client,

@@ -10,8 +10,8 @@ import pytest
 from pycocotools.coco import COCO
 from typer.testing import CliRunner, Result
 
-from app import cli_client
-from app.cli import app
+from app.cli import client as cli_client
+from app.cli.main import app
 from sapnet_client import Client, Segmentation
 from sapnet_client.types import Prediction
 
@@ -137,7 +137,7 @@ def test_predict(job: str, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_demo_is_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "app.cli", "demo", "--stack", "none"]
-    root = Path(cli_client.__file__).parents[1]
+    root = Path(cli_client.__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 2
     assert "--stack is embedded or redis" in done.stderr
@@ -145,5 +145,7 @@ def test_demo_is_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_no_torch_is_loaded() -> None:
-    code = "import app.cli, sys; assert 'torch' not in sys.modules and 'PIL' not in sys.modules"
+    code = (
+        "import app.cli.main, sys; assert 'torch' not in sys.modules and 'PIL' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,7 @@ from PIL import Image as Picture
 from pycocotools import mask as coco_mask
 
 from app.main import create_app
-from app.predict.runtime import Runtime
+from app.predict.model_cache import Runtime
 from app.settings import Settings
 from sapnet.types import ByteArray, Category
 from sapnet_client import Client, Invalid, NotFound

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Picture
 from pycocotools.coco import COCO
 
-from app.db import Database
+from app.db.session import Database
 
 pytestmark = [
     pytest.mark.service,

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.db import Database
+from app.db.models import Job, JobState, Webhook
+from app.db.session import Database
 from app.jobs import events
 from app.jobs.events import EventType
-from app.models import Job, JobState, Webhook
 from app.settings import Settings
 from app.webhooks import service
 from app.webhooks.schemas import WebhookIn
-from worker.courier import Courier
+from worker.webhook_sender import Courier
 
 NewJob = Callable[..., str]
 

@@ -13,16 +13,16 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
-from app.columns import now
-from app.db import Database
+from app.db.columns import now
+from app.db.models import Webhook
+from app.db.session import Database
 from app.jobs import events
 from app.jobs.events import EventType
 from app.main import create_app
-from app.models import Webhook
 from app.settings import Settings
 from app.webhooks import service
-from worker.courier import Courier
-from worker.jobs import Worker, execute
+from worker.jobs.execute import Worker, execute
+from worker.webhook_sender import Courier
 
 pytestmark = pytest.mark.both_stacks
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.columns import now
-from app.db import Database
+from app.db.columns import now
+from app.db.models import Webhook
+from app.db.session import Database
 from app.jobs import events
-from app.models import Webhook
-from app.queue import send
+from app.jobs.queue import send
 from app.settings import Settings
 
 pytestmark = [pytest.mark.service, pytest.mark.both_stacks]
@@ -45,13 +45,13 @@ def numbers(database: Database, job_id: str) -> list[int]:
 
 @pytest.fixture
 def couriers(children: Callable[[int], list[int]]) -> Callable[[int], list[int]]:
-    """Processes of `worker.courier` that hang on this one."""
+    """Processes of `worker.webhook_sender` that hang on this one."""
 
     def of(parent: int) -> list[int]:
         found = []
         for pid in children(parent):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if b"worker.courier" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"worker.webhook_sender" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(pid)
         return found
 

@@ -6,8 +6,9 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
+from app.outbound import webhook_signature as signing
 from app.settings import Settings
-from app.webhooks import service, signing
+from app.webhooks import service
 
 
 def test_the_conventions_own_example() -> None:

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, Route, expect
 from pycocotools import mask as coco_mask
 
 PLACE_JS = """async ([rle, point, at]) => {
-  const { shapeOf } = await import('/web/overlay.js');
+  const { shapeOf } = await import('/web/viewer/overlay.js');
   const canvas = document.querySelector('.reviewing .viewer > canvas');
   const r = canvas.getBoundingClientRect();
   const [x, y, w, h] = shapeOf(rle).box;

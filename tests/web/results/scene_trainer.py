@@ -11,8 +11,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from sapnet.config import resolve_config
-from sapnet.evaluate.curves import Curves, draw_curves
+from sapnet.config.schema import resolve_config
+from sapnet.evaluation.curves import Curves, draw_curves
 
 FAKE = Path(__file__).parents[2] / "jobs" / "fake_trainer.py"
 spec = importlib.util.spec_from_file_location("fake_trainer", FAKE)

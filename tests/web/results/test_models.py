@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from app.main import create_app
-from app.predict.runtime import Runtime
+from app.predict.model_cache import Runtime
 from app.settings import Settings
 from sapnet.data.synthetic import CLASSES, draw_scene
 from sapnet.types import ByteArray, Category

@@ -7,7 +7,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 INSIDE = """async (rles) => {
-  const { shapeOf } = await import('/web/overlay.js');
+  const { shapeOf } = await import('/web/viewer/overlay.js');
   const ctx = document.createElement('canvas').getContext('2d');
   return rles.map((rle) => {
     const { path, box, area } = shapeOf(rle);
@@ -21,7 +21,7 @@ INSIDE = """async (rles) => {
 }"""
 
 DRAFT = """async ([rle, other]) => {
-  const { Draft } = await import('/web/draft.js');
+  const { Draft } = await import('/web/review/draft.js');
   const told = [];
   const candidates = [{ index: 0, segmentation: other }];
   const draft = new Draft({ segmentation: rle, candidates });

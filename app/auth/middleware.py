@@ -1,0 +1,186 @@
+"""The gate that every request passes: who is it, may they, how often, how large a body.
+
+It stands before the routes, so that a stranger's upload is refused before a byte of it is read.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
+
+from app import errors
+from app.auth import quotas
+from app.auth.keys import Caller, Callers, Scope
+from app.auth.ownership import seen_by
+from app.auth.rate_limit import Rates
+from app.db.session import Database
+from app.errors import AppError, Forbidden, TooDeep, TooLarge, Unauthorized, Unavailable
+from app.settings import Settings
+from sapnet.data.depth import Depth
+
+OPEN = frozenset(
+    {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+)
+OPEN_BELOW = ("/problems/", "/web/")
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+def scope_of(method: str, path: str) -> Scope | None:
+    """What a key must allow for this; None where nobody is asked for one."""
+    if path in OPEN or path.startswith(OPEN_BELOW):
+        return None
+    if path == "/predict":  # POST sends a picture and changes nothing
+        return Scope.READ
+    if path.startswith("/masks/") and path.endswith("/suggest"):  # nor does this
+        return Scope.READ
+    return Scope.READ if method in SAFE else Scope.WRITE
+
+
+def largest_body(method: str, path: str, settings: Settings) -> int:
+    """Bytes."""
+    if path == "/predict":
+        return settings.max_image_bytes
+    if (method, path) == ("POST", "/datasets") or path.startswith("/uploads/"):
+        return settings.max_upload_bytes
+    return settings.max_json_bytes
+
+
+class Gate:
+    """Middleware. Leaves the caller, and a database with the caller's eyes, in the request."""
+
+    def __init__(self, app: ASGIApp, database: Database, settings: Settings) -> None:
+        self._app, self._database, self._settings = app, database, settings
+        self._callers = Callers(database, settings.key_cache_seconds)
+        self._rates = Rates(settings)
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            limit = await self._admit(request)
+        except AppError as error:
+            await errors.app_error(request, error)(scope, receive, send)
+            return
+        receive = _counted(receive, limit)
+        if _is_json(request):
+            receive = _shallow(receive)
+        await self._app(scope, receive, send)
+
+    async def _admit(self, request: Request) -> int:
+        """The most bytes its body may have. Raises what the request is refused with."""
+        method = request.method
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        limit, length = largest_body(method, path, self._settings), _length(request)
+        if length > limit:
+            raise TooLarge(f"At most {limit:,} bytes are taken here.", limit=limit)
+        wanted = scope_of(method, path)
+        if wanted is not None:
+            caller = await self._caller(request, wanted)
+            request.state.caller = caller
+            request.state.database = seen_by(self._database, caller, self._settings)
+            if (method, path) == ("POST", "/datasets"):
+                room = quotas.room_for_upload
+                await run_in_threadpool(room, self._database, self._settings, caller, length)
+        return limit
+
+    async def _caller(self, request: Request, wanted: Scope) -> Caller:
+        address = request.client.host if request.client else "local"
+        write = request.method not in SAFE
+        try:
+            caller = await self._known(_bearer(request.headers))
+            if caller.key is None and not self._settings.allow_without_keys:
+                _local_alone(address)
+        except Unauthorized:
+            await self._rates.count(address, write=write)
+            raise
+        await self._rates.count(caller.key or address, write=write)
+        if not caller.scope.allows(wanted):
+            challenge = f'Bearer realm="sapnet", error="insufficient_scope", scope="{wanted}"'
+            raise Forbidden(
+                f"This needs a key with the scope {wanted}; this one's is {caller.scope}.",
+                headers={"WWW-Authenticate": challenge},
+            )
+        return caller
+
+    async def _known(self, key: str | None) -> Caller:
+        if caller := self._callers.remembered(key):
+            return caller
+        try:
+            return await run_in_threadpool(self._callers.look_up, key)
+        except SQLAlchemyError as error:
+            raise Unavailable(
+                "The database cannot be asked for keys; see /readyz.", headers={"Retry-After": "5"}
+            ) from error
+
+
+def _bearer(headers: Mapping[str, str]) -> str | None:
+    """RFC 6750, 2.1; "" for credentials of another kind, which are no key."""
+    kind, _, key = headers.get("authorization", "").strip().partition(" ")
+    if not kind:
+        return None
+    return key.strip() if kind.lower() == "bearer" else ""
+
+
+def _local_alone(address: str) -> None:
+    if not is_local(address):
+        raise Unauthorized(
+            "There is no key yet, so the service answers its own machine alone. "
+            "There, make one: sapnet-service keys create NAME --scope admin",
+            headers={"WWW-Authenticate": 'Bearer realm="sapnet"'},
+        )
+
+
+def is_local(address: str) -> bool:
+    """Whether a peer or a bound address is of this machine; what is no IP address is: a Unix
+    socket, or a caller in this process."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return True
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
+def _length(request: Request) -> int:
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
+    """Raises an HTTPException at the first byte too many; FastAPI would make others a 400."""
+    total = 0
+
+    async def counted() -> Message:
+        nonlocal total
+        message = await receive()
+        total += len(message.get("body", b""))
+        if total > limit:
+            raise HTTPException(413, f"At most {limit:,} bytes are taken here.")
+        return message
+
+    return counted
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    return kind in ("", "application/json") or kind.endswith("+json")
+
+
+def _shallow(receive: Receive) -> Receive:
+    """Raises an HTTPException at the first bracket too many, before anything parses the body."""
+    depth = Depth()
+
+    async def shallow() -> Message:
+        message = await receive()
+        if depth.too_deep(message.get("body", b"")):
+            raise TooDeep
+        return message
+
+    return shallow

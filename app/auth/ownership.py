@@ -1,0 +1,70 @@
+"""A key sees what is its owner's: its data sets, and all that hangs on them.
+
+The filter sits in the session, not in the queries: a request's sessions know who is calling, and
+every SELECT, UPDATE and DELETE of mapped classes through them is narrowed to the caller's rows. A
+query that is written later cannot forget it. Sessions that know no caller (the workers', the
+service's own) see everything, and so do an admin's.
+
+The owner stands in `dataset.owner`, `upload.owner` and `model_alias.owner` alone; a table with a
+`dataset_id`, a `job_id` or an `upload_id` follows.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, event, select
+from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+
+from app.auth.keys import Caller
+from app.db.columns import Base
+from app.db.models import Dataset, Job, ModelAlias, Upload
+from app.db.session import Database
+from app.settings import Settings
+
+
+def seen_by(database: Database, caller: Caller, settings: Settings) -> Database:
+    """The database with this caller's eyes, and under his quotas."""
+    return database.for_request(caller=caller, settings=settings)
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _own_rows_alone(state: ORMExecuteState) -> None:
+    caller: Caller | None = state.session.info.get("caller")
+    if caller is None or caller.sees_all or state.is_column_load:
+        return
+    if state.is_select or state.is_update or state.is_delete:
+        state.statement = state.statement.options(*_criteria(caller.owner or ""))
+
+
+@event.listens_for(Session, "before_flush")
+def _made_by(session: Session, *_: Any) -> None:
+    """What a caller makes is the caller's."""
+    caller: Caller | None = session.info.get("caller")
+    for row in session.new if caller else ():
+        if isinstance(row, Dataset | Upload) and row.owner is None:
+            row.owner = caller.owner if caller else None
+
+
+@lru_cache(maxsize=1_000)
+def _criteria(owner: str) -> tuple[Any, ...]:
+    return tuple(with_loader_criteria(table, rule) for table, rule in _rules(owner))
+
+
+def _rules(owner: str) -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
+    # Core tables inside: the criteria would otherwise be applied to their own subqueries.
+    datasets, jobs = Dataset.__table__.c, Job.__table__.c
+    own_datasets = select(datasets.id).where(datasets.owner == owner)
+    own_jobs = select(jobs.id).where(jobs.dataset_id.in_(own_datasets))
+    uploads = Upload.__table__.c
+    own_uploads = select(uploads.id).where(uploads.owner == owner)
+    for mapper in Base.registry.mappers:
+        columns = mapper.columns
+        if mapper.class_ in (Dataset, ModelAlias, Upload):
+            yield mapper.class_, columns["owner"] == owner
+        elif "dataset_id" in columns:
+            yield mapper.class_, columns["dataset_id"].in_(own_datasets)
+        elif "job_id" in columns:
+            yield mapper.class_, columns["job_id"].in_(own_jobs)
+        elif "upload_id" in columns:
+            yield mapper.class_, columns["upload_id"].in_(own_uploads)

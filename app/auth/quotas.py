@@ -1,0 +1,113 @@
+"""How much an owner may have: data sets, bytes stored, jobs that are not over.
+
+Checked where rows are made, in the transaction that makes them, so that no way into the database
+goes round it; and before an upload is read, so that gigabytes are not sent in vain.
+"""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, event, func, select
+from sqlalchemy.orm import Session
+
+from app.auth.keys import Caller
+from app.db.models import ACTIVE, Dataset, Export, Job, Model, Upload
+from app.db.session import Database
+from app.errors import QuotaExceeded
+from app.settings import Settings
+
+_LOCK = 0x5A9_90A7  # PostgreSQL's advisory lock of this module
+_SOON, _LATER = 60, 3600  # seconds until asking again may help
+
+
+def room_for_upload(database: Database, settings: Settings, caller: Caller, size: int) -> None:
+    """Raises QuotaExceeded where a data set of `size` bytes cannot be had as things are now."""
+    if settings.quota_datasets or settings.quota_bytes:
+        with database.read() as session:
+            _datasets(session, settings, caller.owner, 1)
+            _bytes(session, settings, caller.owner, size, underway=True)
+
+
+@event.listens_for(Session, "before_flush")
+def _room_for_rows(session: Session, *_: Any) -> None:
+    settings: Settings | None = session.info.get("settings")
+    caller: Caller | None = session.info.get("caller")
+    if settings is None or caller is None:
+        return
+    datasets = [row for row in session.new if isinstance(row, Dataset)]
+    jobs = [row for row in session.new if isinstance(row, Job)]
+    with session.no_autoflush:
+        if datasets and (settings.quota_datasets or settings.quota_bytes):
+            _one_at_a_time(session)
+            _datasets(session, settings, caller.owner, len(datasets))
+            _bytes(session, settings, caller.owner, sum(row.bytes or 0 for row in datasets))
+        if jobs and settings.quota_active_jobs:
+            _one_at_a_time(session)
+            _active_jobs(session, settings, caller, jobs)
+
+
+def _datasets(session: Session, settings: Settings, owner: str | None, more: int) -> None:
+    limit = settings.quota_datasets
+    if not limit:
+        return
+    table = Dataset.__table__
+    query = select(func.count()).select_from(table).where(_of(table.c.owner, owner))
+    found = session.scalar(query) or 0
+    if found + more > limit:
+        raise _exceeded("data sets", limit, found, "delete one of them first", _LATER)
+
+
+def _bytes(
+    session: Session, settings: Settings, owner: str | None, more: int, *, underway: bool = False
+) -> None:
+    """Of data sets as they were sent, of the models trained on them, and of exports. underway: also
+    of uploads that are not yet a data set; one that becomes it must not be counted twice."""
+    limit = settings.quota_bytes
+    if not limit:
+        return
+    datasets, jobs, models = Dataset.__table__, Job.__table__, Model.__table__
+    exports = Export.__table__
+    own = select(datasets.c.id).where(_of(datasets.c.owner, owner))
+    of_jobs = select(jobs.c.id).where(jobs.c.dataset_id.in_(own))
+    sent = select(func.sum(datasets.c.bytes)).where(_of(datasets.c.owner, owner))
+    trained = select(func.sum(models.c.size)).where(models.c.job_id.in_(of_jobs))
+    exported = select(func.sum(exports.c.size)).where(exports.c.job_id.in_(of_jobs))
+    found = sum(int(session.scalar(query) or 0) for query in (sent, trained, exported))
+    if underway:
+        uploads = Upload.__table__.c
+        coming = select(func.sum(uploads.length)).where(_of(uploads.owner, owner))
+        found += int(session.scalar(coming) or 0)
+    if found + more > limit:
+        raise _exceeded("bytes stored", limit, found, "delete a data set first", _LATER)
+
+
+def _active_jobs(session: Session, settings: Settings, caller: Caller, new: list[Job]) -> None:
+    """Of the data set's owner, whoever asks; of the caller where it is made with the job."""
+    limit = settings.quota_active_jobs
+    datasets, jobs = Dataset.__table__, Job.__table__
+    ids = {row.dataset_id for row in new}
+    row = session.execute(select(datasets.c.owner).where(datasets.c.id.in_(ids))).first()
+    owner = row.owner if row else caller.owner
+    own = select(datasets.c.id).where(_of(datasets.c.owner, owner))
+    query = select(func.count()).select_from(jobs)
+    found = session.scalar(query.where(jobs.c.dataset_id.in_(own), jobs.c.state.in_(ACTIVE))) or 0
+    if found + len(new) > limit:
+        raise _exceeded("jobs at once", limit, found, "wait for one, or cancel it", _SOON)
+
+
+def _of(column: ColumnElement[Any], owner: str | None) -> ColumnElement[bool]:
+    return column.is_(None) if owner is None else column == owner
+
+
+def _exceeded(what: str, limit: int, found: int, mend: str, wait: int) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"At most {limit:,} {what}, and there are {found:,}: {mend}.",
+        headers={"Retry-After": str(wait)},
+        limit=limit,
+        used=found,
+    )
+
+
+def _one_at_a_time(session: Session) -> None:
+    """Two that count at once would both find room. SQLite's writing transactions take turns."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(_LOCK)))

@@ -1,0 +1,5 @@
+"""`sapnet-service`: the service and its client on the command line."""
+
+from app.cli.main import app
+
+__all__ = ["app"]

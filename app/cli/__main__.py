@@ -1,0 +1,5 @@
+"""`python -m app.cli` is `sapnet-service`."""
+
+from app.cli.main import app
+
+app()

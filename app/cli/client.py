@@ -1,0 +1,282 @@
+"""`sapnet-service` for those who use a running service: train, wait, look, take it away."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sapnet_client import Bars, Client, NotFound, SapnetError
+from sapnet_client.types import Dataset, Job, document
+
+PANEL = "Use a running service"
+Url = Annotated[
+    str | None,
+    typer.Option(help="the service's address [SAPNET_URL]", show_default="this machine, 8000"),
+]
+Key = Annotated[str | None, typer.Option(help="an API key, where one is needed [SAPNET_KEY]")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="its id")]
+MIN_QUALITY = "masks below it stay behind"
+LEAST_SCORE = "least score; by default the service's own: 0.1, and 0.3 in pictures"
+Out = Annotated[Path, typer.Option(help="folder for what comes of it")]
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def train(
+    images: Annotated[str, typer.Option(help="folder, archive, or https:// or s3:// address")],
+    points: Annotated[Path, typer.Option(help="COCO, CVAT, Label Studio; Labelme's folder")],
+    truth: Annotated[Path | None, typer.Option(help="COCO instances, for figures alone")] = None,
+    name: Annotated[str | None, typer.Option(help="of the data set")] = None,
+    method: Annotated[
+        str, typer.Option(help="sapnet++, sapnet, mil; without learning: consensus, sam-top1")
+    ] = "sapnet++",
+    preset: Annotated[str, typer.Option(help="cpu, demo, paper_r50_1x, …")] = "cpu",
+    seed: int = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="train.epochs=6, repeatable")
+    ] = None,
+    out: Out = Path("results"),
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """From pictures and points to masks and a model: send, train, wait, fetch."""
+    overrides = dict(_setting(text) for text in set_ or [])
+    with _client(url, key) as client:
+        dataset = client.create_dataset(images, points, truth=truth, name=name)
+        counts = f"{dataset.images} images, {dataset.annotations} points"
+        console.print(f"Data set {dataset.id}: {counts}")
+        job = client.train(dataset, method=method, preset=preset, seed=seed, overrides=overrides)
+        _finish(client, job.id, out)
+
+
+def wait(job: JobId, out: Out = Path("results"), url: Url = None, key: Key = None) -> None:
+    """Follow a job to its end, and fetch what came of it."""
+    with _client(url, key) as client:
+        _finish(client, job, out)
+
+
+def status(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="its id")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """A job in a few lines; without one, the newest jobs."""
+    with _client(url, key) as client:
+        if job is not None:
+            _show(client.job(job))
+            return
+        table = Table("job", "kind", "state", "stage", "done", "method", "made")
+        for found, _ in zip(client.jobs(), range(20), strict=False):
+            made = f"{found.created_at:%Y-%m-%d %H:%M}" if found.created_at else ""
+            share = f"{found.progress:.0%}"
+            kind = (found.id, found.kind, found.state, found.stage or "", share)
+            table.add_row(*kind, found.method or "", made)
+        Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def cancel(job: JobId, url: Url = None, key: Key = None) -> None:
+    """Stop a job."""
+    with _client(url, key) as client:
+        typer.echo(client.cancel(job).state)
+
+
+def masks(
+    job: JobId,
+    min_quality: Annotated[float | None, typer.Option(min=0, max=1, help=MIN_QUALITY)] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """The job's masks on stdout, a line of JSON each: COCO RLE, your ids, a quality."""
+    with _client(url, key) as client:
+        for mask in client.pseudo_masks(job, min_quality=min_quality):
+            typer.echo(json.dumps(_annotation(mask)))
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="a model's id or alias, or the id of its job")],
+    images: Annotated[list[Path], typer.Argument(help="pictures, or folders of them")],
+    score: Annotated[float | None, typer.Option(min=0, max=1, help=LEAST_SCORE)] = None,
+    overlays: Annotated[bool, typer.Option(help="pictures with the masks drawn on too")] = False,
+    out: Out = Path("predictions"),
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Masks in new pictures: OUT/predictions.json, COCO results with a file name each."""
+    from sapnet.data.images import ImageProblem, drawings, pictures
+
+    try:
+        files = pictures(images)
+    except ImageProblem as error:
+        raise typer.BadParameter(str(error)) from error
+    out.mkdir(parents=True, exist_ok=True)
+    found: list[dict[str, Any]] = []
+    drawn = drawings(files, ".overlay.png")
+    with _client(url, key) as client:
+        model = _model(client, model)
+        for name, file in files.items():
+            seen = client.predict(model, file, score=score)
+            found += [{"file_name": str(file), **document(one)} for one in seen]
+            if overlays:
+                picture = client.overlay(model, file, score=score)
+                target = out / drawn[name]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(picture)
+            console.print(f"{file}: {len(seen)} objects")
+    (out / "predictions.json").write_text(json.dumps(found))
+    typer.echo(out / "predictions.json")
+
+
+def export(
+    job: JobId,
+    format: Annotated[
+        str,
+        typer.Option(help="coco, coco-polygons, yolo-seg, voc, png, label-studio or cvat"),
+    ] = "coco",
+    min_quality: Annotated[float, typer.Option(min=0, max=1, help=MIN_QUALITY)] = 0.0,
+    images: Annotated[bool, typer.Option(help="with the pictures")] = False,
+    out: Annotated[Path, typer.Option(help="folder, or the file itself")] = Path("."),
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """The job's masks as a file in another tool's format."""
+    with _client(url, key) as client:
+        made = client.create_export(job, format, min_quality=min_quality, images=images)
+        made = client.wait_for_export(made)
+        report = made.report or {}
+        for one in report.get("left_out", []):
+            console.print(f"left out: annotation {one['id']}: {one['why']}")
+        lost = (report.get("round_trip") or {}).get("mean_iou")
+        if lost is not None and lost < 1:
+            console.print(f"IoU with the masks here, after the way back: {lost:.3f} on average")
+        typer.echo(client.download_export(made, out))
+
+
+def review(
+    job: JobId,
+    worst: Annotated[int, typer.Option(min=1, help="how many to list")] = 20,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """How far the review is, and the masks most worth a doubt."""
+    with _client(url, key) as client:
+        counts = client.review_counts(job)
+        typer.echo("  ".join(f"{name} {count}" for name, count in counts.items()))
+        table = Table("mask", "image", "annotation", "class", "quality")
+        for mask, _ in zip(client.review(job), range(worst), strict=False):
+            ids = (mask.mask_id, mask.image_id, mask.id, mask.category_id)
+            table.add_row(*map(str, ids), f"{mask.quality:.2f}")
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        typer.echo(f"Decide on the page, {client.url}, or by sapnet_client.Client.")
+
+
+def demo(context: typer.Context) -> None:
+    """All of it on drawn scenes, with a service of its own; or --images and --points of yours."""
+    script = Path(__file__).parents[2] / "examples" / "demo.py"
+    if not script.exists():
+        console.print("The demo is in the repository: clone it, and `make demo`.")
+        raise typer.Exit(1)
+    # In this process's place: its Ctrl-C, its output, its exit code.
+    sys.stdout.flush()
+    path = os.pathsep.join(filter(None, (str(script.parents[1]), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, str(script), *context.args]
+    if os.name == "posix":
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (train, wait, status, cancel, masks, predict, export, review):
+        app.command(rich_help_panel=PANEL)(command)
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(rich_help_panel=PANEL, context_settings=passed_on)(demo)
+
+
+@contextmanager
+def _client(url: str | None, key: str | None) -> Iterator[Client]:
+    """What the service refuses is said in its own words."""
+    try:
+        with Client(url, key=key, progress=Bars(console)) as client:
+            yield client
+    except (SapnetError, OSError) as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
+
+
+def _finish(client: Client, job_id: str, out: Path) -> None:
+    console.print(f"Job {job_id}")
+    try:
+        job = client.wait(job_id)
+    except KeyboardInterrupt:
+        console.print(f"The job goes on. Come back: sapnet-service wait {job_id}")
+        console.print(f"Stop it: sapnet-service cancel {job_id}")
+        raise typer.Exit(130) from None
+    if job.model_id is None:
+        _show(job)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    dataset = client.dataset(job.dataset_id or "")
+    annotations = [_annotation(mask) for mask in client.pseudo_masks(job)]
+    (out / "masks.json").write_text(json.dumps(_coco(client, dataset, annotations)))
+    (out / "metrics.json").write_text(json.dumps(document(client.metrics(job)), indent=2))
+    client.download_checkpoint(job, out / "model.pt")
+    with suppress(NotFound):
+        client.download_report(job, out / "report.html")
+    with suppress(NotFound):
+        (out / "gallery.png").write_bytes(client.gallery(job))
+    _show(job)
+    for name in ("masks.json", "model.pt", "metrics.json", "report.html", "gallery.png"):
+        if (out / name).exists():
+            typer.echo(out / name)
+
+
+def _coco(client: Client, dataset: Dataset, annotations: Iterable[Any]) -> dict[str, Any]:
+    images = [
+        {"id": i.id, "file_name": i.file_name, "width": i.width, "height": i.height}
+        for i in client.images(dataset)
+    ]
+    categories = [{"id": c.id, "name": c.name} for c in dataset.categories]
+    return {"images": images, "categories": categories, "annotations": list(annotations)}
+
+
+def _annotation(mask: Any) -> dict[str, Any]:
+    """As COCO has it, and the quality."""
+    names = ("id", "image_id", "category_id", "segmentation", "bbox", "area", "quality", "source")
+    whole = document(mask)
+    return {**{name: whole[name] for name in names}, "iscrowd": 0}
+
+
+def _show(job: Job) -> None:
+    said = [f"{job.state}, {job.progress:.0%}"]
+    said += [f"stage {job.stage}"] if job.stage and not job.over else []
+    said += [f"model {job.model_id}"] if job.model_id else []
+    said += [f"{job.error}"] if job.error else []
+    console.print(f"Job {job.id}: {'  '.join(said)}", markup=False)
+    for warning in job.warnings:
+        console.print(f"warning: {warning}", markup=False)
+
+
+def _model(client: Client, model: str) -> str:
+    """A job's id stands for its model."""
+    try:
+        return client.job(model).model_id or model
+    except NotFound:
+        return model
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """A value is JSON, or else text: train.optimizer=sgd."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r}: write --set {name}=6")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value

@@ -1,0 +1,145 @@
+"""The doctor's checks of this machine: disks, ports, GPUs and weights."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.observability.gpu import Gpus
+from app.settings import Settings
+
+LEAST_DISK_GB = 5
+_HASH_IN_NAME = re.compile(r"[-_]([0-9a-f]{6,64})\.pth?$")
+TORCH = """
+import json, torch
+gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+print(json.dumps({"version": torch.__version__, "gpus": gpus, "threads": torch.get_num_threads()}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """ok: None is worth knowing and no fault. mend: what to do about it."""
+
+    name: str
+    ok: bool | None
+    found: str
+    mend: str = ""
+
+
+def disks(settings: Settings) -> Iterator[Check]:
+    """The data folder's disk, and the storage folder's where that is another one."""
+    places = {"disk": settings.folder()}
+    storage = Path(settings.storage)  # of S3 there is no such folder
+    if storage.is_dir() and storage.stat().st_dev != settings.folder().stat().st_dev:
+        places["storage's disk"] = storage
+    for name, folder in places.items():
+        free = shutil.disk_usage(folder).free / 1e9
+        mend = f"{LEAST_DISK_GB} GB or more are wise; SAPNET_DATA_DIR may name another disk"
+        yield Check(name, free >= LEAST_DISK_GB, f"{free:.1f} GB free at {folder}", mend)
+
+
+def ports(settings: Settings) -> Iterator[Check]:
+    """Free, or in the hands of this service."""
+    yield _port("port", settings.host, settings.port, "/healthz", "SAPNET_PORT")
+    if settings.worker_metrics_port is not None:
+        number = settings.worker_metrics_port
+        yield _port("metrics port", settings.host, number, "/", "SAPNET_WORKER_METRICS_PORT")
+
+
+def _port(name: str, host: str, port: int, path: str, setting: str) -> Check:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        if _is_ours(host, port, path):
+            return Check(name, True, f"{host}:{port}, where this service answers")
+        words = f"{host}:{port}: {error.strerror}"
+        return Check(name, False, words, f"end what is there, or set {setting} to another one")
+    return Check(name, True, f"{host}:{port} is free")
+
+
+def _is_ours(host: str, port: int, path: str) -> bool:
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    shown = f"[{near}]" if ":" in near else near
+    with suppress(OSError, ValueError):
+        with urllib.request.urlopen(f"http://{shown}:{port}{path}", timeout=3) as answer:
+            body = answer.read(1 << 20)
+        return body == b'{"status":"ok"}' or b"sapnet_worker_claims" in body
+    return False
+
+
+def torch_and_gpus() -> Iterator[Check]:
+    """torch in a process of its own, since this one stays light; the GPUs as their driver sees
+    them, which tells a CPU build of torch from a machine without any."""
+    gpus = [metric for metric in Gpus().collect() if metric.name == "sapnet_gpu_memory_bytes"]
+    driver = [
+        f"{sample.labels['name']} ({sample.value / 2**30:.0f} GiB)"
+        for metric in gpus
+        for sample in metric.samples
+    ]
+    done = subprocess.run([sys.executable, "-c", TORCH], capture_output=True, text=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        yield Check("torch", False, "".join(last), "pip install --force-reinstall torch")
+        return
+    found = json.loads(done.stdout)
+    yield Check("torch", True, f"{found['version']}, {found['threads']} threads")
+    if found["gpus"]:
+        yield Check("GPU", True, ", ".join(driver or found["gpus"]))
+    elif driver:
+        mend = "this torch was built without CUDA, or for a newer driver: see pytorch.org"
+        yield Check("GPU", False, f"{', '.join(driver)}, and torch sees none", mend)
+    else:
+        mend = "the presets for CPUs (cpu, demo) train in minutes to hours"
+        yield Check("GPU", None, "none", mend)
+
+
+def backbone(settings: Settings) -> Check:
+    name, path = "backbone weights", settings.backbone_weights
+    if path is None:
+        mend = "SAPNET_BACKBONE_WEIGHTS may name a torchvision state dict of this machine"
+        return Check(name, None, "torchvision's download, else random", mend)
+    return _weights(name, path, "SAPNET_BACKBONE_WEIGHTS")
+
+
+def sam() -> Check:
+    name, path = "SAM checkpoint", os.environ.get("SAPNET_SAM_CHECKPOINT")
+    if not path:
+        mend = "set SAPNET_SAM_CHECKPOINT to sam_vit_b_01ec64.pth or its like"
+        return Check(name, None, "none set: fetched when a job asks for SAM", mend)
+    return _weights(name, Path(path), "SAPNET_SAM_CHECKPOINT")
+
+
+def _weights(name: str, path: Path, setting: str) -> Check:
+    """There, and whole: files of torch's hub have the beginning of their SHA-256 in their name."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return Check(name, False, f"{path}: {error.strerror}", f"{setting} must name a file")
+    said = _HASH_IN_NAME.search(path.name)
+    if said and not digest.startswith(said[1]):
+        mend = f"fetch {path.name} again: its content is not what its name says"
+        return Check(name, False, f"{path}: SHA-256 begins with {digest[: len(said[1])]}", mend)
+    checked = "whole" if said else "its name holds no digest to check"
+    return Check(name, True, f"{path}, {path.stat().st_size / 1e6:.0f} MB, {checked}")
+
+
+def tracing(settings: Settings) -> Iterator[Check]:
+    if settings.otel_endpoint is not None:
+        installed = importlib.util.find_spec("opentelemetry.sdk") is not None
+        found = f"to {settings.otel_endpoint}"
+        yield Check("tracing", installed, found, "pip install 'sapnet-service[otel]'")

@@ -1,0 +1,166 @@
+"""`sapnet-service`: the API, the workers, the database, and what is wrong with them."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from app.cli import client as cli_client
+from app.cli import keys as commands
+from app.db.session import Database
+from app.jobs.queue import IO, PREDICT, QUEUES, TRAIN
+from app.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
+
+Host = Annotated[str | None, typer.Option(help="address to listen on [SAPNET_HOST]")]
+Port = Annotated[int | None, typer.Option(help="0 takes a free one [SAPNET_PORT]")]
+WithWorker = Annotated[bool, typer.Option("--worker/--no-worker", help="a worker beside the API")]
+
+
+@app.command()
+def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> None:
+    """Bring the database up to date, then run the API and a worker until Ctrl-C or SIGTERM.
+
+    All settings are environment variables; with none, data goes to ./var.
+    """
+    import uvicorn
+
+    from app.auth.middleware import is_local
+    from app.main import create_app
+    from app.observability.logging import log_uncaught
+    from worker.runtime.supervisor import Supervisor
+
+    settings = _settings()
+    with _database(settings) as database:
+        local = not settings.allow_without_keys and commands.no_key(database)
+    service = create_app(settings)
+    log_uncaught()
+    config = uvicorn.Config(
+        service,
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        log_level=settings.log_level,
+        log_config=None,  # app.observability.logging has set it up
+        access_log=False,  # app.http.middleware writes a line a request
+        timeout_graceful_shutdown=3,
+    )
+    socket = config.bind_socket()
+    socket.listen(config.backlog)  # who reads the address below may come at once
+    if local and not is_local(socket.getsockname()[0]):
+        typer.echo(commands.NOT_STARTED, err=True)
+        raise typer.Exit(2)
+    # With a broker a worker does one job at a time: an import must not wait for a training.
+    groups = [QUEUES] if settings.embedded else [(TRAIN,), (IO, PREDICT)]
+    supervisors = [Supervisor(g, settings.stop_grace_seconds + 30) for g in groups if worker]
+    # uvicorn raises the signal again once it is down; it must end in the `finally` below.
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        for supervisor in supervisors:
+            supervisor.start()
+        bound, number = socket.getsockname()[:2]
+        typer.echo(f"sapnet-service is at http://{bound}:{number}  (API: /docs, Ctrl-C stops it)")
+        if local:
+            typer.echo(commands.LOCAL)
+        server = uvicorn.Server(config)
+        service.state.feed.closing = lambda: server.should_exit  # else it waits for readers
+        server.run(sockets=[socket])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for supervisor in supervisors:
+            supervisor.tell()
+        for supervisor in supervisors:
+            supervisor.stop()
+        socket.close()
+
+
+@app.command()
+def worker(
+    queues: Annotated[str, typer.Option(help="those to work on")] = ",".join(QUEUES),
+) -> None:
+    """Run one worker: embedded where no broker is set, else Celery's.
+
+    Celery's does one job at a time, so give the queues train, io and predict workers of their own.
+    """
+    from worker.main import main
+
+    chosen = [queue.strip() for queue in queues.split(",") if queue.strip()]
+    if unknown := [queue for queue in chosen if queue not in QUEUES] or not chosen:
+        raise typer.BadParameter(f"{unknown or queues!r}: there are {', '.join(QUEUES)}")
+    _settings()  # what is wrong with them is said here
+    main(chosen)
+
+
+@app.command()
+def migrate(
+    revision: Annotated[str, typer.Argument(help="head, base, or a revision's name")] = "head",
+    down: Annotated[bool, typer.Option("--down", help="go back to it: data may be lost")] = False,
+) -> None:
+    """Bring the database's schema up to a revision, or back down to one."""
+    _migrate(_settings(), revision, down=down)
+
+
+@app.command()
+def doctor() -> None:
+    """Check everything the service needs, and say how to mend what is missing."""
+    from app.cli.doctor import checks
+
+    failed = False
+    for check in checks(_settings()):
+        mark = {True: "ok  ", False: "FAIL", None: "note"}[check.ok]
+        typer.echo(f"{mark}  {check.name}: {check.found}")
+        if check.ok is not True and check.mend:
+            typer.echo(f"      → {check.mend}")
+        failed = failed or check.ok is False
+    raise typer.Exit(1 if failed else 0)
+
+
+def _settings() -> Settings:
+    """From the environment; what is wrong there in one line each, without the values: some are
+    secrets."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "_".join(str(step) for step in fault["loc"][:1]).upper()
+            typer.echo(f"SAPNET_{name}: {fault['msg']}", err=True)
+        raise typer.Exit(2) from None
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    """With the newest schema."""
+    _migrate(settings)
+    database = Database(settings.database)
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
+def _migrate(settings: Settings, revision: str = "head", *, down: bool = False) -> None:
+    from app.db import migrate as schema
+
+    database = Database(settings.database)
+    try:
+        (schema.downgrade if down else schema.upgrade)(database, revision)
+    finally:
+        database.dispose()
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+app.add_typer(commands.keys_group(lambda: _database(_settings())), name="keys")
+cli_client.add_to(app)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,101 @@
+"""A form becomes a data set: at once where it is small, else by a worker.
+
+At once, everything is checked, then everything is stored, or nothing.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import insert
+
+from app.datasets import deferred as later
+from app.datasets import rows, service
+from app.datasets.form import Asked, form_faults, read_form
+from app.datasets.parent_images import from_parent
+from app.datasets.schemas import DatasetOut
+from app.datasets.validation import Sent, check, summed_up
+from app.db.models import Dataset, DatasetStatus
+from app.db.session import Database
+from app.errors import Fault, Invalid
+from app.http import idempotency
+from app.http.multipart import FilePart, Form
+from app.settings import Settings
+from app.storage import garbage_collection as blobs
+from app.storage.store import Storage, sha256_of
+from app.uploads import service as uploads
+
+
+def accept(
+    database: Database,
+    storage: Storage,
+    settings: Settings,
+    form: Form,
+    folder: Path,
+    *,
+    respond_async: bool,
+) -> tuple[int, DatasetOut]:
+    """The status to answer with, 201 or 202, and the data set: ready, or importing.
+
+    Raises Invalid with every fault there is; of a data set that a worker is to import, these are
+    the faults of the form alone. After any failure no row and no blob is left.
+    """
+    faults = form_faults(database, settings, form)
+    asked = read_form(database, storage, settings, form, folder, faults)
+    if asked is None:
+        raise Invalid(faults)
+    large = asked.size > settings.sync_import_bytes
+    if not (large or respond_async or asked.images_url):
+        return 201, _at_once(database, storage, settings, asked, folder, faults)
+    if faults:
+        raise Invalid(faults, summed_up(faults))
+    return 202, later.create(database, storage, settings, asked)
+
+
+def _at_once(
+    database: Database,
+    storage: Storage,
+    settings: Settings,
+    asked: Asked,
+    folder: Path,
+    faults: list[Fault],
+) -> DatasetOut:
+    images = list(asked.images)
+    for number, stored in enumerate(asked.stored):
+        path = folder / f"upload-{number}"
+        uploads.assemble(storage, stored.shas, path)
+        images.append(FilePart("images", stored.filename, path))
+    parent = None if faults else asked.heir_of
+    fetch = from_parent(database, storage, parent) if parent else None
+    checked = check(Sent(asked.annotations, images, asked.truth, fetch), folder, settings)
+    faults = faults + checked.faults
+    if faults:
+        raise Invalid(faults, summed_up(faults))
+
+    files = {p.sha: p.path for p in checked.pictures.by_name.values()}
+    document_sha, truth_sha = sha256_of(asked.annotations.path), None
+    files[document_sha] = asked.annotations.path
+    if checked.truth:
+        truth_sha = sha256_of(checked.truth)
+        files[truth_sha] = checked.truth
+    dataset = Dataset(
+        name=asked.name,
+        status=DatasetStatus.READY,
+        parent_id=asked.parent,
+        images=len(checked.document.images),
+        annotations=len(checked.document.kept),
+        bytes=sum(path.stat().st_size for path in files.values()),
+        report=checked.report,
+        document_sha=document_sha,
+        truth_sha=truth_sha,
+    )
+    with blobs.pinned(database, storage, files):
+        for sha, path in files.items():
+            storage.put_file(path, sha=sha, move=True)
+        with database.begin() as session:
+            session.add(dataset)
+            session.flush()
+            for table, batch in rows.batches(dataset.id, checked):
+                session.execute(insert(table), batch)
+            described = service.described(session, dataset)
+            idempotency.keep(session, 201, f"/datasets/{dataset.id}", described)
+    uploads.remove(database, storage, asked.uploads)
+    return described

@@ -1,0 +1,94 @@
+"""Data sets that a worker imports: asked for, and tidied up after. The import is a job of the kind
+`import`, so it is claimed, fenced, cancelled and told like any other; see
+`worker/jobs/import_dataset.py`."""
+
+from sqlalchemy import ColumnElement, delete, select
+
+from app.datasets import service
+from app.datasets.form import Asked
+from app.datasets.schemas import DatasetOut
+from app.db.columns import Base
+from app.db.models import Annotation, Category, Dataset, DatasetStatus, Image, ImportFile, Job
+from app.db.session import Database
+from app.http import idempotency
+from app.jobs import events
+from app.jobs.queue import IO, enqueue
+from app.settings import Settings
+from app.storage import garbage_collection as blobs
+from app.storage.store import Storage, sha256_of
+from app.webhooks import service as webhooks
+
+KIND = "import"
+
+
+def create(database: Database, storage: Storage, settings: Settings, asked: Asked) -> DatasetOut:
+    """A data set that is `importing`, and the job that will make it ready or invalid. Its files
+    are stored first; where anything fails, no row and no blob is left."""
+    files = [asked.annotations, *([asked.truth] if asked.truth else []), *asked.images]
+    digests = [sha256_of(file.path) for file in files]
+    pieces = {sha for stored in asked.stored for sha in stored.shas}
+    with blobs.pinned(database, storage, {*digests, *pieces}):
+        for file, sha in zip(files, digests, strict=True):
+            storage.put_file(file.path, sha=sha, move=True)
+        with database.begin() as session:
+            dataset = Dataset(
+                name=asked.name,
+                status=DatasetStatus.IMPORTING,
+                parent_id=asked.parent,
+                images=0,
+                annotations=0,
+                bytes=asked.size,
+                report={},
+                document_sha=digests[0],
+            )
+            session.add(dataset)
+            session.flush()
+            named: list[tuple[str, str, tuple[str, ...]]] = [
+                *((f.name, f.filename, (sha,)) for f, sha in zip(files, digests, strict=True)),
+                *(("images", stored.filename, stored.shas) for stored in asked.stored),
+            ]
+            session.add_all(
+                ImportFile(
+                    dataset_id=dataset.id, part=part, number=number, filename=name, sha256=sha
+                )
+                for number, (part, name, shas) in enumerate(named)
+                for sha in shas
+            )
+            job = Job(
+                kind=KIND,
+                dataset_id=dataset.id,
+                method=KIND,
+                preset="",
+                seed=0,
+                request={"images_url": asked.images_url, "uploads": asked.uploads},
+            )
+            session.add(job)
+            session.flush()
+            events.created(session, job)
+            webhooks.register(session, settings, job.id, None)
+            described = service.described(session, dataset)
+            idempotency.keep(session, 202, f"/datasets/{dataset.id}", described)
+            enqueue(session, job.id, settings.broker_url, IO)
+    return described
+
+
+def clear(database: Database, storage: Storage) -> None:
+    """Remove what imports that are over have left: the files they were made from, and the rows of
+    those that came to nothing. Whoever does it again does nothing."""
+    over = select(Dataset.id).where(Dataset.status != DatasetStatus.IMPORTING)
+    invalid = select(Dataset.id).where(Dataset.status == DatasetStatus.INVALID)
+    with database.read() as session:
+        sent = session.scalars(select(ImportFile.dataset_id).where(ImportFile.dataset_id.in_(over)))
+        ids = set(sent)
+        ids |= set(session.scalars(select(Image.dataset_id).where(Image.dataset_id.in_(invalid))))
+    for dataset_id in ids:
+        with database.begin() as session:
+            here: dict[type[Base], ColumnElement[bool]]
+            here = {ImportFile: ImportFile.dataset_id == dataset_id}
+            dataset = session.get(Dataset, dataset_id)
+            if dataset is not None and dataset.status is DatasetStatus.INVALID:
+                here |= {t: t.dataset_id == dataset_id for t in (Annotation, Image, Category)}
+            shas = blobs.named_by(session, here)
+            for table, condition in here.items():
+                session.execute(delete(table).where(condition))
+        blobs.forget(database, storage, shas)

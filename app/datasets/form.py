@@ -1,0 +1,125 @@
+"""What a form asks for: its files, the uploads it names, an address; and what is wrong with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.datasets.image_sources import source_faults
+from app.db.columns import is_id
+from app.db.models import Dataset, DatasetStatus
+from app.db.session import Database
+from app.errors import Fault
+from app.http.multipart import FilePart, Form
+from app.settings import Settings
+from app.storage.store import Storage
+from app.uploads import service as uploads
+from app.uploads.service import Stored
+
+FILES = ("annotations", "images", "truth")
+BY_ID = {f"{part}_upload": part for part in FILES}
+TEXTS = ("name", "parent", "images_url", *BY_ID)
+MAX_NAME = 200
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A form, its uploads found. images: those that came with it; stored: those uploaded before.
+    uploads: ids of what was uploaded before, images and others. size: bytes, all together."""
+
+    name: str
+    parent: str | None
+    annotations: FilePart
+    truth: FilePart | None
+    images: list[FilePart]
+    stored: list[Stored]
+    images_url: str | None
+    uploads: list[str]
+    size: int
+
+    @property
+    def heir_of(self) -> str | None:
+        """The data set whose images are to be used, since none were sent."""
+        given = self.images or self.stored or self.images_url
+        return None if given else self.parent
+
+
+def read_form(
+    database: Database,
+    storage: Storage,
+    settings: Settings,
+    form: Form,
+    folder: Path,
+    faults: list[Fault],
+) -> Asked | None:
+    """None where there are no annotations to look at; what is wrong is among the faults."""
+    found: dict[str, list[tuple[str, Stored]]] = {part: [] for part in FILES}
+    for name, part in BY_ID.items():
+        for upload_id in form.lists.get(name, []):
+            try:
+                found[part].append((upload_id, uploads.stored(database, upload_id)))
+            except uploads.NotUsable as error:
+                faults.append(Fault(name, "", str(error), error.hint))
+    documents: dict[str, FilePart] = {}
+    for part in ("annotations", "truth"):
+        files = form.named(part)
+        for number, (_, stored) in enumerate(found[part]):
+            if stored.size > settings.max_document_bytes:
+                detail = f"at most {settings.max_document_bytes:,} bytes are taken"
+                faults.append(Fault(f"{part}_upload", "", detail))
+                continue
+            path = folder / f"{part}-{number}"
+            uploads.assemble(storage, stored.shas, path)
+            files.append(FilePart(part, stored.filename, path))
+        if len(files) > 1:
+            faults.append(Fault(part, "", f"the part {part!r} came twice", "send one file"))
+        if files:
+            documents[part] = files[0]
+    if "annotations" not in documents:
+        return None
+    name = form.texts.get("name", "").strip()
+    annotations = documents["annotations"]
+    images, uploaded = form.named("images"), [file for _, file in found["images"]]
+    sent = [*documents.values(), *images]
+    return Asked(
+        name=name or Path(annotations.filename).stem[:MAX_NAME] or "data set",
+        parent=form.texts.get("parent") or None,
+        annotations=annotations,
+        truth=documents.get("truth"),
+        images=images,
+        stored=uploaded,
+        images_url=form.texts.get("images_url") or None,
+        uploads=[upload_id for files in found.values() for upload_id, _ in files],
+        size=sum(f.path.stat().st_size for f in sent) + sum(file.size for file in uploaded),
+    )
+
+
+def form_faults(database: Database, settings: Settings, form: Form) -> list[Fault]:
+    faults = []
+    known = ("name", "parent", *FILES)
+    for part in sorted({f.name for f in form.files} - set(FILES)):
+        faults.append(Fault(part, "", f"there is no part {part!r}", f"use {', '.join(known)}"))
+    for part in ("annotations", "images"):
+        if not form.named(part) and not form.lists.get(f"{part}_upload"):
+            hint = f"-F {part}=@file, or -F {part}_upload=ID of a finished upload"
+            if part == "images" and (form.texts.get("images_url") or form.texts.get("parent")):
+                continue
+            faults.append(Fault(part, "", f"the part {part!r} is missing", hint))
+    name = form.texts.get("name", "")
+    if len(name) > MAX_NAME or not name.isprintable():
+        faults.append(Fault("name", "", f"at most {MAX_NAME} printable characters", "shorten it"))
+    parent = form.texts.get("parent")
+    if parent:
+        with database.read() as session:
+            found = session.get(Dataset, parent) if is_id(parent) else None
+        if found is None:
+            faults.append(Fault("parent", "", f"there is no data set {parent!r}"))
+        elif found.status is not DatasetStatus.READY:
+            waits = found.status is DatasetStatus.IMPORTING
+            hint = "wait for it" if waits else "name one that is ready"
+            faults.append(Fault("parent", "", f"the data set is {found.status}", hint))
+    url = form.texts.get("images_url")
+    if url:
+        faults += source_faults(settings, url)
+        if form.named("images") or form.lists.get("images_upload"):
+            detail = "images were sent, and an address for them as well"
+            faults.append(Fault("images_url", "", detail, "use one or the other"))
+    return faults

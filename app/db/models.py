@@ -1,0 +1,400 @@
+"""All tables; what they are made of is in app/db/columns.py, and those of trained models in
+app/db/models_registry.py, which is read from here. Ids of datasets, jobs and models sort by
+time of creation, so they page by id.
+
+`image_id`, `annotation_id` and `category_id` are always the user's own numbers, unique within a
+dataset. A column of type BlobRef names a blob by its SHA-256: `app.storage.garbage_collection`
+finds them by that mark.
+"""
+
+from enum import StrEnum
+
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.columns import (
+    Base,
+    BlobRef,
+    Created,
+    DatasetRef,
+    Id,
+    Json,
+    Mask,
+    Moment,
+    RowId,
+    UserId,
+    stored_as_value,
+)
+from app.db.models_registry import Model as Model
+from app.db.models_registry import ModelAlias as ModelAlias
+from app.db.models_registry import Prediction as Prediction
+
+
+class DatasetStatus(StrEnum):
+    READY = "ready"
+    IMPORTING = "importing"
+    INVALID = "invalid"
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    SUCCEEDED_WITH_WARNINGS = "succeeded_with_warnings"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Reason(StrEnum):
+    """Why a job is in its state, for programs; the library's own error codes come beside these."""
+
+    WORKER_STOPPED = "worker_stopped"  # queued again: its worker was told to go home
+    WORKER_LOST = "worker_lost"  # queued again: its worker fell silent
+    TRAINER_DIED = "trainer_died"  # queued again: the trainer was killed or crashed
+    ATTEMPT_FAILED = "attempt_failed"  # queued again: the system refused something
+    DISK_FULL = "disk_full"  # queued again, then failed
+    CRASHED = "crashed"  # failed: too many attempts in a row got no further
+    BLOB_MISSING = "blob_missing"  # failed: a stored file is gone
+    BAD_RESULT = "bad_result"  # failed: the trainer's results are not as agreed
+    INVALID_DATASET = "invalid_dataset"  # failed: what was to be imported has faults
+    CANCEL_REQUESTED = "cancel_requested"  # cancelling or cancelled
+    WARNINGS = "warnings"  # succeeded with warnings
+    UNFIT = "unfit"  # failed: the format of an export cannot hold the data set
+    IMAGES_SET_ASIDE = "images_set_aside"  # succeeded with warnings: some images had errors
+
+
+ACTIVE = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
+SUCCESSFUL = (JobState.SUCCEEDED, JobState.SUCCEEDED_WITH_WARNINGS)
+
+
+class Dataset(Base):
+    """Images with points. Never changes once `ready`; a correction is a new one with a parent."""
+
+    __tablename__ = "dataset"
+
+    id: Mapped[Id]
+    owner: Mapped[str | None] = mapped_column(String(64), index=True)
+    """Whose it is, with all that hangs on it. None: made while the service had no keys."""
+    name: Mapped[str] = mapped_column(String(200))
+    status: Mapped[DatasetStatus] = mapped_column(stored_as_value(DatasetStatus))
+    parent_id: Mapped[str | None] = mapped_column(
+        String(32), ForeignKey("dataset.id", ondelete="SET NULL"), index=True
+    )
+    created_at: Mapped[Created]
+    images: Mapped[int]
+    annotations: Mapped[int]
+    bytes: Mapped[UserId] = mapped_column(default=0, server_default="0")
+    """Of its files, whether or not other data sets have the same ones."""
+    report: Mapped[Json]
+    document_sha: Mapped[BlobRef]
+    """The points document as it was sent."""
+    truth_sha: Mapped[BlobRef | None]
+    """COCO instances sent with the dataset: the default truth of its jobs, for metrics alone."""
+
+
+class Category(Base):
+    __tablename__ = "category"
+    __table_args__ = (Index(None, "dataset_id", "category_id", unique=True),)
+
+    pk: Mapped[RowId]
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id", ondelete="CASCADE"))
+    category_id: Mapped[UserId]
+    name: Mapped[str]
+    annotations: Mapped[int]
+
+
+class Image(Base):
+    __tablename__ = "image"
+    __table_args__ = (Index(None, "dataset_id", "image_id", unique=True),)
+
+    pk: Mapped[RowId]
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id", ondelete="CASCADE"))
+    image_id: Mapped[UserId]
+    file_name: Mapped[str]
+    width: Mapped[int]
+    height: Mapped[int]
+    annotations: Mapped[int]
+    sha256: Mapped[BlobRef]
+
+
+class Annotation(Base):
+    """One object to train on: its point in pixels. `iscrowd` ones have no row."""
+
+    __tablename__ = "annotation"
+    __table_args__ = (
+        Index(None, "dataset_id", "annotation_id", unique=True),
+        Index(None, "dataset_id", "image_id"),
+    )
+
+    pk: Mapped[RowId]
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id", ondelete="CASCADE"))
+    annotation_id: Mapped[UserId]
+    image_id: Mapped[UserId]
+    category_id: Mapped[UserId]
+    x: Mapped[float]
+    y: Mapped[float]
+    segmentation: Mapped[Mask | None]
+    """The object's mask, where its owner has said what it is."""
+
+
+class Job(Base):
+    """The truth about one run. Owner and attempt are the fence: whoever writes names them."""
+
+    __tablename__ = "job"
+    __table_args__ = (Index(None, "state", "lease_until"),)
+
+    id: Mapped[Id]
+    kind: Mapped[str] = mapped_column(String(32), default="train")
+    dataset_id: Mapped[DatasetRef]
+    state: Mapped[JobState] = mapped_column(stored_as_value(JobState), default=JobState.QUEUED)
+    method: Mapped[str] = mapped_column(String(32))
+    preset: Mapped[str] = mapped_column(String(64))
+    seed: Mapped[UserId]
+    request: Mapped[Json]
+    truth_sha: Mapped[BlobRef | None]
+    initial_sha: Mapped[BlobRef | None]
+    """The checkpoint of the model that the training goes on from."""
+
+    stage: Mapped[str | None] = mapped_column(String(32))
+    step: Mapped[int | None]
+    of: Mapped[int | None]
+    progress: Mapped[float] = mapped_column(default=0.0)
+    eta_seconds: Mapped[float | None]
+    losses: Mapped[Json | None]
+
+    reason: Mapped[str | None] = mapped_column(String(64))
+    error: Mapped[str | None]
+    warnings: Mapped[Json] = mapped_column(default=list)
+    proposal_generator: Mapped[str | None] = mapped_column(String(64))
+    weights_origin: Mapped[str | None]
+
+    owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[Moment | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    setbacks: Mapped[int] = mapped_column(default=0)
+    """Attempts in a row that ended without getting any further."""
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    last_event: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Number of the newest of its events: see `app.jobs.events`."""
+
+    created_at: Mapped[Created]
+    started_at: Mapped[Moment | None]
+    finished_at: Mapped[Moment | None]
+
+    metrics: Mapped[Json | None]
+    report: Mapped[Json | None]
+    model_id: Mapped[str | None] = mapped_column(String(32))
+    gallery_sha: Mapped[BlobRef | None]
+    report_html_sha: Mapped[BlobRef | None]
+    masks_sha: Mapped[BlobRef | None]
+    """All masks as they were delivered: see `app.masks.stream`. None: by an older release."""
+    log_sha: Mapped[BlobRef | None]
+
+    @property
+    def from_model(self) -> str | None:
+        """The model that the training goes on from."""
+        found: str | None = self.request.get("from_model")
+        return found
+
+
+class JobEvent(Base):
+    """Something that happened to a job. Never changed; goes with the job."""
+
+    __tablename__ = "job_event"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """1, 2, 3, … within the job, without gaps, in the order of the commits."""
+    at: Mapped[Moment]
+    attempt: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    data: Mapped[Json]
+
+
+class Webhook(Base):
+    """Where a job's events are to be posted, and how far that is: see `app.webhooks`."""
+
+    __tablename__ = "webhook"
+
+    id: Mapped[Id]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    url: Mapped[str | None] = mapped_column(String(2000))
+    """None is the one of the settings, with its secret."""
+    secret: Mapped[str | None] = mapped_column(String(100))
+    types: Mapped[Json | None]
+    """The types of events that are wanted; None is all of them."""
+    sent: Mapped[int] = mapped_column(default=0)
+    """Number of the newest event that was delivered, or was not wanted."""
+    tries: Mapped[int] = mapped_column(default=0)
+    """Failed tries of the event that comes next."""
+    due_at: Mapped[Moment | None] = mapped_column(index=True)
+    """When it may be taken up; in the future while it is in hand. None: delivered to the end, or
+    given up."""
+    turn: Mapped[int] = mapped_column(default=0)
+    """The fence: raised by whoever takes it up."""
+    error: Mapped[str | None]
+    """Why the last try failed."""
+    created_at: Mapped[Created]
+
+
+class PseudoMask(Base):
+    """One delivered mask. Box in pixels, COCO's x y w h; `segmentation` is a compressed RLE."""
+
+    __tablename__ = "pseudo_mask"
+    __table_args__ = (
+        Index(None, "job_id", "annotation_id", unique=True),
+        Index(None, "job_id", "image_id"),
+        Index(None, "job_id", "category_id"),
+        Index(None, "job_id", "quality"),
+    )
+
+    pk: Mapped[RowId]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
+    annotation_id: Mapped[UserId]
+    image_id: Mapped[UserId]
+    category_id: Mapped[UserId]
+    segmentation: Mapped[Json]
+    x: Mapped[float]
+    y: Mapped[float]
+    w: Mapped[float]
+    h: Mapped[float]
+    area: Mapped[float]
+    quality: Mapped[float]
+    source: Mapped[str] = mapped_column(String(32))
+    extra: Mapped[Json | None]
+
+
+class MaskStatus(StrEnum):
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    CORRECTED = "corrected"
+    REJECTED = "rejected"
+
+
+class MaskDecision(Base):
+    """What somebody decided about a delivered mask, which itself never changes. A mask without a
+    row is open, at revision 0."""
+
+    __tablename__ = "mask_decision"
+    __table_args__ = (Index(None, "job_id", "annotation_id", unique=True),)
+
+    pk: Mapped[RowId]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
+    annotation_id: Mapped[UserId]
+    status: Mapped[MaskStatus] = mapped_column(stored_as_value(MaskStatus))
+    segmentation: Mapped[Mask | None]
+    """The mask in place of the delivered one, where it is corrected."""
+    revision: Mapped[int]
+    """Raised by one with each decision; moved by compare-and-set."""
+    decided_by: Mapped[str | None] = mapped_column(String(64))
+    """Owner of the key that asked."""
+    decided_at: Mapped[Moment]
+
+
+class Export(Base):
+    """A file of a job's masks for other tools. `id` is that of the job that makes it."""
+
+    __tablename__ = "export"
+
+    id: Mapped[str] = mapped_column(
+        String(32), ForeignKey("job.id", ondelete="CASCADE"), primary_key=True
+    )
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    """Whose masks they are."""
+    filename: Mapped[str | None]
+    sha256: Mapped[BlobRef | None]
+    """Of the file, once it is there."""
+    size: Mapped[UserId | None]
+    report: Mapped[Json | None]
+
+
+class ApiKey(Base):
+    """What is known about a key: see `app.auth.keys`. Never deleted, only revoked."""
+
+    __tablename__ = "api_key"
+
+    id: Mapped[Id]
+    prefix: Mapped[str] = mapped_column(String(32), unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of the whole key; not a blob."""
+    owner: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[Created]
+    expires_at: Mapped[Moment | None]
+    revoked_at: Mapped[Moment | None]
+
+
+class KeptAnswer(Base):
+    """The answer to a request with an Idempotency-Key: see `app.http.idempotency`."""
+
+    __tablename__ = "kept_answer"
+    __table_args__ = (Index(None, "owner", "key", unique=True),)
+
+    pk: Mapped[RowId]
+    owner: Mapped[str] = mapped_column(String(64))
+    """Of the key that asked; "" for none, which a unique index would take for different ones."""
+    key: Mapped[str] = mapped_column(String(255))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int]
+    location: Mapped[str]
+    body: Mapped[str]
+    created_at: Mapped[Moment] = mapped_column(index=True)
+
+
+class BlobPin(Base):
+    """A blob somebody is storing whose row is not written yet; see
+    `app.storage.garbage_collection`."""
+
+    __tablename__ = "blob_pin"
+
+    pk: Mapped[RowId]
+    pinned_by: Mapped[str] = mapped_column(String(32), index=True)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    created_at: Mapped[Created]
+
+
+class ImportFile(Base):
+    """A file that was sent for a data set that is `importing`; one in pieces has several rows, in
+    order. Gone when the import is over."""
+
+    __tablename__ = "import_file"
+
+    pk: Mapped[RowId]
+    dataset_id: Mapped[DatasetRef]
+    part: Mapped[str] = mapped_column(String(16))
+    number: Mapped[int]
+    """Which file of the import this is a piece of."""
+    filename: Mapped[str]
+    sha256: Mapped[BlobRef]
+
+
+class Upload(Base):
+    """A file on its way, by tus: see `app.uploads`."""
+
+    __tablename__ = "upload"
+
+    id: Mapped[Id]
+    owner: Mapped[str | None] = mapped_column(String(64), index=True)
+    filename: Mapped[str]
+    about: Mapped[str]
+    """The header Upload-Metadata, as it was sent."""
+    length: Mapped[UserId]
+    received: Mapped[UserId] = mapped_column(default=0)
+    """Bytes that are stored: the offset at which to go on. Moved by compare-and-set."""
+    created_at: Mapped[Created]
+    expires_at: Mapped[Moment] = mapped_column(index=True)
+
+
+class UploadPiece(Base):
+    """Bytes of an upload, in the order of `start`."""
+
+    __tablename__ = "upload_piece"
+    __table_args__ = (Index(None, "upload_id", "start", unique=True),)
+
+    pk: Mapped[RowId]
+    upload_id: Mapped[str] = mapped_column(ForeignKey("upload.id", ondelete="CASCADE"))
+    start: Mapped[UserId]
+    size: Mapped[UserId]
+    sha256: Mapped[BlobRef]

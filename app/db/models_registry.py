@@ -1,0 +1,70 @@
+"""Tables of trained models, of their names, and of what they saw: a part of app/db/models.py, from
+where they are imported."""
+
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.columns import Base, BlobRef, Created, Id, Json, Moment, RowId, UserId
+
+
+class Model(Base):
+    """A trained segmenter; its file is the blob `sha256`."""
+
+    __tablename__ = "model"
+
+    id: Mapped[Id]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), unique=True)
+    created_at: Mapped[Created]
+    name: Mapped[str] = mapped_column(String(200))
+    categories: Mapped[Json]
+    sha256: Mapped[BlobRef]
+    size: Mapped[UserId]
+    """Bytes of the file."""
+    weights_sha: Mapped[BlobRef | None]
+    """The same as safetensors. None: trained by an older release."""
+    onnx_sha: Mapped[BlobRef | None]
+    """The same in ONNX, once somebody asked for it."""
+    curves_sha: Mapped[BlobRef | None]
+    """A picture of precision against recall, where truth was given."""
+    meta: Mapped[Json]
+    metrics: Mapped[Json | None]
+
+
+class ModelAlias(Base):
+    """A name of an owner's for one of the models: `production`, `best`."""
+
+    __tablename__ = "model_alias"
+    __table_args__ = (Index(None, "owner", "name", unique=True),)
+
+    pk: Mapped[RowId]
+    owner: Mapped[str] = mapped_column(String(64))
+    """Of the key that made it; "" for none, which a unique index would take for different ones."""
+    name: Mapped[str] = mapped_column(String(64))
+    model_id: Mapped[str] = mapped_column(ForeignKey("model.id", ondelete="CASCADE"), index=True)
+    revision: Mapped[UserId]
+    """Raised by one with each move, which is a compare-and-set. Begins with the milliseconds since
+    1970, so that one that is removed and made again never has a revision that it had."""
+    updated_at: Mapped[Moment]
+
+
+class Prediction(Base):
+    """One picture of a job of the kind `predict`, and what the model saw in it."""
+
+    __tablename__ = "prediction"
+    __table_args__ = (Index(None, "job_id", "number", unique=True),)
+
+    pk: Mapped[RowId]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    """Its place in the request, from 0."""
+    image_id: Mapped[UserId | None]
+    """The user's own, where the picture is of a data set."""
+    url: Mapped[str | None]
+    """Where it is to be fetched from."""
+    sha256: Mapped[BlobRef | None]
+    """The picture, where it need not be fetched; None once the job is over."""
+    size: Mapped[Json | None]
+    """[height, width]"""
+    results: Mapped[Json | None]
+    """COCO results; None before the job is over, and where there is an error."""
+    error: Mapped[str | None]

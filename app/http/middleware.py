@@ -1,0 +1,96 @@
+"""What every request passes through."""
+
+import re
+import secrets
+import time
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.observability.metrics import REQUEST_SECONDS, REQUESTS
+
+log = structlog.get_logger()
+_SOUND_ID = re.compile(r"[!-~]{1,128}")  # visible ASCII: it is written into logs and headers
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")  # a client may make up more
+_UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked for every few seconds; logged at debug
+
+
+class _HeadersSent(Exception):
+    """Ends the handler of a HEAD request: nobody wants the rest."""
+
+
+class HeadAsGet:
+    """HEAD works on every GET route, and stops once the headers are known."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_headers(message: Message) -> None:
+            if message["type"] != "http.response.start":
+                raise _HeadersSent
+            await send(message)
+            await send({"type": "http.response.body"})
+
+        try:
+            await self.app({**scope, "method": "GET"}, receive, send_headers)
+        except* _HeadersSent:
+            pass
+
+
+class Observed:
+    """Counts, times and logs requests by their route's template, and gives each an id.
+
+    The id is the client's own X-Request-ID where it sends a sound one; it stands in the answer and
+    in every log line that is written on the way. Browsers are told not to guess types.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500
+        request_id = _request_id(scope)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        # Left bound: a request is a task with a context of its own, and the server logs in it too.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                route = getattr(scope.get("route"), "path", "(none)")
+                REQUESTS.labels(method, route, status).inc()
+                seconds = time.perf_counter() - start
+                REQUEST_SECONDS.labels(method, route, status).observe(seconds)
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_observed)
+        finally:
+            write = log.debug if scope["path"] in _UNLOGGED else log.info
+            milliseconds = round((time.perf_counter() - start) * 1000, 1)
+            write(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=milliseconds,
+            )
+
+
+def _request_id(scope: Scope) -> str:
+    sent = Headers(scope=scope).get("x-request-id", "")
+    return sent if _SOUND_ID.fullmatch(sent) else secrets.token_hex(8)

@@ -1,0 +1,53 @@
+"""The page for people: the files of app/web at /web, and at / for those who prefer HTML."""
+
+import mimetypes
+import os
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.types import Scope
+
+WEB = Path(__file__).parents[1] / "web"
+POLICY = "; ".join(
+    [
+        "default-src 'self'",
+        "img-src 'self' blob: data:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    ]
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # asked for again each time, and answered with 304
+}
+
+mimetypes.add_type("text/javascript", ".js")  # a module of another type is not run
+
+
+class _Files(StaticFiles):
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(HEADERS)
+        return response
+
+
+def install(app: FastAPI) -> None:
+    """Serve the page's files below /web."""
+    app.mount("/web", _Files(directory=WEB))
+
+
+def page() -> Response:
+    """The page itself."""
+    return FileResponse(WEB / "index.html", headers={**HEADERS, "Vary": "Accept"})

@@ -1,0 +1,77 @@
+"""GET /jobs/{id}/events: a stream of server-sent events, or a page of JSON."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.sse import EventSourceResponse
+
+from app.db.session import DatabaseDep
+from app.http.content_negotiation import preferred
+from app.http.pagination import Cursor, Limit, decode, encode, link_next
+from app.jobs import events, service
+from app.jobs.event_schemas import EventPage
+from app.jobs.event_stream import Feed, look, stream
+from app.jobs.events import EventType
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+SSE, JSON = "text/event-stream", "application/json"
+LastEventId = Annotated[
+    int | None, Header(alias="Last-Event-ID", ge=0, lt=2**31, description="give what came after it")
+]
+
+STREAM = {
+    "itemSchema": {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "pattern": "^[0-9]+$"},
+            "event": {"type": "string", "enum": [t.value for t in EventType]},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"$ref": "#/components/schemas/EventOut"},
+            },
+            "retry": {"type": "integer", "minimum": 0},
+        },
+    }
+}
+"""Of each server-sent event, as OpenAPI 3.2 has it, and FastAPI for streams of its own."""
+
+
+@router.get(
+    "/{job_id}/events",
+    response_model=EventPage,
+    responses={
+        200: {"content": {SSE: STREAM}},
+        204: {"description": "There is nothing after that id, and the job is over"},
+    },
+)
+def job_events(
+    job_id: str,
+    request: Request,
+    database: DatabaseDep,
+    last_event_id: LastEventId = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """What happened to the job, in order, and what happens: server-sent events until the one of
+    type `end`. Ids count from 1 without gaps; with `Last-Event-ID` it goes on from there, so that
+    a reader who comes back misses nothing. `Accept: application/json` gives pages of what there
+    is so far."""
+    kind = preferred(request, SSE, JSON)
+    seen = max(decode(cursor, int) or 0, last_event_id or 0)
+    with database.read() as session:
+        service.get(session, job_id)
+    vary = {"Vary": "Accept", "Cache-Control": "no-cache"}
+    found, over = look(database, job_id, seen, limit + 1 if kind == JSON else 1)
+    if kind == JSON:
+        page = found[:limit]
+        following = encode(page[-1].seq) if len(found) > limit else None
+        response = Response(events.encode_page(page, following), media_type=JSON, headers=vary)
+        link_next(request, response, following)
+        return response
+    if over and not found:
+        return Response(status_code=204, headers=vary)  # tells a browser not to come again
+    feed: Feed = request.app.state.feed
+    vary["X-Accel-Buffering"] = "no"  # nginx would keep the events to itself
+    return EventSourceResponse(stream(feed, job_id, seen), headers=vary)

@@ -1,0 +1,88 @@
+"""Telling workers that there is a job. The row is the truth, the message only a hint.
+
+With no broker (embedded) there is nothing to send: workers look for rows. With Celery, the id is
+sent after the commit; a message that cannot be sent loses nothing, since the row stays `queued`
+and workers look for rows that nobody claimed.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+TASK = "sapnet.execute"
+TRAIN, IO, PREDICT = "train", "io", "predict"
+QUEUES = (TRAIN, IO, PREDICT)
+"""Apart, so that an import of minutes never waits behind a training of hours."""
+QUEUE_OF = {"train": TRAIN, "import": IO, "export": IO, "predict": PREDICT, "onnx": PREDICT}
+"""The queue of a job's kind."""
+VISIBILITY_TIMEOUT = 24 * 3600  # seconds; equal in every app on the same Redis
+
+log = structlog.get_logger()
+
+
+def enqueue(session: Session, job_id: str, broker_url: str | None, queue: str = TRAIN) -> None:
+    """Send the job's id to a queue once the session is committed, and not if it is not."""
+    if broker_url is None:
+        return
+    url = broker_url
+
+    def after_commit(_session: Session) -> None:
+        send(job_id, url, queue)
+
+    # A session of `app.db.session` lives for one transaction: rolled back, it sends nothing.
+    event.listen(session, "after_commit", after_commit, once=True)
+
+
+def send(job_id: str, broker_url: str, queue: str = TRAIN) -> bool:
+    """Send one id by the task's name; False, and a log line, where no broker answers."""
+    try:
+        _celery(broker_url).send_task(TASK, args=[job_id], queue=queue, retry=False)
+    except Exception as error:  # whatever the transport raises: the row is still there
+        log.warning("job not sent, workers will find its row", job=job_id, error=repr(error))
+        return False
+    return True
+
+
+def depths(broker_url: str) -> dict[str, int]:
+    """How many messages wait in each queue. Raises ConnectionError where no broker answers."""
+    with _celery(broker_url).connection_for_write() as connection:
+        try:
+            with connection.channel() as channel:
+                return {
+                    queue: int(channel.queue_declare(queue=queue, durable=True).message_count)
+                    for queue in QUEUES
+                }
+        except (*connection.connection_errors, *connection.channel_errors) as error:
+            raise ConnectionError(f"the broker does not answer: {error!r}") from error
+
+
+def visibility(**transport: Any) -> dict[str, Any]:
+    """Celery's settings that say how long an unacknowledged message stays hidden, in every place
+    that is read: one app that says less redelivers the tasks of all."""
+    hidden = {"visibility_timeout": VISIBILITY_TIMEOUT}
+    return {
+        **hidden,
+        "broker_transport_options": {**hidden, **transport},
+        "result_backend_transport_options": hidden,
+    }
+
+
+@lru_cache(maxsize=4)
+def _celery(broker_url: str) -> Any:
+    from celery import Celery  # 100 ms that the embedded service need not spend
+
+    celery = Celery("sapnet-api", broker=broker_url)
+    celery.conf.update(
+        task_ignore_result=True,
+        broker_connection_timeout=3,
+        **visibility(
+            max_retries=1,  # the request waits for it, and workers find the row anyway
+            interval_start=0,
+            socket_connect_timeout=3,
+            socket_timeout=10,
+        ),
+    )
+    return celery

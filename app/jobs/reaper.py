@@ -1,0 +1,115 @@
+"""Jobs whose worker is gone are queued again, or cancelled, and workers are told of them.
+
+Every worker and every API runs this. An expired lease is taken up by compare-and-set, so whoever
+looks first does it, once; the fence (worker/runtime/lease.py) then keeps the old attempt from
+writing.
+"""
+
+import threading
+from typing import Any
+
+import structlog
+from sqlalchemy import ColumnElement, and_, case, literal, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.db.columns import Utc, now
+from app.db.models import Job, JobState, Reason
+from app.db.session import Database
+from app.jobs.events import append_state
+from app.jobs.queue import QUEUE_OF, QUEUES, depths, send
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+LOST = "its worker fell silent (killed, or cut off); the job goes on from its last checkpoint"
+_SENT_AT_ONCE = 100
+
+
+def expired() -> ColumnElement[bool]:
+    """Started, by a worker whose lease has run out."""
+    states = [JobState.RUNNING, JobState.CANCELLING]
+    return and_(Job.state.in_(states), Job.lease_until < now())
+
+
+def due() -> ColumnElement[bool]:
+    """Queued, and not told to wait any longer."""
+    past = or_(Job.lease_until.is_(None), Job.lease_until < now())
+    return and_(Job.state == JobState.QUEUED, past)
+
+
+def reap(database: Database) -> list[tuple[str, str]]:
+    """Take up every expired lease: id and kind of the jobs that are queued again. Those that were
+    to be cancelled are cancelled, since nobody is left to stop."""
+    with database.read() as session:  # which costs nothing, and there are seldom any
+        if session.scalars(select(Job.id).where(expired()).limit(1)).first() is None:
+            return []
+    values: dict[str, Any] = {
+        "state": case((Job.cancel_requested, JobState.CANCELLED), else_=JobState.QUEUED),
+        "finished_at": case((Job.cancel_requested, literal(now(), Utc))),
+        "reason": case((Job.cancel_requested, Reason.CANCEL_REQUESTED), else_=Reason.WORKER_LOST),
+        "error": case((Job.cancel_requested, None), else_=LOST),
+        "owner": None,
+        "lease_until": None,
+    }
+    taken = update(Job).where(expired()).values(values)
+    with database.begin() as session:
+        rows = session.execute(
+            taken.returning(Job.id, Job.kind, Job.state).execution_options(
+                synchronize_session=False
+            )
+        ).all()
+        for job_id, _, _ in rows:
+            append_state(session, job_id)
+    for job_id, _, state in rows:
+        log.warning("a job's worker is gone", job=job_id, state=state)
+    return [(job_id, kind) for job_id, kind, state in rows if state is JobState.QUEUED]
+
+
+def waiting(session: Session, limit: int = 1, queues: tuple[str, ...] = QUEUES) -> list[str]:
+    """Ids of the jobs of these queues that could be claimed now, the oldest first."""
+    kinds = [kind for kind, queue in QUEUE_OF.items() if queue in queues]
+    query = select(Job.id).where(or_(due(), expired()), Job.kind.in_(kinds))
+    return list(session.scalars(query.order_by(Job.id).limit(limit)))
+
+
+def look(database: Database, settings: Settings) -> None:
+    """One round: expired leases, then messages that were lost. What is away is tried next time.
+
+    A message may be lost with its broker or with a worker that held it, or its job's delay is
+    over: the ids of jobs that wait while their queue is empty are sent again. A queue that holds
+    something is left alone, so that a backlog does not grow by being counted.
+    """
+    try:
+        reaped = reap(database)
+        if settings.broker_url is None:
+            return
+        for job_id, kind in reaped:
+            send(job_id, settings.broker_url, QUEUE_OF[kind])
+        for queue, depth in depths(settings.broker_url).items():
+            if depth == 0:
+                with database.read() as session:
+                    lost = waiting(session, _SENT_AT_ONCE, (queue,))
+                for job_id in lost:
+                    send(job_id, settings.broker_url, queue)
+                    log.info("job sent again", job=job_id, queue=queue)
+    except (OSError, SQLAlchemyError) as error:
+        log.warning("the reaper's round failed, next time then", error=repr(error))
+
+
+class Reaper(threading.Thread):
+    """`look`, every `reap_seconds`, beside what this process does."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        super().__init__(name="reaper", daemon=True)
+        self._database, self._settings = database, settings
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(self._settings.reap_seconds):
+            look(self._database, self._settings)
+
+    def stop(self) -> None:
+        """Ends with the round in hand."""
+        self._over.set()
+        self.join()

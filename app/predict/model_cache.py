@@ -1,0 +1,96 @@
+"""The only door to torch: warm models, loaded at the first prediction and kept by last use."""
+
+import io
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from PIL import Image
+
+from app.errors import Unavailable
+from app.observability.metrics import PREDICT_SECONDS, PREDICT_WAIT_SECONDS
+from sapnet.data.images import ImageProblem, read_rgb
+from sapnet.errors import WeightsUnavailable
+from sapnet.types import ByteArray, Category
+
+Results = list[dict[str, Any]]
+
+
+class Predictor(Protocol):
+    """What `sapnet.segmenters.checkpoint.load_predictor` gives."""
+
+    @property
+    def categories(self) -> Sequence[Category]: ...
+
+    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> Results: ...
+
+
+def load(path: Path) -> Predictor:
+    from sapnet.segmenters.checkpoint import load_predictor
+
+    return load_predictor(path)
+
+
+class Runtime:
+    """At most `capacity` models in memory; the one used longest ago makes room.
+
+    One lock for all of it: torch uses every core for one picture as it is, and two models that
+    load at once would need the memory of both.
+    """
+
+    def __init__(self, capacity: int, loader: Callable[[Path], Predictor] = load) -> None:
+        if capacity < 1:
+            raise ValueError(f"predict_cache_models must be at least 1, not {capacity}")
+        self._capacity = capacity
+        self._loader = loader
+        self._warm: OrderedDict[str, Predictor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def predict(
+        self, sha256: str, artifact: Callable[[], Path], image: ByteArray, score: float
+    ) -> Results:
+        """COCO results of the model whose artifact has this digest, by falling score. Raises
+        Unavailable for one that this release cannot load.
+
+        artifact: called where the model is not warm, gives its local file. image: (H, W, 3) uint8.
+        """
+        asked = time.perf_counter()
+        with self._lock:
+            PREDICT_WAIT_SECONDS.observe(time.perf_counter() - asked)
+            with PREDICT_SECONDS.labels("warm" if sha256 in self._warm else "cold").time():
+                return self._model(sha256, artifact).predict(image, score_threshold=score)
+
+    def _model(self, sha256: str, artifact: Callable[[], Path]) -> Predictor:
+        if sha256 not in self._warm:
+            while len(self._warm) >= self._capacity:
+                self._warm.popitem(last=False)
+            try:
+                self._warm[sha256] = self._loader(artifact())
+            except WeightsUnavailable as error:
+                raise Unavailable(f"The model cannot be loaded: {error}") from error
+        self._warm.move_to_end(sha256)
+        return self._warm[sha256]
+
+
+class NotAnImage(Exception):
+    """What was to be looked at is no usable image; the message says why."""
+
+
+def read_image(source: Path | BinaryIO, max_pixels: int) -> ByteArray:
+    """(H, W, 3) uint8, as the training reads it. Raises NotAnImage."""
+    try:
+        return read_rgb(source, max_pixels)
+    except ImageProblem as error:
+        raise NotAnImage(str(error)) from error
+
+
+def overlay_png(image: ByteArray, results: Results, categories: Sequence[Category]) -> bytes:
+    """The picture with its results drawn on it, as PNG. image: (H, W, 3) uint8."""
+    from sapnet.data.drawing import overlay
+
+    buffer = io.BytesIO()
+    Image.fromarray(overlay(image, results, categories)).save(buffer, format="PNG")
+    return buffer.getvalue()

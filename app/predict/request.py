@@ -1,0 +1,198 @@
+"""What a POST to /predict asks for: a form with a picture or its address, or JSON."""
+
+import base64
+import binascii
+import io
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Annotated, Any, BinaryIO, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+
+from app.datasets.image_sources import NotFetched, check_address
+from app.errors import Fault, Invalid, TooLarge
+from app.http.dependencies import SettingsDep
+from app.predict.schemas import Picture, PredictRequest
+from app.settings import Settings
+
+JSON = "application/json"
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a picture is: at hand, at an address, or in a data set. pointer: to it in the body."""
+
+    pointer: str
+    file: BinaryIO | None = None
+    url: str | None = None
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """sources: none where a whole data set is meant. many: whether the answer is a list of
+    pictures, also of one. part: "body", or "form"."""
+
+    model: str
+    score: float | None
+    sources: tuple[Source, ...]
+    many: bool = False
+    dataset: str | None = None
+    part: str = "body"
+
+    def fault(self, source: Source, detail: str, hint: str = "") -> Fault:
+        """What is wrong with one of the pictures."""
+        if self.part == "body":
+            return Fault("body", source.pointer, detail, hint)
+        return Fault(source.pointer.removeprefix("/"), "", detail, hint)
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    model: str = Field(min_length=1)
+    score: float | None = Field(None, ge=0, le=1)
+    url: str | None = None
+
+
+FORM_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "model": {"type": "string", "minLength": 1, "description": "its id, or an alias"},
+        "file": {"type": "string", "format": "binary", "description": "the picture"},
+        "url": {"type": "string", "description": "its address, in place of the file"},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+    },
+    "required": ["model"],
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """Of the JSON body, in one piece: it is read here, not by the framework."""
+    schema = PredictRequest.model_json_schema()
+    parts = schema.pop("$defs")
+
+    def whole(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return whole(parts[node["$ref"].split("/")[-1]])
+            return {name: whole(value) for name, value in node.items()}
+        return [whole(item) for item in node] if isinstance(node, list) else node
+
+    found: dict[str, Any] = whole(schema)
+    return found
+
+
+async def read(request: Request, settings: SettingsDep) -> AsyncIterator[Asked]:
+    """Raises Invalid and RequestValidationError with all that is wrong, TooLarge."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    async with AsyncExitStack() as stack:
+        if kind == JSON:
+            asked = _from_json(await _json(request, settings))
+        else:
+            form = await stack.enter_async_context(request.form(max_files=1, max_fields=20))
+            asked = _from_form(form)
+        if faults := address_faults(settings, asked):
+            raise Invalid(faults)
+        yield asked
+
+
+AskedDep = Annotated[Asked, Depends(read)]
+
+
+def address_faults(settings: Settings, asked: Asked) -> list[Fault]:
+    """Addresses that must not be called, as far as their text tells."""
+    faults = []
+    for source in asked.sources:
+        if source.url is not None:
+            try:
+                check_address(settings, source.url)
+            except NotFetched as error:
+                hint = "https://host/picture.jpg, s3://bucket/key, or a number: the id of an image"
+                faults.append(asked.fault(source, f"{source.url[:200]!r}: {error}", hint))
+    return faults
+
+
+async def _json(request: Request, settings: Settings) -> Any:
+    """The body, of a size that memory can hold several times over."""
+    limit = settings.max_json_bytes
+    parts: list[bytes] = []
+    total = 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > limit:
+            hint = "send large pictures as files, or name their addresses"
+            raise TooLarge(f"At most {limit:,} bytes of JSON are taken here: {hint}.", limit=limit)
+        parts.append(chunk)
+    raw = b"".join(parts)
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        at = getattr(error, "pos", 0)
+        why = {"error": getattr(error, "msg", None) or str(error)}
+        wrong = {"type": "json_invalid", "loc": ("body", at), "msg": "not JSON", "ctx": why}
+        raise RequestValidationError([wrong]) from error
+
+
+def _from_json(document: Any) -> Asked:
+    body = _checked(PredictRequest, document)
+    if body.images is None:
+        single = Picture.model_construct(id=None, url=body.url, image=body.image)
+        pictures = [] if body.url is None and body.image is None else [("", single)]
+    else:
+        pictures = [(f"/images/{n}", picture) for n, picture in enumerate(body.images)]
+    faults: list[Fault] = []
+    sources = [_source(pointer, picture, faults) for pointer, picture in pictures]
+    if faults:
+        raise Invalid(faults)
+    many = body.images is not None or not sources
+    return Asked(body.model, body.score, tuple(sources), many, body.dataset)
+
+
+def _source(pointer: str, picture: Picture, faults: list[Fault]) -> Source:
+    if picture.image is None:
+        name = "url" if picture.url is not None else "id"
+        return Source(f"{pointer}/{name}", None, picture.url, picture.id)
+    text = picture.image
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return Source(f"{pointer}/image", io.BytesIO(base64.b64decode(text, validate=True)))
+    except (binascii.Error, ValueError) as error:
+        hint = "RFC 4648, section 4, without line breaks"
+        faults.append(Fault("body", f"{pointer}/image", f"it is no base64: {error}", hint))
+        return Source(f"{pointer}/image")
+
+
+def _from_form(form: Mapping[str, Any]) -> Asked:
+    texts = {name: form[name] for name in ("model", "score", "url") if name in form}
+    errors: list[Any] = []
+    try:
+        values = _checked(_Form, texts)
+    except RequestValidationError as error:
+        errors = list(error.errors())
+    file = form.get("file")
+    if file is not None and not isinstance(file, UploadFile):
+        errors.append({"type": "value_error", "loc": ("body", "file"), "msg": "an UploadFile"})
+    elif (file is None) is ("url" not in texts):
+        what = "it is missing, and so is url" if file is None else "url came too"
+        errors.append({"type": "value_error", "loc": ("body", "file"), "msg": what})
+    if errors:
+        raise RequestValidationError(errors, body=texts)
+    source = Source("/url", url=values.url) if file is None else Source("/file", file.file)
+    return Asked(values.model, values.score, (source,), part="form")
+
+
+def _checked(kind: type[Body], document: Any) -> Body:
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        found: Sequence[Any] = error.errors(include_url=False, include_input=False)
+        wrong = [{**e, "loc": ("body", *e["loc"])} for e in found]
+        raise RequestValidationError(wrong, body=document) from error

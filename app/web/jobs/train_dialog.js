@@ -1,0 +1,96 @@
+/* The dialog that starts a training. train(dataset, {model, preset, signal}) resolves once it is closed,
+   with the job that was started, which is shown, or null; of a view that is left it asks nothing.
+   model: the id of one to go on from; preset: the one to begin with; without, a first training is a
+   first look. */
+
+import { get, post } from "../core/api.js";
+import { button, dialog, field, fill, h, problem } from "../core/dom.js";
+import { count, short, when } from "../core/format.js";
+
+const PRESETS = {
+  demo: "Four minutes on two cores: a first look, on pictures made small.",
+  cpu: "A quarter of an hour to hours on a CPU, by the number of pictures. For figures that count.",
+  paper_r50_1x: "As in the paper, ResNet-50. It wants a GPU.",
+  paper_r101_3x: "As in the paper, ResNet-101, three times as long. It wants a good GPU.",
+};
+const METHODS = {
+  "sapnet++": "The best masks: with completeness and refinement.",
+  sapnet: "The method before it: no teacher, no completeness, no refinement. Faster.",
+  mil: "Choosing among proposals by learning alone. To compare with.",
+  consensus: "The proposal on which the others agree. No learning about masks; to compare with.",
+  "sam-top1": "The proposal of the highest confidence. No learning about masks; to compare with.",
+};
+const PROPOSALS = {
+  "": "What the service is set to.",
+  hierarchy: "Regions of the picture itself. Needs no weights, fast on a CPU.",
+  sam: "Segment Anything at each point. Better masks; needs its weights and, better, a GPU.",
+};
+
+/* What the service offers, in its own order: a newer one may know more than this page. */
+async function offered() {
+  const { components } = await get("/openapi.json");
+  const { properties } = components.schemas.TrainRequest;
+  return { presets: properties.preset.enum, methods: properties.method.enum, goesOn: "from_model" in properties };
+}
+
+const choice = (values, chosen) => h("select", null, values.map(([value, text]) => h("option", { value, selected: value === chosen }, text)));
+
+/* A select whose line below explains what is chosen. */
+function explained(label, select, texts) {
+  const node = field(label, select, " ");
+  const hint = node.querySelector(".hint");
+  const tell = () => (hint.textContent = texts[select.value] ?? "");
+  select.addEventListener("change", tell);
+  tell();
+  return node;
+}
+
+export async function train(dataset, { model = null, preset: wished = null, signal } = {}) {
+  const [can, { models }] = await Promise.all([offered(), get("/models", { params: { limit: 50 } })]);
+  if (signal?.aborted) return null;
+  const preset = choice(can.presets.map((name) => [name, name]), wished ?? (models.length ? "cpu" : "demo"));
+  const method = choice(can.methods.map((name) => [name, name]), "sapnet++");
+  const proposals = choice([["", "the service's own"], ["hierarchy", "hierarchy"], ["sam", "Segment Anything"]], "");
+  const epochs = h("input", { type: "number", min: 1, max: 1000, step: 1, placeholder: "the preset's", inputmode: "numeric" });
+  const seed = h("input", { type: "number", min: 0, step: 1, value: "0", required: true, inputmode: "numeric" });
+  const from = choice([["", "fresh weights"], ...models.map((m) => [m.id, `${m.name || short(m.id)}, ${when(m.created_at)}`])], model ?? "");
+  if (model && from.value !== model) from.append(h("option", { value: model, selected: true }, short(model)));
+  const body = () => ({
+    dataset_id: dataset.id,
+    preset: preset.value,
+    method: method.value,
+    seed: Number(seed.value),
+    ...(proposals.value ? { proposals: proposals.value } : {}),
+    ...(epochs.value ? { overrides: { "train.epochs": Number(epochs.value) } } : {}),
+    ...(from.value ? { from_model: from.value } : {}),
+  });
+  const started = await dialog("Train", (close) => {
+    const box = h("div");
+    const form = h("form", { class: "stack" });
+    const go = button("Train", async () => {
+      if (!form.reportValidity()) return;
+      try {
+        close(await post("/jobs/train", body()));
+      } catch (error) {
+        fill(box, problem(error));
+      }
+    }, { class: "primary", autofocus: true });
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      go.click();
+    });
+    return fill(form,
+      h("p", { class: "lead" }, `${dataset.name}: ${count(dataset.images, "picture")}, ${count(dataset.annotations, "point")}.`),
+      explained("Preset", preset, PRESETS),
+      can.goesOn && models.length + (model ? 1 : 0) > 0 && field("Begin with", from, "A model trained before knows much already: fewer epochs do, and what was mended counts at once."),
+      h("details", { open: false }, h("summary", null, "More settings"),
+        h("div", { class: "stack" },
+          explained("Method", method, METHODS),
+          explained("Proposals", proposals, PROPOSALS),
+          field("Epochs", epochs, "How often each picture is seen. Empty: as the preset has it."),
+          field("Seed", seed, "The same seed gives the same training."))),
+      box, h("div", { class: "row end" }, button("Back", () => close(), { class: "quiet" }), go));
+  });
+  if (started && !signal?.aborted) location.hash = `#/jobs/${started.id}`;
+  return started;
+}

@@ -1,0 +1,86 @@
+/* What a training left, as the views of results, review and comparison ask for it.
+
+   openJob(id, signal)         {job, dataset, classes} of a training that has results; classes is
+                               colours.js's byClass. Throws an ApiError that says where it stands.
+   names(datasetId, signal)    resolves to a Map image id -> file name of the first 5,000; it has what
+                               could be had, and never fails
+   worstFirst(jobId, params, signal)  async iterator of pages {masks, counts, next}; params: status,
+                               category_id, max_quality, image_id, limit
+   ofImage(jobId, imageId, params, signal)    all of the masks of an image
+   decide(mask, decision)      PATCH with If-Match; the mask as it is then. An ApiError of status 412
+                               where somebody else was faster. Leaving the page does not stop it
+   reload(mask, signal)        the mask as the service has it now
+   suggest(mask, question, signal)    the mask for these points: an RLE
+   STATUS                      [value, label, tone] of each status of a mask
+   badge(mask)                 its status as an element
+   quality(value)              "0.43"; className(classes, mask) the name of its class */
+
+import { all, ApiError, get, patch, post } from "../core/api.js";
+import { byClass } from "./colours.js";
+import { h } from "../core/dom.js";
+
+export const STATUS = [
+  ["open", "open", null],
+  ["accepted", "accepted", "good"],
+  ["corrected", "corrected", "busy"],
+  ["rejected", "rejected", "bad"],
+];
+const SUCCESSFUL = ["succeeded", "succeeded_with_warnings"];
+
+export async function openJob(id, signal) {
+  const job = await get(`/jobs/${id}`, { signal });
+  if (job.kind !== "train" || !SUCCESSFUL.includes(job.state)) {
+    const detail = job.kind === "train" ? `The training is ${job.state.replaceAll("_", " ")}.` : `The job is no training: its kind is ${job.kind}.`;
+    throw new ApiError(409, { title: "There are no results", detail });
+  }
+  const dataset = await get(`/datasets/${job.dataset_id}`, { signal });
+  return { job, dataset, classes: byClass(dataset.categories) };
+}
+
+export async function names(datasetId, signal) {
+  const found = new Map();
+  try {
+    for await (const image of all(`/datasets/${datasetId}/images`, "images", { params: { limit: 1000 }, signal })) {
+      found.set(image.id, image.file_name);
+      if (found.size >= 5000) break;
+    }
+  } catch {
+    // names are a courtesy: a picture has its number
+  }
+  return found;
+}
+
+export async function* worstFirst(jobId, params, signal) {
+  let cursor = null;
+  do {
+    const page = await get(`/jobs/${jobId}/review`, { params: { limit: 100, ...params, cursor }, signal });
+    yield page;
+    cursor = page.next;
+  } while (cursor);
+}
+
+export async function ofImage(jobId, imageId, params, signal) {
+  const found = [];
+  for await (const page of worstFirst(jobId, { ...params, image_id: imageId, limit: 1000 }, signal)) found.push(...page.masks);
+  return found;
+}
+
+export function decide(mask, decision) {
+  const headers = { "If-Match": `"${mask.revision}"` };
+  return patch(`/masks/${mask.mask_id}`, decision, { headers });
+}
+
+export const reload = (mask, signal) => get(`/masks/${mask.mask_id ?? mask}`, { signal });
+
+export async function suggest(mask, question, signal) {
+  return (await post(`/masks/${mask.mask_id}/suggest`, question, { signal })).segmentation;
+}
+
+export function badge(mask) {
+  const [, label, tone] = STATUS.find(([value]) => value === mask.status) ?? STATUS[0];
+  return h("span", { class: "badge", "data-tone": tone }, label);
+}
+
+export const quality = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+
+export const className = (classes, mask) => classes.get(mask.category_id)?.name ?? `class ${mask.category_id}`;

@@ -1,0 +1,5 @@
+"""`python -m sapnet.cli` is `sapnet`; the worker starts the trainer so."""
+
+from sapnet.cli.main import app
+
+app()

@@ -1,0 +1,44 @@
+"""`sapnet export`: the masks of a run for other tools, from the shell."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sapnet.cli.console import Bars, friendly_errors
+from sapnet.errors import InvalidConfig
+
+
+def export(
+    masks: Annotated[Path, typer.Argument(help="pseudo_masks.ndjson of a run")],
+    points: Annotated[Path, typer.Option(help="the points that the run was given")],
+    out: Annotated[Path, typer.Option(help="the file to write: a zip, a .json or an .xml")],
+    format: Annotated[
+        str, typer.Option(help="coco, coco-polygons, yolo-seg, voc, png, label-studio or cvat")
+    ] = "coco",
+    images: Annotated[Path | None, typer.Option(help="their folder, to put them in too")] = None,
+    min_quality: Annotated[float, typer.Option(help="masks below it stay behind")] = 0.0,
+    simplify: Annotated[
+        float, typer.Option(help="pixels that a polygon may leave its outline by")
+    ] = 0.0,
+) -> None:
+    """Masks as COCO, YOLO, VOC, PNG, or for Label Studio and CVAT; says what was lost."""
+    from sapnet.data.annotations.coco import load_points
+    from sapnet.data.exporters import FORMATS, Options, suffix_of
+    from sapnet.data.exporters import export as write
+    from sapnet.data.exporters.sapnet_results import RunSource
+
+    with Bars() as bars, friendly_errors(bars.emit):
+        if format not in FORMATS:
+            raise InvalidConfig(f"there is no format {format!r}, only {', '.join(FORMATS)}")
+        options = Options(images=images is not None, simplify=simplify)
+        if out.suffix != suffix_of(format, options):
+            raise InvalidConfig(f"this makes a {suffix_of(format, options)}: name it so")
+        source = RunSource(masks, load_points(points), images, min_quality)
+
+        def tell(done: int, of: int) -> None:
+            bars.emit({"event": "progress", "stage": "export", "step": done, "of": of})
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        typer.echo(json.dumps(write(source, format, out, options, tell), indent=2))

@@ -1,0 +1,269 @@
+"""`sapnet`: the library from the shell. A researcher needs no service.
+
+`run` is what the service's worker starts: JSON lines on stdout, logs on stderr.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sapnet.cli.console import Bars, EventLog, execute, friendly_errors
+from sapnet.cli.export import export
+from sapnet.cli.mmdet import app as mmdet
+from sapnet.cli.onnx import app as onnx
+from sapnet.data.depth import parse
+from sapnet.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from sapnet.pipeline.offline_jobs import Job
+    from sapnet.pipeline.spec import RunSpec
+    from sapnet.segmenters.checkpoint import Predictor
+    from sapnet.segmenters.onnx.predictor import OnnxPredictor
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
+app.command()(export)
+app.add_typer(mmdet, name="mmdet")
+app.add_typer(onnx, name="onnx")
+
+LEAST_SCORE, LEAST_DRAWN = 0.1, 0.3
+"""Of results, low as COCO's AP wants them; of pictures, where doubtful ones would hide the good."""
+Points = Annotated[Path, typer.Option(help="COCO-style JSON, one point an object")]
+Images = Annotated[Path, typer.Option(help="folder that the file names are relative to")]
+Store = Annotated[Path | None, typer.Option(help="where proposals are kept for other runs")]
+Kind = Annotated[str, typer.Option(help="hierarchy, sam, or JSON with settings")]
+Override = Annotated[list[str] | None, typer.Option("--set", help="train.epochs=6, repeatable")]
+
+
+@app.command()
+def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architecture.md")]) -> None:
+    """Run a job file; speaks JSON lines on stdout."""
+
+    log = EventLog()
+
+    def emit(event: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+        log(event)
+
+    def spec() -> "RunSpec | Job":
+        from sapnet.pipeline.offline_jobs import job_of
+        from sapnet.pipeline.spec import RunSpec
+
+        return job_of(job) or RunSpec.read(job)
+
+    raise typer.Exit(execute(spec, emit))
+
+
+@app.command()
+def train(
+    points: Points,
+    images: Images,
+    out: Annotated[Path, typer.Option(help="work folder; started again, it goes on from there")],
+    truth: Annotated[Path | None, typer.Option(help="COCO instances, for metrics alone")] = None,
+    method: Annotated[
+        str, typer.Option(help="sapnet++, sapnet, mil; without learning: consensus, sam-top1")
+    ] = "sapnet++",
+    preset: Annotated[str, typer.Option(help="cpu, demo, paper_r50_1x, paper_r101_3x")] = "cpu",
+    seed: int = 0,
+    proposals: Kind = "hierarchy",
+    weights: Annotated[Path | None, typer.Option(help="backbone state dict, or a model")] = None,
+    store: Store = None,
+    override: Override = None,
+) -> None:
+    """Proposals, training, pseudo-masks, metrics and a checkpoint."""
+
+    def spec() -> "RunSpec":
+        from sapnet.pipeline.spec import RunSpec
+
+        return RunSpec(
+            points=points,
+            image_paths=image_paths(points, images),
+            workdir=out,
+            proposal_store=store or out / "proposals",
+            truth=truth,
+            method=method,
+            preset=preset,
+            overrides=parse_overrides(override or []),
+            seed=seed,
+            proposals=parse_kind(proposals),
+            backbone_weights=weights,
+        )
+
+    with Bars() as bars:
+        code = execute(spec, bars.emit)
+    from sapnet.utils.distributed import is_main
+
+    if code == 0 and is_main():
+        metrics = json.loads((out / "result" / "metrics.json").read_text())
+        typer.echo(json.dumps(metrics, indent=2))
+        typer.echo(f"written to {out / 'result'}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def propose(
+    points: Points,
+    images: Images,
+    store: Annotated[Path, typer.Option(help="where the bags go")],
+    proposals: Kind = "hierarchy",
+) -> None:
+    """Make the bags of every image, once; `train --store` then finds them."""
+    from sapnet.config.schema import DataConfig
+    from sapnet.data.annotations.coco import load_points
+    from sapnet.proposals import build_generator
+    from sapnet.proposals.cached import fill_store
+
+    with Bars() as bars, friendly_errors(bars.emit):
+        document = load_points(points)
+        generator = build_generator(parse_kind(proposals), document)
+        paths = image_paths(points, images)
+        limit = DataConfig().max_proposals
+        steps = fill_store(store, generator, document, paths, limit)
+        total = len(document.images)
+        for index, (_, bags) in enumerate(steps):
+            bars.emit({"event": "progress", "stage": "proposals", "step": index + 1, "of": total})
+            del bags
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="model.pt, .safetensors or .onnx")],
+    images: Annotated[list[Path], typer.Argument(help="images, or folders of images")],
+    out: Annotated[Path | None, typer.Option(help="COCO results go here, else to stdout")] = None,
+    overlays: Annotated[
+        Path | None, typer.Option(help="folder for pictures with the masks drawn on")
+    ] = None,
+    score: Annotated[
+        float | None, typer.Option(help="least score; default 0.1, and 0.3 in pictures")
+    ] = None,
+) -> None:
+    """Instance masks of images, as COCO results with `file_name` for the image."""
+    from PIL import Image
+
+    from sapnet.data.drawing import overlay
+    from sapnet.data.images import ImageProblem, drawings, pictures, read_rgb
+
+    results = []
+    with Bars() as bars, friendly_errors(bars.emit):
+        files = pictures(images)
+        predictor, drawn = open_model(model), drawings(files, ".png")
+        for index, (name, file) in enumerate(files.items()):
+            try:
+                image = read_rgb(file)
+            except ImageProblem as error:
+                raise ImageProblem(f"{name}: {error}") from error
+            found = predictor.predict(image, LEAST_SCORE if score is None else score)
+            results += [{"file_name": name, **result} for result in found]
+            if overlays:
+                target = overlays / drawn[name]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                least = LEAST_DRAWN if score is None else score
+                sure = [result for result in found if result["score"] >= least]
+                picture = Image.fromarray(overlay(image, sure, predictor.categories))
+                picture.save(target)
+            step = {"step": index + 1, "of": len(files)}
+            bars.emit({"event": "progress", "stage": "predict", **step})
+    text = json.dumps(results)
+    if out:
+        out.write_text(text)
+    else:
+        typer.echo(text)
+
+
+@app.command()
+def evaluate(
+    truth: Annotated[Path, typer.Option(help="COCO instances")],
+    results: Annotated[
+        Path | None, typer.Argument(help="COCO results (image_id or file_name)")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="model.pt, to predict on the truth's images first")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="their folder, with --model")] = None,
+    out: Annotated[Path | None, typer.Option(help="the figures go here too")] = None,
+) -> None:
+    """AP of predictions, or of a model, against true instances, for masks and for boxes."""
+    from sapnet.data.annotations.coco import read_truth
+    from sapnet.evaluation import average_precision
+    from sapnet.evaluation.detections import detect, read_results
+    from sapnet.utils.files import write_text
+
+    with Bars() as bars, friendly_errors(bars.emit):
+        document = read_truth(truth)
+        if results is not None and model is None:
+            detections = read_results(results, document)
+        elif results is None and model is not None and images is not None:
+            detections = detect(open_model(model), images, document, bars.emit)
+        else:
+            raise InvalidConfig("give either a file of results, or both --model and --images")
+        figures = {k: average_precision(detections, document, kind=k) for k in ("segm", "bbox")}
+        text = json.dumps(figures, indent=2)
+        typer.echo(text)
+        if out:
+            write_text(out, text + "\n")
+
+
+@app.command()
+def points(
+    source: Annotated[str, typer.Option("--from", help="coco, voc, cityscapes or isaid")],
+    root: Annotated[Path, typer.Option(help="folder of the data set, as its makers ship it")],
+    out: Annotated[Path, typer.Option(help="points.json, instances.json and images go here")],
+    split: Annotated[str, typer.Option(help="train or val")] = "train",
+    rule: Annotated[str, typer.Option(help="quasi-center, center or random")] = "quasi-center",
+    seed: int = 0,
+) -> None:
+    """Draw a point in each mask of a public data set."""
+    from sapnet.data.public import export, read_split
+
+    with Bars() as bars, friendly_errors(bars.emit):
+        counts = export(read_split(source, root, split), out, rule=rule, seed=seed)
+        typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+def open_model(path: Path) -> "Predictor | OnnxPredictor":
+    """Whatever file of a trained model it is. An ONNX one needs no torch."""
+    if path.suffix == ".onnx":
+        from sapnet.segmenters.onnx.predictor import OnnxPredictor
+
+        return OnnxPredictor(path)
+    from sapnet.segmenters.checkpoint import load_predictor
+
+    return load_predictor(path)
+
+
+def image_paths(points: Path, images: Path) -> dict[int, Path]:
+    """image id -> file, for a points file whose names are relative to a folder."""
+    from sapnet.data.annotations.coco import read_points
+
+    return {i.id: images / i.file_name for i in read_points(points).points.images}
+
+
+def parse_kind(text: str) -> dict[str, Any]:
+    """`hierarchy` or `{"kind": "sam", "model_type": "vit_b"}`."""
+    if not text.startswith("{"):
+        return {"kind": text}
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise InvalidConfig(f"--proposals is no JSON: {error}") from error
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """`train.epochs=6` -> {"train.epochs": 6}; a value is JSON, or else text."""
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            out[name] = parse(value)
+        except ValueError:
+            out[name] = value
+    return out
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,235 @@
+"""Read ground truth in COCO's form, checked so far that pycocotools cannot crash on it."""
+
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from sapnet.data.annotations.decoding import (
+    BAD,
+    CategoryRecord,
+    Id,
+    Issues,
+    NoDocument,
+    RunLengths,
+    Side,
+    Watch,
+    first_of_each,
+    read_list,
+    read_lists,
+    unwatched,
+)
+from sapnet.data.annotations.document import repeats
+from sapnet.data.masks import (
+    Size,
+    area,
+    check_area,
+    check_box,
+    check_polygons,
+    check_rle,
+    check_size,
+    checked_rle,
+    from_polygons,
+    tight_box,
+)
+from sapnet.errors import InvalidDataset, InvalidGeometry
+from sapnet.types import Rle
+
+
+class TruthImage(msgspec.Struct, gc=False):
+    id: Id
+    width: Side
+    height: Side
+    file_name: str = ""
+
+
+class TruthAnnotation(msgspec.Struct, gc=False):
+    id: Id
+    image_id: Id
+    category_id: Id
+    segmentation: list[list[float]] | RunLengths
+    bbox: tuple[float, float, float, float] | None = None
+    area: float | None = None
+    iscrowd: int | bool = 0
+
+
+Sizes = Mapping[int, Size]
+"""Image id -> (h, w) of the picture itself, in pixels."""
+
+
+def read_truth(source: bytes | Path, sizes: Sizes | None = None) -> dict[str, Any]:
+    """COCO instances as plain dicts: {"images", "annotations", "categories"}.
+
+    Every annotation comes back with segmentation (polygons, or compressed RLE), bbox (xywh,
+    pixels), area (pixels) and iscrowd; bbox and area are worked out where the file leaves them
+    out. sizes: of the images of the data set that it is the truth of; an image that the file
+    declares with another size is an issue. Of images that are not there, and without `sizes`, the
+    declared size counts. InvalidDataset lists every issue.
+    """
+    truth = _Truth(source, sizes)
+    annotations = list(truth.annotations())
+    truth.end()
+    return {
+        "images": [msgspec.structs.asdict(image) for image in truth.images.values()],
+        "annotations": [_completed(r, truth.images[r.image_id]) for r in annotations],
+        "categories": [msgspec.structs.asdict(c) for c in truth.categories.values()],
+    }
+
+
+def check_truth(
+    source: bytes | Path, watch: Watch = unwatched, sizes: Sizes | None = None
+) -> npt.NDArray[np.int64]:
+    """The ids of a file's annotations, (N,), where `read_truth` would take it: in little memory.
+
+    watch: as `read_points` has it. sizes: as `read_truth` has it. Raises InvalidDataset with every
+    issue.
+    """
+    truth = _Truth(source, sizes, watch)
+    for _ in truth.annotations():
+        pass
+    truth.end()
+    return np.asarray(truth.ids)
+
+
+class _Truth:
+    """A truth document on its way: its images and categories first, then its annotations."""
+
+    def __init__(self, source: bytes | Path, sizes: Sizes | None, watch: Watch = unwatched) -> None:
+        self._source, self._issues, self._watch = source, Issues(), watch
+        self.ids = array("q")
+        self._id_places = array("q")
+        kinds: dict[str, Any] = {"images": TruthImage, "categories": CategoryRecord}
+        try:
+            self._lists = read_lists(source, kinds, ("annotations",), self._issues)
+        except NoDocument:
+            self.end()
+        self.images = _by_id(self._lists["images"], "images", "image id", self._issues)
+        self.categories = _by_id(
+            self._lists["categories"], "categories", "category id", self._issues
+        )
+        self._known_categories = {BAD, *self.categories}
+        self._sizes = self._image_sizes(sizes or {})
+
+    def _image_sizes(self, actual: Sizes) -> dict[int, Size]:
+        """(h, w) of the images whose size is right."""
+        found: dict[int, Size] = {}
+        records = () if self._lists["images"] is BAD else self._lists["images"]
+        for index, image in enumerate(records):
+            if BAD in (image.id, image.width, image.height):
+                continue
+            try:
+                size = check_size((image.height, image.width))
+            except InvalidGeometry as error:
+                self._issues.add(f"/images/{index}", str(error), error.hint)
+                continue
+            height, width = actual.get(image.id, size)
+            if size == (height, width):
+                found.setdefault(image.id, size)
+            else:
+                declared = f"declared {image.width}×{image.height} pixels"
+                problem = f"{declared}, but the data set's image {image.id} has {width}×{height}"
+                hint = "give truth for the images as they were sent, not resized or rotated"
+                self._issues.add(f"/images/{index}", problem, hint)
+        return found
+
+    def annotations(self) -> Iterator[TruthAnnotation]:
+        """Each as it comes; what is wrong is said by `end`."""
+        if self._lists["annotations"] is BAD:
+            return
+        try:
+            for start, records in read_list(
+                self._source, "annotations", TruthAnnotation, self._issues, self._watch
+            ):
+                for index, record in enumerate(records, start):
+                    self._check(record, index)
+                    yield record
+        except NoDocument:
+            return
+
+    def end(self) -> None:
+        """Raises InvalidDataset where anything was wrong."""
+        for again, first in repeats(np.arange(len(self.ids)), np.asarray(self.ids)):
+            at = [f"/annotations/{self._id_places[i]}/id" for i in (again, first)]
+            problem = f"annotation id {self.ids[again]} was used before, at {at[1]}"
+            self._issues.add(at[0], problem, "give each its own annotation id")
+        if self._issues.total:
+            raise InvalidDataset(self._issues.listed())
+
+    def _check(self, record: TruthAnnotation, index: int) -> None:
+        at, issues, images = f"/annotations/{index}", self._issues, self.images
+        if record.id is not BAD:
+            self.ids.append(record.id)
+            self._id_places.append(index)
+        if images and record.image_id is not BAD and record.image_id not in images:
+            issues.add(f"{at}/image_id", f"there is no image with id {record.image_id}", "list it")
+        if self.categories and record.category_id not in self._known_categories:
+            what = f"there is no category with id {record.category_id}"
+            issues.add(f"{at}/category_id", what, "list it")
+        size = self._sizes.get(record.image_id)  # of an image at fault nothing more is said
+        if size is None:
+            return
+        for name, check in _CHECKS.items():
+            value = getattr(record, name)
+            try:
+                if value is not BAD and value is not None:
+                    check(value, size)
+            except InvalidGeometry as error:
+                issues.add(f"{at}/{name}", str(error), error.hint)
+
+
+def _by_id(records: list[Any], name: str, what: str, issues: Issues) -> dict[int, Any]:
+    if records is BAD:
+        return {}
+    if not records:
+        issues.add(f"/{name}", f"there are no {name}", "list at least one")
+    first = first_of_each((r.id for r in records), f"/{name}/{{}}/id", what, issues)
+    return {id_: records[index] for id_, index in first.items()}
+
+
+def _check_segmentation(segmentation: list[list[float]] | RunLengths, size: Size) -> None:
+    if isinstance(segmentation, RunLengths):
+        check_rle(segmentation.size, segmentation.counts, size)
+    else:
+        check_polygons(segmentation, size)
+
+
+_CHECKS: dict[str, Callable[[Any, Size], object]] = {
+    "segmentation": _check_segmentation,
+    "bbox": check_box,
+    "area": check_area,
+}
+
+
+def _completed(record: TruthAnnotation, image: TruthImage) -> dict[str, Any]:
+    size = image.height, image.width
+    segmentation: list[list[float]] | Rle
+    if isinstance(record.segmentation, RunLengths):
+        segmentation = checked_rle(msgspec.structs.asdict(record.segmentation), size)
+    else:
+        segmentation = record.segmentation
+    bbox = None if record.bbox is None else list(record.bbox)
+    pixels = record.area
+    if bbox is None or pixels is None:
+        rle = as_rle(segmentation, *size)
+        bbox = bbox or tight_box(rle)
+        pixels = float(area(rle)) if pixels is None else pixels
+    return {
+        "id": record.id,
+        "image_id": record.image_id,
+        "category_id": record.category_id,
+        "segmentation": segmentation,
+        "bbox": bbox,
+        "area": pixels,
+        "iscrowd": int(bool(record.iscrowd)),
+    }
+
+
+def as_rle(segmentation: list[list[float]] | Rle, height: int, width: int) -> Rle:
+    """A checked segmentation, polygons or compressed RLE, as one compressed RLE."""
+    if isinstance(segmentation, dict):
+        return segmentation
+    return from_polygons(segmentation, height, width)

@@ -1,0 +1,107 @@
+"""What the formats have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from sapnet.data.exporters.archive import Bundle
+from sapnet.data.exporters.rasterize import agreement
+from sapnet.data.exporters.source import Shape
+from sapnet.errors import SapnetError
+from sapnet.types import Category, ImageInfo
+
+
+class Unfit(SapnetError):
+    """What is to be exported does not go into the format. The message says why, and what to do."""
+
+    reason = "unfit"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """images: put the pictures in. simplify: pixels that a polygon may leave its outline by."""
+
+    images: bool = False
+    simplify: float = 0.0
+
+
+class Writer(ABC):
+    """Writes one format. One is made for each export; `add` is called image by image."""
+
+    notes: ClassVar[tuple[str, ...]] = ()
+    """What the format cannot hold, for people."""
+    bare: ClassVar[str | None] = None
+    """The suffix of a format that is a single document where no pictures come with it."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        images: Sequence[ImageInfo],
+        categories: Sequence[Category],
+        options: Options,
+    ) -> None:
+        """Raises Unfit where nothing could be written at all."""
+        self.bundle, self.images, self.options = bundle, images, options
+        self.categories = sorted(categories, key=lambda c: c.id)
+        self.label_of = {c.id: number for number, c in enumerate(self.categories)}
+        """category id -> 0, 1, 2, … by ascending id."""
+
+    @abstractmethod
+    def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
+        """Write an image's masks; of each, the IoU of what was written with the mask. Raises Unfit
+        where this image cannot be written; nothing of it is written then."""
+
+    def place(self, image: ImageInfo) -> str:
+        """Where its picture goes."""
+        return f"images/{image.file_name}"
+
+
+def stems(images: Sequence[ImageInfo]) -> dict[int, str]:
+    """image id -> its file's name without suffix, for formats that pair files so. Two that would
+    be one (a.png and a.jpg, or A and a) keep theirs: a_png, a_jpg."""
+    plain = {image.id: PurePosixPath(image.file_name.replace("\\", "/")) for image in images}
+    count: dict[str, int] = {}
+    for path in plain.values():
+        key = str(path.with_suffix("")).casefold()
+        count[key] = count.get(key, 0) + 1
+    taken: set[str] = set()
+    found = {}
+    for id_, path in plain.items():
+        stem = str(path.with_suffix(""))
+        if count[stem.casefold()] > 1:
+            stem = f"{stem}_{path.suffix[1:]}"
+        while stem.casefold() in taken:
+            stem += "_"
+        taken.add(stem.casefold())
+        found[id_] = stem
+    return found
+
+
+def suffix(image: ImageInfo) -> str:
+    return PurePosixPath(image.file_name.replace("\\", "/")).suffix
+
+
+def index_map(
+    image: ImageInfo, shapes: Sequence[Shape], dtype: type[np.unsignedinteger[Any]]
+) -> tuple[npt.NDArray[np.unsignedinteger[Any]], list[float]]:
+    """(H, W): 0, or 1, 2, … for the first, second, … of the shapes; and the IoU of what is left of
+    each. Where two overlap, the one of higher quality wins; of equal ones the smaller."""
+    indices = np.zeros(image.size, dtype)
+    order = sorted(
+        range(len(shapes)), key=lambda i: (shapes[i].instance.quality, -shapes[i].area, -i)
+    )
+    for i in order:
+        indices[shapes[i].window][shapes[i].mask] = i + 1
+    return indices, [
+        agreement(indices[shape.window] == i + 1, shape.mask) for i, shape in enumerate(shapes)
+    ]
+
+
+def to_json(value: Any) -> bytes:
+    return msgspec.json.encode(value)

@@ -1,0 +1,59 @@
+"""One picture of 16 bits an image, whose pixels name their object, and a legend."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sapnet.data.exporters.archive import Bundle
+from sapnet.data.exporters.base import Options, Unfit, Writer, index_map, stems, to_json
+from sapnet.data.exporters.palette import grey_png
+from sapnet.data.exporters.source import Shape
+from sapnet.types import Category, ImageInfo
+
+LARGEST = 65_535
+
+
+class Png(Writer):
+    notes: ClassVar[tuple[str, ...]] = (
+        "A pixel belongs to one object: where two overlap, the one of higher quality has it.",
+        f"At most {LARGEST:,} objects an image; an image with more is left out.",
+    )
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        images: Sequence[ImageInfo],
+        categories: Sequence[Category],
+        options: Options,
+    ) -> None:
+        super().__init__(bundle, images, categories, options)
+        self._stems = stems(images)
+        self._legend = bundle.document("legend.json", ending=b"]}\n")
+        names = [{"id": c.id, "name": c.name} for c in self.categories]
+        self._legend.write(b'{"categories":' + to_json(names) + b',"images":[')
+        self._first = True
+
+    def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
+        if len(shapes) > LARGEST:
+            raise Unfit(f"its image has {len(shapes):,} masks, a PNG has room for {LARGEST:,}")
+        name = f"masks/{self._stems[image.id]}.png"
+        indices, ious = index_map(image, shapes, np.uint16)
+        self.bundle.data(name, grey_png(indices))
+        record: dict[str, Any] = {
+            "id": image.id,
+            "file_name": image.file_name,
+            "masks": name,
+            "instances": [
+                {
+                    "value": value,
+                    "id": shape.instance.id,
+                    "category_id": shape.instance.category_id,
+                    "quality": shape.instance.quality,
+                }
+                for value, shape in enumerate(shapes, 1)
+            ],
+        }
+        self._legend.write((b"" if self._first else b",\n") + to_json(record))
+        self._first = False
+        return ious

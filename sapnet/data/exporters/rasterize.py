@@ -1,0 +1,36 @@
+"""What a reader of an export sees: polygons back to pixels, and how much they agree with a mask."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from sapnet.data.masks import decode, from_polygons
+from sapnet.types import BoolArray
+
+Polygon = npt.NDArray[np.floating] | npt.NDArray[np.integer]
+
+
+def filled(polygons: Sequence[Polygon], height: int, width: int) -> BoolArray:
+    """As pycocotools fills them: each by the even-odd rule, then all together. (h, w) bool from
+    polygons (P, 2) of x y in pixels, P ≥ 3."""
+    flat = [np.asarray(p, np.float64).ravel().tolist() for p in polygons]
+    return decode(from_polygons(flat, height, width))
+
+
+def painted(polygon: Polygon, height: int, width: int) -> BoolArray:
+    """As OpenCV's fillPoly paints one: the inside by the even-odd rule, and the outline itself.
+
+    polygon: (P, 2) x y, cut down to whole pixels first, as the YOLO family does.
+    """
+    pixels = np.floor(polygon).astype(np.int64)
+    picture = Image.new("1", (width, height))
+    ring = [(int(x), int(y)) for x, y in np.concatenate([pixels, pixels[:1]])]
+    ImageDraw.Draw(picture).line(ring, fill=1)
+    return filled([pixels + 0.5], height, width) | np.asarray(picture)
+
+
+def agreement(one: BoolArray, other: BoolArray) -> float:
+    """Intersection over union of two masks of one shape, not both empty."""
+    return float(np.count_nonzero(one & other) / np.count_nonzero(one | other))

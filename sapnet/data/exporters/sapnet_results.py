@@ -1,0 +1,69 @@
+"""Masks to export, from the file that a run leaves: `pseudo_masks.ndjson`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sapnet.data.exporters.source import Instance
+from sapnet.types import Category, ImageInfo, PointSet
+
+
+class RunSource:
+    """The masks of a run. Of the file only the places of its lines are kept in memory."""
+
+    def __init__(
+        self, masks: Path, points: PointSet, folder: Path | None, min_quality: float = 0.0
+    ) -> None:
+        """points: those that the run was given. folder: of the images, where they are wanted.
+        Raises ValueError for a line that is no mask, OSError."""
+        self._path, self._points, self._folder = masks, points, folder
+        self._min_quality = min_quality
+        self._lines: dict[int, list[int]] = {}
+        place = 0
+        with masks.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    self._lines.setdefault(_decoded(line, number)["image_id"], []).append(place)
+                place += len(line)
+
+    @property
+    def images(self) -> tuple[ImageInfo, ...]:
+        return self._points.images
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        return self._points.categories
+
+    def instances(self, image: ImageInfo) -> Iterator[Instance]:
+        points = {a.id: (a.x, a.y) for a in self._points.annotations_of[image.id]}
+        with self._path.open("rb") as file:
+            for place in self._lines.get(image.id, []):
+                file.seek(place)
+                mask = _decoded(file.readline(), None)
+                if mask["quality"] >= self._min_quality:
+                    segmentation, quality = mask["segmentation"], mask["quality"]
+                    yield Instance(
+                        mask["id"],
+                        mask["category_id"],
+                        segmentation,
+                        quality,
+                        rejected=mask.get("status") == "rejected",
+                        point=points.get(mask["id"]),
+                    )
+
+    def file(self, image: ImageInfo) -> Path | None:
+        path = None if self._folder is None else self._folder / image.file_name
+        return path if path is not None and path.is_file() else None
+
+
+def _decoded(line: bytes, number: int | None) -> dict[str, Any]:
+    try:
+        mask = msgspec.json.decode(line)
+        missing = {"id", "image_id", "category_id", "segmentation", "quality"} - set(mask)
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise ValueError(f"line {number} is no mask: {error}") from None
+    if missing:
+        raise ValueError(f"line {number} is no mask: it has no {', '.join(sorted(missing))}")
+    return mask

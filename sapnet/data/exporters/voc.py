@@ -1,0 +1,88 @@
+"""PASCAL VOC: pictures of classes and of objects with its palette, and an XML an image."""
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from sapnet.data.exporters.archive import Bundle
+from sapnet.data.exporters.base import Options, Unfit, Writer, index_map, stems, suffix
+from sapnet.data.exporters.palette import PALETTE, palette_png
+from sapnet.data.exporters.source import Shape
+from sapnet.data.exporters.xml import printable
+from sapnet.types import Category, ImageInfo
+
+LARGEST = 254  # 0 is background, 255 VOC's mark for pixels that count for nothing
+SPLIT = "train"
+
+
+class Voc(Writer):
+    notes: ClassVar[tuple[str, ...]] = (
+        f"Its pictures have 8 bits: at most {LARGEST} classes, and at most {LARGEST} objects an "
+        "image; an image with more is left out.",
+        "A pixel belongs to one object: where two overlap, the one of higher quality has it.",
+    )
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        images: Sequence[ImageInfo],
+        categories: Sequence[Category],
+        options: Options,
+    ) -> None:
+        super().__init__(bundle, images, categories, options)
+        if len(self.categories) > LARGEST:
+            raise Unfit(
+                f"PASCAL VOC's pictures have room for {LARGEST} classes, the data set has "
+                f"{len(self.categories)}; choose another format"
+            )
+        self._stems = stems(images)
+        self._names = {c.id: printable(c.name) for c in self.categories}
+        folders = ("Main", "Segmentation")
+        self._lists = [bundle.document(f"ImageSets/{name}/{SPLIT}.txt") for name in folders]
+        bundle.text("labelmap.txt", self._labelmap())
+
+    def place(self, image: ImageInfo) -> str:
+        return f"JPEGImages/{self._stems[image.id]}{suffix(image)}"
+
+    def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
+        if len(shapes) > LARGEST:
+            raise Unfit(f"its image has {len(shapes)} masks, PASCAL VOC has room for {LARGEST}")
+        stem = self._stems[image.id]
+        objects, ious = index_map(image, shapes, np.uint8)
+        labels = [0, *(self.label_of[s.instance.category_id] + 1 for s in shapes)]
+        classes = np.array(labels, np.uint8)[objects]
+        self.bundle.data(f"SegmentationObject/{stem}.png", palette_png(objects))
+        self.bundle.data(f"SegmentationClass/{stem}.png", palette_png(classes))
+        self.bundle.text(f"Annotations/{stem}.xml", self._xml(image, shapes))
+        for file in self._lists:
+            file.write(f"{stem}\n".encode())
+        return ious
+
+    def _labelmap(self) -> str:
+        lines = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
+        for number, category in enumerate(self.categories, 1):
+            colour = ",".join(map(str, PALETTE[3 * number : 3 * number + 3]))
+            lines.append(f"{self._names[category.id].replace(':', '_')}:{colour}::")
+        return "\n".join(lines) + "\n"
+
+    def _xml(self, image: ImageInfo, shapes: Sequence[Shape]) -> str:
+        name = escape(printable(f"{self._stems[image.id]}{suffix(image)}"))
+        objects = "".join(map(self._object, shapes))
+        return (
+            "<annotation><folder>JPEGImages</folder>"
+            f"<filename>{name}</filename>"
+            f"<size><width>{image.width}</width><height>{image.height}</height><depth>3</depth>"
+            f"</size><segmented>1</segmented>{objects}</annotation>\n"
+        )
+
+    def _object(self, shape: Shape) -> str:
+        x, y, width, height = shape.bbox
+        corners = {"xmin": x + 1, "ymin": y + 1, "xmax": x + width, "ymax": y + height}
+        box = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
+        return (
+            f"<object><name>{escape(self._names[shape.instance.category_id])}</name>"
+            "<pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>"
+            f"<bndbox>{box}</bndbox></object>"
+        )

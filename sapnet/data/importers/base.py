@@ -1,0 +1,106 @@
+"""A COCO points document as it is made from another tool's file, and the way back for messages."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from sapnet.data.annotations.decoding import Issues
+from sapnet.errors import Issue
+
+_POINTER = re.compile(r"/(images|annotations|categories)(?:/(\d+))?[/\w]*")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """path: the COCO document. issues: what is wrong with the source, in its own terms. warnings:
+    odd but legal. places: of the document's lists, where in the source each record comes from."""
+
+    path: Path
+    issues: list[Issue]
+    warnings: list[Issue]
+    places: dict[str, list[str]]
+
+    def translated(self, issues: list[Issue]) -> list[Issue]:
+        """Issues of the document, as ones of the source."""
+        return [
+            replace(
+                issue,
+                pointer=self._place(issue.pointer),
+                problem=_POINTER.sub(lambda m: self._place(m.group()) or "it", issue.problem),
+            )
+            for issue in issues
+        ]
+
+    def _place(self, pointer: str) -> str:
+        found = _POINTER.fullmatch(pointer)
+        if found is None or found.group(2) is None:
+            return ""
+        places = self.places.get(found.group(1), [])
+        index = int(found.group(2))
+        return places[index] if index < len(places) else ""
+
+
+@dataclass
+class Conversion:
+    """Takes images and points as a reader finds them, and writes points at once."""
+
+    target: Path
+    issues: Issues = field(default_factory=Issues)
+    warnings: Issues = field(default_factory=Issues)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Shapes that are no points, by their kind."""
+    labels: dict[str, int] = field(default_factory=dict)
+    """Classes that the source names, whether or not a point has them -> category id."""
+    _images: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _used: set[str] = field(default_factory=set)
+    _places: dict[str, list[str]] = field(default_factory=lambda: {"images": [], "annotations": []})
+
+    def __enter__(self) -> Self:
+        self._file = self.target.open("wb")
+        self._file.write(b'{"annotations":[')
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def label(self, name: str) -> int:
+        return self.labels.setdefault(name, len(self.labels) + 1)
+
+    def image(
+        self, file_name: str, size: tuple[int, int] | None, place: str, id_: int | None = None
+    ) -> int:
+        """Its id: the source's own where that is free. size: (h, w) as the source has it."""
+        if id_ is None or id_ in self._images:
+            id_ = max(self._images, default=0) + 1
+        self._images[id_] = {"id": id_, "file_name": file_name}
+        if size is not None:
+            self._images[id_] |= {"width": size[1], "height": size[0]}
+        self._places["images"].append(place)
+        return id_
+
+    def point(self, image_id: int, label: str, x: float, y: float, place: str) -> None:
+        """x, y: pixels."""
+        places = self._places["annotations"]
+        record = {"id": len(places) + 1, "image_id": image_id, "point": [x, y]}
+        record["category_id"] = self.label(label)
+        self._file.write(b",\n" if places else b"")
+        self._file.write(msgspec.json.encode(record))
+        self._used.add(label)
+        places.append(place)
+
+    def finish(self) -> Converted:
+        categories = [{"id": i, "name": n} for n, i in self.labels.items() if n in self._used]
+        lists = {"images": list(self._images.values()), "categories": categories}
+        self._file.write(b"]," + msgspec.json.encode(lists)[1:])
+        self._file.close()
+        others = ", ".join(f"{count} of {kind}" for kind, count in self.left_out.most_common())
+        if not self._places["annotations"] and not self.issues.total:
+            problem = "there is no point in it" + (f", only {others}" if others else "")
+            self.issues.add("", problem, "draw a point on each object")
+        elif others:
+            self.warnings.add("", f"left out, since they are no points: {others}", "")
+        return Converted(self.target, self.issues.listed(), self.warnings.listed(), self._places)

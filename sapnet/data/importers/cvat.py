@@ -1,0 +1,119 @@
+"""CVAT for images 1.1: an XML with <points> in each <image>. Places are XPaths.
+
+Read as a stream, so its size does not matter. A document type is refused: entities could stand for
+files of this machine, or for gigabytes.
+"""
+
+from typing import BinaryIO
+from xml.parsers import expat
+
+from sapnet.data.annotations.decoding import Watch
+from sapnet.data.depth import MAX_DEPTH, TOO_DEEP
+from sapnet.data.importers.base import Conversion
+
+_BLOCK = 1 << 20
+_OTHERS = ("box", "polygon", "polyline", "ellipse", "cuboid", "mask", "skeleton", "tag")
+
+
+class _Refused(Exception):
+    pass
+
+
+def read(file: BinaryIO, conversion: Conversion, watch: Watch) -> None:
+    reader = _Reader(conversion)
+    read = 0
+    try:
+        while block := file.read(_BLOCK):
+            reader.parser.Parse(block, False)
+            read += len(block)
+            watch(read)
+        reader.parser.Parse(b"", True)
+    except expat.ExpatError as error:
+        at = f"line {error.lineno}, column {error.offset + 1}"
+        problem = f"it is no well-formed XML: {expat.ErrorString(error.code)}, at {at}"
+        conversion.issues.add("", problem, "export it again, as CVAT for images 1.1")
+    except _Refused as error:
+        conversion.issues.add("", str(error), "export it again, as CVAT for images 1.1")
+
+
+class _Reader:
+    def __init__(self, conversion: Conversion) -> None:
+        self.parser = expat.ParserCreate()
+        self.parser.buffer_text = True
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._text
+        self.parser.StartDoctypeDeclHandler = self._doctype
+        self._conversion = conversion
+        self._path: list[str] = []
+        self._label = ""
+        self._images = self._points = 0
+        self._image_id: int | None = None
+
+    def _doctype(self, *_: object) -> None:
+        raise _Refused("it has a document type, which is not read")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._path.append(name)
+        if len(self._path) > MAX_DEPTH:
+            raise _Refused(TOO_DEEP)
+        if len(self._path) == 1 and name != "annotations":
+            raise _Refused(f"it is an XML of <{name}>, not of CVAT's <annotations>")
+        if self._path == ["annotations", "track"]:
+            raise _Refused("it holds tracks of a video")
+        if self._path == ["annotations", "image"]:
+            self._image(attributes)
+        elif self._path[:-1] == ["annotations", "image"] and name == "points":
+            self._point(attributes)
+        elif self._path[:-1] == ["annotations", "image"] and name in _OTHERS:
+            self._conversion.left_out[name] += 1
+
+    def _end(self, name: str) -> None:
+        if self._path[-3:] == ["labels", "label", "name"]:
+            self._conversion.label(self._label.strip())
+            self._label = ""
+        self._path.pop()
+
+    def _text(self, text: str) -> None:
+        if self._path[-3:] == ["labels", "label", "name"]:
+            self._label += text
+
+    def _image(self, attributes: dict[str, str]) -> None:
+        self._images, self._points = self._images + 1, 0
+        place = f"/annotations/image[{self._images}]"
+        size = (_whole(attributes.get("height")), _whole(attributes.get("width")))
+        self._image_id = None
+        if "name" not in attributes:
+            self._conversion.issues.add(place, "the image has no name", "export it again")
+            return
+        self._image_id = self._conversion.image(
+            attributes["name"],
+            None if size[0] is None or size[1] is None else (size[0], size[1]),
+            place,
+            _whole(attributes.get("id")),
+        )
+
+    def _point(self, attributes: dict[str, str]) -> None:
+        self._points += 1
+        place = f"/annotations/image[{self._images}]/points[{self._points}]"
+        if self._image_id is None:
+            return
+        text = attributes.get("points", "")
+        pairs = [pair.split(",") for pair in text.split(";")]
+        if len(pairs) > 1:
+            problem = f"a shape of {len(pairs)} points: an object has one"
+            hint = "draw one point an object (in CVAT: Number of points 1)"
+            self._conversion.issues.add(place, problem, hint)
+            return
+        try:
+            x, y = map(float, pairs[0])
+        except ValueError:
+            problem = f"{text[:40]!r} is no point"
+            self._conversion.issues.add(place, problem, 'it should be "x,y", in pixels')
+            return
+        self._conversion.point(self._image_id, attributes.get("label", ""), x, y, place)
+
+
+def _whole(text: str | None) -> int | None:
+    plain = text is not None and text.isascii() and text.isdigit() and len(text) <= 18
+    return int(text) if text is not None and plain else None

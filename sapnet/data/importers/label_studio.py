@@ -1,0 +1,142 @@
+"""Label Studio's JSON export: tasks with keypoint labels, in per cent of the image's size.
+
+Read in pieces, so its size does not matter. Places are JSON pointers into the file.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from sapnet.data.annotations.decoding import REFUSED, Watch
+from sapnet.data.annotations.json_stream import Unreadable, pieces
+from sapnet.data.images import FORMATS
+from sapnet.data.importers.base import Conversion
+
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
+"""What Label Studio puts before the name of a file that was uploaded to it."""
+_KEYPOINTS = ("keypointlabels", "keypoint")
+_SUFFIXES = (".jpg", ".tif", *(f".{name.lower()}" for name in FORMATS))
+_AGAIN = "export the project as JSON"
+
+
+def read(file: BinaryIO, conversion: Conversion, watch: Watch) -> None:
+    number = 0
+    try:
+        for piece in pieces(cast(BinaryIO, _AsMember(file))):
+            for task in msgspec.json.decode(piece.text):
+                if not _task(task, f"/{number}", conversion):
+                    return
+                number += 1
+            watch(file.tell())
+    except (Unreadable, *REFUSED) as error:
+        problem = f"it is no JSON, after {number} tasks: {error}"
+        conversion.issues.add("", problem, _AGAIN)
+
+
+class _AsMember:
+    """A file of a list as one of an object, whose member it is: those are read in pieces."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        bom = file.read(3)
+        rest = (b"" if bom == b"\xef\xbb\xbf" else bom,)
+        self._parts: Iterator[BinaryIO] = chain(
+            (io.BytesIO(b'{"tasks":'), io.BytesIO(*rest), file, io.BytesIO(b"}"))
+        )
+        self._part = next(self._parts)
+
+    def read(self, size: int) -> bytes:
+        while not (block := self._part.read(size)):
+            following = next(self._parts, None)
+            if following is None:
+                return b""
+            self._part = following
+        return block
+
+
+def _task(task: Any, place: str, conversion: Conversion) -> bool:
+    """False where it is no task at all, and so the file none of Label Studio's."""
+    if not (isinstance(task, dict) and isinstance(task.get("data"), dict)):
+        problem = "it is a list, but not of Label Studio's tasks"
+        conversion.issues.add(place, problem, f"{_AGAIN} (not JSON-MIN), or send COCO")
+        return False
+    name = _file_name(task["data"])
+    if name is None:
+        conversion.issues.add(f"{place}/data", "the task names no image", "label images")
+        return True
+    kept = [
+        (f"{place}/annotations/{number}/result", annotation["result"])
+        for number, annotation in enumerate(task.get("annotations") or [])
+        if isinstance(annotation, dict)
+        and isinstance(annotation.get("result"), list)
+        and not annotation.get("was_cancelled")
+    ]
+    if len(kept) > 1:
+        problem = f"there are {len(kept)} annotations of this task; the last one is taken"
+        conversion.warnings.add(f"{place}/annotations", problem, "")
+    at, results = kept[-1] if kept else ("", [])
+    results = [r if isinstance(r, dict) else {} for r in results]
+    size = next((s for r in results if (s := _size(r)) is not None), None)
+    id_ = task.get("id")
+    image_id = conversion.image(name, size, place, id_ if isinstance(id_, int) else None)
+    for number, result in enumerate(results):
+        _result(result, image_id, f"{at}/{number}", conversion)
+    return True
+
+
+def _result(result: dict[str, Any], image_id: int, place: str, conversion: Conversion) -> None:
+    kind = result.get("type")
+    if kind not in _KEYPOINTS:
+        if isinstance(kind, str):
+            conversion.left_out[kind] += 1
+        return
+    value, size = result.get("value"), _size(result)
+    value = value if isinstance(value, dict) else {}
+    labels = value.get("keypointlabels")
+    if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
+        problem = f"a keypoint with {len(labels) if isinstance(labels, list) else 'no'} labels"
+        conversion.issues.add(place, problem, "give each keypoint one label")
+    elif result.get("image_rotation"):
+        conversion.issues.add(place, "the image was rotated", "label it as it is stored")
+    elif size is None or not all(isinstance(value.get(n), int | float) for n in ("x", "y")):
+        problem = "x, y, original_width or original_height is missing"
+        conversion.issues.add(place, problem, _AGAIN)
+    else:
+        try:
+            x, y = value["x"] / 100 * size[1], value["y"] / 100 * size[0]
+        except OverflowError:
+            conversion.issues.add(place, "x, y or the size is no number of a picture", _AGAIN)
+        else:
+            conversion.point(image_id, labels[0], x, y, place)
+
+
+def _size(result: dict[str, Any]) -> tuple[int, int] | None:
+    height, width = result.get("original_height"), result.get("original_width")
+    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        return height, width
+    return None
+
+
+def _file_name(data: dict[str, Any]) -> str | None:
+    """Of the task's image: the member `image`, or the one that looks like an image's address."""
+    texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    looks = [v for v in texts.values() if PurePosixPath(_path(v)).suffix.lower() in _SUFFIXES]
+    address = texts.get("image") or (looks[0] if looks else None)
+    if address is None:
+        return None
+    path = _path(address)
+    if "/upload/" in f"/{path}":
+        return _UPLOADED.sub("", PurePosixPath(path).name)
+    return path if "://" not in address else PurePosixPath(path).name
+
+
+def _path(address: str) -> str:
+    """Of a file in local storage (?d=), or of any URL."""
+    parts = urlsplit(address)
+    local = parse_qs(parts.query).get("d")
+    return (local[0] if local else unquote(parts.path)).lstrip("/")

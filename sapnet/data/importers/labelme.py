@@ -1,0 +1,63 @@
+"""Labelme: a JSON for each image, with shapes of the type `point`. Places are FILE#/shapes/3."""
+
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sapnet.data.annotations.decoding import Watch
+from sapnet.data.depth import parse
+from sapnet.data.importers.base import Conversion
+
+
+def read(files: Sequence[tuple[str, Path]], conversion: Conversion, watch: Watch) -> None:
+    done = 0
+    for name, path in sorted(files):
+        try:
+            document = parse(path.read_bytes())
+        except ValueError as error:
+            conversion.issues.add(f"{name}#", f"it is no JSON: {error}", "save it again")
+        else:
+            _file(name, document, conversion)
+        done += path.stat().st_size
+        watch(done)
+
+
+def _file(name: str, document: Any, conversion: Conversion) -> None:
+    shapes = document.get("shapes") if isinstance(document, dict) else None
+    image = document.get("imagePath") if isinstance(document, dict) else None
+    if not isinstance(shapes, list) or not isinstance(image, str) or not image:
+        problem = "it is not one of Labelme's files: these have shapes and an imagePath"
+        conversion.issues.add(f"{name}#", problem, "leave it out of the archive")
+        return
+    height, width = document.get("imageHeight"), document.get("imageWidth")
+    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    image_id = conversion.image(_beside(name, image), size, f"{name}#")
+    for number, shape in enumerate(shapes):
+        _shape(shape, image_id, f"{name}#/shapes/{number}", conversion)
+
+
+def _shape(shape: Any, image_id: int, place: str, conversion: Conversion) -> None:
+    shape = shape if isinstance(shape, dict) else {}
+    kind, label = shape.get("shape_type", "polygon"), shape.get("label")
+    if kind != "point":
+        conversion.left_out[str(kind)] += 1
+        return
+    try:
+        ((x, y),) = shape["points"]
+        x, y = float(x), float(y)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        conversion.issues.add(f"{place}/points", "should be one point", "it is [[x, y]], in pixels")
+        return
+    if not isinstance(label, str) or not label:
+        conversion.issues.add(f"{place}/label", "the point has no label", "give it one")
+        return
+    conversion.point(image_id, label, x, y, place)
+
+
+def _beside(name: str, image: str) -> str:
+    """An image's path, from that of the file that names it; above the archive there is nothing."""
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(name), image.replace("\\", "/")))
+    while path.startswith(("../", "/")):
+        path = path.removeprefix("../").removeprefix("/")
+    return path

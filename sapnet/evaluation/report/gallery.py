@@ -1,0 +1,85 @@
+"""One picture that shows a run: image, point, proposals, picked, refined, predicted."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from sapnet.data.drawing import colour, dots, paint
+from sapnet.data.images import read_rgb
+from sapnet.data.samples import ImageRecord
+from sapnet.types import ByteArray
+
+TITLES = ("image and points", "proposals", "picked", "refined", "delivered", "predicted")
+HEIGHT = 220
+GAP = 6
+PICTURED = 6  # images with annotations, the first ones
+
+
+def draw_gallery(
+    path: Path,
+    records: Sequence[ImageRecord],
+    rows: list[dict[str, Any]],
+    detections: list[dict[str, Any]],
+    count: int = PICTURED,
+) -> None:
+    """Write a PNG with a row an image: the first `count` images that have annotations.
+
+    rows: as in pseudo_masks.ndjson. detections: COCO results with image_id, over all images.
+    """
+    chosen: list[ImageRecord] = []
+    for record in records:
+        if record.annotations and len(chosen) < count:
+            chosen.append(record)
+    strips = [picture_row(record, rows, detections) for record in chosen]
+    if not strips:
+        strips = [[np.full((HEIGHT, HEIGHT, 3), 255, np.uint8)] * len(TITLES)]
+    widths = [max(strip[column].shape[1] for strip in strips) for column in range(len(TITLES))]
+    header = 24
+    sheet = Image.new(
+        "RGB",
+        (sum(widths) + GAP * (len(widths) + 1), header + len(strips) * (HEIGHT + GAP)),
+        "white",
+    )
+    pen = ImageDraw.Draw(sheet)
+    x = GAP
+    for column, title in enumerate(TITLES):
+        pen.text((x, 4), title, fill="black", font=ImageFont.load_default(14))
+        for row, strip in enumerate(strips):
+            sheet.paste(Image.fromarray(strip[column]), (x, header + row * (HEIGHT + GAP)))
+        x += widths[column] + GAP
+    sheet.save(path)
+
+
+def picture_row(
+    record: ImageRecord, rows: list[dict[str, Any]], detections: list[dict[str, Any]]
+) -> list[ByteArray]:
+    """The six panels of one image, each HEIGHT pixels high."""
+    image = read_rgb(record.path)
+    own = {row["id"]: row for row in rows if row["image_id"] == record.info.id}
+    masks = [own[a.id] for a in record.annotations]
+    points = [(a.x, a.y) for a in record.annotations]
+    found = [d for d in detections if d["image_id"] == record.info.id and d["score"] >= 0.3]
+    proposals = [
+        (rle, colour(n))
+        for n, bag in enumerate(record.bags)
+        for rle in sorted(bag.masks, key=len, reverse=True)[:4]
+    ]
+    panels = [
+        dots(image, points),
+        dots(paint(image, proposals), points),
+        paint(image, [(m["selected"], colour(n)) for n, m in enumerate(masks)]),
+        paint(image, [(m["refined"], colour(n)) for n, m in enumerate(masks) if m["refined"]]),
+        paint(image, [(m["segmentation"], colour(n)) for n, m in enumerate(masks)]),
+        paint(image, [(d["segmentation"], colour(n)) for n, d in enumerate(found)]),
+    ]
+    return [to_height(panel) for panel in panels]
+
+
+def to_height(panel: ByteArray) -> ByteArray:
+    """Resize to HEIGHT, the width in proportion and at most twice that."""
+    h, w = panel.shape[:2]
+    size = (min(max(round(w * HEIGHT / h), 1), 2 * HEIGHT), HEIGHT)
+    return np.asarray(Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS))

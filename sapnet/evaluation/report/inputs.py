@@ -1,0 +1,45 @@
+"""What a report tells of: a finished run, as the export stage has it in hand."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sapnet.labelers.quality import usual_signals
+from sapnet.types import PointAnnotation, PointSet, Rle
+
+
+@dataclass(frozen=True)
+class Story:
+    """report: what `report.json` says. points: those that were used. rows: as in
+    pseudo_masks.ndjson. bag_sizes: one a point. paths: by image id. overrides: of the run. true,
+    ious: the true masks and what the delivered ones have in common with them, by annotation id.
+    """
+
+    report: Mapping[str, Any]
+    points: PointSet
+    rows: Sequence[Mapping[str, Any]]
+    bag_sizes: Sequence[int]
+    paths: Mapping[int, Path]
+    overrides: Mapping[str, Any]
+    true: Mapping[int, Rle]
+    ious: Mapping[int, float]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.report["config"]
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        return self.report["metrics"]
+
+    @cached_property
+    def usual(self) -> Mapping[str, float]:
+        """What is usual in this run, of the signals that make the quality."""
+        return usual_signals(self.rows)
+
+    def annotation_of(self, row: Mapping[str, Any]) -> PointAnnotation:
+        """The point that a mask belongs to."""
+        group = self.points.annotations_of[row["image_id"]]
+        return next(annotation for annotation in group if annotation.id == row["id"])

@@ -1,0 +1,105 @@
+"""Pictures of masks for the report: small JPEGs inside the page, within a budget of bytes."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from sapnet.data.drawing import PALETTE, colour, dots, outline, paint
+from sapnet.data.images import ImageProblem, read_rgb
+from sapnet.data.masks import decode
+from sapnet.types import ByteArray, ImageInfo, PointAnnotation, Rle
+
+SIDE, WIDE = 224, 560  # pixels: of a mask's picture, and the longest side of a whole image's
+_MASK, _TRUTH = PALETTE[0], PALETTE[1]
+_LEAST = 24  # pixels of the image that a picture shows at least
+
+
+class Pictures:
+    """Draws, and counts the bytes that are left; None where a picture has no room any more, or its
+    image cannot be read."""
+
+    def __init__(self, paths: Mapping[int, Path], budget: int = 2_000_000) -> None:
+        self._paths, self._left = paths, budget
+        self._last: tuple[int, ByteArray] | None = None
+
+    def of_mask(
+        self, row: Mapping[str, Any], annotation: PointAnnotation, truth: Rle | None
+    ) -> str | None:
+        """The neighbourhood of a delivered mask twice: as it is with the point, and with the mask;
+        the true outline goes round it in blue."""
+        image = self._read(annotation.image_id)
+        if image is None:
+            return None
+        masks = [row["segmentation"], *([truth] if truth else [])]
+        window = window_of(masks, (annotation.x, annotation.y), image.shape[:2])
+        left, top, right, bottom = window
+        scale = SIDE / max(right - left, bottom - top)
+        size = (max(round((right - left) * scale), 1), max(round((bottom - top) * scale), 1))
+        crop = Image.fromarray(image[top:bottom, left:right])
+        plain = np.asarray(crop.resize(size, Image.Resampling.BICUBIC))
+        drawn = plain.astype(np.float32)
+        for number, (mask, rgb) in enumerate(zip(masks, (_MASK, _TRUTH), strict=False)):
+            inside = decode(mask)[top:bottom, left:right] * np.uint8(255)
+            shape = np.asarray(Image.fromarray(inside).resize(size)) >= 128
+            if number == 0:
+                drawn[shape] = 0.6 * drawn[shape] + 0.4 * np.array(rgb, dtype=np.float32)
+            drawn[outline(shape)] = rgb
+        point = ((annotation.x - left) * scale, (annotation.y - top) * scale)
+        pair = [dots(plain, [point]), dots(drawn.astype(np.uint8), [point])]
+        return self._keep(np.concatenate([pair[0], np.full_like(plain[:, :4], 128), pair[1]], 1))
+
+    def of_image(
+        self, info: ImageInfo, rows: Sequence[Mapping[str, Any]], points: Sequence[PointAnnotation]
+    ) -> str | None:
+        """A whole image with all of its delivered masks."""
+        image = self._read(info.id)
+        if image is None:
+            return None
+        drawn = paint(image, [(row["segmentation"], colour(n)) for n, row in enumerate(rows)])
+        scale = min(WIDE / max(image.shape[:2]), 2.0)
+        size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+        small = np.asarray(Image.fromarray(drawn).resize(size, Image.Resampling.LANCZOS))
+        return self._keep(dots(small, [(p.x * scale, p.y * scale) for p in points], 2.0))
+
+    def _read(self, image_id: int) -> ByteArray | None:
+        if self._last is None or self._last[0] != image_id:
+            try:
+                self._last = image_id, read_rgb(self._paths[image_id])
+            except ImageProblem:
+                return None
+        return self._last[1]
+
+    def _keep(self, pixels: ByteArray) -> str | None:
+        """As a data URI, where there is room for it."""
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, format="JPEG", quality=80, optimize=True)
+        uri = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+        if len(uri) > self._left:
+            return None
+        self._left -= len(uri)
+        return uri
+
+
+def window_of(
+    masks: Sequence[Rle], point: tuple[float, float], size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of what to show of an image of (h, w): the masks and the point with
+    a margin of a third, square where the image has room for it."""
+    boxes = np.array([coco_mask.toBbox(mask) for mask in masks], dtype=np.float64)
+    low = np.minimum(boxes[:, :2].min(0), point)
+    high = np.maximum((boxes[:, :2] + boxes[:, 2:]).max(0), point)
+    side = max(float((high - low).max()) * 5 / 3, _LEAST)
+    middle = (low + high) / 2
+    edges = []
+    for center, length in zip(middle, (size[1], size[0]), strict=True):
+        span = min(round(side), length)
+        start = min(max(round(center - span / 2), 0), length - span)
+        edges.append((start, start + span))
+    (left, right), (top, bottom) = edges
+    return left, top, right, bottom

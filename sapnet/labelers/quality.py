@@ -1,0 +1,225 @@
+"""How far a pseudo-mask is to be trusted: the probability that it is the object, without truth.
+
+`doubts_of` gathers what is known of one mask: plain numbers, shares and ratios (never pixels), so
+that they mean the same in any data set; `rate` adds what only all masks together tell and joins
+them into `quality`, an estimate of P(IoU with the object >= 0.5). The weights were fitted by
+`benchmarks/quality.py`, which says how good they are.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from sapnet.data.drawing import outline
+from sapnet.data.masks import decode, holds_points
+from sapnet.types import CONFIRMED, Bag, FloatArray, Judgement, PointAnnotation, Rle
+
+Doubts = dict[str, float | None]
+
+WEIGHTS = {
+    "predicted": 4.8,
+    "seen": 1.5,
+    "expected": 2.1,
+    "support": 3.7,
+    "contrast": 1.0,
+    "fill": 2.0,
+    "large": 0.27,
+}
+"""Log-odds a unit of each of the `signals`."""
+INTERCEPT = -5.9
+OBJECTIONS = {
+    "predicted": "the segmenter draws it differently",
+    "seen": "the segmenter hardly sees it",
+    "expected": "its proposals expect another mask",
+    "support": "few proposals agree with it",
+    "contrast": "its outside looks like its inside",
+    "fill": "it is thin or ragged",
+    "large": "it is larger than most of its class",
+}
+ALIKE = 0.5
+"""IoU from which on two masks of a bag stand for the same object."""
+
+
+def doubts_of(
+    mask: Rle,
+    annotation: PointAnnotation,
+    siblings: Sequence[PointAnnotation],
+    bag: Bag,
+    index: int,
+    belief: FloatArray,
+    judgement: Judgement | None = None,
+) -> Doubts:
+    """What speaks for and against one delivered mask.
+
+    siblings: the annotations of its image, itself among them or not. index: the pick's place in the
+    bag. belief: (M,) probabilities of the bag's masks.
+
+    margin: the pick's belief less the greatest one of a mask unlike it. decided: 1 - the belief's
+    entropy over its maximum. consensus, support: mean IoU with the bag's masks, weighed by belief
+    and not. expected: soft IoU with the mask that the bag expects. spread: how far that one is from
+    black and white, 0 to 1. confidence: the generator's, of the pick. contrast, overlap: the
+    teacher's (`Judgement`), of the pick. rivals, others: how many points of other annotations the
+    mask holds, of its class and of other ones. reach: log2 of its radius (of a disc of its area)
+    over the distance to the nearest other point. depth, off: the point's distance to the border and
+    to the middle, in radii. fill: its share of its box. round: 1 for a disc, less for what is
+    ragged. cut: how many sides of the image it touches. None: not known.
+    """
+    share = np.asarray(belief[: len(bag)], dtype=np.float64)
+    share = share / max(float(share.sum()), 1e-12)
+    return {
+        **_of_bag(mask, bag, index, share),
+        "confidence": float(bag.confidence[index]),
+        "contrast": None if judgement is None else float(judgement.contrast[index]),
+        "overlap": None if judgement is None else float(judgement.overlap[index]),
+        **_of_points(mask, annotation, siblings),
+        **_of_shape(mask, annotation),
+    }
+
+
+def _of_bag(mask: Rle, bag: Bag, index: int, share: np.ndarray) -> Doubts:
+    masks = list(bag.masks)
+    areas = np.asarray(coco_mask.area(masks), dtype=np.float64)
+    area = float(coco_mask.area(mask))
+    ious = coco_mask.iou([mask], masks, [0] * len(bag))[0]
+    overlaps = np.asarray(bag.overlaps, dtype=np.float64)
+    both = overlaps / (1 + overlaps) * (areas[:, None] + areas)
+    held = float(share @ (ious / (1 + ious) * (area + areas)))  # of the expected mask, in this one
+    size = float(share @ areas)
+    unlike = share[overlaps[index] < ALIKE]
+    entropy = -float(share @ np.log(np.maximum(share, 1e-12)))
+    return {
+        "margin": float(share[index] - unlike.max(initial=0.0)),
+        "decided": 1 - entropy / math.log(len(bag)) if len(bag) > 1 else 1.0,
+        "consensus": float(share @ ious),
+        "support": float(ious.mean()),
+        "expected": held / max(area + size - held, 1e-9),
+        "spread": 1 - float(share @ both @ share) / max(size, 1e-9),
+    }
+
+
+def _of_points(
+    mask: Rle, annotation: PointAnnotation, siblings: Sequence[PointAnnotation]
+) -> Doubts:
+    other = [s for s in siblings if s.id != annotation.id]
+    xy = np.array([(s.x, s.y) for s in other], dtype=np.float64).reshape(-1, 2)
+    same = np.array([s.category_id == annotation.category_id for s in other], dtype=bool)
+    inside = holds_points(mask, xy)
+    radius = math.sqrt(float(coco_mask.area(mask)) / math.pi)
+    reach = None
+    if len(xy):
+        nearest = float(np.hypot(*(xy - (annotation.x, annotation.y)).T).min())
+        reach = math.log2(max(radius, 0.5) / max(nearest, 0.5))
+    return {
+        "rivals": float((inside & same).sum()),
+        "others": float((inside & ~same).sum()),
+        "reach": reach,
+    }
+
+
+def _of_shape(mask: Rle, annotation: PointAnnotation) -> Doubts:
+    x, y, w, h = (int(v) for v in coco_mask.toBbox(mask))
+    height, width = mask["size"]
+    padded = np.pad(decode(mask)[y : y + h, x : x + w], 1)
+    area = max(int(padded.sum()), 1)
+    radius = math.sqrt(area / math.pi)
+    px, py = int(annotation.x) - x + 1, int(annotation.y) - y + 1
+    within = 0 <= px < w + 2 and 0 <= py < h + 2 and padded[py, px]
+    rows, columns = np.nonzero(~padded)
+    depth = math.sqrt(float(((rows - py) ** 2 + (columns - px) ** 2).min())) if within else 0.0
+    ys, xs = np.nonzero(padded)
+    off = math.hypot(float(xs.mean()) - px, float(ys.mean()) - py) if len(xs) else 0.0
+    return {
+        "depth": depth / radius,
+        "off": off / radius,
+        "fill": area / max(w * h, 1),
+        "round": 2 * math.sqrt(math.pi * area) / max(int(outline(padded).sum()), 1),
+        "cut": float(sum((x <= 0, y <= 0, x + w >= width, y + h >= height))),
+    }
+
+
+def rate(rows: Sequence[dict[str, Any]]) -> None:
+    """Give every mask of a run its `quality`, and the doubts that only all of them tell: claimed,
+    the greatest share of it that another mask of its image holds too; size, size_here: log2 of its
+    area over the median of its class, in the data set and in its image.
+
+    rows: as in pseudo_masks.ndjson, with the other doubts. A confirmed mask has none, and a quality
+    of 1.
+    """
+    areas: dict[Any, list[float]] = {}
+    images: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        for group in (row["category_id"], (row["image_id"], row["category_id"])):
+            areas.setdefault(group, []).append(row["area"])
+        images.setdefault(row["image_id"], []).append(row)
+    median = {group: float(np.median(found)) for group, found in areas.items()}
+    for group in images.values():
+        for row, claimed in zip(group, _claimed(group), strict=True):
+            if row["source"] == CONFIRMED:
+                row |= {"quality": 1.0, "doubts": {}}
+                continue
+            kind, image = row["category_id"], row["image_id"]
+            row["doubts"] |= {
+                "claimed": claimed,
+                "size": math.log2(row["area"] / median[kind]),
+                "size_here": math.log2(row["area"] / median[image, kind]),
+            }
+            row["doubts"] = {k: v if v is None else round(v, 5) for k, v in row["doubts"].items()}
+            row["quality"] = round(probability(row["doubts"]), 6)
+
+
+def signals(doubts: Mapping[str, float | None]) -> dict[str, float]:
+    """What speaks for a mask, the more the higher, from its doubts.
+
+    predicted, seen: what SOLOv2's own cells draw (soft IoU with M_srm) and score, in [0, 1]; 0 for
+    an object without a cell. expected, support, fill: the doubts themselves. contrast: the
+    teacher's, as a likelihood in (0, 1]; a middling one where there is no teacher. large: minus how
+    often its area is twice the median of its class, 0 to -3.
+    """
+
+    def known(name: str, otherwise: float = 0.0) -> float:
+        value = doubts.get(name)
+        return otherwise if value is None else value
+
+    return {
+        "predicted": known("predicted"),
+        "seen": known("seen"),
+        "expected": known("expected"),
+        "support": known("support"),
+        "contrast": math.exp(min(known("contrast", -1.0), 0.0)),
+        "fill": known("fill"),
+        "large": -min(max(known("size"), 0.0), 3.0),
+    }
+
+
+def probability(doubts: Mapping[str, float | None]) -> float:
+    """P(IoU >= 0.5) of a mask with these doubts, in (0, 1): a logistic function of `signals`."""
+    told = signals(doubts)
+    return 1 / (1 + math.exp(-INTERCEPT - sum(WEIGHTS[name] * told[name] for name in WEIGHTS)))
+
+
+def objections(
+    doubts: Mapping[str, float | None], usual: Mapping[str, float], most: int = 2
+) -> list[str]:
+    """What speaks most against a mask, in words: the signals that lower its log-odds by at least a
+    half against the `usual` ones of its run."""
+    told = signals(doubts)
+    cost = {name: weight * (told[name] - usual[name]) for name, weight in WEIGHTS.items()}
+    worst = sorted(cost, key=lambda name: cost[name])[:most]
+    return [OBJECTIONS[name] for name in worst if cost[name] <= -0.5]
+
+
+def usual_signals(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The median of each signal over masks as in pseudo_masks.ndjson; nothing known for none."""
+    told = [signals(row["doubts"]) for row in rows if row.get("doubts")] or [signals({})]
+    return {name: float(np.median([one[name] for one in told])) for name in WEIGHTS}
+
+
+def _claimed(rows: Sequence[dict[str, Any]]) -> list[float]:
+    masks = [row["segmentation"] for row in rows]
+    # as if the second were a crowd: what both hold over the area of the first
+    shares = np.asarray(coco_mask.iou(masks, masks, [1] * len(masks)), dtype=np.float64)
+    np.fill_diagonal(shares, 0.0)
+    return [float(share) for share in shares.max(axis=1)]

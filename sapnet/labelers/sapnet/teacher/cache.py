@@ -1,0 +1,35 @@
+"""Judgements on disk: one file for a data set, whole or not at all."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sapnet.types import Judgement
+from sapnet.utils.files import write_whole
+
+
+def write_judgements(path: Path, judgements: Mapping[int, Judgement]) -> None:
+    """Write them by annotation id."""
+    found = list(judgements.values())
+    with write_whole(path) as file:
+        np.savez(
+            file,
+            ids=np.array(list(judgements), dtype=np.int64),
+            lengths=np.array([len(j.contrast) for j in found], dtype=np.int64),
+            contrast=np.concatenate([j.contrast for j in found]),
+            overlap=np.concatenate([j.overlap for j in found]),
+        )
+
+
+def read_judgements(path: Path) -> dict[int, Judgement]:
+    """What `write_judgements` wrote."""
+    with np.load(path, allow_pickle=False) as data:
+        ends = np.cumsum(data["lengths"])[:-1]
+        rows = zip(
+            data["ids"].tolist(),
+            np.split(data["contrast"], ends),
+            np.split(data["overlap"], ends),
+            strict=True,
+        )
+        return {index: Judgement(*rest) for index, *rest in rows}

@@ -1,0 +1,54 @@
+"""What a taught teacher says of each proposal."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sapnet.types import Judgement
+
+if TYPE_CHECKING:
+    from sapnet.labelers.sapnet.teacher.dataset import Lesson
+    from sapnet.labelers.sapnet.teacher.network import Teacher
+
+_RING = 3  # cells around a mask that count as its surroundings
+_LIMIT = 6.0  # logits beyond this add nothing
+
+
+@torch.no_grad()
+def judge(teacher: "Teacher", lesson: "Lesson") -> list[Judgement]:
+    """One judgement a point of the image."""
+    if not len(lesson):
+        return []
+    inside, mask = teacher(lesson, torch.arange(len(lesson), device=lesson.points.device))
+    probs = mask.sigmoid()
+    found = []
+    for n, stored in enumerate(lesson.masks):
+        masks = stored.float() / 255
+        found.append(
+            Judgement(
+                contrast_of(inside[n], masks).cpu().numpy(),
+                overlap_of(probs[n], masks).cpu().numpy(),
+            )
+        )
+    return found
+
+
+def contrast_of(logits: Tensor, masks: Tensor) -> Tensor:
+    """Mean log p inside each mask plus mean log (1 − p) in the ring around it, (M,).
+
+    logits: (G, G). masks: (M, G, G) in [0, 1].
+    """
+    logits = logits.clamp(-_LIMIT, _LIMIT)
+    wide = F.max_pool2d(masks[:, None], 2 * _RING + 1, 1, _RING)[:, 0]
+    ring = wide - masks
+    inside = (masks * F.logsigmoid(logits)).sum((1, 2)) / (masks.sum((1, 2)) + 1e-3)
+    around = (ring * F.logsigmoid(-logits)).sum((1, 2)) / (ring.sum((1, 2)) + 1e-3)
+    return inside + around
+
+
+def overlap_of(probs: Tensor, masks: Tensor) -> Tensor:
+    """Soft IoU of one soft mask (G, G) with each of (M, G, G), (M,)."""
+    shared = (probs * masks).sum((1, 2))
+    return shared / (probs.sum() + masks.sum((1, 2)) - shared + 1e-6)

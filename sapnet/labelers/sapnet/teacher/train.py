@@ -1,0 +1,120 @@
+"""Teach: the inside from what bags agree on, the mask from the bags' own posterior."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sapnet.config.schema import TeacherConfig
+from sapnet.data.samples import Sampler
+from sapnet.labelers.sapnet.teacher.dataset import Lesson, Lessons
+from sapnet.labelers.sapnet.teacher.network import Teacher
+from sapnet.labelers.sapnet.teacher.score import overlap_of
+
+
+def teacher_steps(count: int, config: TeacherConfig) -> int:
+    """How many steps a data set of `count` images takes."""
+    sampler = Sampler(count=count, batch_size=config.batch_size, seed=0)
+    return max(sampler.steps_per_epoch * config.epochs, config.min_steps)
+
+
+def fit_teacher(
+    lessons: Lessons,
+    config: TeacherConfig,
+    *,
+    seed: int,
+    report: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> Teacher:
+    """Train a teacher from nothing. report: called after each step with (step, of, losses),
+    no losses where its images hold no object.
+
+    The order of images and of their points is a function of (seed, step).
+    """
+    sampler = Sampler(count=len(lessons), batch_size=config.batch_size, seed=seed)
+    total = teacher_steps(len(lessons), config)
+    first = lessons[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        teacher = Teacher(
+            in_channels=[level.shape[0] for level in first.features],
+            channels=config.channels,
+            hidden=config.hidden,
+        )
+    teacher = teacher.to(first.points.device).train()
+    optimizer = torch.optim.AdamW(teacher.parameters(), lr=0.0, weight_decay=0.01)
+    for step in range(total):
+        rate = config.learning_rate * min(1.0, (step + 1) / 20)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * step / total))
+        generator = sampler.generator(step)
+        trust = step >= config.warmup * total
+        terms = [
+            part
+            for index in sampler.batch(step)
+            for part in lesson_losses(teacher, lessons[index], config, generator, trust)
+        ]
+        losses = {}
+        if terms:  # images without an object teach nothing
+            inside, mask = torch.stack([torch.stack(pair) for pair in terms]).mean(0)
+            optimizer.zero_grad(set_to_none=True)
+            (inside + mask).backward()
+            torch.nn.utils.clip_grad_norm_(teacher.parameters(), 5.0)
+            optimizer.step()
+            losses = {"object": float(inside.detach()), "mask": float(mask.detach())}
+        if report is not None:
+            report(step + 1, total, losses)
+    return teacher.eval()
+
+
+def lesson_losses(
+    teacher: Teacher,
+    lesson: Lesson,
+    config: TeacherConfig,
+    generator: torch.Generator,
+    trust: bool,
+) -> list[tuple[Tensor, Tensor]]:
+    """Both losses of each point drawn from an image."""
+    if not len(lesson):
+        return []
+    drawn = torch.randperm(len(lesson), generator=generator)[: config.points_per_image]
+    inside, mask = teacher(lesson, drawn.to(lesson.points.device))
+    pairs = []
+    for n, row in enumerate(drawn.tolist()):
+        masks = lesson.masks[row].float() / 255
+        allowed = lesson.allowed[row]
+        weight = lesson.prior[row]
+        if trust:
+            overlap = overlap_of(mask[n].detach().sigmoid(), masks)
+            weight = weight + config.agreement * overlap.clamp(min=1e-3).log()
+        weight = weight.masked_fill(~allowed, float("-inf")).softmax(0)
+        expected = (weight[:, None, None] * masks).sum(0)
+        pairs.append(
+            (
+                0.5 * agreed_loss(inside[n], masks[allowed], config),
+                dice(mask[n].sigmoid(), expected),
+            )
+        )
+    return pairs
+
+
+def agreed_loss(logits: Tensor, masks: Tensor, config: TeacherConfig) -> Tensor:
+    """Cross-entropy where the bag is of one mind: cells that (nearly) all of its masks hold
+    against cells that none holds, both weighing the same; the rest is left open.
+
+    logits: (G, G). masks: (M, G, G) in [0, 1]. The best agreed cells count as held where no cell
+    reaches the share asked for.
+    """
+    votes = masks.mean(0)
+    held = (votes >= min(config.held, float(votes.max()) - 1e-3)).float()
+    free = (votes <= config.free).float()
+    inside = (F.softplus(-logits) * held).sum() / held.sum().clamp(min=1e-3)
+    outside = (F.softplus(logits) * free).sum() / free.sum().clamp(min=1e-3)
+    return inside + outside
+
+
+def dice(probs: Tensor, target: Tensor) -> Tensor:
+    """1 − Dice of two soft masks (G, G), squares in the denominator as in SOLOv2."""
+    shared = (probs * target).sum()
+    return 1 - 2 * shared / (probs.square().sum() + target.square().sum() + 1e-4)

@@ -1,1 +1,0 @@
-"""The trained segmenter in ONNX: `graph` writes it (torch), `predictor` asks it (no torch)."""

@@ -1,1 +1,0 @@
-"""Pure functions on tensors and arrays, one idea a file."""

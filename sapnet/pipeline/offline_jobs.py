@@ -1,0 +1,152 @@
+"""What a worker has done with a model that is trained: predictions of many pictures, or ONNX.
+
+Job files like a training's (docs/architecture.md), told from it by their `kind`.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sapnet.data.images import MAX_PIXELS, ImageProblem, read_rgb
+from sapnet.errors import InvalidConfig, Stopped
+from sapnet.utils.resources import Eta, peak_memory_mb
+
+Emit = Callable[[dict[str, Any]], None]
+Wish = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One of many. number: its place among them. error: why there is nothing to read at `path`."""
+
+    number: int
+    path: Path | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """Predict on many pictures. The result, `result/predictions.ndjson`, has a line a picture:
+    {"number", "size": [h, w], "results"} (COCO results), or {"number", "error"}.
+
+    score: the least one of a result. max_pixels: of a picture.
+    """
+
+    model: Path
+    workdir: Path
+    images: tuple[Picture, ...]
+    score: float = 0.1
+    max_pixels: int = MAX_PIXELS
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> "PredictJob":
+        pictures = [
+            Picture(i["number"], Path(i["path"]) if "path" in i else None, i.get("error"))
+            for i in data.pop("images")
+        ]
+        model, workdir = Path(data.pop("model")), Path(data.pop("workdir"))
+        return cls(model, workdir, tuple(pictures), **data)
+
+    def __call__(self, emit: Emit, should_stop: Wish) -> dict[str, Any]:
+        """Started again it goes on after the last whole line. Raises Stopped between pictures."""
+        from sapnet.segmenters.checkpoint import load_predictor
+
+        part = self.workdir / "predictions.part"
+        seen = {line["number"]: "error" in line for line in _whole_lines(part)}
+        predictor = None
+        began, eta = time.monotonic(), Eta()
+        with part.open("ab") as file:
+            for step, picture in enumerate(self.images, start=1):
+                if picture.number not in seen:
+                    if picture.error is None and predictor is None:
+                        predictor = load_predictor(self.model)
+                    line = self._line(predictor, picture)
+                    seen[picture.number] = "error" in line
+                    file.write(json.dumps(line).encode() + b"\n")
+                    file.flush()
+                seconds, of = round(eta(step, len(self.images)), 1), len(self.images)
+                told = {"stage": "predict", "step": step, "of": of, "eta_seconds": seconds}
+                emit({"event": "progress", **told})
+                if step < of and should_stop():
+                    raise Stopped(f"stopped on request, {step} of {of} pictures done")
+        if failed := sum(seen.values()):
+            words = f"{failed} of {len(seen)} pictures could not be read; each says why"
+            emit({"event": "warning", "message": words})
+        target = self.workdir / "result" / "predictions.ndjson"
+        target.parent.mkdir(exist_ok=True)
+        part.replace(target)
+        return _report(began)
+
+    def _line(self, predictor: Any, picture: Picture) -> dict[str, Any]:
+        try:
+            if picture.path is None:
+                return {"number": picture.number, "error": picture.error or "it is missing"}
+            image = read_rgb(picture.path, self.max_pixels)
+        except ImageProblem as error:
+            return {"number": picture.number, "error": str(error)}
+        results = predictor.predict(image, self.score)
+        return {"number": picture.number, "size": list(image.shape[:2]), "results": results}
+
+
+@dataclass(frozen=True)
+class OnnxJob:
+    """Write a model as `result/model.onnx`."""
+
+    model: Path
+    workdir: Path
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> "OnnxJob":
+        return cls(**{name: Path(value) for name, value in data.items()})
+
+    def __call__(self, emit: Emit, should_stop: Wish) -> dict[str, Any]:
+        """Takes a minute or so, in which it does not hear that it should stop: it is killed then,
+        and nothing is lost."""
+        from sapnet.segmenters.checkpoint import load_predictor
+        from sapnet.segmenters.onnx.export import export_onnx
+
+        began = time.monotonic()
+        emit({"event": "progress", "stage": "onnx", "step": 0, "of": 1, "eta_seconds": None})
+        predictor = load_predictor(self.model, device="cpu", ready=False)
+        export_onnx(predictor, self.workdir / "result" / "model.onnx")
+        emit({"event": "progress", "stage": "onnx", "step": 1, "of": 1, "eta_seconds": 0.0})
+        return _report(began)
+
+
+def _report(began: float) -> dict[str, Any]:
+    seconds = {"all": round(time.monotonic() - began, 2)}
+    return {"seconds": seconds, "peak_memory_mb": peak_memory_mb()}
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Those of an attempt before; a last one that was cut off is removed."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        while line := file.readline():
+            if not line.endswith(b"\n"):
+                file.seek(-len(line), 1)
+                file.truncate()
+                return
+            yield json.loads(line)
+
+
+Job = PredictJob | OnnxJob
+_KINDS: dict[str, Callable[[dict[str, Any]], Job]] = {
+    "predict": PredictJob.of,
+    "onnx": OnnxJob.of,
+}
+
+
+def job_of(path: Path) -> Job | None:
+    """The job that a file describes; None for a training's, which has no kind. InvalidConfig names
+    what is wrong with the file."""
+    try:
+        data = dict(json.loads(path.read_text()))
+        kind = data.pop("kind", None)
+        return None if kind is None else _KINDS[kind](data)
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise InvalidConfig(f"{path.name}: {error!r}") from error

@@ -1,0 +1,43 @@
+"""Whose work folder it is: a checkpoint must never be taken for that of another run."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sapnet.errors import InvalidConfig
+from sapnet.utils.files import write_text
+
+NAME = "run.json"
+SHOWN = 3
+
+
+def claim(workdir: Path, run: Mapping[str, Any]) -> None:
+    """Note what defines this run in its folder; the same run started again finds its own note.
+
+    run: values that JSON can hold, nested as one likes. Raises InvalidConfig, naming what differs,
+    where the folder is another run's.
+    """
+    path = workdir / NAME
+    mine = dict(_flat(json.loads(json.dumps(run))))
+    if not path.exists():
+        write_text(path, json.dumps(run, indent=2) + "\n")
+        return
+    theirs = dict(_flat(json.loads(path.read_text())))
+    names = [n for n in {**theirs, **mine} if theirs.get(n) != mine.get(n)]
+    if names:
+        few = ", ".join(f"{n} was {theirs.get(n)}, not {mine.get(n)}" for n in names[:SHOWN])
+        more = f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else ""
+        raise InvalidConfig(
+            f"the folder {workdir} holds another run: {few}{more}; "
+            "take another folder, or remove this one"
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """{"train": {"epochs": 6}} -> ("train.epochs", 6)."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,155 @@
+"""The images of a run joined with their bags: from the store, or made and put there."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sapnet.config.schema import Config
+from sapnet.data.images import ImageProblem, probe, read_rgb
+from sapnet.data.samples import ImageRecord, make_record
+from sapnet.proposals import ProposalGenerator
+from sapnet.proposals.bags import bag_of, make_bags
+from sapnet.proposals.store import ProposalStore, key_of
+from sapnet.types import CONFIRMED, Bag, ImageInfo, Judgement, PointAnnotation, PointSet, Rle
+from sapnet.utils.files import content_sha256
+
+
+def fill_store(
+    folder: Path,
+    generator: ProposalGenerator,
+    points: PointSet,
+    paths: Mapping[int, Path],
+    max_proposals: int,
+) -> Iterator[tuple[int, list[Bag]]]:
+    """Yield image id and bags of every image: from the store where they are in it, else made and
+    put there. No image is done twice. Raises ImageProblem that names the image."""
+    maker = BagMaker(folder, generator, paths, max_proposals)
+    for info, annotations in points:
+        with naming(info):
+            bags = maker(info, annotations)
+        yield info.id, bags
+
+
+class BagMaker:
+    """The bags of one image: from the store where they are in it, else made and put there.
+
+    The bag of an annotation whose mask is known is this mask alone. The store holds what was
+    proposed for its point all the same: a mask that is confirmed later, or that differs, sends no
+    image through the generator again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        generator: ProposalGenerator,
+        paths: Mapping[int, Path],
+        max_proposals: int,
+    ) -> None:
+        self._store, self._generator = ProposalStore(folder), generator
+        self._fingerprint = generator.fingerprint()
+        self._paths, self._max_proposals = paths, max_proposals
+
+    def __call__(self, info: ImageInfo, annotations: Sequence[PointAnnotation]) -> list[Bag]:
+        """Those of the annotations, in their order. Raises ImageProblem where the image cannot be
+        read, and what the generator raises."""
+        path = self._paths.get(info.id)
+        if path is None:
+            raise ImageProblem("no file was given")
+        try:
+            content = content_sha256(path)
+        except FileNotFoundError:
+            raise ImageProblem("the file is missing") from None
+        except OSError as error:
+            raise ImageProblem(f"the file cannot be read: {error.strerror}") from error
+        known = {a.id: _confirmed(a.id, a.mask) for a in annotations if a.mask is not None}
+        if known and len(known) == len(annotations):
+            return list(known.values())
+        key = key_of(content, annotations, self._fingerprint, self._max_proposals)
+        bags = self._store.get(key)
+        if bags is None:
+            image = read_rgb(path)
+            limit = self._max_proposals
+            bags = make_bags(self._generator, image, info, annotations, max_proposals=limit)
+            self._store.put(key, bags)
+        return [known.get(bag.annotation_id, bag) for bag in bags]
+
+
+def _confirmed(annotation_id: int, mask: Rle) -> Bag:
+    return bag_of(annotation_id, [mask], np.ones(1, np.float32), [CONFIRMED])
+
+
+def masks_digest(points: PointSet) -> str | None:
+    """Of the masks that are known, 16 hex digits; None where there are none."""
+    known = [(a.id, a.mask) for a in points.annotations if a.mask is not None]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16] if known else None
+
+
+@contextmanager
+def naming(info: ImageInfo) -> Iterator[None]:
+    """What goes wrong with a file says which image it is."""
+    try:
+        yield
+    except ImageProblem as error:
+        raise ImageProblem(f"image {info.id} ({info.file_name}): {error}") from error
+
+
+class Records(Sequence[ImageRecord]):
+    """The images as training wants them, each joined with its bags when it is first asked for."""
+
+    def __init__(
+        self,
+        points: PointSet,
+        paths: dict[int, Path],
+        bags: dict[int, list[Bag]],
+        config: Config,
+    ) -> None:
+        self.points, self._paths, self._bags, self._config = points, paths, bags, config
+        self._made: dict[int, ImageRecord] = {}
+        self._judgements: dict[int, Judgement] = {}
+
+    @property
+    def judgements(self) -> dict[int, Judgement]:
+        """The teacher's, by annotation id; empty until they are set."""
+        return self._judgements
+
+    @judgements.setter
+    def judgements(self, found: dict[int, Judgement]) -> None:
+        self._judgements = found
+        self._made.clear()
+
+    def without(self, points: PointSet) -> "Records":
+        """The same records for fewer images."""
+        fewer = Records(points, self._paths, self._bags, self._config)
+        fewer._judgements = self._judgements
+        return fewer
+
+    def unreadable(self) -> Iterator[tuple[ImageInfo, ImageProblem]]:
+        """Those whose pixels cannot be read (any more), and why."""
+        for info in self.points.images:
+            try:
+                probe(self._paths[info.id])
+            except ImageProblem as error:
+                yield info, error
+
+    def __len__(self) -> int:
+        return len(self.points.images)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index not in self._made:
+            info = self.points.images[index]
+            annotations = self.points.annotations_of[info.id]
+            self._made[index] = make_record(
+                info,
+                self._paths[info.id],
+                annotations,
+                self._bags[info.id],
+                self.points.label_of,
+                self._config.mil,
+                [self._judgements[a.id] for a in annotations] if self._judgements else (),
+            )
+        return self._made[index]

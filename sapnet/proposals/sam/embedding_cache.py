@@ -1,0 +1,61 @@
+"""SAM's embeddings of images, kept: what takes ten seconds on a CPU is done once an image.
+
+Other settings or other points ask the decoder again, not the encoder.
+"""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sapnet.types import ByteArray
+from sapnet.utils.files import write_whole
+
+
+class EmbeddingCache:
+    """A folder of embeddings, a file each, of `max_bytes` at most: those used longest ago go."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
+
+    def get(self, key: str) -> Tensor | None:
+        """(1, C, h, w) on the CPU, or None where it is not there, or cannot be read any more."""
+        path = self._folder / f"{key}.pt"
+        try:
+            found: Tensor = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # the unpickler stumbles over damaged bytes in any way it likes
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used just now
+        return found
+
+    def put(self, key: str, features: Tensor) -> None:
+        """Keep it, and make room. Raises DiskFull, OSError."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with write_whole(self._folder / f"{key}.pt") as file:
+            torch.save(features.detach().cpu().clone(), file)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Several runs may do so at once: a file that is gone already is what was wanted."""
+        files = []
+        for path in self._folder.glob("*.pt"):
+            with contextlib.suppress(FileNotFoundError):
+                about = path.stat()
+                files.append((about.st_mtime_ns, about.st_size, path))
+        held = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if held <= self._max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            held -= size
+
+
+def key_of(image: ByteArray, weights: str) -> str:
+    """sha256 of the pixels, their shape, and the digest of the weights. image: (H, W, 3) uint8."""
+    digest = hashlib.sha256(f"{image.shape} {weights} ".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,35 @@
+"""ResNet-50 and ResNet-101 as feature extractors, under torchvision's own parameter names."""
+
+from typing import Literal
+
+import torchvision
+from torch import Tensor, nn
+
+from sapnet.segmenters.backbones.norm import NormLayer
+
+
+class ResNetBody(nn.Module):
+    """Stem and four stages (He et al. 2016, the v1.5 of torchvision: stride on the 3×3)."""
+
+    channels = (256, 512, 1024, 2048)
+
+    def __init__(self, name: Literal["resnet50", "resnet101"], norm_layer: NormLayer) -> None:
+        super().__init__()
+        net = getattr(torchvision.models, name)(weights=None, norm_layer=norm_layer)
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2 = net.layer1, net.layer2
+        self.layer3, self.layer4 = net.layer3, net.layer4
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The modules of each stage; the stem counts to the first."""
+        stem = [self.conv1, self.bn1, self.layer1]
+        return [stem, [self.layer2], [self.layer3], [self.layer4]]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """images (B, 3, H, W) -> C2..C5 at strides 4, 8, 16, 32."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        features = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            features.append(x)
+        return features

@@ -1,0 +1,126 @@
+"""The trained segmenter as a file: weights and their description together, and what predicts.
+
+`model.pt` holds {"state_dict", "meta"} and loads with `weights_only=True`. Beside it lie
+`model.safetensors`, the same in a form that other programs read (`meta` is in its header), and
+`model.json`, `meta` again, for people.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from sapnet.config.schema import Config, config_from_dict
+from sapnet.data.resize import PAD_TO, input_size
+from sapnet.data.samples import to_tensor
+from sapnet.errors import InvalidConfig, WeightsUnavailable
+from sapnet.pipeline.label import as_results
+from sapnet.segmenters.backbones import BackboneWithFpn
+from sapnet.segmenters.solov2 import SoloHead, SoloV2, decode
+from sapnet.segmenters.solov2.optimize import make_ready
+from sapnet.types import ByteArray, Category
+from sapnet.utils.files import write_text, write_whole
+from sapnet.utils.precision import mixed
+
+FORMAT = 1
+META = "sapnet"
+"""Under which `meta` stands in the header of model.safetensors, as JSON."""
+
+
+def save_artifact(folder: Path, segmenter: SoloV2, meta: dict[str, Any]) -> None:
+    """Write model.pt, model.safetensors and model.json. meta: categories, config, weights origin,
+    seed, versions."""
+    meta = {"format": FORMAT, **meta}
+    state = {k: v.detach().cpu().contiguous() for k, v in segmenter.state_dict().items()}
+    write_text(folder / "model.json", json.dumps(meta, indent=2) + "\n")
+    with write_whole(folder / "model.safetensors") as file:
+        file.write(safetensors.torch.save(state, {"format": "pt", META: json.dumps(meta)}))
+    with write_whole(folder / "model.pt") as file:
+        torch.save({"state_dict": state, "meta": json.dumps(meta)}, file)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A segmenter ready to be asked. categories: by label, 0..K-1, with the user's own ids."""
+
+    segmenter: SoloV2
+    config: Config
+    categories: tuple[Category, ...]
+    meta: dict[str, Any]
+
+    @torch.inference_mode()
+    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
+        """COCO results of one image: category_id, segmentation (RLE at image size), bbox xywh,
+        score in [0, 1], best first.
+
+        image: (H, W, 3) uint8 RGB.
+        """
+        h, w = image.shape[:2]
+        data = self.config.data
+        size = input_size((h, w), max(data.short_sides), data.max_long_side)
+        device = next(self.segmenter.parameters()).device
+        pixels = padded(to_tensor(image, size)).to(device, memory_format=torch.channels_last)
+        wanted = self.config.train.precision
+        with mixed(device, "float32" if wanted == "float32" else "auto"):
+            _, output = self.segmenter(pixels)
+        (found,) = decode(output, [size], [(h, w)], self.config.solo)
+        results = [r for r in as_results(found) if r["score"] >= score_threshold]
+        for result in results:
+            result["category_id"] = self.categories[result.pop("label")].id
+        return sorted(results, key=lambda r: -r["score"])
+
+
+def padded(image: Tensor) -> Tensor:
+    """(3, h, w) to (1, 3, H, W), zeros to a multiple of 64."""
+    h, w = image.shape[1:]
+    return torch.nn.functional.pad(image, (0, -w % PAD_TO, 0, -h % PAD_TO))[None]
+
+
+def load_predictor(path: Path, device: str = "auto", *, ready: bool = True) -> Predictor:
+    """Read `model.pt` or `model.safetensors`, told apart by what is in it. device: "auto" takes a
+    GPU where there is one.
+
+    ready: make it fast, for good (`make_ready`); without, its tensors are the file's own.
+
+    Errors: WeightsUnavailable where the file is missing, damaged or of another kind.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    content = _read(path)
+    try:
+        if not isinstance(content, dict):
+            raise TypeError("it holds no description")
+        meta = json.loads(content["meta"])
+        if meta["format"] != FORMAT:
+            raise ValueError(f"its format is {meta['format']}, not {FORMAT}")
+        config = config_from_dict(meta["config"])
+        backbone = BackboneWithFpn(config.backbone, pretrained=meta["weights"]["kind"] != "random")
+        categories = tuple(Category(c["id"], c["name"]) for c in meta["categories"])
+        head = SoloHead(len(categories), config.backbone.fpn_channels, config.solo)
+        segmenter = SoloV2(backbone, head)
+        segmenter.load_state_dict(content["state_dict"])
+    except (LookupError, TypeError, ValueError, RuntimeError, InvalidConfig) as error:
+        raise WeightsUnavailable(
+            f"{path.name} is not a checkpoint of this project: {error}"
+        ) from error
+    segmenter = segmenter.to(device).eval()
+    return Predictor(make_ready(segmenter) if ready else segmenter, config, categories, meta)
+
+
+def _read(path: Path) -> Any:
+    """What the file holds: {"state_dict", "meta"}, where it is one of ours."""
+    try:
+        with path.open("rb") as file:
+            is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
+        if not is_safetensors:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        with safetensors.safe_open(path, framework="pt") as held:
+            names = held.keys()
+            state = {name: held.get_tensor(name) for name in names}
+            return {"state_dict": state, "meta": (held.metadata() or {})[META]}
+    except Exception as error:  # the unpickler stumbles over damaged bytes in any way it likes
+        raise WeightsUnavailable(f"{path.name} cannot be read: {error}") from error

@@ -1,0 +1,79 @@
+"""A model in ONNX, asked without torch: numpy, Pillow, pycocotools and onnxruntime do.
+
+An example for those who deploy: what is around the graph is resizing the image, and enlarging the
+masks (sapnet/data/resize.py). The graph itself normalises the image and decodes the network's
+output.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sapnet.data.masks import encode, tight_box
+from sapnet.data.resize import MASK_STRIDE, PAD_TO, enlarge_mask, input_size
+from sapnet.errors import WeightsUnavailable
+from sapnet.types import ByteArray, Category, FloatArray
+
+
+class OnnxPredictor:
+    """As `sapnet.segmenters.checkpoint.Predictor`, for a file that `sapnet onnx export` wrote."""
+
+    def __init__(self, path: Path, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
+        """providers: of onnxruntime, by preference. Errors: WeightsUnavailable for a file that is
+        missing, damaged or of another kind, and without onnxruntime (the extra `onnx`)."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            words = "ONNX models need onnxruntime: pip install 'sapnet-service[onnx]'"
+            raise WeightsUnavailable(words) from error
+        try:
+            self._session = onnxruntime.InferenceSession(path, providers=list(providers))
+            about = json.loads(self._session.get_modelmeta().custom_metadata_map["sapnet"])
+            self._size = about["short_side"], about["max_long_side"]
+            self._threshold = about["mask_threshold"]
+            self.categories = tuple(Category(c["id"], c["name"]) for c in about["categories"])
+        except Exception as error:  # onnxruntime's own have no common root
+            raise WeightsUnavailable(
+                f"{path.name} is no ONNX model of this project: {error}"
+            ) from error
+
+    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
+        """COCO results: category_id, segmentation (RLE at image size), bbox xywh, score in [0, 1],
+        best first. image: (H, W, 3) uint8 RGB."""
+        original = image.shape[0], image.shape[1]
+        content = input_size(original, *self._size)
+        feeds = {"image": network_input(image, content), "content": np.array(content, np.int64)}
+        labels, scores, masks = self._session.run(["labels", "scores", "masks"], feeds)
+        height, width = (-(-side // MASK_STRIDE) for side in content)
+        results = []
+        for label, score, probs in zip(labels, scores, masks[:, :height, :width], strict=True):
+            part, top, left = enlarge_mask(probs, content, original, self._threshold)
+            if score < score_threshold or not part.any():
+                continue
+            mask = np.zeros(original, dtype=np.uint8, order="F")
+            mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+            rle = encode(mask)
+            results.append(
+                {
+                    "segmentation": rle,
+                    "bbox": tight_box(rle),
+                    "score": float(score),
+                    "category_id": self.categories[label].id,
+                }
+            )
+        return results
+
+
+def network_input(image: ByteArray, size: tuple[int, int]) -> FloatArray:
+    """(H, W, 3) uint8 to (1, 3, h', w') float32 in [0, 255]: resized to `size` (h, w), bilinearly
+    with antialiasing, and padded with zeros to multiples of 64."""
+    height, width = size
+    out = np.zeros((1, 3, height + -height % PAD_TO, width + -width % PAD_TO), dtype=np.float32)
+    for channel in range(3):  # as floats, one at a time: Pillow would round colours to bytes
+        plane = Image.fromarray(image[:, :, channel].astype(np.float32))
+        resized = plane.resize((width, height), Image.Resampling.BILINEAR)
+        out[0, channel, :height, :width] = np.asarray(resized)
+    return out

@@ -1,0 +1,173 @@
+"""Models to and from mmdetection: a file that its SOLOv2 loads, and one of its files as ours.
+
+Such a file holds {"state_dict", "meta"} and is read with `weights_only=True`. The files written
+here carry our own description in their `meta` too, which mmdetection overlooks, so that nothing is
+lost on the way out and back.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sapnet import __version__
+from sapnet.config.overrides import override
+from sapnet.config.schema import Config, config_from_dict, paper_r50_1x
+from sapnet.errors import InvalidConfig, WeightsUnavailable
+from sapnet.segmenters.backbones import BackboneWithFpn
+from sapnet.segmenters.checkpoint import Predictor, load_predictor, save_artifact
+from sapnet.segmenters.solov2 import SoloHead, SoloV2
+from sapnet.segmenters.solov2.mmdet_keys import load_mmdet_state_dict, to_mmdet_state_dict
+from sapnet.utils.files import write_whole
+
+_DEPTHS = {"resnet50": 50, "resnet101": 101}
+_RESNETS = {6: "resnet50", 23: "resnet101"}  # by the blocks of the third stage
+_NORMS = {"none": None, "batch": "BN", "group": "GN"}
+_MASK_HEAD = "mask_head.mask_feature_head"
+
+
+def export_mmdet(model: Path, out: Path) -> dict[str, Any]:
+    """Write `model` (our model.pt) to `out` as a checkpoint of mmdetection's SOLOv2.
+
+    Returns the settings that mmdetection's config must have for it to fit, by section.
+
+    Raises:
+        WeightsUnavailable: `model` cannot be read. ValueError: its backbone has no such layout.
+    """
+    predictor = load_predictor(model, device="cpu", ready=False)
+    if predictor.meta["weights"]["kind"] == "random":
+        raise ValueError("a body that began with random weights has norms that mmdetection's lacks")
+    state = to_mmdet_state_dict(predictor.segmenter)
+    names = [category.name for category in predictor.categories]
+    meta = {
+        "CLASSES": names,  # where version 2 looks
+        "dataset_meta": {"classes": names},  # where version 3 does
+        "sapnet": json.dumps(predictor.meta),
+    }
+    with write_whole(out) as file:
+        torch.save({"state_dict": state, "meta": meta}, file)
+    return _settings(predictor)
+
+
+def import_mmdet(checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Write model.pt and model.json of an mmdetection SOLOv2 (ResNet-50 or 101) into `folder`.
+
+    Depth, widths and the number of classes are read off the tensors. What no tensor tells is as
+    published: grids, scale ranges, thresholds, an input of 800 pixels. Classes bear the file's
+    names, or numbers; their ids are 1..K. A file that `export_mmdet` wrote gives its model back as
+    it was. Returns the description.
+
+    Raises:
+        WeightsUnavailable: no such checkpoint, or one of another architecture.
+    """
+    state, given = _read(checkpoint)
+    try:
+        meta = json.loads(given["sapnet"]) if "sapnet" in given else None
+        config = config_from_dict(meta["config"]) if meta else _config(state)
+        if meta is None:
+            names = _names(given, len(state["mask_head.conv_cls.bias"]))
+            meta = _describe(checkpoint, names, config)
+        backbone = BackboneWithFpn(config.backbone, pretrained=True)
+        head = SoloHead(len(meta["categories"]), config.backbone.fpn_channels, config.solo)
+        segmenter = SoloV2(backbone, head)
+        load_mmdet_state_dict(segmenter, state)
+    except (LookupError, TypeError, ValueError, RecursionError, InvalidConfig) as error:
+        raise WeightsUnavailable(
+            f"{checkpoint.name} is no mmdetection SOLOv2 that fits: {error}"
+        ) from error
+    save_artifact(folder, segmenter, meta)
+    return meta
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict and the `meta` of a checkpoint."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler stumbles over damaged bytes in any way it likes
+        raise WeightsUnavailable(f"{path.name} cannot be read as tensors: {error}") from error
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsUnavailable(f'{path.name} holds no "state_dict" of tensors')
+    meta = content.get("meta")
+    return state, meta if isinstance(meta, dict) else {}
+
+
+def _config(state: Mapping[str, Tensor]) -> Config:
+    """The published setting with the sizes that the tensors have."""
+    kernels = state["mask_head.conv_kernel.weight"]
+    blocks = _count(state, "backbone.layer3")
+    if blocks not in _RESNETS:
+        raise ValueError(f"its backbone has {blocks} blocks in stage 3, neither 6 nor 23")
+    norm = "batch" if "neck.lateral_convs.0.bn.weight" in state else "none"
+    values = {
+        "backbone.name": _RESNETS[blocks],
+        "backbone.fpn_channels": state["neck.fpn_convs.0.conv.weight"].shape[0],
+        "backbone.fpn_norm": "group" if "neck.lateral_convs.0.gn.weight" in state else norm,
+        "backbone.p6": "conv" if _count(state, "neck.fpn_convs") == 5 else "pool",
+        "solo.channels": kernels.shape[1],
+        "solo.mask_channels": kernels.shape[0],
+        "solo.stacked_convs": _count(state, "mask_head.cls_convs"),
+        "solo.mask_feature_channels": state[f"{_MASK_HEAD}.conv_pred.conv.weight"].shape[1],
+    }
+    config = replace(paper_r50_1x(), preset="mmdetection")
+    for name, value in values.items():
+        config = override(config, name, value)
+    return config
+
+
+def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many modules a list of them has."""
+    inside = (key.removeprefix(f"{prefix}.") for key in state if key.startswith(f"{prefix}."))
+    return len({key.split(".")[0] for key in inside})
+
+
+def _names(meta: Mapping[str, Any], count: int) -> list[str]:
+    """The names of the classes, where the file has as many as there are classes."""
+    inner = meta.get("dataset_meta")
+    given = inner.get("classes") if isinstance(inner, dict) else meta.get("CLASSES")
+    if isinstance(given, list | tuple) and len(given) == count:
+        return [str(name) for name in given]
+    return [str(number) for number in range(1, count + 1)]
+
+
+def _describe(checkpoint: Path, names: list[str], config: Config) -> dict[str, Any]:
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    return {
+        "categories": [{"id": n, "name": name} for n, name in enumerate(names, start=1)],
+        "config": config.to_dict(),
+        "weights": {"kind": "file", "detail": checkpoint.name, "sha256": sha256},
+        "versions": {"sapnet": __version__},
+    }
+
+
+def _settings(predictor: Predictor) -> dict[str, Any]:
+    """What the model's section of mmdetection's config says, where it may differ from SOLOv2's."""
+    backbone, solo = predictor.config.backbone, predictor.config.solo
+    norm = _NORMS[backbone.fpn_norm]
+    groups = {"num_groups": 32} if norm == "GN" else {}
+    return {
+        "backbone": {"depth": _DEPTHS[backbone.name]},
+        "neck": {
+            "out_channels": backbone.fpn_channels,
+            "norm_cfg": {"type": norm, **groups} if norm else None,
+            "add_extra_convs": "on_output" if backbone.p6 == "conv" else False,
+        },
+        "mask_head": {
+            "num_classes": len(predictor.categories),
+            "in_channels": backbone.fpn_channels,
+            "feat_channels": solo.channels,
+            "stacked_convs": solo.stacked_convs,
+            "num_grids": list(solo.num_grids),
+            "scale_ranges": [list(bounds) for bounds in solo.scale_ranges],
+            "pos_scale": solo.center_region,
+            "mask_feature_head": {
+                "feat_channels": solo.mask_feature_channels,
+                "out_channels": solo.mask_channels,
+            },
+        },
+    }

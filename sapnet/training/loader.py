@@ -1,0 +1,118 @@
+"""The images of each step: which, how they are drawn, and read while the step before it runs."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+
+from sapnet.config.schema import Config, TrainConfig
+from sapnet.data.images import ImageProblem
+from sapnet.data.samples import ImageRecord, Sample, Sampler, load_sample
+from sapnet.types import ImageInfo
+from sapnet.utils import distributed
+
+OnBad = Callable[[ImageInfo, ImageProblem], None]
+Bad = list[tuple[ImageInfo, ImageProblem]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a step stands in the run: its index, of how many, and the epoch's length."""
+
+    index: int
+    total: int
+    per_epoch: int
+
+    @property
+    def share(self) -> float:
+        return self.index / max(self.total, 1)
+
+    @property
+    def next(self) -> "Step":
+        return replace(self, index=self.index + 1)
+
+
+class Batches:
+    """What each step of a run learns from. Order, crops and flips are functions of (seed, step)."""
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        config: Config,
+        seed: int,
+        on_bad: OnBad | None = None,
+    ) -> None:
+        """records: read when needed, on threads. on_bad: told of an image that cannot be read, in
+        whose place the next one is taken; without it the run fails."""
+        self._records, self._config, self._on_bad = records, config, on_bad
+        upright = [record.info.height > record.info.width for record in records]
+        self.sampler = Sampler(
+            count=len(records), batch_size=config.train.batch_size, seed=seed, upright=upright
+        )
+        self.total = steps_total(len(records), config.train)
+        self.per_epoch = self.sampler.steps_per_epoch
+        # on a CPU the step takes all cores itself
+        threads = min(os.cpu_count() or 1, 4) if torch.cuda.is_available() else 1
+        self._pool = ThreadPoolExecutor(threads, "images")
+        self._ahead: tuple[Step, list[Drawing]] | None = None
+
+    def step(self, index: int) -> Step:
+        return Step(index, self.total, self.per_epoch)
+
+    def __call__(self, step: Step) -> tuple[list[Sample], list[torch.Generator]]:
+        """This process's images of a step, resized and flipped as their generators say, and these.
+        Those of the next step are begun."""
+        begun, drawings = self._ahead or (None, [])
+        if begun != step:
+            drawings = self._begin(step)
+        self._ahead = (step.next, self._begin(step.next)) if step.index + 1 < step.total else None
+        samples = []
+        for drawing in drawings:
+            sample, bad = drawing.sample.result()
+            for info, error in bad:
+                if self._on_bad is None or distributed.processes() > 1:  # the others would not know
+                    raise error
+                self._on_bad(info, error)
+            if sample is None:
+                raise bad[0][1]
+            samples.append(sample)
+        return samples, [drawing.generator for drawing in drawings]
+
+    def _begin(self, step: Step) -> list["Drawing"]:
+        sampler, data = self.sampler, self._config.data
+        sides = data.short_sides
+        side = sides[int(torch.randint(len(sides), (), generator=sampler.generator(step.index)))]
+        drawings = []
+        for place, index in distributed.share(list(enumerate(sampler.batch(step.index), start=1))):
+            generator = sampler.generator(step.index, place)
+            flip = data.flip and bool(torch.rand((), generator=generator) < 0.5)
+            drawings.append(Drawing(self._pool.submit(self._read, index, side, flip), generator))
+        return drawings
+
+    def _read(self, index: int, side: int, flip: bool) -> tuple[Sample | None, Bad]:
+        """The sample of an image, or of the first one after it that can be read, and those that
+        cannot."""
+        bad: Bad = []
+        for at in range(index, index + len(self._records)):
+            record = self._records[at % len(self._records)]
+            try:
+                return load_sample(record, self._config.data, side, flip), bad
+            except ImageProblem as error:
+                bad.append((record.info, error))
+        return None, bad
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An image on its way, and the generator of what else is drawn for it."""
+
+    sample: "Future[tuple[Sample | None, Bad]]"
+    generator: torch.Generator
+
+
+def steps_total(count: int, config: TrainConfig) -> int:
+    """How many steps a run over `count` images takes: its epochs, or `min_steps` where more."""
+    sampler = Sampler(count=count, batch_size=config.batch_size, seed=0)
+    return max(sampler.steps_per_epoch * config.epochs, config.min_steps)

@@ -1,0 +1,139 @@
+"""The pick and its priors: against sorting, and whatever the order of arrival."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sapnet.config.schema import MilConfig
+from sapnet.labelers.sapnet.selection import pick, take, undecided, with_priors
+
+
+def coarse_scores(bags, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(bags.valid.shape, generator=generator) * 3).round() / 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pick_is_the_head_of_the_ranking(tools, seed):
+    bags = tools.make_bags(seed)
+    scores = coarse_scores(bags, seed)
+    scores[~bags.valid] = 7.0
+    for allowed in (bags.valid, bags.allowed(True)):
+        expected = [tools.ranking(bags, scores, allowed, n)[0] for n in range(len(bags))]
+        assert pick(scores, bags, allowed).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pick_in_any_order(tools, seed):
+    bags = tools.make_bags(seed)
+    scores = coarse_scores(bags, seed)
+    mixed, order = tools.shuffle(bags, seed)
+    again = pick(scores.gather(1, order), mixed, mixed.allowed(True))
+    assert take(order, again).tolist() == pick(scores, bags, bags.allowed(True)).tolist()
+
+
+def test_rounding_noise_is_a_tie(tools):
+    """The same features may come out of a batched product with another last bit."""
+    bags = tools.make_bags(0, (3,))
+    bags.medoid[0] = torch.tensor([0.2, 0.9, 0.5])
+    scores = torch.tensor([[0.3 * (1 + 2e-7), 0.3, 0.3 * (1 - 2e-7)]])
+    assert pick(scores, bags, bags.valid).tolist() == [1]
+    assert pick(torch.tensor([[0.31, 0.3, 0.3]]), bags, bags.valid).tolist() == [0]
+
+
+def test_pick_of_scores_that_died(tools):
+    """All zero: the medoid decides. NaN (found out by the losses): some valid index."""
+    bags = tools.make_bags(1, (4,))
+    zero = torch.zeros(1, 4)
+    assert pick(zero, bags, bags.valid).tolist() == [tools.ranking(bags, zero, bags.valid, 0)[0]]
+    assert pick(zero * float("nan"), bags, bags.valid).tolist() == [0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_foreign_proposals_only_where_there_is_no_other(tools, seed):
+    bags = tools.make_bags(seed)
+    bags.foreign[2] = bags.valid[2]
+    allowed = bags.allowed(exclude_foreign=True)
+    for n in range(len(bags)):
+        clean = [
+            bool(v) and not bool(f) for v, f in zip(bags.valid[n], bags.foreign[n], strict=True)
+        ]
+        assert allowed[n].tolist() == (clean if any(clean) else bags.valid[n].tolist())
+    assert torch.equal(bags.allowed(exclude_foreign=False), bags.valid)
+
+
+def test_priors(tools):
+    bags = tools.make_bags(6)
+    scores = coarse_scores(bags, 6)
+    config = MilConfig(
+        prior_medoid=2.0,
+        prior_confidence=0.5,
+        prior_area=0.25,
+        prior_contrast=3.0,
+        prior_overlap=1.5,
+    )
+    got = with_priors(scores, bags, config)
+    allowed = bags.allowed(True)
+    assert bags.foreign.any()
+    for n in range(len(bags)):
+        inside = [m for m in range(8) if bags.valid[n, m]]
+        areas = {m: tools.box_area(bags.boxes[n, m].tolist()) for m in inside}
+        priors = {
+            m: (
+                max(float(bags.medoid[n, m]), 1e-6) ** 2
+                * max(float(bags.confidence[n, m]), 1e-6) ** 0.5
+                * (areas[m] / max(areas.values())) ** 0.25
+                * math.exp(float(bags.contrast[n, m])) ** 3
+                * max(float(bags.overlap[n, m]), 1e-3) ** 1.5
+            )
+            for m in inside
+        }
+        for m in inside:
+            best = max(priors[k] for k in inside if allowed[n, k])
+            expected = float(scores[n, m]) * min(priors[m] / best, 1)
+            assert float(got[n, m]) == pytest.approx(expected, rel=1e-4)
+    assert torch.equal(with_priors(scores, bags, MilConfig()), scores)
+
+
+def test_high_powers_do_not_end_as_ties(tools):
+    """0.1 to the power of 60 is 0 in float32; the best prior of a bag still counts as 1."""
+    bags = tools.make_bags(1)
+    scores = torch.ones_like(bags.medoid)
+    got = with_priors(scores, bags, MilConfig(prior_medoid=60.0)).masked_fill(~bags.valid, 0)
+    assert torch.equal(got.max(dim=1).values, torch.ones(len(bags)))
+
+
+def test_a_teacher_that_says_nothing_changes_nothing(tools):
+    bags = tools.make_bags(6)
+    silent = replace(
+        bags, contrast=torch.zeros_like(bags.contrast), overlap=torch.ones_like(bags.overlap)
+    )
+    scores = coarse_scores(bags, 6)
+    config = MilConfig(prior_contrast=4.0, prior_overlap=4.0)
+    assert torch.equal(with_priors(scores, silent, config), scores)
+    assert not torch.allclose(with_priors(scores, bags, config), scores)
+
+
+def test_enriched_bags_are_neutral_where_they_are_new(tools):
+    """Scaled boxes (PNPG) have no judgement of their own."""
+    bags = tools.make_bags(2)
+    joined = bags.joined(torch.rand(4, 2, 4), torch.full((4,), 0.5))
+    assert torch.equal(joined.contrast[:, :8], bags.contrast)
+    assert torch.equal(joined.overlap[:, :8], bags.overlap)
+    assert not joined.contrast[:, 8:].any()
+    assert (joined.overlap[:, 8:] == 1).all()
+
+
+def test_undecided_counts_bags_without_a_best(tools):
+    bags = tools.make_bags(0, (3, 1, 4, 2))
+    scores = torch.tensor([[0.0] * 4, [0.5] * 4, [0.1, 0.1, 0.1, 0.2], [0.3, 0.3, 9.0, 9.0]])
+    assert int(undecided(scores, bags.valid)) == 2  # a bag of one is always decided
+    assert int(undecided(torch.zeros(0, 1), torch.zeros(0, 1, dtype=torch.bool))) == 0
+
+
+def test_no_bags(tools):
+    none = tools.make_bags(0, ())
+    assert pick(none.medoid, none, none.valid).shape == (0,)
+    assert with_priors(none.medoid, none, MilConfig(prior_area=1.0)).shape == (0, 1)

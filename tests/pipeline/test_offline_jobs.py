@@ -1,0 +1,151 @@
+"""Job files of a model that is trained: predictions of many pictures, and ONNX."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sapnet.config.schema import resolve_config
+from sapnet.data.images import read_rgb
+from sapnet.data.synthetic import draw_scene
+from sapnet.errors import InvalidConfig, Stopped
+from sapnet.pipeline.offline_jobs import PredictJob, job_of
+from sapnet.segmenters.checkpoint import load_predictor, save_artifact
+from sapnet.training.model import build_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny):
+    """A segmenter that is not trained, and so loose that it finds something."""
+    loose = {"solo.score_threshold": 0.001, "solo.keep_threshold": 0.0}
+    config = resolve_config(overrides={**tiny, **loose})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network, origin = build_model(config, 1, None, seed=3, allow_download=False)
+    folder = tmp_path_factory.mktemp("model")
+    meta = {
+        "categories": [{"id": 5, "name": "cell"}],
+        "config": config.to_dict(),
+        "weights": {"kind": origin.kind, "detail": origin.detail, "sha256": origin.sha256},
+    }
+    save_artifact(folder, network.solo, meta)
+    return folder / "model.pt"
+
+
+@pytest.fixture
+def job_file(model, tmp_path):
+    """Three pictures, one that is none, and one that could not be had; numbers with gaps."""
+    rng = np.random.default_rng(0)
+    images = []
+    for number in (0, 1, 4):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(draw_scene((96, 100 + number), rng)[0]).save(path)
+        images.append({"number": number, "path": str(path)})
+    (tmp_path / "text").write_text("no picture")
+    images.insert(2, {"number": 2, "path": str(tmp_path / "text")})
+    images.insert(3, {"number": 3, "error": "it could not be fetched"})
+    document = {"kind": "predict", "model": str(model), "workdir": str(tmp_path), "score": 0.0}
+    path = tmp_path / "JOB.json"
+    path.write_text(json.dumps({**document, "images": images, "max_pixels": 10**6}))
+    return path
+
+
+def lines(folder):
+    text = (folder / "result" / "predictions.ndjson").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_line_a_picture(job_file, model, tmp_path):
+    events = []
+    report = job_of(job_file)(events.append, lambda: False)
+    assert report["peak_memory_mb"] > 0
+    found = lines(tmp_path)
+    assert [line["number"] for line in found] == [0, 1, 2, 3, 4]
+    assert "no image of a known format" in found[2]["error"]
+    assert found[3] == {"number": 3, "error": "it could not be fetched"}
+    predictor = load_predictor(model, device="cpu")
+    for number in (0, 1, 4):
+        expected = predictor.predict(read_rgb(tmp_path / f"{number}.png"), 0.0)
+        assert expected
+        size = [96, 100 + number]
+        assert found[number] == {"number": number, "size": size, "results": expected}
+    progress = [e for e in events if e["event"] == "progress"]
+    assert [(e["stage"], e["step"], e["of"]) for e in progress] == [
+        ("predict", step, 5) for step in range(1, 6)
+    ]
+    assert [e["message"] for e in events if e["event"] == "warning"] == [
+        "2 of 5 pictures could not be read; each says why"
+    ]
+
+
+@pytest.mark.slow
+def test_stopped_and_cut_off_it_goes_on_as_if_it_had_not_been(job_file, tmp_path, monkeypatch):
+    job_of(job_file)(lambda event: None, lambda: False)
+    whole = lines(tmp_path)
+    events = []
+    with pytest.raises(Stopped, match="2 of 5"):
+        job_of(job_file)(events.append, lambda: len(events) == 2)
+    part = tmp_path / "predictions.part"
+    with part.open("ab") as file:
+        file.write(b'{"number": 2, "er')  # killed while it wrote
+    read = []
+    monkeypatch.setattr(
+        "sapnet.pipeline.offline_jobs.read_rgb", lambda *a: read.append(a) or read_rgb(*a)
+    )
+    job_of(job_file)(lambda event: None, lambda: False)
+    assert lines(tmp_path) == whole
+    assert len(read) == 2  # the text and the last picture
+    assert not part.exists()
+
+
+def test_no_picture_at_all(job_file, tmp_path):
+    document = json.loads(job_file.read_text()) | {"images": []}
+    job_file.write_text(json.dumps(document))
+    assert isinstance(job_of(job_file), PredictJob)
+    job_of(job_file)(lambda event: None, lambda: True)
+    assert lines(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_as_the_worker_starts_it(job_file, tmp_path):
+    command = [sys.executable, "-m", "sapnet.cli", "run", str(job_file)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [e["event"] for e in events] == ["progress"] * 5 + ["warning", "done"]
+    assert len(lines(tmp_path)) == 5
+
+
+@pytest.mark.parametrize(
+    "change", [{"kind": "magic"}, {"images": [{}]}, {"surprise": 1}, {"model": None}]
+)
+def test_job_files_that_are_wrong(job_file, change):
+    job_file.write_text(json.dumps(json.loads(job_file.read_text()) | change))
+    with pytest.raises(InvalidConfig, match=r"JOB\.json"):
+        job_of(job_file)
+
+
+def test_a_training_has_no_kind(tmp_path):
+    (tmp_path / "JOB.json").write_text(json.dumps({"points": "x"}))
+    assert job_of(tmp_path / "JOB.json") is None
+
+
+@pytest.mark.slow
+def test_onnx_by_a_job(model, tmp_path):
+    from sapnet.segmenters.onnx.predictor import OnnxPredictor
+
+    path = tmp_path / "JOB.json"
+    path.write_text(json.dumps({"kind": "onnx", "model": str(model), "workdir": str(tmp_path)}))
+    events = []
+    job_of(path)(events.append, lambda: False)
+    assert [(e["stage"], e["step"]) for e in events] == [("onnx", 0), ("onnx", 1)]
+    predictor = OnnxPredictor(tmp_path / "result" / "model.onnx")
+    image = draw_scene((96, 120), np.random.default_rng(0))[0]
+    expected = load_predictor(model, device="cpu").predict(image, 0.0)
+    assert len(predictor.predict(image, 0.0)) == len(expected) > 0

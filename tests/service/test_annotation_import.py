@@ -1,0 +1,93 @@
+"""Data sets from CVAT, Label Studio and Labelme, and masks that go out and come in again."""
+
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from worker.jobs.execute import Outcome, Worker, execute
+
+LATER = {"Prefer": "respond-async"}
+CVAT = """<annotations><version>1.1</version><meta><job><labels><label><name>cat</name></label>
+</labels></job></meta><image id="7" name="1.png" width="40" height="30">
+<points label="cat" points="1.50,2.50"/><points label="cat" points="{}"/></image></annotations>"""
+
+
+def labelme(image: str, x: float) -> bytes:
+    shape = {"label": "cat", "points": [[x, 2.5]], "shape_type": "point"}
+    document = {"version": "5", "shapes": [shape], "imagePath": image, "imageData": None}
+    return json.dumps(document | {"imageHeight": 30, "imageWidth": 40}).encode()
+
+
+def label_studio(x: float) -> bytes:
+    value = {"x": x, "y": 50, "keypointlabels": ["cat"]}
+    size = {"original_width": 40, "original_height": 30}
+    result = {"type": "keypointlabels", "value": value, **size}
+    address = "/data/upload/1/0123abcd-1.png"
+    tasks = [{"id": 5, "data": {"image": address}, "annotations": [{"result": [result]}]}]
+    return json.dumps(tasks).encode()
+
+
+def sources(kit: Any) -> dict[str, tuple[bytes, list[list[float]]]]:
+    in_zip = kit.zipped({"annotations.xml": CVAT.format("3,4").encode(), "images/1.png": b"x"})
+    labelmes = {"a/1.json": labelme("1.png", 1.5), "a/2.json": labelme("..\\2.png", 3)}
+    return {
+        "cvat": (CVAT.format("3.00,4.00").encode(), [[1.5, 2.5], [3.0, 4.0]]),
+        "cvat-zip": (in_zip, [[1.5, 2.5], [3.0, 4.0]]),
+        "label-studio": (label_studio(25), [[10.0, 15.0]]),
+        "labelme": (labelme("1.png", 1.5), [[1.5, 2.5]]),
+        "labelme-zip": (kit.zipped(labelmes), [[1.5, 2.5], [3.0, 2.5]]),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["cvat", "cvat-zip", "label-studio", "labelme", "labelme-zip"])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_data_set_of_each(
+    client: TestClient, app: Any, settings: Any, kit: Any, source: str, later: bool
+) -> None:
+    raw, points = sources(kit)[source]
+    files = [("annotations", ("p.bin", raw)), ("images", ("i.zip", kit.zipped(kit.pictures())))]
+    answer = client.post("/datasets", files=files, headers=LATER if later else {})
+    assert answer.status_code == (202 if later else 201), answer.text
+    body = answer.json()
+    if later:
+        job = body["report"]["progress"]["job_id"]
+        worker = Worker(settings, app.state.database, app.state.storage)
+        assert execute(job, worker) is Outcome.ENDED
+    url = f"/datasets/{body['id']}"
+    found = client.get(url).json()
+    assert found["status"] == "ready"
+    assert [c["name"] for c in found["categories"]] == ["cat"]
+    listed = client.get(f"{url}/annotations").json()["annotations"]
+    assert [a["point"] for a in listed] == points
+    assert found["report"]["truth"] is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "pointer", "detail"),
+    [
+        (CVAT.format("99,4").encode(), "/annotations/image[1]/points[2]", "outside its image"),
+        (CVAT.format("1;2").encode(), "/annotations/image[1]/points[2]", "2 points"),
+        (label_studio(120), "/0/annotations/0/result/0", "outside its image"),
+        (labelme("3.png", 1), "p.bin#", "there is no image '3.png'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_its_own_terms(
+    client: TestClient, kit: Any, raw: bytes, pointer: str, detail: str
+) -> None:
+    files = [("annotations", ("p.bin", raw)), ("images", ("i.zip", kit.zipped(kit.pictures())))]
+    answer = client.post("/datasets", files=files)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert (error["part"], error["pointer"]) == ("annotations", pointer)
+    assert detail in error["detail"]
+
+
+@pytest.mark.parametrize("holds", ["nothing", "coco"])
+def test_archives_that_hold_no_points(client: TestClient, kit: Any, holds: str) -> None:
+    files = {"a.txt": b"a"} if holds == "nothing" else {"a.json": json.dumps(kit.points()).encode()}
+    answer = kit.upload(client, kit.zipped(files), kit.pictures())
+    assert answer.status_code == 422
+    assert "Labelme's JSON files in a zip" in answer.json()["errors"][0]["hint"]

@@ -1,0 +1,187 @@
+"""An import, from the files that were sent to a data set that is ready or invalid.
+
+Rows are written in batches, each under the fence, to a data set that nobody sees before it is
+ready; that is the last transaction. An attempt that begins removes what one before it has written,
+so a killed import that is taken up again gives the rows once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from app.datasets import deferred as later
+from app.datasets import rows
+from app.datasets.fetching import fetcher
+from app.datasets.parent_images import from_parent, link
+from app.datasets.validation import Checked, Fetch, Sent, check, summed_up
+from app.db.models import (
+    Annotation,
+    Category,
+    Dataset,
+    DatasetStatus,
+    Image,
+    ImportFile,
+    Job,
+    JobState,
+    Reason,
+)
+from app.errors import Fault
+from app.http.multipart import FilePart
+from app.jobs.events import append, append_state
+from app.storage import garbage_collection as blobs
+from app.uploads import service as uploads
+from worker.jobs.context import Work, fenced, over
+from worker.jobs.train_inputs import workdir_of
+from worker.runtime.job_events import stage_ended
+
+MAX_ERRORS = 1_000  # kept in the report
+
+
+def run_import(at: Work) -> None:
+    """Make the job's data set ready, or invalid, and end the job. Raises what `at.tell` raises,
+    LeaseLost, BlobMissing, OSError."""
+    with at.database.read() as session:
+        job = session.get_one(Job, at.held.job_id)
+        dataset = session.get_one(Dataset, job.dataset_id)
+        query = select(ImportFile).where(ImportFile.dataset_id == dataset.id)
+        files = list(session.scalars(query.order_by(ImportFile.pk)))
+    folder = _emptied(workdir_of(at.settings, job.id))
+    fetch = _fetch(at, files, job.request["images_url"], dataset.parent_id)
+    sent = _sent(at, files, folder, fetch)
+    checked = check(sent, folder, at.settings, at.tell)
+    if checked.faults:
+        at.patiently(lambda: _end_invalid(at, dataset, checked.faults))
+    else:
+        size = _size(checked, sent)
+        _begin_again(at, dataset.id)
+        _write_rows(at, dataset.id, checked)
+        at.patiently(lambda: _end_ready(at, dataset, checked, files, size))
+        uploads.remove(at.database, at.storage, job.request["uploads"])
+    later.clear(at.database, at.storage)
+
+
+def _emptied(folder: Path) -> Path:
+    """Of what an attempt before left there, but for images that were fetched."""
+    for path in folder.iterdir():
+        if path.name != "fetched":
+            path.unlink()
+    return folder
+
+
+def _fetch(
+    at: Work, files: list[ImportFile], images_url: str | None, parent_id: str | None
+) -> Fetch | None:
+    """How to get the images where none were sent: from their address, or from the parent."""
+    if images_url:
+        return fetcher(at.settings, images_url)
+    if any(file.part == "images" for file in files):
+        return None
+    return from_parent(at.database, at.storage, parent_id or "")
+
+
+def _sent(at: Work, files: list[ImportFile], folder: Path, fetch: Fetch | None) -> Sent:
+    """The files as files of this machine, in `folder`, where they may be removed."""
+    pieces: dict[int, list[ImportFile]] = {}
+    for file in files:
+        pieces.setdefault(file.number, []).append(file)
+    parts: dict[str, list[FilePart]] = {"annotations": [], "images": [], "truth": []}
+    for number, of_file in pieces.items():
+        at.tell("files", number, len(pieces))
+        path = folder / f"part-{number}"
+        if len(of_file) == 1:
+            link(at.storage.local_path(of_file[0].sha256), path)
+        else:
+            uploads.assemble(at.storage, _told(at, of_file), path)
+        first = of_file[0]
+        parts[first.part].append(FilePart(first.part, first.filename, path))
+    truth = parts["truth"][0] if parts["truth"] else None
+    return Sent(parts["annotations"][0], parts["images"], truth, fetch)
+
+
+def _told(at: Work, pieces: list[ImportFile]) -> Iterator[str]:
+    for number, piece in enumerate(pieces):
+        at.tell("files", number, len(pieces))
+        yield piece.sha256
+
+
+def _size(checked: Checked, sent: Sent) -> int:
+    """Bytes that the data set takes."""
+    paths = {p.path for p in checked.pictures.by_name.values()} | {sent.annotations.path}
+    return sum(
+        path.stat().st_size for path in paths | ({checked.truth} if checked.truth else set())
+    )
+
+
+def _begin_again(at: Work, dataset_id: str) -> None:
+    """Remove the rows of an attempt before this one."""
+
+    def remove() -> None:
+        with at.database.begin() as session:
+            fenced(at, session)
+            shas = blobs.named_by(session, {Image: Image.dataset_id == dataset_id})
+            for table in (Annotation, Image, Category):
+                session.execute(delete(table).where(table.dataset_id == dataset_id))
+        blobs.forget(at.database, at.storage, shas)
+
+    at.patiently(remove)
+
+
+def _write_rows(at: Work, dataset_id: str, checked: Checked) -> None:
+    path_of = {p.sha: p.path for p in checked.pictures.by_name.values()}
+    done, of = 0, rows.count(checked)
+    for table, batch in rows.batches(dataset_id, checked):
+        at.tell("rows", done, of)
+        shas = {row["sha256"] for row in batch} if table is Image else set()
+
+        def insert_batch(table: Any = table, batch: Any = batch, shas: Any = shas) -> None:
+            with blobs.pinned(at.database, at.storage, shas):
+                for sha in shas:
+                    at.storage.put_file(path_of[sha], sha=sha, move=True)
+                with at.database.begin() as session:
+                    fenced(at, session)
+                    session.execute(insert(table), batch)
+
+        at.patiently(insert_batch)
+        done += len(batch)
+
+
+def _end_ready(
+    at: Work, dataset: Dataset, checked: Checked, files: list[ImportFile], size: int
+) -> None:
+    truth = {"annotations": dataset.document_sha}
+    truth |= {file.part: file.sha256 for file in files if file.part == "truth"}
+    with at.database.begin() as session:
+        over(at, session, JobState.SUCCEEDED, progress=1.0, eta_seconds=0.0, step=None, of=None)
+        _change(
+            session,
+            dataset.id,
+            status=DatasetStatus.READY,
+            images=len(checked.document.images),
+            annotations=len(checked.document.kept),
+            bytes=size,
+            report=checked.report,
+            truth_sha=truth[checked.report["truth"]] if checked.truth else None,
+        )
+        append(session, at.held.job_id, [stage_ended("rows")])
+        append_state(session, at.held.job_id)
+
+
+def _end_invalid(at: Work, dataset: Dataset, faults: list[Fault]) -> None:
+    listed = [asdict(fault) for fault in faults[:MAX_ERRORS]]
+    if len(faults) > MAX_ERRORS:
+        more = Fault("", "", f"{len(faults) - MAX_ERRORS:,} more are not listed")
+        listed.append(asdict(more))
+    report = {"errors": listed}
+    with at.database.begin() as session:
+        reason, error = Reason.INVALID_DATASET, summed_up(faults)
+        over(at, session, JobState.FAILED, reason=reason, error=error)
+        _change(session, dataset.id, status=DatasetStatus.INVALID, report=report)
+        append_state(session, at.held.job_id)
+
+
+def _change(session: Session, dataset_id: str, **values: Any) -> None:
+    session.execute(update(Dataset).where(Dataset.id == dataset_id).values(values))

@@ -1,0 +1,108 @@
+"""What a trainer says, as columns of its job's row."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from worker.runtime.job_events import Journal
+from worker.runtime.subprocess import Event
+
+# Share of the whole that each stage takes, by rule of thumb, in order.
+STAGES = {
+    "proposals": 0.1,
+    "teacher": 0.05,
+    "train": 0.65,
+    "pseudo-masks": 0.12,
+    "evaluate": 0.05,
+    "export": 0.03,
+}
+IMPORT_STAGES = {"files": 0.05, "annotations": 0.1, "images": 0.6, "truth": 0.05, "rows": 0.2}
+EXPORT_STAGES = {"masks": 1.0}
+PREDICT_STAGES = {"fetch": 0.2, "predict": 0.8}
+STAGES_OF = {
+    "train": STAGES,
+    "import": IMPORT_STAGES,
+    "export": EXPORT_STAGES,
+    "predict": PREDICT_STAGES,
+    "onnx": {"onnx": 1.0},
+}
+"""By the job's kind."""
+_SECONDS_BETWEEN_WRITES = 1.0
+
+
+def overall(stage: str, step: int, of: int, stages: Mapping[str, float] = STAGES) -> float:
+    """Progress of the whole job in [0, 1]; an unknown stage counts as the beginning."""
+    if stage not in stages:
+        return 0.0
+    before = sum(list(stages.values())[: list(stages).index(stage)])
+    return before + stages[stage] * min(max(step / of, 0.0), 1.0) if of > 0 else before
+
+
+class Progress:
+    """Takes events, and gives now and then the columns to write: about once a second."""
+
+    def __init__(
+        self,
+        stage: str | None,
+        step: int | None,
+        warnings: Sequence[str] = (),
+        stages: Mapping[str, float] = STAGES,
+    ) -> None:
+        """stage, step: where the attempt before this one came to. warnings: of those before.
+        stages: the share of the whole that each takes, in order."""
+        self._stages = stages
+        self.warnings = list(warnings)
+        self.journal = Journal(warnings)
+        self.error: Event | None = None
+        self._reached = self._rank(stage, step)
+        self._pending: dict[str, Any] = {}
+        self._last_write = 0.0
+        self._stage = stage
+
+    def take(self, event: Event) -> dict[str, Any]:
+        """The columns to write now; empty where there is nothing new or it is too soon."""
+        match event:
+            case {"event": "start"}:
+                for name in ("proposal_generator", "weights_origin"):
+                    self._pending[name] = event.get(name)
+                self._last_write = 0.0
+            case {"event": "progress", "stage": str(stage), "step": int(step), "of": int(of)}:
+                self._advance(stage, step, of, event)
+            case {"event": "warning", "message": str(message)} if message not in self.warnings:
+                self.warnings.append(message)
+                self._pending["warnings"] = list(self.warnings)
+            case {"event": "image_set_aside"}:
+                self.journal.set_aside(event)
+            case {"event": "error"}:
+                self.error = event
+        if time.monotonic() - self._last_write < _SECONDS_BETWEEN_WRITES:
+            return {}
+        return self.flush()
+
+    def flush(self) -> dict[str, Any]:
+        values, self._pending = self._pending, {}
+        if values:
+            self._last_write = time.monotonic()
+        return values
+
+    def keep(self, values: dict[str, Any]) -> None:
+        """Values that could not be written: they come with the next ones, where none are newer."""
+        self._pending = values | self._pending
+
+    def _advance(self, stage: str, step: int, of: int, event: Event) -> None:
+        if stage != self._stage:
+            self._stage, self._last_write = stage, 0.0  # a new stage is told at once
+        self._pending |= {
+            "stage": stage,
+            "step": step,
+            "of": of,
+            "progress": overall(stage, step, of, self._stages),
+            "eta_seconds": event.get("eta_seconds"),
+            "losses": event.get("losses"),
+        }
+        if self._rank(stage, step) > self._reached:
+            self._pending |= {"setbacks": 0, "error": None, "reason": None}
+
+    def _rank(self, stage: str | None, step: int | None) -> tuple[int, int]:
+        stages: list[str | None] = list(self._stages)
+        return (stages.index(stage) if stage in stages else -1, step or 0)

@@ -1,0 +1,178 @@
+"""Delivers webhooks, beside the work: `app.webhooks.service` says what, this says how.
+
+A thread in the embedded worker. Celery's parent process forks, which threads do not survive well,
+so there it is a process of its own: `python -m worker.webhook_sender`.
+"""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import FrameType
+
+import httpx2
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db.session import Database
+from app.jobs import events
+from app.observability import logging as logs
+from app.outbound import webhook_signature as signing
+from app.outbound.client import safe_client
+from app.outbound.url_policy import AddressRefused
+from app.settings import Settings
+from app.webhooks import service
+from app.webhooks.service import Following, Held
+from worker.runtime.parent_death import leashed
+
+log = structlog.get_logger()
+
+AT_ONCE = 8  # webhooks; a slow endpoint keeps up none but its own
+GONE = 410
+
+
+class Courier(threading.Thread):
+    """Looks every `poll_seconds` for events that are to be posted, and posts them."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        super().__init__(name="courier", daemon=True)
+        self._database, self._settings = database, settings
+        self._over = threading.Event()
+        self._deliveries: list[threading.Thread] = []
+        self._client = safe_client(
+            allow_private=settings.webhook_private_addresses,
+            timeout=settings.webhook_timeout_seconds,
+            lifetime=settings.webhook_timeout_seconds,
+            keep_alive=False,
+        )
+
+    def run(self) -> None:
+        while not self._over.wait(self._settings.poll_seconds):
+            try:
+                self.look()
+            except SQLAlchemyError as error:
+                log.warning("webhooks wait for the database", error=type(error).__name__)
+            except Exception:  # this thread must not end while its worker goes on
+                log.exception("webhooks not looked for")
+
+    def stop(self, seconds: float = 2.0) -> None:
+        """Deliveries in hand get so long; what is left is delivered by the next courier."""
+        self._over.set()
+        deadline = time.monotonic() + seconds
+        for delivery in self._deliveries:
+            delivery.join(max(0.0, deadline - time.monotonic()))
+
+    def look(self) -> None:
+        """Take up what is due, and deliver each in a thread of its own."""
+        self._deliveries = [d for d in self._deliveries if d.is_alive()]
+        with self._database.read() as session:
+            found = service.due(session, AT_ONCE - len(self._deliveries))
+        for seen in found:
+            with self._database.begin() as session:
+                held = service.take(session, seen, self._settings)
+            if held is not None:
+                delivery = threading.Thread(target=self._deliver, args=(held,), daemon=True)
+                self._deliveries.append(delivery)
+                delivery.start()
+
+    def _deliver(self, held: Held) -> None:
+        try:
+            while self._step(held):
+                if self._over.is_set():
+                    with self._database.begin() as session:
+                        service.release(session, held)
+                    return
+        except SQLAlchemyError as error:  # it is taken up again when its time in hand is over
+            log.warning("a webhook waits for the database", error=type(error).__name__)
+
+    def _step(self, held: Held) -> bool:
+        """Deliver the next event; whether there may be more to do now."""
+        with self._database.read() as session:
+            found = service.following(session, held)
+        if found is None:
+            return False
+        failure = self._post(found) if found.wanted else None
+        with self._database.begin() as session:
+            if found.event is None:
+                service.release(session, held, found.newest)
+                return False
+            if failure is None:
+                return service.passed(session, held, self._settings, found.event)
+            why, gone = failure
+            service.failed(session, held, self._settings, why, gone=gone)
+        log.warning("webhook not delivered", job=found.webhook.job_id, why=why)
+        return False
+
+    def _post(self, found: Following) -> tuple[str, bool] | None:
+        """None for an answer of 2xx; else why not, and whether it is for good."""
+        hook, event = found.webhook, found.event
+        assert event is not None
+        url, secret = hook.url, hook.secret
+        if url is None:
+            url, secret = self._settings.webhook_url, self._settings.webhook_secret
+        if url is None:
+            return "the service's settings name no webhook any more", True
+        body = events.encode(event)
+        message_id = f"evt_{event.job_id}_{event.seq}"
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "sapnet-webhooks",
+            **signing.headers(secret, message_id, int(time.time()), body),
+        }
+        try:
+            with self._client.stream("POST", url, content=body, headers=headers) as answer:
+                if answer.is_success:
+                    return None
+                return f"the endpoint answered {answer.status_code}", answer.status_code == GONE
+        except AddressRefused as error:
+            return str(error), False
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return f"{type(error).__name__}: {error}", False
+        except Exception as error:  # whatever it is, the next webhook must not wait for it
+            log.exception("webhook not delivered")
+            return type(error).__name__, False
+
+
+class CourierProcess:
+    """A courier beside Celery's main process; it gets SIGTERM should that one be killed."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def keep(self) -> None:
+        """Start it, or start it again if it died. To be called by one thread, which it hangs on."""
+        if self._process is None or self._process.poll() is not None:
+            command = leashed([sys.executable, "-m", "worker.webhook_sender"], sig=signal.SIGTERM)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+
+def main() -> None:
+    """Until SIGTERM or SIGINT."""
+    settings = Settings()
+    logs.configure(settings.log_level, settings.log_json)
+    logs.log_uncaught()
+    database = Database(settings.database)
+    courier = Courier(database, settings)
+
+    def go_home(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, go_home)
+    signal.signal(signal.SIGINT, go_home)
+    try:
+        courier.start()
+        courier.join()
+    finally:
+        courier.stop()
+
+
+if __name__ == "__main__":
+    main()
