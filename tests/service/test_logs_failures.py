@@ -197,7 +197,11 @@ def test_a_secret_across_the_cut_is_hidden_all_the_same() -> None:
             assert len(found.encode()) < MOST_BYTES + 100
 
 
-@pytest.mark.parametrize("unit", ["x", "é", "\U0001f600", "\x1b[2J", "\udcff", '"\\\n'])
+@pytest.mark.parametrize(
+    "unit",
+    ["x", "é", "\U0001f600", "\x1b[2J", "\udcff", '"\\\n'],
+    ids=["ascii", "accent", "emoji", "escape", "surrogate", "quote"],
+)
 def test_any_value_is_bounded(unit: str, as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
     long = unit * (3_000_000 // len(unit))
     structlog.get_logger().warning("it fell", error=long, many=[long] * 2, odd={"a": {long}})
