@@ -22,7 +22,7 @@ from paper_tables import TABLE_1, TABLES, Row, markdown
 from sapnet.config.schema import resolve_config
 from sapnet.errors import SapnetError
 from sapnet.pipeline.run_directory import claim
-from sapnet.utils.files import write_text, write_whole
+from sapnet.utils.files import atomic_write, write_text
 
 SAPNET = [sys.executable, "-m", "sapnet"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -190,7 +190,7 @@ def take_backbone(model: Path, target: Path) -> None:
     state = torch.load(model, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "backbone.body."
     body = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    with write_whole(target) as file:
+    with atomic_write(target) as file:
         torch.save(body, file)
 
 

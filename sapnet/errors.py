@@ -11,7 +11,7 @@ class SapnetError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Issue:
+class ValidationIssue:
     """One thing that is wrong in a document.
 
     pointer: RFC 6901 JSON pointer to the place ("" is the whole document, "/annotations/3/point").
@@ -28,7 +28,7 @@ class InvalidDataset(SapnetError):
 
     reason = "invalid_dataset"
 
-    def __init__(self, issues: list[Issue]) -> None:
+    def __init__(self, issues: list[ValidationIssue]) -> None:
         self.issues = issues
         first = "; ".join(f"{i.pointer or '/'}: {i.problem}" for i in issues[:3])
         more = f" (and {len(issues) - 3} more)" if len(issues) > 3 else ""

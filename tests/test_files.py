@@ -2,11 +2,11 @@
 
 import pytest
 
-from sapnet.utils.files import write_text, write_whole
+from sapnet.utils.files import atomic_write, write_text
 
 
 def begin_and_fail(path):
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(b"half of the n")
         raise RuntimeError
 

@@ -9,7 +9,7 @@ from app.http.multipart import FilePart
 from sapnet.data.annotations.coco import PointDocument, read_points
 from sapnet.data.annotations.decoding import Watch
 from sapnet.data.importers import Converted, convert
-from sapnet.errors import Issue
+from sapnet.errors import ValidationIssue
 
 _DOCUMENTS = (".json", ".xml")
 _PACK = "send COCO or CVAT's XML as it is, or Labelme's JSON files in a zip"
@@ -22,7 +22,7 @@ class Annotations:
     document: PointDocument
     converted: Converted | None
 
-    def told(self, issues: list[Issue]) -> list[Issue]:
+    def told(self, issues: list[ValidationIssue]) -> list[ValidationIssue]:
         """Issues of the document, in the terms of the file that was sent."""
         return self.converted.translated(issues) if self.converted else issues
 
@@ -38,13 +38,13 @@ def read_annotations(
         files = _documents(part, folder, limits)
     except archives.ArchiveProblem as error:
         problem = f"the archive {part.filename!r} is refused: {error}"
-        return Annotations(_refused([Issue("", problem, _PACK)]), None)
+        return Annotations(_refused([ValidationIssue("", problem, _PACK)]), None)
     target = folder / "points.json"
     converted = convert(files, target, watch)
     if converted is None:
         if files[0][1] != part.path:
             problem = f"{files[0][0]!r} in the archive is COCO, or nothing that is known here"
-            return Annotations(_refused([Issue("", problem, _PACK)]), None)
+            return Annotations(_refused([ValidationIssue("", problem, _PACK)]), None)
         return Annotations(read_points(part.path, watch), None)
     if converted.issues:
         return Annotations(_refused(converted.issues), converted)
@@ -72,5 +72,5 @@ def _documents(part: FilePart, folder: Path, limits: archives.Limits) -> list[tu
     return found
 
 
-def _refused(issues: list[Issue]) -> PointDocument:
+def _refused(issues: list[ValidationIssue]) -> PointDocument:
     return replace(read_points(b"{}"), issues=issues, warnings=[])

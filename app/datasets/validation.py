@@ -14,7 +14,7 @@ from app.errors import Fault
 from app.http.multipart import FilePart
 from app.settings import Settings
 from sapnet.data.annotations.coco import PointDocument, check_against_images, check_truth
-from sapnet.errors import InvalidDataset, Issue
+from sapnet.errors import InvalidDataset, ValidationIssue
 from sapnet.types import ImageInfo
 
 MAX_WARNINGS = 100  # kept in the report
@@ -81,7 +81,7 @@ def check(sent: Sent, folder: Path, settings: Settings, tell: Tell = silent) -> 
     return Checked(document, pictures, report, truth, faults)
 
 
-def to_faults(part: str, issues: Sequence[Issue]) -> list[Fault]:
+def to_faults(part: str, issues: Sequence[ValidationIssue]) -> list[Fault]:
     return [Fault(part, issue.pointer, issue.problem, issue.hint) for issue in issues]
 
 

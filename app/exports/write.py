@@ -15,11 +15,11 @@ from app.exports.schemas import ExportRequest
 from app.masks import service as masks
 from app.storage.store import Storage
 from sapnet.data import exporters as exports
-from sapnet.data.exporters import Instance, Options, Unfit
+from sapnet.data.exporters import Instance, Options, UnsupportedFormat
 from sapnet.types import Category as Class
 from sapnet.types import ImageInfo
 
-__all__ = ["Unfit", "filename", "write"]
+__all__ = ["UnsupportedFormat", "filename", "write"]
 
 
 def write(
@@ -30,7 +30,9 @@ def write(
     target: Path,
     tell: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """The file `target` from a job's masks; its report. Raises Unfit, OSError, what `tell` raises.
+    """The file `target` from a job's masks; its report.
+
+    Raises UnsupportedFormat, OSError, what `tell` raises.
 
     tell: called before each image, with how many are done of how many.
     """

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sapnet.data.drawing import colour
 from sapnet.evaluation.average_precision import AT, OF_COCO, count, mean
-from sapnet.utils.files import write_whole
+from sapnet.utils.files import atomic_write
 
 Curve = npt.NDArray[np.float64]
 
@@ -97,7 +97,7 @@ def draw_curves(path: Path, curves: Curves, names: Mapping[int, str]) -> None:
     pen = ImageDraw.Draw(sheet)
     _panel(pen, _MARGIN, "all classes", curves.recalls, overall)
     _panel(pen, _MARGIN + _SIDE + _GAP + _MARGIN // 2, "classes, AP50", curves.recalls, classes)
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         sheet.save(file, format="PNG")
 
 

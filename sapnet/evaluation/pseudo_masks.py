@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.masks import holds_points
-from sapnet.errors import InvalidDataset, Issue
+from sapnet.errors import InvalidDataset, ValidationIssue
 from sapnet.labelers.rules import consensus_pick, foreign_points, rivals_of
 from sapnet.types import Bag, PointAnnotation, PointSet, Rle
 
@@ -156,7 +156,9 @@ def _truth_of(points: PointSet, truth: Mapping[str, Any]) -> dict[int, tuple[Rle
         if (height, width) != image.size:
             problem = f"the truth is for {width}×{height} pixels, the image has "
             problem += f"{image.width}×{image.height}"
-            issues.append(Issue(f"/annotations/{index}", problem, "draw it on the same image"))
+            issues.append(
+                ValidationIssue(f"/annotations/{index}", problem, "draw it on the same image")
+            )
             continue
         box = np.asarray(item["bbox"], dtype=np.float64)
         found[item["id"]] = (as_rle(item["segmentation"], height, width), box)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sapnet.data.images import MAX_PIXELS, ImageProblem, read_rgb
 from sapnet.errors import InvalidConfig, Stopped
-from sapnet.utils.resources import Eta, peak_memory_mb
+from sapnet.utils.resources import ProgressTimer, peak_memory_mb
 
 Emit = Callable[[dict[str, Any]], None]
 Wish = Callable[[], bool]
@@ -57,7 +57,7 @@ class PredictJob:
         part = self.workdir / "predictions.part"
         seen = {line["number"]: "error" in line for line in _whole_lines(part)}
         predictor = None
-        began, eta = time.monotonic(), Eta()
+        began, eta = time.monotonic(), ProgressTimer()
         with part.open("ab") as file:
             for step, picture in enumerate(self.images, start=1):
                 if picture.number not in seen:

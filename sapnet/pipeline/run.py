@@ -25,7 +25,7 @@ from sapnet.evaluation import average_precision, pseudo_mask_metrics
 from sapnet.evaluation.calibration import reliability
 from sapnet.evaluation.curves import as_metrics, draw_curves, precision_recall
 from sapnet.evaluation.pseudo_masks import as_selected, ious_with, true_masks
-from sapnet.evaluation.report import LossCurve, Story, write_report
+from sapnet.evaluation.report import LossHistory, ReportInputs, write_report
 from sapnet.evaluation.report.gallery import PICTURED, draw_gallery
 from sapnet.labelers.quality import rate
 from sapnet.labelers.sapnet.teacher import (
@@ -49,8 +49,8 @@ from sapnet.training.model import SapNet, build_model
 from sapnet.training.warm_start import go_on_from
 from sapnet.types import Bag, Category, Judgement, PointSet
 from sapnet.utils import distributed
-from sapnet.utils.files import content_sha256, write_text, write_whole
-from sapnet.utils.resources import Eta, peak_memory_mb
+from sapnet.utils.files import atomic_write, file_sha256, write_text
+from sapnet.utils.resources import ProgressTimer, peak_memory_mb
 
 Emit = Callable[[dict[str, Any]], None]
 STAGES = ("proposals", "teacher", "train", "pseudo-masks", "evaluate", "export")
@@ -70,7 +70,7 @@ class Run:
         )
         self.result = spec.workdir / "result"
         self.seconds: dict[str, float] = self._read("seconds.json", {})
-        self.losses = LossCurve(spec.workdir / "train" / "losses.json")
+        self.losses = LossHistory(spec.workdir / "train" / "losses.json")
         self.bad = Quarantine(
             spec.workdir / "set_aside.json", len(spec.image_paths), spec.max_bad_images, emit
         )
@@ -115,7 +115,7 @@ class Run:
             meta = self.describe_model(points, generator, origin)
             save_artifact(self.result, model.solo, meta)
             draw_gallery(self.result / "gallery.png", records, rows, detections)
-            self.progress("export", 1, 1, Eta())
+            self.progress("export", 1, 1, ProgressTimer())
         if self.bad.entries:
             self.emit({"event": "warning", "message": self.bad.summary()})
         report = {
@@ -140,7 +140,7 @@ class Run:
             "points": hashlib.sha256(repr(points).encode("utf-8", "replace")).hexdigest()[:16],
             "proposals": generator.fingerprint()[:16],
             "masks": masks_digest(points),
-            "initial_model": content_sha256(initial)[:16] if initial else None,
+            "initial_model": file_sha256(initial)[:16] if initial else None,
         }
 
     def build_model(self, categories: Sequence[Category]) -> tuple[SapNet, WeightsOrigin]:
@@ -157,7 +157,7 @@ class Run:
     ) -> dict[int, list[Bag]]:
         """The bags of every image, by image id. Images that fail are set aside."""
         bags: dict[int, list[Bag]] = {}
-        eta = Eta()
+        eta = ProgressTimer()
         limit = self.config.data.max_proposals
         maker = BagMaker(self.spec.proposal_store, generator, self.spec.image_paths, limit)
         self.bad.read()  # of several processes the main one was first
@@ -187,7 +187,7 @@ class Run:
         """What a teacher, taught from the bags alone, says of each; by annotation id."""
         path = self.spec.workdir / "train" / "teacher.npz"
         if not path.exists():
-            eta = Eta()
+            eta = ProgressTimer()
             lessons = Lessons(model.solo.backbone.body, records, self.config)
             teacher = fit_teacher(
                 lessons,
@@ -207,7 +207,7 @@ class Run:
         return read_judgements(path)
 
     def train(self, model: SapNet, records: Records) -> int:
-        eta = Eta()
+        eta = ProgressTimer()
 
         def report(step: int, of: int, losses: dict[str, float]) -> None:
             rounded = {name: round(value, 5) for name, value in losses.items()}
@@ -236,7 +236,7 @@ class Run:
         category = {label: c for c, label in records.points.label_of.items()}
         rows: list[dict[str, Any]] = []
         detections: list[dict[str, Any]] = []
-        eta = Eta()
+        eta = ProgressTimer()
         pictured = 0
         for index, info in enumerate(records.points.images):
             if info.id not in self.bad:
@@ -254,7 +254,7 @@ class Run:
                         )
             self.progress("pseudo-masks", index + 1, len(records), eta)
         rate(rows)
-        with write_whole(self.result / "pseudo_masks.ndjson") as file:
+        with atomic_write(self.result / "pseudo_masks.ndjson") as file:
             file.writelines(f"{json.dumps(row)}\n".encode() for row in rows)
         return rows, detections
 
@@ -296,7 +296,7 @@ class Run:
                 names = {category.id: category.name for category in points.categories}
                 draw_curves(self.result / "curves.png", curves, names)
         self._write("metrics.json", metrics)
-        self.progress("evaluate", 1, 1, Eta())
+        self.progress("evaluate", 1, 1, ProgressTimer())
         return metrics
 
     def describe_model(
@@ -337,7 +337,7 @@ class Run:
         """`report.html`. A run is not lost for want of a picture: that is a warning."""
         try:
             true = true_masks(points, truth) if truth is not None else {}
-            story = Story(
+            story = ReportInputs(
                 report=report,
                 points=points,
                 rows=rows,
@@ -355,7 +355,14 @@ class Run:
             self.emit({"event": "warning", "message": what})
 
     def progress(
-        self, stage: str, step: int, of: int, eta: Eta, *, stoppable: bool = True, **more: Any
+        self,
+        stage: str,
+        step: int,
+        of: int,
+        eta: ProgressTimer,
+        *,
+        stoppable: bool = True,
+        **more: Any,
     ) -> None:
         """Tell how far a stage is; between images it is also where a stop takes hold."""
         seconds = round(eta(step, of), 1)

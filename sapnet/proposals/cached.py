@@ -16,7 +16,7 @@ from sapnet.proposals import ProposalGenerator
 from sapnet.proposals.bags import bag_of, make_bags
 from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.types import CONFIRMED, Bag, ImageInfo, Judgement, PointAnnotation, PointSet, Rle
-from sapnet.utils.files import content_sha256
+from sapnet.utils.files import file_sha256
 
 
 def fill_store(
@@ -61,7 +61,7 @@ class BagMaker:
         if path is None:
             raise ImageProblem("no file was given")
         try:
-            content = content_sha256(path)
+            content = file_sha256(path)
         except FileNotFoundError:
             raise ImageProblem("the file is missing") from None
         except OSError as error:

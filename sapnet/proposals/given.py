@@ -17,7 +17,7 @@ import numpy as np
 from sapnet.data.annotations.decoding import shown
 from sapnet.data.depth import parse
 from sapnet.data.masks import MAX_PIXELS, check_polygons, check_rle, check_size, checked_rle, decode
-from sapnet.errors import InvalidDataset, InvalidGeometry, Issue
+from sapnet.errors import InvalidDataset, InvalidGeometry, ValidationIssue
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, PointSet, RawProposals
 
 Document = dict[str, Any] | list[Any]
@@ -41,7 +41,7 @@ class GivenGenerator:
         """
         parsed = document if isinstance(document, dict | list) else _read(Path(document))
         sizes = _sizes(points) if points is not None else None
-        issues: list[Issue] = []
+        issues: list[ValidationIssue] = []
         self._masks: dict[int, list[tuple[Any, float]]] = {}
         for pointer, key, entry in _entries(parsed, issues):
             checked = _check(pointer, key, entry, sizes, issues)
@@ -73,12 +73,12 @@ def _read(path: Path) -> Document:
         parsed = parse(path.read_bytes())
     except FileNotFoundError:
         raise InvalidDataset(
-            [Issue("", f"{path} is not there", "give the path of a file")]
+            [ValidationIssue("", f"{path} is not there", "give the path of a file")]
         ) from None
     except ValueError as error:
-        raise InvalidDataset([Issue("", f"not JSON: {error}", _FORMS)]) from error
+        raise InvalidDataset([ValidationIssue("", f"not JSON: {error}", _FORMS)]) from error
     if not isinstance(parsed, dict | list):
-        raise InvalidDataset([Issue("", "neither an object nor a list", _FORMS)])
+        raise InvalidDataset([ValidationIssue("", "neither an object nor a list", _FORMS)])
     return parsed
 
 
@@ -87,7 +87,7 @@ def _sizes(points: PointSet) -> dict[int, tuple[int, int]]:
     return {a.id: image_size[a.image_id] for a in points.annotations}
 
 
-def _entries(document: Document, issues: list[Issue]) -> Iterator[tuple[str, Any, Any]]:
+def _entries(document: Document, issues: list[ValidationIssue]) -> Iterator[tuple[str, Any, Any]]:
     """(pointer, annotation id as written, entry) of every mask, in either form."""
     if isinstance(document, list):
         for index, entry in enumerate(document):
@@ -100,7 +100,7 @@ def _entries(document: Document, issues: list[Issue]) -> Iterator[tuple[str, Any
             for index, entry in enumerate(entries):
                 yield f"{pointer}/{index}", key, entry
         else:
-            issues.append(Issue(pointer, "not a list of masks", _FORMS))
+            issues.append(ValidationIssue(pointer, "not a list of masks", _FORMS))
 
 
 def _check(
@@ -108,30 +108,36 @@ def _check(
     key: Any,
     entry: Any,
     sizes: dict[int, tuple[int, int]] | None,
-    issues: list[Issue],
+    issues: list[ValidationIssue],
 ) -> tuple[int, Any, float] | None:
     """(annotation id, segmentation, score), or None and an issue for each thing that is wrong."""
     if not isinstance(entry, dict):
-        issues.append(Issue(pointer, "not an object", _FORMS))
+        issues.append(ValidationIssue(pointer, "not an object", _FORMS))
         return None
     found = len(issues)
     annotation_id = _integer(key)
     if annotation_id is None:
-        issues.append(Issue(pointer, f"annotation id {shown(key)} is not an integer", _FORMS))
+        issues.append(
+            ValidationIssue(pointer, f"annotation id {shown(key)} is not an integer", _FORMS)
+        )
     elif sizes is not None and annotation_id not in sizes:
         hint = "use the ids of the points document"
-        issues.append(Issue(pointer, f"no annotation has the id {shown(annotation_id)}", hint))
+        issues.append(
+            ValidationIssue(pointer, f"no annotation has the id {shown(annotation_id)}", hint)
+        )
     score = entry.get("score", DEFAULT_SCORE)
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         issues.append(
-            Issue(f"{pointer}/score", f"{shown(score)} is no score", "a number from 0 to 1")
+            ValidationIssue(
+                f"{pointer}/score", f"{shown(score)} is no score", "a number from 0 to 1"
+            )
         )
     segmentation = entry.get("segmentation")
     size = sizes.get(annotation_id) if sizes and annotation_id is not None else None
     try:
         _check_segmentation(segmentation, size)
     except InvalidGeometry as error:
-        issues.append(Issue(f"{pointer}/segmentation", str(error), error.hint))
+        issues.append(ValidationIssue(f"{pointer}/segmentation", str(error), error.hint))
     if len(issues) > found or annotation_id is None:
         return None
     return annotation_id, segmentation, float(score)
@@ -161,5 +167,5 @@ def _decode(segmentation: Any, annotation_id: int, info: ImageInfo) -> np.ndarra
     try:
         return decode(checked_rle(segmentation, info.size))
     except InvalidGeometry as error:
-        issue = Issue(f"/{annotation_id}", f"{error} (image {info.id})", error.hint)
+        issue = ValidationIssue(f"/{annotation_id}", f"{error} (image {info.id})", error.hint)
         raise InvalidDataset([issue]) from error

@@ -23,7 +23,7 @@ from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.solov2 import SoloHead, SoloV2, decode
 from sapnet.segmenters.solov2.optimize import make_ready
 from sapnet.types import ByteArray, Category
-from sapnet.utils.files import write_text, write_whole
+from sapnet.utils.files import atomic_write, write_text
 from sapnet.utils.precision import mixed
 
 FORMAT = 1
@@ -37,9 +37,9 @@ def save_artifact(folder: Path, segmenter: SoloV2, meta: dict[str, Any]) -> None
     meta = {"format": FORMAT, **meta}
     state = {k: v.detach().cpu().contiguous() for k, v in segmenter.state_dict().items()}
     write_text(folder / "model.json", json.dumps(meta, indent=2) + "\n")
-    with write_whole(folder / "model.safetensors") as file:
+    with atomic_write(folder / "model.safetensors") as file:
         file.write(safetensors.torch.save(state, {"format": "pt", META: json.dumps(meta)}))
-    with write_whole(folder / "model.pt") as file:
+    with atomic_write(folder / "model.pt") as file:
         torch.save({"state_dict": state, "meta": json.dumps(meta)}, file)
 
 

@@ -20,9 +20,9 @@ from sapnet.training.loader import Batches, OnBad, Step
 from sapnet.training.model import MASK_STRIDE, Pass, SapNet, mask_grid, quarter_size
 from sapnet.types import Precision
 from sapnet.utils import distributed
-from sapnet.utils.device import on_its_way, to_device
-from sapnet.utils.files import write_whole
-from sapnet.utils.resources import give_memory_back
+from sapnet.utils.device import async_to_host, to_device
+from sapnet.utils.files import atomic_write
+from sapnet.utils.resources import trim_memory
 
 Report = Callable[[int, int, dict[str, float]], None]
 
@@ -115,7 +115,7 @@ def train(
                 continue
             done += 1
             if done % GIVE_BACK_EVERY == 0:
-                give_memory_back()
+                trim_memory()
             tell(lag)
             stop = distributed.any_of(should_stop())
             every = model.config.train.checkpoint_every
@@ -205,7 +205,7 @@ def training_step(
     told = [*losses.values(), result.mil.undecided]
     told = [value.detach().to(result.images.device, torch.float32) for value in told]
     del result  # its guides are large, and the backward pass needs the room
-    said = Said(step, tuple(losses), on_its_way(distributed.global_sum(torch.stack(told))))
+    said = Said(step, tuple(losses), async_to_host(distributed.global_sum(torch.stack(told))))
     set_learning_rate(optimizer, config.train, step)
     optimizer.zero_grad(set_to_none=True)
     torch.stack(list(losses.values())).sum().backward()
@@ -236,7 +236,7 @@ def solo_targets(
 ) -> tuple[list[SoloTargets], list[Tensor]]:
     """Targets and masks (N, h, w) at stride 4 of each image, from what MIL picked; on the CPU."""
     shape = quarter_size(result.images)
-    (selected,) = on_its_way(result.mil.selected)()
+    (selected,) = async_to_host(result.mil.selected)()
     targets, masks = [], []
     for index, sample in enumerate(samples):
         mine = result.bags.image == index
@@ -319,7 +319,7 @@ def save_checkpoint(
         "undecided": undecided,
         "batch_size": batch_size,
     }
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         torch.save(state, file)
 
 

@@ -14,7 +14,7 @@ from sapnet.segmenters.checkpoint import Predictor, load_predictor
 from sapnet.segmenters.solov2 import SoloHead
 from sapnet.training.model import SapNet, assemble
 from sapnet.types import Category
-from sapnet.utils.files import content_sha256
+from sapnet.utils.files import file_sha256
 
 
 def go_on_from(
@@ -34,7 +34,7 @@ def go_on_from(
     model = assemble(config, len(categories), before.segmenter.backbone, seed)
     take_head(model.solo.head, before, sorted(categories, key=lambda category: category.id))
     origin = WeightsOrigin(**before.meta["weights"])
-    return model.train(), replace(origin, model=content_sha256(path))
+    return model.train(), replace(origin, model=file_sha256(path))
 
 
 def take_head(head: SoloHead, before: Predictor, categories: Sequence[Category]) -> None:

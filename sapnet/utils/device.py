@@ -14,7 +14,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return _pinned(tensor).to(device, non_blocking=True)
 
 
-def on_its_way(*tensors: Tensor) -> Callable[[], list[Tensor]]:
+def async_to_host(*tensors: Tensor) -> Callable[[], list[Tensor]]:
     """Begin to copy them to the host. What is returned waits until they are there and gives them,
     without graph; on a CPU they are there."""
     copies = [tensor.detach().to("cpu", non_blocking=True) for tensor in tensors]

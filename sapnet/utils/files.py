@@ -9,7 +9,7 @@ from typing import IO
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A file to write `path` through: under another name beside it, flushed to disk, then renamed.
 
     A block that raises leaves `path` as it was. Folders are made as needed.
@@ -28,11 +28,11 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
 
 def write_text(path: Path, text: str) -> None:
     """`text`, as UTF-8, whole or not at all."""
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 
-def content_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """sha256 of a file's content, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 
-class Eta:
+class ProgressTimer:
     """Seconds left, from the steps of this process alone (a resumed run did the others before)."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ def peak_memory_mb() -> int:
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
-def give_memory_back() -> None:
+def trim_memory() -> None:
     """To the system, what the C library keeps of what was freed. Batches differ in size, so what
     fits none of the next piles up. Costs page faults: not for every step. Nothing happens where
     the library is not glibc."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.data.annotations.coco import load_points, read_truth
-from sapnet.data.exporters.source import BadMask, Instance, read_shape
+from sapnet.data.exporters.source import Instance, InvalidMask, read_shape
 from sapnet.data.public.coco import read_coco
 from sapnet.errors import SapnetError
 from sapnet.evaluation.detections import read_results
@@ -161,7 +161,7 @@ def _given(known: bool, segmentation: Any, folder: Path) -> None:
 def _export(segmentation: Any, folder: Path) -> None:
     try:
         read_shape(Instance(1, 1, segmentation, 0.5), ImageInfo(1, "a.png", 12, 10))
-    except BadMask as error:
+    except InvalidMask as error:
         raise SapnetError(str(error)) from error
 
 

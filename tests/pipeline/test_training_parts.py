@@ -7,7 +7,7 @@ from torch import nn
 from sapnet.config.schema import TrainConfig
 from sapnet.training.loader import Step
 from sapnet.training.loop import load_checkpoint, make_optimizer, save_checkpoint, set_learning_rate
-from sapnet.utils.resources import Eta
+from sapnet.utils.resources import ProgressTimer
 
 
 def small_model(seed=0):
@@ -140,7 +140,7 @@ def test_a_short_run_is_not_all_warm_up():
 def test_eta_counts_this_process_alone(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("sapnet.utils.resources.time.monotonic", lambda: now[0])
-    eta = Eta()
+    eta = ProgressTimer()
     now[0] = 102.0
     assert eta(51, 100) == pytest.approx(2 * 49)  # the first one done here
     now[0] = 106.0

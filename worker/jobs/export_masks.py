@@ -28,7 +28,7 @@ def run_export(at: Work) -> None:
 
     try:
         report = writing.write(at.database, at.storage, job_id, request, target, tell)
-    except writing.Unfit as error:
+    except writing.UnsupportedFormat as error:
         words = str(error)
         at.patiently(lambda: _fail(at, words))
         return

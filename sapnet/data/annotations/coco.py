@@ -42,7 +42,7 @@ from sapnet.data.annotations.document import (
 )
 from sapnet.data.annotations.ground_truth import check_truth, read_truth
 from sapnet.data.masks import area, check_rle, check_size, checked_rle
-from sapnet.errors import InvalidDataset, InvalidGeometry, Issue
+from sapnet.errors import InvalidDataset, InvalidGeometry, ValidationIssue
 from sapnet.types import Category, ImageInfo, PointSet, Rle
 
 __all__ = [
@@ -100,7 +100,9 @@ def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = 
     if image_sizes is None:
         found = {image.file_name: image.size for image in document.images if image.width}
         undeclared = [
-            Issue(f"/images/{index}", "width and height are missing", "declare them, in pixels")
+            ValidationIssue(
+                f"/images/{index}", "width and height are missing", "declare them, in pixels"
+            )
             for index, image in zip(document.image_indices, document.images, strict=True)
             if not image.width
         ]
@@ -119,7 +121,7 @@ def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = 
 
 def check_against_images(
     document: PointDocument, found: Mapping[str, tuple[int, int] | str], *, complete: bool = True
-) -> list[Issue]:
+) -> list[ValidationIssue]:
     """What does not fit between a document and its images.
 
     found: file_name -> (h, w) of the decoded file, or in words what is wrong with that file. A

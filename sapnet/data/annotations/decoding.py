@@ -26,7 +26,7 @@ from sapnet.data.annotations.json_stream import (
     opened,
     pieces,
 )
-from sapnet.errors import Issue
+from sapnet.errors import ValidationIssue
 
 BAD: Any = msgspec.UNSET
 MAX_ISSUES = 1000
@@ -100,19 +100,22 @@ class Issues:
 
     def __init__(self) -> None:
         self.total = 0
-        self._kept: list[Issue] = []
+        self._kept: list[ValidationIssue] = []
 
     def add(self, pointer: str, problem: str, hint: str) -> None:
         self.total += 1
         if self.total <= MAX_ISSUES:
-            self._kept.append(Issue(pointer, problem, hint))
+            self._kept.append(ValidationIssue(pointer, problem, hint))
 
-    def listed(self) -> list[Issue]:
+    def listed(self) -> list[ValidationIssue]:
         """What was found, in order; past the cap, a last issue says how many more there are."""
         if self.total <= MAX_ISSUES:
             return list(self._kept)
         more = self.total - MAX_ISSUES
-        return [*self._kept, Issue("", f"{more} more problems are not listed", "mend these first")]
+        return [
+            *self._kept,
+            ValidationIssue("", f"{more} more problems are not listed", "mend these first"),
+        ]
 
 
 # What decoders raise on text that they refuse; wrong UTF-8 is a ValueError.

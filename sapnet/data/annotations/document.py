@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sapnet.errors import Issue
+from sapnet.errors import ValidationIssue
 from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet, Rle
 
 Indices = npt.NDArray[np.int64]
@@ -76,8 +76,8 @@ class PointDocument:
     images: tuple[ImageInfo, ...]
     categories: tuple[Category, ...]
     rows: Rows
-    issues: list[Issue]
-    warnings: list[Issue]
+    issues: list[ValidationIssue]
+    warnings: list[ValidationIssue]
     image_indices: tuple[int, ...]
     addresses: tuple[str | None, ...]
 

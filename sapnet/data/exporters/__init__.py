@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.data.exporters.archive import Bundle
-from sapnet.data.exporters.base import Options, Unfit, Writer, to_json
+from sapnet.data.exporters.base import Options, UnsupportedFormat, Writer, to_json
 from sapnet.data.exporters.coco import Coco, CocoPolygons
 from sapnet.data.exporters.cvat import Cvat
 from sapnet.data.exporters.label_studio import LabelStudio
 from sapnet.data.exporters.png import Png
 from sapnet.data.exporters.report import Report
-from sapnet.data.exporters.source import BadMask, Instance, Shape, Source, read_shape
+from sapnet.data.exporters.source import Instance, InvalidMask, Shape, Source, read_shape
 from sapnet.data.exporters.voc import Voc
 from sapnet.data.exporters.yolo import Yolo
 from sapnet.types import ImageInfo
 
-__all__ = ["FORMATS", "BadMask", "Instance", "Options", "Source", "Unfit", "export", "suffix_of"]
+__all__ = [
+    "FORMATS",
+    "Instance",
+    "InvalidMask",
+    "Options",
+    "Source",
+    "UnsupportedFormat",
+    "export",
+    "suffix_of",
+]
 
 FORMATS: dict[str, type[Writer]] = {
     "coco": Coco,
@@ -44,7 +53,7 @@ def export(
 
     format: one of FORMATS. The file is a zip, or a single document: see `suffix_of`. tell: called
     with the images that are done and of how many; what it raises ends the export.
-    Raises Unfit where the format cannot hold any of it, OSError.
+    Raises UnsupportedFormat where the format cannot hold any of it, OSError.
     """
     options = options or Options()
     kind = FORMATS[format]
@@ -78,9 +87,9 @@ def _shapes(source: Source, image: ImageInfo, known: Container[int], report: Rep
             continue
         try:
             if instance.category_id not in known:
-                raise BadMask(f"there is no category with id {instance.category_id}")
+                raise InvalidMask(f"there is no category with id {instance.category_id}")
             shapes.append(read_shape(instance, image))
-        except BadMask as error:
+        except InvalidMask as error:
             report.leave_out(instance.id, image.id, str(error))
     return shapes
 
@@ -89,7 +98,7 @@ def _add(writer: Writer, image: ImageInfo, shapes: list[Shape], report: Report) 
     try:
         for shape, iou in zip(shapes, writer.add(image, shapes), strict=True):
             report.take(shape.instance.id, image.id, iou)
-    except Unfit as error:
+    except UnsupportedFormat as error:
         for shape in shapes:
             report.leave_out(shape.instance.id, image.id, str(error))
 

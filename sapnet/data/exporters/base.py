@@ -17,7 +17,7 @@ from sapnet.errors import SapnetError
 from sapnet.types import Category, ImageInfo
 
 
-class Unfit(SapnetError):
+class UnsupportedFormat(SapnetError):
     """What is to be exported does not go into the format. The message says why, and what to do."""
 
     reason = "unfit"
@@ -46,7 +46,7 @@ class Writer(ABC):
         categories: Sequence[Category],
         options: Options,
     ) -> None:
-        """Raises Unfit where nothing could be written at all."""
+        """Raises UnsupportedFormat where nothing could be written at all."""
         self.bundle, self.images, self.options = bundle, images, options
         self.categories = sorted(categories, key=lambda c: c.id)
         self.label_of = {c.id: number for number, c in enumerate(self.categories)}
@@ -54,8 +54,10 @@ class Writer(ABC):
 
     @abstractmethod
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
-        """Write an image's masks; of each, the IoU of what was written with the mask. Raises Unfit
-        where this image cannot be written; nothing of it is written then."""
+        """Write an image's masks; of each, the IoU of what was written with the mask.
+
+        Raises UnsupportedFormat where this image cannot be written; nothing of it is written then.
+        """
 
     def place(self, image: ImageInfo) -> str:
         """Where its picture goes."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sapnet.data.exporters.archive import Bundle
-from sapnet.data.exporters.base import Options, Unfit, Writer, index_map, stems, to_json
+from sapnet.data.exporters.base import Options, UnsupportedFormat, Writer, index_map, stems, to_json
 from sapnet.data.exporters.palette import grey_png
 from sapnet.data.exporters.source import Shape
 from sapnet.types import Category, ImageInfo
@@ -36,7 +36,9 @@ class Png(Writer):
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
         if len(shapes) > LARGEST:
-            raise Unfit(f"its image has {len(shapes):,} masks, a PNG has room for {LARGEST:,}")
+            raise UnsupportedFormat(
+                f"its image has {len(shapes):,} masks, a PNG has room for {LARGEST:,}"
+            )
         name = f"masks/{self._stems[image.id]}.png"
         indices, ious = index_map(image, shapes, np.uint16)
         self.bundle.data(name, grey_png(indices))

@@ -13,7 +13,7 @@ from sapnet.errors import InvalidGeometry
 from sapnet.types import BoolArray, Category, ImageInfo, Rle
 
 
-class BadMask(ValueError):
+class InvalidMask(ValueError):
     """A mask that cannot be exported. The message says why."""
 
 
@@ -79,16 +79,16 @@ class Shape:
 
 
 def read_shape(instance: Instance, image: ImageInfo) -> Shape:
-    """Decode no more of a mask than the columns that it covers. Raises BadMask."""
+    """Decode no more of a mask than the columns that it covers. Raises InvalidMask."""
     try:
         rle = checked_rle(instance.segmentation, check_size(image.size))
         runs = run_lengths(rle["counts"])
     except InvalidGeometry as error:
-        raise BadMask(f"the mask cannot be decoded: {error}") from None
+        raise InvalidMask(f"the mask cannot be decoded: {error}") from None
     ends = np.cumsum(runs)
     covered = np.flatnonzero(runs[1::2]) * 2 + 1
     if not covered.size:
-        raise BadMask("the mask is empty")
+        raise InvalidMask("the mask is empty")
     left = int(ends[covered[0] - 1]) // image.height
     right = (int(ends[covered[-1]]) - 1) // image.height + 1
     columns = _columns(ends, left * image.height, right * image.height)

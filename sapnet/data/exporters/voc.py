@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from sapnet.data.exporters.archive import Bundle
-from sapnet.data.exporters.base import Options, Unfit, Writer, index_map, stems, suffix
+from sapnet.data.exporters.base import Options, UnsupportedFormat, Writer, index_map, stems, suffix
 from sapnet.data.exporters.palette import PALETTE, palette_png
 from sapnet.data.exporters.source import Shape
 from sapnet.data.exporters.xml import printable
@@ -33,7 +33,7 @@ class Voc(Writer):
     ) -> None:
         super().__init__(bundle, images, categories, options)
         if len(self.categories) > LARGEST:
-            raise Unfit(
+            raise UnsupportedFormat(
                 f"PASCAL VOC's pictures have room for {LARGEST} classes, the data set has "
                 f"{len(self.categories)}; choose another format"
             )
@@ -48,7 +48,9 @@ class Voc(Writer):
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
         if len(shapes) > LARGEST:
-            raise Unfit(f"its image has {len(shapes)} masks, PASCAL VOC has room for {LARGEST}")
+            raise UnsupportedFormat(
+                f"its image has {len(shapes)} masks, PASCAL VOC has room for {LARGEST}"
+            )
         stem = self._stems[image.id]
         objects, ious = index_map(image, shapes, np.uint8)
         labels = [0, *(self.label_of[s.instance.category_id] + 1 for s in shapes)]

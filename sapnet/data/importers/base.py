@@ -9,7 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from sapnet.data.annotations.decoding import Issues
-from sapnet.errors import Issue
+from sapnet.errors import ValidationIssue
 
 _POINTER = re.compile(r"/(images|annotations|categories)(?:/(\d+))?[/\w]*")
 
@@ -20,11 +20,11 @@ class Converted:
     odd but legal. places: of the document's lists, where in the source each record comes from."""
 
     path: Path
-    issues: list[Issue]
-    warnings: list[Issue]
+    issues: list[ValidationIssue]
+    warnings: list[ValidationIssue]
     places: dict[str, list[str]]
 
-    def translated(self, issues: list[Issue]) -> list[Issue]:
+    def translated(self, issues: list[ValidationIssue]) -> list[ValidationIssue]:
         """Issues of the document, as ones of the source."""
         return [
             replace(

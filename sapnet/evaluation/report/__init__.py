@@ -4,25 +4,25 @@ from pathlib import Path
 
 from sapnet.evaluation.report import sections
 from sapnet.evaluation.report.html import Markup, el
-from sapnet.evaluation.report.inputs import Story
-from sapnet.evaluation.report.loss_curve import LossCurve
+from sapnet.evaluation.report.inputs import ReportInputs
+from sapnet.evaluation.report.loss_curve import LossHistory
 from sapnet.evaluation.report.mask_cards import masks
 from sapnet.evaluation.report.style import STYLE
-from sapnet.utils.files import write_whole
+from sapnet.utils.files import atomic_write
 
-__all__ = ["LossCurve", "Story", "write_report"]
+__all__ = ["LossHistory", "ReportInputs", "write_report"]
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_report(path: Path, story: Story) -> None:
+def write_report(path: Path, story: ReportInputs) -> None:
     """Write the page, whole or not at all; needs no script and nothing from the net, and stays
     below three megabytes."""
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(f"<!doctype html>\n{page(story)}\n".encode("utf-8", "replace"))
 
 
-def page(story: Story) -> Markup:
+def page(story: ReportInputs) -> Markup:
     """The whole document; parts without content are left out."""
     parts = {
         "Data": sections.data(story),

@@ -11,7 +11,7 @@ from sapnet.types import PointAnnotation, PointSet, Rle
 
 
 @dataclass(frozen=True)
-class Story:
+class ReportInputs:
     """report: what `report.json` says. points: those that were used. rows: as in
     pseudo_masks.ndjson. bag_sizes: one a point. paths: by image id. overrides: of the run. true,
     ious: the true masks and what the delivered ones have in common with them, by annotation id.

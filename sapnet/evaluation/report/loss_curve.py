@@ -11,7 +11,7 @@ MOST = 240
 """Points of a curve; of a longer training each is the mean over its share of the steps."""
 
 
-class LossCurve:
+class LossHistory:
     """The mean losses of each of `MOST` equal parts of a training, written whenever one is full.
 
     A resumed run goes on from its checkpoint, which is older than the last point: what lies behind

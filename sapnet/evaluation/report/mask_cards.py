@@ -5,7 +5,7 @@ from typing import Any
 
 from sapnet.evaluation.calibration import RIGHT
 from sapnet.evaluation.report.html import Markup, el, join, number
-from sapnet.evaluation.report.inputs import Story
+from sapnet.evaluation.report.inputs import ReportInputs
 from sapnet.evaluation.report.thumbnails import Pictures
 from sapnet.labelers.quality import objections
 
@@ -15,7 +15,7 @@ SURE = 0.8
 """From this quality on nothing is said against a mask."""
 
 
-def masks(story: Story) -> Markup:
+def masks(story: ReportInputs) -> Markup:
     """Pictures, by quality where there is no truth."""
     if not story.rows:
         return el("p", "There are no masks.")
@@ -44,7 +44,7 @@ def masks(story: Story) -> Markup:
 
 
 def _some(
-    story: Story,
+    story: ReportInputs,
     pictures: Pictures,
     title: str,
     rows: Sequence[Mapping[str, Any]],
@@ -60,7 +60,7 @@ def _strip(title: str, figures: Sequence[Markup], words: str, least: str) -> lis
     return [el("h3", title, " ", el("span", f"({words})", class_="soft")), grid]
 
 
-def _mask(story: Story, pictures: Pictures, row: Mapping[str, Any]) -> Markup | None:
+def _mask(story: ReportInputs, pictures: Pictures, row: Mapping[str, Any]) -> Markup | None:
     uri = pictures.of_mask(row, story.annotation_of(row), story.true.get(row["id"]))
     if uri is None:
         return None
@@ -81,14 +81,14 @@ def _mask(story: Story, pictures: Pictures, row: Mapping[str, Any]) -> Markup | 
     return el("figure", el("img", src=uri, alt=words), el("figcaption", caption))
 
 
-def _names(story: Story, row: Mapping[str, Any]) -> tuple[str, str]:
+def _names(story: ReportInputs, row: Mapping[str, Any]) -> tuple[str, str]:
     """Of its class and of its image's file."""
     kind = next(c.name for c in story.points.categories if c.id == row["category_id"])
     file = next(i.file_name for i in story.points.images if i.id == row["image_id"])
     return kind, file
 
 
-def _whole(story: Story, pictures: Pictures) -> list[Markup]:
+def _whole(story: ReportInputs, pictures: Pictures) -> list[Markup]:
     figures: list[Markup] = []
     for info, annotations in story.points:
         if len(figures) == IMAGES:

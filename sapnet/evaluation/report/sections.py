@@ -10,14 +10,14 @@ import numpy as np
 
 from sapnet.evaluation.report import charts
 from sapnet.evaluation.report.html import Markup, duration, el, join, number, table
-from sapnet.evaluation.report.inputs import Story
+from sapnet.evaluation.report.inputs import ReportInputs
 
 CLASSES, SET_ASIDE = 10, 20
 MOST_CLASSES = 200
 DOUBT = 0.5
 
 
-def tiles(story: Story) -> Markup:
+def tiles(story: ReportInputs) -> Markup:
     """The figures to see first."""
     quality = [row["quality"] for row in story.rows]
     shown = {
@@ -34,7 +34,7 @@ def tiles(story: Story) -> Markup:
     return el("dl", *pairs, class_="tiles")
 
 
-def data(story: Story) -> Markup:
+def data(story: ReportInputs) -> Markup:
     """Images, classes, what was set aside."""
     points = story.points
     counts = Counter(annotation.category_id for annotation in points.annotations)
@@ -76,7 +76,7 @@ def data(story: Story) -> Markup:
     return join(*parts)
 
 
-def proposals(story: Story) -> Markup:
+def proposals(story: ReportInputs) -> Markup:
     """What there was to choose from."""
     sizes = list(story.bag_sizes)
     most = max(sizes, default=1)
@@ -100,7 +100,7 @@ def proposals(story: Story) -> Markup:
     )
 
 
-def ladder(story: Story) -> Markup | None:
+def ladder(story: ReportInputs) -> Markup | None:
     """How far each step brings the masks; where truth is."""
     figures = story.metrics["pseudo_masks"]
     if figures is None or figures["miou_mask"] is None:
@@ -122,7 +122,7 @@ def ladder(story: Story) -> Markup | None:
     )
 
 
-def training(story: Story) -> Markup:
+def training(story: ReportInputs) -> Markup:
     """One chart a loss."""
     points = story.report["losses"]
     if not points:
@@ -144,7 +144,7 @@ def training(story: Story) -> Markup:
     )
 
 
-def quality(story: Story) -> Markup:
+def quality(story: ReportInputs) -> Markup:
     """How sure the masks are, and whether that is to be believed."""
     said = [row["quality"] for row in story.rows]
     place = [min(int(value * 10), 9) for value in said]
@@ -204,7 +204,7 @@ def quality(story: Story) -> Markup:
     return join(*parts, el("div", *cards, class_="grid", style="--min:20rem"))
 
 
-def cost(story: Story) -> Markup:
+def cost(story: ReportInputs) -> Markup:
     """Seconds by stage, memory."""
     seconds: Mapping[str, float] = story.report["seconds"]
     rows = [(name, spent, duration(spent)) for name, spent in seconds.items()]
@@ -212,7 +212,7 @@ def cost(story: Story) -> Markup:
     return el("div", charts.bars(rows, "time by stage"), el("p", memory), class_="card alone")
 
 
-def recipe(story: Story) -> Markup:
+def recipe(story: ReportInputs) -> Markup:
     """Everything that makes the same run again."""
     report, config = story.report, story.config
     settings = report["proposals"]["settings"]

@@ -18,7 +18,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from sapnet.utils.device import on_its_way
+from sapnet.utils.device import async_to_host
 from sapnet.utils.threads import pool
 
 IntArray = npt.NDArray[np.int32]
@@ -70,13 +70,13 @@ def build_tree(image: Tensor | FloatArray) -> AffinityTree:
     Raises ValueError on any other shape. O(C*P + P log P) in theory, linear in practice.
     """
     values = torch.as_tensor(image)
-    return _tree(on_its_way(_edges(values)), values.shape[1], values.shape[2])
+    return _tree(async_to_host(_edges(values)), values.shape[1], values.shape[2])
 
 
 def tree_beside(image: Tensor) -> Callable[[], AffinityTree]:
     """`build_tree` on a thread of its own, while a GPU, or the caller, goes on: what is returned
     waits for the tree and gives it."""
-    edges = on_its_way(_edges(image))
+    edges = async_to_host(_edges(image))
     return pool().submit(_tree, edges, image.shape[1], image.shape[2]).result
 
 

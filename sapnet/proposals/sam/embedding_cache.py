@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sapnet.types import ByteArray
-from sapnet.utils.files import write_whole
+from sapnet.utils.files import atomic_write
 
 
 class EmbeddingCache:
@@ -35,7 +35,7 @@ class EmbeddingCache:
     def put(self, key: str, features: Tensor) -> None:
         """Keep it, and make room. Raises DiskFull, OSError."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with write_whole(self._folder / f"{key}.pt") as file:
+        with atomic_write(self._folder / f"{key}.pt") as file:
             torch.save(features.detach().cpu().clone(), file)
         self._make_room()
 

@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from sapnet.errors import WeightsUnavailable
-from sapnet.utils.files import content_sha256
+from sapnet.utils.files import file_sha256
 
 _CLASSIFIERS = ("fc.", "classifier.")
 _DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
@@ -76,7 +76,7 @@ def load_file(body: nn.Module, path: Path) -> WeightsOrigin:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsUnavailable(f"{path} is not a state dict (names to tensors)")
     load_exactly(body, _without_classifier(state), str(path))
-    return WeightsOrigin("file", path.name, content_sha256(path))
+    return WeightsOrigin("file", path.name, file_sha256(path))
 
 
 def load_torchvision(body: nn.Module, name: str) -> WeightsOrigin:
@@ -93,7 +93,7 @@ def load_torchvision(body: nn.Module, name: str) -> WeightsOrigin:
         raise WeightsUnavailable(f"{weights.url}: {error}") from error
     load_exactly(body, _without_classifier(state), weights.url)
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-    return WeightsOrigin("torchvision", weights.url, content_sha256(cached))
+    return WeightsOrigin("torchvision", weights.url, file_sha256(cached))
 
 
 def init_random(body: nn.Module, generator: torch.Generator | None) -> None:

@@ -20,7 +20,7 @@ from sapnet.segmenters.checkpoint import Predictor
 from sapnet.segmenters.solov2 import SoloV2
 from sapnet.segmenters.solov2.decode import least_areas, peaks
 from sapnet.segmenters.solov2.matrix_nms import decay_of
-from sapnet.utils.files import write_whole
+from sapnet.utils.files import atomic_write
 
 FORMAT = 1
 KEY = "sapnet"
@@ -103,7 +103,7 @@ def export_onnx(predictor: Predictor, path: Path) -> None:
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, {KEY: json.dumps(description(predictor))})
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(model.SerializeToString())
 
 

@@ -23,7 +23,7 @@ from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.checkpoint import Predictor, load_predictor, save_artifact
 from sapnet.segmenters.solov2 import SoloHead, SoloV2
 from sapnet.segmenters.solov2.mmdet_keys import load_mmdet_state_dict, to_mmdet_state_dict
-from sapnet.utils.files import write_whole
+from sapnet.utils.files import atomic_write
 
 _DEPTHS = {"resnet50": 50, "resnet101": 101}
 _RESNETS = {6: "resnet50", 23: "resnet101"}  # by the blocks of the third stage
@@ -49,7 +49,7 @@ def export_mmdet(model: Path, out: Path) -> dict[str, Any]:
         "dataset_meta": {"classes": names},  # where version 3 does
         "sapnet": json.dumps(predictor.meta),
     }
-    with write_whole(out) as file:
+    with atomic_write(out) as file:
         torch.save({"state_dict": state, "meta": meta}, file)
     return _settings(predictor)
 

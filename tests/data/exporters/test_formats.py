@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from torchvision.datasets import VOCDetection, VOCSegmentation
 
 from sapnet.data.annotations.coco import read_points, read_truth
-from sapnet.data.exporters import FORMATS, Instance, Options, Unfit, export
+from sapnet.data.exporters import FORMATS, Instance, Options, UnsupportedFormat, export
 from sapnet.data.exporters.cvat import row_runs
 from sapnet.data.exporters.label_studio import packed
 from sapnet.types import Category, ImageInfo
@@ -188,7 +188,7 @@ def test_an_image_with_too_many_objects_is_left_out(memory: Any, exported: Run) 
 
 def test_more_classes_than_voc_holds(memory: Any, tmp_path: Path) -> None:
     source = memory({}, categories=[Category(i, f"c{i}") for i in range(255)])
-    with pytest.raises(Unfit, match="254 classes"):
+    with pytest.raises(UnsupportedFormat, match="254 classes"):
         export(source, "voc", tmp_path / "x")
     assert [p.name for p in tmp_path.iterdir()] in ([], ["x"])
 

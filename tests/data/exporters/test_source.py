@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
-from sapnet.data.exporters import BadMask, Instance
+from sapnet.data.exporters import Instance, InvalidMask
 from sapnet.data.exporters.source import read_shape
 from sapnet.types import ImageInfo
 
@@ -28,7 +28,7 @@ def test_the_box_and_what_is_in_it(mask: np.ndarray) -> None:
     image = ImageInfo(1, "a.png", mask.shape[1], mask.shape[0])
     instance = Instance(1, 2, encoded(mask), 0.5)
     if not mask.any():
-        with pytest.raises(BadMask, match="empty"):
+        with pytest.raises(InvalidMask, match="empty"):
             read_shape(instance, image)
         return
     shape = read_shape(instance, image)
@@ -51,5 +51,5 @@ def test_the_box_and_what_is_in_it(mask: np.ndarray) -> None:
     ],
 )
 def test_what_is_no_mask(segmentation: Any, why: str) -> None:
-    with pytest.raises(BadMask, match=why):
+    with pytest.raises(InvalidMask, match=why):
         read_shape(Instance(1, 2, segmentation, 0.5), IMAGE)

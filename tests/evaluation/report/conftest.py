@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from sapnet.config.schema import resolve_config
 from sapnet.evaluation.calibration import reliability
 from sapnet.evaluation.pseudo_masks import ious_with, pseudo_mask_metrics
-from sapnet.evaluation.report import Story
+from sapnet.evaluation.report import ReportInputs
 from sapnet.proposals.bags import mask_iou, tight_boxes
 from sapnet.types import Bag, Category, ImageInfo, PointAnnotation, PointSet, Rle
 
@@ -44,7 +44,7 @@ def one_mask(annotation: PointAnnotation, mask: Rle) -> Bag:
 
 
 @pytest.fixture
-def make_story(tmp_path: Path) -> Callable[..., Story]:
+def make_story(tmp_path: Path) -> Callable[..., ReportInputs]:
     """make_story(truth=True, names=…, rows=…, **report)"""
 
     def make(
@@ -52,7 +52,7 @@ def make_story(tmp_path: Path) -> Callable[..., Story]:
         names: tuple[str, str] = ("ant", "bee"),
         annotated: bool = True,
         **report: Any,
-    ) -> Story:
+    ) -> ReportInputs:
         paths = {}
         for number in (1, 2):
             paths[number] = tmp_path / f"{number}.png"
@@ -95,7 +95,7 @@ def make_story(tmp_path: Path) -> Callable[..., Story]:
             figures["quality"] = reliability(rows, ious)
             metrics["proposals"] = figures.pop("proposals")
             metrics |= {"pseudo_masks": figures, "model": {"segm": {"AP50": 0.25}}}
-        return Story(
+        return ReportInputs(
             report={
                 "config": resolve_config("sapnet++", "demo").to_dict(),
                 "weights": {"kind": "file", "detail": "w.pt", "sha256": "ab" * 32},

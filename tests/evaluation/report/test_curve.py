@@ -2,11 +2,11 @@
 
 import pytest
 
-from sapnet.evaluation.report.loss_curve import MOST, LossCurve
+from sapnet.evaluation.report.loss_curve import MOST, LossHistory
 
 
 def drawn(path, steps, of):
-    curve = LossCurve(path)
+    curve = LossHistory(path)
     for step in steps:
         curve.add(step, of, {"a": float(step), "b": 1.0})
     return curve
@@ -15,7 +15,7 @@ def drawn(path, steps, of):
 def test_a_short_training_is_kept_as_it_is(tmp_path):
     curve = drawn(tmp_path / "losses.json", range(1, 8), 7)
     assert curve.means() == [{"step": s, "losses": {"a": s, "b": 1}} for s in range(1, 8)]
-    assert LossCurve(tmp_path / "losses.json").means() == curve.means()
+    assert LossHistory(tmp_path / "losses.json").means() == curve.means()
 
 
 @pytest.mark.slow
@@ -58,4 +58,4 @@ def test_a_new_batch_size_counts_in_the_steps_of_the_end(tmp_path):
 
 
 def test_none_yet(tmp_path):
-    assert LossCurve(tmp_path / "losses.json").means() == []
+    assert LossHistory(tmp_path / "losses.json").means() == []

@@ -133,9 +133,7 @@ def test_torchvisions_cache_is_used(monkeypatch, network):
         "torchvision.models._api.load_state_dict_from_url",
         lambda url, **_: dict(network.state_dict()),
     )
-    monkeypatch.setattr(
-        "sapnet.segmenters.backbones.weights.content_sha256", lambda path: path.name
-    )
+    monkeypatch.setattr("sapnet.segmenters.backbones.weights.file_sha256", lambda path: path.name)
     model, origin = build_backbone(SMALL, None)
     assert (origin.kind, origin.detail) == ("torchvision", weights.url)
     assert origin.sha256 == weights.url.rsplit("/", 1)[1]

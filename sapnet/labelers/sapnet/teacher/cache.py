@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from sapnet.types import Judgement
-from sapnet.utils.files import write_whole
+from sapnet.utils.files import atomic_write
 
 
 def write_judgements(path: Path, judgements: Mapping[int, Judgement]) -> None:
     """Write them by annotation id."""
     found = list(judgements.values())
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         np.savez(
             file,
             ids=np.array(list(judgements), dtype=np.int64),
