@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVSTAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo ladder chaos bench bench-gpu lint check test test-ui format clean
+.PHONY: help install dev demo ladder chaos bench bench-gpu lint structure check test test-ui format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -56,6 +56,10 @@ lint: $(DEVSTAMP) ## format, lint, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tools/structure.py --check
+
+structure: $(DEVSTAMP) ## entries, levels and cycles of the packages; draws docs/images/rooms.svg
+	$(BIN)/python tools/structure.py --draw
 
 check: $(DEVSTAMP) lint ## lint and unit tests, under a minute
 	$(BIN)/pytest -n 2 -m "not slow and not service"

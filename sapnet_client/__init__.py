@@ -28,7 +28,7 @@ from sapnet_client.errors import (
     Unreachable,
 )
 from sapnet_client.progress import Bars, Progress
-from sapnet_client.types import Segmentation
+from sapnet_client.types import Dataset, Job, Segmentation, document
 
 __all__ = [
     "AsyncClient",
@@ -37,10 +37,12 @@ __all__ = [
     "ChangedMeanwhile",
     "Client",
     "Conflict",
+    "Dataset",
     "DatasetInvalid",
     "Fault",
     "Forbidden",
     "Invalid",
+    "Job",
     "JobFailed",
     "NotFound",
     "NotUnderstood",
@@ -53,4 +55,5 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Unreachable",
+    "document",
 ]

@@ -13,8 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sapnet_client import Bars, Client, NotFound, SapnetError
-from sapnet_client.types import Dataset, Job, document
+from sapnet_client import Bars, Client, Dataset, Job, NotFound, SapnetError, document
 
 PANEL = "Use a running service"
 Url = Annotated[
