@@ -128,6 +128,10 @@ class Unauthorized(AppError):
     """Nobody known is asking."""
 
 
+class ForeignRequest(AppError):
+    """There is no key, and a page of another site may have sent this, or have had it sent."""
+
+
 class Forbidden(AppError):
     """Who is asking may not do this."""
 
@@ -168,6 +172,7 @@ class Kind:
 
 PROBLEMS: dict[type[Exception], Kind] = {
     Unauthorized: Kind(401, "unauthorized", "A key is needed"),
+    ForeignRequest: Kind(403, "foreign-request", "The request may come from another site"),
     Forbidden: Kind(403, "forbidden", "The key does not allow this"),
     NotFound: Kind(404, "not-found", "There is no such thing"),
     Conflict: Kind(409, "conflict", "Not possible in the present state"),

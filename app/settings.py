@@ -1,5 +1,6 @@
 """Every setting of the service, from the environment (prefix SAPNET_) or a `.env` file."""
 
+import re
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,8 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_core import from_json
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -50,6 +52,10 @@ class Settings(BaseSettings):
     allow_without_keys: bool = False
     """Answer strangers although there is no key: somebody in front of the service keeps them out.
     Else a service without a key answers its own machine alone."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names that the service is reached by beside localhost, 127.0.0.1 and ::1, with commas between
+    them. While there is no key it answers to no other, as web pages can have any name lead to it;
+    with `allow_without_keys` it answers to all where this is empty."""
     key_cache_seconds: NonNegativeFloat = 5
     """So long may a key go on after it was revoked."""
     idempotency_hours: PositiveFloat = 24
@@ -147,6 +153,22 @@ class Settings(BaseSettings):
     """Least score of a result where the request names none: low, as COCO's AP wants them."""
     overlay_score: Probability = 0.3
     """The same for pictures, where doubtful results would hide the good ones."""
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: Any) -> Any:
+        """From the environment: names with commas between them, or JSON's list."""
+        if isinstance(value, str):
+            value = from_json(value) if value.startswith("[") else value.split(",")
+        return [str(host).strip().lower().rstrip(".") for host in value if str(host).strip()]
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", host):
+                raise ValueError("it is no list of hosts, without ports: sapnet.example.org,box")
+        return value
 
     @field_validator("database_url")
     @classmethod

@@ -3,7 +3,6 @@
 It stands before the routes, so that a stranger's upload is refused before a byte of it is read.
 """
 
-import ipaddress
 from collections.abc import Mapping
 
 from fastapi.concurrency import run_in_threadpool
@@ -14,8 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from app import errors
-from app.auth import quotas
+from app.auth import own_site, quotas
 from app.auth.keys import Caller, Callers, Scope
+from app.auth.own_site import SAFE
 from app.auth.ownership import seen_by
 from app.auth.rate_limit import Rates
 from app.db.session import Database
@@ -27,7 +27,6 @@ OPEN = frozenset(
     {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 )
 OPEN_BELOW = ("/problems/", "/web/")
-SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 def scope_of(method: str, path: str) -> Scope | None:
@@ -59,6 +58,9 @@ class Gate:
         self._rates = Rates(settings)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # there are none, and none is open by accident
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -95,8 +97,8 @@ class Gate:
         write = request.method not in SAFE
         try:
             caller = await self._known(_bearer(request.headers))
-            if caller.key is None and not self._settings.allow_without_keys:
-                _local_alone(address)
+            if caller.key is None:
+                own_site.admit(request, self._settings)
         except Unauthorized:
             await self._rates.count(address, write=write)
             raise
@@ -126,26 +128,6 @@ def _bearer(headers: Mapping[str, str]) -> str | None:
     if not kind:
         return None
     return key.strip() if kind.lower() == "bearer" else ""
-
-
-def _local_alone(address: str) -> None:
-    if not is_local(address):
-        raise Unauthorized(
-            "There is no key yet, so the service answers its own machine alone. "
-            "There, make one: sapnet-service keys create NAME --scope admin",
-            headers={"WWW-Authenticate": 'Bearer realm="sapnet"'},
-        )
-
-
-def is_local(address: str) -> bool:
-    """Whether a peer or a bound address is of this machine; what is no IP address is: a Unix
-    socket, or a caller in this process."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return True
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
 
 
 def _length(request: Request) -> int:

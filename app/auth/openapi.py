@@ -18,7 +18,10 @@ _CHALLENGE = {"WWW-Authenticate": "what is wrong with the key: RFC 6750"}
 _WAIT = {"Retry-After": "seconds"}
 _REFUSALS: dict[str, tuple[str, dict[str, str]]] = {
     "401": ("A key is needed, or it works no more", _CHALLENGE),
-    "403": ("The key's scope does not allow this", _CHALLENGE),
+    "403": (
+        "The key's scope does not allow it; without keys, another site may have sent it",
+        _CHALLENGE,
+    ),
     "413": ("The body is too large", {}),
     "429": ("Too many requests, or the owner's quota is used up", _WAIT),
 }

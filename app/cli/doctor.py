@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import func, make_url, select
 
-from app.auth.middleware import is_local
+from app.auth.own_site import is_local
 from app.cli import doctor_machine as machine
 from app.cli import keys as commands
 from app.cli.doctor_machine import Check

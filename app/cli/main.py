@@ -32,7 +32,7 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
     """
     import uvicorn
 
-    from app.auth.middleware import is_local
+    from app.auth.own_site import is_local
     from app.main import create_app
     from app.observability.logging import log_uncaught
     from worker.runtime.supervisor import Supervisor

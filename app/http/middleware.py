@@ -3,6 +3,7 @@
 import re
 import secrets
 import time
+from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -75,6 +76,8 @@ class Observed:
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["X-Request-ID"] = request_id
+                if "location" in headers:
+                    headers["Location"] = _relative(headers["location"])
             await send(message)
 
         try:
@@ -89,6 +92,16 @@ class Observed:
                 status=status,
                 ms=milliseconds,
             )
+
+
+def _relative(location: str) -> str:
+    """Of a redirect, which the framework builds from the Host header: whoever sent that must not
+    choose where the client goes."""
+    parts = urlsplit(location)
+    if not parts.netloc:
+        return location
+    path = "/" + parts.path.lstrip("/\\")  # //host would be another host
+    return f"{path}?{parts.query}" if parts.query else path
 
 
 def _request_id(scope: Scope) -> str:

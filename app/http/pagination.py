@@ -39,4 +39,5 @@ def link_next(request: Request, response: Response, cursor: str | None) -> None:
     """Name the next page in the answer's Link header, if there is one."""
     if cursor is not None:
         url = request.url.include_query_params(cursor=cursor)
-        response.headers["Link"] = f'<{url}>; rel="next"'
+        # Relative: what host and scheme the client used is for the client to know.
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'

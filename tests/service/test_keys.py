@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from app.auth import keys
 from app.auth.keys import Scope
-from app.auth.middleware import is_local
+from app.auth.own_site import is_local
 from app.cli.main import app as cli
 from app.db.columns import now
 from app.db.models import ApiKey, Export, Job, JobState, Model, PseudoMask
@@ -23,6 +23,7 @@ from app.settings import Settings
 
 Header = dict[str, str]
 PROBLEM = "application/problem+json"
+LOCAL = "http://localhost:8000"
 STRANGER = ("203.0.113.9", 40_000)
 
 
@@ -129,7 +130,7 @@ def test_without_a_key_it_answers_its_own_machine_alone(
     assert client.get("/datasets").status_code == 200
     assert client.get("/datasets", headers={"Authorization": "Bearer x"}).status_code == 200
     for host in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
-        assert TestClient(app, client=(host, 1)).get("/datasets").status_code == 200
+        assert TestClient(app, LOCAL, client=(host, 1)).get("/datasets").status_code == 200
     stranger = TestClient(app, client=STRANGER)
     answer = stranger.get("/datasets")
     assert "sapnet-service keys create" in refused(answer, 401)
@@ -223,7 +224,7 @@ def test_an_uninvited_upload_is_not_read(app: FastAPI, new_key: Any) -> None:
     for path in ("/datasets", "/predict", "/jobs/train"):
         headers = [(b"content-length", b"1000000"), (b"content-type", b"multipart/form-data")]
         scope = {"type": "http", "method": "POST", "path": path, "query_string": b""}
-        more = {"headers": headers, "client": ("127.0.0.1", 1), "server": ("h", 80)}
+        more = {"headers": headers, "client": ("test", 1), "server": ("h", 80)}
         asyncio.run(app({**scope, **more, "scheme": "http", "root_path": ""}, receive, send))
     assert [m["status"] for m in sent if "status" in m] == [401] * 3
 

@@ -271,6 +271,6 @@ def post_unread(app: FastAPI, path: str, length: int) -> list[int]:
 
     headers = [(b"content-length", b"%d" % length), (b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "root_path": ""}
-    more = {"headers": headers, "client": ("127.0.0.1", 1), "server": ("h", 80), "scheme": "http"}
+    more = {"headers": headers, "client": ("test", 1), "server": ("h", 80), "scheme": "http"}
     asyncio.run(app({**scope, **more}, receive, send))
     return [m["status"] for m in sent if "status" in m]

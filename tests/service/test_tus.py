@@ -196,7 +196,7 @@ def cut_off(app: FastAPI, url: str, data: bytes, headers: dict[str, str]) -> Non
         "http_version": "1.1",
         "scheme": "http",
         "server": ("test", 80),
-        "client": ("127.0.0.1", 1),
+        "client": ("test", 1),
     }
     anyio.run(app, scope, receive, send)
 
