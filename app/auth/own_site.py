@@ -71,7 +71,7 @@ def is_local(address: str) -> bool:
 
 def _by_itself(request: Request) -> None:
     """No proxy hands it on. Such a header is proof enough that there is one, whether or not the
-    server believes it; and nginx, which adds none unless it is told to, has long spoken HTTP/1.0."""
+    server believes it; and nginx, which adds none unless told to, has long spoken HTTP/1.0."""
     name = _of_a_proxy(request.headers)
     if name or request.scope.get("http_version") == "1.0":
         what = f"The header {name}" if name else "HTTP/1.0"

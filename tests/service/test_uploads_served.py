@@ -95,7 +95,7 @@ def test_hanging_up_in_the_middle(server: tuple[str, int], settings: Settings) -
     url, _ = server
     host, port = url.removeprefix("http://").split(":")
     head = (
-        "POST /datasets HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n"
+        "POST /datasets HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n"
         "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
         '--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
     )
@@ -111,7 +111,7 @@ def test_hanging_up_in_the_middle(server: tuple[str, int], settings: Settings) -
 def test_too_large_is_said_before_the_body_comes(server: tuple[str, int]) -> None:
     host, port = server[0].removeprefix("http://").split(":")
     head = (
-        f"POST /datasets HTTP/1.1\r\nHost: x\r\nContent-Length: {500 * MB}\r\n"
+        f"POST /datasets HTTP/1.1\r\nHost: localhost\r\nContent-Length: {500 * MB}\r\n"
         "Content-Type: multipart/form-data; boundary=x\r\nExpect: 100-continue\r\n\r\n"
     )
     with socket.create_connection((host, int(port)), timeout=10) as client:
