@@ -2,7 +2,7 @@
 
 What the libraries log (uvicorn, Celery, SQLAlchemy) comes out the same way, and every line bears
 what is bound to its context: `request_id` in the API, `job` and `attempt` in a worker. Each value
-and each traceback is bounded and without secrets: see `app.log_text`.
+and each traceback is bounded and without secrets: see `app.observability.log_text`.
 """
 
 import logging
@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor
 
-from app.log_text import presentable_value, traceback_text
+from app.observability.log_text import presentable_value, traceback_text
 
 _OURS = "sapnet-stderr"
 _CHATTY = ("uvicorn", "celery")  # at the level that is set; other libraries only from warnings on

@@ -21,9 +21,9 @@ from sqlalchemy.exc import DBAPIError
 
 from app.auth import keys
 from app.db.session import Database, SessionDep
-from app.log_text import MOST_BYTES, presentable, presentable_value, traceback_text
 from app.main import create_app
 from app.observability import logging as logs
+from app.observability.log_text import MOST_BYTES, presentable, presentable_value, traceback_text
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

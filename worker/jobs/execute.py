@@ -25,7 +25,7 @@ from app.db.session import Database
 from app.errors import BlobMissing, is_disk_full
 from app.jobs.events import append
 from app.jobs.queue import QUEUES
-from app.log_text import presentable
+from app.observability.log_text import presentable
 from app.settings import Settings
 from app.storage.store import Storage
 from worker.jobs.context import Work
