@@ -31,7 +31,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.config.schema import RefineConfig, cpu
+from sapnet.config.presets import cpu
+from sapnet.config.schema import RefineConfig
 from sapnet.data.annotations.ground_truth import as_rle, read_truth
 from sapnet.data.images import read_rgb
 from sapnet.data.samples import input_size, to_tensor

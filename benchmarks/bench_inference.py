@@ -7,7 +7,7 @@ import torchvision
 from bench_postprocess import scene
 from comparison import Row, compare
 
-from sapnet.config.schema import paper_r50_1x
+from sapnet.config.presets import paper_r50_1x
 from sapnet.data.samples import to_tensor
 from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.checkpoint import padded

@@ -20,7 +20,7 @@ from app.db.session import Database
 from app.masks import stream
 from app.settings import Settings
 from app.storage.store import make_storage
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.data.images import read_rgb
 from sapnet.data.synthetic import make_scenes
 from sapnet.segmenters.checkpoint import Predictor, load_predictor, save_artifact

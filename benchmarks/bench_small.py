@@ -17,7 +17,7 @@ import torch
 from bench_postprocess import scene
 from comparison import Row, row
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.data.resize import input_size
 from sapnet.data.samples import to_tensor
 from sapnet.segmenters.checkpoint import padded

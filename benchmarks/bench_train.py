@@ -14,7 +14,7 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FrozenBatchNorm2d, masks_to_boxes
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.data.samples import Sample, make_record
 from sapnet.proposals.bags import bag_of, encode
 from sapnet.segmenters.backbones import BackboneWithFpn

@@ -38,7 +38,7 @@ from ladder_picture import chosen
 from ladder_report import About, Report
 
 from sapnet.cli.main import parse_overrides
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 
 BAGS_A_STEP = 8
 MANY = 16  # bags a step from which fewer steps do

@@ -14,7 +14,7 @@ from ladder_picks import Row, Scale, by_rule, picked
 from ladder_rungs import CEILING, RULES, Stand, stands
 from ladder_whole import EndToEnd
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.data.samples import ImageRecord
 from sapnet.pipeline.run import peak_memory_mb
 from sapnet.proposals.cached import Records

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sapnet.config.schema import Config, resolve_config
+from sapnet.config.resolve import resolve_config
+from sapnet.config.schema import Config
 
 RULES = {
     "random": "random",

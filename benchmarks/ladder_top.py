@@ -11,7 +11,8 @@ from ladder_picks import Picks, Row
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.config.schema import PRESETS, Config
+from sapnet.config.presets import PRESETS
+from sapnet.config.schema import Config
 from sapnet.data.samples import ImageRecord, load_sample
 from sapnet.labelers.affinity.refine import guides_of, polished
 from sapnet.labelers.sapnet.teacher import Lessons, fit_teacher, judge

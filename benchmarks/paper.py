@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from paper_tables import TABLE_1, TABLES, Row, markdown
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.errors import SapnetError
 from sapnet.pipeline.run_directory import claim
 from sapnet.utils.files import atomic_write, write_text

@@ -8,16 +8,11 @@ from dataclasses import fields, replace
 
 import pytest
 
+from sapnet.config.methods import METHODS, for_uncalibrated_proposals
 from sapnet.config.overrides import override_names
-from sapnet.config.schema import (
-    FOREIGN,
-    METHODS,
-    PRESETS,
-    Config,
-    config_from_dict,
-    cpu,
-    resolve_config,
-)
+from sapnet.config.presets import PRESETS, cpu
+from sapnet.config.resolve import config_from_dict, resolve_config
+from sapnet.config.schema import Config
 from sapnet.errors import InvalidConfig
 
 
@@ -68,17 +63,15 @@ def test_methods_are_rungs_of_one_ladder():
     assert switches("sapnet++") == ("learned", sapnet | {"completeness"}, True)
 
 
-def test_priors_go_by_the_kind_of_proposals():
-    """Where a preset has a teacher; what is asked for comes after."""
-    own, foreign = resolve_config(), resolve_config(proposals="sam")
-    told = {
-        name: getattr(getattr(foreign, name.split(".")[0]), name.split(".")[1]) for name in FOREIGN
-    }
-    assert told == FOREIGN
-    assert own == cpu()
-    assert own.mil.prior_contrast == 0 < own.mil.prior_overlap
+def test_priors_depend_on_the_generator():
+    """Where a preset has a teacher; overrides come after."""
+    calibrated, other = resolve_config(), resolve_config(proposals="sam")
+    assert calibrated == cpu()
+    assert other == for_uncalibrated_proposals(cpu())
+    assert other.mil.prior_overlap == 0 < other.mil.prior_contrast
+    assert calibrated.mil.prior_contrast == 0 < calibrated.mil.prior_overlap
     asked = resolve_config(overrides={"mil.prior_overlap": 3}, proposals="sam")
-    assert asked == replace(foreign, mil=replace(foreign.mil, prior_overlap=3.0))
+    assert asked == replace(other, mil=replace(other.mil, prior_overlap=3.0))
     for preset in ("paper_r50_1x", "paper_r101_3x"):
         assert resolve_config(preset=preset, proposals="sam") == resolve_config(preset=preset)
 
@@ -143,10 +136,11 @@ def test_good_values(name, given, kept):
         ("train.batch_size", 1_025, "at most 1,024"),
         ("teacher.epochs", 10_001, "at most 10,000"),
         ("train.batch_size", -1, "above 0"),
-        ("train.learning_rate", math.nan, "a number"),
-        ("train.learning_rate", math.inf, "a number"),
-        pytest.param("train.learning_rate", 10**400, "a number", id="huge"),
-        ("train.learning_rate", False, "a number"),
+        ("train.learning_rate", math.nan, "a finite number"),
+        ("train.learning_rate", math.inf, "a finite number"),
+        pytest.param("train.learning_rate", 10**400, "a finite number", id="huge"),
+        pytest.param("train.epochs", 10**400, "at most 10,000", id="huge count"),
+        ("train.learning_rate", False, "a finite number"),
         ("train.weight_decay", -0.1, "below 0"),
         ("mil.background_negatives", -1, "below 0"),
         ("mil.positive_scales", [0.1, -0.1], "below 0"),
@@ -162,9 +156,11 @@ def test_good_values(name, given, kept):
         ("data.short_sides", [], "above 0"),
         ("solo.scale_ranges", [[1, 2, 3]] * 5, "2 entries"),
         ("solo.scale_ranges", [[1, 2]] * 4, "5 entries"),
-        ("refine.zeta_global", "self", "a number or 'auto'"),
-        ("refine.zeta_global", math.nan, "a number or 'auto'"),
-        ("refine.window", "wide", "a number or null"),
+        ("solo.scale_ranges", [[1, math.nan]] * 5, "a finite number"),
+        ("solo.scale_ranges", [[-1, 2]] * 5, "below 0"),
+        ("refine.zeta_global", "self", "a finite number or 'auto'"),
+        ("refine.zeta_global", math.nan, "a finite number or 'auto'"),
+        ("refine.window", "wide", "a finite number or null"),
     ],
 )
 def test_bad_values_are_named(name, value, words):
@@ -172,6 +168,23 @@ def test_bad_values_are_named(name, value, words):
         resolve_config(overrides={name: value})
     assert name in str(caught.value)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        ("train", {"epochs": "6"}),
+        ("train", {"learning_rate": math.nan}),
+        ("solo", {"scale_ranges": [[1, math.inf]] * 5}),
+        ("backbone", {"name": "vgg"}),
+        ("mil", None),
+        ("mil", []),
+        ("method", "guess"),
+    ],
+)
+def test_damaged_stored_settings_are_refused(stage, settings):
+    with pytest.raises(InvalidConfig, match=stage):
+        config_from_dict({**Config().to_dict(), stage: settings})
 
 
 @pytest.mark.parametrize(
@@ -205,7 +218,7 @@ def test_override_names_are_all_settings():
 
 def test_the_api_may_check_settings_without_torch():
     code = (
-        "import sys, sapnet.config.schema, sapnet.data.drawing, sapnet.types; "
+        "import sys, sapnet.config.resolve, sapnet.data.drawing, sapnet.types; "
         "import sapnet.data.annotations.coco; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

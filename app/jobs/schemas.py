@@ -14,7 +14,8 @@ from pydantic import (
 
 from app.db.models import JobState
 from app.webhooks.schemas import WebhookIn
-from sapnet.config.schema import METHODS, PRESETS
+from sapnet.config.methods import METHODS
+from sapnet.config.presets import PRESETS
 
 
 def _number(value: Any) -> bool | int | float:

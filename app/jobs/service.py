@@ -23,8 +23,9 @@ from app.settings import Settings
 from app.storage.garbage_collection import pinned
 from app.storage.store import Storage
 from app.webhooks import service as webhooks
-from sapnet.config.compatibility import other_architecture
-from sapnet.config.schema import METHODS, PRESETS, resolve_config
+from sapnet.config.methods import METHODS
+from sapnet.config.presets import PRESETS
+from sapnet.config.resolve import architecture_differences, resolve_config
 from sapnet.data.annotations.coco import check_truth
 from sapnet.errors import InvalidConfig, InvalidDataset
 
@@ -218,7 +219,7 @@ def _config_fault(
 def _model_faults(request: TrainRequest, proposals: str, model: Model) -> list[Fault]:
     """Whether a training with these settings can go on from the model."""
     config = resolve_config(request.method, request.preset, request.overrides, proposals)
-    differing = other_architecture(config, model.meta.get("config") or {})
+    differing = architecture_differences(config, model.meta.get("config") or {})
     if not differing:
         return []
     detail = f"the model is of another architecture: {'; '.join(differing)}"

@@ -1,33 +1,79 @@
-"""What a method is: switches of the one pipeline, as settings by dotted name."""
+"""What each method switches on or off in the one pipeline (ALGORITHM: "Methods")."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
-# For proposals whose confidence is no estimate of IoU and whose masks are not cut along the image's
-# own edges: the teacher's contrast tells more than its overlap does, and a mask is refined once,
-# where its bag consents, since many are better than refinement could make them.
-FOREIGN: dict[str, Any] = {
-    "mil.prior_contrast": 5.0,
-    "mil.prior_overlap": 0.0,
-    "refine.polish": 0,
-    "output.consent": True,
+from sapnet.config.schema import Config
+
+
+def sam_top1(config: Config) -> Config:
+    """The generator's most confident proposal; nothing is learned."""
+    return _by_rule(config, "confidence")
+
+
+def consensus(config: Config) -> Config:
+    """The proposal that the rest of its bag agrees with most; nothing is learned."""
+    return _by_rule(config, "consensus")
+
+
+def mil(config: Config) -> Config:
+    """Multiple-instance learning alone: PSM without distance guidance, refinement or priors."""
+    selection = replace(
+        config.mil,
+        point_distance=False,
+        exclude_foreign_points=False,
+        refinement=False,
+        positives=False,
+        box_mining=False,
+        completeness=False,
+        prior_medoid=0.0,
+        prior_confidence=0.0,
+    )
+    return _unrefined(replace(config, mil=selection))
+
+
+def sapnet(config: Config) -> Config:
+    """SAPNet: PSM, PDG, PNPG, SRM and BMS, without SASD and MLAR."""
+    return _unrefined(replace(config, mil=replace(config.mil, completeness=False)))
+
+
+def sapnet_plus_plus(config: Config) -> Config:
+    """SAPNet++: all that the preset has."""
+    return config
+
+
+METHODS: dict[str, Callable[[Config], Config]] = {
+    "sam-top1": sam_top1,
+    "consensus": consensus,
+    "mil": mil,
+    "sapnet": sapnet,
+    "sapnet++": sapnet_plus_plus,
 }
 
-# What each method switches off or on in the one pipeline (ALGORITHM: "Methods").
-METHODS: dict[str, dict[str, Any]] = {
-    "sam-top1": {"mil.rule": "confidence", "teacher.enabled": False, "refine.enabled": False},
-    "consensus": {"mil.rule": "consensus", "teacher.enabled": False, "refine.enabled": False},
-    "mil": {
-        "mil.point_distance": False,
-        "mil.exclude_foreign_points": False,
-        "mil.refinement": False,
-        "mil.positives": False,
-        "mil.box_mining": False,
-        "mil.completeness": False,
-        "mil.prior_medoid": 0.0,
-        "mil.prior_confidence": 0.0,
-        "teacher.enabled": False,
-        "refine.enabled": False,
-    },
-    "sapnet": {"mil.completeness": False, "teacher.enabled": False, "refine.enabled": False},
-    "sapnet++": {},
-}
+
+def for_uncalibrated_proposals(config: Config) -> Config:
+    """A preset with a teacher, for proposals whose confidence does not estimate IoU and whose masks
+    do not follow the image's own edges.
+
+    The teacher's contrast then tells more than its overlap, and a mask is refined once, where its
+    bag agrees, since many are better than refinement could make them.
+    """
+    return replace(
+        config,
+        mil=replace(config.mil, prior_contrast=5.0, prior_overlap=0.0),
+        refine=replace(config.refine, polish=0),
+        output=replace(config.output, consent=True),
+    )
+
+
+def _by_rule(config: Config, rule: Literal["confidence", "consensus"]) -> Config:
+    return _unrefined(replace(config, mil=replace(config.mil, rule=rule)))
+
+
+def _unrefined(config: Config) -> Config:
+    return replace(
+        config,
+        teacher=replace(config.teacher, enabled=False),
+        refine=replace(config.refine, enabled=False),
+    )

@@ -1,23 +1,20 @@
-"""Change one setting of nested dataclasses by its dotted name; the value is checked by its type."""
+"""Change one setting by its dotted name; the value is checked against the setting's type."""
 
 import difflib
-import sys
-from collections.abc import Iterable
-from contextlib import suppress
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import msgspec
+
+from sapnet.config.schema import Config
 from sapnet.errors import InvalidConfig
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-C = TypeVar("C", bound="DataclassInstance")
-
-
-def override_names(config: Any) -> list[str]:
-    """Every name that `override` understands, such as `train.epochs`."""
+def override_names(config: Config) -> list[str]:
+    """Every name that `override` accepts, such as `train.epochs`."""
     return [
         f"{stage.name}.{setting.name}"
         for stage in fields(config)
@@ -26,57 +23,63 @@ def override_names(config: Any) -> list[str]:
     ]
 
 
-def override(config: C, name: str, value: Any) -> C:
-    """`config`, a dataclass of dataclasses, with one setting changed. InvalidConfig says what is
-    wrong with the name (and which are near) or with the value (and what it must be)."""
+def override(config: Config, name: str, value: Any) -> Config:
+    """Return `config` with one setting changed.
+
+    Args:
+        name: dotted, one of `override_names`.
+        value: as JSON has it; a whole number will do for a float, a list for a tuple.
+
+    Raises:
+        InvalidConfig: no such setting (the message names near ones), or a value of another type,
+            NaN or infinite (the message says what it may be).
+    """
     names = override_names(config)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        hint = f"; did you mean {in_words(near)}?" if near else ""
+        hint = f"; did you mean {quoted(near)}?" if near else ""
         raise InvalidConfig(f"override {name!r} does not exist{hint}")
     stage_name, setting = name.split(".")
     stage = getattr(config, stage_name)
-    kind = get_type_hints(type(stage))[setting]
-    changed = replace(stage, **{setting: _coerce(name, value, kind)})
-    return replace(config, **{stage_name: changed})
+    expected = get_type_hints(type(stage))[setting]
+    wrong = InvalidConfig(f"override {name!r} must be {_allowed(expected)}, not {value!r}")
+    try:
+        converted = msgspec.convert(value, expected)
+    except msgspec.ValidationError:
+        raise wrong from None
+    if not is_finite(converted):
+        raise wrong
+    return replace(config, **{stage_name: replace(stage, **{setting: converted})})
 
 
-def _coerce(name: str, value: Any, kind: Any) -> Any:
-    """`value` as `kind`, one of the forms that the settings use, or InvalidConfig."""
-    wrong = InvalidConfig(f"override {name!r} must be {_kind_name(kind)}, not {value!r}")
-    origin, arguments = get_origin(kind), get_args(kind)
+def numbers(value: Any) -> Iterator[int | float]:
+    """The numbers of a setting's value, those inside of nested tuples too."""
+    if isinstance(value, tuple):
+        for entry in value:
+            yield from numbers(entry)
+    elif isinstance(value, int | float):
+        yield value
+
+
+def is_finite(value: Any) -> bool:
+    """Whether none of the `numbers` of a value is NaN or infinite."""
+    return all(abs(number) < math.inf for number in numbers(value))
+
+
+def quoted(names: Iterable[Any]) -> str:
+    """Names for a message: 'cpu', 'demo'."""
+    return ", ".join(repr(name) for name in names)
+
+
+def _allowed(expected: Any) -> str:
+    """A type in words: "a whole number", "'sgd' or 'adamw'"."""
+    origin, arguments = get_origin(expected), get_args(expected)
     if origin is Literal:
-        if value in arguments:
-            return value
-    elif origin in (UnionType, Union):
-        for choice in arguments:
-            with suppress(InvalidConfig):
-                return _coerce(name, value, choice)
-    elif origin is tuple and isinstance(value, list | tuple):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(kinds) == len(value):
-            return tuple(_coerce(name, v, k) for v, k in zip(value, kinds, strict=True))
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if abs(value) <= sys.float_info.max:  # neither NaN nor infinite nor a huge integer
-            return float(value)
-    elif type(value) is kind:
-        return value
-    raise wrong
-
-
-def _kind_name(kind: Any) -> str:
-    """A kind in words: "a whole number", "'sgd' or 'adamw'"."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " or ".join(repr(choice) for choice in arguments)
+        return " or ".join(map(repr, arguments))
     if origin in (UnionType, Union):
-        return " or ".join(_kind_name(choice) for choice in arguments)
+        return " or ".join(map(_allowed, arguments))
     if origin is tuple:
         many = "" if arguments[-1] is Ellipsis else f"{len(arguments)} entries, each "
-        return f"a list of {many}{_kind_name(arguments[0])}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
-    return words.get(kind, kind.__name__)
-
-
-def in_words(names: Iterable[Any]) -> str:
-    return ", ".join(repr(name) for name in names)
+        return f"a list of {many}{_allowed(arguments[0])}"
+    words = {int: "a whole number", float: "a finite number", bool: "true or false"}
+    return words.get(expected, "null")

@@ -17,7 +17,8 @@ from importlib.metadata import version
 from typing import Any
 
 from sapnet import __version__
-from sapnet.config.schema import Config, resolve_config
+from sapnet.config.resolve import resolve_config
+from sapnet.config.schema import Config
 from sapnet.data.annotations.coco import load_points, read_truth
 from sapnet.data.images import ImageProblem
 from sapnet.errors import DiskFull, Stopped, is_disk_full

@@ -14,7 +14,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from sapnet.config.schema import Config, config_from_dict
+from sapnet.config.resolve import config_from_dict
+from sapnet.config.schema import Config
 from sapnet.data.resize import PAD_TO, input_size
 from sapnet.data.samples import to_tensor
 from sapnet.errors import InvalidConfig, WeightsUnavailable

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sapnet.config.compatibility import other_architecture
+from sapnet.config.resolve import architecture_differences
 from sapnet.config.schema import Config
 from sapnet.errors import InvalidConfig
 from sapnet.segmenters.backbones import WeightsOrigin
@@ -28,7 +28,7 @@ def go_on_from(
     file is none of ours.
     """
     before = load_predictor(path, device="cpu", ready=False)
-    differing = other_architecture(config, before.config.to_dict())
+    differing = architecture_differences(config, before.config.to_dict())
     if differing:
         raise InvalidConfig(f"the model to go on from does not fit: {'; '.join(differing)}")
     model = assemble(config, len(categories), before.segmenter.backbone, seed)

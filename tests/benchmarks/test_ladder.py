@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.proposals.cached import Records
 from sapnet.training.model import build_model
 

@@ -15,7 +15,7 @@ from app.db.models import Dataset, Job, Model
 from app.db.session import Database
 from app.settings import Settings
 from app.storage.store import Storage
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from worker.jobs.execute import Worker, execute
 from worker.jobs.train_inputs import prepare
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.data.images import read_rgb
 from sapnet.errors import WeightsUnavailable
 from sapnet.segmenters.checkpoint import Predictor, load_predictor, save_artifact

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.errors import InvalidConfig
 from sapnet.training.loop import train
 from sapnet.utils import distributed

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.data.images import ImageProblem
 from sapnet.training.loader import Batches
 from sapnet.types import ImageInfo

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.errors import NonFiniteLoss, Stopped
 from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.solov2 import SoloHead, SoloV2

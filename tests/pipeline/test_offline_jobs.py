@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.data.images import read_rgb
 from sapnet.data.synthetic import draw_scene
 from sapnet.errors import InvalidConfig, Stopped

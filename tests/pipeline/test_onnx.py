@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
 from sapnet.cli.main import app
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.data.samples import to_tensor
 from sapnet.data.synthetic import draw_scene
 from sapnet.errors import WeightsUnavailable

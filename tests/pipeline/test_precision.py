@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.backbones.norm import FrozenBatchNorm
 from sapnet.segmenters.checkpoint import load_predictor

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from sapnet.config.schema import FOREIGN
+from sapnet.config.methods import for_uncalibrated_proposals
+from sapnet.config.schema import Config
 from sapnet.errors import InvalidConfig, Stopped
 from sapnet.pipeline.run import STAGES
 
@@ -58,7 +59,7 @@ def test_its_figures_join_the_selection(taught, given, scenes):
         assert data["lengths"].sum() == len(data["contrast"]) == len(data["overlap"])
         assert all(np.isfinite(data[name]).all() for name in data.files)
         assert (data["contrast"] <= 0).all()
-    wanted = FOREIGN["mil.prior_contrast"]  # the proposals are given ones
+    wanted = for_uncalibrated_proposals(Config()).mil.prior_contrast  # the proposals are given ones
     assert taught.report["config"]["mil"]["prior_contrast"] == wanted > 0
 
 

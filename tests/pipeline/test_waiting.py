@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.data.samples import Sample, make_record
 from sapnet.proposals.bags import bag_of, encode
 from sapnet.segmenters.backbones import BackboneWithFpn

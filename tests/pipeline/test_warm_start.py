@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sapnet.config.compatibility import other_architecture
-from sapnet.config.schema import cpu, resolve_config
+from sapnet.config.presets import cpu
+from sapnet.config.resolve import architecture_differences, resolve_config
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.pipeline.run import Run
 from sapnet.segmenters.backbones import BackboneWithFpn, WeightsOrigin
@@ -103,12 +103,12 @@ def settings_of(config):
 
 def test_architectures_are_compared_by_what_shapes_weights():
     mine = cpu()
-    assert other_architecture(mine, json.loads(json.dumps(mine.to_dict()))) == []
+    assert architecture_differences(mine, json.loads(json.dumps(mine.to_dict()))) == []
     demo = resolve_config("sapnet", "demo").to_dict()
-    assert other_architecture(mine, demo) == []  # other grids, the same weights
-    paper = other_architecture(mine, resolve_config("sapnet", "paper_r50_1x").to_dict())
+    assert architecture_differences(mine, demo) == []  # other grids, the same weights
+    paper = architecture_differences(mine, resolve_config("sapnet", "paper_r50_1x").to_dict())
     assert "backbone.name is 'mobilenet_v2', the model's 'resnet50'" in paper
-    assert len(other_architecture(mine, {})) == 8
+    assert len(architecture_differences(mine, {})) == 8
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from sapnet import __version__
 from sapnet.config.overrides import override
-from sapnet.config.schema import Config, config_from_dict, paper_r50_1x
+from sapnet.config.presets import paper_r50_1x
+from sapnet.config.resolve import config_from_dict
+from sapnet.config.schema import Config
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.checkpoint import Predictor, load_predictor, save_artifact

@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from sapnet.cli.main import app
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.segmenters.backbones.mobilenet import MobileNetBody
 from sapnet.segmenters.backbones.norm import FrozenBatchNorm
 from sapnet.segmenters.backbones.weights import load_file

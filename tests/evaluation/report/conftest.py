@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.evaluation.calibration import reliability
 from sapnet.evaluation.pseudo_masks import ious_with, pseudo_mask_metrics
 from sapnet.evaluation.report import ReportInputs

@@ -5,7 +5,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from sapnet.config.schema import METHODS, MilConfig
+from sapnet.config.methods import METHODS
+from sapnet.config.schema import Config, MilConfig
 from sapnet.labelers.sapnet.bag_batch import Bags
 from sapnet.labelers.sapnet.heads import RoiFeatures
 from sapnet.labelers.sapnet.positive_negative_sampling import with_image
@@ -15,11 +16,9 @@ from sapnet.labelers.sapnet.selector import MilBranch, take_class
 STRIDES = (4, 8, 16)
 BASE = MilConfig(fc_channels=24, roi_sampling=1, background_negatives=8, prior_medoid=0.5)
 OF_METHOD = {
-    method: replace(
-        BASE, **{k[4:]: v for k, v in changes.items() if k.startswith("mil.") and k != "mil.rule"}
-    )
-    for method, changes in METHODS.items()
-    if "mil.rule" not in changes
+    method: apply(Config(mil=BASE)).mil
+    for method, apply in METHODS.items()
+    if apply(Config()).mil.rule == "learned"
 }
 
 

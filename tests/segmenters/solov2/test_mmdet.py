@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from sapnet.cli.mmdet import app
-from sapnet.config.schema import cpu, paper_r50_1x
+from sapnet.config.presets import cpu, paper_r50_1x
 from sapnet.errors import WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneConfig, BackboneWithFpn
 from sapnet.segmenters.checkpoint import Predictor, save_artifact

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.config.schema import cpu
+from sapnet.config.presets import cpu
 from sapnet.data.annotations.ground_truth import as_rle, read_truth
 from sapnet.data.images import read_rgb
 from sapnet.data.samples import input_size, to_tensor

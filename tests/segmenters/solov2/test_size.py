@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sapnet.config.schema import paper_r50_1x
+from sapnet.config.presets import paper_r50_1x
 from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.solov2 import SoloHead, SoloV2
 

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from sapnet.config.schema import resolve_config
+from sapnet.config.resolve import resolve_config
 from sapnet.evaluation.curves import Curves, draw_curves
 
 FAKE = Path(__file__).parents[2] / "jobs" / "fake_trainer.py"

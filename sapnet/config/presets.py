@@ -1,0 +1,98 @@
+"""Named settings. `paper_*` are what the papers print; the others are ours."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from sapnet.config.schema import (
+    BackboneConfig,
+    Config,
+    DataConfig,
+    MilConfig,
+    OutputConfig,
+    RefineConfig,
+    SoloConfig,
+    TeacherConfig,
+    TrainConfig,
+)
+
+
+def paper_r50_1x() -> Config:
+    """The paper's COCO setting: ResNet-50, 12 epochs, one scale. Meant for several GPUs."""
+    return Config()
+
+
+def paper_r101_3x() -> Config:
+    """The paper's long schedule: ResNet-101, 36 epochs, short side 640 to 800."""
+    return Config(
+        preset="paper_r101_3x",
+        backbone=BackboneConfig(name="resnet101"),
+        data=DataConfig(short_sides=tuple(range(640, 801, 32))),
+        train=TrainConfig(epochs=36, drops=(27 / 36, 33 / 36)),
+    )
+
+
+def cpu() -> Config:
+    """A thousand images, two cores, an afternoon: MobileNetV2, small heads, small input."""
+    return Config(
+        preset="cpu",
+        backbone=BackboneConfig(name="mobilenet_v2", fpn_channels=64),
+        mil=MilConfig(
+            fc_channels=256,
+            roi_sampling=1,
+            background_negatives=64,
+            normalize_features=True,
+            negative_loss="cross_entropy",
+            completeness_weight=0.25,
+            prior_medoid=8.0,
+            prior_confidence=4.0,
+            prior_overlap=8.0,
+            instance_branch=None,
+            part_negatives=0,
+            box_mining=False,
+            completeness=False,
+        ),
+        teacher=TeacherConfig(enabled=True),
+        solo=SoloConfig(
+            channels=96,
+            stacked_convs=2,
+            mask_channels=48,
+            mask_feature_channels=48,
+            scale_ranges=((1, 48), (24, 96), (48, 192), (96, 384), (192, 2048)),
+        ),
+        refine=RefineConfig(feature_levels=(0,)),
+        data=DataConfig(short_sides=(384,), max_long_side=640),
+        train=TrainConfig(
+            epochs=12,
+            min_steps=400,
+            batch_size=4,
+            optimizer="adamw",
+            learning_rate=5e-4,
+            reference_batch=4,
+            weight_decay=0.01,
+            warmup_steps=50,
+            checkpoint_every=25,
+        ),
+        output=OutputConfig(stride=2, blend=True),
+    )
+
+
+def demo() -> Config:
+    """The generated scenes of `make demo`: `cpu`, from random weights, in a few minutes. Three
+    classes that differ: what a photograph's bags do not bear (SASD, part negatives) helps here."""
+    base = cpu()
+    return replace(
+        base,
+        preset="demo",
+        mil=replace(base.mil, completeness=True, part_negatives=6),
+        solo=replace(base.solo, num_grids=(24, 20, 16, 12, 8)),
+        data=replace(base.data, short_sides=(192,), max_long_side=256),
+        train=replace(base.train, epochs=24, learning_rate=1e-3),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "cpu": cpu,
+    "demo": demo,
+    "paper_r50_1x": paper_r50_1x,
+    "paper_r101_3x": paper_r101_3x,
+}

@@ -1,0 +1,140 @@
+"""From a request to one checked `Config`, and from a stored one back. Imports no torch."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import msgspec
+
+from sapnet.config.methods import METHODS, for_uncalibrated_proposals
+from sapnet.config.overrides import is_finite, numbers, override, override_names, quoted
+from sapnet.config.presets import PRESETS
+from sapnet.config.schema import Config
+from sapnet.errors import InvalidConfig
+from sapnet.types import Method
+
+_ARCHITECTURE = {
+    "backbone": ("name", "fpn_channels", "fpn_norm", "p6"),
+    "solo": ("channels", "stacked_convs", "mask_channels", "mask_feature_channels"),
+}
+"""The settings that determine which weights a segmenter has, and of what shapes."""
+
+_POSITIVE = (
+    "train.epochs",
+    "train.batch_size",
+    "train.learning_rate",
+    "train.checkpoint_every",
+    "train.reference_batch",
+    "data.max_proposals",
+    "data.short_sides",
+    "data.max_long_side",
+    "backbone.fpn_channels",
+    "mil.fc_channels",
+    "teacher.batch_size",
+    "teacher.channels",
+    "teacher.hidden",
+    "teacher.cells",
+    "teacher.points_per_image",
+    "solo.channels",
+    "solo.mask_channels",
+    "solo.mask_feature_channels",
+    "solo.num_grids",
+    "output.stride",
+)
+_AT_MOST = {"epochs": 10_000, "min_steps": 1_000_000, "batch_size": 1_024}
+"""Of training and teacher: more is a slip of the finger, and would run for years."""
+
+
+def resolve_config(
+    method: str = "sapnet++",
+    preset: str = "cpu",
+    overrides: Mapping[str, Any] | None = None,
+    proposals: str = "hierarchy",
+) -> Config:
+    """Join preset, method and overrides into one checked `Config`.
+
+    Args:
+        overrides: values by dotted name, {"train.epochs": 6}.
+        proposals: name of the generator; presets with a teacher weigh its figures by it.
+
+    Raises:
+        InvalidConfig: names the bad value, what it may be, and near matches.
+    """
+    if preset not in PRESETS:
+        raise InvalidConfig(f"preset {preset!r} does not exist; it may be {quoted(PRESETS)}")
+    if method not in METHODS:
+        raise InvalidConfig(f"method {method!r} does not exist; it may be {quoted(METHODS)}")
+    config = replace(PRESETS[preset](), method=cast(Method, method))
+    if config.teacher.enabled and proposals != "hierarchy":
+        config = for_uncalibrated_proposals(config)
+    config = METHODS[method](config)
+    changes = dict(overrides or {})
+    if "train.epochs" in changes:
+        changes.setdefault("train.min_steps", 0)
+    for name, value in changes.items():
+        config = override(config, name, value)
+    _check(config)
+    return config
+
+
+def config_from_dict(data: Mapping[str, Any]) -> Config:
+    """Read back what `Config.to_dict` wrote (through JSON, where tuples become lists).
+
+    A setting that the writer's release did not know yet has its default; one that this release does
+    not know any more is ignored.
+
+    Raises:
+        InvalidConfig: a setting has a value that it may not have.
+    """
+    try:
+        config = msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise InvalidConfig(f"the settings are damaged: {error}") from None
+    for name, value in _settings(config):
+        if not is_finite(value):
+            raise InvalidConfig(f"the settings are damaged: {name} is {value}")
+    return config
+
+
+def architecture_differences(config: Config, model: Mapping[str, Any]) -> list[str]:
+    """Say where a model's segmenter has another architecture than `config` asks for.
+
+    Args:
+        model: what `Config.to_dict` wrote, perhaps through JSON.
+
+    Returns:
+        A sentence per setting; none where a training may go on from the model's weights.
+    """
+    wanted = config.to_dict()
+    return [
+        f"{stage}.{name} is {wanted[stage][name]!r}, the model's {stored!r}"
+        for stage, names in _ARCHITECTURE.items()
+        for name in names
+        if (stored := (model.get(stage) or {}).get(name)) != wanted[stage][name]
+    ]
+
+
+def _settings(config: Config) -> Iterator[tuple[str, Any]]:
+    for name in override_names(config):
+        stage, setting = name.split(".")
+        yield name, getattr(getattr(config, stage), setting)
+
+
+def _check(config: Config) -> None:
+    settings = dict(_settings(config))
+    for name in _POSITIVE:
+        lowest = min(numbers(settings[name]), default=0)
+        if lowest <= 0:
+            raise InvalidConfig(f"{name} must be above 0, not {lowest}")
+    for name, value in settings.items():
+        if (lowest := min(numbers(value), default=0)) < 0:
+            raise InvalidConfig(f"{name} must not be below 0, not {lowest}")
+    for stage in ("train", "teacher"):
+        for setting, most in _AT_MOST.items():
+            if (value := settings[f"{stage}.{setting}"]) > most:
+                raise InvalidConfig(f"{stage}.{setting} must be at most {most:,}, not {value:,}")
+    channels = config.teacher.channels
+    if channels % 4:
+        raise InvalidConfig(f"teacher.channels must be a multiple of 4, not {channels}")
+    if len(config.solo.num_grids) != 5 or len(config.solo.scale_ranges) != 5:
+        raise InvalidConfig("solo.num_grids and solo.scale_ranges need 5 entries, one per level")
