@@ -49,7 +49,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Its database must have been migrated (`app.db.migrate.upgrade`)."""
     settings = settings or Settings()
     logs.configure(settings.log_level, settings.log_json, *tracing.start(settings, "api"))
-    app = Api(title="SAPNet++", description=ABOUT, version=_version(), lifespan=_lifespan)
+    app = Api(
+        title="SAPNet++",
+        description=ABOUT,
+        version=_version(),
+        lifespan=_lifespan,
+        docs_url=None,  # FastAPI's own load scripts of another host: see app.http.web_page
+        redoc_url=None,
+    )
     app.state.settings = settings
     app.state.database = Database(settings.database)
     app.state.storage = make_storage(settings)

@@ -23,9 +23,7 @@ from app.errors import AppError, Forbidden, TooDeep, TooLarge, Unauthorized, Una
 from app.settings import Settings
 from sapnet.data.depth import Depth
 
-OPEN = frozenset(
-    {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
-)
+OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 OPEN_BELOW = ("/problems/", "/web/")
 
 

@@ -1,7 +1,9 @@
-"""The page for people: the files of app/web at /web, and at / for those who prefer HTML."""
+"""The pages for people: the files of app/web at /web, the page at / for those who prefer HTML, and
+at /docs the API's, which is Swagger UI. All of it comes from this service."""
 
 import mimetypes
 import os
+from importlib.resources import files
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -10,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 from starlette.types import Scope
 
+SWAGGER_UI = Path(str(files("fastapi_offline"))) / "static"
 WEB = Path(__file__).parents[1] / "web"
 POLICY = "; ".join(
     [
@@ -44,8 +47,15 @@ class _Files(StaticFiles):
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page's files below /web."""
+    """Serve the pages' files below /web, and the API's page at /docs."""
+    app.mount("/web/swagger-ui", _Files(directory=SWAGGER_UI))
     app.mount("/web", _Files(directory=WEB))
+
+    app.add_api_route("/docs", _docs, include_in_schema=False)
+
+
+def _docs() -> Response:
+    return FileResponse(WEB / "docs" / "index.html", headers=HEADERS)
 
 
 def page() -> Response:

@@ -182,7 +182,7 @@ def test_what_is_no_key(client: TestClient, new_key: Any, sent: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/problems/unauthorized"],
+    ["/", "/healthz", "/readyz", "/docs", "/openapi.json", "/problems/unauthorized"],
 )
 def test_what_is_open(client: TestClient, new_key: Any, path: str) -> None:
     new_key("ann")

@@ -87,3 +87,16 @@ def test_files_stay_small() -> None:
     assert files
     for path in files:
         assert len(path.read_text().splitlines()) <= 400, path.name
+
+
+def test_the_apis_page_is_the_services_own(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-security-policy"] == app.http.web_page.POLICY
+    loaded = re.findall(r'(?:href|src)="([^"#]+)"', page.text)
+    assert len(loaded) >= 4
+    for address in loaded:
+        assert not address.startswith(("/", "http")), address
+        assert client.get(f"/{address}").status_code == 200, address
+    assert not re.search(r"<script>|<style|\son\w+=", page.text), "no policy allows that"
+    assert client.get("/redoc").status_code == 404
+    assert client.get("/docs/oauth2-redirect").status_code == 404
