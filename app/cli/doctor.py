@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from sqlalchemy import func, make_url, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.auth.own_site import is_local
 from app.cli import doctor_machine as machine
@@ -17,15 +18,21 @@ from app.db.models import Job, JobState
 from app.db.session import Database
 from app.jobs.reaper import expired
 from app.settings import Settings
-from app.storage.store import Storage, make_storage
+from app.storage import garbage_collection
+from app.storage.store import BlobState, Storage, make_storage
 
 OLDEST_REDIS = (6, 2)
 PATIENCE_SECONDS = 600
 """So long may a job wait before the doctor asks whether there is a worker at all."""
 
 
-def checks(settings: Settings) -> Iterator[Check]:
-    """Every check, in an order in which the first fault may explain the later ones."""
+def checks(settings: Settings, *, blobs: bool = False) -> Iterator[Check]:
+    """Every check, in an order in which the first fault may explain the later ones.
+
+    Args:
+        settings: of the service that is checked.
+        blobs: whether to read all stored files, too (see `_blobs`).
+    """
     yield from _database(settings)
     yield _lease_settings(settings)
     yield _tried(
@@ -35,6 +42,8 @@ def checks(settings: Settings) -> Iterator[Check]:
         "set SAPNET_STORAGE_URL to a folder that can be written to, or to s3://bucket/prefix with "
         "AWS_ENDPOINT, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the bucket must be there",
     )
+    if blobs:
+        yield from _blobs(settings)
     yield from machine.disks(settings)
     yield from _broker(settings)
     yield from machine.ports(settings)
@@ -59,6 +68,32 @@ def _database(settings: Settings) -> Iterator[Check]:
         if revision == head:
             yield _jobs(database, settings)
             yield _keys(database, settings)
+    finally:
+        database.dispose()
+
+
+def _blobs(settings: Settings) -> Iterator[Check]:
+    """Every stored file that the database names is read and compared with its SHA-256. A damaged
+    one is set aside, so that the same file, sent again, is stored anew."""
+    database, storage = Database(settings.database), make_storage(settings)
+    try:
+        with database.read() as session:
+            wanted = garbage_collection.wanted(session)
+        faults = {}
+        for sha in sorted(wanted):
+            state = storage.state(sha)
+            if state is BlobState.DAMAGED:
+                storage.set_aside(sha)
+            if state is not BlobState.WHOLE:
+                faults[sha] = state
+        if not faults:
+            yield Check("blobs", True, f"{len(wanted)}, all whole")
+        for sha, state in faults.items():
+            users = ", ".join(sorted(wanted[sha]))
+            mend = "send the same file again (a data set's images and documents), or restore it"
+            yield Check(f"blob {sha}", False, f"{state}, named by {users}", mend)
+    except SQLAlchemyError as error:
+        yield Check("blobs", False, str(error).splitlines()[0], "see the database above")
     finally:
         database.dispose()
 

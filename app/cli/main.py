@@ -108,12 +108,16 @@ def migrate(
 
 
 @app.command()
-def doctor() -> None:
-    """Check everything the service needs, and say how to mend what is missing."""
+def doctor(
+    blobs: Annotated[
+        bool, typer.Option("--blobs", help="read every stored file, set damaged ones aside")
+    ] = False,
+) -> None:
+    """Check everything the service needs, and say how to fix what is missing."""
     from app.cli.doctor import checks
 
     failed = False
-    for check in checks(_settings()):
+    for check in checks(_settings(), blobs=blobs):
         mark = {True: "ok  ", False: "FAIL", None: "note"}[check.ok]
         typer.echo(f"{mark}  {check.name}: {check.found}")
         if check.ok is not True and check.mend:

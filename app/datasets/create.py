@@ -88,8 +88,7 @@ def _at_once(
         truth_sha=truth_sha,
     )
     with blobs.pinned(database, storage, files):
-        for sha, path in files.items():
-            storage.put_file(path, sha=sha, move=True)
+        storage.put_files(files, move=True)
         with database.begin() as session:
             session.add(dataset)
             session.flush()

@@ -28,8 +28,8 @@ def create(database: Database, storage: Storage, settings: Settings, asked: Aske
     digests = [sha256_of(file.path) for file in files]
     pieces = {sha for stored in asked.stored for sha in stored.shas}
     with blobs.pinned(database, storage, {*digests, *pieces}):
-        for file, sha in zip(files, digests, strict=True):
-            storage.put_file(file.path, sha=sha, move=True)
+        by_sha = dict(zip(digests, (file.path for file in files), strict=True))
+        storage.put_files(by_sha, move=True)
         with database.begin() as session:
             dataset = Dataset(
                 name=asked.name,

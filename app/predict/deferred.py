@@ -35,8 +35,7 @@ def create(
     with tempfile.TemporaryDirectory(dir=settings.folder("uploads")) as name:
         files = dict(_on_disk(asked, Path(name)))
         with pinned(database, storage, files.values()):
-            for path, sha in files.items():
-                storage.put_file(path, sha=sha, move=True)
+            storage.put_files({sha: path for path, sha in files.items()}, move=True)
             by_source = {int(path.name): sha for path, sha in files.items()}
             with database.begin() as session:
                 return _create(session, settings, asked, score, by_source)

@@ -74,6 +74,16 @@ def named_by(session: Session, rows: Mapping[type[Base], ColumnElement[bool]]) -
     return {sha for sha in found if sha is not None}
 
 
+def wanted(session: Session) -> dict[str, set[str]]:
+    """Every blob that a row names, with the tables of those rows."""
+    found: dict[str, set[str]] = {}
+    for table in Base.metadata.tables:
+        for column in _blob_columns(table):
+            for sha in session.scalars(select(column).where(column.is_not(None)).distinct()):
+                found.setdefault(sha, set()).add(table)
+    return found
+
+
 def _blob_columns(*tables: str) -> list[Column[str]]:
     return [c for name in tables for c in Base.metadata.tables[name].c if c.info.get("blob")]
 

@@ -1,7 +1,8 @@
 """Blobs by content: a blob's name is the SHA-256 of its bytes, so equal files are stored once.
 
 A folder of this machine, or S3 (anything that speaks it) through obstore. Writes are whole or not
-at all. Which blobs are still wanted is the database's business: see
+at all, and on disk (fsync) when they return, so that a row that is committed afterwards never names
+a blob that a power cut took. Which blobs are still wanted is the database's business: see
 `app.storage.garbage_collection`.
 """
 
@@ -13,9 +14,11 @@ import shutil
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -28,7 +31,15 @@ from app.settings import Settings
 CHUNK = 1 << 20
 PART = ".part-"
 PART_SECONDS = 10.0  # between its lock and its new name a whole file is unlocked
+DAMAGED = "damaged"  # the folder, or the prefix in a bucket, of damaged blobs that were set aside
+FILES_A_SYNC = 64  # each is an open file; their fsyncs share the disk's commits
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class BlobState(StrEnum):
+    WHOLE = "whole"
+    DAMAGED = "damaged"
+    MISSING = "missing"
 
 
 def sha256_of(path: Path) -> str:
@@ -44,9 +55,21 @@ class Storage(ABC):
         scratch.mkdir(parents=True, exist_ok=True)
 
     @abstractmethod
-    def put_file(self, path: Path, *, sha: str | None = None, move: bool = False) -> str:
-        """Store a file; its SHA-256. `sha` spares the hashing where it is known; with `move` the
-        file is gone afterwards, and on one file system no byte is copied."""
+    def put_files(self, files: Mapping[str, Path], *, move: bool = False) -> None:
+        """Store files by their SHA-256; all are on disk when it returns.
+
+        A blob that is there already is kept, a damaged one replaced. With `move` the files are gone
+        afterwards, and on one file system no byte is copied; a file that an earlier call has moved
+        already need not be there.
+        """
+
+    @abstractmethod
+    def state(self, sha: str) -> BlobState:
+        """Whether the stored bytes are those that the name promises. Reads all of them."""
+
+    @abstractmethod
+    def set_aside(self, sha: str) -> None:
+        """Take a damaged blob out of the way, without deleting it."""
 
     @abstractmethod
     def local_path(self, sha: str) -> Path:
@@ -62,6 +85,12 @@ class Storage(ABC):
     @abstractmethod
     def ping(self) -> None:
         """Raises if the storage cannot be written to or reached."""
+
+    def put_file(self, path: Path, *, sha: str | None = None, move: bool = False) -> str:
+        """`put_files` of one; its SHA-256, which is not computed again where it is given."""
+        sha = sha or sha256_of(path)
+        self.put_files({sha: path}, move=move)
+        return sha
 
     def put_stream(self, chunks: Iterable[bytes]) -> str:
         digest = hashlib.sha256()
@@ -113,20 +142,46 @@ class FolderStorage(Storage):
         super().__init__(folder)
         self.folder = folder
 
-    def put_file(self, path: Path, *, sha: str | None = None, move: bool = False) -> str:
-        sha = sha or sha256_of(path)
-        target = self._path(sha)
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not (move and _renamed(path, target)):
-                with self._temporary() as (part, file):
-                    with path.open("rb") as source:
-                        shutil.copyfileobj(source, file, CHUNK)
-                    file.close()
-                    part.rename(target)
+    def put_files(self, files: Mapping[str, Path], *, move: bool = False) -> None:
+        waiting = list(files.items())
+        for start in range(0, len(waiting), FILES_A_SYNC):
+            self._put(dict(waiting[start : start + FILES_A_SYNC]), move)
+
+    def _put(self, files: Mapping[str, Path], move: bool) -> None:
+        with ExitStack() as open_files:
+            parts: dict[Path, Path] = {}  # by where they go
+            for sha, path in files.items():
+                target = self._path(sha)
+                if _is_stored(path, target, sha):
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if move and path.stat().st_dev == self.folder.stat().st_dev:
+                    parts[target] = path
+                    continue
+                part, file = open_files.enter_context(self._temporary())
+                with path.open("rb") as source:
+                    shutil.copyfileobj(source, file, CHUNK)
+                file.flush()
+                parts[target] = part
+            _sync(parts.values())
+            for target, part in parts.items():
+                part.replace(target)
+            folders = {target.parent for target in parts}
+            _sync([*folders, self.folder] if folders else [])
         if move:
-            path.unlink(missing_ok=True)
-        return sha
+            for path in files.values():
+                path.unlink(missing_ok=True)
+
+    def state(self, sha: str) -> BlobState:
+        path = self._path(sha)
+        if not path.is_file():
+            return BlobState.MISSING
+        return BlobState.WHOLE if sha256_of(path) == sha else BlobState.DAMAGED
+
+    def set_aside(self, sha: str) -> None:
+        target = self.folder / DAMAGED / _checked(sha)
+        target.parent.mkdir(exist_ok=True)
+        self._path(sha).replace(target)
 
     def local_path(self, sha: str) -> Path:
         path = self._path(sha)
@@ -163,13 +218,34 @@ class BucketStorage(Storage):
         )
         self._cache = FolderStorage(cache)
 
-    def put_file(self, path: Path, *, sha: str | None = None, move: bool = False) -> str:
-        sha = sha or sha256_of(path)
-        if not self.exists(sha):
-            obstore.put(self._store, self._key(sha), path)
-        if move:
-            path.unlink(missing_ok=True)
-        return sha
+    def put_files(self, files: Mapping[str, Path], *, move: bool = False) -> None:
+        for sha, path in files.items():
+            size = self._size(sha)
+            if size is None or (path.exists() and path.stat().st_size != size):
+                obstore.put(self._store, self._key(sha), path)
+            if move:
+                path.unlink(missing_ok=True)
+
+    def state(self, sha: str) -> BlobState:
+        digest = hashlib.sha256()
+        try:
+            for chunk in obstore.get(self._store, self._key(sha)).stream(min_chunk_size=CHUNK):
+                digest.update(chunk)
+        except FileNotFoundError:
+            return BlobState.MISSING
+        if self._cache.state(sha) is BlobState.DAMAGED:
+            self._cache.delete(sha)  # it is fetched again when it is wanted
+        return BlobState.WHOLE if digest.hexdigest() == sha else BlobState.DAMAGED
+
+    def set_aside(self, sha: str) -> None:
+        obstore.rename(self._store, self._key(sha), f"{DAMAGED}/{sha}")
+
+    def _size(self, sha: str) -> int | None:
+        """In bytes; None where there is no such blob."""
+        try:
+            return int(obstore.head(self._store, self._key(sha))["size"])
+        except FileNotFoundError:
+            return None
 
     def local_path(self, sha: str) -> Path:
         if not self._cache.exists(sha):
@@ -184,11 +260,7 @@ class BucketStorage(Storage):
         return self._cache.local_path(sha)
 
     def exists(self, sha: str) -> bool:
-        try:
-            obstore.head(self._store, self._key(sha))
-        except FileNotFoundError:
-            return False
-        return True
+        return self._size(sha) is not None
 
     def delete(self, sha: str) -> None:
         self._cache.delete(sha)
@@ -216,9 +288,31 @@ def _checked(sha: str) -> str:
     return sha
 
 
-def _renamed(source: Path, target: Path) -> bool:
-    try:
-        source.rename(target)
-    except OSError:  # another file system
+def _is_stored(path: Path, target: Path, sha: str) -> bool:
+    """Whether `target` holds the content already; what is of another size or content is damaged.
+    A `path` that is gone was moved by an earlier call."""
+    if not target.is_file():
         return False
-    return True
+    if not path.exists():
+        return True
+    return target.stat().st_size == path.stat().st_size and sha256_of(target) == sha
+
+
+def _sync(paths: Iterable[Path]) -> None:
+    """Bring files or folders to the disk; several at once, as the disk commits them together."""
+    found = list(paths)
+    if len(found) < 2:
+        for path in found:
+            _sync_one(path)
+        return
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(_sync_one, found):
+            pass
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

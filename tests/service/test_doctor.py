@@ -21,9 +21,10 @@ from app.cli.doctor_machine import Check
 from app.cli.main import app as cli
 from app.db import migrate as schema
 from app.db.columns import now
-from app.db.models import JobState
+from app.db.models import Dataset, DatasetStatus, JobState
 from app.db.session import Database
 from app.settings import Settings
+from app.storage.store import make_storage
 
 MakeSettings = Callable[..., Settings]
 NO_GPU = 'print(\'{"version": "2", "gpus": [], "threads": 1}\')'
@@ -256,3 +257,36 @@ def test_the_exit_code_tells(settings: Settings, monkeypatch: pytest.MonkeyPatch
     assert "FAIL  database" in broken.output
     assert "SAPNET_DATABASE_URL" in broken.output
     assert "s3cret" not in broken.output
+
+
+def test_damaged_and_missing_blobs_are_found_and_set_aside(settings: Settings) -> None:
+    schema_database = Database(settings.database)
+    schema.upgrade(schema_database)
+    storage = make_storage(settings)
+    shas = [storage.put_bytes(text) for text in (b"whole", b"damaged", b"missing")]
+    rows = [
+        Dataset(
+            name="n",
+            status=DatasetStatus.READY,
+            images=0,
+            annotations=0,
+            report={},
+            document_sha=sha,
+        )
+        for sha in shas
+    ]
+    with schema_database.begin() as session:
+        session.add_all(rows)
+    schema_database.dispose()
+    storage.local_path(shas[1]).write_bytes(b"Damaged")
+    storage.delete(shas[2])
+    found = {c.name: c for c in doctor.checks(settings, blobs=True) if c.name.startswith("blob")}
+    assert set(found) == {f"blob {shas[1]}", f"blob {shas[2]}"}
+    assert "damaged" in found[f"blob {shas[1]}"].found
+    assert "missing" in found[f"blob {shas[2]}"].found
+    assert all(check.ok is False and check.mend for check in found.values())
+    assert storage.put_bytes(b"damaged") == shas[1]  # sent again
+    storage.put_bytes(b"missing")
+    (check,) = (c for c in doctor.checks(settings, blobs=True) if c.name.startswith("blob"))
+    assert check.ok
+    assert "3" in check.found

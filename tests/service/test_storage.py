@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import os
 import threading
 import time
 from pathlib import Path
 
+import obstore
 import pytest
 from fastapi import FastAPI
 from obstore.exceptions import BaseError
@@ -17,7 +19,7 @@ from app.db.session import Database
 from app.errors import BlobMissing
 from app.settings import Settings
 from app.storage import garbage_collection as blobs
-from app.storage.store import BucketStorage, FolderStorage, Storage, make_storage
+from app.storage.store import BlobState, BucketStorage, FolderStorage, Storage, make_storage
 
 
 @pytest.fixture(params=["folder", "bucket", pytest.param("s3", marks=pytest.mark.service)])
@@ -76,6 +78,83 @@ def test_a_stream_that_breaks_leaves_nothing(storage: Storage, tmp_path: Path) -
     with pytest.raises(OSError, match="gone"):
         storage.put_stream(broken())  # type: ignore[arg-type]
     assert files(tmp_path) == []
+
+
+def damage(storage: Storage, sha: str, data: bytes) -> None:
+    """Overwrite what is stored under `sha`, as a crash or a bad disk would."""
+    if isinstance(storage, FolderStorage):
+        (storage.folder / sha[:2] / sha).write_bytes(data)
+    else:
+        obstore.put(storage._store, f"{sha[:2]}/{sha}", data)
+
+
+@pytest.mark.parametrize("found", [b"", b"hel", b"hello, world and more"])
+def test_a_blob_of_another_size_is_replaced(storage: Storage, found: bytes) -> None:
+    sha = storage.put_bytes(b"hello, world")
+    damage(storage, sha, found)
+    assert storage.state(sha) is BlobState.DAMAGED
+    assert storage.put_bytes(b"hello, world") == sha
+    assert storage.state(sha) is BlobState.WHOLE
+
+
+def test_a_damaged_blob_is_set_aside_and_healed_by_its_file(storage: Storage) -> None:
+    sha = storage.put_bytes(b"hello")
+    assert storage.state(sha) is BlobState.WHOLE
+    damage(storage, sha, b"hellO")
+    assert storage.state(sha) is BlobState.DAMAGED
+    storage.set_aside(sha)
+    assert storage.state(sha) is BlobState.MISSING
+    assert storage.put_bytes(b"hello") == sha
+    assert storage.state(sha) is BlobState.WHOLE
+
+
+def test_in_a_folder_a_damaged_blob_is_replaced_whatever_its_size(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path)
+    sha = storage.put_bytes(b"hello")
+    damage(storage, sha, b"hellO")
+    storage.put_bytes(b"hello")
+    assert storage.read(sha) == b"hello"
+
+
+@pytest.mark.parametrize("move", [True, False])
+def test_many_files_are_stored_together(storage: Storage, tmp_path: Path, move: bool) -> None:
+    files: dict[str, Path] = {}
+    for number in range(150):
+        path = tmp_path / f"source-{number}"
+        path.write_bytes(str(number % 140).encode())
+        files[hashlib.sha256(path.read_bytes()).hexdigest()] = path
+    storage.put_files(files, move=move)
+    storage.put_files(files, move=move)  # a retry, whose files may have been moved before
+    assert all(storage.state(sha) is BlobState.WHOLE for sha in files)
+    assert any(path.exists() for path in files.values()) is not move
+
+
+def test_files_are_on_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = FolderStorage(tmp_path / "blobs")
+    order: list[tuple[str, int]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        order.append(("fsync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        order.append(("rename", path.stat().st_ino))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    for move in (False, True):
+        source = tmp_path / "source"
+        source.write_bytes(str(move).encode())
+        order.clear()
+        sha = storage.put_file(source, move=move)
+        blob = storage.local_path(sha)
+        inode, folder = blob.stat().st_ino, blob.parent.stat().st_ino
+        assert order.index(("fsync", inode)) < order.index(("rename", inode))
+        assert order.index(("rename", inode)) < order.index(("fsync", folder))
 
 
 @pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "\n"])

@@ -139,8 +139,7 @@ def _write_rows(at: Work, dataset_id: str, checked: Checked) -> None:
 
         def insert_batch(table: Any = table, batch: Any = batch, shas: Any = shas) -> None:
             with blobs.pinned(at.database, at.storage, shas):
-                for sha in shas:
-                    at.storage.put_file(path_of[sha], sha=sha, move=True)
+                at.storage.put_files({sha: path_of[sha] for sha in shas}, move=True)
                 with at.database.begin() as session:
                     fenced(at, session)
                     session.execute(insert(table), batch)
