@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVSTAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo ladder chaos bench bench-gpu lint structure check test test-ui format clean
+.PHONY: help install dev demo ladder chaos bench bench-gpu lint lock licences structure check test test-ui format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -17,12 +17,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e .
+$(STAMP): pyproject.toml requirements.lock | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[service]'
 	@touch $@
 
-$(DEVSTAMP): pyproject.toml $(STAMP)
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+$(DEVSTAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[dev]'
 	@touch $@
 
 install: $(STAMP) ## .venv with everything the service needs
@@ -57,6 +57,14 @@ lint: $(DEVSTAMP) ## format, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/structure.py --check
+
+lock: $(DEVSTAMP) ## requirements.lock anew from pyproject.toml, then licences; UPGRADE=1 takes the newest releases
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --quiet \
+		--no-emit-index-url --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) -o requirements.lock
+	$(MAKE) licences
+
+licences: $(DEVSTAMP) ## THIRD_PARTY.md: what the service installs, and under which licences
+	$(BIN)/python tools/licences.py
 
 structure: $(DEVSTAMP) ## entries, levels and cycles of the packages; draws docs/images/rooms.svg
 	$(BIN)/python tools/structure.py --draw

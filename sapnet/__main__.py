@@ -1,6 +1,6 @@
 """`python -m sapnet` is `sapnet`; so `torchrun -m sapnet` starts it."""
 
-from sapnet.cli.main import app
+from sapnet.cli.main import main
 
 if __name__ == "__main__":
-    app(prog_name="sapnet")
+    main(prog_name="sapnet")

@@ -11,12 +11,12 @@ import secrets
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from hmac import compare_digest
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app.auth.scope import Scope
 from app.db.columns import now
 from app.db.models import ApiKey
 from app.db.session import Database
@@ -24,18 +24,6 @@ from app.errors import NotFound, Unauthorized
 
 _KEY = re.compile(r"(sapnet_[0-9a-f]{8})_[\w-]{43}", re.ASCII)
 _CACHED = 10_000  # callers remembered at once
-
-
-class Scope(StrEnum):
-    """What a key may do; each may do what those before it may."""
-
-    READ = "read"
-    WRITE = "write"
-    ADMIN = "admin"
-
-    def allows(self, wanted: "Scope") -> bool:
-        order = list(Scope)
-        return order.index(self) >= order.index(wanted)
 
 
 @dataclass(frozen=True, slots=True)

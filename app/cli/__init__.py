@@ -1,5 +1,5 @@
 """`sapnet-service`: the service and its client on the command line."""
 
-from app.cli.main import app
+from app.cli.main import app, main
 
-__all__ = ["app"]
+__all__ = ["app", "main"]

@@ -1,5 +1,5 @@
 """`python -m app.cli` is `sapnet-service`."""
 
-from app.cli.main import app
+from app.cli.main import main
 
-app()
+main()

@@ -4,16 +4,15 @@ the database directly."""
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.auth import keys
-from app.auth.keys import Scope
-from app.db.columns import now
-from app.db.models import ApiKey
-from app.db.session import Database
-from app.errors import NotFound
+from app.auth.scope import Scope
+
+if TYPE_CHECKING:
+    from app.db.models import ApiKey
+    from app.db.session import Database
 
 _OWNER = 64  # characters, as the table has them
 _NAME = 100
@@ -36,12 +35,14 @@ Or listen on 127.0.0.1. Or, where something in front of the service keeps strang
 SAPNET_ALLOW_WITHOUT_KEYS=true."""
 
 
-def no_key(database: Database) -> bool:
+def no_key(database: "Database") -> bool:
+    from app.auth import keys
+
     with database.read() as session:
         return not keys.any_exist(session)
 
 
-def keys_group(ready: Callable[[], AbstractContextManager[Database]]) -> typer.Typer:
+def keys_group(ready: Callable[[], AbstractContextManager["Database"]]) -> typer.Typer:
     """ready: gives a database with the newest schema."""
     group = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.")
 
@@ -50,6 +51,9 @@ def keys_group(ready: Callable[[], AbstractContextManager[Database]]) -> typer.T
         owner: Owner, scope: Allowed = Scope.WRITE, name: Name = "", days: Days = None
     ) -> None:
         """Make a key, and show it once. From the first one on, every request needs a key."""
+        from app.auth import keys
+        from app.db.columns import now
+
         if not owner.strip() or len(owner) > _OWNER or not owner.isprintable():
             raise typer.BadParameter(f"an owner is 1 to {_OWNER} printable characters")
         if len(name) > _NAME or not name.isprintable():
@@ -66,6 +70,8 @@ def keys_group(ready: Callable[[], AbstractContextManager[Database]]) -> typer.T
     @group.command("list")
     def list_() -> None:
         """Every key there was: its beginning, owner, scope, and whether it works."""
+        from app.auth import keys
+
         with ready() as database, database.read() as session:
             rows = keys.every(session)
         if not rows:
@@ -80,6 +86,9 @@ def keys_group(ready: Callable[[], AbstractContextManager[Database]]) -> typer.T
         prefix: Annotated[str, typer.Argument(help="the key's beginning, as `keys list` shows it")],
     ) -> None:
         """End a key, for good; a running service heeds it within seconds."""
+        from app.auth import keys
+        from app.errors import NotFound
+
         try:
             with ready() as database, database.begin() as session:
                 keys.revoke(session, prefix)
@@ -91,7 +100,9 @@ def keys_group(ready: Callable[[], AbstractContextManager[Database]]) -> typer.T
     return group
 
 
-def _until(row: ApiKey) -> str:
+def _until(row: "ApiKey") -> str:
+    from app.db.columns import now
+
     if row.expires_at is None:
         return "works"
     return f"{'expired' if row.expires_at <= now() else 'works until'} {_day(row.expires_at)}"

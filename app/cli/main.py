@@ -1,27 +1,35 @@
-"""`sapnet-service`: the API, the workers, the database, and what is wrong with them."""
+"""`sapnet-service`: the API, the workers, the database, and what is wrong with them.
+
+The commands import what they need when they run: those of the client work without the extra
+`service`, and quickly.
+"""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from app.cli import client as cli_client
 from app.cli import keys as commands
-from app.db.session import Database
-from app.jobs.queue import IO, PREDICT, QUEUES, TRAIN
-from app.settings import Settings
+from sapnet.utils.command_line import Version, run
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
-)
+if TYPE_CHECKING:
+    from app.db.session import Database
+    from app.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 Host = Annotated[str | None, typer.Option(help="address to listen on [SAPNET_HOST]")]
 Port = Annotated[int | None, typer.Option(help="0 takes a free one [SAPNET_PORT]")]
 WithWorker = Annotated[bool, typer.Option("--worker/--no-worker", help="a worker beside the API")]
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """The API, the workers, the database, and what is wrong with them."""
 
 
 @app.command()
@@ -33,6 +41,7 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
     import uvicorn
 
     from app.auth.own_site import is_local
+    from app.jobs.queue import IO, PREDICT, QUEUES, TRAIN
     from app.main import create_app
     from app.observability.logging import log_uncaught
     from worker.runtime.supervisor import Supervisor
@@ -83,15 +92,20 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
 
 @app.command()
 def worker(
-    queues: Annotated[str, typer.Option(help="those to work on")] = ",".join(QUEUES),
+    queues: Annotated[
+        str | None,
+        typer.Option(help="those to work on, of train, io and predict", show_default="all"),
+    ] = None,
 ) -> None:
     """Run one worker: embedded where no broker is set, else Celery's.
 
     Celery's does one job at a time, so give the queues train, io and predict workers of their own.
     """
+    from app.jobs.queue import QUEUES
     from worker.main import main
 
-    chosen = [queue.strip() for queue in queues.split(",") if queue.strip()]
+    given = QUEUES if queues is None else queues.split(",")
+    chosen = [queue.strip() for queue in given if queue.strip()]
     if unknown := [queue for queue in chosen if queue not in QUEUES] or not chosen:
         raise typer.BadParameter(f"{unknown or queues!r}: there are {', '.join(QUEUES)}")
     _settings()  # what is wrong with them is said here
@@ -126,9 +140,13 @@ def doctor(
     raise typer.Exit(1 if failed else 0)
 
 
-def _settings() -> Settings:
+def _settings() -> "Settings":
     """From the environment; what is wrong there in one line each, without the values: some are
     secrets."""
+    from pydantic import ValidationError
+
+    from app.settings import Settings
+
     try:
         return Settings()
     except ValidationError as error:
@@ -139,8 +157,10 @@ def _settings() -> Settings:
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[Database]:
+def _database(settings: "Settings") -> Iterator["Database"]:
     """With the newest schema."""
+    from app.db.session import Database
+
     _migrate(settings)
     database = Database(settings.database)
     try:
@@ -149,8 +169,9 @@ def _database(settings: Settings) -> Iterator[Database]:
         database.dispose()
 
 
-def _migrate(settings: Settings, revision: str = "head", *, down: bool = False) -> None:
+def _migrate(settings: "Settings", revision: str = "head", *, down: bool = False) -> None:
     from app.db import migrate as schema
+    from app.db.session import Database
 
     database = Database(settings.database)
     try:
@@ -166,5 +187,11 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
 app.add_typer(commands.keys_group(lambda: _database(_settings())), name="keys")
 cli_client.add_to(app)
 
+
+def main() -> None:
+    """Run `sapnet-service`."""
+    run(app)
+
+
 if __name__ == "__main__":
-    app()
+    main()

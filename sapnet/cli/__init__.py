@@ -1,5 +1,5 @@
 """`sapnet`: the library on the command line."""
 
-from sapnet.cli.main import app
+from sapnet.cli.main import app, main
 
-__all__ = ["app"]
+__all__ = ["app", "main"]

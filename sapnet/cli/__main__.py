@@ -1,5 +1,5 @@
 """`python -m sapnet.cli` is `sapnet`; the worker starts the trainer so."""
 
-from sapnet.cli.main import app
+from sapnet.cli.main import main
 
-app()
+main()

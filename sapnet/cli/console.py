@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sapnet.errors import DiskFull, SapnetError, Stopped, is_disk_full
+from sapnet.utils.command_line import missing_extra
 
 if TYPE_CHECKING:
     from sapnet.pipeline.offline_jobs import Job
@@ -59,7 +60,7 @@ def execute(make_spec: "Callable[[], RunSpec | Job]", emit: Emit) -> int:
         return EXIT_FAILED
     except Exception as error:
         full = is_disk_full(error)
-        if not full and not isinstance(error, OSError):
+        if not full and not isinstance(error, OSError) and not missing_extra(error):
             traceback.print_exc()
         reason, words = "error", in_words(error)
         if full:
@@ -79,6 +80,8 @@ def in_words(error: Exception) -> str:
     """What happened, with the file's name first where the system refused one."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if missing := missing_extra(error):
+        return missing
     expected = isinstance(error, SapnetError | ValueError | OSError)
     return f"{error}" if expected else f"{type(error).__name__}: {error}"
 
@@ -154,7 +157,7 @@ class Bars:
         elif kind in ("warning", "error"):
             style = "yellow" if kind == "warning" else "red"
             self._console.print(f"[{style}]{kind}[/]: ", end="")
-            self._console.print(event["message"], markup=False, highlight=False)
+            self._console.print(event["message"], markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from sapnet.cli.mmdet import app as mmdet
 from sapnet.cli.onnx import app as onnx
 from sapnet.data.depth import parse
 from sapnet.errors import InvalidConfig
+from sapnet.utils import command_line
+from sapnet.utils.command_line import Version
 
 if TYPE_CHECKING:
     from sapnet.pipeline.offline_jobs import Job
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
     from sapnet.segmenters.checkpoint import Predictor
     from sapnet.segmenters.onnx.predictor import OnnxPredictor
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(export)
 app.add_typer(mmdet, name="mmdet")
 app.add_typer(onnx, name="onnx")
@@ -37,6 +37,11 @@ Images = Annotated[Path, typer.Option(help="folder that the file names are relat
 Store = Annotated[Path | None, typer.Option(help="where proposals are kept for other runs")]
 Kind = Annotated[str, typer.Option(help="hierarchy, sam, or JSON with settings")]
 Override = Annotated[list[str] | None, typer.Option("--set", help="train.epochs=6, repeatable")]
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """The library from the shell. A researcher needs no service."""
 
 
 @app.command()
@@ -96,13 +101,14 @@ def train(
 
     with Bars() as bars:
         code = execute(spec, bars.emit)
+    if code:
+        raise typer.Exit(code)
     from sapnet.utils.distributed import is_main
 
-    if code == 0 and is_main():
+    if is_main():
         metrics = json.loads((out / "result" / "metrics.json").read_text())
         typer.echo(json.dumps(metrics, indent=2))
         typer.echo(f"written to {out / 'result'}")
-    raise typer.Exit(code)
 
 
 @app.command()
@@ -265,5 +271,10 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     return out
 
 
+def main(*, prog_name: str | None = None) -> None:
+    """Run `sapnet`."""
+    command_line.run(app, prog_name=prog_name)
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -6,19 +6,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image as Picture
 from sqlalchemy import select as query
 
 from app.db.models import Job, JobState
 from app.db.session import Database
 from app.main import create_app
+from app.predict.model_cache import Runtime
 from app.settings import Settings
 from sapnet_client import Client
 from worker.jobs.execute import Worker, execute
@@ -27,7 +29,13 @@ from worker.jobs.execute import Worker, execute
 @pytest.fixture
 def server(settings: Settings, database: Database) -> Iterator[str]:
     """The URL of the API; nobody works on its jobs."""
-    app = create_app(settings)
+    with serve(create_app(settings)) as url:
+        yield url
+
+
+@contextmanager
+def serve(app: FastAPI) -> Iterator[str]:
+    """Serve on loopback from a thread; gives the URL."""
     config = uvicorn.Config(
         app, port=0, log_config=None, log_level="error", timeout_graceful_shutdown=3
     )
@@ -41,6 +49,19 @@ def server(settings: Settings, database: Database) -> Iterator[str]:
     yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     running.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def serve_also(settings: Settings) -> Iterator[Callable[[Runtime], str]]:
+    """Serves the same data once more, with a runtime of the test's own; gives the URL."""
+    with ExitStack() as stack:
+
+        def start(runtime: Runtime) -> str:
+            app = create_app(settings)
+            app.state.runtime = runtime
+            return stack.enter_context(serve(app))
+
+        yield start
 
 
 @pytest.fixture
