@@ -27,7 +27,7 @@ from sapnet.evaluation.calibration import reliability
 from sapnet.evaluation.curves import as_metrics, draw_curves, precision_recall
 from sapnet.evaluation.pseudo_masks import as_selected, ious_with, true_masks
 from sapnet.evaluation.report import LossHistory, ReportInputs, write_report
-from sapnet.evaluation.report.gallery import PICTURED, draw_gallery
+from sapnet.evaluation.report.gallery import ROWS, draw_gallery
 from sapnet.labelers.quality import rate
 from sapnet.labelers.sapnet.teacher import (
     Lessons,
@@ -245,7 +245,7 @@ class Run:
                     record = records[index]
                     # without truth, detections are for the gallery alone
                     pictured += bool(record.annotations)
-                    wanted = self.spec.truth is not None or pictured <= PICTURED
+                    wanted = self.spec.truth is not None or pictured <= ROWS
                     found = label_image(model, record, wanted)
                     rows += found.pseudo_masks
                     for detection in found.detections:

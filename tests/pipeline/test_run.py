@@ -82,7 +82,7 @@ def test_everything_promised_is_there(finished, scenes):
     assert [point["step"] for point in report["losses"]] == [*finished.steps]
     assert report["metrics"]["pseudo_masks"]["quality"]["count"] == len(rows)
     page = (folder / "report.html").read_text()
-    for told in ("Ladder of methods", "Doubtful", "beetle", "data:image/jpeg;base64,"):
+    for told in ("From proposals to masks", "Least certain", "beetle", "data:image/jpeg;base64,"):
         assert told in page
     assert Image.open(folder / "gallery.png").size[0] > 500
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -5,25 +5,25 @@ Each says in words what it shows; colours come from the page's style, dark or li
 
 from collections.abc import Sequence
 
-from sapnet.evaluation.report.html import Markup, el, join, number
+from sapnet.evaluation.report.html import Html, element, number
 
 WIDTH = 360
 _ROW, _TOP = 34, 18
 _LEFT, _RIGHT, _BOTTOM = 34, 10, 26
 
 
-def _svg(height: float, words: str, *parts: object) -> Markup:
+def _svg(height: float, words: str, *parts: object) -> Html:
     box = f"0 0 {WIDTH} {height:g}"
-    return el("svg", *parts, viewBox=box, role="img", aria_label=words)
+    return element("svg", *parts, viewBox=box, role="img", aria_label=words)
 
 
-def _text(x: float, y: float, words: object, at: str = "start", kind: str | None = None) -> Markup:
-    return el("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=at, class_=kind)
+def _text(x: float, y: float, words: object, at: str = "start", kind: str | None = None) -> Html:
+    return element("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=at, class_=kind)
 
 
 def bars(
     rows: Sequence[tuple[str, float, str]], words: str, top: float | None = None, best: int = -1
-) -> Markup:
+) -> Html:
     """Horizontal bars. rows: name, value >= 0, the value in words. top: the longest bar's value.
     best: the index of one to stand out."""
     longest = top or max((value for _, value, _ in rows), default=0) or 1.0
@@ -35,14 +35,14 @@ def bars(
         parts += [
             _text(0, y + 13, name),
             _text(WIDTH, y + 13, said, "end", "value"),
-            el("rect", x=0, y=y + 18, width=WIDTH, height=8, rx=2, class_="track"),
-            el("rect", x=0, y=y + 18, width=f"{width:.1f}", height=8, rx=2, class_=kind),
+            element("rect", x=0, y=y + 18, width=WIDTH, height=8, rx=2, class_="track"),
+            element("rect", x=0, y=y + 18, width=f"{width:.1f}", height=8, rx=2, class_=kind),
         ]
     listed = "; ".join(f"{name} {said}" for name, _, said in rows)
     return _svg(max(len(rows), 1) * _ROW - 4, f"{words}: {listed}", *parts)
 
 
-def curve(name: str, points: Sequence[tuple[float, float]], end: float) -> Markup:
+def curve(name: str, points: Sequence[tuple[float, float]], end: float) -> Html:
     """One loss over the steps. points: (step, value), at least one; end: the last step there is."""
     height = 130
     values = [value for _, value in points]
@@ -52,6 +52,7 @@ def curve(name: str, points: Sequence[tuple[float, float]], end: float) -> Marku
 
     xs = [f"{_LEFT + (right - _LEFT) * step / max(end, 1):.1f}" for step, _ in points]
     ys = [f"{bottom - (bottom - _TOP - 8) * (value - low) / span:.1f}" for value in values]
+    line = " ".join(map(",".join, zip(xs, ys, strict=True)))
     first, last = points[0][1], points[-1][1]
     words = f"{name} over {end:g} steps: from {first:.3g} to {last:.3g}, at most {high:.3g}"
     return _svg(
@@ -59,13 +60,13 @@ def curve(name: str, points: Sequence[tuple[float, float]], end: float) -> Marku
         words,
         _text(0, 13, name),
         _text(WIDTH, 13, f"{first:.3g} → {last:.3g}", "end", "value"),
-        el("line", x1=_LEFT, y1=bottom, x2=right, y2=bottom, class_="axis"),
+        element("line", x1=_LEFT, y1=bottom, x2=right, y2=bottom, class_="axis"),
         _text(_LEFT - 4, _TOP + 16, f"{high:.2g}", "end", "tick"),
         _text(_LEFT - 4, bottom, f"{low:.2g}", "end", "tick"),
         _text(_LEFT, height - 9, "0", "start", "tick"),
         _text(right, height - 9, f"step {end:g}", "end", "tick"),
-        el("polyline", points=" ".join(map(",".join, zip(xs, ys, strict=True))), class_="line"),
-        el("circle", cx=xs[-1], cy=ys[-1], r=2.5),
+        element("polyline", points=line, class_="line"),
+        element("circle", cx=xs[-1], cy=ys[-1], r=2.5),
     )
 
 
@@ -75,7 +76,7 @@ def columns(
     words: str,
     unit: str,
     marked: Sequence[int] | None = None,
-) -> Markup:
+) -> Html:
     """A histogram of equal bins between the edges. marked: how many of each bin stand out."""
     height = 150
     bottom, most = height - _BOTTOM, max([*counts, 1])
@@ -88,7 +89,7 @@ def columns(
         for size, kind in ((tall, "bar"), (short, "bar bad")):
             if size > 0:
                 parts.append(
-                    el(
+                    element(
                         "rect",
                         x=f"{place * step + 1:.1f}",
                         y=f"{bottom - max(size, 1):.1f}",
@@ -111,20 +112,20 @@ def columns(
         height,
         f"{words}: {listed}",
         *parts,
-        el("line", x1=0, y1=bottom, x2=WIDTH, y2=bottom, class_="axis"),
+        element("line", x1=0, y1=bottom, x2=WIDTH, y2=bottom, class_="axis"),
         _text(0, height - 9, f"{low:g}", "start", "tick"),
         _text(WIDTH / 2, height - 9, unit, "middle", "tick"),
         _text(WIDTH, height - 9, f"{high:g}", "end", "tick"),
     )
 
 
-def reliability(bins: Sequence[tuple[float, float, int]]) -> Markup:
+def reliability(bins: Sequence[tuple[float, float, int]]) -> Html:
     """What was promised against what was found. bins: mean quality, share right, count."""
     side = 220.0
     left, top = (WIDTH - side) / 2, 10.0
     most = max([*(count for _, _, count in bins), 1])
     dots = [
-        el(
+        element(
             "circle",
             cx=f"{left + side * said:.1f}",
             cy=f"{top + side * (1 - found):.1f}",
@@ -140,9 +141,9 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> Markup:
     return _svg(
         side + 46,
         listed or "no masks",
-        el("rect", x=left, y=top, width=side, height=side, class_="frame"),
-        el("line", x1=left, y1=top + side, x2=left + side, y2=top, class_="diagonal"),
-        join(*dots),
+        element("rect", x=left, y=top, width=side, height=side, class_="frame"),
+        element("line", x1=left, y1=top + side, x2=left + side, y2=top, class_="diagonal"),
+        *dots,
         _text(left - 5, top + 10, "1", "end", "tick"),
         _text(left - 5, top + side, "0", "end", "tick"),
         _text(left, top + side + 15, "0", "start", "tick"),

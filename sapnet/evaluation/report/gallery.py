@@ -1,4 +1,4 @@
-"""One picture that shows a run: image, point, proposals, picked, refined, predicted."""
+"""One PNG that shows a run: image, points, proposals, selected, refined, delivered, predicted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sapnet.data.drawing import colour, dots, paint
 from sapnet.data.images import read_rgb
+from sapnet.data.masks import area
 from sapnet.data.samples import ImageRecord
 from sapnet.types import ByteArray
 
-TITLES = ("image and points", "proposals", "picked", "refined", "delivered", "predicted")
+TITLES = ("image and points", "proposals", "selected", "refined", "delivered", "predicted")
 HEIGHT = 220
 GAP = 6
-PICTURED = 6  # images with annotations, the first ones
+ROWS = 6  # images with annotations, the first ones
+PROPOSALS = 4  # of each bag, the largest
+LEAST_SCORE = 0.3  # of the predictions that are drawn
 
 
 def draw_gallery(
@@ -23,17 +26,19 @@ def draw_gallery(
     records: Sequence[ImageRecord],
     rows: list[dict[str, Any]],
     detections: list[dict[str, Any]],
-    count: int = PICTURED,
+    count: int = ROWS,
 ) -> None:
-    """Write a PNG with a row an image: the first `count` images that have annotations.
+    """Write a PNG with a row per image: the first `count` images that have annotations.
 
-    rows: as in pseudo_masks.ndjson. detections: COCO results with image_id, over all images.
+    Args:
+        rows: the delivered masks, as in pseudo_masks.ndjson.
+        detections: COCO results with image_id, over all images.
     """
     chosen: list[ImageRecord] = []
     for record in records:
         if record.annotations and len(chosen) < count:
             chosen.append(record)
-    strips = [picture_row(record, rows, detections) for record in chosen]
+    strips = [panels_of(record, rows, detections) for record in chosen]
     if not strips:
         strips = [[np.full((HEIGHT, HEIGHT, 3), 255, np.uint8)] * len(TITLES)]
     widths = [max(strip[column].shape[1] for strip in strips) for column in range(len(TITLES))]
@@ -53,7 +58,7 @@ def draw_gallery(
     sheet.save(path)
 
 
-def picture_row(
+def panels_of(
     record: ImageRecord, rows: list[dict[str, Any]], detections: list[dict[str, Any]]
 ) -> list[ByteArray]:
     """The six panels of one image, each HEIGHT pixels high."""
@@ -61,11 +66,11 @@ def picture_row(
     own = {row["id"]: row for row in rows if row["image_id"] == record.info.id}
     masks = [own[a.id] for a in record.annotations]
     points = [(a.x, a.y) for a in record.annotations]
-    found = [d for d in detections if d["image_id"] == record.info.id and d["score"] >= 0.3]
+    found = [d for d in detections if d["image_id"] == record.info.id and d["score"] >= LEAST_SCORE]
     proposals = [
         (rle, colour(n))
         for n, bag in enumerate(record.bags)
-        for rle in sorted(bag.masks, key=len, reverse=True)[:4]
+        for rle in sorted(bag.masks, key=area, reverse=True)[:PROPOSALS]
     ]
     panels = [
         dots(image, points),

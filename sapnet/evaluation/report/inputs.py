@@ -1,4 +1,4 @@
-"""What a report tells of: a finished run, as the export stage has it in hand."""
+"""What a report is made from: a finished run, as the export stage has it in hand."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,17 @@ from sapnet.types import PointAnnotation, PointSet, Rle
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """report: what `report.json` says. points: those that were used. rows: as in
-    pseudo_masks.ndjson. bag_sizes: one a point. paths: by image id. overrides: of the run. true,
-    ious: the true masks and what the delivered ones have in common with them, by annotation id.
+    """A finished run.
+
+    Attributes:
+        report: what `report.json` says.
+        points: those that were used.
+        rows: the delivered masks, as in pseudo_masks.ndjson.
+        bag_sizes: proposals of each point.
+        paths: image files by image id.
+        overrides: of the run's settings.
+        true: ground-truth masks by annotation id.
+        ious: IoU of the delivered masks with them, by annotation id.
     """
 
     report: Mapping[str, Any]
@@ -36,7 +44,7 @@ class ReportInputs:
 
     @cached_property
     def usual(self) -> Mapping[str, float]:
-        """What is usual in this run, of the signals that make the quality."""
+        """The median of each quality signal over the masks of this run."""
         return usual_signals(self.rows)
 
     def annotation_of(self, row: Mapping[str, Any]) -> PointAnnotation:

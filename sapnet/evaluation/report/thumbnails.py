@@ -1,4 +1,4 @@
-"""Pictures of masks for the report: small JPEGs inside the page, within a budget of bytes."""
+"""Small JPEGs of masks inside the page, within a budget of bytes."""
 
 import base64
 import io
@@ -8,21 +8,26 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from sapnet.data.drawing import PALETTE, colour, dots, outline, paint
 from sapnet.data.images import ImageProblem, read_rgb
-from sapnet.data.masks import decode
+from sapnet.data.masks import decode, tight_box
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, Rle
 
-SIDE, WIDE = 224, 560  # pixels: of a mask's picture, and the longest side of a whole image's
+SIDE, WIDE = 224, 560  # pixels: longest side of a mask's crop, and of a whole image
 _MASK, _TRUTH = PALETTE[0], PALETTE[1]
-_LEAST = 24  # pixels of the image that a picture shows at least
+_LEAST = 24  # pixels of the image that a crop shows at least
 
 
-class Pictures:
-    """Draws, and counts the bytes that are left; None where a picture has no room any more, or its
-    image cannot be read."""
+class Thumbnails:
+    """Draws data URIs, and counts the bytes that are left.
+
+    Its methods return None where the budget has no room any more, or the image cannot be read.
+
+    Args:
+        paths: image files by image id.
+        budget: bytes of all data URIs together.
+    """
 
     def __init__(self, paths: Mapping[int, Path], budget: int = 2_000_000) -> None:
         self._paths, self._left = paths, budget
@@ -31,8 +36,10 @@ class Pictures:
     def of_mask(
         self, row: Mapping[str, Any], annotation: PointAnnotation, truth: Rle | None
     ) -> str | None:
-        """The neighbourhood of a delivered mask twice: as it is with the point, and with the mask;
-        the true outline goes round it in blue."""
+        """The surroundings of a delivered mask twice: with the point, and with the mask over it.
+
+        The outline of the ground truth is blue.
+        """
         image = self._read(annotation.image_id)
         if image is None:
             return None
@@ -89,9 +96,12 @@ class Pictures:
 def window_of(
     masks: Sequence[Rle], point: tuple[float, float], size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of what to show of an image of (h, w): the masks and the point with
-    a margin of a third, square where the image has room for it."""
-    boxes = np.array([coco_mask.toBbox(mask) for mask in masks], dtype=np.float64)
+    """What to show of an image of (h, w): the masks and the point with a margin of a third.
+
+    Returns:
+        Left, top, right, bottom in pixels; square where the image has room for it.
+    """
+    boxes = np.array([tight_box(mask) for mask in masks], dtype=np.float64)
     low = np.minimum(boxes[:, :2].min(0), point)
     high = np.maximum((boxes[:, :2] + boxes[:, 2:]).max(0), point)
     side = max(float((high - low).max()) * 5 / 3, _LEAST)

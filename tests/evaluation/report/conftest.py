@@ -1,4 +1,4 @@
-"""A tiny finished run: two pictures, three masks, with truth or without."""
+"""A tiny finished run: two images, three masks, with truth or without."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -44,8 +44,8 @@ def one_mask(annotation: PointAnnotation, mask: Rle) -> Bag:
 
 
 @pytest.fixture
-def make_story(tmp_path: Path) -> Callable[..., ReportInputs]:
-    """make_story(truth=True, names=…, rows=…, **report)"""
+def make_inputs(tmp_path: Path) -> Callable[..., ReportInputs]:
+    """make_inputs(truth=True, names=…, rows=…, **report)"""
 
     def make(
         truth: bool = True,

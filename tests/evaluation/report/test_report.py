@@ -3,16 +3,17 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
-from sapnet.evaluation.report import page, write_report
-from sapnet.evaluation.report import thumbnails as pictures
-from sapnet.evaluation.report.html import duration, el, join
-from sapnet.evaluation.report.thumbnails import Pictures, window_of
+from sapnet.evaluation.report import render_report, write_report
+from sapnet.evaluation.report.html import Html, duration, element
+from sapnet.evaluation.report.thumbnails import SIDE, Thumbnails, window_of
+from sapnet.types import Category
 
 VOID = {"meta", "img", "br"}
 
@@ -44,27 +45,27 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.seen if name == tag]
 
 
-def read(story):
-    reader = Reader(str(page(story)))
+def read(inputs):
+    reader = Reader(render_report(inputs))
     assert reader.open == []
     return reader
 
 
-def test_it_is_whole_and_tells_everything(make_story, tmp_path):
+def test_it_is_whole_and_tells_everything(make_inputs, tmp_path):
     path = tmp_path / "result" / "report.html"
-    write_report(path, make_story())
+    write_report(path, make_inputs())
     text = path.read_text()
     assert text.startswith("<!doctype html>")
     reader = Reader(text)
     words = " ".join(reader.words)
     for told in ("ant", "bee", "hierarchy", "1 h 6 min", "900 MB", "--set train.epochs=6", "0.250"):
         assert told in words, told
-    assert {"Data", "Ladder of methods", "Masks", "Quality"} <= set(reader.words)
+    assert {"Data", "From proposals to masks", "Masks", "Quality"} <= set(reader.words)
     assert {link["href"][1:] for link in reader.all("a")} == {h["id"] for h in reader.all("h2")}
 
 
-def test_nothing_runs_and_nothing_is_fetched(make_story):
-    reader = read(make_story())
+def test_nothing_runs_and_nothing_is_fetched(make_inputs):
+    reader = read(make_inputs())
     assert not reader.all("script")
     for name, attributes in reader.seen:
         assert not [key for key in attributes if key.startswith("on")], name
@@ -72,31 +73,31 @@ def test_nothing_runs_and_nothing_is_fetched(make_story):
             assert attributes.get(key, "#").startswith(("#", "data:image/jpeg;base64,"))
 
 
-def test_every_picture_and_chart_says_what_it_shows(make_story):
-    reader = read(make_story())
+def test_every_image_and_chart_says_what_it_shows(make_inputs):
+    reader = read(make_inputs())
     assert all(image["alt"] for image in reader.all("img"))
     assert all(chart["aria-label"] and chart["role"] == "img" for chart in reader.all("svg"))
     assert reader.all("html")[0]["lang"] == "en"
 
 
-def test_pictures_are_of_the_masks(make_story):
-    story = make_story()
-    images = read(story).all("img")
+def test_images_are_of_the_masks(make_inputs):
+    inputs = make_inputs()
+    images = read(inputs).all("img")
     # two whole images; three best, three worst, three doubtful
     assert len(images) == 2 + 3 * 3
     for image in images:
         content = base64.b64decode(image["src"].partition(",")[2])
         picture = Image.open(io.BytesIO(content))
         picture.load()
-        assert max(picture.size) <= 2 * pictures.SIDE + 4
-    assert len(read(make_story(truth=False)).all("img")) == 2 + 3 + 3
+        assert max(picture.size) <= 2 * SIDE + 4
+    assert len(read(make_inputs(truth=False)).all("img")) == 2 + 3 + 3
 
 
-def test_names_cannot_break_out(make_story):
+def test_names_cannot_break_out(make_inputs):
     evil = '<img src=x onerror="alert(1)">', "</style><script>alert(2)</script>"
     aside = {"image_id": 3, "file_name": "<b>.png", "stage": "train", "error": "a & b"}
-    story = make_story(names=evil, set_aside=[aside])
-    reader = read(story)
+    inputs = make_inputs(names=evil, set_aside=[aside])
+    reader = read(inputs)
     assert not reader.all("script")
     assert not [a for a in reader.all("img") if a["src"] == "x"]
     words = " ".join(reader.words)
@@ -105,50 +106,50 @@ def test_names_cannot_break_out(make_story):
     assert any(evil[0] in image["alt"] for image in reader.all("img"))
 
 
-def test_half_a_character_in_a_name_is_no_hindrance(make_story, tmp_path):
-    write_report(tmp_path / "report.html", make_story(names=("\ud800", "b")))
+def test_half_a_character_in_a_name_is_no_hindrance(make_inputs, tmp_path):
+    write_report(tmp_path / "report.html", make_inputs(names=("\ud800", "b")))
     assert (tmp_path / "report.html").read_bytes().decode()
 
 
-def test_a_run_that_went_on_from_a_model_says_so(make_story):
+def test_a_run_that_went_on_from_a_model_says_so(make_inputs):
     weights = {"kind": "file", "detail": "w.pt", "sha256": None, "model": "ef" * 32}
-    words = " ".join(read(make_story(weights=weights)).words)
+    words = " ".join(read(make_inputs(weights=weights)).words)
     assert "sha256 efefefefefefefef…" in words
     assert '"from_model": "…"' in words
     assert "sapnet train" not in words
 
 
-def test_without_truth_there_is_no_ladder(make_story):
-    words = " ".join(read(make_story(truth=False)).words)
-    assert "Ladder" not in words
+def test_without_ground_truth_nothing_is_compared_with_it(make_inputs):
+    words = " ".join(read(make_inputs(truth=False)).words)
+    assert "From proposals" not in words
     assert "AUROC" not in words
     assert "highest quality" in words
 
 
-def test_a_run_without_annotations(make_story):
-    story = make_story(truth=False, annotated=False, losses=[])
-    words = " ".join(read(story).words)
+def test_a_run_without_annotations(make_inputs):
+    inputs = make_inputs(truth=False, annotated=False, losses=[])
+    words = " ".join(read(inputs).words)
     assert "There are no masks." in words
     assert "No losses were kept." in words
 
 
-def test_images_that_are_gone_leave_out_their_pictures(make_story):
-    story = make_story()
-    story.paths[1].unlink()
-    assert len(read(story).all("img")) == 1 + 3
+def test_images_that_are_gone_have_no_thumbnail(make_inputs):
+    inputs = make_inputs()
+    inputs.paths[1].unlink()
+    assert len(read(inputs).all("img")) == 1 + 3
 
 
-def test_the_budget_holds(make_story):
-    story = make_story()
-    one = Pictures(story.paths).of_mask(story.rows[0], story.points.annotations[0], None)
+def test_the_budget_holds(make_inputs):
+    inputs = make_inputs()
+    one = Thumbnails(inputs.paths).of_mask(inputs.rows[0], inputs.points.annotations[0], None)
     assert one is not None
-    few = Pictures(story.paths, budget=len(one) + 10)
-    assert few.of_mask(story.rows[0], story.points.annotations[0], None) == one
-    assert few.of_mask(story.rows[0], story.points.annotations[0], None) is None
+    few = Thumbnails(inputs.paths, budget=len(one) + 10)
+    assert few.of_mask(inputs.rows[0], inputs.points.annotations[0], None) == one
+    assert few.of_mask(inputs.rows[0], inputs.points.annotations[0], None) is None
 
 
-def test_charts_are_well_formed(make_story):
-    charts = re.findall(r"<svg.*?</svg>", str(page(make_story())), re.S)
+def test_charts_are_well_formed(make_inputs):
+    charts = re.findall(r"<svg.*?</svg>", render_report(make_inputs()), re.S)
     assert len(charts) == 6  # bags, ladder, one loss, histogram, reliability, time
     for chart in charts:
         ElementTree.fromstring(chart)
@@ -156,14 +157,14 @@ def test_charts_are_well_formed(make_story):
 
 
 @pytest.mark.parametrize("truth", [True, False])
-def test_one_step_and_one_mask_do(make_story, truth):
-    story = make_story(truth=truth, losses=[{"step": 1, "losses": {"psm": 0.0}}])
-    assert "1 steps" in " ".join(read(story).words)
+def test_one_step_and_one_mask_do(make_inputs, truth):
+    inputs = make_inputs(truth=truth, losses=[{"step": 1, "losses": {"psm": 0.0}}])
+    assert "1 steps" in " ".join(read(inputs).words)
 
 
-def test_windows_stay_in_the_image(make_story):
-    story = make_story()
-    for row, annotation in zip(story.rows, story.points.annotations, strict=True):
+def test_windows_stay_in_the_image(make_inputs):
+    inputs = make_inputs()
+    for row, annotation in zip(inputs.rows, inputs.points.annotations, strict=True):
         left, top, right, bottom = window_of(
             [row["segmentation"]], (annotation.x, annotation.y), (60, 80)
         )
@@ -172,11 +173,42 @@ def test_windows_stay_in_the_image(make_story):
         assert right - left >= 24
 
 
-def test_markup_escapes_what_is_not_markup():
-    assert el("p", "a<b", el("br"), None, class_='"x"') == (
-        '<p class="&quot;x&quot;">a&lt;b<br/></p>'
+def test_elements_escape_text():
+    assert element("g", "a<b", Html("<br/>"), 1, class_='"x"', rx=None) == (
+        '<g class="&#34;x&#34;">a&lt;b<br/>1</g>'
     )
-    assert join(1, False, el("i")) == "1<i></i>"
+
+
+def test_a_class_without_masks_has_no_figures(make_inputs):
+    """A dash, not a quality of nought."""
+    inputs = make_inputs()
+    points = replace(
+        inputs.points, categories=(*inputs.points.categories, Category(9, "never drawn"))
+    )
+    page = render_report(replace(inputs, points=points))
+    row = re.search(r"never drawn</th>(.*?)</tr>", page)
+    assert re.findall(r"<td>(.*?)</td>", row[1]) == ["0", "–", "–"]
+
+
+def test_many_classes_are_folded(make_inputs):
+    inputs = make_inputs()
+    more = tuple(Category(100 + n, f"class {n}") for n in range(14))
+    points = replace(inputs.points, categories=(*inputs.points.categories, *more))
+    page = render_report(replace(inputs, points=points))
+    folded = re.search(r"<summary>6 more classes</summary>(.*?)</details>", page, re.S)
+    assert re.findall(r"class \d+", folded[1]) == [f"class {n}" for n in range(8, 14)]
+
+
+def test_of_many_failed_images_the_first_are_listed(make_inputs):
+    failed = [
+        {"image_id": n, "file_name": f"bad_{n}.png", "stage": "train", "error": "truncated"}
+        for n in range(23)
+    ]
+    words = " ".join(read(make_inputs(set_aside=failed)).words)
+    assert "could not be used (23)" in words
+    assert "bad_19.png" in words
+    assert "bad_20.png" not in words
+    assert "… and 3 more" in words
 
 
 def test_durations():
