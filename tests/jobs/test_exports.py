@@ -183,7 +183,7 @@ def test_a_lost_picture_is_listed(made: Ask, database: Database) -> None:
         session.query(Image).filter_by(image_id=99).one().sha256 = "0" * 64
     found, data = made("yolo-seg", images=True)
     assert found["report"]["masks"] == 3
-    lost = {"id": None, "image_id": 99, "why": "the picture is missing from storage"}
+    lost = {"id": None, "image_id": 99, "why": "the image is missing from storage"}
     assert found["report"]["left_out"] == [lost]
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert "images/train/12.png" in archive.namelist()

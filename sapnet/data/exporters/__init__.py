@@ -1,20 +1,20 @@
 """Masks in the formats of other tools. Knows no database and no HTTP, and loads no torch.
 
-An image's masks are in memory at a time, and the list of images. A mask that is no mask is left out
-and listed; it never ends the export.
+An image's masks are in memory at a time, and the list of images. A mask that cannot be exported is
+skipped and listed; it never ends the export.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sapnet.data.exporters.archive import Bundle
-from sapnet.data.exporters.base import Options, UnsupportedFormat, Writer, to_json
+from sapnet.data.exporters.archive import Archive
+from sapnet.data.exporters.base import ExportContext, Options, UnsupportedFormat, Writer, to_json
 from sapnet.data.exporters.coco import Coco, CocoPolygons
 from sapnet.data.exporters.cvat import Cvat
 from sapnet.data.exporters.label_studio import LabelStudio
 from sapnet.data.exporters.png import Png
-from sapnet.data.exporters.report import Report
+from sapnet.data.exporters.report import ExportReport
 from sapnet.data.exporters.source import Instance, InvalidMask, Shape, Source, read_shape
 from sapnet.data.exporters.voc import Voc
 from sapnet.data.exporters.yolo import Yolo
@@ -47,67 +47,76 @@ def export(
     format: str,
     target: Path,
     options: Options | None = None,
-    tell: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, Any]:
-    """Write all of the source to the file `target`; the report (see `Report.document`).
+    """Write all of the source to the file `target`.
 
-    format: one of FORMATS. The file is a zip, or a single document: see `suffix_of`. tell: called
-    with the images that are done and of how many; what it raises ends the export.
-    Raises UnsupportedFormat where the format cannot hold any of it, OSError.
+    Args:
+        format: one of FORMATS.
+        target: a zip, or a single document: see `suffix_of`.
+        progress: called with the images that are done and of how many; what it raises ends the
+            export.
+
+    Returns:
+        The report, see `ExportReport.document`.
+
+    Raises:
+        UnsupportedFormat: the format cannot hold any of it.
+        OSError: the file cannot be written.
     """
     options = options or Options()
-    kind = FORMATS[format]
-    report = Report(kind.notes)
+    writer_class = FORMATS[format]
+    report = ExportReport(writer_class.notes)
     images = source.images
-    with Bundle(target, zipped=suffix_of(format, options) == ".zip") as bundle:
-        writer = kind(bundle, images, source.categories, options)
+    with Archive(target, zipped=suffix_of(format, options) == ".zip") as archive:
+        categories = sorted(source.categories, key=lambda category: category.id)
+        context = ExportContext(archive, images, categories, options)
+        writer = writer_class(context)
         for done, image in enumerate(images):
-            tell(done, len(images))
-            _add(writer, image, _shapes(source, image, writer.label_of, report), report)
+            progress(done, len(images))
+            _add_masks(context, writer, source, image, report)
             if options.images:
-                _add_picture(bundle, writer, source, image, report)
-        tell(len(images), len(images))
-        if bundle.zipped:
-            bundle.data("report.json", to_json(report.document()), packed=True)
-        bundle.finish()
+                _add_image(context, writer, source, image, report)
+        progress(len(images), len(images))
+        if archive.zipped:
+            archive.data("report.json", to_json(report.document()), packed=True)
+        archive.finish()
     return report.document()
 
 
 def suffix_of(format: str, options: Options) -> str:
     """`.zip`, or that of a document which needs no other file beside it."""
-    bare = FORMATS[format].bare
-    return ".zip" if bare is None or options.images else bare
+    suffix = FORMATS[format].document_suffix
+    return ".zip" if suffix is None or options.images else suffix
 
 
-def _shapes(source: Source, image: ImageInfo, known: Container[int], report: Report) -> list[Shape]:
-    shapes = []
+def _add_masks(
+    context: ExportContext, writer: Writer, source: Source, image: ImageInfo, report: ExportReport
+) -> None:
+    shapes: list[Shape] = []
     for instance in source.instances(image):
         if instance.rejected:
             report.rejected += 1
             continue
         try:
-            if instance.category_id not in known:
+            if instance.category_id not in context.label_of:
                 raise InvalidMask(f"there is no category with id {instance.category_id}")
             shapes.append(read_shape(instance, image))
         except InvalidMask as error:
-            report.leave_out(instance.id, image.id, str(error))
-    return shapes
-
-
-def _add(writer: Writer, image: ImageInfo, shapes: list[Shape], report: Report) -> None:
+            report.skip(instance.id, image.id, str(error))
     try:
         for shape, iou in zip(shapes, writer.add(image, shapes), strict=True):
-            report.take(shape.instance.id, image.id, iou)
+            report.add(shape.instance.id, image.id, iou)
     except UnsupportedFormat as error:
         for shape in shapes:
-            report.leave_out(shape.instance.id, image.id, str(error))
+            report.skip(shape.instance.id, image.id, str(error))
 
 
-def _add_picture(
-    bundle: Bundle, writer: Writer, source: Source, image: ImageInfo, report: Report
+def _add_image(
+    context: ExportContext, writer: Writer, source: Source, image: ImageInfo, report: ExportReport
 ) -> None:
     path = source.file(image)
     if path is None:
-        report.leave_out(None, image.id, "the picture is missing from storage")
+        report.skip(None, image.id, "the image is missing from storage")
     else:
-        bundle.file(writer.place(image), path)
+        context.archive.file(writer.image_path(image), path)

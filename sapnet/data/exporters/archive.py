@@ -17,7 +17,7 @@ class _Document:
     ending: bytes
 
 
-class Bundle:
+class Archive:
     """Files are written one after the other; documents grow beside them until the end.
 
     zipped: False for a format that is one document, which then is the whole file.
@@ -50,7 +50,7 @@ class Bundle:
         self.data(name, text.encode(), packed=True)
 
     def data(self, name: str, data: bytes, *, packed: bool = False) -> None:
-        """A small file. packed: compress it; pictures already are."""
+        """A small file. packed: compress it; images already are."""
         self._archive.writestr(_info(name, packed), data)
 
     def file(self, name: str, path: Path, *, packed: bool = False) -> None:

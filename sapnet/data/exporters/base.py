@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sapnet.data.exporters.archive import Bundle
+from sapnet.data.exporters.archive import Archive
 from sapnet.data.exporters.rasterize import agreement
 from sapnet.data.exporters.source import Shape
 from sapnet.errors import SapnetError
@@ -25,42 +26,56 @@ class UnsupportedFormat(SapnetError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """images: put the pictures in. simplify: pixels that a polygon may leave its outline by."""
+    """images: put their files in. simplify: pixels that a polygon may leave its outline by."""
 
     images: bool = False
     simplify: float = 0.0
 
 
+@dataclass(frozen=True)
+class ExportContext:
+    """What one export has: where it goes, and all but the masks."""
+
+    archive: Archive
+    images: Sequence[ImageInfo]
+    categories: Sequence[Category]
+    """By ascending id."""
+    options: Options
+
+    @cached_property
+    def label_of(self) -> dict[int, int]:
+        """Category id -> 0, 1, 2, … by ascending id."""
+        return {category.id: label for label, category in enumerate(self.categories)}
+
+
 class Writer(ABC):
-    """Writes one format. One is made for each export; `add` is called image by image."""
+    """Writes one format. One is made for each export; `add` is called image by image.
+
+    Raises:
+        UnsupportedFormat: nothing could be written at all.
+    """
 
     notes: ClassVar[tuple[str, ...]] = ()
     """What the format cannot hold, for people."""
-    bare: ClassVar[str | None] = None
-    """The suffix of a format that is a single document where no pictures come with it."""
+    document_suffix: ClassVar[str | None] = None
+    """Of a format that is a single document where no images come with it."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        images: Sequence[ImageInfo],
-        categories: Sequence[Category],
-        options: Options,
-    ) -> None:
-        """Raises UnsupportedFormat where nothing could be written at all."""
-        self.bundle, self.images, self.options = bundle, images, options
-        self.categories = sorted(categories, key=lambda c: c.id)
-        self.label_of = {c.id: number for number, c in enumerate(self.categories)}
-        """category id -> 0, 1, 2, … by ascending id."""
+    def __init__(self, context: ExportContext) -> None:
+        self.context = context
 
     @abstractmethod
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
-        """Write an image's masks; of each, the IoU of what was written with the mask.
+        """Write an image's masks.
 
-        Raises UnsupportedFormat where this image cannot be written; nothing of it is written then.
+        Returns:
+            Of each, the IoU of what was written with the mask.
+
+        Raises:
+            UnsupportedFormat: this image cannot be written; nothing of it is.
         """
 
-    def place(self, image: ImageInfo) -> str:
-        """Where its picture goes."""
+    def image_path(self, image: ImageInfo) -> str:
+        """Where its file goes."""
         return f"images/{image.file_name}"
 
 

@@ -1,17 +1,16 @@
 """COCO instances: masks as RLE, byte for byte as they are, or as polygons.
 
-The points come along, so the file is a data set with truth for this service too.
+The points come along, so the file is a dataset with ground truth for this service too.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from sapnet.data.exporters.archive import Bundle
-from sapnet.data.exporters.base import Options, Writer, to_json
+from sapnet.data.exporters.base import ExportContext, Writer, to_json
 from sapnet.data.exporters.polygons import outlines
 from sapnet.data.exporters.rasterize import agreement, filled
 from sapnet.data.exporters.source import Shape
-from sapnet.types import Category, ImageInfo
+from sapnet.types import ImageInfo
 
 NAME = "annotations/instances_default.json"
 
@@ -19,23 +18,17 @@ NAME = "annotations/instances_default.json"
 class Coco(Writer):
     """Compressed RLE. Nothing is lost."""
 
-    bare = ".json"
+    document_suffix = ".json"
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        images: Sequence[ImageInfo],
-        categories: Sequence[Category],
-        options: Options,
-    ) -> None:
-        super().__init__(bundle, images, categories, options)
-        self._file = bundle.document(NAME, ending=b"]}\n")
+    def __init__(self, context: ExportContext) -> None:
+        super().__init__(context)
+        self._file = context.archive.document(NAME, ending=b"]}\n")
         self._file.write(b'{"info":{"description":"instance masks from points"},"images":[')
-        for number, image in enumerate(images):
+        for number, image in enumerate(context.images):
             record = {"id": image.id, "file_name": image.file_name}
             size = {"width": image.width, "height": image.height}
             self._file.write((b",\n" if number else b"") + to_json(record | size))
-        records = [{"id": c.id, "name": c.name} for c in self.categories]
+        records = [{"id": c.id, "name": c.name} for c in context.categories]
         self._file.write(b'],"categories":' + to_json(records) + b',"annotations":[')
         self._first = True
 
@@ -74,7 +67,7 @@ class CocoPolygons(Coco):
 
     def segmentation(self, shape: Shape) -> tuple[Any, float]:
         written, back = [], []
-        for polygon in outlines(shape.mask, simplify=self.options.simplify):
+        for polygon in outlines(shape.mask, simplify=self.context.options.simplify):
             back.append(polygon)
             whole = (polygon + shape.corner).astype(int)
             written.append(whole.ravel().tolist())

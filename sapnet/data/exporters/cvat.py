@@ -10,29 +10,22 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from sapnet.data.exporters.archive import Bundle
-from sapnet.data.exporters.base import Options, Writer
+from sapnet.data.exporters.base import ExportContext, Writer
 from sapnet.data.exporters.source import Shape
 from sapnet.data.exporters.xml import printable
-from sapnet.types import BoolArray, Category, ImageInfo
+from sapnet.types import BoolArray, ImageInfo
 
 
 class Cvat(Writer):
-    bare = ".xml"
+    document_suffix = ".xml"
     notes: ClassVar[tuple[str, ...]] = (
         "The task in CVAT must have labels by the same names, and the same images.",
     )
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        images: Sequence[ImageInfo],
-        categories: Sequence[Category],
-        options: Options,
-    ) -> None:
-        super().__init__(bundle, images, categories, options)
-        self._file = bundle.document("annotations.xml", ending=b"</annotations>\n")
-        self._names = {c.id: printable(c.name) for c in self.categories}
+    def __init__(self, context: ExportContext) -> None:
+        super().__init__(context)
+        self._file = context.archive.document("annotations.xml", ending=b"</annotations>\n")
+        self._names = {c.id: printable(c.name) for c in context.categories}
         labels = "".join(f"<label><name>{escape(n)}</name></label>" for n in self._names.values())
         self._number = 0
         self._write('<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>')

@@ -12,11 +12,10 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from sapnet.data.exporters.archive import Bundle
-from sapnet.data.exporters.base import Options, Writer, to_json
+from sapnet.data.exporters.base import ExportContext, Writer, to_json
 from sapnet.data.exporters.source import Shape
 from sapnet.data.exporters.xml import printable
-from sapnet.types import Category, ImageInfo
+from sapnet.types import ImageInfo
 
 CHANNELS, WORD_BITS = 4, 8
 LENGTH_BITS = (3, 4, 8, 16)
@@ -26,26 +25,22 @@ LENGTH_BITS = (3, 4, 8, 16)
 class LabelStudio(Writer):
     notes: ClassVar[tuple[str, ...]] = (
         "label_config.xml is the labelling interface for the project.",
-        "Tasks name pictures of local storage: put them into a folder `images` below "
+        "Tasks name images in local storage: put them into a folder `images` below "
         "LOCAL_FILES_DOCUMENT_ROOT, or replace data.image.",
     )
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        images: Sequence[ImageInfo],
-        categories: Sequence[Category],
-        options: Options,
-    ) -> None:
-        super().__init__(bundle, images, categories, options)
-        self._names = {c.id: c.name for c in self.categories}
-        labels = "".join(f"<Label value={quoteattr(printable(c.name))}/>" for c in self.categories)
-        bundle.text(
+    def __init__(self, context: ExportContext) -> None:
+        super().__init__(context)
+        self._names = {c.id: c.name for c in context.categories}
+        labels = "".join(
+            f"<Label value={quoteattr(printable(c.name))}/>" for c in context.categories
+        )
+        context.archive.text(
             "label_config.xml",
             '<View><Image name="image" value="$image"/>'
             f'<BrushLabels name="tag" toName="image">{labels}</BrushLabels></View>\n',
         )
-        self._file = bundle.document("tasks.json", ending=b"]\n")
+        self._file = context.archive.document("tasks.json", ending=b"]\n")
         self._file.write(b"[")
         self._first = True
 
@@ -96,7 +91,7 @@ def row_runs(shape: Shape, image: ImageInfo) -> list[int]:
 
 
 def packed(runs: list[int]) -> bytes:
-    """rle-pack's code of a picture of 8 bits: 255 in every channel of the mask, 0 elsewhere.
+    """rle-pack's code of an image of 8 bits: 255 in every channel of the mask, 0 elsewhere.
 
     Count of values (32 bits), bits a word less one (5), the four LENGTH_BITS less one (4 each);
     then for each run: 1, which of LENGTH_BITS (2), its length less one, the value (8).

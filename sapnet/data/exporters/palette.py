@@ -1,4 +1,4 @@
-"""Pictures of index maps."""
+"""Index maps as PNG."""
 
 import io
 from typing import Any
@@ -26,9 +26,9 @@ PALETTE = colours()
 
 def palette_png(indices: npt.NDArray[np.unsignedinteger[Any]]) -> bytes:
     """(H, W) of 0 to 255 as a PNG with VOC's palette."""
-    picture = Image.fromarray(indices.astype(np.uint8), "P")
-    picture.putpalette(PALETTE)
-    return _png(picture)
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette(PALETTE)
+    return _png(image)
 
 
 def grey_png(indices: npt.NDArray[np.unsignedinteger[Any]]) -> bytes:
@@ -36,7 +36,7 @@ def grey_png(indices: npt.NDArray[np.unsignedinteger[Any]]) -> bytes:
     return _png(Image.fromarray(indices.astype(np.uint16)))
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,15 +1,21 @@
-"""One picture of 16 bits an image, whose pixels name their object, and a legend."""
+"""One PNG of 16 bits per image, whose pixels name their object, and a legend."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sapnet.data.exporters.archive import Bundle
-from sapnet.data.exporters.base import Options, UnsupportedFormat, Writer, index_map, stems, to_json
+from sapnet.data.exporters.base import (
+    ExportContext,
+    UnsupportedFormat,
+    Writer,
+    index_map,
+    stems,
+    to_json,
+)
 from sapnet.data.exporters.palette import grey_png
 from sapnet.data.exporters.source import Shape
-from sapnet.types import Category, ImageInfo
+from sapnet.types import ImageInfo
 
 LARGEST = 65_535
 
@@ -17,20 +23,14 @@ LARGEST = 65_535
 class Png(Writer):
     notes: ClassVar[tuple[str, ...]] = (
         "A pixel belongs to one object: where two overlap, the one of higher quality has it.",
-        f"At most {LARGEST:,} objects an image; an image with more is left out.",
+        f"At most {LARGEST:,} objects per image; an image with more is skipped.",
     )
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        images: Sequence[ImageInfo],
-        categories: Sequence[Category],
-        options: Options,
-    ) -> None:
-        super().__init__(bundle, images, categories, options)
-        self._stems = stems(images)
-        self._legend = bundle.document("legend.json", ending=b"]}\n")
-        names = [{"id": c.id, "name": c.name} for c in self.categories]
+    def __init__(self, context: ExportContext) -> None:
+        super().__init__(context)
+        self._stems = stems(context.images)
+        self._legend = context.archive.document("legend.json", ending=b"]}\n")
+        names = [{"id": c.id, "name": c.name} for c in context.categories]
         self._legend.write(b'{"categories":' + to_json(names) + b',"images":[')
         self._first = True
 
@@ -41,7 +41,7 @@ class Png(Writer):
             )
         name = f"masks/{self._stems[image.id]}.png"
         indices, ious = index_map(image, shapes, np.uint16)
-        self.bundle.data(name, grey_png(indices))
+        self.context.archive.data(name, grey_png(indices))
         record: dict[str, Any] = {
             "id": image.id,
             "file_name": image.file_name,

@@ -25,10 +25,10 @@ def painted(polygon: Polygon, height: int, width: int) -> BoolArray:
     polygon: (P, 2) x y, cut down to whole pixels first, as the YOLO family does.
     """
     pixels = np.floor(polygon).astype(np.int64)
-    picture = Image.new("1", (width, height))
+    image = Image.new("1", (width, height))
     ring = [(int(x), int(y)) for x, y in np.concatenate([pixels, pixels[:1]])]
-    ImageDraw.Draw(picture).line(ring, fill=1)
-    return filled([pixels + 0.5], height, width) | np.asarray(picture)
+    ImageDraw.Draw(image).line(ring, fill=1)
+    return filled([pixels + 0.5], height, width) | np.asarray(image)
 
 
 def agreement(one: BoolArray, other: BoolArray) -> float:

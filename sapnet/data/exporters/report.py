@@ -9,7 +9,7 @@ MAX_LISTED = 1_000
 
 
 @dataclass
-class Report:
+class ExportReport:
     """Takes what happens, gives the document. notes: what the format cannot hold, in words."""
 
     notes: tuple[str, ...]
@@ -20,13 +20,13 @@ class Report:
     _sum: float = 0.0
     _worst: list[tuple[float, int, int]] = field(default_factory=list)
 
-    def leave_out(self, id: int | None, image_id: int, why: str) -> None:
+    def skip(self, id: int | None, image_id: int, why: str) -> None:
         """A mask; an image's file, where there is no id."""
         self.left_out += 1
         if len(self._listed) < MAX_LISTED:
             self._listed.append({"id": id, "image_id": image_id, "why": why})
 
-    def take(self, id: int, image_id: int, iou: float) -> None:
+    def add(self, id: int, image_id: int, iou: float) -> None:
         """A mask that was written; what was written agrees with it so far."""
         self.masks += 1
         self._sum += iou

@@ -43,7 +43,7 @@ class Source(Protocol):
         """Its masks, in the order of their ids."""
 
     def file(self, image: ImageInfo) -> Path | None:
-        """The picture as it was sent; None where it is lost."""
+        """The image as it was sent; None where it is lost."""
 
 
 @dataclass(frozen=True, slots=True)

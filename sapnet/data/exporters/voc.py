@@ -1,4 +1,4 @@
-"""PASCAL VOC: pictures of classes and of objects with its palette, and an XML an image."""
+"""PASCAL VOC: PNGs of classes and of objects with its palette, and an XML per image."""
 
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
@@ -6,12 +6,18 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from sapnet.data.exporters.archive import Bundle
-from sapnet.data.exporters.base import Options, UnsupportedFormat, Writer, index_map, stems, suffix
+from sapnet.data.exporters.base import (
+    ExportContext,
+    UnsupportedFormat,
+    Writer,
+    index_map,
+    stems,
+    suffix,
+)
 from sapnet.data.exporters.palette import PALETTE, palette_png
 from sapnet.data.exporters.source import Shape
 from sapnet.data.exporters.xml import printable
-from sapnet.types import Category, ImageInfo
+from sapnet.types import ImageInfo
 
 LARGEST = 254  # 0 is background, 255 VOC's mark for pixels that count for nothing
 SPLIT = "train"
@@ -19,31 +25,27 @@ SPLIT = "train"
 
 class Voc(Writer):
     notes: ClassVar[tuple[str, ...]] = (
-        f"Its pictures have 8 bits: at most {LARGEST} classes, and at most {LARGEST} objects an "
-        "image; an image with more is left out.",
+        f"Its PNGs have 8 bits: at most {LARGEST} classes, and at most {LARGEST} objects per "
+        "image; an image with more is skipped.",
         "A pixel belongs to one object: where two overlap, the one of higher quality has it.",
     )
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        images: Sequence[ImageInfo],
-        categories: Sequence[Category],
-        options: Options,
-    ) -> None:
-        super().__init__(bundle, images, categories, options)
-        if len(self.categories) > LARGEST:
+    def __init__(self, context: ExportContext) -> None:
+        super().__init__(context)
+        if len(context.categories) > LARGEST:
             raise UnsupportedFormat(
-                f"PASCAL VOC's pictures have room for {LARGEST} classes, the data set has "
-                f"{len(self.categories)}; choose another format"
+                f"PASCAL VOC has room for {LARGEST} classes, the dataset has "
+                f"{len(context.categories)}; choose another format"
             )
-        self._stems = stems(images)
-        self._names = {c.id: printable(c.name) for c in self.categories}
+        self._stems = stems(context.images)
+        self._names = {c.id: printable(c.name) for c in context.categories}
         folders = ("Main", "Segmentation")
-        self._lists = [bundle.document(f"ImageSets/{name}/{SPLIT}.txt") for name in folders]
-        bundle.text("labelmap.txt", self._labelmap())
+        self._lists = [
+            context.archive.document(f"ImageSets/{name}/{SPLIT}.txt") for name in folders
+        ]
+        context.archive.text("labelmap.txt", self._labelmap())
 
-    def place(self, image: ImageInfo) -> str:
+    def image_path(self, image: ImageInfo) -> str:
         return f"JPEGImages/{self._stems[image.id]}{suffix(image)}"
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
@@ -53,18 +55,18 @@ class Voc(Writer):
             )
         stem = self._stems[image.id]
         objects, ious = index_map(image, shapes, np.uint8)
-        labels = [0, *(self.label_of[s.instance.category_id] + 1 for s in shapes)]
+        labels = [0, *(self.context.label_of[s.instance.category_id] + 1 for s in shapes)]
         classes = np.array(labels, np.uint8)[objects]
-        self.bundle.data(f"SegmentationObject/{stem}.png", palette_png(objects))
-        self.bundle.data(f"SegmentationClass/{stem}.png", palette_png(classes))
-        self.bundle.text(f"Annotations/{stem}.xml", self._xml(image, shapes))
+        self.context.archive.data(f"SegmentationObject/{stem}.png", palette_png(objects))
+        self.context.archive.data(f"SegmentationClass/{stem}.png", palette_png(classes))
+        self.context.archive.text(f"Annotations/{stem}.xml", self._xml(image, shapes))
         for file in self._lists:
             file.write(f"{stem}\n".encode())
         return ious
 
     def _labelmap(self) -> str:
         lines = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
-        for number, category in enumerate(self.categories, 1):
+        for number, category in enumerate(self.context.categories, 1):
             colour = ",".join(map(str, PALETTE[3 * number : 3 * number + 3]))
             lines.append(f"{self._names[category.id].replace(':', '_')}:{colour}::")
         return "\n".join(lines) + "\n"

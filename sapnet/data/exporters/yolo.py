@@ -10,12 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from sapnet.data.exporters.archive import Bundle
-from sapnet.data.exporters.base import Options, Writer, stems, suffix, to_json
+from sapnet.data.exporters.base import ExportContext, Writer, stems, suffix, to_json
 from sapnet.data.exporters.polygons import Points, outlines
 from sapnet.data.exporters.rasterize import agreement, painted
 from sapnet.data.exporters.source import Shape
-from sapnet.types import Category, ImageInfo
+from sapnet.types import ImageInfo
 
 SPLIT = "train"
 WITHIN = 0.25
@@ -29,33 +28,31 @@ class Yolo(Writer):
         "Classes are numbered 0, 1, 2, … by ascending category id; data.yaml names them.",
     )
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        images: Sequence[ImageInfo],
-        categories: Sequence[Category],
-        options: Options,
-    ) -> None:
-        super().__init__(bundle, images, categories, options)
-        self._stems = stems(images)
-        names = "".join(f"  {n}: {_yaml(c.name)}\n" for n, c in enumerate(self.categories))
+    def __init__(self, context: ExportContext) -> None:
+        super().__init__(context)
+        self._stems = stems(context.images)
+        names = "".join(f"  {n}: {_yaml(c.name)}\n" for n, c in enumerate(context.categories))
         folder = f"images/{SPLIT}"
-        bundle.text("data.yaml", f"path: .\ntrain: {folder}\nval: {folder}\nnames:\n{names}")
+        context.archive.text(
+            "data.yaml", f"path: .\ntrain: {folder}\nval: {folder}\nnames:\n{names}"
+        )
 
-    def place(self, image: ImageInfo) -> str:
+    def image_path(self, image: ImageInfo) -> str:
         return f"images/{SPLIT}/{self._stems[image.id]}{suffix(image)}"
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
         size = np.array([image.width, image.height])
         lines, ious = [], []
         for shape in shapes:
-            parts = outlines(shape.mask, simplify=self.options.simplify, centres=True)
+            parts = outlines(shape.mask, simplify=self.context.options.simplify, centres=True)
             polygon = joined(parts) + shape.corner - WITHIN
             numbers = [f"{share:.7g}" for share in (polygon / size).ravel()]
-            lines.append(f"{self.label_of[shape.instance.category_id]} {' '.join(numbers)}\n")
+            lines.append(
+                f"{self.context.label_of[shape.instance.category_id]} {' '.join(numbers)}\n"
+            )
             read = np.array(numbers, np.float64).reshape(-1, 2) * size - shape.corner
             ious.append(agreement(painted(read, *shape.mask.shape), shape.mask))
-        self.bundle.text(f"labels/{SPLIT}/{self._stems[image.id]}.txt", "".join(lines))
+        self.context.archive.text(f"labels/{SPLIT}/{self._stems[image.id]}.txt", "".join(lines))
         return ious
 
 

@@ -52,7 +52,7 @@ class Memory:
     def file(self, image: ImageInfo) -> Path | None:
         if self.folder is None:
             return None
-        path = self.folder / f"picture-{image.id}.png"
+        path = self.folder / f"image-{image.id}.png"
         Image.new("RGB", (image.width, image.height)).save(path)
         return path
 

@@ -47,7 +47,7 @@ def test_coco_keeps_every_byte(scene: Any, exported: Run) -> None:
     assert made.report["round_trip"] == {"mean_iou": 1.0, "worst": []}
 
 
-def test_coco_is_a_data_set_with_truth_again(scene: Any, exported: Run) -> None:
+def test_coco_is_a_dataset_with_ground_truth_again(scene: Any, exported: Run) -> None:
     path = exported(scene, "coco").path
     document = read_points(path)
     assert not document.issues
@@ -111,10 +111,10 @@ def test_yolo_cut_to_whole_pixels(scene: Any, exported: Run) -> None:
     lines = made.read("labels/train/3.txt").decode().splitlines()
     for line, mask in zip(lines, scene.masks[3], strict=True):
         points = np.array(line.split()[1:], float).reshape(-1, 2) * mask.shape[::-1]
-        picture = np.zeros(mask.shape, np.uint8)
-        cv2.fillPoly(picture, [points.astype(np.int32)], 1)
+        pixels = np.zeros(mask.shape, np.uint8)
+        cv2.fillPoly(pixels, [points.astype(np.int32)], 1)
         if mask is not scene.masks[3][1]:
-            assert (picture == mask).all()
+            assert (pixels == mask).all()
     assert made.read("labels/train/8.txt") == b""
     told = yaml.safe_load(made.read("data.yaml"))
     assert told["names"] == {0: "Kerne, groß", 1: 'a <cell> & "co"'}
@@ -142,8 +142,8 @@ def test_voc_as_torchvision_reads_it(scene: Any, exported: Run, tmp_path: Path) 
             box = {name: int(value) for name, value in told["bndbox"].items()}
             assert (box["xmin"], box["ymax"]) == (columns.min() + 1, rows.max() + 1)
         assert set(np.unique(labels)) <= {0, 1, 2}
-    picture = made.array("SegmentationObject/c.png")
-    assert all((picture == n).sum() == m.sum() for n, m in enumerate(scene.masks[3], 1))
+    pixels = made.array("SegmentationObject/c.png")
+    assert all((pixels == n).sum() == m.sum() for n, m in enumerate(scene.masks[3], 1))
     assert "background:0,0,0::" in made.read("labelmap.txt").decode()
 
 
@@ -151,11 +151,11 @@ def test_png_has_a_number_for_each(scene: Any, exported: Run) -> None:
     made = exported(scene, "png")
     legend = json.loads(made.read("legend.json"))
     assert [i["masks"] for i in legend["images"]] == ["masks/3.png", "masks/1.png", "masks/8.png"]
-    for told in legend["images"][:1] + legend["images"][2:]:
-        picture = made.array(told["masks"])
-        assert picture.dtype == np.uint16
-        for instance in told["instances"]:
-            assert ((picture == instance["value"]) == flat(scene)[instance["id"]]).all()
+    for listed in legend["images"][:1] + legend["images"][2:]:
+        pixels = made.array(listed["masks"])
+        assert pixels.dtype == np.uint16
+        for instance in listed["instances"]:
+            assert ((pixels == instance["value"]) == flat(scene)[instance["id"]]).all()
 
 
 @pytest.mark.parametrize("format", ["png", "voc"])
@@ -168,8 +168,8 @@ def test_where_two_overlap_the_better_one_wins(
     made = exported(
         memory({1: [one, other]}, quality=lambda id_: 0.9 if id_ == better else 0.2), format
     )
-    picture = made.array({"png": "masks/1.png", "voc": "SegmentationObject/1.png"}[format])
-    assert ((picture == better - 9) == (one, other)[better - 10]).all()
+    pixels = made.array({"png": "masks/1.png", "voc": "SegmentationObject/1.png"}[format])
+    assert ((pixels == better - 9) == (one, other)[better - 10]).all()
     worst = made.report["round_trip"]["worst"]
     assert [(w["id"], w["iou"]) for w in worst] == [
         (21 - better, pytest.approx(4 / 6 if better == 11 else 3 / 5, abs=1e-5))
@@ -296,10 +296,10 @@ def test_an_images_masks_are_asked_for_when_it_comes(
 ) -> None:
     seen: list[tuple[int, int, int]] = []
 
-    def tell(done: int, of: int) -> None:
+    def progress(done: int, of: int) -> None:
         seen.append((done, of, scene.read))
 
-    export(scene, format, tmp_path / "x", Options(), tell)
+    export(scene, format, tmp_path / "x", Options(), progress)
     assert seen == [(0, 3, 0), (1, 3, 3), (2, 3, 5), (3, 3, 5)]
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 

@@ -44,10 +44,10 @@ def test_an_outline_gives_its_pixels_back(mask: np.ndarray) -> None:
 @given(SOME)
 @settings(max_examples=200)
 def test_one_through_the_centres_is_painted_as_its_pixels(mask: np.ndarray) -> None:
-    picture = np.zeros(mask.shape, np.uint8)
+    painted_mask = np.zeros(mask.shape, np.uint8)
     for polygon in outlines(mask, centres=True):
-        cv2.fillPoly(picture, [np.floor(polygon).astype(np.int32)], 1)
-    assert (picture.astype(bool) == mask).all()
+        cv2.fillPoly(painted_mask, [np.floor(polygon).astype(np.int32)], 1)
+    assert (painted_mask.astype(bool) == mask).all()
 
 
 @pytest.mark.slow
@@ -56,9 +56,9 @@ def test_one_through_the_centres_is_painted_as_its_pixels(mask: np.ndarray) -> N
 def test_our_painter_is_opencvs(mask: np.ndarray) -> None:
     """Where parts are not joined by slanting lines, which the two draw by rules of their own."""
     for polygon in outlines(mask, centres=True):
-        picture = np.zeros(mask.shape, np.uint8)
-        cv2.fillPoly(picture, [np.floor(polygon).astype(np.int32)], 1)
-        assert (painted(polygon, *mask.shape) == picture.astype(bool)).all()
+        painted_mask = np.zeros(mask.shape, np.uint8)
+        cv2.fillPoly(painted_mask, [np.floor(polygon).astype(np.int32)], 1)
+        assert (painted(polygon, *mask.shape) == painted_mask.astype(bool)).all()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -69,9 +69,9 @@ def test_joined_parts_lose_no_more_than_lines(seed: int) -> None:
     back = painted(joined(parts), *mask.shape)
     assert (back | mask == back).mean() > 0.999
     assert agreement(back, mask) > 0.97
-    picture = np.zeros(mask.shape, np.uint8)
-    cv2.fillPoly(picture, [np.floor(joined(parts)).astype(np.int32)], 1)
-    assert agreement(picture.astype(bool), back) > 0.99
+    painted_mask = np.zeros(mask.shape, np.uint8)
+    cv2.fillPoly(painted_mask, [np.floor(joined(parts)).astype(np.int32)], 1)
+    assert agreement(painted_mask.astype(bool), back) > 0.99
 
 
 @pytest.mark.parametrize("tolerance", [0.75, 1.0, 2.0])
