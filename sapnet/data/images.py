@@ -1,18 +1,26 @@
 """Open images: prove that a file is one, and read it as RGB. Pillow alone, no torch.
 
 A point is in pixels of the image as it is stored, so the EXIF orientation is never applied: a
-picture that viewers show upright by its tag keeps its stored width and height here.
+picture that viewers show upright by its tag keeps its stored width and height here
+(`sapnet.data.orientation` has the way from one to the other).
 """
 
+import re
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
+from sapnet.data.exif import orientation_of
+from sapnet.data.masks import Size
+from sapnet.data.orientation import AS_STORED, is_turned
+from sapnet.data.pixels import PAGES, Decoded, FloatValues, Pixels, Ranges, pixels_of
 from sapnet.errors import SapnetError
 from sapnet.types import ByteArray
 
@@ -20,6 +28,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MAX_PIXELS = 100_000_000
 _OPENING = threading.Lock()
+_ORIENTATION = 0x0112  # tag of EXIF and TIFF
+_HEAD = 256
 
 
 class ImageProblem(SapnetError):
@@ -55,43 +65,140 @@ def drawings(names: Iterable[str], suffix: str) -> dict[str, Path]:
     return {name: path if taken[path] == 1 else Path(name + suffix) for name, path in plain.items()}
 
 
-def probe(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) of an image, after all its pixels have been decoded.
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a file holds. size: (h, w) as stored. orientation: EXIF's, 1 to 8. notes: what is lost
+    when it is read, in words that are the same for all images."""
+
+    size: Size
+    orientation: int = AS_STORED
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known before pixels are decoded. deep: whether a pixel may have more than 8 bits."""
+
+    size: Size
+    deep: bool
+
+
+def inspect(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Inspection:
+    """Decode all pixels of an image, and say what there is to be known of it.
 
     Raises ImageProblem for a file that is missing, empty, cut off, of another format, or of more
     than `max_pixels` pixels (told from the header, before anything is decoded).
     """
-    with _decoded(source, max_pixels) as image:
-        return image.height, image.width
+    with _pixels(source, max_pixels) as pixels:
+        size = pixels.image.height, pixels.image.width
+        notes = pixels.notes
+    with _header(source, max_pixels) as image:
+        return Inspection(size, orientation_of(source), (*_pages(image), *notes))
 
 
-def read_rgb(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> ByteArray:
+def probe(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Size:
+    """(height, width) of an image, after all its pixels have been decoded. Raises as `inspect`."""
+    return inspect(source, max_pixels).size
+
+
+def read_header(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Header:
+    """Raises ImageProblem as `inspect`, but for what only shows once pixels are decoded."""
+    with _header(source, max_pixels) as image:
+        height, width = image.height, image.width
+        if image.format == "TIFF" and is_turned(_left_as_stored(image)):
+            height, width = width, height
+        deep = image.mode.startswith(("I", "F")) or ";16" in _raw_mode(image)
+        return Header((height, width), deep)
+
+
+def read_rgb(
+    source: Path | BinaryIO, max_pixels: int = MAX_PIXELS, ranges: Ranges | None = None
+) -> ByteArray:
     """The image as (H, W, 3) uint8 RGB, in stored orientation (no EXIF rotation).
 
-    Grey becomes three equal channels, palettes and CMYK are converted, transparency is laid over
-    white. 16-bit and float images go to 8 bits by their own range: 12-bit microscope data would be
-    black by a fixed division by 257. Raises ImageProblem as `probe` does.
+    ranges: by which images of more than 8 bits are reduced, those of a data set or a model; else
+    each by its own. `sapnet.data.pixels` says what becomes of which pixels. Raises ImageProblem as
+    `inspect` does.
     """
-    with _decoded(source, max_pixels) as image:
-        if image.mode.startswith("I") or image.mode == "F":
-            grey = _to_eight_bits(np.asarray(image))
-            return np.repeat(grey[:, :, None], 3, axis=2)
-        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-            rgba = image.convert("RGBA")
-            white = Image.new("RGBA", rgba.size, "white")
-            return np.array(Image.alpha_composite(white, rgba).convert("RGB"))
-        return np.array(image.convert("RGB"))
+    with _pixels(source, max_pixels) as pixels:
+        return pixels.rgb(ranges)
 
 
-def _to_eight_bits(values: np.ndarray) -> ByteArray:
-    finite = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    if high <= low:  # flat: no range to stretch
-        return np.full(values.shape, 0 if high <= 0 else 128, dtype=np.uint8)
-    return np.rint((finite - low) * (255.0 / (high - low))).astype(np.uint8)
+def value_sample(source: Path, most: int) -> tuple[str, FloatValues] | None:
+    """Of an image of more than 8 bits a pixel: which of `Ranges` it falls under, and at most so
+    many of its valid values, sorted. None of others. Raises ImageProblem as `inspect` does."""
+    if not read_header(source).deep:
+        return None
+    with _pixels(source, MAX_PIXELS) as pixels:
+        return None if pixels.kind is None else (pixels.kind, pixels.sample(most))
 
 
-def _decoded(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
+@contextmanager
+def _pixels(source: Path | BinaryIO, max_pixels: int) -> Iterator[Pixels]:
+    with ExitStack() as held:
+
+        def decode(change: Callable[[str], str] = lambda raw: raw) -> Decoded:
+            found = _decoded(source, max_pixels, change)
+            held.enter_context(found.image)  # not `close`: a file of the caller's stays open
+            return found
+
+        first = decode()
+        try:
+            yield pixels_of(first, decode)
+        except (ValueError, OSError) as error:  # of a conversion that Pillow does not have
+            raise ImageProblem(f"its pixels cannot be read as colours: {error}") from error
+
+
+def _decoded(source: Path | BinaryIO, max_pixels: int, change: Callable[[str], str]) -> Decoded:
+    """The first page. change: of the raw mode, to read other bits of each band."""
+    image = _header(source, max_pixels)
+    try:
+        turned = image.format == "TIFF" and is_turned(_left_as_stored(image))
+        tags = dict(getattr(image, "tag_v2", {}))
+        raw = change(_raw_mode(image))
+        image.tile = [tile._replace(args=_with(tile.args, change)) for tile in image.tile]
+        image.load()
+    except MemoryError:  # the machine's fault, not the image's
+        image.close()
+        raise
+    except Exception as error:  # codecs fail in many ways; each means that the pixels are unusable
+        image.close()
+        raise ImageProblem(f"its pixels cannot be decoded (cut off or damaged): {error}") from error
+    if turned:  # Pillow took the sides for those of the upright picture
+        with image:
+            return Decoded(image.copy(), raw, tags)
+    return Decoded(image, raw, tags)
+
+
+def _left_as_stored(image: ImageFile) -> int:
+    """Its orientation. Pillow turns a TIFF while it decodes it, unless told that it stands
+    upright."""
+    exif = image.getexif()
+    orientation: Any = exif.get(_ORIENTATION)
+    exif[_ORIENTATION] = AS_STORED
+    known = isinstance(orientation, int) and 1 <= orientation <= 8
+    return orientation if known else AS_STORED
+
+
+def _raw_mode(image: ImageFile) -> str:
+    """How Pillow is going to read its bytes."""
+    args = image.tile[0].args if image.tile else ""
+    return str(args[0] if isinstance(args, tuple) and args else args or "")
+
+
+def _with(args: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(args, tuple) and args and isinstance(args[0], str):
+        return (change(args[0]), *args[1:])
+    return change(args) if isinstance(args, str) else args
+
+
+def _pages(image: ImageFile) -> tuple[str, ...]:
+    """A note where there are more. A camera's MPO has its previews there."""
+    several = getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
+    return (PAGES,) if several else ()
+
+
+def _header(source: Path | BinaryIO, max_pixels: int) -> ImageFile:
     try:
         image = _opened(source)
     except FileNotFoundError:
@@ -104,18 +211,10 @@ def _decoded(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         image.close()
         raise ImageProblem(f"{width}×{height} pixels are more than the {max_pixels:,} allowed")
-    try:
-        image.load()
-    except MemoryError:  # the machine's fault, not the image's
-        image.close()
-        raise
-    except Exception as error:  # codecs fail in many ways; each means that the pixels are unusable
-        image.close()
-        raise ImageProblem(f"its pixels cannot be decoded (cut off or damaged): {error}") from error
     return image
 
 
-def _opened(source: Path | BinaryIO) -> Image.Image:
+def _opened(source: Path | BinaryIO) -> ImageFile:
     """Its header alone is read. The cap on pixels is ours and settable: Pillow's own, which is
     global, must not come first."""
     with _OPENING:
@@ -128,10 +227,40 @@ def _opened(source: Path | BinaryIO) -> Image.Image:
 
 def _why_unknown(source: Path | BinaryIO) -> str:
     if isinstance(source, Path):
-        head = source.open("rb").read(1)
+        with source.open("rb") as file:
+            head = file.read(_HEAD)
     else:
         source.seek(0)
-        head = source.read(1)
+        head = source.read(_HEAD)
     if not head:
         return "the file is empty (0 bytes)"
-    return f"it is no image of a known format ({', '.join(FORMATS)})"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return (
+            "it is a TIFF whose kind of pixels is not read (such as three bands of floats, or raw "
+            "data of a camera): save it as grey or RGB of 8 or 16 bits, or as grey of 32"
+        )
+    known = next((name for name, pattern in _OTHERS if pattern.match(head)), None)
+    what = f": it is {known}; convert it to one of these" if known else ""
+    return f"it is no image of a known format ({', '.join(FORMATS)}){what}"
+
+
+_OTHERS = tuple(
+    (name, re.compile(pattern, re.DOTALL))
+    for name, pattern in (
+        ("a HEIC of a phone", rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)"),
+        ("an AVIF", rb"....ftyp(avif|avis)"),
+        ("a CR3 of a camera", rb"....ftypcrx "),
+        ("a video", rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI "),
+        ("a JPEG XL", rb"\xff\x0a|\0\0\0\x0cJXL "),
+        ("a JPEG 2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+        ("a GIF", rb"GIF8[79]a"),
+        ("a PDF", rb"%PDF-"),
+        ("an SVG", rb"\s*(<\?xml[^>]*>\s*)?<svg[\s>]"),
+        ("a DICOM", rb".{128}DICM"),
+        ("an HDF5", rb"\x89HDF\r\n"),
+        ("a Photoshop file", rb"8BPS"),
+        ("a CZI of a microscope", rb"ZISRAWFILE"),
+        ("a numpy array", rb"\x93NUMPY"),
+        ("an archive", rb"PK\x03\x04|\x1f\x8b"),
+    )
+)

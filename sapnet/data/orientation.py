@@ -1,0 +1,102 @@
+"""The EXIF orientation of an image, and where a place of the upright picture is in stored pixels.
+
+Points, masks and boxes of this project are in pixels as a file stores them. Viewers and many
+labelling tools show a picture upright: turned and mirrored as its EXIF orientation says
+(`sapnet.data.exif` reads it). What was drawn on the upright picture is brought back here.
+
+Orientations are 1 to 8, as in EXIF 2.32, tag 0x0112; 1 is "as it is". From 5 on width and height
+are exchanged. Sizes are (h, w).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sapnet.data.masks import Size, decode, encode
+from sapnet.types import Rle
+
+AS_STORED = 1
+Frame = Literal["stored", "upright"]
+"""What coordinates refer to: the pixels of the file, or the picture as its EXIF has it shown."""
+
+# Of each: whether the axes are exchanged, and then whether the stored x and y count backwards.
+_MOVES = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+def is_turned(orientation: int) -> bool:
+    """Whether width and height of the upright picture are those of the stored one exchanged."""
+    return _MOVES[orientation][0]
+
+
+def exchanged(size: Size) -> Size:
+    return size[1], size[0]
+
+
+def upright_size(size: Size, orientation: int) -> Size:
+    """Of the picture as it is shown. size: as stored."""
+    return exchanged(size) if is_turned(orientation) else size
+
+
+def stored_places(
+    xy: npt.NDArray[np.float64], orientation: int, size: Size
+) -> npt.NDArray[np.float64]:
+    """Places of the upright picture, in stored pixels. xy: (N, 2). size: as stored."""
+    turned, back_x, back_y = _MOVES[orientation]
+    moved = np.array(xy[:, ::-1] if turned else xy, dtype=np.float64)
+    height, width = size
+    if back_x:
+        moved[:, 0] = width - moved[:, 0]
+    if back_y:
+        moved[:, 1] = height - moved[:, 1]
+    return moved
+
+
+def stored_point(x: float, y: float, orientation: int, size: Size) -> tuple[float, float]:
+    """A point of the upright picture, in stored pixels. One on the left or upper border, which
+    counts as inside, stays inside: in the middle of its pixel."""
+    ((px, py),) = stored_places(np.array([[x, y]]), orientation, size).tolist()
+    height, width = size
+    px = width - 0.5 if px == width else px
+    py = height - 0.5 if py == height else py
+    return px, py
+
+
+def stored_box(box: Sequence[float], orientation: int, size: Size) -> list[float]:
+    """x, y, width, height of a box on the upright picture, in stored pixels."""
+    x, y, w, h = box
+    corners = stored_places(np.array([[x, y], [x + w, y + h]]), orientation, size)
+    (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+    return [left, top, right - left, bottom - top]
+
+
+def stored_polygon(polygon: Sequence[float], orientation: int, size: Size) -> list[float]:
+    """x, y, x, y, … on the upright picture, in stored pixels."""
+    corners = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+    flat: list[float] = stored_places(corners, orientation, size).ravel().tolist()
+    return flat
+
+
+def stored_array(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """A view of (H, W, …) pixels of the upright picture, as they are stored."""
+    turned, back_x, back_y = _MOVES[orientation]
+    if turned:
+        array = array.swapaxes(0, 1)
+    return array[:: -1 if back_y else 1, :: -1 if back_x else 1]
+
+
+def stored_mask(mask: Rle, orientation: int) -> Rle:
+    """A mask of the upright picture, in stored pixels. mask: checked, compressed."""
+    if orientation == AS_STORED:
+        return mask
+    return encode(np.asfortranarray(stored_array(decode(mask), orientation)))
