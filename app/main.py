@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import errors
+from app.auth.access import open_to_all
 from app.auth.middleware import Gate
 from app.datasets import deferred as later
 from app.datasets.endpoints import router as datasets
@@ -123,6 +124,7 @@ def _tidy(settings: Settings, database: Database, storage: Storage) -> None:
         log.warning("the database cannot be used yet", error=type(error).__name__)
 
 
+@open_to_all
 def _index(request: Request, response: Response) -> Response | dict[str, str]:
     """The addresses of what there is; for those who prefer HTML, as browsers do, the page."""
     if preferred(request, "application/json", "text/html") == "text/html":
@@ -141,6 +143,7 @@ def _index(request: Request, response: Response) -> Response | dict[str, str]:
     }
 
 
+@open_to_all
 def _problem_kind(slug: str) -> dict[str, str | int]:
     """What the `type` of a problem means."""
     for kind in errors.PROBLEMS.values():

@@ -5,6 +5,7 @@ It stands before the routes, so that a stranger's upload is refused before a byt
 
 from collections.abc import Mapping
 
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -13,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from app import errors
-from app.auth import own_site, quotas
+from app.auth import own_site
+from app.auth.access import AccessTable
 from app.auth.keys import Caller, Callers, Scope
 from app.auth.own_site import SAFE
 from app.auth.ownership import seen_by
@@ -23,29 +25,6 @@ from app.errors import AppError, Forbidden, TooDeep, TooLarge, Unauthorized, Una
 from app.settings import Settings
 from sapnet.data.depth import Depth
 
-OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
-OPEN_BELOW = ("/problems/", "/web/")
-
-
-def scope_of(method: str, path: str) -> Scope | None:
-    """What a key must allow for this; None where nobody is asked for one."""
-    if path in OPEN or path.startswith(OPEN_BELOW):
-        return None
-    if path == "/predict":  # POST sends a picture and changes nothing
-        return Scope.READ
-    if path.startswith("/masks/") and path.endswith("/suggest"):  # nor does this
-        return Scope.READ
-    return Scope.READ if method in SAFE else Scope.WRITE
-
-
-def largest_body(method: str, path: str, settings: Settings) -> int:
-    """Bytes."""
-    if path == "/predict":
-        return settings.max_image_bytes
-    if (method, path) == ("POST", "/datasets") or path.startswith("/uploads/"):
-        return settings.max_upload_bytes
-    return settings.max_json_bytes
-
 
 class Gate:
     """Middleware. Leaves the caller, and a database with the caller's eyes, in the request."""
@@ -54,6 +33,7 @@ class Gate:
         self._app, self._database, self._settings = app, database, settings
         self._callers = Callers(database, settings.key_cache_seconds)
         self._rates = Rates(settings)
+        self._table: AccessTable | None = None
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # there are none, and none is open by accident
@@ -75,20 +55,25 @@ class Gate:
 
     async def _admit(self, request: Request) -> int:
         """The most bytes its body may have. Raises what the request is refused with."""
-        method = request.method
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        limit, length = largest_body(method, path, self._settings), _length(request)
+        wanted = self._table_of(request.app).of(request.method, path)
+        limit, length = wanted.body(self._settings), _length(request)
         if length > limit:
             raise TooLarge(f"At most {limit:,} bytes are taken here.", limit=limit)
-        wanted = scope_of(method, path)
-        if wanted is not None:
-            caller = await self._caller(request, wanted)
+        if wanted.scope is not None:
+            caller = await self._caller(request, wanted.scope)
             request.state.caller = caller
             request.state.database = seen_by(self._database, caller, self._settings)
-            if (method, path) == ("POST", "/datasets"):
-                room = quotas.room_for_upload
-                await run_in_threadpool(room, self._database, self._settings, caller, length)
+            if wanted.first is not None:
+                at = (self._database, self._settings, caller, length)
+                await run_in_threadpool(wanted.first, *at)
         return limit
+
+    def _table_of(self, app: FastAPI) -> AccessTable:
+        """Made with the first request: by then all routes are there."""
+        if self._table is None:
+            self._table = AccessTable(app.routes)
+        return self._table
 
     async def _caller(self, request: Request, wanted: Scope) -> Caller:
         address = request.client.host if request.client else "local"

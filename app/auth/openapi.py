@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.auth.middleware import scope_of
+from app.auth.access import AccessTable
 from app.errors import MEDIA_TYPE
 
 _SCHEME = "key"
@@ -28,14 +28,14 @@ _REFUSALS: dict[str, tuple[str, dict[str, str]]] = {
 _WITH_BODY = ("post", "put", "patch")
 
 
-def describe(document: dict[str, Any]) -> None:
+def describe(document: dict[str, Any], routes: AccessTable) -> None:
     """Add to the document: the key, who needs it, and how each operation may refuse."""
     components = document["components"]
     components["securitySchemes"] = {_SCHEME: _KEY}
     components["responses"] = {f"Refused{s}": _refusal(*told) for s, told in _REFUSALS.items()}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            scope = scope_of(method.upper(), path)
+            scope = routes.of(method.upper(), path).scope
             operation["security"] = [] if scope is None else [{_SCHEME: [scope.value]}]
             statuses = [] if scope is None else ["401", "403", "429"]
             if method in _WITH_BODY:

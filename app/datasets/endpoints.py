@@ -8,6 +8,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 
+from app.auth.access import access
+from app.auth.quotas import room_for_upload
 from app.datasets import create as importing
 from app.datasets import image_collection as intake
 from app.datasets import service
@@ -52,6 +54,7 @@ LATER: dict[int | str, dict[str, Any]] = {
     responses=LATER,
     dependencies=[IDEMPOTENT],
 )
+@access(body=lambda settings: settings.max_upload_bytes, first=room_for_upload)
 async def create(
     request: Request,
     response: Response,

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.registry import REGISTRY
 
+from app.auth.access import open_to_all
 from app.db.session import Database, DatabaseDep
 from app.http.dependencies import StorageDep
 
@@ -16,12 +17,14 @@ log = structlog.get_logger()
 
 
 @router.get("/healthz")
+@open_to_all
 def healthz() -> dict[str, str]:
     """The process answers. Asks nothing of anybody else."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", responses={503: {"description": "something it needs is not there"}})
+@open_to_all
 def readyz(database: DatabaseDep, storage: StorageDep) -> Response:
     """Database, its schema and storage can be used; 503, and which cannot, where not."""
     checks = {

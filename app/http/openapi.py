@@ -4,9 +4,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.routing import compile_path
+from starlette.routing import Route, compile_path
 from starlette.types import ASGIApp
 
+from app.auth.access import AccessTable, open_to_all
 from app.auth.openapi import describe
 from app.errors import MEDIA_TYPE
 from app.http.middleware import HeadAsGet, Observed
@@ -58,6 +59,12 @@ class Api(FastAPI):
     """FastAPI, with its errors described as they are, and every answer observed: also the 500
     that the framework's outermost middleware gives."""
 
+    def setup(self) -> None:
+        super().setup()
+        for route in self.routes:
+            if isinstance(route, Route) and route.path == self.openapi_url:
+                open_to_all(route.endpoint)
+
     def build_middleware_stack(self) -> ASGIApp:
         # HeadAsGet is the outer one: a HEAD is counted as the GET it becomes.
         return HeadAsGet(Observed(super().build_middleware_stack()))
@@ -79,7 +86,7 @@ class Api(FastAPI):
                 for operation in methods.values():
                     operation["responses"].pop("422", None)
                     operation["responses"]["default"] = answer
-            describe(document)
+            describe(document, AccessTable(self.routes))
         assert self.openapi_schema is not None
         return self.openapi_schema
 

@@ -12,6 +12,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 from starlette.types import Scope
 
+from app.auth.access import open_to_all
+
 SWAGGER_UI = Path(str(files("fastapi_offline"))) / "static"
 WEB = Path(__file__).parents[1] / "web"
 POLICY = "; ".join(
@@ -48,12 +50,13 @@ class _Files(StaticFiles):
 
 def install(app: FastAPI) -> None:
     """Serve the pages' files below /web, and the API's page at /docs."""
-    app.mount("/web/swagger-ui", _Files(directory=SWAGGER_UI))
-    app.mount("/web", _Files(directory=WEB))
+    app.mount("/web/swagger-ui", open_to_all(_Files(directory=SWAGGER_UI)))
+    app.mount("/web", open_to_all(_Files(directory=WEB)))
 
     app.add_api_route("/docs", _docs, include_in_schema=False)
 
 
+@open_to_all
 def _docs() -> Response:
     return FileResponse(WEB / "docs" / "index.html", headers=HEADERS)
 

@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
 
+from app.auth.access import access
+from app.auth.keys import Scope
 from app.datasets.schemas import DatasetOut
 from app.db.models import MaskStatus
 from app.db.session import DatabaseDep, SessionDep
@@ -128,6 +130,7 @@ def decide(
     response_model=Suggestion,
     dependencies=[takes("application/json")],
 )
+@access(scope=Scope.READ)  # nothing is kept
 def suggest(
     mask_id: str,
     body: SuggestIn,

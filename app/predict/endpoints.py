@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from app.auth.access import access
 from app.auth.keys import ANYONE, Caller, Scope
 from app.db.session import Database, DatabaseDep
 from app.errors import Fault, Forbidden, Invalid
@@ -100,6 +101,8 @@ def predict_known(
     openapi_extra=BODY,
     dependencies=[takes(*KINDS), IDEMPOTENT],
 )
+# Nothing is kept, unless a worker does it: that asks for more, below.
+@access(scope=Scope.READ, body=lambda settings: settings.max_image_bytes)
 def predict_sent(
     request: Request,
     database: DatabaseDep,

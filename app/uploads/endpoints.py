@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
+from app.auth.access import access
 from app.db.models import Upload
 from app.db.session import Database, DatabaseDep, SessionDep
 from app.errors import BadHeader, Conflict, PreconditionFailed, UnsupportedMedia
@@ -136,6 +137,7 @@ def get_upload(upload_id: str, response: Response, session: SessionDep) -> Uploa
 
 
 @router.patch("/{upload_id}", status_code=204, openapi_extra=BYTES, dependencies=[SAME_VERSION])
+@access(body=lambda settings: settings.max_upload_bytes)
 async def patch(
     upload_id: str,
     request: Request,
@@ -163,6 +165,7 @@ def delete(
 
 
 @router.post("/{upload_id}", status_code=204, openapi_extra=BYTES, dependencies=[SAME_VERSION])
+@access(body=lambda settings: settings.max_upload_bytes)
 async def overridden(
     upload_id: str,
     request: Request,
