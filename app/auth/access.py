@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 from fastapi.routing import iter_route_contexts
 from starlette.routing import BaseRoute
 
-from app.auth.keys import Caller, Scope
+from app.auth.keys import Caller
 from app.auth.own_site import SAFE
+from app.auth.scope import Scope
 from app.db.session import Database
 from app.settings import Settings
 
