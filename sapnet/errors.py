@@ -14,8 +14,11 @@ class SapnetError(Exception):
 class ValidationIssue:
     """One thing that is wrong in a document.
 
-    pointer: RFC 6901 JSON pointer to the place ("" is the whole document, "/annotations/3/point").
-    problem: what is wrong there. hint: how to mend it.
+    Attributes:
+        pointer: RFC 6901 JSON pointer to the place ("" is the whole document,
+            "/annotations/3/point").
+        problem: what is wrong there.
+        hint: how to fix it.
     """
 
     pointer: str
@@ -36,8 +39,10 @@ class InvalidDataset(SapnetError):
 
 
 class InvalidGeometry(SapnetError, ValueError):
-    """A size, a mask, a polygon or a box that cannot be one of its image. `hint` says how to mend
-    it."""
+    """A size, a mask, a polygon or a box that cannot be one of its image.
+
+    `hint` says how to fix it.
+    """
 
     reason = "invalid_geometry"
 
@@ -83,8 +88,10 @@ class DiskFull(SapnetError):
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, is the system's refusal for want of space: torch
-    tells it in words of its own."""
+    """Whether an error, or one that led to it, is the system's refusal for want of space.
+
+    torch raises errors of its own for it.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True

@@ -53,11 +53,11 @@ METHODS: dict[str, Callable[[Config], Config]] = {
 
 
 def for_uncalibrated_proposals(config: Config) -> Config:
-    """A preset with a teacher, for proposals whose confidence does not estimate IoU and whose masks
-    do not follow the image's own edges.
+    """A preset with a teacher, for proposals whose confidence does not estimate IoU.
 
-    The teacher's contrast then tells more than its overlap, and a mask is refined once, where its
-    bag agrees, since many are better than refinement could make them.
+    Nor do their masks follow the image's own edges. The teacher's contrast then tells more than
+    its overlap, and a mask is refined once, where its bag agrees, since many are better than
+    refinement could make them.
     """
     return replace(
         config,

@@ -77,8 +77,11 @@ def cpu() -> Config:
 
 
 def demo() -> Config:
-    """The generated scenes of `make demo`: `cpu`, from random weights, in a few minutes. Three
-    classes that differ: what a photograph's bags do not bear (SASD, part negatives) helps here."""
+    """The generated scenes of `make demo`: `cpu`, from random weights, in a few minutes.
+
+    Three classes that differ: what a photograph's bags do not bear (SASD, part negatives) helps
+    here.
+    """
     base = cpu()
     return replace(
         base,

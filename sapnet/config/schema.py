@@ -12,6 +12,8 @@ from sapnet.types import Method, Precision
 
 @dataclass(frozen=True, slots=True)
 class BackboneConfig:
+    """Backbone and feature pyramid."""
+
     name: Literal["resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
     fpn_channels: int = 256
     frozen_stages: int = 1
@@ -23,7 +25,8 @@ class BackboneConfig:
 class MilConfig:
     """Proposal selection: PSM, PDG, PNPG, SRM, BMS, SASD (Eqs 1-13, Algorithms 1 and 2).
 
-    instance_branch: null takes it where there are two classes or more.
+    Attributes:
+        instance_branch: null takes it where there are two classes or more.
     """
 
     # what runs: the rows of the ladder (Table 6)
@@ -74,13 +77,17 @@ class MilConfig:
 
 @dataclass(frozen=True, slots=True)
 class TeacherConfig:
-    """A small segmenter on frozen features that learns from all bags before training begins, and
-    whose figures for each proposal are priors of the selection.
+    """A small segmenter on frozen features that learns from all bags before training begins.
 
-    cells: a window's side. points_per_image: drawn a step. held, free: a cell counts as object
-    where at least this share of a bag's masks holds it, as ground where at most this share does.
-    agreement: the exponent of its own overlap in the posterior that its mask learns from, after
-    `warmup`, a share of the steps.
+    Its figures for each proposal are priors of the selection.
+
+    Attributes:
+        cells: side of the window that it sees.
+        points_per_image: drawn per step.
+        held, free: a cell counts as object where at least this share of a bag's masks holds it, as
+            ground where at most this share does.
+        agreement: the exponent of its own overlap in the posterior that its mask learns from, after
+            `warmup`, a share of the steps.
     """
 
     enabled: bool = False
@@ -131,14 +138,20 @@ class SoloConfig:
 class RefineConfig:
     """MLAR (Eqs 14-26), for training targets and pseudo-masks alike.
 
-    levels: which terms. feature_levels: which FPN levels make the semantic one (those that are not
-    given are left out). use_global, use_local: the two steps. zeta_global: "auto" takes zeta² =
-    zeta_scale · the median edge of the tree (zeta_scale_semantic on features, which are smooth when
-    resized: most edges are near the median), a number zeta itself, in the guide's unit. zeta_local:
-    of the image (in its unit, standard deviations of ImageNet). zeta_semantic: of unit-length
-    features. iterations, blocks, mix: the local cascade (Eq. 25). window, balance: see
-    sapnet/labelers/affinity/refine.py. warmup: the share of the steps before the loss sets in.
-    polish: how often the image alone refines the pseudo-masks again, after both terms did.
+    Attributes:
+        levels: which terms.
+        feature_levels: which FPN levels make the semantic one (those that are not given are left
+            out).
+        use_global, use_local: the two steps.
+        zeta_global: "auto" takes zeta² = zeta_scale · the median edge of the tree
+            (zeta_scale_semantic on features, which are smooth when resized: most edges are near the
+            median), a number zeta itself, in the guide's unit.
+        zeta_local: of the image (in its unit, standard deviations of ImageNet).
+        zeta_semantic: of unit-length features.
+        iterations, blocks, mix: the local cascade (Eq. 25).
+        window, balance: see sapnet/labelers/affinity/refine.py.
+        warmup: the share of the steps before the loss sets in.
+        polish: how often the image alone refines the pseudo-masks again, after both terms did.
     """
 
     enabled: bool = True
@@ -173,10 +186,15 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """min_steps: a small data set is gone through more often than `epochs`, up to this many; who
-    overrides `epochs` means just those, and it is 0 unless overridden too. precision: of products;
-    "auto" is bfloat16 on a GPU that multiplies it, else float32. compile: on a GPU, the segmenter
-    by torch.compile, which takes minutes before the first steps."""
+    """Schedule, optimizer, precision.
+
+    Attributes:
+        min_steps: a small dataset is gone through more often than `epochs`, up to this many; who
+            overrides `epochs` means just those, and it is 0 unless overridden too.
+        precision: of products; "auto" is bfloat16 on a GPU that multiplies it, else float32.
+        compile: on a GPU, the segmenter by torch.compile, which takes minutes before the first
+            steps.
+    """
 
     epochs: int = 12
     min_steps: int = 0
@@ -198,9 +216,11 @@ class TrainConfig:
 class OutputConfig:
     """Pseudo-masks: refined where it agrees with M_srm, else M_srm itself.
 
-    blend: refine the mean of M_srm, of what its bag expects and of what SOLOv2 predicts, each
-    weighed by how far it agrees with M_srm; off, SOLOv2's alone (the paper). consent: deliver the
-    refined mask only where the rest of the bag agrees with it as much as with M_srm.
+    Attributes:
+        blend: refine the mean of M_srm, of what its bag expects and of what SOLOv2 predicts, each
+            weighed by how far it agrees with M_srm; off, SOLOv2's alone (the paper).
+        consent: deliver the refined mask only where the rest of the bag agrees with it as much as
+            with M_srm.
     """
 
     blend: bool = False
@@ -212,6 +232,8 @@ class OutputConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
+    """All settings of a run, a stage each."""
+
     method: Method = "sapnet++"
     preset: str = "paper_r50_1x"
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -224,4 +246,5 @@ class Config:
     output: OutputConfig = field(default_factory=OutputConfig)
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON, but for tuples; `config_from_dict` reads it."""
         return asdict(self)

@@ -27,11 +27,17 @@ def average_precision(
 ) -> dict[str, float | None]:
     """AP, AP50, AP75, AP25, APs, APm, APl of COCO results, each in [0, 1].
 
-    detections: image_id, category_id, score, and segmentation (RLE) or bbox (xywh), as `kind`
-    asks; at most 100 an image count. truth: as `read_truth` gives it, `iscrowd` included, which
-    costs no detection anything. image_ids, category_ids: what to count, all of the truth's where
-    None; detections and true objects outside of these are left out. AP is the mean over IoU 0.50
-    to 0.95; AP25 lies outside of that mean. A figure is None where no true object is of its size.
+    Args:
+        detections: image_id, category_id, score, and segmentation (RLE) or bbox (xywh), as `kind`
+            asks; at most 100 an image count.
+        truth: ground truth as `read_truth` gives it, `iscrowd` included, which costs no detection
+            anything.
+        image_ids, category_ids: what to count, all of the ground truth's where None; detections
+            and objects outside of these are left out.
+
+    Returns:
+        AP is the mean over IoU 0.50 to 0.95; AP25 lies outside of that mean. A figure is None where
+        no object is of its size.
     """
     counted = count(detections, truth, kind, image_ids=image_ids, category_ids=category_ids)
     if counted is None:
@@ -50,9 +56,14 @@ def average_precision(
 
 @dataclass(frozen=True)
 class Counted:
-    """What detections are worth, before any mean. precision: (T thresholds, 101 recalls, K classes,
-    A areas), -1 where a class has no true object. recalls: (101,) from 0 to 1. category_ids: the
-    K classes."""
+    """What detections are worth, before any mean.
+
+    Attributes:
+        precision: (T thresholds, 101 recalls, K classes, A areas), -1 where a class has no true
+            object.
+        recalls: (101,) from 0 to 1.
+        category_ids: the K classes.
+    """
 
     precision: npt.NDArray[np.float64]
     recalls: npt.NDArray[np.float64]
@@ -67,7 +78,10 @@ def count(
     image_ids: Collection[int] | None = None,
     category_ids: Collection[int] | None = None,
 ) -> Counted | None:
-    """Arguments as those of `average_precision`. None where there is no true object at all."""
+    """Match detections with the ground truth; None where there is no object at all.
+
+    Arguments are those of `average_precision`.
+    """
     images, categories = _of(truth["images"], image_ids), _of(truth["categories"], category_ids)
     kept_images = {image["id"] for image in images}
     kept_categories = {category["id"] for category in categories}
@@ -111,6 +125,6 @@ def _of(items: list[dict[str, Any]], ids: Collection[int] | None) -> list[dict[s
 
 
 def mean(precision: npt.NDArray[np.float64]) -> float | None:
-    """Over what is known; None where nothing is."""
+    """The mean of what is known (not -1); None where nothing is."""
     known = precision[precision > -1]
     return float(known.mean()) if known.size else None

@@ -14,9 +14,13 @@ from sapnet.types import BoolArray
 def boundary_iou(mask: BoolArray, other: BoolArray, ratio: float = 0.02) -> float:
     """IoU of the inner boundaries of two masks of one image, in [0, 1]; 1 where both are empty.
 
-    mask, other: (H, W) bool at image size. ratio: the band's width as a share of the image's
-    diagonal, > 0. It is rounded to whole pixels, at least one; where it reaches across both masks
-    this is their mask IoU. ValueError where the sizes differ.
+    Args:
+        mask, other: (H, W) bool at image size.
+        ratio: the band's width as a share of the image's diagonal, > 0. It is rounded to whole
+            pixels, at least one; where it reaches across both masks this is their mask IoU.
+
+    Raises:
+        ValueError: the sizes differ.
     """
     if mask.shape != other.shape:
         raise ValueError(f"masks must be of one size, got {mask.shape} and {other.shape}")
@@ -29,8 +33,12 @@ def boundary_iou(mask: BoolArray, other: BoolArray, ratio: float = 0.02) -> floa
 def inner_boundary(mask: BoolArray, width: int) -> BoolArray:
     """The pixels of a mask that lie within `width` of its outside, in the larger of dx and dy.
 
-    mask: (H, W) bool. width: pixels, >= 1. The image's border counts as outside, as in the
-    authors' definition: an object that is cut off there has an outline too.
+    The image's border counts as outside, as in the authors' definition: an object that is cut off
+    there has an outline too.
+
+    Args:
+        mask: (H, W) bool.
+        width: pixels, >= 1.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):

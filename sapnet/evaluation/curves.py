@@ -1,4 +1,4 @@
-"""Precision against recall: as numbers for programs, and as a picture for people. No torch."""
+"""Precision against recall: as numbers for programs, and as a PNG for people. No torch."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,10 @@ _INK, _GRID, _AXIS = (40, 40, 40), (225, 225, 225), (120, 120, 120)
 class Curves:
     """Interpolated precision, in [0, 1], at `recalls`, (101,) from 0 to 1.
 
-    overall: by "AP50", "AP75" and "AP" (at each recall the mean over IoU 0.50 to 0.95), the means
-    over the classes. classes: the same of each class that has true objects, by category id.
+    Attributes:
+        overall: by "AP50", "AP75" and "AP" (at each recall the mean over IoU 0.50 to 0.95), the
+            means over the classes.
+        classes: the same of each class that has true objects, by category id.
     """
 
     recalls: Curve
@@ -61,8 +63,10 @@ def precision_recall(
 
 
 def as_metrics(curves: Curves) -> dict[str, Any]:
-    """What `metrics.json` says of them: the overall curves at 21 recalls, and the figures of each
-    class, of the first hundred at most."""
+    """What `metrics.json` says of them.
+
+    The overall curves at 21 recalls, and the figures of each class, of the first hundred at most.
+    """
     few = slice(None, None, SAMPLED)
     return {
         "recall": _rounded(curves.recalls[few]),
@@ -79,10 +83,12 @@ def _rounded(curve: Curve) -> list[float]:
 
 
 def draw_curves(path: Path, curves: Curves, names: Mapping[int, str]) -> None:
-    """Write a PNG: on the left the curves over all classes, on the right each class's at IoU 0.5,
-    of the ten with the greatest AP50 and the ten with the smallest where there are more.
+    """Write a PNG: on the left the curves over all classes, on the right each class's at IoU 0.5.
 
-    names: of the classes, by category id.
+    Of many classes the five with the greatest AP50 are drawn and the five with the smallest.
+
+    Args:
+        names: of the classes, by category id.
     """
     overall = [(f"{n} {mean(c) or 0:.3f}", c) for n, c in curves.overall.items()]
     ranked = sorted(curves.classes.items(), key=lambda item: -(mean(item[1]["AP50"]) or 0))

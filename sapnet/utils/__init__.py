@@ -1,0 +1,1 @@
+"""Helpers that know nothing of masks: files, devices, processes, timing."""

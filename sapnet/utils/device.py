@@ -1,5 +1,8 @@
-"""Between the host and a GPU. A copy to or from ordinary memory makes the host wait for all that
-the GPU has still to do, and the GPU then waits for the host; these go through pinned memory."""
+"""Between the host and a GPU.
+
+A copy to or from ordinary memory makes the host wait for all that the GPU has still to do, and the
+GPU then waits for the host; these go through pinned memory.
+"""
 
 from collections.abc import Callable
 
@@ -15,8 +18,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def async_to_host(*tensors: Tensor) -> Callable[[], list[Tensor]]:
-    """Begin to copy them to the host. What is returned waits until they are there and gives them,
-    without graph; on a CPU they are there."""
+    """Begin to copy tensors to the host.
+
+    Returns:
+        A function that waits until they are there and gives them, without graph; on a CPU they
+        are there.
+    """
     copies = [tensor.detach().to("cpu", non_blocking=True) for tensor in tensors]
     device = next((t.device for t in tensors if t.device.type != "cpu"), None)
     wait = _mark(device) if device else None

@@ -9,9 +9,11 @@ from sapnet.types import Precision
 
 
 def mixed(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Within it, convolutions and matrix products are of bfloat16 where `precision` says so, or is
-    "auto" and `device` is a GPU that multiplies it; norms, softmax and sums stay float32
-    (torch.autocast)."""
+    """A context in which convolutions and matrix products are bfloat16, as `precision` asks.
+
+    "auto" is bfloat16 where `device` is a GPU that multiplies it. Norms, softmax and sums stay
+    float32 (torch.autocast).
+    """
     if precision == "float32" or (precision == "auto" and not multiplies_bfloat16(device)):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

@@ -15,6 +15,7 @@ class ProgressTimer:
         self.began, self.first = time.monotonic(), -1
 
     def __call__(self, step: int, of: int) -> float:
+        """Seconds left after `step` of `of` steps."""
         if self.first < 0:
             self.first = step - 1
         done = max(step - self.first, 1)
@@ -28,9 +29,11 @@ def peak_memory_mb() -> int:
 
 
 def trim_memory() -> None:
-    """To the system, what the C library keeps of what was freed. Batches differ in size, so what
-    fits none of the next piles up. Costs page faults: not for every step. Nothing happens where
-    the library is not glibc."""
+    """Return to the system what the C library keeps of freed memory.
+
+    Batches differ in size, so what fits none of the next piles up. Costs page faults: not for every
+    step. Nothing happens where the library is not glibc.
+    """
     trim = _glibc_trim()
     if trim is not None:
         trim(0)

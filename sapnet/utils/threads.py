@@ -7,5 +7,5 @@ from functools import cache
 
 @cache
 def pool() -> ThreadPoolExecutor:
-    """Of the whole process. What runs there must not wait for other work there."""
+    """The pool of the whole process. What runs there must not wait for other work there."""
     return ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="sapnet")

@@ -39,13 +39,12 @@ def test_all_three_kinds_of_point_and_user_ids(document, read):
     assert [image.size for image in result.points.images] == [(48, 64), (0, 0)]
 
 
-def test_truth_beside_the_points_is_known_and_not_used(document, read):
+def test_ground_truth_beside_the_points_is_known_and_not_used(document, read):
     for annotation in document["annotations"]:
         annotation["segmentation"] = [[0, 0, 5, 0, 5, 5]]
     document["annotations"][0]["segmentation"] = None
     result = read(document)
     assert result.issues == []
-    assert result.truth_ids == {5, 9, 12}
     assert not result.has_truth
     document["annotations"][0]["segmentation"] = {"size": [48, 64], "counts": "x"}
     assert read(document).has_truth

@@ -1,0 +1,1 @@
+"""Annotation documents in COCO form: read as a stream, every issue listed. Imports no torch."""

@@ -1,5 +1,7 @@
-"""Read COCO-style point annotations: one point an object, and its mask where its owner knows it
-("mask": an RLE; "segmentation" is truth, which no training sees). Imports no torch.
+"""Read COCO-style point annotations: one point per object, and its mask where that is known.
+
+"mask" is an RLE that the owner confirms; "segmentation" is ground truth, which no training sees.
+Imports no torch.
 
 A document is checked by itself (`read_points`) and against the images that came with it
 (`check_against_images`), so that a service can check it before the images have arrived, and still
@@ -62,9 +64,13 @@ def read_points(source: bytes | Path, watch: Watch = unwatched) -> PointDocument
     """Read a points document and list everything that is wrong in it (at most 1,000 issues).
 
     The file is read twice in pieces, the short lists first, so annotations may come before images,
-    and memory is that of the images and 45 bytes an annotation. watch: called now and then with
-    the bytes read so far.
-    Never raises for what the document says; an unreadable path raises OSError.
+    and memory is that of the images and 45 bytes an annotation.
+
+    Args:
+        watch: called now and then with the bytes read so far.
+
+    Raises:
+        OSError: the path cannot be read. Nothing is raised for what the document says.
     """
     issues, warnings, rows = Issues(), Issues(), Rows()
     try:
@@ -92,9 +98,14 @@ def read_points(source: bytes | Path, watch: Watch = unwatched) -> PointDocument
 
 
 def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = None) -> PointSet:
-    """Read points that must be right. InvalidDataset carries every issue.
+    """Read points that must be right.
 
-    image_sizes: image id -> (h, w) of the image's file; None where the document declares them all.
+    Args:
+        image_sizes: image id -> (h, w) of the image's file; None where the document declares them
+            all.
+
+    Raises:
+        InvalidDataset: carries every issue.
     """
     document = read_points(path)
     if image_sizes is None:
@@ -124,9 +135,12 @@ def check_against_images(
 ) -> list[ValidationIssue]:
     """What does not fit between a document and its images.
 
-    found: file_name -> (h, w) of the decoded file, or in words what is wrong with that file. A
-    name that is not there is a missing image, where `found` is complete. Points of images whose
-    size the document declares were checked against it before; here come those of the others.
+    Points of images whose size the document declares were checked against it before; here come
+    those of the others.
+
+    Args:
+        found: file_name -> (h, w) of the decoded file, or in words what is wrong with that file.
+        complete: whether a name that `found` lacks is a missing image.
     """
     issues = Issues()
     undeclared: dict[int, ImageInfo] = {}
@@ -138,7 +152,7 @@ def check_against_images(
                 issues.add(
                     f"{at}/file_name",
                     f"there is no image {shown(image.file_name)}",
-                    "send it, or mend the name",
+                    "send it, or correct the name",
                 )
         elif isinstance(state, str):
             issues.add(f"{at}/file_name", f"{shown(image.file_name)}: {state}", "replace the image")
@@ -182,7 +196,7 @@ def _check_categories(records: list[CategoryRecord], issues: Issues) -> dict[int
 
 
 def _check_images(records: list[ImageRecord], issues: Issues) -> dict[int, tuple[int, ImageInfo]]:
-    """image id -> (index in the file, info), for the records that are right."""
+    """Image id -> (index in the file, info), for the records that are right."""
     if records is BAD:
         return {}
     if not records:
@@ -240,7 +254,7 @@ class _Annotations:
         self._rows, self._issues = rows, issues
 
     def add(self, start: int, records: list[AnnotationRecord]) -> None:
-        """records: of the list, from its place `start` on."""
+        """Check records of the list, from its index `start` on."""
         for index, record in enumerate(records, start):
             self._add(record, f"/annotations/{index}")
 
@@ -301,7 +315,7 @@ def _stated_ids(records: list[ImageRecord] | list[CategoryRecord]) -> set[int]:
 
 def _check_known(id_: int, known: set[int], pointer: str, what: str, issues: Issues) -> None:
     if known and id_ is not BAD and id_ not in known:  # nothing known: that was said already
-        hint = f"mend the id, or list this {what}"
+        hint = f"correct the id, or list this {what}"
         issues.add(pointer, f"there is no {what} with id {id_}", hint)
 
 

@@ -36,6 +36,8 @@ Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class ImageRecord(msgspec.Struct, gc=False):
+    """An image as the document has it."""
+
     id: Id
     file_name: str
     width: Side | None = None
@@ -50,6 +52,8 @@ class ImageRecord(msgspec.Struct, gc=False):
 
 
 class CategoryRecord(msgspec.Struct, gc=False):
+    """A category as the document has it."""
+
     id: Id
     name: str
 
@@ -62,6 +66,8 @@ class RunLengths(msgspec.Struct, gc=False):
 
 
 class AnnotationRecord(msgspec.Struct, gc=False):
+    """An annotation as the document has it: its point in one of three forms."""
+
     id: Id
     image_id: Id
     category_id: Id
@@ -74,6 +80,7 @@ class AnnotationRecord(msgspec.Struct, gc=False):
 
     @property
     def has_segmentation(self) -> bool:
+        """Whether there is ground truth; it is not read here."""
         return self.segmentation is not BAD and bytes(self.segmentation) not in (b"", b"null")
 
 
@@ -103,6 +110,7 @@ class Issues:
         self._kept: list[ValidationIssue] = []
 
     def add(self, pointer: str, problem: str, hint: str) -> None:
+        """Note one issue, see `ValidationIssue`."""
         self.total += 1
         if self.total <= MAX_ISSUES:
             self._kept.append(ValidationIssue(pointer, problem, hint))
@@ -114,7 +122,7 @@ class Issues:
         more = self.total - MAX_ISSUES
         return [
             *self._kept,
-            ValidationIssue("", f"{more} more problems are not listed", "mend these first"),
+            ValidationIssue("", f"{more} more problems are not listed", "fix these first"),
         ]
 
 
@@ -143,9 +151,16 @@ def read_lists(
 ) -> dict[str, Any]:
     """The short lists of a document, whole; all of its text is checked but for the long ones.
 
-    kinds: the record type of each list. later: the names of the long lists, which `read_list` is
-    to read; they are empty here. `BAD` for what is missing or no list. Records that are partly
-    unreadable keep their place, with `BAD` in the fields concerned. Raises NoDocument.
+    Args:
+        kinds: the record type of each list.
+        later: the names of the long lists, which `read_list` is to read; they are empty here.
+
+    Returns:
+        Lists by name; `BAD` for what is missing or no list. Records that are partly unreadable
+        keep their place, with `BAD` in the fields concerned.
+
+    Raises:
+        NoDocument: the text is no JSON object.
     """
     lists: dict[str, Any] = {}
     with _told(source, issues), opened(source) as file:
@@ -174,8 +189,14 @@ def read_lists(
 def read_list(
     source: bytes | Path, name: str, kind: type[S], issues: Issues, watch: Watch
 ) -> Iterator[tuple[int, list[S]]]:
-    """A long list of a document that `read_lists` has looked over: some thousand records at a
-    time, each time with the place of the first of them in the list. Raises NoDocument."""
+    """A long list of a document that `read_lists` has looked over.
+
+    Yields:
+        Some thousand records at a time, with the index of the first of them in the list.
+
+    Raises:
+        NoDocument: the text is no JSON object.
+    """
     start = 0
     with _told(source, issues), opened(source) as file:
         for piece in pieces(file, lambda other: other != name):
@@ -246,7 +267,11 @@ def _never_let_pass(error: Exception, pointer: str, before: int, issues: Issues)
 
 
 def _parsed(piece: Piece) -> Any:
-    """By the standard decoder, which tells the place and reads NaN. Raises Unreadable."""
+    """By the standard decoder, which tells the place and reads NaN.
+
+    Raises:
+        Unreadable: the text is no JSON.
+    """
     try:
         return json.loads(piece.text.decode())
     except json.JSONDecodeError as error:
@@ -368,9 +393,12 @@ def shown(value: object) -> str:
 
 
 def first_of_each(values: Iterable[Any], pointer: str, what: str, issues: Issues) -> dict[Any, int]:
-    """{value: index of its first use}; each later use is an issue. `BAD` values are left out.
+    """{value: index of its first use}; each later use is an issue.
 
-    pointer: the JSON pointer with {} for the index, such as "/images/{}/id".
+    `BAD` values are left out.
+
+    Args:
+        pointer: the JSON pointer with {} for the index, such as "/images/{}/id".
     """
     first: dict[Any, int] = {}
     for index, value in enumerate(values):

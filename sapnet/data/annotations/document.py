@@ -32,11 +32,14 @@ def _floats() -> "array[float]":
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the file says of its annotations, in its order: 45 bytes each, the wrong ones too, and
-    what their masks take.
+    """What the file says of its annotations, in its order, the wrong ones too.
 
-    Ids are 0 where they could not be read. x, y: pixels. places, flags: see above. masks: by row,
-    of those that have one.
+    It takes 45 bytes each, and what their masks take. Ids are 0 where they could not be read.
+
+    Attributes:
+        x, y: pixels.
+        places, flags: see above.
+        masks: by row, of those that have one.
     """
 
     ids: "array[int]" = field(default_factory=_ints)
@@ -65,12 +68,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class PointDocument:
-    """A points file, read. Where `issues` is empty it is right as far as it can say by itself.
+    """A points file, read.
 
-    images, categories: every record that is right. An image whose size the file does not declare
-    has width and height 0 until `with_sizes`. image_indices: places in the file's list, for
-    pointers. addresses: `coco_url` or `url` of each image.
-    warnings: odd but legal, such as two identical points.
+    Where `issues` is empty it is right as far as it can say by itself.
+
+    Attributes:
+        images, categories: every record that is right. An image whose size the file does not
+            declare has width and height 0 until `with_sizes`.
+        image_indices: indices in the file's list, for pointers.
+        addresses: `coco_url` or `url` of each image.
+        warnings: odd but legal, such as two identical points.
     """
 
     images: tuple[ImageInfo, ...]
@@ -107,6 +114,7 @@ class PointDocument:
 
     @property
     def crowd_count(self) -> int:
+        """How many of the right annotations are `iscrowd`."""
         return len(self.rows.where(RIGHT | CROWD))
 
     @property
@@ -115,11 +123,6 @@ class PointDocument:
         rows = self.rows
         found = rows.where(RIGHT | CROWD)
         return tuple((rows.ids[i], rows.image_ids[i], rows.category_ids[i]) for i in found)
-
-    @property
-    def truth_ids(self) -> frozenset[int]:
-        """Ids of the annotations that carry a segmentation (ground truth for metrics alone)."""
-        return frozenset(self.rows.ids[i] for i in self.rows.where(HAS_ID | TRUTH))
 
     @property
     def has_truth(self) -> bool:
@@ -132,6 +135,7 @@ class PointDocument:
         return self._counted(self.rows.image_ids)
 
     def per_category(self) -> Counter[int]:
+        """Annotations to train on by category id."""
         return self._counted(self.rows.category_ids)
 
     def _counted(self, column: "array[int]") -> Counter[int]:
@@ -139,7 +143,11 @@ class PointDocument:
         return Counter(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
 
     def sized(self, sizes: Mapping[str, tuple[int, int]]) -> tuple[ImageInfo, ...]:
-        """The images, sizes that were not declared filled in. sizes: file_name -> (h, w)."""
+        """The images, sizes that were not declared filled in.
+
+        Args:
+            sizes: file_name -> (h, w).
+        """
         images = []
         for image in self.images:
             if not image.width:
@@ -149,7 +157,11 @@ class PointDocument:
         return tuple(images)
 
     def with_sizes(self, sizes: Mapping[str, tuple[int, int]]) -> PointSet:
-        """The points with undeclared image sizes filled in. sizes: file_name -> (h, w)."""
+        """The points with undeclared image sizes filled in.
+
+        Args:
+            sizes: file_name -> (h, w).
+        """
         return replace(self.points, images=self.sized(sizes))
 
 

@@ -41,6 +41,8 @@ from sapnet.types import Rle
 
 
 class TruthImage(msgspec.Struct, gc=False):
+    """An image as the file has it."""
+
     id: Id
     width: Side
     height: Side
@@ -48,6 +50,8 @@ class TruthImage(msgspec.Struct, gc=False):
 
 
 class TruthAnnotation(msgspec.Struct, gc=False):
+    """An object as the file has it."""
+
     id: Id
     image_id: Id
     category_id: Id
@@ -58,17 +62,22 @@ class TruthAnnotation(msgspec.Struct, gc=False):
 
 
 Sizes = Mapping[int, Size]
-"""Image id -> (h, w) of the picture itself, in pixels."""
+"""Image id -> (h, w) of the image itself, in pixels."""
 
 
 def read_truth(source: bytes | Path, sizes: Sizes | None = None) -> dict[str, Any]:
     """COCO instances as plain dicts: {"images", "annotations", "categories"}.
 
     Every annotation comes back with segmentation (polygons, or compressed RLE), bbox (xywh,
-    pixels), area (pixels) and iscrowd; bbox and area are worked out where the file leaves them
-    out. sizes: of the images of the data set that it is the truth of; an image that the file
-    declares with another size is an issue. Of images that are not there, and without `sizes`, the
-    declared size counts. InvalidDataset lists every issue.
+    pixels), area (pixels) and iscrowd; bbox and area are worked out where the file leaves them out.
+
+    Args:
+        sizes: of the images of the dataset that it is the ground truth of; an image that the file
+            declares with another size is an issue. Of images that are not there, and without
+            `sizes`, the declared size counts.
+
+    Raises:
+        InvalidDataset: lists every issue.
     """
     truth = _Truth(source, sizes)
     annotations = list(truth.annotations())
@@ -85,8 +94,12 @@ def check_truth(
 ) -> npt.NDArray[np.int64]:
     """The ids of a file's annotations, (N,), where `read_truth` would take it: in little memory.
 
-    watch: as `read_points` has it. sizes: as `read_truth` has it. Raises InvalidDataset with every
-    issue.
+    Args:
+        watch: as `read_points` has it.
+        sizes: as `read_truth` has it.
+
+    Raises:
+        InvalidDataset: lists every issue.
     """
     truth = _Truth(source, sizes, watch)
     for _ in truth.annotations():
@@ -96,7 +109,7 @@ def check_truth(
 
 
 class _Truth:
-    """A truth document on its way: its images and categories first, then its annotations."""
+    """A document that is being read: images and categories first, then annotations."""
 
     def __init__(self, source: bytes | Path, sizes: Sizes | None, watch: Watch = unwatched) -> None:
         self._source, self._issues, self._watch = source, Issues(), watch

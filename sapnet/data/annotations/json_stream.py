@@ -31,7 +31,11 @@ _LITERAL = re.compile(rb"[^ \t\r\n,\]}]++")
 
 
 class Unreadable(Exception):
-    """The text is no JSON object, or not one to be read in pieces. offset: the byte at which."""
+    """The text is no JSON object, or not one to be read in pieces.
+
+    Args:
+        offset: the byte at which.
+    """
 
     def __init__(self, offset: int, problem: str) -> None:
         super().__init__(problem)
@@ -50,9 +54,12 @@ class NoObject(Unreadable):
 class Piece:
     """A part of one member of the object.
 
-    key: the member's name. listed: whether its value is a list; there may then be several pieces,
-    the first of which is `first`. text: JSON, the whole value, or a list of some of its elements.
-    offset: place in the file of text[0] (one before it where that bracket was added).
+    Attributes:
+        key: the member's name.
+        listed: whether its value is a list; there may then be several pieces, the first of which is
+            `first`.
+        text: JSON, the whole value, or a list of some of its elements.
+        offset: place in the file of text[0] (one before it where that bracket was added).
     """
 
     key: str
@@ -64,13 +71,19 @@ class Piece:
 
 @contextmanager
 def opened(source: bytes | Path) -> Iterator[BinaryIO]:
+    """The document as a file, wherever it is."""
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         yield file
 
 
 def pieces(file: BinaryIO, skips: Callable[[str], bool] = lambda _: False) -> Iterator[Piece]:
-    """The members of the object in a file, in order. Of lists whose name `skips` is true for,
-    only a first piece, an empty list. Raises Unreadable, anywhere on the way."""
+    """The members of the object in a file, in order.
+
+    Of lists whose name `skips` is true for, only a first piece, an empty list.
+
+    Raises:
+        Unreadable: anywhere on the way.
+    """
     window, members = _Window(file), 0
     window.begin()
     mark = window.peek()
@@ -245,8 +258,10 @@ def _batches(window: _Window) -> Iterator[tuple[bytes, int]]:
 
 
 def _split(data: bytes, start: int, offset: int) -> tuple[int, bool]:
-    """Where the last whole element with brackets ends (`start` where none does); or, and then the
-    second is true, where the bracket is that closes the list."""
+    """Where the last whole element with brackets ends (`start` where none does).
+
+    Or, and then the second is true, where the bracket is that closes the list.
+    """
     for stop in (start + _NEAR, len(data)):
         places, depths = _brackets(data, start, stop, 2, offset)
         below = np.flatnonzero(depths < 0)
@@ -259,10 +274,13 @@ def _split(data: bytes, start: int, offset: int) -> tuple[int, bool]:
 def _brackets(
     data: bytes, start: int, stop: int, base: int, offset: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Places of the brackets outside of strings in data[start:stop], and how deep one is after
-    each; `start` itself lies outside of strings, at depth 0.
+    """Places of the brackets outside of strings in data[start:stop], and the depth after each.
 
-    base: how deep `start` lies in the whole text. offset: of data[0] in the file.
+    `start` itself lies outside of strings, at depth 0.
+
+    Args:
+        base: how deep `start` lies in the whole text.
+        offset: of data[0] in the file.
     """
     _, brackets, steps = marks(np.frombuffer(data, np.uint8)[start:stop])
     depths = np.cumsum(steps, dtype=np.int64)

@@ -1,4 +1,6 @@
-"""Masks in the formats of other tools. Knows no database and no HTTP, and loads no torch.
+"""Masks in the formats of other tools.
+
+Knows no database and no HTTP, and loads no torch.
 
 An image's masks are in memory at a time, and the list of images. A mask that cannot be exported is
 skipped and listed; it never ends the export.

@@ -1,5 +1,7 @@
-"""The file an export becomes: one document, or a zip. Written to disk as it comes, and the same
-bytes each time."""
+"""The file an export becomes: one document, or a zip.
+
+Written to disk as it comes, and the same bytes each time.
+"""
 
 import shutil
 import zipfile
@@ -20,7 +22,8 @@ class _Document:
 class Archive:
     """Files are written one after the other; documents grow beside them until the end.
 
-    zipped: False for a format that is one document, which then is the whole file.
+    Args:
+        zipped: False for a format that is one document, which then is the whole file.
     """
 
     def __init__(self, target: Path, *, zipped: bool) -> None:
@@ -47,10 +50,15 @@ class Archive:
         return file
 
     def text(self, name: str, text: str) -> None:
+        """A small file of text."""
         self.data(name, text.encode(), packed=True)
 
     def data(self, name: str, data: bytes, *, packed: bool = False) -> None:
-        """A small file. packed: compress it; images already are."""
+        """A small file.
+
+        Args:
+            packed: compress it; images already are.
+        """
         self._archive.writestr(_info(name, packed), data)
 
     def file(self, name: str, path: Path, *, packed: bool = False) -> None:

@@ -26,7 +26,12 @@ class UnsupportedFormat(SapnetError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """images: put their files in. simplify: pixels that a polygon may leave its outline by."""
+    """What the user may choose.
+
+    Attributes:
+        images: whether their files are put in.
+        simplify: pixels that a polygon may leave its outline by.
+    """
 
     images: bool = False
     simplify: float = 0.0
@@ -49,7 +54,9 @@ class ExportContext:
 
 
 class Writer(ABC):
-    """Writes one format. One is made for each export; `add` is called image by image.
+    """Writes one format.
+
+    One is made for each export; `add` is called image by image.
 
     Raises:
         UnsupportedFormat: nothing could be written at all.
@@ -80,8 +87,10 @@ class Writer(ABC):
 
 
 def stems(images: Sequence[ImageInfo]) -> dict[int, str]:
-    """image id -> its file's name without suffix, for formats that pair files so. Two that would
-    be one (a.png and a.jpg, or A and a) keep theirs: a_png, a_jpg."""
+    """Image id -> its file's name without suffix, for formats that pair files so.
+
+    Two that would be one (a.png and a.jpg, or A and a) keep theirs: a_png, a_jpg.
+    """
     plain = {image.id: PurePosixPath(image.file_name.replace("\\", "/")) for image in images}
     count: dict[str, int] = {}
     for path in plain.values():
@@ -101,14 +110,21 @@ def stems(images: Sequence[ImageInfo]) -> dict[int, str]:
 
 
 def suffix(image: ImageInfo) -> str:
+    """Of the image's file name, with its dot."""
     return PurePosixPath(image.file_name.replace("\\", "/")).suffix
 
 
 def index_map(
     image: ImageInfo, shapes: Sequence[Shape], dtype: type[np.unsignedinteger[Any]]
 ) -> tuple[npt.NDArray[np.unsignedinteger[Any]], list[float]]:
-    """(H, W): 0, or 1, 2, … for the first, second, … of the shapes; and the IoU of what is left of
-    each. Where two overlap, the one of higher quality wins; of equal ones the smaller."""
+    """Paint shapes into one array.
+
+    Where two overlap, the one of higher quality wins; of equal ones the smaller.
+
+    Returns:
+        (H, W): 0, or 1, 2, … for the first, second, … of the shapes; and the IoU of what is left
+        of each.
+    """
     indices = np.zeros(image.size, dtype)
     order = sorted(
         range(len(shapes)), key=lambda i: (shapes[i].instance.quality, -shapes[i].area, -i)
@@ -121,4 +137,5 @@ def index_map(
 
 
 def to_json(value: Any) -> bytes:
+    """Compact JSON."""
     return msgspec.json.encode(value)

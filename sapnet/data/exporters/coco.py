@@ -33,6 +33,7 @@ class Coco(Writer):
         self._first = True
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
+        """Write an image's masks, see `Writer.add`."""
         for shape in shapes:
             segmentation, iou = self.segmentation(shape)
             instance = shape.instance
@@ -53,6 +54,7 @@ class Coco(Writer):
             yield iou
 
     def segmentation(self, shape: Shape) -> tuple[Any, float]:
+        """What is written for a mask, and its IoU with it."""
         return shape.instance.segmentation, 1.0
 
 
@@ -66,6 +68,7 @@ class CocoPolygons(Coco):
     )
 
     def segmentation(self, shape: Shape) -> tuple[Any, float]:
+        """Polygons, and their IoU with the mask."""
         written, back = [], []
         for polygon in outlines(shape.mask, simplify=self.context.options.simplify):
             back.append(polygon)

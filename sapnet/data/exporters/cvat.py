@@ -17,6 +17,8 @@ from sapnet.types import BoolArray, ImageInfo
 
 
 class Cvat(Writer):
+    """One XML of masks."""
+
     document_suffix = ".xml"
     notes: ClassVar[tuple[str, ...]] = (
         "The task in CVAT must have labels by the same names, and the same images.",
@@ -32,6 +34,7 @@ class Cvat(Writer):
         self._write(f"<meta><task><labels>{labels}</labels></task></meta>\n")
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
+        """Write an image's masks, see `Writer.add`."""
         name = quoteattr(printable(image.file_name))
         self._write(f'<image id="{self._number}" name={name} ')
         self._write(f'width="{image.width}" height="{image.height}">\n')

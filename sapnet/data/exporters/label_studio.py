@@ -23,6 +23,8 @@ LENGTH_BITS = (3, 4, 8, 16)
 
 
 class LabelStudio(Writer):
+    """Tasks with brush masks as predictions."""
+
     notes: ClassVar[tuple[str, ...]] = (
         "label_config.xml is the labelling interface for the project.",
         "Tasks name images in local storage: put them into a folder `images` below "
@@ -45,6 +47,7 @@ class LabelStudio(Writer):
         self._first = True
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
+        """Write an image's masks, see `Writer.add`."""
         results = [self._result(image, shape) for shape in shapes]
         qualities = [s.instance.quality for s in shapes]
         task = {

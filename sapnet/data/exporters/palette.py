@@ -9,8 +9,10 @@ from PIL import Image
 
 
 def colours() -> list[int]:
-    """PASCAL VOC's 256 colours, r g b each: the bits of an index, spread over the three from the
-    highest bit down."""
+    """PASCAL VOC's 256 colours, r g b each.
+
+    The bits of an index are spread over the three from the highest bit down.
+    """
     found = []
     for index in range(256):
         rgb = [0, 0, 0]

@@ -21,6 +21,8 @@ LARGEST = 65_535
 
 
 class Png(Writer):
+    """A PNG per image, and legend.json."""
+
     notes: ClassVar[tuple[str, ...]] = (
         "A pixel belongs to one object: where two overlap, the one of higher quality has it.",
         f"At most {LARGEST:,} objects per image; an image with more is skipped.",
@@ -35,6 +37,7 @@ class Png(Writer):
         self._first = True
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
+        """Write an image's masks, see `Writer.add`."""
         if len(shapes) > LARGEST:
             raise UnsupportedFormat(
                 f"its image has {len(shapes):,} masks, a PNG has room for {LARGEST:,}"

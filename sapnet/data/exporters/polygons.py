@@ -22,8 +22,13 @@ Points = npt.NDArray[np.float64]
 
 @dataclass
 class _Path:
-    """Closed paths as a linked list. x, y: corner; dx, dy: from there to the centre of the pixel of
-    the mask that it belongs to, ±0.5. tied: ends of slits, which stay where they are."""
+    """Closed paths as a linked list.
+
+    Attributes:
+        x, y: corner.
+        dx, dy: from there to the centre of the pixel of the mask that it belongs to, ±0.5.
+        tied: ends of slits, which stay where they are.
+    """
 
     x: list[int]
     y: list[int]
@@ -45,12 +50,17 @@ class _Path:
 
 
 def outlines(mask: BoolArray, *, simplify: float = 0.0, centres: bool = False) -> list[Points]:
-    """One polygon (P, 2) of x y in pixels for each connected part of a mask (h, w), the topmost
-    first, not closed by its first point. Empty for an empty mask.
+    """The outlines of a mask (h, w), one polygon for each connected part.
 
-    simplify: how far, in pixels, the outline may leave the true one (Douglas and Peucker's line
-    simplification); 0 keeps it exact. centres: through the centres of pixels instead of along
-    their edges; the coordinates of a centre are those of its pixel plus 0.5.
+    Args:
+        simplify: how far, in pixels, the outline may leave the true one (Douglas and Peucker's line
+            simplification); 0 keeps it exact.
+        centres: through the centres of pixels instead of along their edges; the coordinates of a
+            centre are those of its pixel plus 0.5.
+
+    Returns:
+        Polygons (P, 2) of x y in pixels, the topmost first, not closed by their first point; none
+        for an empty mask.
     """
     padded = np.pad(mask.astype(np.int8), 1)
     path, rings = _rings(padded)
@@ -62,11 +72,15 @@ def outlines(mask: BoolArray, *, simplify: float = 0.0, centres: bool = False) -
 
 
 def _rings(padded: npt.NDArray[np.int8]) -> tuple[_Path, list[tuple[int, list[int]]]]:
-    """The outlines of parts and holes, clockwise round the parts (y goes down), each with its
-    topmost corner's node and its nodes. padded: the mask with a pixel of background around.
+    """The outlines of parts and holes, clockwise around the parts (y goes down).
+
+    Each comes with its topmost corner's node and its nodes.
 
     Corners that lie in a row are the ends of horizontal edges, two and two; those in a column, of
     vertical ones. Where two pixels touch at a corner there are two corners, one for each pixel.
+
+    Args:
+        padded: the mask with a pixel of background around.
     """
     nw, ne, sw, se = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     count = nw + ne + sw + se
@@ -160,8 +174,10 @@ def _walk(path: _Path, start: int, shift: float, simplify: float) -> Points:
 
 
 def _simplified(points: Points, tied: list[int], tolerance: float) -> Points:
-    """Douglas and Peucker's, between the points that are tied; a ring without any is cut in two
-    where it is widest."""
+    """Douglas and Peucker's line simplification, between the points that are tied.
+
+    A ring without any is cut in two where it is widest.
+    """
     away = int(((points - points[0]) ** 2).sum(axis=1).argmax())
     closed = np.vstack([points, points[:1]])
     keep = np.zeros(len(closed), np.bool_)

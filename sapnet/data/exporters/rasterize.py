@@ -13,8 +13,14 @@ Polygon = npt.NDArray[np.floating] | npt.NDArray[np.integer]
 
 
 def filled(polygons: Sequence[Polygon], height: int, width: int) -> BoolArray:
-    """As pycocotools fills them: each by the even-odd rule, then all together. (h, w) bool from
-    polygons (P, 2) of x y in pixels, P ≥ 3."""
+    """Fill polygons as pycocotools does: each by the even-odd rule, then all together.
+
+    Args:
+        polygons: (P, 2) x y in pixels each, P ≥ 3.
+
+    Returns:
+        (h, w) bool.
+    """
     flat = [np.asarray(p, np.float64).ravel().tolist() for p in polygons]
     return decode(from_polygons(flat, height, width))
 
@@ -22,7 +28,8 @@ def filled(polygons: Sequence[Polygon], height: int, width: int) -> BoolArray:
 def painted(polygon: Polygon, height: int, width: int) -> BoolArray:
     """As OpenCV's fillPoly paints one: the inside by the even-odd rule, and the outline itself.
 
-    polygon: (P, 2) x y, cut down to whole pixels first, as the YOLO family does.
+    Args:
+        polygon: (P, 2) x y, cut down to whole pixels first, as the YOLO family does.
     """
     pixels = np.floor(polygon).astype(np.int64)
     image = Image.new("1", (width, height))

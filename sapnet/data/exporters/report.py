@@ -10,7 +10,11 @@ MAX_LISTED = 1_000
 
 @dataclass
 class ExportReport:
-    """Takes what happens, gives the document. notes: what the format cannot hold, in words."""
+    """Collects what happens, gives the document.
+
+    Attributes:
+        notes: what the format cannot hold, in words.
+    """
 
     notes: tuple[str, ...]
     masks: int = 0
@@ -35,8 +39,11 @@ class ExportReport:
             (heapq.heappush if len(self._worst) < WORST else heapq.heappushpop)(self._worst, entry)
 
     def document(self) -> dict[str, Any]:
-        """JSON. mean_iou: over all masks that were written; None without any. worst: those that
-        agree least, the worst first, none that agree wholly."""
+        """As JSON has it.
+
+        `mean_iou` is over all masks that were written, None without any; `worst` are those that
+        agree least, the worst first, none that agree wholly.
+        """
         worst = sorted(self._worst, reverse=True)
         return {
             "masks": self.masks,

@@ -11,13 +11,22 @@ from sapnet.types import Category, ImageInfo, PointSet
 
 
 class RunSource:
-    """The masks of a run. Of the file only the places of its lines are kept in memory."""
+    """The masks of a run; of the file only the offsets of its lines are kept in memory.
+
+    Args:
+        masks: pseudo_masks.ndjson.
+        points: those that the run was given.
+        folder: of the images, where they are wanted.
+        min_quality: masks below it are not exported.
+
+    Raises:
+        ValueError: a line is no mask.
+        OSError: the file cannot be read.
+    """
 
     def __init__(
         self, masks: Path, points: PointSet, folder: Path | None, min_quality: float = 0.0
     ) -> None:
-        """points: those that the run was given. folder: of the images, where they are wanted.
-        Raises ValueError for a line that is no mask, OSError."""
         self._path, self._points, self._folder = masks, points, folder
         self._min_quality = min_quality
         self._lines: dict[int, list[int]] = {}
@@ -30,13 +39,16 @@ class RunSource:
 
     @property
     def images(self) -> tuple[ImageInfo, ...]:
+        """In the order of the points' file."""
         return self._points.images
 
     @property
     def categories(self) -> tuple[Category, ...]:
+        """As the points' file has them."""
         return self._points.categories
 
     def instances(self, image: ImageInfo) -> Iterator[Instance]:
+        """Read the image's masks from the file."""
         points = {a.id: (a.x, a.y) for a in self._points.annotations_of[image.id]}
         with self._path.open("rb") as file:
             for place in self._lines.get(image.id, []):
@@ -54,6 +66,7 @@ class RunSource:
                     )
 
     def file(self, image: ImageInfo) -> Path | None:
+        """The image in the folder, where it is there."""
         path = None if self._folder is None else self._folder / image.file_name
         return path if path is not None and path.is_file() else None
 

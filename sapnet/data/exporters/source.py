@@ -19,8 +19,14 @@ class InvalidMask(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One object as the source has it. segmentation: a compressed RLE, unchecked. point: x y in
-    pixels. quality: 0 to 1. rejected: whoever looked at it wants it nowhere."""
+    """One object as the source has it.
+
+    Attributes:
+        segmentation: a compressed RLE, unchecked.
+        point: x y in pixels.
+        quality: 0 to 1.
+        rejected: a reviewer has refused it.
+    """
 
     id: int
     category_id: int
@@ -31,13 +37,15 @@ class Instance:
 
 
 class Source(Protocol):
-    """Where an export comes from. Images in the order in which they are to be written."""
+    """Where an export comes from."""
 
     @property
-    def images(self) -> Sequence[ImageInfo]: ...
+    def images(self) -> Sequence[ImageInfo]:
+        """In the order in which they are to be written."""
 
     @property
-    def categories(self) -> Sequence[Category]: ...
+    def categories(self) -> Sequence[Category]:
+        """In any order."""
 
     def instances(self, image: ImageInfo) -> Iterable[Instance]:
         """Its masks, in the order of their ids."""
@@ -48,8 +56,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """An instance whose mask was read. left, top: of its box in the image, in pixels. mask: (h, w)
-    bool, the box alone, with a pixel of the object on each of its four sides."""
+    """An instance whose mask was read.
+
+    Attributes:
+        instance: the object.
+        left, top: of its box in the image, in pixels.
+        mask: (h, w) bool, the box alone, with a pixel of the object on each of its four sides.
+    """
 
     instance: Instance
     left: int
@@ -58,6 +71,7 @@ class Shape:
 
     @property
     def area(self) -> int:
+        """Pixels."""
         return int(np.count_nonzero(self.mask))
 
     @property
@@ -79,7 +93,11 @@ class Shape:
 
 
 def read_shape(instance: Instance, image: ImageInfo) -> Shape:
-    """Decode no more of a mask than the columns that it covers. Raises InvalidMask."""
+    """Decode no more of a mask than the columns that it covers.
+
+    Raises:
+        InvalidMask: it cannot be decoded, is empty, or is of another size.
+    """
     try:
         rle = checked_rle(instance.segmentation, check_size(image.size))
         runs = run_lengths(rle["counts"])

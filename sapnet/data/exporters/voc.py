@@ -24,6 +24,8 @@ SPLIT = "train"
 
 
 class Voc(Writer):
+    """SegmentationClass, SegmentationObject and Annotations."""
+
     notes: ClassVar[tuple[str, ...]] = (
         f"Its PNGs have 8 bits: at most {LARGEST} classes, and at most {LARGEST} objects per "
         "image; an image with more is skipped.",
@@ -46,9 +48,11 @@ class Voc(Writer):
         context.archive.text("labelmap.txt", self._labelmap())
 
     def image_path(self, image: ImageInfo) -> str:
+        """Where its file goes."""
         return f"JPEGImages/{self._stems[image.id]}{suffix(image)}"
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
+        """Write an image's masks, see `Writer.add`."""
         if len(shapes) > LARGEST:
             raise UnsupportedFormat(
                 f"its image has {len(shapes)} masks, PASCAL VOC has room for {LARGEST}"

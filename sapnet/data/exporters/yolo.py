@@ -22,6 +22,8 @@ WITHIN = 0.25
 
 
 class Yolo(Writer):
+    """Labels in text files, and data.yaml."""
+
     notes: ClassVar[tuple[str, ...]] = (
         "An object is one polygon: split parts are joined by the shortest lines between them, as "
         "the field does, and holes to their outlines. Painted, such a line is a pixel wide.",
@@ -38,9 +40,11 @@ class Yolo(Writer):
         )
 
     def image_path(self, image: ImageInfo) -> str:
+        """Where its file goes."""
         return f"images/{SPLIT}/{self._stems[image.id]}{suffix(image)}"
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
+        """Write an image's masks, see `Writer.add`."""
         size = np.array([image.width, image.height])
         lines, ious = [], []
         for shape in shapes:
@@ -57,8 +61,13 @@ class Yolo(Writer):
 
 
 def joined(parts: Sequence[Points]) -> Points:
-    """One closed polygon through all parts: each is entered and left by the shortest line from
-    what there is already. parts: (P, 2) each."""
+    """One closed polygon through all parts.
+
+    Each is entered and left by the shortest line from what there is already.
+
+    Args:
+        parts: (P, 2) each.
+    """
     from scipy.spatial import cKDTree  # 100 ms that an import need not spend
 
     whole = parts[0]

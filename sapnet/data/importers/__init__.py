@@ -1,8 +1,9 @@
-"""Points that were drawn in CVAT, Label Studio or Labelme, as the COCO points document they stand
-for. Recognised by content. Imports no torch.
+"""Points that were drawn in CVAT, Label Studio or Labelme, as a COCO points document.
+
+The tool is recognised by content. Imports no torch.
 
 What is made is checked by the one validator (`sapnet.data.annotations.coco`) like any other;
-`Converted` says in the source's own terms where a fault of it lies.
+`Converted` says in the source's own terms where an issue lies.
 """
 
 from collections.abc import Sequence
@@ -23,12 +24,18 @@ _LARGEST_LABELME = 256 << 20  # bytes of a single file, which holds one image at
 def convert(
     files: Sequence[tuple[str, Path]], target: Path, watch: Watch = unwatched
 ) -> Converted | None:
-    """Write the COCO points document that the files stand for to `target`; None where it is a
-    single file that is none of the three, and so to be read as COCO itself.
+    """Write the COCO points document that the files stand for to `target`.
 
-    files: names, for messages and for the folders of Labelme's images, and paths. Several are
-    Labelme's, one an image. watch: called now and then with the bytes read so far.
-    Never raises for what the files say; an unreadable path raises OSError.
+    Args:
+        files: names, for messages and for the folders of Labelme's images, and paths. Several are
+            Labelme's, one per image.
+        watch: called now and then with the bytes read so far.
+
+    Returns:
+        None where it is a single file of none of the three tools, and so to be read as COCO itself.
+
+    Raises:
+        OSError: a path cannot be read. Nothing is raised for what the files say.
     """
     path = files[0][1]
     with path.open("rb") as file:

@@ -16,8 +16,14 @@ _POINTER = re.compile(r"/(images|annotations|categories)(?:/(\d+))?[/\w]*")
 
 @dataclass(frozen=True)
 class Converted:
-    """path: the COCO document. issues: what is wrong with the source, in its own terms. warnings:
-    odd but legal. places: of the document's lists, where in the source each record comes from."""
+    """A COCO points document, and what was found on the way.
+
+    Attributes:
+        path: the COCO document.
+        issues: what is wrong with the source, in its own terms.
+        warnings: odd but legal.
+        places: of the document's lists, where in the source each record comes from.
+    """
 
     path: Path
     issues: list[ValidationIssue]
@@ -68,12 +74,21 @@ class Conversion:
         self._file.close()
 
     def label(self, name: str) -> int:
+        """The category id of a class."""
         return self.labels.setdefault(name, len(self.labels) + 1)
 
     def image(
         self, file_name: str, size: tuple[int, int] | None, place: str, id_: int | None = None
     ) -> int:
-        """Its id: the source's own where that is free. size: (h, w) as the source has it."""
+        """Add an image.
+
+        Args:
+            size: (h, w) as the source has it.
+            id_: as the source has it.
+
+        Returns:
+            Its id: the source's own where that is free.
+        """
         if id_ is None or id_ in self._images:
             id_ = max(self._images, default=0) + 1
         self._images[id_] = {"id": id_, "file_name": file_name}
@@ -83,7 +98,7 @@ class Conversion:
         return id_
 
     def point(self, image_id: int, label: str, x: float, y: float, place: str) -> None:
-        """x, y: pixels."""
+        """Add a point; x, y are pixels."""
         places = self._places["annotations"]
         record = {"id": len(places) + 1, "image_id": image_id, "point": [x, y]}
         record["category_id"] = self.label(label)
@@ -93,6 +108,7 @@ class Conversion:
         places.append(place)
 
     def finish(self) -> Converted:
+        """Write what is left of the document, and close it."""
         categories = [{"id": i, "name": n} for n, i in self.labels.items() if n in self._used]
         lists = {"images": list(self._images.values()), "categories": categories}
         self._file.write(b"]," + msgspec.json.encode(lists)[1:])

@@ -1,4 +1,6 @@
-"""CVAT for images 1.1: an XML with <points> in each <image>. Places are XPaths.
+"""CVAT for images 1.1: an XML with <points> in each <image>.
+
+Places are XPaths.
 
 Read as a stream, so its size does not matter. A document type is refused: entities could stand for
 files of this machine, or for gigabytes.
@@ -20,6 +22,7 @@ class _Refused(Exception):
 
 
 def read(file: BinaryIO, conversion: Conversion, watch: Watch) -> None:
+    """Read an XML of CVAT into the conversion."""
     reader = _Reader(conversion)
     read = 0
     try:

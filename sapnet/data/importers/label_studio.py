@@ -26,6 +26,7 @@ _AGAIN = "export the project as JSON"
 
 
 def read(file: BinaryIO, conversion: Conversion, watch: Watch) -> None:
+    """Read an export of Label Studio into the conversion."""
     number = 0
     try:
         for piece in pieces(cast(BinaryIO, _AsMember(file))):
@@ -110,7 +111,7 @@ def _result(result: dict[str, Any], image_id: int, place: str, conversion: Conve
         try:
             x, y = value["x"] / 100 * size[1], value["y"] / 100 * size[0]
         except OverflowError:
-            conversion.issues.add(place, "x, y or the size is no number of a picture", _AGAIN)
+            conversion.issues.add(place, "x, y or the size is no number of an image", _AGAIN)
         else:
             conversion.point(image_id, labels[0], x, y, place)
 

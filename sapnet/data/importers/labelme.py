@@ -11,6 +11,7 @@ from sapnet.data.importers.base import Conversion
 
 
 def read(files: Sequence[tuple[str, Path]], conversion: Conversion, watch: Watch) -> None:
+    """Read Labelme's files, one per image, into the conversion."""
     done = 0
     for name, path in sorted(files):
         try:

@@ -1,4 +1,4 @@
-"""Public data sets in their own layouts, read as COCO instances, with a point drawn an object.
+"""Public datasets in their own layouts, read as COCO instances, with a point per object.
 
 What the papers' protocol trains and measures on: COCO 2017, VOC 2012 with SBD, Cityscapes, iSAID.
 The points come from the masks once, here; what trains on them sees no mask and no box.
@@ -27,7 +27,9 @@ READERS = {
 def read_split(kind: str, root: Path, split: str) -> Split:
     """A split ("train" or "val") of the data set that lies under `root` as its makers ship it.
 
-    Errors: ValueError for an unknown kind or split, OSError where a file is missing.
+    Raises:
+        ValueError: the kind or the split is unknown.
+        OSError: a file is missing.
     """
     if kind not in READERS:
         raise ValueError(f"{kind!r} is not one of {', '.join(READERS)}")
@@ -39,8 +41,12 @@ def read_split(kind: str, root: Path, split: str) -> Split:
 def export(split: Split, out: Path, *, rule: str = "quasi-center", seed: int = 0) -> dict[str, int]:
     """Write out/{points.json, instances.json} and out/images, a link to the split's own images.
 
-    Returns counts: images, objects, crowds, points. Errors: ValueError for an unknown rule, OSError
-    where out/images is there and no link.
+    Returns:
+        Counts of images, objects, crowds and points.
+
+    Raises:
+        ValueError: the rule is unknown.
+        OSError: out/images is there and no link.
     """
     points = draw_points(split.instances, rule, seed)
     out.mkdir(parents=True, exist_ok=True)

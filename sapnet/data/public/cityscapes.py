@@ -24,10 +24,13 @@ SUFFIX = "_gtFine_instanceIds.png"
 
 
 def read_cityscapes(root: Path, split: str) -> Split:
-    """root: gtFine/{split}/CITY/*_instanceIds.png, leftImg8bit/{split}/CITY/*.png.
+    """Read a split ("train" or "val") of Cityscapes.
 
     Groups, in which single objects could not be told apart, become crowds. Images are numbered from
     1 in the order of their names.
+
+    Args:
+        root: gtFine/{split}/CITY/*_instanceIds.png, leftImg8bit/{split}/CITY/*.png.
     """
     folder = root / "gtFine" / split
     files = sorted(folder.glob(f"*/*{SUFFIX}"))

@@ -30,7 +30,11 @@ ISAID_FILES = ("instancesonly_filtered_{}.json", "instance_only_filtered_{}.json
 
 
 def read_coco(root: Path, split: str) -> Split:
-    """root: annotations/instances_{split}2017.json, {split}2017/ (or images/{split}2017/)."""
+    """Read a split ("train" or "val") of COCO 2017.
+
+    Args:
+        root: annotations/instances_{split}2017.json, {split}2017/ (or images/{split}2017/).
+    """
     path = root / "annotations" / f"instances_{split}2017.json"
     document = parse(path.read_bytes())
     categories = [{"id": c["id"], "name": c["name"]} for c in document["categories"]]
@@ -39,10 +43,13 @@ def read_coco(root: Path, split: str) -> Split:
 
 
 def read_isaid(root: Path, split: str) -> Split:
-    """root: the 800×800 patches that iSAID's development kit cuts, {split}/images/ and its JSON.
+    """Read a split ("train" or "val") of iSAID.
 
     The kit numbers classes in the order of their first appearance, so that its files for train and
     val may differ; here a class has its place in ISAID_CLASSES, by name.
+
+    Args:
+        root: the 800×800 patches that iSAID's development kit cuts, {split}/images/ and its JSON.
     """
     names = [name.format(split) for name in ISAID_FILES]
     folder = root / split
@@ -65,8 +72,11 @@ def isaid_class(name: str) -> int:
 
 
 def compressed(document: dict[str, Any]) -> dict[str, Any]:
-    """The images and annotations of COCO instances. bbox and area stay the file's own, since COCO
-    sorts objects by them; an annotation without a polygon of three points is left out."""
+    """The images and annotations of COCO instances, masks as compressed RLE.
+
+    bbox and area stay the file's own, since COCO sorts objects by them; an annotation without a
+    polygon of three points is skipped.
+    """
     images = [
         {key: row[key] for key in ("id", "file_name", "height", "width")}
         for row in document["images"]
@@ -86,8 +96,11 @@ def compressed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
-    """Polygons, or RLE compressed or not, as compressed RLE; None where no polygon is one. Raises
-    InvalidGeometry."""
+    """Polygons, or RLE compressed or not, as compressed RLE; None where no polygon is one.
+
+    Raises:
+        InvalidGeometry: it is neither.
+    """
     if isinstance(segmentation, list):
         segmentation = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
         if not segmentation:

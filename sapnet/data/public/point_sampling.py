@@ -1,4 +1,4 @@
-"""One point an object, drawn from its mask: what an annotator's click would be.
+"""One point per object, drawn from its mask: what an annotator's click would be.
 
 `quasi-center` is the papers' rule: SAPNet and SAPNet++ train on the points of P2BNet (Chen et al.,
 ECCV 2022, section 4.1), a Gaussian about the object's centre, cut off to a central ellipse where
@@ -23,9 +23,14 @@ LONGEST_HALF_AXIS = 96.0  # pixels
 def draw_points(instances: dict[str, Any], rule: str, seed: int) -> dict[str, Any]:
     """A points document: COCO's form, `point` [x, y] in place of masks and boxes.
 
-    instances: COCO with compressed RLE. Crowds get no point, nor does a mask without a pixel. An
-    image without a point is left out, as the papers' training leaves it out. The draw of an object
-    depends on the seed and its id alone.
+    Args:
+        instances: COCO with compressed RLE.
+        rule: one of RULES.
+        seed: the draw of an object depends on it and the object's id alone.
+
+    Returns:
+        Crowds get no point, nor does a mask without a pixel. An image without a point is left out,
+        as the papers' training leaves it out.
     """
     if rule not in RULES:
         raise ValueError(f"rule {rule!r} is not one of {', '.join(RULES)}")

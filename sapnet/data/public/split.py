@@ -15,8 +15,13 @@ from sapnet.types import BoolArray
 
 @dataclass(frozen=True)
 class Split:
-    """images: the folder that file names are relative to. instances: COCO's form, every image of
-    the split with or without objects, masks as compressed RLE, `iscrowd` kept."""
+    """A part of a public dataset.
+
+    Attributes:
+        images: the folder that file names are relative to.
+        instances: COCO's form, every image of the split with or without objects, masks as
+            compressed RLE, `iscrowd` kept.
+    """
 
     images: Path
     instances: dict[str, Any]
@@ -45,8 +50,8 @@ def image(id_: int, file_name: str, size: tuple[int, ...]) -> dict[str, Any]:
 
 def read_labels(path: Path) -> npt.NDArray[np.integer]:
     """The raw values of a PNG of labels, (H, W): palette indices, or 8 or 16 bits."""
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+    with Image.open(path) as file:
+        return np.asarray(file)
 
 
 def find(root: Path, marker: str, *folders: str) -> Path:

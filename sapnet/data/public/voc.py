@@ -36,10 +36,13 @@ VOID = 255  # the band along outlines, and what is too hard to tell: of no objec
 
 
 def read_voc(root: Path, split: str) -> Split:
-    """root: VOCdevkit/VOC2012 (or VOC2012), for train also SBD's benchmark_RELEASE/dataset.
+    """Read a split ("train" or "val") of VOC 2012, for training with SBD.
 
     train is train_aug: VOC's train and all of SBD, without VOC's val. Masks are VOC's own where it
     has them, SBD's for the others. All images are VOC's.
+
+    Args:
+        root: VOCdevkit/VOC2012 (or VOC2012), for train also SBD's benchmark_RELEASE/dataset.
     """
     voc = find(root, "SegmentationObject", "VOCdevkit/VOC2012", "VOC2012", ".")
     lists = voc / "ImageSets" / "Segmentation"

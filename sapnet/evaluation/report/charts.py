@@ -24,8 +24,13 @@ def _text(x: float, y: float, words: object, at: str = "start", kind: str | None
 def bars(
     rows: Sequence[tuple[str, float, str]], words: str, top: float | None = None, best: int = -1
 ) -> Html:
-    """Horizontal bars. rows: name, value >= 0, the value in words. top: the longest bar's value.
-    best: the index of one to stand out."""
+    """Horizontal bars.
+
+    Args:
+        rows: name, value >= 0, the value in words.
+        top: the longest bar's value.
+        best: the index of one to stand out.
+    """
     longest = top or max((value for _, value, _ in rows), default=0) or 1.0
     parts = []
     for place, (name, value, said) in enumerate(rows):
@@ -43,7 +48,12 @@ def bars(
 
 
 def curve(name: str, points: Sequence[tuple[float, float]], end: float) -> Html:
-    """One loss over the steps. points: (step, value), at least one; end: the last step there is."""
+    """One loss over the steps.
+
+    Args:
+        points: (step, value), at least one.
+        end: the last step.
+    """
     height = 130
     values = [value for _, value in points]
     low, high = min(values), max(values)
@@ -77,7 +87,11 @@ def columns(
     unit: str,
     marked: Sequence[int] | None = None,
 ) -> Html:
-    """A histogram of equal bins between the edges. marked: how many of each bin stand out."""
+    """A histogram of equal bins between the edges.
+
+    Args:
+        marked: how many of each bin stand out.
+    """
     height = 150
     bottom, most = height - _BOTTOM, max([*counts, 1])
     step = WIDTH / max(len(counts), 1)
@@ -120,7 +134,11 @@ def columns(
 
 
 def reliability(bins: Sequence[tuple[float, float, int]]) -> Html:
-    """What was promised against what was found. bins: mean quality, share right, count."""
+    """The share of right masks against their quality.
+
+    Args:
+        bins: mean quality, share right, count.
+    """
     side = 220.0
     left, top = (WIDTH - side) / 2, 10.0
     most = max([*(count for _, _, count in bins), 1])

@@ -36,10 +36,12 @@ class ReportInputs:
 
     @property
     def config(self) -> Mapping[str, Any]:
+        """Settings of the run."""
         return self.report["config"]
 
     @property
     def metrics(self) -> Mapping[str, Any]:
+        """What `metrics.json` says."""
         return self.report["metrics"]
 
     @cached_property

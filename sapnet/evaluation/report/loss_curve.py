@@ -1,4 +1,4 @@
-"""The losses of a training as a curve of bounded length, kept on disk for a run that is resumed."""
+"""The losses of a training at bounded length, kept on disk for a run that is resumed."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,11 @@ class LossHistory:
         self._points: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
 
     def add(self, step: int, of: int, losses: Mapping[str, float]) -> None:
-        """step: 1 to of; its losses, all finite, by name. `of` may change on the way."""
+        """Add the losses of one step, all finite, by name.
+
+        Args:
+            step: from 1 to `of`, which may change on the way.
+        """
         while self._points and self._points[-1]["step"] * of >= step * self._points[-1]["of"]:
             self._points.pop()
         part = _part(step, of)
@@ -43,8 +47,10 @@ class LossHistory:
         write_text(self._path, json.dumps(self._points))
 
     def means(self) -> list[dict[str, Any]]:
-        """[{"step", "losses": {name: mean}}], in the order of the steps; a step stands for the part
-        that it is the last of, and counts in the steps of the end."""
+        """[{"step", "losses": {name: mean}}], in the order of the steps.
+
+        A step stands for the part that it is the last of, and counts in the steps of the end.
+        """
         end = self._points[-1]["of"] if self._points else 0
         return [
             {

@@ -36,6 +36,7 @@ class MaskCard:
 
     @property
     def right(self) -> bool:
+        """Whether the IoU with the ground truth is at least 0.5."""
         return self.iou is not None and self.iou >= RIGHT
 
 
