@@ -62,8 +62,7 @@ def _database(settings: Settings) -> Iterator[Check]:
         if not answer.ok:
             return
         revision, head = schema.current(database), schema.head()
-        mend = "sapnet-service migrate (serve does it by itself)"
-        yield Check("schema", revision == head, f"{revision}, newest {head}", mend)
+        yield _schema(revision, head, schema.unknown_revision(database))
         yield from _clock(database, settings)
         if revision == head:
             yield _jobs(database, settings)
@@ -72,11 +71,23 @@ def _database(settings: Settings) -> Iterator[Check]:
         database.dispose()
 
 
+def _schema(revision: str | None, head: str, unknown: str | None) -> Check:
+    if revision is None:
+        return Check("schema", None, "no tables yet", "sapnet-service serve makes them")
+    mend = "sapnet-service migrate (serve does it by itself)"
+    if unknown:
+        mend = "a newer release wrote this database: install that one, or name another database"
+    return Check("schema", revision == head, f"{revision}, newest {head}", mend)
+
+
 def _blobs(settings: Settings) -> Iterator[Check]:
     """Every stored file that the database names is read and compared with its SHA-256. A damaged
     one is set aside, so that the same file, sent again, is stored anew."""
     database, storage = Database(settings.database), make_storage(settings)
     try:
+        if schema.current(database) is None:
+            yield Check("blobs", True, "none yet")
+            return
         with database.read() as session:
             wanted = garbage_collection.wanted(session)
         faults = {}

@@ -7,6 +7,7 @@ The commands import what they need when they run: those of the client work witho
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import socket
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,33 +39,41 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
 
     All settings are environment variables; with none, data goes to ./var.
     """
+    from app.auth.own_site import is_local
+    from app.cli import preflight
+
+    settings = _settings()
+    with preflight.only_server(settings):
+        listener = preflight.listen(host or settings.host, settings.port if port is None else port)
+        try:
+            with _database(settings) as database:
+                local = not settings.allow_without_keys and commands.no_key(database)
+            if local and not is_local(listener.getsockname()[0]):
+                preflight.refuse(commands.NOT_STARTED)
+            _serve(settings, listener, local=local, worker=worker)
+        finally:
+            listener.close()
+
+
+def _serve(settings: "Settings", listener: socket, *, local: bool, worker: bool) -> None:
+    """The API on a listening socket, and workers beside it. local: this machine alone is
+    answered."""
     import uvicorn
 
-    from app.auth.own_site import is_local
     from app.jobs.queue import IO, PREDICT, QUEUES, TRAIN
     from app.main import create_app
     from app.observability.logging import log_uncaught
     from worker.runtime.supervisor import Supervisor
 
-    settings = _settings()
-    with _database(settings) as database:
-        local = not settings.allow_without_keys and commands.no_key(database)
     service = create_app(settings)
     log_uncaught()
     config = uvicorn.Config(
         service,
-        host=host or settings.host,
-        port=settings.port if port is None else port,
         log_level=settings.log_level,
         log_config=None,  # app.observability.logging has set it up
         access_log=False,  # app.http.middleware writes a line a request
         timeout_graceful_shutdown=3,
     )
-    socket = config.bind_socket()
-    socket.listen(config.backlog)  # who reads the address below may come at once
-    if local and not is_local(socket.getsockname()[0]):
-        typer.echo(commands.NOT_STARTED, err=True)
-        raise typer.Exit(2)
     # With a broker a worker does one job at a time: an import must not wait for a training.
     groups = [QUEUES] if settings.embedded else [(TRAIN,), (IO, PREDICT)]
     supervisors = [Supervisor(g, settings.stop_grace_seconds + 30) for g in groups if worker]
@@ -73,13 +82,13 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
     try:
         for supervisor in supervisors:
             supervisor.start()
-        bound, number = socket.getsockname()[:2]
+        bound, number = listener.getsockname()[:2]
         typer.echo(f"sapnet-service is at http://{bound}:{number}  (API: /docs, Ctrl-C stops it)")
         if local:
             typer.echo(commands.LOCAL)
         server = uvicorn.Server(config)
         service.state.feed.closing = lambda: server.should_exit  # else it waits for readers
-        server.run(sockets=[socket])
+        server.run(sockets=[listener])
     except KeyboardInterrupt:
         pass
     finally:
@@ -87,7 +96,6 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
             supervisor.tell()
         for supervisor in supervisors:
             supervisor.stop()
-        socket.close()
 
 
 @app.command()
@@ -118,7 +126,9 @@ def migrate(
     down: Annotated[bool, typer.Option("--down", help="go back to it: data may be lost")] = False,
 ) -> None:
     """Bring the database's schema up to a revision, or back down to one."""
-    _migrate(_settings(), revision, down=down)
+    from app.cli import preflight
+
+    preflight.bring_up_to_date(_settings(), revision, down=down)
 
 
 @app.command()
@@ -145,37 +155,30 @@ def _settings() -> "Settings":
     secrets."""
     from pydantic import ValidationError
 
+    from app.cli import preflight
     from app.settings import Settings
 
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         for fault in error.errors():
             name = "_".join(str(step) for step in fault["loc"][:1]).upper()
             typer.echo(f"SAPNET_{name}: {fault['msg']}", err=True)
         raise typer.Exit(2) from None
+    preflight.make_data_folder(settings)
+    return settings
 
 
 @contextmanager
 def _database(settings: "Settings") -> Iterator["Database"]:
     """With the newest schema."""
+    from app.cli import preflight
     from app.db.session import Database
 
-    _migrate(settings)
+    preflight.bring_up_to_date(settings)
     database = Database(settings.database)
     try:
         yield database
-    finally:
-        database.dispose()
-
-
-def _migrate(settings: "Settings", revision: str = "head", *, down: bool = False) -> None:
-    from app.db import migrate as schema
-    from app.db.session import Database
-
-    database = Database(settings.database)
-    try:
-        (schema.downgrade if down else schema.upgrade)(database, revision)
     finally:
         database.dispose()
 

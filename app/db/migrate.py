@@ -64,6 +64,13 @@ def current(database: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
+def unknown_revision(database: Database) -> str | None:
+    """The database's revision where this version does not know it: a newer one wrote it."""
+    found = current(database)
+    known = {script.revision for script in ScriptDirectory(_folder()).walk_revisions()}
+    return None if found is None or found in known else found
+
+
 def _folder() -> Path:
     assert migrations.__file__ is not None
     return Path(migrations.__file__).parent
