@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from app.auth import keys
@@ -103,7 +104,15 @@ def test_a_torch_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_database_before_its_migration(settings: Settings, database: Database) -> None:
     schema.downgrade(database, "base")
-    assert set(wrong(settings)) == {"schema"}
+    assert wrong(settings) == {}
+    found = examined(settings)["schema"]
+    assert (found.ok, "serve" in found.mend) == (None, True)
+
+
+def test_a_database_of_a_newer_release(settings: Settings, database: Database) -> None:
+    with database.begin() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert "newer release" in wrong(settings)["schema"].mend
 
 
 def test_a_database_that_is_away_and_its_password(settings: Settings) -> None:
