@@ -11,6 +11,8 @@
                                 (with the key) once it comes near the screen.
    button(text, onclick, props) a button; while the promise of its listener runs it is busy, and
                                 what it throws is told as a toast.
+   once(listener)               the same listener, deaf while the promise of its last call runs: a form
+                                sent twice by a double press is sent once.
    field(label, control, hint)  a control with its label and a line below.
    announce(text)               say it to screen readers alone.
    toast(text, tone)            show and say it for a while; tone: "good", "bad" or none.
@@ -110,6 +112,20 @@ export function button(content, onclick, props) {
   };
   const node = h("button", { type: "button", onclick: press, ...props }, content);
   return node;
+}
+
+export function once(listener) {
+  let busy = false;
+  return async (event) => {
+    event.preventDefault();
+    if (busy) return;
+    busy = true;
+    try {
+      await listener(event);
+    } finally {
+      busy = false;
+    }
+  };
 }
 
 let fields = 0;

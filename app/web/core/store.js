@@ -4,7 +4,12 @@
    load(id)                   {state, blobs: Map key -> Blob}; null where there is none
    putFile(id, key, blob), removeFile(id, key)
    drop(id)                   forget a draft and its files
-   Where the browser keeps nothing (a private window), all do nothing. */
+   Where the browser keeps nothing (a private window), all do nothing and give null.
+
+   const keeper = keep(points, id)     write the draft after each change of a Points
+     .lost()                  what is not kept, as a sentence; null where all is
+     await .written()         once what has changed is written
+     await .stop()            write nothing more */
 
 const request = (asked) =>
   new Promise((resolve, reject) => {
@@ -29,7 +34,14 @@ function database() {
 async function within(mode, work) {
   try {
     const transaction = (await database()).transaction(["drafts", "files"], mode);
-    return await work(transaction.objectStore("drafts"), transaction.objectStore("files"));
+    const ended = new Promise((resolve, reject) => {
+      transaction.oncomplete = resolve;
+      transaction.onabort = () => reject(transaction.error); // a full disk is told only here
+    });
+    ended.catch(() => {}); // where the work itself throws before
+    const result = await work(transaction.objectStore("drafts"), transaction.objectStore("files"));
+    await ended;
+    return result;
   } catch (error) {
     console.warn("The draft is not kept:", error);
     return null;
@@ -55,3 +67,45 @@ export const load = (id) =>
     const [state, keys, values] = await Promise.all([request(drafts.get(id)), request(files.getAllKeys(filesOf(id))), request(files.getAll(filesOf(id)))]);
     return state ? { state, blobs: new Map(keys.map(([, key], i) => [key, values[i]])) } : null;
   });
+
+/* While one change is being written, the next waits for it. */
+export function keep(points, id) {
+  let [dirty, failed, stopped, writing] = [false, false, false, null];
+  const known = new Set(points.images.map((image) => image.key));
+
+  async function files() {
+    for (const { key, blob } of points.images) {
+      if (stopped) return true;
+      if (blob && !known.has(key) && (await putFile(id, key, blob)) === null) return false;
+      known.add(key);
+    }
+    for (const key of [...known]) {
+      if (stopped || points.images.some((image) => image.key === key)) continue;
+      if ((await removeFile(id, key)) === null) return false;
+      known.delete(key);
+    }
+    return true;
+  }
+
+  async function write() {
+    while (dirty && !stopped) {
+      dirty = false;
+      const whole = await files();
+      if (!stopped) failed = (await save(id, points.state())) === null || !whole;
+    }
+    writing = null;
+  }
+
+  points.addEventListener("change", () => {
+    dirty = true;
+    writing ??= write();
+  });
+  return {
+    lost: () => (!stopped && (writing || failed) ? "The draft is not kept by this browser: its changes would be lost." : null),
+    written: async () => void (await writing),
+    stop: async () => {
+      stopped = true;
+      await writing;
+    },
+  };
+}

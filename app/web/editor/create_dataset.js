@@ -1,15 +1,56 @@
 /* A draft becomes a data set of the service.
 
-   create(points, form, {onprogress, signal})   POST /datasets; the new data set, or an ApiError
-   explain(error, points, editor)               the box that lists every error, each with a button that
-                                                goes to what it concerns; marks those in the editor
+   creator({points, id, editor, name, keeper, signal})    {create(text), busy(), faults, progress}
+       create() sends what is there now, forgets the draft `id`, says the text and shows the new data
+       set; editor and name cannot be changed meanwhile, and busy() is true. faults, progress: boxes for
+       the view; in the first every error is listed, with a button that goes to what it concerns.
+       Leaving the view asks while it is sent, and stops it; it asks too where keeper has lost something
    sending(label)                               {element, tell(sent, total)}: how far an upload is */
 
 import { upload } from "../core/api.js";
-import { fill, h, icon, problem } from "../core/dom.js";
+import { fill, h, icon, problem, toast } from "../core/dom.js";
 import { bytes, percent } from "../core/format.js";
+import { drop } from "../core/store.js";
+import { guard } from "../core/unsaved.js";
 
-export async function create(points, options) {
+export function creator({ points, id, editor, name, keeper, signal }) {
+  const [faults, progress] = [h("div"), h("div")];
+  let sends = false;
+  const lost = () => (sends ? "The pictures are still being sent. Leaving stops that; the draft stays." : points.touched ? keeper.lost() : null);
+  guard(({ closing }) => (closing ? lost() : keeper.written().then(lost)), signal);
+
+  const hold = (held) => {
+    sends = held;
+    editor.element.inert = name.disabled = held; // what is changed now would not be in it
+  };
+
+  async function create(told) {
+    fill(faults);
+    editor.faults(new Map());
+    const bar = sending("Upload");
+    fill(progress, bar.element);
+    hold(true);
+    try {
+      const made = await post(points, { onprogress: bar.tell, signal });
+      await keeper.stop();
+      await drop(id);
+      toast(told, "good");
+      hold(false);
+      if (!signal.aborted) location.hash = `#/datasets/${made.id}`;
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      fill(faults, explain(error, points, editor));
+      faults.scrollIntoView({ block: "nearest" });
+      faults.querySelector("strong")?.focus();
+    } finally {
+      hold(false);
+      fill(progress);
+    }
+  }
+  return { faults, progress, create, busy: () => sends };
+}
+
+async function post(points, options) {
   const form = new FormData();
   if (points.name) form.append("name", points.name);
   if (points.parent) form.append("parent", points.parent);
@@ -37,7 +78,9 @@ const describe = (points, place) => {
   return place.category !== undefined ? `class ${points.classes.find((c) => c.id === place.category)?.name}` : null;
 };
 
-export function explain(error, points, editor) {
+/* The box that lists every error, each with a button that goes to what it concerns; marks those in the
+   editor. */
+function explain(error, points, editor) {
   if (!error.errors?.length) return problem(error);
   const wrong = new Map();
   const mark = (key, id) => wrong.set(key, (wrong.get(key) ?? new Set()).add(id));
@@ -69,8 +112,3 @@ function byName(points, fault) {
   const image = points.images.find(({ name }) => fault.detail.includes(`'${name}'`));
   return image ? { image: image.key } : {};
 }
-
-export const clear = (box, editor) => {
-  fill(box);
-  editor?.faults(new Map());
-};

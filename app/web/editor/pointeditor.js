@@ -29,7 +29,7 @@ const KEYS = [
 
 export class PointEditor {
   constructor(points, { signal, fixed = false } = {}) {
-    Object.assign(this, { points, fixed, chosen: points.classes[0]?.id ?? null, wrong: new Map() });
+    Object.assign(this, { points, fixed, signal, chosen: points.classes[0]?.id ?? null, wrong: new Map() });
     this.viewer = new Viewer({ label: "Picture. Arrow keys move a crosshair, Enter places a point, numbers choose the class.", signal });
     this.tool = new PointTool(this.viewer, points, {
       category: () => this.chosen,
@@ -107,16 +107,17 @@ export class PointEditor {
   async go(key) {
     const image = this.points.images.find((entry) => entry.key === key);
     if (!image) return;
+    if (this.tool.shown !== key) this.viewer.show(null); // no points over another's picture
     this.tool.show(key);
     this.#refresh();
     const at = this.points.images.indexOf(image);
     announce(`${image.name}, picture ${at + 1} of ${this.points.images.length}, ${count(this.points.of(key).length, "point")}`);
     this.strip.children[at]?.scrollIntoView({ block: "nearest", inline: "nearest" });
     try {
-      const source = image.blob ?? (await bitmap(image.path));
+      const source = image.blob ?? (await bitmap(image.path, { signal: this.signal }));
       if (this.tool.shown === key) await this.viewer.show(source);
     } catch (error) {
-      toast(`${image.name}: ${error.message}`, "bad");
+      if (this.tool.shown === key && !this.signal?.aborted) toast(`${image.name}: ${error.message}`, "bad");
     }
   }
 

@@ -123,6 +123,8 @@ export class PointTool {
 
   /* With keys: arrows move a crosshair, Enter places a point, or takes one up and sets it down. */
   key(event) {
+    const placed = event.key.startsWith("Arrow") || event.key === "Enter";
+    if (placed && !this.viewer.source) return true; // its picture is still to come
     const step = (event.shiftKey ? 1 : STEP) / (event.shiftKey ? 1 : this.viewer.scale);
     const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
     if (moves[event.key]) return this.#steer(...moves[event.key]);

@@ -3,7 +3,7 @@
    exportsPanel(job, signal)   {element, reveal()}: a <section>; reveal() brings it into view */
 
 import { all, get, post, save } from "../core/api.js";
-import { announce, button, field, fill, h, icon, problem } from "../core/dom.js";
+import { announce, button, field, fill, h, icon, once, problem } from "../core/dom.js";
 import { bytes, count, when } from "../core/format.js";
 
 const FORMATS = [
@@ -34,8 +34,7 @@ export function exportsPanel(job, signal) {
   const list = h("ul", { class: "plain stack" });
   const told = h("div");
 
-  async function ask(event) {
-    event.preventDefault();
+  async function ask() {
     fill(told);
     try {
       const wished = { format: format.value, min_quality: Number(least.value), images: images.checked };
@@ -44,14 +43,13 @@ export function exportsPanel(job, signal) {
       list.querySelector(".empty")?.remove();
       const row = h("li", { class: "card stack tight" });
       list.prepend(row);
-      await watch(row, made, signal);
-      row.querySelector("button")?.focus();
+      watch(row, made, signal).then(() => row.querySelector("button")?.focus());
     } catch (error) {
       if (!signal.aborted) fill(told, problem(error));
     }
   }
 
-  const form = h("form", { class: "card stack", onsubmit: ask },
+  const form = h("form", { class: "card stack", onsubmit: once(ask) },
     h("div", { class: "filters" }, field("Format", format, hint), field("Least quality", least, "Masks below it stay behind"), simplified),
     h("div", { class: "row spread" }, h("label", { class: "row nowrap" }, images, "with the images"), h("button", { class: "primary" }, "Make the export")),
     told);

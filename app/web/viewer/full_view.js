@@ -60,14 +60,17 @@ class Large {
     const id = this.images[this.index];
     const name = this.names.get(id) ?? `image ${id}`;
     this.title.textContent = `${name} (${this.index + 1} of ${this.images.length})`;
+    [this.masks, this.chosen] = [[], null]; // those of the picture before are not of this one
+    this.viewer.show(null);
+    this.tell();
     try {
       const [picture, masks] = await Promise.all([photo(this.dataset.id, id), ofImage(this.job.id, id, this.params, this.signal)]);
       if (id !== this.images[this.index]) return;
-      [this.masks, this.chosen] = [masks, null];
+      this.masks = masks;
       await this.viewer.show(picture);
       this.tell();
     } catch (error) {
-      if (!this.signal.aborted) fill(this.list, h("li", null, problem(error)));
+      if (!this.signal.aborted && id === this.images[this.index]) fill(this.list, h("li", null, problem(error)));
     }
   }
 

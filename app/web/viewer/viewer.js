@@ -3,7 +3,8 @@
    const viewer = new Viewer({label, signal});  root.append(viewer.element)
    viewer.element              a <div class="viewer"> that fills its place; give it a height by CSS
    viewer.canvas               focusable; `label` is its name for screen readers
-   await viewer.show(source)   a Blob, ImageBitmap, canvas or <img>; null for nothing. Fits it in.
+   await viewer.show(source)   a Blob, ImageBitmap, canvas or <img>; null for nothing. Fits it in. Of
+                               several, the one that was asked for last is shown
    viewer.width, height        of the picture in pixels; viewer.scale: screen pixels a picture's pixel
    viewer.layers               an array of functions (ctx, viewer), drawn in order, in the PICTURE's
                                coordinates (pixel centres at .5). For a line of n screen pixels:
@@ -49,6 +50,7 @@ export class Viewer {
     this._pointers = new Map();
     this._taken = false;
     this._space = false;
+    this._turn = 0;
     const sized = new ResizeObserver(() => this._resize());
     sized.observe(this.element);
     signal?.addEventListener("abort", () => sized.disconnect());
@@ -56,7 +58,10 @@ export class Viewer {
   }
 
   async show(source) {
-    this.source = source instanceof Blob ? await decoded(source) : source;
+    const turn = ++this._turn;
+    const shown = source instanceof Blob ? await decoded(source) : source;
+    if (turn !== this._turn) return;
+    this.source = shown;
     this.width = this.source?.naturalWidth ?? this.source?.width ?? 0;
     this.height = this.source?.naturalHeight ?? this.source?.height ?? 0;
     this.fit();

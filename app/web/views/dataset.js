@@ -19,7 +19,7 @@ export async function show(root, params, { signal }) {
     dataset = await follow(dataset.id, (now, report) => importing(box, now, report.progress), signal);
     if (!dataset || signal.aborted) return;
   }
-  fill(root, head(dataset), dataset.status === "invalid" ? invalid(dataset) : null);
+  fill(root, head(dataset, signal), dataset.status === "invalid" ? invalid(dataset) : null);
   if (dataset.status !== "ready") return;
   const { jobs } = await get("/jobs", { params: { dataset_id: dataset.id, limit: 20 }, signal });
   const trainings = jobs.filter((job) => job.kind !== "import");
@@ -31,15 +31,15 @@ export async function show(root, params, { signal }) {
       warnings(dataset))));
 }
 
-function head(dataset) {
+function head(dataset, signal) {
   const ready = dataset.status === "ready";
-  const drop = button([icon("trash"), "Delete"], () => forget(dataset), { class: "quiet" });
+  const drop = button([icon("trash"), "Delete"], () => forget(dataset, signal), { class: "quiet" });
   return h("div", { class: "stack tight" },
     h("div", { class: "row spread" },
       h("div", { class: "row" }, h("h1", null, dataset.name), statusBadge(dataset.status)),
       h("div", { class: "row" }, drop,
         ready && h("a", { class: "button", href: `#/datasets/${dataset.id}/edit` }, "Edit points"),
-        ready && button([icon("play"), "Train"], () => void train(dataset).catch((error) => toast(error.message, "bad")), { class: "primary" }))),
+        ready && button([icon("play"), "Train"], () => void train(dataset, { signal }).catch((error) => toast(error.message, "bad")), { class: "primary" }))),
     h("p", { class: "lead" }, count(dataset.images, "picture"), ", ", count(dataset.annotations, "point"), ", ", when(dataset.created_at),
       dataset.parent_id && [". A new version of ", h("a", { href: `#/datasets/${dataset.parent_id}` }, "another data set"), "."]));
 }
@@ -60,12 +60,12 @@ function invalid(dataset) {
   return problem(told);
 }
 
-async function forget(dataset) {
+async function forget(dataset, signal) {
   const text = "Its pictures and points go, and with it its trainings, their masks and their models. This cannot be undone.";
   if (!(await confirm(`Delete ${dataset.name}?`, text, "Delete"))) return;
   await remove(`/datasets/${dataset.id}`, { params: { force: true } });
   toast(`${dataset.name} is gone.`, "good");
-  location.hash = "#/datasets";
+  if (!signal.aborted) location.hash = "#/datasets";
 }
 
 function classes(dataset) {
@@ -114,7 +114,7 @@ function tile(dataset, image, colours, signal) {
     const points = await pointsOf(dataset, image, signal).catch(() => []);
     frame.append(dots(image, points, colours));
   }, { once: true });
-  const open = button([frame, h("span", { class: "row nowrap spread caption" }, h("span", { class: "name" }, image.file_name), h("span", { class: "number hint" }, String(image.annotations)))], () => large(dataset, image, colours), { class: "tile", "aria-label": `${image.file_name}, ${count(image.annotations, "point")}` });
+  const open = button([frame, h("span", { class: "row nowrap spread caption" }, h("span", { class: "name" }, image.file_name), h("span", { class: "number hint" }, String(image.annotations)))], () => large(dataset, image, colours, signal), { class: "tile", "aria-label": `${image.file_name}, ${count(image.annotations, "point")}` });
   return h("li", null, open);
 }
 
@@ -128,11 +128,13 @@ function dots(image, points, colours) {
   }));
 }
 
-async function large(dataset, image, colours) {
+async function large(dataset, image, colours, left) {
   const closing = new AbortController();
   const { signal } = closing;
+  left.addEventListener("abort", () => closing.abort());
   const viewer = new Viewer({ label: `${image.file_name} with its points; arrows move it, plus and minus zoom`, signal });
   const [source, points] = await Promise.all([bitmap(`/datasets/${dataset.id}/images/${image.id}`), pointsOf(dataset, image, signal)]);
+  if (signal.aborted) return;
   viewer.layers.push((context, { scale }) => {
     for (const { point: [x, y], category_id: id } of points) {
       context.beginPath();

@@ -1,13 +1,12 @@
 /* The points of a data set, edited: what comes of it is a new version, and the old one stays. */
 
 import { all, get } from "../core/api.js";
-import { clear, create, explain, sending } from "../editor/create_dataset.js";
-import { button, confirm, field, fill, h, toast } from "../core/dom.js";
+import { creator } from "../editor/create_dataset.js";
+import { button, confirm, field, fill, h } from "../core/dom.js";
 import { count } from "../core/format.js";
 import { PointEditor } from "../editor/pointeditor.js";
 import { Points } from "../editor/points.js";
-import { drop, load } from "../core/store.js";
-import { keep } from "./newdataset.js";
+import { drop, keep, load } from "../core/store.js";
 
 export async function show(root, params, { signal }) {
   const draft = `edit:${params.id}`;
@@ -16,42 +15,25 @@ export async function show(root, params, { signal }) {
   const keeper = keep(points, draft);
   const name = h("input", { id: "dataset-name", value: points.name, maxlength: 200, oninput: () => ((points.name = name.value), points.changed()) });
   const editor = new PointEditor(points, { signal, fixed: true });
-  const faults = h("div");
+  const making = creator({ points, id: draft, editor, name, keeper, signal });
   const total = h("strong", { class: "number" });
-  const progress = h("div");
   const tell = () => (total.textContent = `${count(points.images.length, "picture")}, ${count(points.total, "point")}`);
   points.addEventListener("change", tell, { signal });
   tell();
-  const send = async () => {
-    clear(faults, editor);
-    const bar = sending("Upload");
-    fill(progress, bar.element);
-    try {
-      const { id } = await create(points, { onprogress: bar.tell });
-      keeper.stop();
-      await drop(draft);
-      toast("The new version is there.", "good");
-      location.hash = `#/datasets/${id}`;
-    } catch (error) {
-      fill(faults, explain(error, points, editor));
-      faults.querySelector("strong")?.focus();
-    } finally {
-      fill(progress);
-    }
-  };
   const forget = async () => {
+    if (making.busy()) return;
     if (points.touched && !(await confirm("Drop the changes?", "The data set stays as it was.", "Drop them"))) return;
-    keeper.stop();
+    await keeper.stop();
     await drop(draft);
-    location.hash = `#/datasets/${params.id}`;
+    if (!signal.aborted) location.hash = `#/datasets/${params.id}`;
   };
   fill(root,
     h("div", { class: "stack tight" },
       h("h1", null, `Points of ${dataset.name}`),
       h("p", { class: "lead" }, "What you save is a new version; this data set, and what was trained on it, stay as they are.")),
     kept && h("p", { class: "note" }, "These are the changes that you had begun."),
-    faults, field("Name of the new version", name), editor.element, progress,
-    h("div", { class: "row spread" }, total, h("div", { class: "row" }, button("Drop the changes", forget, { class: "quiet" }), button("Save as a new version", send, { class: "primary" }))));
+    making.faults, field("Name of the new version", name), editor.element, making.progress,
+    h("div", { class: "row spread" }, total, h("div", { class: "row" }, button("Drop the changes", forget, { class: "quiet" }), button("Save as a new version", () => making.create("The new version is there."), { class: "primary" }))));
 }
 
 async function fromService(dataset, signal) {

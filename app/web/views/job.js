@@ -172,7 +172,7 @@ class JobView {
     const text = "It stops within seconds. What it has learnt so far is not kept as a model.";
     if (!(await confirm("Cancel this job?", text, "Cancel the job"))) return;
     const { state } = await post(`/jobs/${this.job.id}/cancel`);
-    this.job.state = state;
+    if (ACTIVE.includes(this.job.state)) this.job.state = state; // else it has ended before the answer came
     this.#draw();
   }
 
@@ -193,10 +193,13 @@ class JobView {
   }
 
   async #readLog() {
-    while (this.logs.open && !this.signal.aborted) {
+    const turn = (this.reads = (this.reads ?? 0) + 1);
+    while (this.logs.open && !this.signal.aborted && turn === this.reads) {
       const response = await request(`/jobs/${this.job.id}/logs`, { params: { tail: 500 }, headers: { Accept: "text/plain" }, signal: this.signal }).catch(() => null);
+      const text = response && (await response.text());
+      if (turn !== this.reads) return;
       const atEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 8;
-      this.log.textContent = (response && (await response.text())) || "Nothing was written yet.";
+      this.log.textContent = text || "Nothing was written yet.";
       if (atEnd) this.log.scrollTop = this.log.scrollHeight;
       if (!ACTIVE.includes(this.job.state)) return;
       await new Promise((resolve) => setTimeout(resolve, 2_000));

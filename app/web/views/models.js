@@ -3,7 +3,7 @@
    show(root, {}, {signal}) */
 
 import { all, ApiError, get, post, put, remove, save } from "../core/api.js";
-import { announce, button, fill, h, icon, picture, toast } from "../core/dom.js";
+import { announce, button, fill, h, icon, once, picture, toast } from "../core/dom.js";
 import { bytes, short, when } from "../core/format.js";
 
 const FIGURES = [["AP", "AP"], ["AP50", "AP50"], ["AP75", "AP75"]];
@@ -14,9 +14,14 @@ export async function show(root, _, { signal }) {
   const more = h("div", { class: "row end" });
   fill(root, h("div", { class: "stack tight" }, h("h1", null, "Models"), h("p", { class: "lead" }, "Each training leaves one; it never changes. A name (an alias) can be moved from one to another, and stands wherever a model is asked for.")), cards, more);
   const tells = [];
+  let asked = 0;
   const readAliases = async () => {
+    const turn = ++asked;
+    const now = [];
+    for await (const alias of all("/models/aliases", "aliases", { signal })) now.push(alias);
+    if (turn !== asked) return; // a later answer knows more
     aliases.clear();
-    for await (const alias of all("/models/aliases", "aliases", { signal })) aliases.set(alias.name, alias);
+    for (const alias of now) aliases.set(alias.name, alias);
     for (const tell of tells) tell();
   };
 
@@ -76,16 +81,15 @@ async function haveOnnx(model, signal) {
 
 function tag(alias, readAliases) {
   const take = async () => {
-    await changed(() => remove(`/models/aliases/${alias.name}`, { headers: { "If-Match": `"${alias.revision}"` } }), readAliases);
-    announce(`${alias.name} is removed`);
+    const done = await changed(() => remove(`/models/aliases/${alias.name}`, { headers: { "If-Match": `"${alias.revision}"` } }), readAliases);
+    if (done) announce(`${alias.name} is removed`);
   };
   return h("li", { class: "badge", "data-tone": "good" }, alias.name, button(icon("cross"), take, { class: "quiet icon tiny", "aria-label": `Remove the name ${alias.name}` }));
 }
 
 function naming(model, aliases, readAliases) {
   const input = h("input", { placeholder: "production", "aria-label": `A name for ${model.name || model.id}`, pattern: "[a-zA-Z][a-zA-Z0-9_.\\-]*", maxlength: 64, required: true, autocomplete: "off", spellcheck: "false" });
-  const submit = async (event) => {
-    event.preventDefault();
+  const submit = once(async () => {
     const name = input.value.trim();
     const known = aliases.get(name);
     const condition = known ? { "If-Match": `"${known.revision}"` } : { "If-None-Match": "*" };
@@ -93,7 +97,7 @@ function naming(model, aliases, readAliases) {
     if (!done) return;
     input.value = "";
     toast(known ? `${name} names this model now.` : `${name} is a name of this model.`, "good");
-  };
+  });
   return h("form", { class: "row nowrap naming", onsubmit: submit }, input, h("button", { class: "small" }, "Name it"));
 }
 

@@ -1,27 +1,29 @@
 /* A new data set: drop pictures, click the points, create. The draft survives a reload. */
 
 import { upload } from "../core/api.js";
-import { clear, create, explain, sending } from "../editor/create_dataset.js";
+import { creator, sending } from "../editor/create_dataset.js";
 import { announce, button, confirm, field, fill, h, problem, toast } from "../core/dom.js";
 import { bytes, count } from "../core/format.js";
 import { decoded } from "../viewer/pixels.js";
 import { PointEditor } from "../editor/pointeditor.js";
 import { Points } from "../editor/points.js";
-import { drop, load, putFile, removeFile, save } from "../core/store.js";
+import { drop, keep, load } from "../core/store.js";
 import { handed, pickers, sorted } from "../core/file_drop.js";
+import { guard } from "../core/unsaved.js";
 
 const DRAFT = "new";
 
 export async function show(root, params, { signal }) {
   const kept = await load(DRAFT);
   const points = restore(kept);
-  const keeper = keep(points);
+  if (signal.aborted) return;
+  const keeper = keep(points, DRAFT);
   const name = h("input", { id: "dataset-name", value: points.name, maxlength: 200, placeholder: "cells, week 12", oninput: () => ((points.name = name.value), points.changed()) });
   const editor = new PointEditor(points, { signal });
-  const faults = h("div");
+  const making = creator({ points, id: DRAFT, editor, name, keeper, signal });
   const below = h("div", { class: "row spread" });
-  const body = h("div", { class: "stack", hidden: true }, editor.element, below);
-  const take = (files) => receive(files, points, root, signal);
+  const body = h("div", { class: "stack", hidden: true }, editor.element, making.progress, below);
+  const take = (files) => (making.busy() ? toast("The data set is being made.", "bad") : receive(files, points, root, signal));
   const place = pickers(take, { signal });
   const tell = () => {
     body.hidden = points.images.length === 0;
@@ -31,19 +33,19 @@ export async function show(root, params, { signal }) {
   };
   const ready = h("strong", { class: "number" });
   const bare = h("small");
-  const go = button("Create the data set", () => send(points, editor, faults, below, keeper), { class: "primary" });
+  const go = button("Create the data set", () => (points.total ? making.create("The data set is there.") : toast("Click at least one point first.", "bad")), { class: "primary" });
   const over = button("Start over", async () => {
-    if (!(await confirm("Throw this draft away?", "Its pictures and points are forgotten. This cannot be undone.", "Throw it away"))) return;
-    keeper.stop();
+    if (making.busy() || !(await confirm("Throw this draft away?", "Its pictures and points are forgotten. This cannot be undone.", "Throw it away"))) return;
+    await keeper.stop();
     await drop(DRAFT);
-    show(root, params, { signal });
+    if (!signal.aborted) dispatchEvent(new Event("showagain"));
   }, { class: "quiet" });
   fill(below, h("div", { class: "stack tight" }, ready, bare), h("div", { class: "row" }, over, go));
   points.addEventListener("change", tell, { signal });
   tell();
   fill(root,
     h("div", { class: "stack tight" }, h("h1", null, "New data set"), h("p", { class: "lead" }, "Click once on each object of each picture. One point an object is all that is needed.")),
-    faults,
+    making.faults,
     h("div", { class: "row newhead" }, field("Name", name), place),
     body);
   const carried = handed();
@@ -55,33 +57,6 @@ function restore(kept) {
   if (!kept) return new Points({ classes: [{ id: 1, name: "object" }] });
   const images = kept.state.images.filter((image) => kept.blobs.has(image.key));
   return new Points({ ...kept.state, images: images.map((image) => ({ ...image, blob: kept.blobs.get(image.key) })) });
-}
-
-/* Writes the draft after each change; while one is being written, the next waits for it. */
-export function keep(points, id = DRAFT) {
-  let [dirty, busy, stopped] = [false, false, false];
-  const known = new Set(points.images.map((image) => image.key));
-  async function write() {
-    dirty = true;
-    if (busy) return;
-    busy = true;
-    while (dirty && !stopped) {
-      dirty = false;
-      for (const { key, blob } of points.images) {
-        if (blob && !known.has(key)) await putFile(id, key, blob);
-        known.add(key);
-      }
-      for (const key of [...known]) {
-        if (points.images.some((image) => image.key === key)) continue;
-        await removeFile(id, key);
-        known.delete(key);
-      }
-      if (!stopped) await save(id, points.state());
-    }
-    busy = false;
-  }
-  points.addEventListener("change", write);
-  return { stop: () => (stopped = true) };
 }
 
 const barely = (points) => {
@@ -102,6 +77,7 @@ async function receive(files, points, root, signal) {
     if (same?.blob?.size === file.size) continue; // dropped twice
     try {
       const { width, height } = await decoded(file);
+      if (signal.aborted) return;
       points.addImage({ key: crypto.randomUUID(), name: same ? another(name, points) : name, width, height, blob: file });
       added++;
     } catch {
@@ -128,6 +104,8 @@ function asItIs(documents, images, points, root, signal) {
   const total = images.reduce((sum, file) => sum + file.size, document.size);
   const name = h("input", { value: document.name.replace(/\.\w+$/, ""), maxlength: 200 });
   const box = h("div");
+  let sends = false;
+  guard(() => (sends ? "The files are still being sent. Leaving stops that." : null), signal);
   const send = async () => {
     const form = new FormData();
     form.append("name", name.value);
@@ -135,11 +113,15 @@ function asItIs(documents, images, points, root, signal) {
     for (const file of images) form.append("images", file, file.name);
     const progress = sending("Upload");
     fill(box, progress.element);
+    sends = true;
     try {
       const { id } = await upload("/datasets", form, { onprogress: progress.tell, signal });
-      location.hash = `#/datasets/${id}`;
+      sends = false;
+      if (!signal.aborted) location.hash = `#/datasets/${id}`;
     } catch (error) {
-      fill(box, problem(error));
+      if (!signal.aborted) fill(box, problem(error));
+    } finally {
+      sends = false;
     }
   };
   fill(root, h("h1", null, "New data set"),
@@ -148,25 +130,4 @@ function asItIs(documents, images, points, root, signal) {
       h("p", null, `With ${count(images.length, "file")} of pictures, ${bytes(total)} in all. It is sent as it is; the service checks all of it and lists whatever is wrong.`),
       field("Name", name),
       h("div", { class: "row end" }, h("a", { class: "button quiet", href: "#/datasets" }, "Back"), button("Create the data set", send, { class: "primary" })), box));
-}
-
-async function send(points, editor, faults, below, keeper) {
-  clear(faults, editor);
-  if (!points.total) return toast("Click at least one point first.", "bad");
-  const progress = sending("Upload of the pictures");
-  below.before(progress.element);
-  try {
-    const { id } = await create(points, { onprogress: progress.tell });
-    keeper.stop();
-    await drop(DRAFT);
-    toast("The data set is there.", "good");
-    location.hash = `#/datasets/${id}`;
-  } catch (error) {
-    if (error.name === "AbortError") return;
-    fill(faults, explain(error, points, editor));
-    faults.scrollIntoView({ block: "nearest" });
-    faults.querySelector("strong")?.focus();
-  } finally {
-    progress.element.remove();
-  }
 }

@@ -31,7 +31,7 @@ async function models(signal) {
 
 class Predict {
   constructor(known, wished, signal) {
-    Object.assign(this, { known, signal, file: null, results: [], chosen: null, asking: new AbortController() });
+    Object.assign(this, { known, signal, file: null, asked: null, results: [], chosen: null, asking: new AbortController() });
     this.select = h("select", { onchange: () => this.ask() }, known.map(({ value, label }) => h("option", { value }, label)));
     if (known.some((k) => k.value === wished)) this.select.value = wished;
     this.score = h("input", { type: "range", min: 0.1, max: 1, step: 0.01, value: 0.3, oninput: () => this.tell() });
@@ -76,10 +76,10 @@ class Predict {
     await this.ask();
   }
 
-  form(score) {
+  form({ file, value }, score) {
     const form = new FormData();
-    form.append("file", this.file, this.file.name);
-    form.append("model", this.select.value);
+    form.append("file", file, file.name);
+    form.append("model", value);
     form.append("score", String(score));
     return form;
   }
@@ -88,16 +88,18 @@ class Predict {
     if (!this.file) return;
     this.asking.abort();
     const { signal } = (this.asking = new AbortController());
+    const asked = { file: this.file, value: this.select.value, model: this.model };
     fill(this.why, h("p", { class: "hint", role: "status" }, "Looking at it … the first time a model is asked it is loaded, which takes a few seconds."));
     try {
       const [picture, answer] = await Promise.all([
-        createImageBitmap(this.file, { imageOrientation: "none" }).catch(() => null),
-        request("/predict", { method: "POST", body: this.form(0.1), signal }),
+        createImageBitmap(asked.file, { imageOrientation: "none" }).catch(() => null),
+        request("/predict", { method: "POST", body: this.form(asked, 0.1), signal }),
       ]);
-      this.results = (await answer.json()).map((result, index) => ({ ...result, index }));
+      const found = await answer.json();
       if (signal.aborted) return;
-      this.chosen = null;
-      this.classes = byClass(this.model.categories);
+      this.results = found.map((result, index) => ({ ...result, index }));
+      [this.asked, this.chosen] = [asked, null]; // what is shown and saved is of this picture and model
+      this.classes = byClass(asked.model.categories);
       this.answer.hidden = false;
       this.drop.classList.add("small"); // the picture needs the room
       fill(this.why, !picture && h("p", { class: "note" }, "Your browser cannot show a picture of this kind. Save the PNG to see it."));
@@ -105,7 +107,9 @@ class Predict {
       this.tell();
       announce(this.told.textContent);
     } catch (error) {
-      if (!signal.aborted) fill(this.why, problem(error));
+      if (signal.aborted) return;
+      this.answer.hidden = true; // it was of another picture or model
+      fill(this.why, problem(error));
     }
   }
 
@@ -153,12 +157,13 @@ class Predict {
 
   saveJson() {
     const text = JSON.stringify(this.shownOnes.map(({ index, ...result }) => result));
-    saveBlob(new Blob([text], { type: "application/json" }), `${this.file.name}.json`);
+    saveBlob(new Blob([text], { type: "application/json" }), `${this.asked.file.name}.json`);
   }
 
   /* The service draws it, so that it is the same as anybody else's. */
   async savePng() {
-    const answer = await request("/predict", { method: "POST", body: this.form(this.least), headers: { Accept: "image/png" } });
-    saveBlob(await answer.blob(), `${this.file.name}.masks.png`);
+    const { asked } = this;
+    const answer = await request("/predict", { method: "POST", body: this.form(asked, this.least), headers: { Accept: "image/png" } });
+    saveBlob(await answer.blob(), `${asked.file.name}.masks.png`);
   }
 }

@@ -88,12 +88,13 @@ function gallery(place, query) {
   async function start() {
     stop.abort();
     stop = new AbortController();
+    const { signal } = stop;
     place.signal.addEventListener("abort", () => stop.abort());
     shown = [];
     fill(cards);
     fill(more);
-    const order = imagesOf(worstFirst(place.job.id, params(), stop.signal), (counts) => told.replaceChildren(summary(counts)));
-    await next(order, stop.signal);
+    const order = imagesOf(worstFirst(place.job.id, params(), signal), (counts) => signal.aborted || told.replaceChildren(summary(counts)));
+    await next(order, signal);
   }
 
   async function next(order, signal) {

@@ -1,10 +1,10 @@
-"""What a hand does in the review, and requests that are held back until a test lets them go."""
+"""What a hand does in the review."""
 
 import re
 import time
 from typing import Any
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 from pycocotools import mask as coco_mask
 
 PLACE_JS = """async ([rle, point, at]) => {
@@ -70,46 +70,3 @@ def shown(page: Page, mask: dict[str, Any]) -> None:
     """Wait until this mask is the one that is shown, on its picture."""
     expect(page.locator(".reviewing h2").first).to_have_text(re.compile(rf"\b{mask['id']}$"))
     page.wait_for_selector(f".proposal[data-drawn='{mask['mask_id']}']")
-
-
-class Held:
-    """Requests of a page of this method and address: they wait here until they are let go."""
-
-    def __init__(self, page: Page, method: str, pattern: str) -> None:
-        self.page, self.method = page, method
-        self.bodies: list[Any] = []
-        self.addresses: list[str] = []
-        self._waiting: list[Route] = []
-        self._closed = True
-        page.route(re.compile(pattern), self._take)
-
-    def _take(self, route: Route) -> None:
-        if route.request.method != self.method:
-            route.fallback()
-            return
-        self.bodies.append(route.request.post_data_json)
-        self.addresses.append(route.request.url)
-        if self._closed:
-            self._waiting.append(route)
-        else:
-            route.continue_()
-
-    def came(self, count: int = 1) -> None:
-        """Wait until so many have come in all."""
-        deadline = time.monotonic() + 60
-        while len(self.bodies) < count:
-            assert time.monotonic() < deadline, f"{len(self.bodies)} of {count} requests came"
-            self.page.wait_for_timeout(20)
-
-    def let_go(self) -> None:
-        """These and all that follow."""
-        self._closed = False
-        while self._waiting:
-            self._waiting.pop(0).continue_()
-
-    def refuse(self, status: int = 503) -> None:
-        """Those that wait; the ones that follow are let through."""
-        self._closed = False
-        while self._waiting:
-            document = {"title": "Busy", "detail": "Come again later."}
-            self._waiting.pop(0).fulfill(status=status, json=document)

@@ -23,6 +23,8 @@ from app.settings import Settings
 from sapnet.data.synthetic import CLASSES, draw_scene
 from sapnet.types import ByteArray, Category
 
+from ..holding import Held
+
 FILES = {"safetensors": b"safe weights", "Checkpoint": b"weights of seed", "ONNX": b"onnx of"}
 """Buttons, and what the files begin with that the stand-in for a trainer leaves."""
 
@@ -162,6 +164,29 @@ def test_a_dropped_picture_is_shown_with_what_is_in_it(
     drawn = np.asarray(Image.open(download.value.path()))
     assert drawn.shape == picture.pixels.shape
     assert (drawn != picture.pixels).any()
+
+
+def test_predictions_are_saved_under_the_picture_they_are_of(
+    ui: Any, trained: Any, finding: Any, picture: Picture, tmp_path: Path
+) -> None:
+    ui.service = finding
+    ui.expected.append("503")
+    page = ui.open(f"/predict?model={model_of(trained)}")
+    page.locator("input[type=file]").set_input_files(picture.path)
+    expect(page.locator(".object").first).to_be_visible()
+    many = page.locator(".object").count()
+    held = Held(page, "POST", "/predict$")
+    second = tmp_path / "second.png"
+    Image.new("RGB", (80, 60)).save(second)
+    page.locator("input[type=file]").set_input_files(second)
+    held.came()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="JSON").click()
+    assert download.value.suggested_filename == "new.png.json"
+    assert len(json.loads(Path(download.value.path()).read_text())) == many
+    held.refuse()
+    expect(page.locator(".problem")).to_be_visible()
+    expect(page.locator(".predicting")).to_be_hidden()
 
 
 def test_what_is_no_picture_is_refused_in_words(

@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import Dialog, Page, expect
 from pycocotools import mask as coco_mask
 
-from .reviewing import Held, at, centre, counted, other_half, saved, shown
+from ..holding import Held
+from .reviewing import at, centre, counted, other_half, saved, shown
 
 SUGGEST, DECIDE = ("POST", "/suggest$"), ("PATCH", "/masks/[^/]+$")
 
