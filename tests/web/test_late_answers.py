@@ -142,6 +142,7 @@ def test_starting_over_takes_what_is_dropped_once(ui, tmp_path: Path) -> None:
     page.get_by_role("button", name="Start over").click()
     page.locator("dialog").get_by_role("button", name="Throw it away").click()
     expect(page.locator(".strip li")).to_have_count(0)
+    ui.settled()
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     drop(page, broken)
