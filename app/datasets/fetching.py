@@ -115,9 +115,8 @@ def _picture(settings: Settings, client: httpx2.Client, address: str, path: Path
             _fetch(settings, client, address, path)
     except NotFetched as error:
         where = f"from {address[:300]}: " if address else ""
-        return Picture(address, path, "", None, f"it could not be fetched {where}{error}", 0)
-    size, problem = proven(path, settings.max_image_pixels)
-    return Picture(address, path, sha256_of(path), size, problem, 0)
+        return Picture(address, path, "", f"it could not be fetched {where}{error}", 0)
+    return Picture(address, path, sha256_of(path), proven(path, settings.max_image_pixels), 0)
 
 
 def _fetch(settings: Settings, client: httpx2.Client, address: str, path: Path) -> None:

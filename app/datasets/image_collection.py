@@ -12,7 +12,7 @@ from app.datasets import archives
 from app.errors import Fault
 from app.http.multipart import FilePart
 from app.storage.store import sha256_of
-from sapnet.data.images import ImageProblem, probe
+from sapnet.data.images import ImageProblem, Inspection, inspect
 
 _EXACT, _BY_SUFFIX, _BY_BASENAME = range(3)  # how well a file's name fits, best first
 EXAMPLES = 10
@@ -23,14 +23,19 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A file that was sent for one image of the document. size: (h, w); problem: why it is none."""
+    """A file that was sent for one image of the document. seen: what is in it, or in words why it
+    is none."""
 
     sent_as: str
     path: Path
     sha: str
-    size: tuple[int, int] | None
-    problem: str | None
+    seen: Inspection | str
     fit: int
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(h, w), as stored."""
+        return None if isinstance(self.seen, str) else self.seen.size
 
 
 @dataclass
@@ -47,7 +52,14 @@ class Pictures:
     @property
     def found(self) -> dict[str, tuple[int, int] | str]:
         """For `check_against_images`: the size, or in words what is wrong."""
-        return {n: p.size or p.problem or "" for n, p in self.by_name.items()}
+        return {
+            n: p.seen if isinstance(p.seen, str) else p.seen.size for n, p in self.by_name.items()
+        }
+
+    @property
+    def inspected(self) -> dict[str, Inspection]:
+        """What is in the files that are images, by file_name."""
+        return {n: p.seen for n, p in self.by_name.items() if not isinstance(p.seen, str)}
 
 
 class _Names:
@@ -139,16 +151,15 @@ def _offer(pictures: Pictures, wanted: _Names, sent_as: str, path: Path, max_pix
         _ignore(pictures, before.sent_as)
     if before is not None:
         before.path.unlink()
-    size, problem = proven(path, max_pixels)
-    pictures.by_name[name] = Picture(sent_as, path, sha, size, problem, fit)
+    pictures.by_name[name] = Picture(sent_as, path, sha, proven(path, max_pixels), fit)
 
 
-def proven(path: Path, max_pixels: int) -> tuple[tuple[int, int] | None, str | None]:
-    """(h, w) of an image, or why it is none."""
+def proven(path: Path, max_pixels: int) -> Inspection | str:
+    """What is in an image, or in words why it is none."""
     try:
-        return probe(path, max_pixels), None
+        return inspect(path, max_pixels)
     except ImageProblem as error:
-        return None, str(error)
+        return str(error)
 
 
 def _ignore(pictures: Pictures, name: str) -> None:

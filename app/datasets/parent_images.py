@@ -12,6 +12,8 @@ from app.db.models import Image
 from app.db.session import Database
 from app.storage.store import Storage
 from sapnet.data.annotations.coco import PointDocument
+from sapnet.data.exif import orientation_of
+from sapnet.data.images import Inspection
 
 
 def from_parent(database: Database, storage: Storage, parent_id: str) -> Fetch:
@@ -30,9 +32,9 @@ def from_parent(database: Database, storage: Storage, parent_id: str) -> Fetch:
             if (row := known.get(image.file_name)) is not None:
                 path = target / str(index)
                 link(storage.local_path(row.sha256), path)
-                size = row.height, row.width
+                seen = Inspection((row.height, row.width), orientation_of(path))
                 name = image.file_name
-                pictures.by_name[name] = Picture(name, path, row.sha256, size, None, 0)
+                pictures.by_name[name] = Picture(name, path, row.sha256, seen, 0)
         return pictures
 
     return fetch

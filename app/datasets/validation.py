@@ -14,6 +14,9 @@ from app.errors import Fault
 from app.http.multipart import FilePart
 from app.settings import Settings
 from sapnet.data.annotations.coco import PointDocument, check_against_images, check_truth
+from sapnet.data.annotations.frames import NAMED, in_stored_pixels
+from sapnet.data.images import Inspection
+from sapnet.data.orientation import Frame
 from sapnet.errors import InvalidDataset, ValidationIssue
 from sapnet.types import ImageInfo
 
@@ -70,14 +73,18 @@ def check(sent: Sent, folder: Path, settings: Settings, tell: Tell = silent) -> 
         pixels = settings.max_image_pixels
         pictures = intake.collect(sent.images, names, folder, limits, pixels, tell)
     faults += pictures.faults
+    seen = pictures.inspected
     if sent.images or sent.fetch:
+        # Whoever draws in one of these tools sees the picture upright.
+        assumed: Frame = "upright" if annotations.converted else "stored"
+        files = {name: (found.size, found.orientation) for name, found in seen.items()}
+        document = in_stored_pixels(document, files, assumed)
         complete = not pictures.unread
         issues = check_against_images(document, pictures.found, complete=complete)
         faults += to_faults("annotations", annotations.told(issues))
     report = _report(document, pictures)
-    found = {n: p.size for n, p in pictures.by_name.items() if p.size is not None}
-    sizes = {i.id: found[i.file_name] for i in document.images if i.file_name in found}
-    truth = _truth(document, sent, sizes, faults, report, tell)
+    of_image = {i.id: seen[i.file_name] for i in document.images if i.file_name in seen}
+    truth = _truth(document, sent, of_image, faults, report, tell)
     return Checked(document, pictures, report, truth, faults)
 
 
@@ -92,30 +99,37 @@ def summed_up(faults: Sequence[Fault]) -> str:
 def _truth(
     document: PointDocument,
     sent: Sent,
-    sizes: Mapping[int, tuple[int, int]],
+    images: Mapping[int, Inspection],
     faults: list[Fault],
     report: dict[str, Any],
     tell: Tell,
 ) -> Path | None:
     """The file that holds ground truth: one sent as such, else the annotations themselves where
-    each of them has a segmentation. Only one that was sent can be at fault. sizes: (h, w) of the
-    images, by id."""
+    each of them has a segmentation. Only one that was sent can be at fault. images: by id."""
+    sizes = {id_: seen.size for id_, seen in images.items()}
+    frames: list[ValidationIssue] = []
+
+    def checked(path: Path) -> Any:
+        watch = _watch(tell, "truth", path)
+        return check_truth(path, watch, sizes, lambda id_: images[id_].orientation, frames.append)
+
     if sent.truth is not None:
         path = sent.truth.path
         try:
-            ids = check_truth(path, _watch(tell, "truth", path), sizes)
+            ids = checked(path)
         except InvalidDataset as error:
             faults += to_faults("truth", error.issues)
             return None
         if not document.names_any(ids):
             _warn(report, "truth", "no annotation id is one of the points' ids")
         report["truth"] = "truth"
+        report["warnings"] += [asdict(fault) for fault in to_faults("truth", frames)]
         return path
     if not document.has_truth:
         return None
     path = sent.annotations.path
     try:
-        check_truth(path, _watch(tell, "truth", path), sizes)
+        checked(path)
     except InvalidDataset as error:
         _warn(report, "annotations", f"the segmentations are no usable truth: {error}")
         return None
@@ -135,6 +149,7 @@ def _report(document: PointDocument, pictures: intake.Pictures) -> dict[str, Any
     if len(odd) > MAX_WARNINGS:
         more = f"{len(odd) - MAX_WARNINGS} more warnings are not listed"
         warnings.append(asdict(Fault("annotations", "", more)))
+    warnings += [asdict(fault) for fault in _lost(pictures)]
     return {
         "warnings": warnings,
         "images_without_annotations": len(document.images) - len(document.per_image()),
@@ -142,6 +157,20 @@ def _report(document: PointDocument, pictures: intake.Pictures) -> dict[str, Any
         "ignored_files": {"count": pictures.ignored, "examples": pictures.ignored_examples},
         "truth": None,
     }
+
+
+def _lost(pictures: intake.Pictures) -> list[Fault]:
+    """What reading the images drops, each with the images that it is so with."""
+    concerned: dict[str, list[str]] = {}
+    for name, seen in pictures.inspected.items():
+        for note in seen.notes:
+            concerned.setdefault(note, []).append(name)
+    faults = []
+    for note, names in concerned.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        few = ", ".join(map(repr, names[:NAMED]))
+        faults.append(Fault("images", "", f"{note}: {few}{more}"))
+    return faults
 
 
 def _warn(report: dict[str, Any], part: str, detail: str) -> None:

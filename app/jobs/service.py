@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.db.columns import is_id, now
 from app.db.models import SUCCESSFUL, Dataset, DatasetStatus, Image, Job, JobState, Model, Reason
 from app.db.session import Database, rows_changed
-from app.errors import Conflict, Fault, Invalid, NotFound
+from app.errors import BlobMissing, Conflict, Fault, Invalid, NotFound
 from app.http import idempotency
 from app.jobs import events
 from app.jobs.events import EventType
@@ -27,6 +27,8 @@ from sapnet.config.methods import METHODS
 from sapnet.config.presets import PRESETS
 from sapnet.config.resolve import architecture_differences, resolve_config
 from sapnet.data.annotations.coco import check_truth
+from sapnet.data.exif import orientation_of
+from sapnet.data.orientation import AS_STORED
 from sapnet.errors import InvalidConfig, InvalidDataset
 
 
@@ -45,13 +47,13 @@ def create(
     with database.read() as session:
         _ready_dataset(session, request.dataset_id)
         initial = get_model(session, request.from_model) if request.from_model else None
-        sizes = _image_sizes(session, request.dataset_id) if request.truth is not None else {}
+        images = _images(session, request.dataset_id) if request.truth is not None else {}
     proposals = document["proposals"] or settings.proposals
     kind = str(proposals.get("kind"))
     faults = _config_faults(request, kind)
     faults += _model_faults(request, kind, initial) if initial and not faults else []
     truth = None if request.truth is None else json.dumps(document["truth"]).encode()
-    faults += _truth_faults(truth, sizes) if truth is not None else []
+    faults += _truth_faults(storage, truth, images) if truth is not None else []
     faults += webhooks.faults(settings, request.webhook)
     if faults:
         raise Invalid(faults)
@@ -226,16 +228,23 @@ def _model_faults(request: TrainRequest, proposals: str, model: Model) -> list[F
     return [Fault("body", "/from_model", detail, "train with the preset and the overrides it had")]
 
 
-def _image_sizes(session: Session, dataset_id: str) -> dict[int, tuple[int, int]]:
-    """Image id -> (h, w) of its file."""
-    columns = select(Image.image_id, Image.height, Image.width)
+def _images(session: Session, dataset_id: str) -> dict[int, Any]:
+    """Image id -> height, width, sha256."""
+    columns = select(Image.image_id, Image.height, Image.width, Image.sha256)
     rows = session.execute(columns.where(Image.dataset_id == dataset_id))
-    return {row.image_id: (row.height, row.width) for row in rows}
+    return {row.image_id: row for row in rows}
 
 
-def _truth_faults(truth: bytes, sizes: Mapping[int, tuple[int, int]]) -> list[Fault]:
+def _truth_faults(storage: Storage, truth: bytes, images: Mapping[int, Any]) -> list[Fault]:
+    def orientation(image_id: int) -> int:
+        try:
+            return orientation_of(storage.local_path(images[image_id].sha256))
+        except BlobMissing:
+            return AS_STORED
+
+    sizes = {id_: (row.height, row.width) for id_, row in images.items()}
     try:
-        check_truth(truth, sizes=sizes)
+        check_truth(truth, sizes=sizes, orientations=orientation)
     except InvalidDataset as error:
         return [Fault("body", f"/truth{i.pointer}", i.problem, i.hint) for i in error.issues]
     return []

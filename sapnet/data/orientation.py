@@ -65,11 +65,15 @@ def stored_places(
 def stored_point(x: float, y: float, orientation: int, size: Size) -> tuple[float, float]:
     """A point of the upright picture, in stored pixels. One on the left or upper border, which
     counts as inside, stays inside: in the middle of its pixel."""
-    ((px, py),) = stored_places(np.array([[x, y]]), orientation, size).tolist()
+    turned, back_x, back_y = _MOVES[orientation]
     height, width = size
-    px = width - 0.5 if px == width else px
-    py = height - 0.5 if py == height else py
-    return px, py
+    if turned:
+        x, y = y, x
+    if back_x:
+        x = width - x if x else width - 0.5
+    if back_y:
+        y = height - y if y else height - 0.5
+    return x, y
 
 
 def stored_box(box: Sequence[float], orientation: int, size: Size) -> list[float]:

@@ -20,7 +20,9 @@ from sapnet import __version__
 from sapnet.config.resolve import resolve_config
 from sapnet.config.schema import Config
 from sapnet.data.annotations.coco import load_points, read_truth
+from sapnet.data.exif import orientation_of
 from sapnet.data.images import ImageProblem
+from sapnet.data.orientation import AS_STORED
 from sapnet.errors import DiskFull, Stopped, is_disk_full
 from sapnet.evaluation import average_precision, pseudo_mask_metrics
 from sapnet.evaluation.calibration import reliability
@@ -83,7 +85,7 @@ class Run:
         points = load_points(self.spec.points)
         self.bad.images = len(points.images)
         sizes = {image.id: image.size for image in points.images}
-        truth = read_truth(self.spec.truth, sizes) if self.spec.truth else None
+        truth = read_truth(self.spec.truth, sizes, self.orientation) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
         distributed.main_first(lambda: claim(self.spec.workdir, self.identity(points, generator)))
         model, origin = self.build_model(points.categories)
@@ -131,6 +133,13 @@ class Run:
         self._write("report.json", report)
         self.draw_report(report, points, bags, rows, truth)
         return report
+
+    def orientation(self, image_id: int) -> int:
+        """EXIF's, of an image of the run."""
+        try:
+            return orientation_of(self.spec.image_paths[image_id])
+        except (OSError, LookupError):  # it will be set aside where its pixels are asked for
+            return AS_STORED
 
     def identity(self, points: PointSet, generator: ProposalGenerator) -> dict[str, Any]:
         """What makes it this run: with anything else its checkpoint means nothing."""

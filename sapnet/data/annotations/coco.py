@@ -165,7 +165,8 @@ def check_against_images(
                 at,
                 f"declared {image.width}×{image.height} pixels, but {shown(image.file_name)} has "
                 f"{width}×{height}",
-                "points must be in pixels of the image as stored (no EXIF rotation, no resizing)",
+                "points must be in pixels of the image as stored, or as its EXIF has it shown: "
+                "send the very file that was annotated",
             )
     if undeclared:
         rows = document.rows

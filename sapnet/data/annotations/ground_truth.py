@@ -24,6 +24,7 @@ from sapnet.data.annotations.decoding import (
     unwatched,
 )
 from sapnet.data.annotations.document import repeats
+from sapnet.data.annotations.frames import ImageFrame, frames_of
 from sapnet.data.masks import (
     Size,
     area,
@@ -36,7 +37,14 @@ from sapnet.data.masks import (
     from_polygons,
     tight_box,
 )
-from sapnet.errors import InvalidDataset, InvalidGeometry
+from sapnet.data.orientation import (
+    AS_STORED,
+    stored_box,
+    stored_mask,
+    stored_polygon,
+    upright_size,
+)
+from sapnet.errors import InvalidDataset, InvalidGeometry, ValidationIssue
 from sapnet.types import Rle
 
 
@@ -61,11 +69,21 @@ class TruthAnnotation(msgspec.Struct, gc=False):
     iscrowd: int | bool = 0
 
 
+Warn = Callable[[ValidationIssue], None]
 Sizes = Mapping[int, Size]
 """Image id -> (h, w) of the image itself, in pixels."""
 
 
-def read_truth(source: bytes | Path, sizes: Sizes | None = None) -> dict[str, Any]:
+Orientations = Callable[[int], int]
+"""Image id -> EXIF orientation of the picture itself."""
+
+
+def read_truth(
+    source: bytes | Path,
+    sizes: Sizes | None = None,
+    orientations: Orientations | None = None,
+    warn: Warn | None = None,
+) -> dict[str, Any]:
     """COCO instances as plain dicts: {"images", "annotations", "categories"}.
 
     Every annotation comes back with segmentation (polygons, or compressed RLE), bbox (xywh,
@@ -75,33 +93,41 @@ def read_truth(source: bytes | Path, sizes: Sizes | None = None) -> dict[str, An
         sizes: of the images of the dataset that it is the ground truth of; an image that the file
             declares with another size is an issue. Of images that are not there, and without
             `sizes`, the declared size counts.
+        orientations: of the images in `sizes`; what was drawn on the upright image
+            (`sapnet.data.annotations.frames`) comes back in stored pixels. It is called where a
+            declared size is exchanged, and for all images where `warn` is given.
+        warn: called with what was mapped or assumed.
 
     Raises:
         InvalidDataset: lists every issue.
     """
-    truth = _Truth(source, sizes)
+    truth = _Truth(source, sizes, orientations, warn)
     annotations = list(truth.annotations())
     truth.end()
     return {
-        "images": [msgspec.structs.asdict(image) for image in truth.images.values()],
-        "annotations": [_completed(r, truth.images[r.image_id]) for r in annotations],
+        "images": [truth.described(image) for image in truth.images.values()],
+        "annotations": [truth.completed(record) for record in annotations],
         "categories": [msgspec.structs.asdict(c) for c in truth.categories.values()],
     }
 
 
 def check_truth(
-    source: bytes | Path, watch: Watch = unwatched, sizes: Sizes | None = None
+    source: bytes | Path,
+    watch: Watch = unwatched,
+    sizes: Sizes | None = None,
+    orientations: Orientations | None = None,
+    warn: Warn | None = None,
 ) -> npt.NDArray[np.int64]:
     """The ids of a file's annotations, (N,), where `read_truth` would take it: in little memory.
 
     Args:
         watch: as `read_points` has it.
-        sizes: as `read_truth` has it.
+        sizes: as `read_truth` has it; `orientations` and `warn` too.
 
     Raises:
         InvalidDataset: lists every issue.
     """
-    truth = _Truth(source, sizes, watch)
+    truth = _Truth(source, sizes, orientations, warn, watch)
     for _ in truth.annotations():
         pass
     truth.end()
@@ -111,7 +137,14 @@ def check_truth(
 class _Truth:
     """A document that is being read: images and categories first, then annotations."""
 
-    def __init__(self, source: bytes | Path, sizes: Sizes | None, watch: Watch = unwatched) -> None:
+    def __init__(
+        self,
+        source: bytes | Path,
+        sizes: Sizes | None,
+        orientations: Orientations | None,
+        warn: Warn | None,
+        watch: Watch = unwatched,
+    ) -> None:
         self._source, self._issues, self._watch = source, Issues(), watch
         self.ids = array("q")
         self._id_places = array("q")
@@ -125,10 +158,52 @@ class _Truth:
             self._lists["categories"], "categories", "category id", self._issues
         )
         self._known_categories = {BAD, *self.categories}
-        self._sizes = self._image_sizes(sizes or {})
+        self._actual = sizes or {}
+        self._upright = self._drawn_upright(orientations, warn)
+        self._sizes = self._image_sizes()
 
-    def _image_sizes(self, actual: Sizes) -> dict[int, Size]:
-        """(h, w) of the images whose size is right."""
+    def _drawn_upright(
+        self, orientations: Orientations | None, warn: Warn | None
+    ) -> dict[int, int]:
+        """The orientation of the images whose coordinates are on the upright picture."""
+        known = [
+            (image, self._actual[id_])
+            for id_, image in self.images.items()
+            if id_ in self._actual and BAD not in (image.width, image.height)
+        ]
+        swapped = any((i.width, i.height) == size != (i.height, i.width) for i, size in known)
+        if orientations is None or not (swapped or warn):
+            return {}
+        frames = frames_of(
+            (
+                ImageFrame(i.id, i.file_name, (i.height, i.width), size, orientations(i.id))
+                for i, size in known
+            ),
+            "stored",
+        )
+        for warning in frames.warnings:
+            if warn:
+                warn(warning)
+        return frames.upright
+
+    def described(self, image: TruthImage) -> dict[str, Any]:
+        """An image of the document, with the size of the stored picture."""
+        record = msgspec.structs.asdict(image)
+        if image.id in self._upright:
+            record["height"], record["width"] = self._actual[image.id]
+        return record
+
+    def completed(self, record: TruthAnnotation) -> dict[str, Any]:
+        """A checked annotation as `read_truth` gives it, in stored pixels."""
+        image = self.images[record.image_id]
+        found = _completed(record, image)
+        orientation = self._upright.get(image.id)
+        if orientation is not None:
+            _move(found, orientation, self._actual[image.id])
+        return found
+
+    def _image_sizes(self) -> dict[int, Size]:
+        """(h, w) that the coordinates of the images are in, of those whose size is right."""
         found: dict[int, Size] = {}
         records = () if self._lists["images"] is BAD else self._lists["images"]
         for index, image in enumerate(records):
@@ -139,13 +214,16 @@ class _Truth:
             except InvalidGeometry as error:
                 self._issues.add(f"/images/{index}", str(error), error.hint)
                 continue
-            height, width = actual.get(image.id, size)
-            if size == (height, width):
+            height, width = self._actual.get(image.id, size)
+            expected = upright_size((height, width), self._upright.get(image.id, AS_STORED))
+            if size == expected:
                 found.setdefault(image.id, size)
             else:
                 declared = f"declared {image.width}×{image.height} pixels"
                 problem = f"{declared}, but the data set's image {image.id} has {width}×{height}"
-                hint = "give truth for the images as they were sent, not resized or rotated"
+                hint = (
+                    "give truth for the images as they were sent, or as their EXIF has them shown"
+                )
                 self._issues.add(f"/images/{index}", problem, hint)
         return found
 
@@ -239,6 +317,17 @@ def _completed(record: TruthAnnotation, image: TruthImage) -> dict[str, Any]:
         "area": pixels,
         "iscrowd": int(bool(record.iscrowd)),
     }
+
+
+def _move(annotation: dict[str, Any], orientation: int, size: Size) -> None:
+    """From the upright picture to stored pixels. size: as stored."""
+    drawn = annotation["segmentation"]
+    annotation["segmentation"] = (
+        stored_mask(as_rle(drawn, *size), orientation)
+        if isinstance(drawn, dict)
+        else [stored_polygon(polygon, orientation, size) for polygon in drawn]
+    )
+    annotation["bbox"] = stored_box(annotation["bbox"], orientation, size)
 
 
 def as_rle(segmentation: list[list[float]] | Rle, height: int, width: int) -> Rle:

@@ -16,7 +16,11 @@ from sapnet.data.exporters.coco import Coco, CocoPolygons
 from sapnet.data.exporters.cvat import Cvat
 from sapnet.data.exporters.label_studio import LabelStudio
 from sapnet.data.exporters.png import Png
-from sapnet.data.exporters.report import ExportReport
+from sapnet.data.exporters.report import (
+    STORED_WITH_IMAGES,
+    STORED_WITHOUT_IMAGES,
+    ExportReport,
+)
 from sapnet.data.exporters.source import Instance, InvalidMask, Shape, Source, read_shape
 from sapnet.data.exporters.voc import Voc
 from sapnet.data.exporters.yolo import Yolo
@@ -68,7 +72,8 @@ def export(
     """
     options = options or Options()
     writer_class = FORMATS[format]
-    report = ExportReport(writer_class.notes)
+    frame = STORED_WITH_IMAGES if options.images else STORED_WITHOUT_IMAGES
+    report = ExportReport((*writer_class.notes, frame))
     images = source.images
     with Archive(target, zipped=suffix_of(format, options) == ".zip") as archive:
         categories = sorted(source.categories, key=lambda category: category.id)
@@ -121,4 +126,4 @@ def _add_image(
     if path is None:
         report.skip(None, image.id, "the image is missing from storage")
     else:
-        context.archive.file(writer.image_path(image), path)
+        context.archive.image(writer.image_path(image), path)

@@ -5,9 +5,12 @@ Written to disk as it comes, and the same bytes each time.
 
 import shutil
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
+
+from sapnet.data.exif import Patch, upright_patches
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # zip's own beginning: no clock, so that equal exports are equal
 
@@ -61,11 +64,23 @@ class Archive:
         """
         self._archive.writestr(_info(name, packed), data)
 
-    def file(self, name: str, path: Path, *, packed: bool = False) -> None:
-        """A copy of a file, whatever its size."""
+    def image(self, name: str, path: Path) -> None:
+        """A copy of an image that every reader shows as its pixels are stored: the same bytes, but
+        for an EXIF orientation."""
+        self.file(name, path, patches=upright_patches(path))
+
+    def file(
+        self, name: str, path: Path, *, packed: bool = False, patches: Sequence[Patch] = ()
+    ) -> None:
+        """A copy of a file, whatever its size. patches: bytes that are others in the copy."""
         info = _info(name, packed)
         info.file_size = path.stat().st_size  # so that a large one is written as zip64
         with path.open("rb") as source, self._archive.open(info, "w") as target:
+            for patch in sorted(patches, key=lambda patch: patch.offset):
+                while (left := patch.offset - source.tell()) > 0:
+                    target.write(source.read(min(left, 1 << 20)))
+                target.write(patch.data)
+                source.seek(len(patch.data), 1)
             shutil.copyfileobj(source, target, 1 << 20)
 
     def finish(self) -> None:

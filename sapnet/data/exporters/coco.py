@@ -13,6 +13,10 @@ from sapnet.data.exporters.source import Shape
 from sapnet.types import ImageInfo
 
 NAME = "annotations/instances_default.json"
+INFO = {
+    "description": "instance masks from points",
+    "coordinates": "pixels as the files store them, without their EXIF orientation",
+}
 
 
 class Coco(Writer):
@@ -23,7 +27,7 @@ class Coco(Writer):
     def __init__(self, context: ExportContext) -> None:
         super().__init__(context)
         self._file = context.archive.document(NAME, ending=b"]}\n")
-        self._file.write(b'{"info":{"description":"instance masks from points"},"images":[')
+        self._file.write(b'{"info":' + to_json(INFO) + b',"images":[')
         for number, image in enumerate(context.images):
             record = {"id": image.id, "file_name": image.file_name}
             size = {"width": image.width, "height": image.height}

@@ -6,6 +6,15 @@ from typing import Any
 
 WORST = 20
 MAX_LISTED = 1_000
+_STORED = "Coordinates are in pixels as the files of the images store them"
+STORED_WITH_IMAGES = (
+    f"{_STORED}. The copies of the images here have no EXIF orientation, so that every program "
+    "shows them so."
+)
+STORED_WITHOUT_IMAGES = (
+    f"{_STORED}. A program that turns an image by its EXIF orientation shows its masks elsewhere: "
+    "give it the images of an export with images."
+)
 
 
 @dataclass
