@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import errors
 from app.auth.access import open_to_all
 from app.auth.middleware import Gate
-from app.datasets import deferred as later
+from app.datasets import deferred
 from app.datasets.endpoints import router as datasets
 from app.db.session import Database
 from app.exports.endpoints import router as exports
@@ -27,6 +27,7 @@ from app.jobs.endpoints import router as jobs
 from app.jobs.event_endpoints import router as job_events
 from app.jobs.event_stream import Feed
 from app.jobs.fleet_metrics import Fleet
+from app.jobs.onnx_endpoints import router as onnx
 from app.jobs.reaper import Reaper
 from app.jobs.webhook_endpoints import router as webhooks
 from app.masks.endpoints import router as masks
@@ -78,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exports,
         review,
         models,
+        onnx,
         predict,
     ):
         app.include_router(router)
@@ -101,7 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    await run_in_threadpool(_tidy, app.state.settings, app.state.database, app.state.storage)
+    await run_in_threadpool(_clean_up, app.state.settings, app.state.database, app.state.storage)
     reaper = Reaper(app.state.database, app.state.settings)
     reaper.start()
     async with app.state.feed.running():
@@ -110,16 +112,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.database.dispose()
 
 
-def _tidy(settings: Settings, database: Database, storage: Storage) -> None:
+def _clean_up(settings: Settings, database: Database, storage: Storage) -> None:
     """Remove what a process that was killed in an upload left behind, once it is surely dead."""
     limit = time.time() - blobs.STALE_AFTER.total_seconds()
     for folder in settings.folder("uploads").iterdir():
         if folder.stat().st_mtime < limit:
             shutil.rmtree(folder, ignore_errors=True)
     try:
-        uploads.sweep(database, storage)
-        later.clear(database, storage)
-        blobs.sweep(database, storage)
+        uploads.clean_up(database, storage)
+        deferred.clean_up(database, storage)
+        blobs.clean_up(database, storage)
     except SQLAlchemyError as error:
         log.warning("the database cannot be used yet", error=type(error).__name__)
 

@@ -34,7 +34,8 @@ from app.main import create_app
 from app.settings import Settings
 from app.storage.store import make_storage
 from sapnet.data.synthetic import make_scenes
-from worker.jobs.execute import Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import WorkerContext
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = (sys.executable, str(ROOT / "tests" / "jobs" / "fake_trainer.py"))
@@ -107,7 +108,7 @@ def prepare(folder: Path, images: int) -> tuple[Paths, str]:
         dataset = client.post("/datasets", files=sent).raise_for_status().json()["id"]
         train = {"dataset_id": dataset, "overrides": {"train.epochs": 1000}}
         ended, waits = (client.post("/jobs/train", json=train).json()["id"] for _ in range(2))
-        execute(ended, Worker(settings, database, make_storage(settings)))
+        execute(ended, WorkerContext(settings, database, make_storage(settings)))
         model = client.get(f"/jobs/{ended}").json()["model_id"]
     database.dispose()
     names = {"{dataset}": dataset, "{job}": ended, "{running}": waits, "{model}": model}

@@ -1,7 +1,7 @@
-"""Celery as the bell: it carries job ids. Settings for tasks that take hours, on Redis.
+"""Celery carries job ids, no more. Settings for tasks that take hours, on Redis.
 
 A prefork pool of one is a supervisor without torch in it; the training is a process of its own.
-Messages are acknowledged late, and one that is delivered twice finds the row claimed.
+Messages are acknowledged late, and one that is delivered twice finds the row leased.
 
 SIGTERM is Celery's warm shutdown: it waits for the task, and the task, told by a flag, has its
 trainer write a checkpoint and gives the job back. (A soft shutdown, REMAP_SIGTERM=SIGQUIT, sleeps
@@ -23,14 +23,15 @@ from celery.signals import (
     worker_shutting_down,
 )
 
-from app.jobs.queue import IO, QUEUES, TRAIN, visibility
+from app.jobs.kinds import IO, QUEUES, TRAIN
+from app.jobs.queue import visibility
 from app.settings import Settings
-from worker.polling import TIDY_SECONDS
-from worker.runtime.parent_death import die_with
-from worker.tasks import look_round, register, tidy_round
-from worker.webhook_sender import CourierProcess
+from worker.polling import CLEAN_UP_SECONDS
+from worker.runtime.parent_death import exit_with_parent
+from worker.tasks import clean_up_round, reaper_round, register
+from worker.webhook_sender import WebhookSenderProcess
 
-TIDY_AFTER = 15.0  # seconds: what a killed worker left is soon gone
+CLEAN_UP_AFTER = 15.0  # seconds: what a killed worker left is soon gone
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -57,43 +58,43 @@ def make_celery(settings: Settings) -> Celery:
 def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
     """Work on these queues until a signal, which lets the job write its checkpoint and go."""
     celery = make_celery(settings)
-    courier = CourierProcess()
+    webhook_sender = WebhookSenderProcess()
     stopping = RawValue("b", 0)  # shared with the pool's process, which is forked later
 
-    told: list[int] = []  # the pool's process alone
+    signals: list[int] = []  # the pool's process alone
     main_process = os.getpid()
 
-    def go_home(**_: Any) -> None:
+    def request_shutdown(**_: Any) -> None:
         stopping.value = 1
 
     def forked(**_: Any) -> None:
-        die_with(main_process, signal.SIGTERM)
+        exit_with_parent(main_process, signal.SIGTERM)
 
     def begun(**_: Any) -> None:  # with no task in hand SIGTERM just ends the pool's process
-        signal.signal(signal.SIGTERM, lambda number, _frame: told.append(number))
+        signal.signal(signal.SIGTERM, lambda number, _frame: signals.append(number))
 
     def ready(sender: Any, **_: Any) -> None:
-        look_round(settings)
-        sender.timer.call_repeatedly(settings.reap_seconds, look_round, (settings,))
-        sender.timer.call_after(TIDY_AFTER, tidy_round, (settings,))
-        sender.timer.call_repeatedly(TIDY_SECONDS, tidy_round, (settings,))
+        reaper_round(settings)
+        sender.timer.call_repeatedly(settings.reap_seconds, reaper_round, (settings,))
+        sender.timer.call_after(CLEAN_UP_AFTER, clean_up_round, (settings,))
+        sender.timer.call_repeatedly(CLEAN_UP_SECONDS, clean_up_round, (settings,))
         if IO in queues:
-            courier.keep()
-            sender.timer.call_repeatedly(settings.reap_seconds, courier.keep)
+            webhook_sender.keep()
+            sender.timer.call_repeatedly(settings.reap_seconds, webhook_sender.keep)
 
     setup_logging.connect(_leave_logs_alone, weak=False)
-    worker_shutting_down.connect(go_home, weak=False)
+    worker_shutting_down.connect(request_shutdown, weak=False)
     worker_process_init.connect(forked, weak=False)
     task_prerun.connect(begun, weak=False)
     worker_ready.connect(ready, weak=False)
-    register(celery, settings, lambda: bool(stopping.value or told))
+    register(celery, settings, lambda: bool(stopping.value or signals))
     name = f"--hostname={'-'.join(queues)}-{main_process}@%h"
     pool = ["--pool=prefork", "--concurrency=1", f"--queues={','.join(queues)}", name]
     quiet = ["--without-gossip", "--without-mingle", f"--loglevel={settings.log_level}"]
     try:
         celery.worker_main(["worker", *pool, *quiet])
     finally:
-        courier.stop()
+        webhook_sender.stop()
 
 
 def _leave_logs_alone(**_: Any) -> None:

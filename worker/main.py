@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from app.db.session import Database
-from app.jobs.queue import QUEUES
+from app.jobs.kinds import QUEUES
 from app.observability import logging as logs
 from app.observability import tracing
 from app.settings import Settings
@@ -30,19 +30,21 @@ def main(queues: Sequence[str]) -> None:
 
 def run_embedded(settings: Settings, queues: tuple[str, ...]) -> None:
     """Until SIGTERM or SIGINT: a running job then writes its checkpoint and is queued again."""
-    from worker.jobs.execute import Worker
     from worker.polling import run
+    from worker.runtime.types import WorkerContext
 
-    told: list[int] = []  # no threading.Event: setting one in a signal handler may deadlock
+    signals: list[int] = []  # no threading.Event: setting one in a signal handler may deadlock
 
-    def go_home(signal_number: int, _frame: FrameType | None) -> None:
-        told.append(signal_number)
+    def request_shutdown(signal_number: int, _frame: FrameType | None) -> None:
+        signals.append(signal_number)
 
-    signal.signal(signal.SIGTERM, go_home)
-    signal.signal(signal.SIGINT, go_home)
+    signal.signal(signal.SIGTERM, request_shutdown)
+    signal.signal(signal.SIGINT, request_shutdown)
     database = Database(settings.database)
-    worker = Worker(settings, database, make_storage(settings), lambda: bool(told), queues)
-    run(worker, lambda: told.append(0))
+    worker = WorkerContext(
+        settings, database, make_storage(settings), lambda: bool(signals), queues
+    )
+    run(worker, lambda: signals.append(0))
     database.dispose()
 
 

@@ -14,52 +14,53 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.datasets import deferred as later
+from app.datasets import deferred as imports
 from app.db.models import ACTIVE, Job
 from app.jobs.reaper import Reaper, waiting
 from app.predict import deferred as predictions
 from app.storage import garbage_collection as blobs
 from app.uploads import service as uploads
-from worker.jobs.execute import Outcome, Worker, execute, new_owner
-from worker.jobs.train_inputs import discard
-from worker.webhook_sender import Courier
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext, new_owner
+from worker.runtime.workdir import discard
+from worker.webhook_sender import WebhookSender
 
 log = structlog.get_logger()
 
-TIDY_SECONDS = 600.0
+CLEAN_UP_SECONDS = 600.0
 
 
-def run(worker: Worker, stop: Callable[[], None]) -> None:
+def run(worker: WorkerContext, stop: Callable[[], None]) -> None:
     """Works on the worker's queues until it is told to stop. A thread that fails calls `stop`, so
     that the process ends, and a supervisor starts it again, instead of going on by half."""
     workers = [replace(worker, queues=(q,), owner=new_owner()) for q in worker.queues]
 
-    def beside(other: Worker) -> None:
+    def run_beside(other: WorkerContext) -> None:
         try:
             loop(other)
         finally:
             stop()
 
-    threads = [threading.Thread(target=beside, args=(other,)) for other in workers[1:]]
+    threads = [threading.Thread(target=run_beside, args=(other,)) for other in workers[1:]]
     reaper = Reaper(worker.database, worker.settings)
-    courier = Courier(worker.database, worker.settings)
-    for thread in (reaper, courier, *threads):
+    sender = WebhookSender(worker.database, worker.settings)
+    for thread in (reaper, sender, *threads):
         thread.start()
     loop(workers[0])
     for thread in threads:
         thread.join()
     reaper.stop()
-    courier.stop()
+    sender.stop()
 
 
-def loop(worker: Worker) -> None:
+def loop(worker: WorkerContext) -> None:
     """Works until the worker is told to stop. A database that is away is waited for."""
-    tidied = -math.inf
+    cleaned = -math.inf
     while not worker.stopping():
         try:
-            if time.monotonic() - tidied >= TIDY_SECONDS:
-                tidy(worker)
-                tidied = time.monotonic()
+            if time.monotonic() - cleaned >= CLEAN_UP_SECONDS:
+                clean_up(worker)
+                cleaned = time.monotonic()
             busy = work_once(worker)
         except SQLAlchemyError as error:
             log.warning("no answer from the database", error=repr(error))
@@ -68,14 +69,14 @@ def loop(worker: Worker) -> None:
             time.sleep(worker.settings.poll_seconds)
 
 
-def work_once(worker: Worker) -> bool:
+def work_once(worker: WorkerContext) -> bool:
     """Take the oldest job that may be taken; whether there was one."""
     with worker.database.read() as session:
         found = waiting(session, queues=worker.queues)
     return any(execute(job_id, worker) is not Outcome.REFUSED for job_id in found)
 
 
-def tidy(worker: Worker) -> None:
+def clean_up(worker: WorkerContext) -> None:
     """Remove what crashes and cancels left behind: the work folders of jobs that have ended or are
     gone, and blobs that no row names."""
     folder = worker.settings.folder("jobs")
@@ -84,8 +85,8 @@ def tidy(worker: Worker) -> None:
         active = set(session.scalars(select(Job.id).where(Job.state.in_(ACTIVE))))
     for name in names - active:
         discard(worker.settings, name)
-    uploads.sweep(worker.database, worker.storage)
-    later.clear(worker.database, worker.storage)
-    predictions.clear(worker.database, worker.storage)
-    blobs.sweep(worker.database, worker.storage)
-    worker.storage.tidy()
+    uploads.clean_up(worker.database, worker.storage)
+    imports.clean_up(worker.database, worker.storage)
+    predictions.clean_up(worker.database, worker.storage)
+    blobs.clean_up(worker.database, worker.storage)
+    worker.storage.clean_up()

@@ -10,11 +10,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.session import Database
 from app.jobs.queue import TASK
-from app.jobs.reaper import look
+from app.jobs.reaper import run_once
 from app.settings import Settings
 from app.storage.store import make_storage
-from worker.jobs.execute import Outcome, Worker, execute
-from worker.polling import tidy
+from worker.jobs.execute import execute
+from worker.polling import clean_up
+from worker.runtime.types import Outcome, WorkerContext
 
 log = structlog.get_logger()
 
@@ -22,9 +23,9 @@ log = structlog.get_logger()
 def register(celery: Celery, settings: Settings, stopping: Callable[[], bool]) -> None:
     def execute_job(job_id: str) -> None:
         if stopping():
-            raise Reject("this worker is going home", requeue=True)
+            raise Reject("this worker is shutting down", requeue=True)
         with _database(settings) as database:
-            worker = Worker(settings, database, make_storage(settings), stopping)
+            worker = WorkerContext(settings, database, make_storage(settings), stopping)
             outcome = execute(job_id, worker)
         if outcome is Outcome.RELEASED:
             raise Reject("the job may be taken up again at once", requeue=True)
@@ -32,19 +33,19 @@ def register(celery: Celery, settings: Settings, stopping: Callable[[], bool]) -
     celery.task(name=TASK)(execute_job)
 
 
-def look_round(settings: Settings) -> None:
+def reaper_round(settings: Settings) -> None:
     """The reaper's round, in a worker's main process."""
     with _database(settings) as database:
-        look(database, settings)
+        run_once(database, settings)
 
 
-def tidy_round(settings: Settings) -> None:
+def clean_up_round(settings: Settings) -> None:
     """What a worker without a broker does now and then as well."""
     with _database(settings) as database:
         try:
-            tidy(Worker(settings, database, make_storage(settings)))
+            clean_up(WorkerContext(settings, database, make_storage(settings)))
         except (OSError, SQLAlchemyError) as error:
-            log.warning("not tidied, next time then", error=repr(error))
+            log.warning("not cleaned up, next time then", error=repr(error))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from app.outbound.url_policy import AddressRefused
 from app.settings import Settings
 from app.webhooks import service
 from app.webhooks.service import Following, Held
-from worker.runtime.parent_death import leashed
+from worker.runtime.parent_death import spawn_with_parent
 
 log = structlog.get_logger()
 
@@ -32,13 +32,13 @@ AT_ONCE = 8  # webhooks; a slow endpoint keeps up none but its own
 GONE = 410
 
 
-class Courier(threading.Thread):
+class WebhookSender(threading.Thread):
     """Looks every `poll_seconds` for events that are to be posted, and posts them."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        super().__init__(name="courier", daemon=True)
+        super().__init__(name="webhook-sender", daemon=True)
         self._database, self._settings = database, settings
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self._deliveries: list[threading.Thread] = []
         self._client = safe_client(
             allow_private=settings.webhook_private_addresses,
@@ -48,22 +48,22 @@ class Courier(threading.Thread):
         )
 
     def run(self) -> None:
-        while not self._over.wait(self._settings.poll_seconds):
+        while not self._ended.wait(self._settings.poll_seconds):
             try:
-                self.look()
+                self.run_once()
             except SQLAlchemyError as error:
                 log.warning("webhooks wait for the database", error=type(error).__name__)
             except Exception:  # this thread must not end while its worker goes on
                 log.exception("webhooks not looked for")
 
     def stop(self, seconds: float = 2.0) -> None:
-        """Deliveries in hand get so long; what is left is delivered by the next courier."""
-        self._over.set()
+        """Deliveries in hand get so long; what is left is delivered by the next sender."""
+        self._ended.set()
         deadline = time.monotonic() + seconds
         for delivery in self._deliveries:
             delivery.join(max(0.0, deadline - time.monotonic()))
 
-    def look(self) -> None:
+    def run_once(self) -> None:
         """Take up what is due, and deliver each in a thread of its own."""
         self._deliveries = [d for d in self._deliveries if d.is_alive()]
         with self._database.read() as session:
@@ -79,7 +79,7 @@ class Courier(threading.Thread):
     def _deliver(self, held: Held) -> None:
         try:
             while self._step(held):
-                if self._over.is_set():
+                if self._ended.is_set():
                     with self._database.begin() as session:
                         service.release(session, held)
                     return
@@ -134,8 +134,8 @@ class Courier(threading.Thread):
             return type(error).__name__, False
 
 
-class CourierProcess:
-    """A courier beside Celery's main process; it gets SIGTERM should that one be killed."""
+class WebhookSenderProcess:
+    """A sender beside Celery's main process; it gets SIGTERM should that one be killed."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -143,9 +143,11 @@ class CourierProcess:
     def keep(self) -> None:
         """Start it, or start it again if it died. To be called by one thread, which it hangs on."""
         if self._process is None or self._process.poll() is not None:
-            command = leashed([sys.executable, "-m", "worker.webhook_sender"], sig=signal.SIGTERM)
+            command = [sys.executable, "-m", "worker.webhook_sender"]
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, start_new_session=True
+                spawn_with_parent(command, sig=signal.SIGTERM),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
     def stop(self) -> None:
@@ -160,18 +162,18 @@ def main() -> None:
     logs.configure(settings.log_level, settings.log_json)
     logs.log_uncaught()
     database = Database(settings.database)
-    courier = Courier(database, settings)
+    sender = WebhookSender(database, settings)
 
-    def go_home(_signal: int, _frame: FrameType | None) -> None:
+    def request_shutdown(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(0)
 
-    signal.signal(signal.SIGTERM, go_home)
-    signal.signal(signal.SIGINT, go_home)
+    signal.signal(signal.SIGTERM, request_shutdown)
+    signal.signal(signal.SIGINT, request_shutdown)
     try:
-        courier.start()
-        courier.join()
+        sender.start()
+        sender.join()
     finally:
-        courier.stop()
+        sender.stop()
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def _serve(settings: "Settings", listener: socket, *, local: bool, worker: bool)
     answered."""
     import uvicorn
 
-    from app.jobs.queue import IO, PREDICT, QUEUES, TRAIN
+    from app.jobs.kinds import IO, PREDICT, QUEUES, TRAIN
     from app.main import create_app
     from app.observability.logging import log_uncaught
     from worker.runtime.supervisor import Supervisor

@@ -1,5 +1,5 @@
 """Data sets that a worker imports: asked for, and tidied up after. The import is a job of the kind
-`import`, so it is claimed, fenced, cancelled and told like any other; see
+`import`, so it is leased, cancelled and reported like any other; see
 `worker/jobs/import_dataset.py`."""
 
 from sqlalchemy import ColumnElement, delete, select
@@ -8,17 +8,13 @@ from app.datasets import service
 from app.datasets.form import Asked
 from app.datasets.schemas import DatasetOut
 from app.db.columns import Base
-from app.db.models import Annotation, Category, Dataset, DatasetStatus, Image, ImportFile, Job
+from app.db.models import Annotation, Category, Dataset, DatasetStatus, Image, ImportFile, JobKind
 from app.db.session import Database
 from app.http import idempotency
-from app.jobs import events
-from app.jobs.queue import IO, enqueue
+from app.jobs.submit import new_job, submit
 from app.settings import Settings
 from app.storage import garbage_collection as blobs
 from app.storage.store import Storage, sha256_of
-from app.webhooks import service as webhooks
-
-KIND = "import"
 
 
 def create(database: Database, storage: Storage, settings: Settings, asked: Asked) -> DatasetOut:
@@ -54,25 +50,14 @@ def create(database: Database, storage: Storage, settings: Settings, asked: Aske
                 for number, (part, name, shas) in enumerate(named)
                 for sha in shas
             )
-            job = Job(
-                kind=KIND,
-                dataset_id=dataset.id,
-                method=KIND,
-                preset="",
-                seed=0,
-                request={"images_url": asked.images_url, "uploads": asked.uploads},
-            )
-            session.add(job)
-            session.flush()
-            events.created(session, job)
-            webhooks.register(session, settings, job.id, None)
+            request = {"images_url": asked.images_url, "uploads": asked.uploads}
+            submit(session, settings, new_job(JobKind.IMPORT, dataset.id, request))
             described = service.described(session, dataset)
             idempotency.keep(session, 202, f"/datasets/{dataset.id}", described)
-            enqueue(session, job.id, settings.broker_url, IO)
     return described
 
 
-def clear(database: Database, storage: Storage) -> None:
+def clean_up(database: Database, storage: Storage) -> None:
     """Remove what imports that are over have left: the files they were made from, and the rows of
     those that came to nothing. Whoever does it again does nothing."""
     over = select(Dataset.id).where(Dataset.status != DatasetStatus.IMPORTING)

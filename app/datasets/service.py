@@ -19,6 +19,7 @@ from app.db.models import (
     Image,
     ImportFile,
     Job,
+    JobKind,
     Model,
     Prediction,
 )
@@ -63,7 +64,7 @@ def described(session: Session, dataset: Dataset) -> DatasetOut:
 def _report(session: Session, dataset: Dataset) -> Report:
     if dataset.status is not DatasetStatus.IMPORTING:
         return Report(**dataset.report)
-    query = select(Job).where(Job.dataset_id == dataset.id, Job.kind == "import")
+    query = select(Job).where(Job.dataset_id == dataset.id, Job.kind == JobKind.IMPORT)
     job = session.scalars(query).one()
     names = ("state", "stage", "step", "of", "progress", "error")
     how_far = {name: getattr(job, name) for name in names}
@@ -127,7 +128,7 @@ def delete(
         active = [id for id, state in jobs.items() if state in ACTIVE]
         if active:
             raise Conflict("Jobs of this data set are not over; cancel them first.", jobs=active)
-        made = [row.id for row in found if row.kind != "import"]
+        made = [row.id for row in found if row.kind is not JobKind.IMPORT]
         if made and not force:
             raise Conflict(
                 "Jobs of this data set, their masks and models would go with it; "

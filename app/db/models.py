@@ -36,6 +36,16 @@ class DatasetStatus(StrEnum):
     INVALID = "invalid"
 
 
+class JobKind(StrEnum):
+    """What a job does: see `app.jobs.kinds`."""
+
+    TRAIN = "train"
+    IMPORT = "import"
+    EXPORT = "export"
+    PREDICT = "predict"
+    ONNX = "onnx"
+
+
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
@@ -49,7 +59,7 @@ class JobState(StrEnum):
 class Reason(StrEnum):
     """Why a job is in its state, for programs; the library's own error codes come beside these."""
 
-    WORKER_STOPPED = "worker_stopped"  # queued again: its worker was told to go home
+    WORKER_STOPPED = "worker_stopped"  # queued again: its worker was shut down
     WORKER_LOST = "worker_lost"  # queued again: its worker fell silent
     TRAINER_DIED = "trainer_died"  # queued again: the trainer was killed or crashed
     ATTEMPT_FAILED = "attempt_failed"  # queued again: the system refused something
@@ -62,6 +72,21 @@ class Reason(StrEnum):
     WARNINGS = "warnings"  # succeeded with warnings
     UNFIT = "unfit"  # failed: the format of an export cannot hold the data set
     IMAGES_SET_ASIDE = "images_set_aside"  # succeeded with warnings: some images had errors
+
+
+class EventType(StrEnum):
+    """Types of the events of a job: see `app.jobs.events`."""
+
+    CREATED = "created"  # data: state, kind, dataset_id
+    STATE = "state"  # data: state (queued, running or cancelling), reason
+    STAGE = "stage"  # data: stage, status (started or ended), seconds where it ended
+    PROGRESS = "progress"  # data: stage, step, of, progress, eta_seconds, losses
+    WARNING = "warning"  # data: message
+    IMAGE_SET_ASIDE = "image_set_aside"  # data: image_id, file_name, stage, error
+    SETBACK = "setback"  # data: reason, error; a new attempt follows
+    CANCEL_REQUESTED = "cancel_requested"
+    ERROR = "error"  # data: reason, error; the job fails of it
+    END = "end"  # data: state, reason, error, model_id; the last one, always
 
 
 ACTIVE = (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING)
@@ -139,13 +164,13 @@ class Annotation(Base):
 
 
 class Job(Base):
-    """The truth about one run. Owner and attempt are the fence: whoever writes names them."""
+    """The truth about one run. Owner and attempt are its lease: whoever writes names them."""
 
     __tablename__ = "job"
     __table_args__ = (Index(None, "state", "lease_until"),)
 
     id: Mapped[Id]
-    kind: Mapped[str] = mapped_column(String(32), default="train")
+    kind: Mapped[JobKind] = mapped_column(stored_as_value(JobKind), default=JobKind.TRAIN)
     dataset_id: Mapped[DatasetRef]
     state: Mapped[JobState] = mapped_column(stored_as_value(JobState), default=JobState.QUEUED)
     method: Mapped[str] = mapped_column(String(32))
@@ -232,7 +257,7 @@ class Webhook(Base):
     """When it may be taken up; in the future while it is in hand. None: delivered to the end, or
     given up."""
     turn: Mapped[int] = mapped_column(default=0)
-    """The fence: raised by whoever takes it up."""
+    """Raised by whoever takes it up; whoever writes names it."""
     error: Mapped[str | None]
     """Why the last try failed."""
     created_at: Mapped[Created]

@@ -1,5 +1,5 @@
 """Exports: asked for, looked up, removed. The work itself is the worker's: a job of the kind
-`export`, whose id the export has too: claimed, fenced, cancelled and told like any other."""
+`export`, whose id the export has too: leased, cancelled and reported like any other."""
 
 import shutil
 
@@ -7,43 +7,28 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.columns import is_id
-from app.db.models import ACTIVE, Export, Job
+from app.db.models import ACTIVE, Export, Job, JobKind
 from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.exports.schemas import ExportOut, ExportRequest, described
 from app.http import idempotency
-from app.jobs import events
 from app.jobs import service as jobs
-from app.jobs.queue import IO, enqueue
+from app.jobs.submit import new_job, submit
 from app.settings import Settings
 from app.storage import garbage_collection as blobs
 from app.storage.store import Storage
-from app.webhooks import service as webhooks
-
-KIND = "export"
 
 
 def create(session: Session, settings: Settings, job_id: str, request: ExportRequest) -> ExportOut:
     """A queued export of a job's masks. Raises NotFound; Conflict where the job has no results."""
     source = jobs.get_successful(session, job_id)
-    job = Job(
-        kind=KIND,
-        dataset_id=source.dataset_id,
-        method=KIND,
-        preset="",
-        seed=0,
-        request=request.model_dump(mode="json"),
-    )
-    session.add(job)
-    session.flush()
+    job = new_job(JobKind.EXPORT, source.dataset_id, request.model_dump(mode="json"))
+    submit(session, settings, job)
     export = Export(id=job.id, job_id=source.id)
     session.add(export)
     session.flush()
-    events.created(session, job)
-    webhooks.register(session, settings, job.id, None)
     made = described(export, job)
     idempotency.keep(session, 202, f"/exports/{job.id}", made)
-    enqueue(session, job.id, settings.broker_url, IO)
     return made
 
 

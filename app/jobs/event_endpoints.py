@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.sse import EventSourceResponse
 
+from app.db.models import EventType
 from app.db.session import DatabaseDep
 from app.http.content_negotiation import preferred
 from app.http.pagination import Cursor, Limit, decode, encode, link_next
 from app.jobs import events, service
 from app.jobs.event_schemas import EventPage
 from app.jobs.event_stream import Feed, look, stream
-from app.jobs.events import EventType
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

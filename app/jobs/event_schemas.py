@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from app.jobs.events import EventType
+from app.db.models import EventType
 
 _EXAMPLE: JsonDict = {
     "id": 7,

@@ -3,11 +3,10 @@
 A job's events are numbered 1, 2, 3, … without gaps. The number comes from the job's own row, which
 stays locked until the transaction ends: events become visible in their order, so a reader that
 has seen number n has missed none before it. Whoever writes has changed the job's row in the same
-transaction: the worker under its fence, the API in its state.
+transaction: the worker under its lease, the API in its state.
 """
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -15,21 +14,16 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from app.db.columns import now
-from app.db.models import ACTIVE, Dataset, DatasetStatus, Job, JobEvent, JobState
-
-
-class EventType(StrEnum):
-    CREATED = "created"  # data: state, kind, dataset_id
-    STATE = "state"  # data: state (queued, running or cancelling), reason
-    STAGE = "stage"  # data: stage, status (started or ended), seconds where it ended
-    PROGRESS = "progress"  # data: stage, step, of, progress, eta_seconds, losses
-    WARNING = "warning"  # data: message
-    IMAGE_SET_ASIDE = "image_set_aside"  # data: image_id, file_name, stage, error
-    SETBACK = "setback"  # data: reason, error; a new attempt follows
-    CANCEL_REQUESTED = "cancel_requested"
-    ERROR = "error"  # data: reason, error; the job fails of it
-    END = "end"  # data: state, reason, error, model_id; the last one, always
-
+from app.db.models import (
+    ACTIVE,
+    Dataset,
+    DatasetStatus,
+    EventType,
+    Job,
+    JobEvent,
+    JobKind,
+    JobState,
+)
 
 NewEvent = tuple[EventType, Mapping[str, Any]]
 
@@ -73,7 +67,7 @@ def append_state(session: Session, job_id: str, *before: NewEvent) -> None:
         told.append((EventType.STATE, {"state": row.state, "reason": row.reason}))
     else:
         told.append((EventType.END, {"state": row.state, **why, "model_id": row.model_id}))
-        if row.kind == "import":
+        if row.kind is JobKind.IMPORT:
             _end_import(session, row.dataset_id, row.error or f"the import was {row.state}")
     append(session, job_id, told)
 

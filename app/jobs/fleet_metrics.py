@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from app.db.columns import now
 from app.db.models import ACTIVE, Dataset, Job, JobState
 from app.db.session import Database
-from app.jobs.queue import QUEUE_OF, QUEUES, depths
+from app.jobs.kinds import KINDS, QUEUES
+from app.jobs.queue import depths
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -102,7 +103,7 @@ def _queues(session: Session) -> Iterator[Metric]:
     waiting: dict[str, int] = dict.fromkeys(QUEUES, 0)
     oldest: dict[str, datetime] = {}
     for kind, count, first in session.execute(query.where(Job.state == JobState.QUEUED)):
-        queue = QUEUE_OF.get(kind, kind)
+        queue = KINDS[kind].queue
         waiting[queue] = waiting.get(queue, 0) + count
         oldest[queue] = min(first, oldest.get(queue, first))
     for queue, count in waiting.items():

@@ -12,22 +12,20 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from app.db.models import Job
+from app.jobs.kinds import KINDS, QUEUES, TRAIN
+
 TASK = "sapnet.execute"
-TRAIN, IO, PREDICT = "train", "io", "predict"
-QUEUES = (TRAIN, IO, PREDICT)
-"""Apart, so that an import of minutes never waits behind a training of hours."""
-QUEUE_OF = {"train": TRAIN, "import": IO, "export": IO, "predict": PREDICT, "onnx": PREDICT}
-"""The queue of a job's kind."""
 VISIBILITY_TIMEOUT = 24 * 3600  # seconds; equal in every app on the same Redis
 
 log = structlog.get_logger()
 
 
-def enqueue(session: Session, job_id: str, broker_url: str | None, queue: str = TRAIN) -> None:
-    """Send the job's id to a queue once the session is committed, and not if it is not."""
+def enqueue(session: Session, job: Job, broker_url: str | None) -> None:
+    """Send the job's id to its kind's queue once the session is committed, and not if it is not."""
     if broker_url is None:
         return
-    url = broker_url
+    job_id, url, queue = job.id, broker_url, KINDS[job.kind].queue
 
     def after_commit(_session: Session) -> None:
         send(job_id, url, queue)

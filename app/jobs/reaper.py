@@ -1,7 +1,7 @@
 """Jobs whose worker is gone are queued again, or cancelled, and workers are told of them.
 
 Every worker and every API runs this. An expired lease is taken up by compare-and-set, so whoever
-looks first does it, once; the fence (worker/runtime/lease.py) then keeps the old attempt from
+looks first does it, once; the lease (worker/runtime/lease.py) then keeps the old attempt from
 writing.
 """
 
@@ -14,10 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db.columns import Utc, now
-from app.db.models import Job, JobState, Reason
+from app.db.models import Job, JobKind, JobState, Reason
 from app.db.session import Database
 from app.jobs.events import append_state
-from app.jobs.queue import QUEUE_OF, QUEUES, depths, send
+from app.jobs.kinds import KINDS, QUEUES, kinds_in
+from app.jobs.queue import depths, send
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -38,7 +39,7 @@ def due() -> ColumnElement[bool]:
     return and_(Job.state == JobState.QUEUED, past)
 
 
-def reap(database: Database) -> list[tuple[str, str]]:
+def reap(database: Database) -> list[tuple[str, JobKind]]:
     """Take up every expired lease: id and kind of the jobs that are queued again. Those that were
     to be cancelled are cancelled, since nobody is left to stop."""
     with database.read() as session:  # which costs nothing, and there are seldom any
@@ -67,13 +68,12 @@ def reap(database: Database) -> list[tuple[str, str]]:
 
 
 def waiting(session: Session, limit: int = 1, queues: tuple[str, ...] = QUEUES) -> list[str]:
-    """Ids of the jobs of these queues that could be claimed now, the oldest first."""
-    kinds = [kind for kind, queue in QUEUE_OF.items() if queue in queues]
-    query = select(Job.id).where(or_(due(), expired()), Job.kind.in_(kinds))
+    """Ids of the jobs of these queues that could be taken now, the oldest first."""
+    query = select(Job.id).where(or_(due(), expired()), Job.kind.in_(kinds_in(*queues)))
     return list(session.scalars(query.order_by(Job.id).limit(limit)))
 
 
-def look(database: Database, settings: Settings) -> None:
+def run_once(database: Database, settings: Settings) -> None:
     """One round: expired leases, then messages that were lost. What is away is tried next time.
 
     A message may be lost with its broker or with a worker that held it, or its job's delay is
@@ -85,7 +85,7 @@ def look(database: Database, settings: Settings) -> None:
         if settings.broker_url is None:
             return
         for job_id, kind in reaped:
-            send(job_id, settings.broker_url, QUEUE_OF[kind])
+            send(job_id, settings.broker_url, KINDS[kind].queue)
         for queue, depth in depths(settings.broker_url).items():
             if depth == 0:
                 with database.read() as session:
@@ -98,18 +98,18 @@ def look(database: Database, settings: Settings) -> None:
 
 
 class Reaper(threading.Thread):
-    """`look`, every `reap_seconds`, beside what this process does."""
+    """`run_once`, every `reap_seconds`, beside what this process does."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         super().__init__(name="reaper", daemon=True)
         self._database, self._settings = database, settings
-        self._over = threading.Event()
+        self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(self._settings.reap_seconds):
-            look(self._database, self._settings)
+        while not self._ended.wait(self._settings.reap_seconds):
+            run_once(self._database, self._settings)
 
     def stop(self) -> None:
         """Ends with the round in hand."""
-        self._over.set()
+        self._ended.set()
         self.join()

@@ -10,14 +10,25 @@ from sqlalchemy import false, select, update
 from sqlalchemy.orm import Session
 
 from app.db.columns import is_id, now
-from app.db.models import SUCCESSFUL, Dataset, DatasetStatus, Image, Job, JobState, Model, Reason
+from app.db.models import (
+    SUCCESSFUL,
+    Dataset,
+    DatasetStatus,
+    EventType,
+    Image,
+    Job,
+    JobKind,
+    JobState,
+    Model,
+    Reason,
+)
 from app.db.session import Database, rows_changed
 from app.errors import BlobMissing, Conflict, Fault, Invalid, NotFound
 from app.http import idempotency
 from app.jobs import events
-from app.jobs.events import EventType
-from app.jobs.queue import enqueue
+from app.jobs.kinds import KINDS, result_of
 from app.jobs.schemas import JobCreated, TrainRequest
+from app.jobs.submit import submit
 from app.registry.service import get as get_model
 from app.settings import Settings
 from app.storage.garbage_collection import pinned
@@ -74,12 +85,8 @@ def create(
             storage.put_bytes(truth)
         with database.begin() as session:
             _ready_dataset(session, request.dataset_id)
-            session.add(job)
-            session.flush()
-            events.created(session, job)
-            webhooks.register(session, settings, job.id, request.webhook)
+            submit(session, settings, job, request.webhook)
             idempotency.keep(session, 202, f"/jobs/{job.id}", JobCreated.model_validate(job))
-            enqueue(session, job.id, settings.broker_url)
     return job
 
 
@@ -93,14 +100,9 @@ def get(session: Session, job_id: str) -> Job:
 def get_successful(session: Session, job_id: str) -> Job:
     """A job that has results. Raises NotFound; Conflict, with its state, where it has none."""
     job = get(session, job_id)
-    if job.kind == "import":
-        raise Conflict(f"The job is an import; what came of it is /datasets/{job.dataset_id}.")
-    if job.kind == "export":
-        raise Conflict(f"The job is an export; what came of it is /exports/{job.id}.")
-    if job.kind == "predict":
-        raise Conflict(f"The job predicts; what came of it is /jobs/{job.id}/predictions.")
-    if job.kind == "onnx":
-        raise Conflict(f"The job makes a file: /models/{job.model_id}/onnx.")
+    if job.kind is not JobKind.TRAIN:
+        kind = KINDS[job.kind].label
+        raise Conflict(f"The job is no training ({kind}); its result is {result_of(job)}.")
     if job.state not in SUCCESSFUL:
         raise Conflict(
             f"The job has no results: it is {job.state}.", state=job.state, reason=job.reason

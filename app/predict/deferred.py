@@ -8,22 +8,19 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import ACTIVE, SUCCESSFUL, Job, Prediction
+from app.db.models import ACTIVE, SUCCESSFUL, Job, JobKind, Prediction
 from app.db.session import Database
 from app.errors import Conflict, Fault, Invalid
 from app.http import idempotency
-from app.jobs import events
-from app.jobs.queue import PREDICT, enqueue
 from app.jobs.schemas import JobCreated
 from app.jobs.service import get as get_job
+from app.jobs.submit import new_job, submit
 from app.predict.request import Asked, Source
 from app.predict.service import find_images, find_model
 from app.settings import Settings
 from app.storage.garbage_collection import forget, pinned
 from app.storage.store import Storage, sha256_of
-from app.webhooks import service as webhooks
 
-KIND = "predict"
 _BATCH = 2_000
 
 
@@ -61,17 +58,9 @@ def _create(
     shas = find_images(session, of_dataset, asked, faults)
     if faults:
         raise Invalid(faults)
-    job = Job(
-        kind=KIND,
-        dataset_id=of_dataset,
-        method=KIND,
-        preset="",
-        seed=0,
-        request={"score": score},
-        model_id=model.id,
+    job = submit(
+        session, settings, new_job(JobKind.PREDICT, of_dataset, {"score": score}, model.id)
     )
-    session.add(job)
-    session.flush()
     sources = asked.sources or tuple(Source("", id=id) for id in shas)
     for start in range(0, len(sources), _BATCH):
         rows = [
@@ -85,17 +74,14 @@ def _create(
             for number, source in enumerate(sources[start : start + _BATCH], start)
         ]
         session.execute(insert(Prediction), rows)
-    events.created(session, job)
-    webhooks.register(session, settings, job.id, None)
     idempotency.keep(session, 202, f"/jobs/{job.id}", JobCreated.model_validate(job))
-    enqueue(session, job.id, settings.broker_url, PREDICT)
     return job
 
 
 def get_successful(session: Session, job_id: str) -> Job:
     """A job that has predictions. Raises NotFound; Conflict, with its state, where it has none."""
     job = get_job(session, job_id)
-    if job.kind != KIND:
+    if job.kind is not JobKind.PREDICT:
         raise Conflict(f"The job made no predictions: its kind is {job.kind}.")
     if job.state not in SUCCESSFUL:
         raise Conflict(
@@ -124,10 +110,10 @@ def _line(row: Prediction) -> dict[str, Any]:
     }
 
 
-def clear(database: Database, storage: Storage) -> None:
+def clean_up(database: Database, storage: Storage) -> None:
     """Let go of the pictures of jobs that are over: what no data set names is removed. Whoever does
     it again does nothing."""
-    over = select(Job.id).where(Job.kind == KIND, Job.state.not_in(ACTIVE))
+    over = select(Job.id).where(Job.kind == JobKind.PREDICT, Job.state.not_in(ACTIVE))
     held = (Prediction.job_id.in_(over), Prediction.sha256.is_not(None))
     with database.read() as session:
         shas = set(session.scalars(select(Prediction.sha256).where(*held).distinct()))

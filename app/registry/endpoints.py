@@ -1,25 +1,22 @@
 """GET /models: what was trained here, and the files. Every `{model}` is an id or an alias."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 
-from app.db.models import Job, Model
+from app.db.models import Model
 from app.db.session import SessionDep
 from app.errors import NotFound
-from app.http.dependencies import SettingsDep, StorageDep
+from app.http.dependencies import StorageDep
 from app.http.file_response import blob_response
 from app.http.pagination import Cursor, Limit, decode, encode, link_next
-from app.jobs import onnx
-from app.jobs.schemas import JobCreated
 from app.registry import service
 from app.registry.alias_endpoints import router as aliases
-from app.registry.schemas import ModelDetail, ModelPage
+from app.registry.schemas import ModelDetail, ModelName, ModelPage
 
 router = APIRouter(prefix="/models", tags=["models"])
 router.include_router(aliases)  # before /models/{model_id}
 
-Name = Annotated[str, Path(description="id of a model, or one of your aliases")]
 BINARY = "application/octet-stream"
 
 
@@ -44,14 +41,14 @@ def list_models(
 
 
 @router.get("/{model_id}", response_model=ModelDetail)
-def get_model(model_id: Name, session: SessionDep) -> Model:
+def get_model(model_id: ModelName, session: SessionDep) -> Model:
     """Its classes, settings, figures, and where its weights came from."""
     return service.get(session, model_id)
 
 
 @router.get("/{model_id}/checkpoint", response_class=Response, responses=_file(BINARY))
 def checkpoint(
-    model_id: Name, request: Request, session: SessionDep, storage: StorageDep
+    model_id: ModelName, request: Request, session: SessionDep, storage: StorageDep
 ) -> Response:
     """The file, `model.pt`; whole, or by Range."""
     model = service.get(session, model_id)
@@ -59,7 +56,9 @@ def checkpoint(
 
 
 @router.get("/{model_id}/weights", response_class=Response, responses=_file(BINARY))
-def weights(model_id: Name, request: Request, session: SessionDep, storage: StorageDep) -> Response:
+def weights(
+    model_id: ModelName, request: Request, session: SessionDep, storage: StorageDep
+) -> Response:
     """The same as safetensors: weights by their names, and, under `sapnet` in the header's
     metadata, classes and settings as JSON."""
     model = service.get(session, model_id)
@@ -69,7 +68,9 @@ def weights(model_id: Name, request: Request, session: SessionDep, storage: Stor
 
 
 @router.get("/{model_id}/curves.png", response_class=Response, responses=_file("image/png"))
-def curves(model_id: Name, request: Request, session: SessionDep, storage: StorageDep) -> Response:
+def curves(
+    model_id: ModelName, request: Request, session: SessionDep, storage: StorageDep
+) -> Response:
     """Precision against recall, overall and by class, where truth was given; as numbers they are in
     `metrics`, under `curves`."""
     model = service.get(session, model_id)
@@ -80,7 +81,7 @@ def curves(model_id: Name, request: Request, session: SessionDep, storage: Stora
 
 @router.get("/{model_id}/onnx", response_class=Response, responses=_file(BINARY))
 def get_onnx(
-    model_id: Name, request: Request, session: SessionDep, storage: StorageDep
+    model_id: ModelName, request: Request, session: SessionDep, storage: StorageDep
 ) -> Response:
     """The model in ONNX, decoding included: `image` (1, 3, H, W) and `content` (h, w) in, `labels`,
     `scores` and `masks` out. POST to this address has it made, once."""
@@ -88,17 +89,6 @@ def get_onnx(
     if model.onnx_sha is None:
         raise NotFound(f"ONNX file yet (POST /models/{model.id}/onnx makes it) of model", model.id)
     return _sent(request, storage, model, model_id, model.onnx_sha, BINARY, "onnx")
-
-
-@router.post("/{model_id}/onnx", status_code=202, response_model=JobCreated)
-def make_onnx(
-    model_id: Name, response: Response, session: SessionDep, settings: SettingsDep
-) -> Job:
-    """Have a worker make the ONNX file, which takes a minute or so. Where it is made, or being
-    made, this is the job that did it, or does."""
-    job = onnx.ask(session, settings, service.get(session, model_id))
-    response.headers["Location"] = f"/jobs/{job.id}"
-    return job
 
 
 def _sent(

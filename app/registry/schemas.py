@@ -1,9 +1,12 @@
 """What goes over the wire about trained models."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
+
+ModelName = Annotated[str, Path(description="id of a model, or one of your aliases")]
 
 
 class CategoryOut(BaseModel):

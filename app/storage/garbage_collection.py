@@ -57,7 +57,7 @@ def forget(database: Database, storage: Storage, shas: Iterable[str]) -> int:
     return removed
 
 
-def sweep(database: Database, storage: Storage) -> int:
+def clean_up(database: Database, storage: Storage) -> int:
     """Remove what processes that died left behind: old pins, and the blobs only they held."""
     with database.begin() as session:
         stale = delete(BlobPin).where(BlobPin.created_at < now() - STALE_AFTER)

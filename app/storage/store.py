@@ -110,7 +110,7 @@ class Storage(ABC):
     def read(self, sha: str) -> bytes:
         return self.local_path(sha).read_bytes()
 
-    def tidy(self) -> int:
+    def clean_up(self) -> int:
         """Remove the unfinished files of processes that were killed; how many. Those that somebody
         still writes are locked."""
         removed = 0

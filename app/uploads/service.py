@@ -131,7 +131,7 @@ def remove(database: Database, storage: Storage, upload_ids: Iterable[str]) -> i
     return count
 
 
-def sweep(database: Database, storage: Storage) -> int:
+def clean_up(database: Database, storage: Storage) -> int:
     """Forget the uploads that have expired; how many."""
     with database.read() as session:
         ids = session.scalars(select(Upload.id).where(Upload.expires_at < now())).all()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.jobs.events import EventType
+from app.db.models import EventType
 from app.outbound.webhook_signature import key_of
 
 

@@ -1,4 +1,4 @@
-"""Webhooks: registered with their job, taken up by one courier at a time, delivered in order.
+"""Webhooks: registered with their job, taken up by one sender at a time, delivered in order.
 
 The outbox is the log of events itself: a webhook is a reader of it, with its place kept in a row.
 An event is written in one transaction with what it tells, so a crash at any moment loses none; a
@@ -14,22 +14,21 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.db.columns import now
-from app.db.models import Job, JobEvent, Webhook
+from app.db.models import EventType, Job, JobEvent, Webhook
 from app.db.session import rows_changed
 from app.errors import Fault
-from app.jobs.events import EventType
 from app.outbound.url_policy import AddressRefused, check_url
 from app.settings import Settings
 from app.webhooks.schemas import Delivery, WebhookIn, WebhookOut
 
 LONGEST_DELAY = timedelta(hours=6)
 IN_HAND = timedelta(seconds=15)
-"""Added to the time that a try may take: after it another courier may take the webhook up."""
+"""Added to the time that a try may take: after it another sender may take the webhook up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The right to deliver one webhook's events; `turn` is the fence."""
+    """The right to deliver one webhook's events; whoever writes names its `turn`."""
 
     id: str
     turn: int
@@ -92,14 +91,14 @@ def due(session: Session, limit: int) -> list[Held]:
 
 
 def take(session: Session, seen: Held, settings: Settings) -> Held | None:
-    """Take a webhook up, by compare-and-set; None where another courier was quicker."""
+    """Take a webhook up, by compare-and-set; None where another sender was quicker."""
     mine = Held(seen.id, seen.turn + 1)
     values = {"turn": mine.turn, "due_at": _in_hand_until(settings)}
     return mine if _change(session, seen, values) else None
 
 
 class Following(NamedTuple):
-    """What a courier needs to know. event: the one to deliver next, the oldest that is wanted, or
+    """What a sender needs to know. event: the one to deliver next, the oldest that is wanted, or
     the job's end; None where there is none yet. newest: none up to this one is wanted then."""
 
     webhook: Webhook

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sapnet.errors import DiskFull, SapnetError, Stopped, is_disk_full
+from sapnet.pipeline.contract import ExitCode
 from sapnet.utils.command_line import missing_extra
 
 if TYPE_CHECKING:
     from sapnet.pipeline.offline_jobs import Job
     from sapnet.pipeline.spec import RunSpec
 
-EXIT_FAILED, EXIT_STOPPED = 1, 3
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -54,10 +54,10 @@ def execute(make_spec: "Callable[[], RunSpec | Job]", emit: Emit) -> int:
                 report = spec(emit, wish)
     except Stopped as stop:
         print(stop, file=sys.stderr)
-        return EXIT_STOPPED
+        return ExitCode.STOPPED
     except SapnetError as error:
         emit({"event": "error", "reason": error.reason, "message": f"{error}"})
-        return EXIT_FAILED
+        return ExitCode.FAILED
     except Exception as error:
         full = is_disk_full(error)
         if not full and not isinstance(error, OSError) and not missing_extra(error):
@@ -67,9 +67,9 @@ def execute(make_spec: "Callable[[], RunSpec | Job]", emit: Emit) -> int:
             reason = DiskFull.reason
             words = f"no space is left on the disk: {words}. Make room, and start it again"
         emit({"event": "error", "reason": reason, "message": words})
-        return EXIT_FAILED
+        return ExitCode.FAILED
     emit({"event": "done", **{key: report[key] for key in ("seconds", "peak_memory_mb")}})
-    return 0
+    return ExitCode.DONE
 
 
 def _say_nothing(_event: dict[str, Any]) -> None:
@@ -167,4 +167,4 @@ def friendly_errors(emit: Emit) -> Iterator[None]:
         yield
     except (SapnetError, OSError, ValueError) as error:
         emit({"event": "error", "message": in_words(error)})
-        raise typer.Exit(EXIT_FAILED) from error
+        raise typer.Exit(ExitCode.FAILED) from error

@@ -38,6 +38,7 @@ from sapnet.labelers.sapnet.teacher import (
     read_judgements,
     write_judgements,
 )
+from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.failed_images import Quarantine
 from sapnet.pipeline.label import label_image
 from sapnet.pipeline.run_directory import claim
@@ -56,7 +57,6 @@ from sapnet.utils.files import atomic_write, file_sha256, write_text
 from sapnet.utils.resources import ProgressTimer, peak_memory_mb
 
 Emit = Callable[[dict[str, Any]], None]
-STAGES = ("proposals", "teacher", "train", "pseudo-masks", "evaluate", "export")
 
 
 class Run:
@@ -97,24 +97,24 @@ class Run:
                 "steps_total": steps_total(len(points.images), self.config.train),
             }
         )
-        with self.stage("proposals"):
+        with self.stage(Stage.PROPOSALS):
             bags = distributed.main_first(lambda: self.make_proposals(generator, points))
         usable = self.bad.without(points, early=True)
         records = Records(usable, self.spec.image_paths, bags, self.config)
         if self.config.teacher.enabled:
-            with self.stage("teacher"):
+            with self.stage(Stage.TEACHER):
                 records = distributed.main_first(lambda: self.taught(model, records))
-        with self.stage("train"):
+        with self.stage(Stage.TRAIN):
             undecided = self.train(model, records)
         if not distributed.is_main():
             return {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb()}
-        with self.stage("pseudo-masks"):
+        with self.stage(Stage.PSEUDO_MASKS):
             rows, detections = self.label(model.eval(), records)
         points = self.bad.without(points)
         records = records.without(points)
-        with self.stage("evaluate"):
+        with self.stage(Stage.EVALUATE):
             metrics = self.evaluate(points, bags, rows, detections, truth)
-        with self.stage("export"):
+        with self.stage(Stage.EXPORT):
             meta = self.describe_model(points, generator, origin)
             save_artifact(self.result, model.solo, meta)
             draw_gallery(self.result / "gallery.png", records, rows, detections)

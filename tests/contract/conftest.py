@@ -30,7 +30,8 @@ from app.predict.model_cache import Runtime
 from app.settings import Settings
 from app.storage.store import make_storage
 from sapnet.types import ByteArray, Category
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 FAKE_TRAINER = Path(__file__).parents[1] / "jobs" / "fake_trainer.py"
 
@@ -135,7 +136,7 @@ def service(url: str, settings: Settings) -> Service:
         train = {"dataset_id": dataset, "truth": None}
         job = client.post("/jobs/train", json=train).raise_for_status().json()["id"]
         database = Database(settings.database)
-        worker = Worker(settings, database, make_storage(settings))
+        worker = WorkerContext(settings, database, make_storage(settings))
         assert execute(job, worker) is Outcome.ENDED
         wanted = {"format": "coco"}
         export = client.post(f"/jobs/{job}/exports", json=wanted).raise_for_status().json()["id"]

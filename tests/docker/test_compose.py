@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from app.cli.main import app as cli
-from app.jobs.queue import QUEUES
+from app.jobs.kinds import QUEUES
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -42,7 +42,10 @@ from app.settings import Settings
 from app.storage.store import Storage, make_storage
 from sapnet.types import ByteArray
 from sapnet.types import Category as ImageCategory
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.context import JobContext
+from worker.jobs.execute import execute
+from worker.runtime.lease import Lease
+from worker.runtime.types import Outcome, WorkerContext
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 ENDLESS = ("--steps", "9999", "--sleep", "0.05")  # a test that acts on it is never too late
@@ -164,18 +167,29 @@ def new_job(database: Database, dataset_id: str) -> Callable[..., str]:
 
 
 @pytest.fixture
-def new_worker(database: Database, storage: Storage, settings: Settings) -> Callable[..., Worker]:
-    def new(*args: str, **values: Any) -> Worker:
+def new_worker(
+    database: Database, storage: Storage, settings: Settings
+) -> Callable[..., WorkerContext]:
+    def new(*args: str, **values: Any) -> WorkerContext:
         """args: of the fake trainer. values: other settings, or `stopping`."""
         stopping = values.pop("stopping", lambda: False)
         changed = settings.model_copy(update={"trainer_command": fake_command(*args), **values})
-        return Worker(changed, database, storage, stopping)
+        return WorkerContext(changed, database, storage, stopping)
 
     return new
 
 
+def context_of(
+    worker: WorkerContext, job: str | Lease, check_stop: Callable[[], None] = lambda: None
+) -> JobContext:
+    """What an attempt of this worker at a job works with. job: its id, or a lease of it."""
+    lease = Lease(job, worker.owner, 1, 1, False) if isinstance(job, str) else job
+    at = (worker.database, worker.storage, worker.settings, lease)
+    return JobContext(*at, check_stop=check_stop)
+
+
 @pytest.fixture
-def done(new_job: Callable[..., str], new_worker: Callable[..., Worker]) -> str:
+def done(new_job: Callable[..., str], new_worker: Callable[..., WorkerContext]) -> str:
     """A job with results. Qualities: 0.25 of 502 and 900, 0.75 of 501."""
     job_id = new_job()
     execute(job_id, new_worker())
@@ -211,13 +225,15 @@ class Training:
     """A job in the middle of its training. outcome: waits for its worker to let it go."""
 
     job_id: str
-    worker: Worker
+    worker: WorkerContext
     outcome: Callable[[], Outcome]
 
 
 @pytest.fixture
 def training(
-    new_job: Callable[..., str], new_worker: Callable[..., Worker], job_row: Callable[[str], Job]
+    new_job: Callable[..., str],
+    new_worker: Callable[..., WorkerContext],
+    job_row: Callable[[str], Job],
 ) -> Iterator[Training]:
     job_id, worker = new_job(), new_worker("--steps", "9999", "--sleep", "0.02")
     pool = ThreadPoolExecutor(1)

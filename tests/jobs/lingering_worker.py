@@ -8,23 +8,23 @@ import sys
 import time
 from dataclasses import replace
 
-from worker.jobs.context import Work
-from worker.jobs.execute import HERE
-from worker.jobs.import_dataset import run_import
+from app.db.models import JobKind
+from worker.jobs import import_dataset
+from worker.jobs.context import InlineHandler, JobContext
 from worker.main import main
 
 STAGE = sys.argv[1]
 
 
-def linger(at: Work) -> None:
-    def tell(stage: str, step: int, of: int) -> None:
-        at.tell(stage, step, of)
+def linger(ctx: JobContext) -> None:
+    def report_progress(stage: str, step: int, of: int) -> None:
+        ctx.report_progress(stage, step, of)
         while stage == STAGE and 2 * step >= of:
             time.sleep(0.05)
-            at.tell(stage, step, of)  # raises where the import is to end
+            ctx.report_progress(stage, step, of)  # raises where the import is to end
 
-    run_import(replace(at, tell=tell))
+    import_dataset.run_import(replace(ctx, report_progress=report_progress))
 
 
-HERE["import"] = linger
+import_dataset.HANDLER = InlineHandler(JobKind.IMPORT, linger)
 main(sys.argv[2:])

@@ -16,14 +16,15 @@ from app.http import pagination as paging
 from app.jobs import service
 from app.settings import Settings
 from app.storage.store import Storage
-from worker.jobs.execute import Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import WorkerContext
 
 from .answers import pointers, problem
 
 pytestmark = pytest.mark.both_stacks
 
 NewJob = Callable[..., str]
-NewWorker = Callable[..., Worker]
+NewWorker = Callable[..., WorkerContext]
 TRUTH = {
     "images": [{"id": 12, "file_name": "12.png", "width": 40, "height": 30}],
     "categories": [{"id": 0, "name": "cell"}],

@@ -17,8 +17,9 @@ from sqlalchemy import func, select, text
 
 from app.db.models import Job, JobState, PseudoMask
 from app.db.session import Database
-from app.jobs.queue import TRAIN, send
-from app.jobs.reaper import look
+from app.jobs.kinds import TRAIN
+from app.jobs.queue import send
+from app.jobs.reaper import run_once
 from app.main import create_app
 from app.settings import Settings
 from app.storage.store import Storage
@@ -122,7 +123,7 @@ def test_a_backlog_is_not_sent_twice(
     jobs = [new_job() for _ in range(3)]
     connected = settings.model_copy(update={"broker_url": broker_url})
     for _ in range(3):
-        look(database, connected)
+        run_once(database, connected)
         assert Redis.from_url(broker_url).llen(TRAIN) == len(jobs)
 
 

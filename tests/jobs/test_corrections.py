@@ -16,15 +16,17 @@ from app.db.session import Database
 from app.settings import Settings
 from app.storage.store import Storage
 from sapnet.config.resolve import resolve_config
-from worker.jobs.execute import Worker, execute
-from worker.jobs.train_inputs import prepare
+from worker.jobs.execute import execute
+from worker.jobs.train import prepare
+from worker.runtime.types import WorkerContext
 
 from .answers import problem
+from .conftest import context_of
 
 pytestmark = pytest.mark.both_stacks
 
 NewJob = Callable[..., str]
-NewWorker = Callable[..., Worker]
+NewWorker = Callable[..., WorkerContext]
 
 
 def decide(client: TestClient, mask_id: str, **decision: Any) -> Any:
@@ -111,8 +113,7 @@ def test_the_trainer_is_told(
     decide(client, f"{done}.501", decision="correct", segmentation=MINE)
     version = client.post(f"/jobs/{done}/corrections").json()["id"]
     job = client.post("/jobs/train", json={"dataset_id": version}).json()["id"]
-    path = prepare(database, storage, settings, job, lambda: False)
-    assert path is not None
+    path = prepare(context_of(WorkerContext(settings, database, storage), job))
     points = json.loads(Path(json.loads(path.read_text())["points"]).read_text())
     assert [a.get("mask") for a in points["annotations"]] == [MINE, None, None]
 
@@ -155,8 +156,7 @@ def test_going_on_from_a_model(
     job = client.post("/jobs/train", json=body).json()["id"]
     assert client.get(f"/jobs/{job}").json()["from_model"] == model
     assert client.get(f"/jobs/{done}").json()["from_model"] is None
-    path = prepare(database, storage, settings, job, lambda: False)
-    assert path is not None
+    path = prepare(context_of(WorkerContext(settings, database, storage), job))
     initial = json.loads(path.read_text())["initial_model"]
     checkpoint = client.get(f"/models/{model}/checkpoint").content
     assert Path(initial).read_bytes() == checkpoint

@@ -12,7 +12,8 @@ from sqlalchemy import update
 from app.db.models import Job, JobState
 from app.db.session import Database
 from app.settings import Settings
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 MB = 1 << 20
 QUEUED = JobState.QUEUED
@@ -76,7 +77,7 @@ def test_a_database_that_cannot_grow(
 @pytest.mark.slow
 def test_a_job_whose_results_do_not_fit_fails_soon_and_says_so(
     new_job: Callable[..., str],
-    new_worker: Callable[..., Worker],
+    new_worker: Callable[..., WorkerContext],
     job_row: Callable[[str], Job],
     fill: Callable[[int], Path],
     client: TestClient,

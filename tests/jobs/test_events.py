@@ -12,21 +12,21 @@ from fastapi.testclient import TestClient
 from sqlalchemy import delete, func, select, update
 
 from app.db.columns import now
-from app.db.models import Dataset, Job, JobEvent, JobState, Reason
+from app.db.models import Dataset, EventType, Job, JobEvent, JobState, Reason
 from app.db.session import Database
 from app.jobs import events
-from app.jobs.events import EventType
 from app.jobs.reaper import reap
-from worker.jobs.execute import Outcome, Worker, execute
-from worker.jobs.train_results import release
+from worker.jobs.execute import execute
+from worker.jobs.transitions import release
 from worker.polling import work_once
 from worker.runtime.job_events import Journal
-from worker.runtime.lease import LeaseLost, claim
+from worker.runtime.lease import LeaseLost, acquire_lease
+from worker.runtime.types import Outcome, WorkerContext
 
 pytestmark = pytest.mark.both_stacks
 
 NewJob = Callable[..., str]
-NewWorker = Callable[..., Worker]
+NewWorker = Callable[..., WorkerContext]
 Told = list[tuple[str, dict[str, Any]]]
 
 
@@ -132,18 +132,18 @@ def test_a_worker_that_goes_home_is_no_setback(
     assert "setback" not in [e.type for e in log_of(job_id)]
 
 
-@pytest.mark.parametrize("by", ["reaper", "claim"])
+@pytest.mark.parametrize("by", ["reaper", "worker"])
 def test_a_worker_that_fell_silent(
     by: str, new_job: NewJob, new_worker: NewWorker, log_of: LogOf, database: Database
 ) -> None:
     job_id, silent, other = new_job(), new_worker(), new_worker()
-    assert claim(database, job_id, silent.owner, silent.settings) is not None
+    assert acquire_lease(database, job_id, silent.owner, silent.settings) is not None
     past = update(Job).where(Job.id == job_id).values(lease_until=now() - timedelta(seconds=1))
     with database.begin() as session:
         session.execute(past)
     if by == "reaper":
         assert reap(database) == [(job_id, "train")]
-    assert claim(database, job_id, other.owner, other.settings) is not None
+    assert acquire_lease(database, job_id, other.owner, other.settings) is not None
     log = log_of(job_id)
     assert [e.data["reason"] for e in log if e.type == "setback"] == ["worker_lost"]
     assert (log[-1].attempt, log[-1].data["state"]) == (2, "running")
@@ -152,8 +152,8 @@ def test_a_worker_that_fell_silent(
 def test_cancel(client: TestClient, new_job: NewJob, new_worker: NewWorker, log_of: LogOf) -> None:
     queued, running = new_job(), new_job()
     worker = new_worker()
-    held = claim(worker.database, running, worker.owner, worker.settings)
-    assert held is not None
+    lease = acquire_lease(worker.database, running, worker.owner, worker.settings)
+    assert lease is not None
     for job_id in (queued, running, running):  # asked for twice, told once
         client.post(f"/jobs/{job_id}/cancel").raise_for_status()
     end = {"state": "cancelled", "reason": "cancel_requested", "error": None, "model_id": None}
@@ -170,14 +170,14 @@ def test_a_stale_attempt_tells_nothing(
     new_job: NewJob, new_worker: NewWorker, log_of: LogOf, database: Database
 ) -> None:
     job_id, first, second = new_job(), new_worker(), new_worker()
-    held = claim(database, job_id, first.owner, first.settings)
-    assert held is not None
+    lease = acquire_lease(database, job_id, first.owner, first.settings)
+    assert lease is not None
     with database.begin() as session:
         session.execute(update(Job).values(lease_until=now() - timedelta(seconds=1)))
-    assert claim(database, job_id, second.owner, second.settings) is not None
+    assert acquire_lease(database, job_id, second.owner, second.settings) is not None
     before = len(log_of(job_id))
     with pytest.raises(LeaseLost):
-        release(database, held, Reason.TRAINER_DIED, "it died")
+        release(database, lease, Reason.TRAINER_DIED, "it died")
     assert len(log_of(job_id)) == before
 
 
@@ -252,7 +252,7 @@ def test_progress_is_told_now_and_then() -> None:
     kinds: list[str] = []
     for step in range(1, 10):
         found = journal.of(columns("train", step), 60)
-        journal.told(found)
+        journal.mark_written(found)
         kinds += [kind for kind, _ in found]
     assert kinds == ["stage", "progress"]
     assert [kind for kind, _ in journal.of(columns("train", 9), 0)] == ["progress"]
@@ -264,7 +264,7 @@ def test_what_could_not_be_written_is_told_with_the_next() -> None:
     assert [kind for kind, _ in lost] == ["warning", "stage", "progress"]
     again = journal.of({**columns("proposals", 2), "warnings": ["old", "new"]}, 60)
     assert [kind for kind, _ in again] == ["warning", "stage", "progress"]
-    journal.told(again)
+    journal.mark_written(again)
     following = journal.of({**columns("train", 1), "warnings": ["old", "new"]}, 60)
     assert [(kind, data.get("status")) for kind, data in following] == [
         ("stage", "ended"),
@@ -280,7 +280,7 @@ def test_images_that_are_set_aside_are_told_once() -> None:
     lost = journal.of(columns("proposals", 1), 60)
     again = journal.of(columns("proposals", 2), 60)
     assert lost[0] == again[0] == ("image_set_aside", entry)
-    journal.told(again)
+    journal.mark_written(again)
     assert journal.of(columns("proposals", 3), 60) == []
 
 
@@ -290,8 +290,8 @@ def test_a_succeeded_job_has_one_end(
 ) -> None:
     worker, job_id = new_worker(), new_job()
     assert work_once(worker) is True
-    held = claim(database, job_id, worker.owner, worker.settings)
-    assert held is None
+    lease = acquire_lease(database, job_id, worker.owner, worker.settings)
+    assert lease is None
     assert [e.type for e in log_of(job_id)].count("end") == 1
     assert log_of(job_id)[-1].type == "end"
     assert log_of(job_id)[-1].data["state"] == JobState.SUCCEEDED_WITH_WARNINGS

@@ -13,11 +13,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import delete
 
-from app.db.models import Dataset, Job, JobState
+from app.db.models import Dataset, EventType, Job, JobState
 from app.db.session import Database
 from app.jobs import event_stream as feed
 from app.jobs import events
-from app.jobs.events import EventType
 from app.main import create_app
 from app.settings import Settings
 

@@ -12,10 +12,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.db.models import Job, JobState
+from app.db.models import EventType, Job, JobState
 from app.db.session import Database
 from app.jobs import events
-from app.jobs.events import EventType
 
 pytestmark = [pytest.mark.service, pytest.mark.both_stacks]
 

@@ -12,17 +12,19 @@ from app.db.models import BlobPin, Job, JobState, Model, PseudoMask
 from app.db.session import Database
 from app.storage.garbage_collection import pinned
 from app.storage.store import Storage
-from worker.jobs.execute import Outcome, Worker, execute, how_it_died
-from worker.jobs.train_inputs import prepare
-from worker.jobs.train_results import BadResult
-from worker.polling import loop, tidy, work_once
+from worker.jobs.context import StopRequested
+from worker.jobs.execute import execute, how_it_died
+from worker.jobs.train import prepare
+from worker.jobs.transitions import BadResult
+from worker.polling import clean_up, loop, work_once
+from worker.runtime.types import Outcome, WorkerContext
 
-from .conftest import Training
+from .conftest import Training, context_of
 
 pytestmark = pytest.mark.both_stacks
 
 NewJob = Callable[..., str]
-NewWorker = Callable[..., Worker]
+NewWorker = Callable[..., WorkerContext]
 Row = Callable[[str], Job]
 SetRow = Callable[..., None]
 
@@ -162,14 +164,11 @@ def test_a_lost_blob_fails_the_job_and_names_it(
     assert sha in str(job.error)
 
 
-def test_job_json(
-    new_job: NewJob, new_worker: NewWorker, database: Database, storage: Storage
-) -> None:
+def test_job_json(new_job: NewJob, new_worker: NewWorker, storage: Storage) -> None:
     truth = storage.put_bytes(b'{"truth": 1}')
     job_id = new_job(truth_sha=truth)
     worker = new_worker()
-    job_file = prepare(database, storage, worker.settings, job_id, lambda: False)
-    assert job_file is not None
+    job_file = prepare(context_of(worker, job_id))
     job = json.loads(job_file.read_text())
     assert Path(job["truth"]).read_bytes() == b'{"truth": 1}'
     assert set(job["image_paths"]) == {"12", "99"}
@@ -186,16 +185,21 @@ def test_job_json(
         "category_id": 7,
         "point": [39.5, 20.5],
     }
-    assert prepare(database, storage, worker.settings, job_id, lambda: True) is None
+
+    def stop() -> None:
+        raise StopRequested
+
+    with pytest.raises(StopRequested):
+        prepare(context_of(worker, job_id, stop))
 
 
-def test_tidy_removes_the_folders_of_jobs_that_are_over(
+def test_clean_up_removes_the_folders_of_jobs_that_are_over(
     new_job: NewJob, new_worker: NewWorker
 ) -> None:
     worker = new_worker()
     running, over = new_job(), new_job(state=JobState.CANCELLED)
     folders = {name: worker.settings.folder("jobs", name) for name in (running, over, "gone")}
-    tidy(worker)
+    clean_up(worker)
     assert [name for name, folder in folders.items() if folder.exists()] == [running]
 
 
@@ -210,8 +214,6 @@ def test_a_blob_in_use_elsewhere_survives_a_failed_result(
     assert execute(new_job(), new_worker()) is Outcome.ENDED
 
 
-@pytest.mark.parametrize(
-    ("code", "says"), [(-9, "memory"), (-11, "SIGSEGV"), (2, "code 2"), (None, "never started")]
-)
-def test_how_it_died(code: int | None, says: str) -> None:
+@pytest.mark.parametrize(("code", "says"), [(-9, "memory"), (-11, "SIGSEGV"), (2, "code 2")])
+def test_how_it_died(code: int, says: str) -> None:
     assert says in how_it_died(code)

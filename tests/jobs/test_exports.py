@@ -15,7 +15,8 @@ from app.exports.schemas import Format
 from app.settings import Settings
 from sapnet.data.exporters import FORMATS
 from worker.jobs import export_masks as exports
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 pytestmark = pytest.mark.both_stacks
 
@@ -23,7 +24,7 @@ Ask = Callable[..., Any]
 
 
 @pytest.fixture
-def trained(new_job: Callable[..., str], new_worker: Callable[..., Worker]) -> str:
+def trained(new_job: Callable[..., str], new_worker: Callable[..., WorkerContext]) -> str:
     """A job that has masks: 5×5 squares about the points, or less at the border."""
     job_id = new_job()
     assert execute(job_id, new_worker()) is Outcome.ENDED
@@ -39,7 +40,7 @@ def ask(client: TestClient, trained: str) -> Ask:
 
 
 @pytest.fixture
-def made(client: TestClient, ask: Ask, new_worker: Callable[..., Worker]) -> Ask:
+def made(client: TestClient, ask: Ask, new_worker: Callable[..., WorkerContext]) -> Ask:
     """The export, and its file, once a worker has made it."""
 
     def make(format: str = "coco", **values: Any) -> tuple[Any, bytes]:
@@ -55,7 +56,7 @@ def made(client: TestClient, ask: Ask, new_worker: Callable[..., Worker]) -> Ask
 
 @pytest.mark.slow
 def test_from_queued_to_a_file(
-    client: TestClient, ask: Ask, trained: str, new_worker: Callable[..., Worker]
+    client: TestClient, ask: Ask, trained: str, new_worker: Callable[..., WorkerContext]
 ) -> None:
     answer = ask("coco", min_quality=0.1)
     body = answer.json()
@@ -276,7 +277,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, until: Any) -> Callable[..., No
 
 @pytest.mark.slow
 def test_a_cancel_ends_one_at_work(
-    ask: Ask, client: TestClient, new_worker: Callable[..., Worker], interrupted: Any
+    ask: Ask, client: TestClient, new_worker: Callable[..., WorkerContext], interrupted: Any
 ) -> None:
     export_id = ask().json()["id"]
     interrupted(lambda: client.post(f"/jobs/{export_id}/cancel"))
@@ -288,7 +289,7 @@ def test_a_cancel_ends_one_at_work(
 @pytest.mark.slow
 def test_a_worker_that_goes_home_leaves_it_to_the_next(
     ask: Ask,
-    new_worker: Callable[..., Worker],
+    new_worker: Callable[..., WorkerContext],
     job_row: Callable[[str], Job],
     interrupted: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -308,7 +309,7 @@ def test_more_classes_than_the_format_holds(
     ask: Ask,
     database: Database,
     dataset_id: str,
-    new_worker: Callable[..., Worker],
+    new_worker: Callable[..., WorkerContext],
 ) -> None:
     with database.begin() as session:
         session.add_all(

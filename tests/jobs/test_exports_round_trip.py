@@ -13,7 +13,8 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from app.db.models import Dataset
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 pytestmark = pytest.mark.both_stacks
 
@@ -38,7 +39,7 @@ def upload(client: TestClient) -> Callable[[Any], str]:
 
 @pytest.fixture
 def exported(
-    client: TestClient, upload: Callable[[Any], str], new_worker: Callable[..., Worker]
+    client: TestClient, upload: Callable[[Any], str], new_worker: Callable[..., WorkerContext]
 ) -> tuple[bytes, dict[int, str]]:
     """A job's masks as a COCO file; and by id as the service has them."""
     points = [(11, 1, 0.5, 0.5), (12, 1, 20.2, 29.9), (13, 1, 21.5, 27.0), (21, 2, 39.5, 10.0)]

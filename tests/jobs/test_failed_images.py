@@ -11,31 +11,32 @@ from sqlalchemy import update
 from app.db.models import Image, Job, JobState
 from app.db.session import Database
 from app.errors import BlobMissing
-from app.storage.store import Storage
-from worker.jobs import train_results as record
-from worker.jobs.execute import Outcome, Worker, execute
-from worker.jobs.train_inputs import prepare
+from worker.jobs import train
+from worker.jobs.execute import execute
+from worker.jobs.train import prepare
+from worker.runtime.types import Outcome, WorkerContext
+
+from .conftest import context_of
 
 NewJob = Callable[..., str]
-NewWorker = Callable[..., Worker]
+NewWorker = Callable[..., WorkerContext]
 ENTRY = {"image_id": 99, "file_name": "99.png", "stage": "proposals", "error": "no file was given"}
 
 
 def test_an_image_that_storage_lost_is_left_to_the_run(
-    new_job: NewJob, new_worker: NewWorker, database: Database, storage: Storage
+    new_job: NewJob, new_worker: NewWorker, database: Database
 ) -> None:
     job_id, worker = new_job(), new_worker()
     with database.begin() as session:
         session.execute(update(Image).where(Image.image_id == 99).values(sha256="f" * 64))
-    path = prepare(database, storage, worker.settings, job_id, lambda: False)
-    assert path is not None
+    path = prepare(context_of(worker, job_id))
     job = json.loads(path.read_text())
     assert list(job["image_paths"]) == ["12"]
     assert (job["max_bad_images"], job["reserve_bytes"]) == (0.05, 16 << 20)
     with database.begin() as session:
         session.execute(update(Image).values(sha256="f" * 64))
     with pytest.raises(BlobMissing):
-        prepare(database, storage, worker.settings, job_id, lambda: False)
+        prepare(context_of(worker, job_id))
 
 
 @pytest.mark.slow
@@ -46,13 +47,13 @@ def test_images_that_were_set_aside_are_in_the_report(
     client: TestClient,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    read = record._json
+    read = train._json
 
     def with_entry(path: Path) -> dict[str, object]:
         found = read(path)
         return {**found, "set_aside": [ENTRY]} if path.name == "report.json" else found
 
-    monkeypatch.setattr(record, "_json", with_entry)
+    monkeypatch.setattr(train, "_json", with_entry)
     job_id = new_job()
     assert execute(job_id, new_worker()) is Outcome.ENDED
     job = job_row(job_id)

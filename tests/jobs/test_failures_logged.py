@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from app.db.models import Job
-from app.jobs.queue import TASK, TRAIN
+from app.jobs.kinds import TRAIN
+from app.jobs.queue import TASK
 from app.observability import logging as logs
 from worker.jobs import execute as jobs
-from worker.jobs.execute import Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import WorkerContext
 
 MOST = 20_000  # bytes
 PASSWORD, SECRET = "hunter2hunter2", "whsec_" + "S3cReT/+" * 5
@@ -23,7 +25,7 @@ PASSWORD, SECRET = "hunter2hunter2", "whsec_" + "S3cReT/+" * 5
 def test_a_bug_in_an_attempt(
     as_json: bool,
     new_job: Callable[..., str],
-    new_worker: Callable[..., Worker],
+    new_worker: Callable[..., WorkerContext],
     job_row: Callable[[str], Job],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -35,7 +37,7 @@ def test_a_bug_in_an_attempt(
         except KeyError as error:
             raise RuntimeError(f"redis://:{PASSWORD}@broker/0 {'y' * 5_000_000}") from error
 
-    monkeypatch.setattr(jobs, "_kind", fall)
+    monkeypatch.setattr(jobs, "handler_of", fall)
     job_id, worker = new_job(), new_worker()
     logs.configure("info", as_json)
     try:

@@ -1,4 +1,4 @@
-"""The lease and the fence round every write: one worker a job, and a result whole or not at all."""
+"""The lease round every write: one worker a job, and a result whole or not at all."""
 
 import threading
 from collections.abc import Callable
@@ -12,27 +12,27 @@ from app.db.columns import now
 from app.db.models import BlobPin, Dataset, Job, JobState, Model, PseudoMask, Reason
 from app.db.session import Database
 from app.storage.store import Storage, sha256_of
-from worker.jobs.execute import Outcome, Worker, execute
-from worker.jobs.train_inputs import prepare
-from worker.jobs.train_results import BadResult, release, succeed
+from worker.jobs.execute import execute
+from worker.jobs.train import prepare, record
+from worker.jobs.transitions import BadResult, release
 from worker.polling import work_once
-from worker.runtime.lease import Claim, LeaseLost, claim, write
+from worker.runtime.lease import Lease, LeaseLost, acquire_lease, write
 from worker.runtime.subprocess import Trainer
+from worker.runtime.types import Outcome, WorkerContext
 
-from .conftest import Training
+from .conftest import Training, context_of
 
 pytestmark = pytest.mark.both_stacks
 
 NewJob = Callable[..., str]
-NewWorker = Callable[..., Worker]
+NewWorker = Callable[..., WorkerContext]
 Row = Callable[[str], Job]
 SetRow = Callable[..., None]
 
 
-def finished_workdir(worker: Worker, held: Claim) -> Path:
+def finished_workdir(worker: WorkerContext, lease: Lease) -> Path:
     """A work folder with a whole result in it, as a trainer that is done leaves it."""
-    job_file = prepare(worker.database, worker.storage, worker.settings, held.job_id, lambda: False)
-    assert job_file is not None
+    job_file = prepare(context_of(worker, lease))
     command = [*worker.settings.trainer_command, str(job_file)]
     trainer = Trainer(command, workdir=job_file.parent)
     assert list(trainer.events())[-1]["event"] == "done"
@@ -58,18 +58,18 @@ def test_one_job_among_many_claimants(
 ) -> None:
     job_id = new_job()
     workers = [new_worker() for _ in range(8)]
-    claims: list[Claim | None] = []
+    leases: list[Lease | None] = []
 
-    def take(worker: Worker) -> None:
-        claims.append(claim(database, job_id, worker.owner, worker.settings))
+    def take(worker: WorkerContext) -> None:
+        leases.append(acquire_lease(database, job_id, worker.owner, worker.settings))
 
     threads = [threading.Thread(target=take, args=(w,)) for w in workers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(c is not None for c in claims) == 1
-    assert len(claims) == 8
+    assert sum(lease is not None for lease in leases) == 1
+    assert len(leases) == 8
 
 
 def test_a_cancelled_job_whose_worker_died_is_cancelled_by_the_next(
@@ -97,12 +97,12 @@ def test_a_cancel_that_comes_before_the_result_is_honoured(
 ) -> None:
     job_id = new_job()
     worker = new_worker(poll_seconds=60.0)  # its heartbeat never hears of the cancel
-    held = claim(database, job_id, worker.owner, worker.settings)
-    assert held is not None
-    workdir = finished_workdir(worker, held)
+    lease = acquire_lease(database, job_id, worker.owner, worker.settings)
+    assert lease is not None
+    finished_workdir(worker, lease)
     set_row(job_id, state=JobState.CANCELLING, cancel_requested=True)
     with pytest.raises(LeaseLost):
-        succeed(database, storage, held, workdir, [])
+        record(context_of(worker, lease), [])
     with database.read() as session:
         assert session.scalars(select(PseudoMask)).all() == []
     assert job_row(job_id).state is JobState.CANCELLING
@@ -119,20 +119,20 @@ def test_a_stale_lease_is_taken_up_and_the_old_attempt_writes_nothing(
 ) -> None:
     job_id = new_job()
     first, second = new_worker(), new_worker()
-    held = claim(database, job_id, first.owner, first.settings)
-    assert held is not None
-    assert claim(database, job_id, second.owner, second.settings) is None
-    workdir = finished_workdir(first, held)
+    lease = acquire_lease(database, job_id, first.owner, first.settings)
+    assert lease is not None
+    assert acquire_lease(database, job_id, second.owner, second.settings) is None
+    workdir = finished_workdir(first, lease)
     set_row(job_id, lease_until=now() - timedelta(seconds=1))
-    newer = claim(database, job_id, second.owner, second.settings)
+    newer = acquire_lease(database, job_id, second.owner, second.settings)
     assert newer is not None
-    assert newer.attempt == held.attempt + 1
+    assert newer.attempt == lease.attempt + 1
     with pytest.raises(LeaseLost), database.begin() as session:
-        write(session, held, progress=0.9)
+        write(session, lease, progress=0.9)
     with pytest.raises(LeaseLost):
-        succeed(database, storage, held, workdir, [])
+        record(context_of(first, lease), [])
     with pytest.raises(LeaseLost):
-        release(database, held, Reason.TRAINER_DIED, "killed")
+        release(database, lease, Reason.TRAINER_DIED, "killed")
     job = job_row(job_id)
     assert (job.owner, job.progress, job.state) == (second.owner, 0.0, JobState.RUNNING)
     with database.read() as session:
@@ -190,9 +190,9 @@ def test_a_result_that_is_not_as_agreed_is_refused_whole(
     broken: str, new_job: NewJob, new_worker: NewWorker, database: Database, storage: Storage
 ) -> None:
     worker = new_worker()
-    held = claim(database, new_job(), worker.owner, worker.settings)
-    assert held is not None
-    workdir = finished_workdir(worker, held)
+    lease = acquire_lease(database, new_job(), worker.owner, worker.settings)
+    assert lease is not None
+    workdir = finished_workdir(worker, lease)
     sha = sha_of_model(workdir)
     path = workdir / "result" / broken
     if broken == "pseudo_masks.ndjson":
@@ -200,7 +200,7 @@ def test_a_result_that_is_not_as_agreed_is_refused_whole(
     else:
         path.unlink()
     with pytest.raises(BadResult, match=broken):
-        succeed(database, storage, held, workdir, [])
+        record(context_of(worker, lease), [])
     with database.read() as session:
         assert session.scalars(select(PseudoMask)).all() == []
         assert session.scalars(select(Model)).all() == []

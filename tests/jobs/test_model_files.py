@@ -7,11 +7,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.db.models import Job
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 pytestmark = pytest.mark.both_stacks
 
-NewWorker = Callable[..., Worker]
+NewWorker = Callable[..., WorkerContext]
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ from app.db.models import Dataset, Job, JobState, Prediction
 from app.db.session import Database
 from app.settings import Settings
 from app.storage.store import Storage
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 pytestmark = pytest.mark.both_stacks
 
 ASYNC = {"Prefer": "respond-async"}
-NewWorker = Callable[..., Worker]
+NewWorker = Callable[..., WorkerContext]
 
 
 def ask(client: TestClient, model_id: str, **body: Any) -> str:
@@ -116,13 +117,13 @@ def test_the_pictures_of_a_cancelled_job_are_let_go(
     storage: Storage,
     database: Database,
 ) -> None:
-    from worker.polling import tidy
+    from worker.polling import clean_up
 
     job_id = ask(client, model_id, images=[{"image": base64.b64encode(png(7, 7)).decode()}, 12])
     with database.read() as session:
         sent, kept = session.scalars(select(Prediction.sha256).order_by(Prediction.number))
     assert client.post(f"/jobs/{job_id}/cancel").status_code == 202
-    tidy(new_worker())
+    clean_up(new_worker())
     assert (storage.exists(str(sent)), storage.exists(str(kept))) == (False, True)
     refused(client.get(f"/jobs/{job_id}/predictions"), 409)
 

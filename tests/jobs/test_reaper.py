@@ -12,7 +12,7 @@ from app.db.columns import now
 from app.db.models import Job, JobState
 from app.db.session import Database
 from app.jobs import queue, reaper
-from app.jobs.reaper import Reaper, look, reap, waiting
+from app.jobs.reaper import Reaper, reap, run_once, waiting
 from app.main import create_app
 from app.settings import Settings
 
@@ -103,7 +103,7 @@ def test_what_waits_is_sent_into_an_empty_queue_alone(
     connected = settings.model_copy(update={"broker_url": "redis://nowhere"})
     new_job()
     coming_in, gone = new_job(kind="import"), lost(new_job)
-    look(database, connected)
+    run_once(database, connected)
     assert sent == [(gone, "train"), (coming_in, "io")]
 
 

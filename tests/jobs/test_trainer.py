@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from worker.runtime.parent_death import leashed
-from worker.runtime.subprocess import DONE, STOPPED, Trainer, parse_event
+from sapnet.pipeline.contract import ExitCode
+from worker.runtime.parent_death import spawn_with_parent
+from worker.runtime.subprocess import Trainer, parse_event
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
 
@@ -39,7 +40,7 @@ def start(folder: Path, *args: str, **settings: Any) -> Trainer:
 def test_events_and_log(tmp_path: Path) -> None:
     trainer = start(tmp_path)
     events = list(trainer.events())
-    assert trainer.wait() == DONE
+    assert trainer.wait() == ExitCode.DONE
     assert [e["event"] for e in events] == ["start", "warning", *["progress"] * 4, "done"]
     assert events[2]["step"] == 1
     assert events[2]["losses"] == {"psm": 1.0}
@@ -55,12 +56,12 @@ def test_terminate_stops_and_a_second_run_goes_on(tmp_path: Path) -> None:
     for event in trainer.events():
         if event["event"] == "progress":
             steps.append(event["step"])
-    assert trainer.wait() == STOPPED
+    assert trainer.wait() == ExitCode.STOPPED
     reached = int((tmp_path / "state.txt").read_text())
     assert reached == steps[-1] < 400
     again = start(tmp_path, "--steps", str(reached + 2))
     assert next(e["step"] for e in again.events() if e["event"] == "progress") == reached + 1
-    assert again.wait() == DONE
+    assert again.wait() == ExitCode.DONE
 
 
 @pytest.mark.slow
@@ -79,7 +80,7 @@ def test_a_child_that_keeps_the_pipe_open_does_not_hang_the_reader(tmp_path: Pat
     trainer = start(tmp_path, "--child")
     began = time.monotonic()
     assert list(trainer.events())[-1]["event"] == "done"
-    assert trainer.wait() == DONE
+    assert trainer.wait() == ExitCode.DONE
     assert time.monotonic() - began < 30
 
 
@@ -125,7 +126,7 @@ def test_two_never_run_in_one_folder(tmp_path: Path) -> None:
     lock = tmp_path / "trainer.lock"
     sleep = [sys.executable, "-c", "print('first', flush=True); input()"]
     first = subprocess.Popen(
-        leashed(sleep, sig=signal.SIGKILL, lock=lock),
+        spawn_with_parent(sleep, sig=signal.SIGKILL, lock=lock),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -134,7 +135,9 @@ def test_two_never_run_in_one_folder(tmp_path: Path) -> None:
     assert first.stdout is not None
     assert first.stdout.readline() == "first\n"
     mark = tmp_path / "second"
-    second = subprocess.Popen(leashed(["touch", str(mark)], sig=signal.SIGKILL, lock=lock))
+    second = subprocess.Popen(
+        spawn_with_parent(["touch", str(mark)], sig=signal.SIGKILL, lock=lock)
+    )
     time.sleep(0.3)
     assert second.poll() is None
     assert not mark.exists()
@@ -147,7 +150,7 @@ def test_two_never_run_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_a_leash_whose_holder_is_gone_does_not_start(tmp_path: Path) -> None:
-    command = leashed(["touch", str(tmp_path / "mark")], sig=signal.SIGKILL)
+    command = spawn_with_parent(["touch", str(tmp_path / "mark")], sig=signal.SIGKILL)
     command[4] = str(os.getppid())
     assert subprocess.run(command).returncode == 1
     assert not (tmp_path / "mark").exists()

@@ -10,8 +10,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sapnet.errors import InvalidConfig, InvalidDataset, NonFiniteLoss, Stopped
+from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.failed_images import TooManyBadImages
-from sapnet.pipeline.run import STAGES
 from sapnet.pipeline.spec import RunSpec
 
 # five steps of sapnet++ with seed 7 on the four scenes
@@ -73,7 +73,7 @@ def test_everything_promised_is_there(finished, scenes):
         assert row["segmentation"] == row[row["source"]]
         assert row["proposal_source"] == "given"
     report = json.loads((folder / "report.json").read_text())
-    assert set(report["seconds"]) == set(STAGES) - {"teacher"}
+    assert set(report["seconds"]) == set(Stage) - {"teacher"}
     assert report["weights"]["kind"] == "file"
     assert report["proposals"]["generator"] == "given"
     assert "document" not in report["proposals"]["settings"]
@@ -97,7 +97,7 @@ def test_events_tell_each_stage_to_its_end(finished):
     assert events[0]["weights_origin"].startswith("file: ")
     told = [e for e in events if e["event"] == "progress"]
     stages = list(dict.fromkeys(e["stage"] for e in told))
-    assert stages == [stage for stage in STAGES if stage != "teacher"]
+    assert stages == [stage for stage in Stage if stage is not Stage.TEACHER]
     for stage in stages:
         own = [e for e in told if e["stage"] == stage]
         assert [e["step"] for e in own] == list(range(1, own[-1]["of"] + 1))

@@ -8,7 +8,7 @@ import pytest
 from sapnet.config.methods import for_uncalibrated_proposals
 from sapnet.config.schema import Config
 from sapnet.errors import InvalidConfig, Stopped
-from sapnet.pipeline.run import STAGES
+from sapnet.pipeline.contract import Stage
 
 TAUGHT = {
     "train.epochs": 1,
@@ -41,12 +41,12 @@ def at(stage, step):
 @pytest.mark.slow
 def test_every_stage_in_order(taught):
     told = [e for e in must(taught).events if e["event"] == "progress"]
-    assert list(dict.fromkeys(e["stage"] for e in told)) == list(STAGES)
+    assert list(dict.fromkeys(e["stage"] for e in told)) == list(Stage)
     steps = [e for e in told if e["stage"] == "teacher"]
     assert [(e["step"], e["of"]) for e in steps] == [(1, 3), (2, 3), (3, 3)]
     assert all(set(e["losses"]) == {"object", "mask"} for e in steps)
     assert steps[-1]["eta_seconds"] == 0
-    assert set(taught.report["seconds"]) == set(STAGES)
+    assert set(taught.report["seconds"]) == set(Stage)
     json.dumps(taught.events)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 LATER = {"Prefer": "respond-async"}
 CVAT = """<annotations><version>1.1</version><meta><job><labels><label><name>cat</name></label>
@@ -54,7 +55,7 @@ def test_a_data_set_of_each(
     body = answer.json()
     if later:
         job = body["report"]["progress"]["job_id"]
-        worker = Worker(settings, app.state.database, app.state.storage)
+        worker = WorkerContext(settings, app.state.database, app.state.storage)
         assert execute(job, worker) is Outcome.ENDED
     url = f"/datasets/{body['id']}"
     found = client.get(url).json()

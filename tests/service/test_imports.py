@@ -15,7 +15,8 @@ from app.db.models import Annotation, BlobPin, Category, Dataset, Image, ImportF
 from app.db.session import Database
 from app.settings import Settings
 from worker.jobs import import_dataset as imports
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 pytestmark = pytest.mark.both_stacks
 
@@ -23,9 +24,9 @@ LATER = {"Prefer": "respond-async"}
 
 
 @pytest.fixture
-def worker(app: FastAPI, settings: Settings) -> Worker:
+def worker(app: FastAPI, settings: Settings) -> WorkerContext:
     fast = settings.model_copy(update={"poll_seconds": 0.02, "heartbeat_seconds": 0.1})
-    return Worker(fast, app.state.database, app.state.storage)
+    return WorkerContext(fast, app.state.database, app.state.storage)
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def counts(database: Database, *tables: Any) -> list[int]:
 
 
 def test_from_importing_to_ready(
-    client: TestClient, ask: Callable[..., Any], worker: Worker, kit: Any, stored: Any
+    client: TestClient, ask: Callable[..., Any], worker: WorkerContext, kit: Any, stored: Any
 ) -> None:
     answer = ask(kit.points(), kit.zipped(kit.pictures()), name="cells")
     assert answer.status_code == 202, answer.text
@@ -106,7 +107,7 @@ def test_small_ones_are_answered_at_once_and_large_ones_later(
 
 
 def test_invalid_with_every_fault(
-    client: TestClient, ask: Callable[..., Any], worker: Worker, kit: Any, stored: Any
+    client: TestClient, ask: Callable[..., Any], worker: WorkerContext, kit: Any, stored: Any
 ) -> None:
     document = kit.points(3)
     document["annotations"][0]["category_id"] = 5
@@ -150,7 +151,7 @@ def test_faults_of_the_form_are_said_at_once(
 def test_a_killed_import_is_taken_up_again_and_gives_its_rows_once(
     ask: Callable[..., Any],
     client: TestClient,
-    worker: Worker,
+    worker: WorkerContext,
     kit: Any,
     monkeypatch: pytest.MonkeyPatch,
     batch: str,
@@ -193,14 +194,16 @@ def test_a_killed_import_is_taken_up_again_and_gives_its_rows_once(
 
 
 def test_a_stale_attempt_writes_nothing(
-    ask: Callable[..., Any], client: TestClient, worker: Worker, kit: Any, monkeypatch: Any
+    ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any, monkeypatch: Any
 ) -> None:
     """Another worker takes the job, and finishes it, while the first is about to write rows."""
     answer = ask(kit.points(), kit.zipped(kit.pictures()))
     job_id, url = job_of(answer), answer.headers["location"]
-    other = Worker(worker.settings, worker.database, worker.storage)
+    other = WorkerContext(worker.settings, worker.database, worker.storage)
     calm = worker.settings.model_copy(update={"heartbeat_seconds": 60.0, "lease_seconds": 120.0})
-    first = Worker(calm, worker.database, worker.storage)  # whose heart renews no lease meanwhile
+    first = WorkerContext(
+        calm, worker.database, worker.storage
+    )  # whose heart renews no lease meanwhile
     real, outcomes = imports.check, []
 
     def slow(*args: Any) -> Any:
@@ -226,7 +229,7 @@ def test_a_stale_attempt_writes_nothing(
 def test_cancelled_in_the_queue_and_while_it_runs(
     ask: Callable[..., Any],
     client: TestClient,
-    worker: Worker,
+    worker: WorkerContext,
     kit: Any,
     monkeypatch: pytest.MonkeyPatch,
     stored: Any,
@@ -257,11 +260,11 @@ def test_cancelled_in_the_queue_and_while_it_runs(
 
 
 def test_told_to_go_home_and_taken_up_again(
-    ask: Callable[..., Any], client: TestClient, worker: Worker, kit: Any, monkeypatch: Any
+    ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any, monkeypatch: Any
 ) -> None:
     answer = ask(kit.points(), kit.zipped(kit.pictures()))
     told: list[int] = []
-    going = Worker(worker.settings, worker.database, worker.storage, lambda: bool(told))
+    going = WorkerContext(worker.settings, worker.database, worker.storage, lambda: bool(told))
     real = imports.check
 
     def told_meanwhile(sent: Any, folder: Path, settings: Settings, tell: Any) -> Any:
@@ -277,7 +280,7 @@ def test_told_to_go_home_and_taken_up_again(
 
 
 def test_a_failure_that_stays_makes_it_invalid(
-    ask: Callable[..., Any], client: TestClient, worker: Worker, kit: Any, monkeypatch: Any
+    ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any, monkeypatch: Any
 ) -> None:
     answer = ask(kit.points(), kit.zipped(kit.pictures()))
 
@@ -285,7 +288,7 @@ def test_a_failure_that_stays_makes_it_invalid(
         raise OSError("no disk today")
 
     monkeypatch.setattr(imports, "check", fails)
-    few = Worker(
+    few = WorkerContext(
         worker.settings.model_copy(update={"max_attempts": 1}), worker.database, worker.storage
     )
     outcomes = [execute(job_of(answer), few) for _ in range(3)]
@@ -296,7 +299,7 @@ def test_a_failure_that_stays_makes_it_invalid(
 
 
 def test_truth_and_single_files(
-    ask: Callable[..., Any], client: TestClient, worker: Worker, kit: Any
+    ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any
 ) -> None:
     square = [[1, 1, 9, 1, 9, 9]]
     document = kit.points()
@@ -328,7 +331,7 @@ def test_truth_and_single_files(
     ],
 )
 def test_runs_beyond_32_bits_are_the_document_s_fault(
-    client: TestClient, ask: Callable[..., Any], worker: Worker, kit: Any, mask: Any
+    client: TestClient, ask: Callable[..., Any], worker: WorkerContext, kit: Any, mask: Any
 ) -> None:
     """Not the worker's: it would try again and again."""
     document = kit.points()
@@ -341,7 +344,7 @@ def test_runs_beyond_32_bits_are_the_document_s_fault(
 
 
 def test_truth_is_held_against_the_pictures(
-    client: TestClient, ask: Callable[..., Any], worker: Worker, kit: Any
+    client: TestClient, ask: Callable[..., Any], worker: WorkerContext, kit: Any
 ) -> None:
     document = kit.points()
     truth = {

@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 from app.datasets import fetching
 from app.main import create_app
 from app.settings import Settings
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -79,7 +80,7 @@ def imported(make_settings: Callable[..., Settings]) -> Callable[..., dict[str, 
             answer = client.post("/datasets", files=files, data={"images_url": images_url})
             assert answer.status_code == 202, answer.text
             job_id = answer.json()["report"]["progress"]["job_id"]
-            worker = Worker(settings, app.state.database, app.state.storage)
+            worker = WorkerContext(settings, app.state.database, app.state.storage)
             assert execute(job_id, worker) is Outcome.ENDED
             found: dict[str, Any] = client.get(answer.headers["location"]).json()
             return found
@@ -200,8 +201,8 @@ def test_what_was_fetched_is_not_fetched_again(
         files = {"annotations": ("points.json", json.dumps(kit.points(4)).encode())}
         answer = client.post("/datasets", files=files, data={"images_url": web.url})
         job_id = answer.json()["report"]["progress"]["job_id"]
-        worker = Worker(settings, app.state.database, app.state.storage)
-        going = Worker(settings, app.state.database, app.state.storage, stopping)
+        worker = WorkerContext(settings, app.state.database, app.state.storage)
+        going = WorkerContext(settings, app.state.database, app.state.storage, stopping)
         real = fetching._fetch_some
 
         def some(*args: Any) -> None:

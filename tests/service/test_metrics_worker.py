@@ -12,8 +12,8 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.settings import Settings
-from worker.jobs.execute import Outcome
 from worker.runtime import metrics
+from worker.runtime.types import Outcome
 
 
 @pytest.fixture

@@ -241,7 +241,7 @@ class TestPins:
                 session.add(self.dataset(sha))
         assert storage.exists(sha)
         assert blobs.forget(database, storage, [sha]) == 0
-        assert blobs.sweep(database, storage) == 0
+        assert blobs.clean_up(database, storage) == 0
 
     def test_what_is_pinned_is_not_deleted(self, database: Database, storage: Storage) -> None:
         sha = storage.put_bytes(b"x")
@@ -260,7 +260,7 @@ class TestPins:
             old = now() - 2 * blobs.STALE_AFTER
             session.add(BlobPin(pinned_by="a", sha256=lost, created_at=old))
             session.add(BlobPin(pinned_by="b", sha256=recent))
-        assert blobs.sweep(database, storage) == 1
+        assert blobs.clean_up(database, storage) == 1
         assert not storage.exists(lost)
         assert storage.exists(recent)
 

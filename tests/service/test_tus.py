@@ -19,7 +19,8 @@ from app.db.models import BlobPin, Upload, UploadPiece
 from app.main import create_app
 from app.settings import Settings
 from app.uploads import receiving, service
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 pytestmark = pytest.mark.both_stacks
 
@@ -258,7 +259,7 @@ def test_expiry(client: TestClient, app: FastAPI, settings: Settings, stored: An
         past = update(Upload).where(Upload.id == old.rpartition("/")[2])
         session.execute(past.values(expires_at=now() - timedelta(seconds=1)))
     assert refused(client.get(old), 404)
-    assert service.sweep(app.state.database, app.state.storage) == 1
+    assert service.clean_up(app.state.database, app.state.storage) == 1
     assert (count(app, Upload), len(stored(settings.storage))) == (1, 1)
     assert offset_of(client, young) == 20
 
@@ -297,7 +298,7 @@ def test_a_data_set_of_uploads_later(
     job_id = answer.json()["report"]["progress"]["job_id"]
     gone = client.delete(f"/uploads/{upload}", headers=TUS)
     assert gone.status_code == 204, "the import holds what it needs"
-    worker = Worker(settings, app.state.database, app.state.storage)
+    worker = WorkerContext(settings, app.state.database, app.state.storage)
     assert execute(job_id, worker) is Outcome.ENDED
     assert client.get(answer.headers["location"]).json()["status"] == "ready"
     assert len(stored(settings.storage)) == 3

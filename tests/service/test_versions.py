@@ -8,7 +8,8 @@ from sqlalchemy import select, update
 from starlette.testclient import TestClient
 
 from app.db.models import Dataset, Job
-from worker.jobs.execute import Outcome, Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import Outcome, WorkerContext
 
 pytestmark = pytest.mark.both_stacks
 
@@ -56,7 +57,10 @@ def test_by_a_worker(app: FastAPI, client: TestClient, kit: Any, parent: str) ->
     with state.database.read() as session:
         jobs = list(session.scalars(select(Job.id).order_by(Job.id)))
     for job in jobs:
-        assert execute(job, Worker(state.settings, state.database, state.storage)) is Outcome.ENDED
+        assert (
+            execute(job, WorkerContext(state.settings, state.database, state.storage))
+            is Outcome.ENDED
+        )
     assert client.get(f"/datasets/{dataset['id']}").json()["status"] == "ready"
     assert images(client, dataset["id"]) == images(client, parent)[:2]
     refused = client.get(f"/datasets/{missing['id']}").json()

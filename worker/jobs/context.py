@@ -1,44 +1,81 @@
-"""Work that a worker does in its own process: imports, exports. What one attempt works with, and
-how it writes."""
+"""What one attempt at a job works with, and the two shapes of a kind's handler."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from pathlib import Path
 
-from sqlalchemy.orm import Session
-
-from app.db.columns import now
-from app.db.models import JobState
+from app.db.models import JobKind
 from app.db.session import Database
 from app.settings import Settings
 from app.storage.store import Storage
-from worker.runtime.lease import Claim, write
+from worker.runtime.lease import Lease
+from worker.runtime.workdir import workdir_of
 
-Tell = Callable[[str, int, int], None]
-"""Called now and then with a stage, a step and of how many. What it raises ends the work."""
+
+class StopRequested(Exception):
+    """The work on this job should stop: see `worker.runtime.heartbeat.StopReason`."""
+
+
+def _at_once(action: Callable[[], None]) -> None:
+    action()
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one attempt works with. tell: raises where it should end. patiently: does a piece of
-    work, again and again while the database is away."""
+class JobContext:
+    """What one attempt works with.
+
+    Attributes:
+        report_progress: called now and then with a stage, a step and of how many. Raises
+            StopRequested where the work should stop, and LeaseLost.
+        check_stop: raises StopRequested where the work should stop.
+        retry: does a piece of work, again and again while the database is away.
+    """
 
     database: Database
     storage: Storage
     settings: Settings
-    held: Claim
-    tell: Tell
-    patiently: Callable[[Callable[[], None]], None]
+    lease: Lease
+    report_progress: Callable[[str, int, int], None] = lambda _stage, _step, _of: None
+    check_stop: Callable[[], None] = lambda: None
+    retry: Callable[[Callable[[], None]], None] = _at_once
+
+    @property
+    def job_id(self) -> str:
+        return self.lease.job_id
+
+    @property
+    def workdir(self) -> Path:
+        """The job's folder on this machine."""
+        return workdir_of(self.settings, self.job_id)
 
 
-def fenced(at: Work, session: Session) -> None:
-    """Raises LeaseLost where this attempt may write no more; else it lives on."""
-    until = now() + timedelta(seconds=at.settings.lease_seconds)
-    write(session, at.held, unless_cancelled=True, lease_until=until)
+@dataclass(frozen=True)
+class InlineHandler:
+    """A kind of job that is done in the worker's own process.
+
+    Attributes:
+        run: does it and ends it. Raises what `report_progress` does, BlobMissing, OSError.
+    """
+
+    kind: JobKind
+    run: Callable[[JobContext], None]
 
 
-def over(at: Work, session: Session, state: JobState, **values: Any) -> None:
-    """The job is over, unless its cancellation was asked for: that raises LeaseLost."""
-    ended = {"reason": None, "error": None, "finished_at": now(), "lease_until": None, **values}
-    write(session, at.held, unless_cancelled=True, state=state, **ended)
+@dataclass(frozen=True)
+class SubprocessHandler:
+    """A kind of job that a process of its own does.
+
+    Attributes:
+        prepare: writes the job file and what it names; its path. Raises what `report_progress`
+            does, BlobMissing, OSError.
+        record: writes the results, and ends the job. Takes the warnings of all attempts. Raises
+            BadResult; LeaseLost where the job is no longer ours or its cancellation came first.
+            It may be called twice where the database was away in between.
+    """
+
+    kind: JobKind
+    prepare: Callable[[JobContext], Path]
+    record: Callable[[JobContext, list[str]], None]
+
+
+JobHandler = InlineHandler | SubprocessHandler

@@ -1,13 +1,9 @@
-"""One job from claim to end. `execute` is what the embedded loop and the Celery task both call."""
+"""One attempt at a job, from its lease to its end. The embedded loop and Celery's task call
+`execute`."""
 
-import os
-import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,84 +16,44 @@ from sqlalchemy.exc import (
     TimeoutError,
 )
 
-from app.db.models import Job, JobState, Reason
-from app.db.session import Database
+from app.db.models import Job, JobKind, JobState, Reason
 from app.errors import BlobMissing, is_disk_full
 from app.jobs.events import append
-from app.jobs.queue import QUEUES
+from app.jobs.kinds import KINDS
 from app.observability.log_text import presentable
-from app.settings import Settings
-from app.storage.store import Storage
-from worker.jobs.context import Work
-from worker.jobs.export_masks import run_export
-from worker.jobs.import_dataset import run_import
-from worker.jobs.predict import (
-    prepare_onnx,
-    prepare_predictions,
-    record_onnx,
-    record_predictions,
-)
-from worker.jobs.train_inputs import discard, prepare, workdir_of
-from worker.jobs.train_results import BadResult, end, release, succeed
-from worker.runtime.lease import Claim, Heartbeat, LeaseLost, Verdict, claim, write
+from sapnet.pipeline.contract import ExitCode
+from worker.jobs.context import InlineHandler, JobContext, StopRequested, SubprocessHandler
+from worker.jobs.handlers import handler_of
+from worker.jobs.transitions import BadResult, finish_without_results, release
+from worker.runtime.heartbeat import Heartbeat, StopReason
+from worker.runtime.lease import Lease, LeaseLost, acquire_lease, write
 from worker.runtime.metrics import observed
-from worker.runtime.progress import STAGES_OF, Progress
-from worker.runtime.subprocess import DONE, Trainer
+from worker.runtime.progress import Progress
+from worker.runtime.subprocess import Trainer
+from worker.runtime.types import Outcome, WorkerContext
+from worker.runtime.workdir import discard
 
 log = structlog.get_logger()
 
-AWAY = (OperationalError, InterfaceError, TimeoutError)  # the database, for the moment
+DATABASE_AWAY = (OperationalError, InterfaceError, TimeoutError)  # for the moment
 DISK_FULL_ATTEMPTS = 2  # in a row that got no further
-HERE: dict[str, Callable[[Work], None]] = {"import": run_import, "export": run_export}
-"""Kinds of jobs that are worked on in this process, without a trainer."""
-TRAINED: dict[str, tuple[Callable[..., Path | None], Callable[..., None]]] = {
-    "train": (lambda *at: prepare(*at[:-1]), succeed),  # it has nothing to tell
-    "predict": (prepare_predictions, record_predictions),
-    "onnx": (prepare_onnx, record_onnx),
-}
-"""Kinds that a process of their own does: what it needs, as a job file; and what came of it."""
 
 Result = TypeVar("Result")
 
 
-def new_owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[-128:]
-
-
-class Outcome(Enum):
-    REFUSED = auto()  # in other hands, finished, or not due
-    ENDED = auto()  # succeeded, failed or cancelled
-    RELEASED = auto()  # queued again, may be taken at once
-    DELAYED = auto()  # queued again, to be taken later
-    LOST = auto()  # somebody else has it now, or the database is away
-
-
-@dataclass(frozen=True)
-class Worker:
-    """What a worker works with. `stopping` says whether it was told to go home; `queues` which
-    jobs the embedded one looks for."""
-
-    settings: Settings
-    database: Database
-    storage: Storage
-    stopping: Callable[[], bool] = lambda: False
-    queues: tuple[str, ...] = QUEUES
-    owner: str = field(default_factory=new_owner)
-
-
 @observed
-def execute(job_id: str, worker: Worker) -> Outcome:
-    """Claim the job and bring it to its end, or leave it to whoever has it. Never raises for what
+def execute(job_id: str, worker: WorkerContext) -> Outcome:
+    """Take the job and bring it to its end, or leave it to whoever has it. Never raises for what
     can go wrong with a job: that is written into its row."""
     logger = log.bind(job=job_id)
     try:
-        held = claim(worker.database, job_id, worker.owner, worker.settings)
-        if held is None:
+        lease = acquire_lease(worker.database, job_id, worker.owner, worker.settings)
+        if lease is None:
             return Outcome.REFUSED
-        logger = log.bind(job=job_id, attempt=held.attempt)
+        logger = log.bind(job=job_id, attempt=lease.attempt)
         logger.info("job claimed")
-        with Heartbeat(worker.database, held, worker.settings, worker.stopping) as heart:
-            outcome = _attempt(worker, held, heart)
+        with Heartbeat(worker.database, lease, worker.settings, worker.stopping) as heartbeat:
+            outcome = Attempt(worker, lease, heartbeat).run()
     except (LeaseLost, NoResultFound):
         logger.warning("job lost to another worker, or deleted")
         return Outcome.LOST
@@ -110,229 +66,196 @@ def execute(job_id: str, worker: Worker) -> Outcome:
     return outcome
 
 
-def _attempt(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
-    if held.cancel_requested:
-        return _cancelled(worker, held, heart)
-    if held.setbacks > worker.settings.max_attempts:
-        return _give_up(worker, held, heart)
-    try:
-        kind = _kind(worker, held)
-        if kind in HERE:
-            return _work(worker, held, heart, HERE[kind])
-        return _run(worker, held, heart, *TRAINED[kind])
-    except BlobMissing as error:
-        words = f"{error.detail} ({error.extra['sha256']})"
-        return _fail(worker, held, heart, Reason.BLOB_MISSING, words)
-    except BadResult as error:
-        return _fail(worker, held, heart, Reason.BAD_RESULT, str(error))
-    except (LeaseLost, SQLAlchemyError):
-        raise
-    except Exception as error:  # disk full, storage away, no memory for a process: try again
-        bug = not isinstance(error, OSError)
-        log.error("attempt failed", job=held.job_id, error=repr(error), exc_info=bug)
-        reason = Reason.DISK_FULL if is_disk_full(error) else Reason.ATTEMPT_FAILED
-        return _setback(worker, held, heart, reason, f"{type(error).__name__}: {error}")
+class Attempt:
+    """One attempt at a job whose lease this worker has."""
 
+    def __init__(self, worker: WorkerContext, lease: Lease, heartbeat: Heartbeat) -> None:
+        self._worker, self._settings = worker, worker.settings
+        self._lease, self._heartbeat = lease, heartbeat
+        self._context = JobContext(
+            worker.database,
+            worker.storage,
+            worker.settings,
+            lease,
+            report_progress=self._report_progress,
+            check_stop=self._check_stop,
+            retry=self._retry,
+        )
 
-def _run(
-    worker: Worker,
-    held: Claim,
-    heart: Heartbeat,
-    prepare: Callable[..., Path | None],
-    succeed: Callable[..., None],
-) -> Outcome:
-    def should_stop() -> bool:
-        return heart.verdict is not None
+    def run(self) -> Outcome:
+        """Work on the job until it ends, or until it must be left to others.
 
-    def tell(stage: str, step: int, of: int) -> None:
-        event = {"event": "progress", "stage": stage, "step": step, "of": of}
-        if values := progress.take(event):
-            _note(worker, held, progress, values)
-
-    progress = _patiently(heart, lambda: _progress(worker, held))
-    at = (worker.database, worker.storage, worker.settings, held.job_id)
-    job_file = prepare(*at, should_stop, tell)
-    code = None
-    if job_file is not None:
-        code = _train(worker, held, job_file, progress, should_stop)
-    if heart.verdict is Verdict.LOST:
-        raise LeaseLost(held.job_id)
-    if code == DONE:
-        return _succeed(worker, held, heart, progress, succeed)
-    if heart.verdict is Verdict.CANCELLED:
-        return _cancelled(worker, held, heart)
-    if heart.verdict is Verdict.SHUTDOWN:
-        return _release(worker, held, heart, Reason.WORKER_STOPPED)
-    if progress.error is None:
-        return _setback(worker, held, heart, Reason.TRAINER_DIED, how_it_died(code))
-    reason, message = str(progress.error.get("reason")), str(progress.error.get("message"))
-    if reason == Reason.DISK_FULL:
-        return _setback(worker, held, heart, Reason.DISK_FULL, message)
-    return _fail(worker, held, heart, reason, message)
-
-
-def _work(worker: Worker, held: Claim, heart: Heartbeat, work: Callable[[Work], None]) -> Outcome:
-    """Work that needs no trainer, done in this process; it ends the job by itself."""
-    progress = _patiently(heart, lambda: _progress(worker, held))
-
-    def tell(stage: str, step: int, of: int) -> None:
-        if heart.verdict is not None:
-            raise _Interrupted
-        event = {"event": "progress", "stage": stage, "step": step, "of": of}
-        if values := progress.take(event):
-            _note(worker, held, progress, values)
-
-    at = (worker.database, worker.storage, worker.settings, held, tell)
-    try:
-        work(Work(*at, lambda action: _patiently(heart, action)))
-    except _Interrupted:
-        pass
-    except LeaseLost:
-        # A cancel that came first is honoured; where the job is another's, this raises too.
-        return _cancelled(worker, held, heart)
-    else:
-        return Outcome.ENDED
-    if heart.verdict is Verdict.LOST:
-        raise LeaseLost(held.job_id)
-    if heart.verdict is Verdict.CANCELLED:
-        return _cancelled(worker, held, heart)
-    return _release(worker, held, heart, Reason.WORKER_STOPPED)
-
-
-class _Interrupted(Exception):
-    """The heartbeat has a verdict."""
-
-
-def _kind(worker: Worker, held: Claim) -> str:
-    with worker.database.read() as session:
-        return session.get_one(Job, held.job_id).kind
-
-
-def _progress(worker: Worker, held: Claim) -> Progress:
-    with worker.database.read() as session:
-        job = session.get_one(Job, held.job_id)
-        return Progress(job.stage, job.step, job.warnings, STAGES_OF[job.kind])
-
-
-def _train(
-    worker: Worker,
-    held: Claim,
-    job_file: Path,
-    progress: Progress,
-    should_stop: Callable[[], bool],
-) -> int:
-    trainer = Trainer(
-        [*worker.settings.trainer_command, str(job_file)],
-        workdir=job_file.parent,
-        should_stop=should_stop,
-        grace_seconds=worker.settings.stop_grace_seconds,
-    )
-    try:
-        for event in trainer.events():
-            if values := progress.take(event):
-                _note(worker, held, progress, values)
-        if values := progress.flush():
-            _note(worker, held, progress, values)
-        return trainer.wait()
-    except BaseException:
-        trainer.kill()
-        raise
-
-
-def _note(worker: Worker, held: Claim, progress: Progress, values: dict[str, Any]) -> None:
-    """Write how far the trainer is; while the database is away, keep it for the next time. The
-    training goes on as long as the lease does."""
-    try:
-        events = progress.journal.of(values, worker.settings.progress_event_seconds)
-        with worker.database.begin() as session:
-            write(session, held, **values)
-            append(session, held.job_id, events)
-        progress.journal.told(events)
-    except AWAY as error:
-        log.warning("progress not written", job=held.job_id, error=repr(error))
-        progress.keep(values)
-
-
-def _patiently(heart: Heartbeat, action: Callable[[], Result]) -> Result:
-    """What `action` gives, tried again while the database is away and the lease lasts. It may be
-    done twice: where the first time took hold, the fence refuses the second."""
-    while True:
+        Raises:
+            LeaseLost: another worker has the job.
+            SQLAlchemyError: the database is away for longer than the lease lasts.
+        """
+        if self._lease.cancel_requested:
+            return self._cancel()
+        if self._lease.setbacks > self._settings.max_attempts:
+            return self._give_up()
         try:
-            return action()
-        except AWAY as error:
-            if heart.verdict is Verdict.LOST:
-                raise
-            log.warning("no answer from the database, trying again", error=repr(error))
-            time.sleep(1.0)
+            kind, self._progress = self._retry(self._kind_and_progress)
+            handler = handler_of(kind)
+            if isinstance(handler, InlineHandler):
+                return self._run_inline(handler)
+            return self._run_subprocess(handler)
+        except BlobMissing as error:
+            message = f"{error.detail} ({error.extra['sha256']})"
+            return self._fail(Reason.BLOB_MISSING, message)
+        except BadResult as error:
+            return self._fail(Reason.BAD_RESULT, str(error))
+        except (LeaseLost, SQLAlchemyError):
+            raise
+        except Exception as error:  # disk full, storage away, no memory for a process: try again
+            bug = not isinstance(error, OSError)
+            log.error("attempt failed", job=self._lease.job_id, error=repr(error), exc_info=bug)
+            reason = Reason.DISK_FULL if is_disk_full(error) else Reason.ATTEMPT_FAILED
+            return self._set_back(reason, f"{type(error).__name__}: {error}")
+
+    def _run_inline(self, handler: InlineHandler) -> Outcome:
+        try:
+            handler.run(self._context)
+        except StopRequested:
+            return self._stop()
+        except LeaseLost:
+            # A cancel that came first is honoured; where the job is another's, this raises too.
+            return self._cancel()
+        return Outcome.ENDED
+
+    def _run_subprocess(self, handler: SubprocessHandler) -> Outcome:
+        try:
+            code = self._run_trainer(handler.prepare(self._context))
+        except StopRequested:
+            return self._stop()
+        if self._heartbeat.stop_reason is StopReason.LOST:
+            raise LeaseLost(self._lease.job_id)
+        if code == ExitCode.DONE:
+            return self._record(handler)
+        if self._heartbeat.stop_reason is not None:
+            return self._stop()
+        return self._process_failed(code)
+
+    def _run_trainer(self, job_file: Path) -> int:
+        """Start the job's process, write its progress, and wait for its end: its exit code."""
+        trainer = Trainer(
+            [*self._settings.trainer_command, str(job_file)],
+            workdir=job_file.parent,
+            should_stop=lambda: self._heartbeat.stop_reason is not None,
+            grace_seconds=self._settings.stop_grace_seconds,
+        )
+        try:
+            for event in trainer.events():
+                self._write_progress(self._progress.take(event))
+            self._write_progress(self._progress.flush())
+            return trainer.wait()
+        except BaseException:
+            trainer.kill()
+            raise
+
+    def _record(self, handler: SubprocessHandler) -> Outcome:
+        try:
+            self._retry(lambda: handler.record(self._context, self._progress.warnings))
+        except LeaseLost:
+            # A cancel that came first is honoured; where the job is another's, this raises too.
+            return self._cancel()
+        return Outcome.ENDED
+
+    def _process_failed(self, code: int) -> Outcome:
+        error = self._progress.error
+        if error is None:
+            return self._set_back(Reason.TRAINER_DIED, how_it_died(code))
+        reason, message = str(error.get("reason")), str(error.get("message"))
+        if reason == Reason.DISK_FULL:
+            return self._set_back(Reason.DISK_FULL, message)
+        return self._fail(reason, message)
+
+    def _kind_and_progress(self) -> tuple[JobKind, Progress]:
+        with self._worker.database.read() as session:
+            job = session.get_one(Job, self._lease.job_id)
+            shares = KINDS[job.kind].shares
+            return job.kind, Progress(job.stage, job.step, job.warnings, shares)
+
+    def _check_stop(self) -> None:
+        if self._heartbeat.stop_reason is not None:
+            raise StopRequested
+
+    def _report_progress(self, stage: str, step: int, of: int) -> None:
+        self._check_stop()
+        event = {"event": "progress", "stage": stage, "step": step, "of": of}
+        self._write_progress(self._progress.take(event))
+
+    def _write_progress(self, columns: dict[str, Any]) -> None:
+        """Write how far the job is; while the database is away, keep it for the next time. The
+        work goes on as long as the lease does."""
+        if not columns:
+            return
+        progress, job_id = self._progress, self._lease.job_id
+        try:
+            events = progress.journal.of(columns, self._settings.progress_event_seconds)
+            with self._worker.database.begin() as session:
+                write(session, self._lease, **columns)
+                append(session, job_id, events)
+            progress.journal.mark_written(events)
+        except DATABASE_AWAY as error:
+            log.warning("progress not written", job=job_id, error=repr(error))
+            progress.keep(columns)
+
+    def _retry(self, action: Callable[[], Result]) -> Result:
+        """What `action` gives, tried again while the database is away and the lease lasts. It may
+        be done twice: where the first time took hold, the lease refuses the second."""
+        while True:
+            try:
+                return action()
+            except DATABASE_AWAY as error:
+                if self._heartbeat.stop_reason is StopReason.LOST:
+                    raise
+                log.warning("no answer from the database, trying again", error=repr(error))
+                time.sleep(1.0)
+
+    def _stop(self) -> Outcome:
+        """Leave the job for the heartbeat's reason."""
+        if self._heartbeat.stop_reason is StopReason.LOST:
+            raise LeaseLost(self._lease.job_id)
+        if self._heartbeat.stop_reason is StopReason.CANCELLED:
+            return self._cancel()
+        return self._release(Reason.WORKER_STOPPED)
+
+    def _cancel(self) -> Outcome:
+        return self._finish(JobState.CANCELLED, Reason.CANCEL_REQUESTED)
+
+    def _give_up(self) -> Outcome:
+        with self._worker.database.read() as session:
+            job = session.get_one(Job, self._lease.job_id)
+            last = job.error or "its worker ended without a word"
+        tries = self._settings.max_attempts
+        message = f"{tries} attempts in a row got no further. Last: {last}"
+        return self._fail(Reason.CRASHED, message)
+
+    def _fail(self, reason: str, error: str) -> Outcome:
+        error = presentable(error)
+        log.error("job failed", job=self._lease.job_id, reason=reason, error=error)
+        return self._finish(JobState.FAILED, reason, error)
+
+    def _finish(self, state: JobState, reason: str, error: str | None = None) -> Outcome:
+        self._retry(
+            lambda: finish_without_results(self._context, state, reason=reason, error=error)
+        )
+        return Outcome.ENDED
+
+    def _set_back(self, reason: Reason, error: str) -> Outcome:
+        """Back into the queue after what may not happen again; a disk that stays full fails the
+        job soon."""
+        if reason is Reason.DISK_FULL and self._lease.setbacks >= DISK_FULL_ATTEMPTS:
+            return self._fail(reason, error)
+        return self._release(reason, presentable(error))
+
+    def _release(self, reason: Reason, error: str | None = None) -> Outcome:
+        delay = self._retry(lambda: release(self._worker.database, self._lease, reason, error))
+        return Outcome.DELAYED if delay else Outcome.RELEASED
 
 
-def _succeed(
-    worker: Worker,
-    held: Claim,
-    heart: Heartbeat,
-    progress: Progress,
-    succeed: Callable[..., None],
-) -> Outcome:
-    workdir = workdir_of(worker.settings, held.job_id)
-    at = (worker.database, worker.storage, held, workdir)
-    try:
-        _patiently(heart, lambda: succeed(*at, progress.warnings))
-    except LeaseLost:
-        # A cancel that came first is honoured; where the job is another's, this raises too.
-        return _cancelled(worker, held, heart)
-    return Outcome.ENDED
-
-
-def _end(
-    worker: Worker,
-    held: Claim,
-    heart: Heartbeat,
-    state: JobState,
-    reason: str,
-    error: str | None = None,
-) -> Outcome:
-    workdir = workdir_of(worker.settings, held.job_id)
-    at = (worker.database, worker.storage, held, workdir)
-    _patiently(heart, lambda: end(*at, state, reason=reason, error=error))
-    return Outcome.ENDED
-
-
-def _cancelled(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
-    return _end(worker, held, heart, JobState.CANCELLED, Reason.CANCEL_REQUESTED)
-
-
-def _fail(worker: Worker, held: Claim, heart: Heartbeat, reason: str, error: str) -> Outcome:
-    error = presentable(error)
-    log.error("job failed", job=held.job_id, reason=reason, error=error)
-    return _end(worker, held, heart, JobState.FAILED, reason, error)
-
-
-def _give_up(worker: Worker, held: Claim, heart: Heartbeat) -> Outcome:
-    with worker.database.read() as session:
-        last = session.get_one(Job, held.job_id).error or "its worker ended without a word"
-    tries = worker.settings.max_attempts
-    words = f"{tries} attempts in a row got no further. Last: {last}"
-    return _fail(worker, held, heart, Reason.CRASHED, words)
-
-
-def _release(worker: Worker, held: Claim, heart: Heartbeat, reason: Reason) -> Outcome:
-    _patiently(heart, lambda: release(worker.database, held, reason))
-    return Outcome.RELEASED
-
-
-def _setback(worker: Worker, held: Claim, heart: Heartbeat, reason: Reason, error: str) -> Outcome:
-    """Back into the queue after what may not happen again; a disk that stays full is told soon."""
-    if reason is Reason.DISK_FULL and held.setbacks >= DISK_FULL_ATTEMPTS:
-        return _fail(worker, held, heart, reason, error)
-    why = presentable(error)
-    delay = _patiently(heart, lambda: release(worker.database, held, reason, why))
-    return Outcome.DELAYED if delay else Outcome.RELEASED
-
-
-def how_it_died(code: int | None) -> str:
+def how_it_died(code: int) -> str:
     """In words, for the user. code: of subprocess.Popen, negative for a signal."""
-    if code is None:
-        return "the trainer was never started"
     if code == -signal.SIGKILL:
         return "the trainer was killed (SIGKILL): the machine may be out of memory"
     if code < 0:

@@ -1,6 +1,6 @@
 """An import, from the files that were sent to a data set that is ready or invalid.
 
-Rows are written in batches, each under the fence, to a data set that nobody sees before it is
+Rows are written in batches, each under the lease, to a data set that nobody sees before it is
 ready; that is the last transaction. An attempt that begins removes what one before it has written,
 so a killed import that is taken up again gives the rows once.
 """
@@ -13,8 +13,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from app.datasets import deferred as later
-from app.datasets import rows
+from app.datasets import deferred, rows
 from app.datasets.fetching import fetcher
 from app.datasets.parent_images import from_parent, link
 from app.datasets.validation import Checked, Fetch, Sent, check, summed_up
@@ -26,42 +25,45 @@ from app.db.models import (
     Image,
     ImportFile,
     Job,
+    JobKind,
     JobState,
     Reason,
 )
 from app.errors import Fault
 from app.http.multipart import FilePart
-from app.jobs.events import append, append_state
 from app.storage import garbage_collection as blobs
 from app.uploads import service as uploads
-from worker.jobs.context import Work, fenced, over
-from worker.jobs.train_inputs import workdir_of
-from worker.runtime.job_events import stage_ended
+from worker.jobs.context import InlineHandler, JobContext
+from worker.jobs.transitions import finish_job
+from worker.runtime.lease import renew_lease
 
 MAX_ERRORS = 1_000  # kept in the report
 
 
-def run_import(at: Work) -> None:
-    """Make the job's data set ready, or invalid, and end the job. Raises what `at.tell` raises,
-    LeaseLost, BlobMissing, OSError."""
-    with at.database.read() as session:
-        job = session.get_one(Job, at.held.job_id)
+def run_import(ctx: JobContext) -> None:
+    """Make the job's dataset ready, or invalid, and end the job.
+
+    Raises:
+        StopRequested, LeaseLost, BlobMissing, OSError.
+    """
+    with ctx.database.read() as session:
+        job = session.get_one(Job, ctx.job_id)
         dataset = session.get_one(Dataset, job.dataset_id)
         query = select(ImportFile).where(ImportFile.dataset_id == dataset.id)
         files = list(session.scalars(query.order_by(ImportFile.pk)))
-    folder = _emptied(workdir_of(at.settings, job.id))
-    fetch = _fetch(at, files, job.request["images_url"], dataset.parent_id)
-    sent = _sent(at, files, folder, fetch)
-    checked = check(sent, folder, at.settings, at.tell)
+    folder = _emptied(ctx.workdir)
+    fetch = _fetch(ctx, files, job.request["images_url"], dataset.parent_id)
+    sent = _sent(ctx, files, folder, fetch)
+    checked = check(sent, folder, ctx.settings, ctx.report_progress)
     if checked.faults:
-        at.patiently(lambda: _end_invalid(at, dataset, checked.faults))
+        ctx.retry(lambda: _end_invalid(ctx, dataset, checked.faults))
     else:
         size = _size(checked, sent)
-        _begin_again(at, dataset.id)
-        _write_rows(at, dataset.id, checked)
-        at.patiently(lambda: _end_ready(at, dataset, checked, files, size))
-        uploads.remove(at.database, at.storage, job.request["uploads"])
-    later.clear(at.database, at.storage)
+        _remove_earlier_rows(ctx, dataset.id)
+        _write_rows(ctx, dataset.id, checked)
+        ctx.retry(lambda: _end_ready(ctx, dataset, checked, files, size))
+        uploads.remove(ctx.database, ctx.storage, job.request["uploads"])
+    deferred.clean_up(ctx.database, ctx.storage)
 
 
 def _emptied(folder: Path) -> Path:
@@ -73,38 +75,38 @@ def _emptied(folder: Path) -> Path:
 
 
 def _fetch(
-    at: Work, files: list[ImportFile], images_url: str | None, parent_id: str | None
+    ctx: JobContext, files: list[ImportFile], images_url: str | None, parent_id: str | None
 ) -> Fetch | None:
     """How to get the images where none were sent: from their address, or from the parent."""
     if images_url:
-        return fetcher(at.settings, images_url)
+        return fetcher(ctx.settings, images_url)
     if any(file.part == "images" for file in files):
         return None
-    return from_parent(at.database, at.storage, parent_id or "")
+    return from_parent(ctx.database, ctx.storage, parent_id or "")
 
 
-def _sent(at: Work, files: list[ImportFile], folder: Path, fetch: Fetch | None) -> Sent:
+def _sent(ctx: JobContext, files: list[ImportFile], folder: Path, fetch: Fetch | None) -> Sent:
     """The files as files of this machine, in `folder`, where they may be removed."""
     pieces: dict[int, list[ImportFile]] = {}
     for file in files:
         pieces.setdefault(file.number, []).append(file)
     parts: dict[str, list[FilePart]] = {"annotations": [], "images": [], "truth": []}
     for number, of_file in pieces.items():
-        at.tell("files", number, len(pieces))
+        ctx.report_progress("files", number, len(pieces))
         path = folder / f"part-{number}"
         if len(of_file) == 1:
-            link(at.storage.local_path(of_file[0].sha256), path)
+            link(ctx.storage.local_path(of_file[0].sha256), path)
         else:
-            uploads.assemble(at.storage, _told(at, of_file), path)
+            uploads.assemble(ctx.storage, _reported(ctx, of_file), path)
         first = of_file[0]
         parts[first.part].append(FilePart(first.part, first.filename, path))
     truth = parts["truth"][0] if parts["truth"] else None
     return Sent(parts["annotations"][0], parts["images"], truth, fetch)
 
 
-def _told(at: Work, pieces: list[ImportFile]) -> Iterator[str]:
+def _reported(ctx: JobContext, pieces: list[ImportFile]) -> Iterator[str]:
     for number, piece in enumerate(pieces):
-        at.tell("files", number, len(pieces))
+        ctx.report_progress("files", number, len(pieces))
         yield piece.sha256
 
 
@@ -116,45 +118,45 @@ def _size(checked: Checked, sent: Sent) -> int:
     )
 
 
-def _begin_again(at: Work, dataset_id: str) -> None:
+def _remove_earlier_rows(ctx: JobContext, dataset_id: str) -> None:
     """Remove the rows of an attempt before this one."""
 
     def remove() -> None:
-        with at.database.begin() as session:
-            fenced(at, session)
+        with ctx.database.begin() as session:
+            renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
             shas = blobs.named_by(session, {Image: Image.dataset_id == dataset_id})
             for table in (Annotation, Image, Category):
                 session.execute(delete(table).where(table.dataset_id == dataset_id))
-        blobs.forget(at.database, at.storage, shas)
+        blobs.forget(ctx.database, ctx.storage, shas)
 
-    at.patiently(remove)
+    ctx.retry(remove)
 
 
-def _write_rows(at: Work, dataset_id: str, checked: Checked) -> None:
+def _write_rows(ctx: JobContext, dataset_id: str, checked: Checked) -> None:
     path_of = {p.sha: p.path for p in checked.pictures.by_name.values()}
     done, of = 0, rows.count(checked)
     for table, batch in rows.batches(dataset_id, checked):
-        at.tell("rows", done, of)
+        ctx.report_progress("rows", done, of)
         shas = {row["sha256"] for row in batch} if table is Image else set()
 
         def insert_batch(table: Any = table, batch: Any = batch, shas: Any = shas) -> None:
-            with blobs.pinned(at.database, at.storage, shas):
-                at.storage.put_files({sha: path_of[sha] for sha in shas}, move=True)
-                with at.database.begin() as session:
-                    fenced(at, session)
+            with blobs.pinned(ctx.database, ctx.storage, shas):
+                ctx.storage.put_files({sha: path_of[sha] for sha in shas}, move=True)
+                with ctx.database.begin() as session:
+                    renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
                     session.execute(insert(table), batch)
 
-        at.patiently(insert_batch)
+        ctx.retry(insert_batch)
         done += len(batch)
 
 
 def _end_ready(
-    at: Work, dataset: Dataset, checked: Checked, files: list[ImportFile], size: int
+    ctx: JobContext, dataset: Dataset, checked: Checked, files: list[ImportFile], size: int
 ) -> None:
     truth = {"annotations": dataset.document_sha}
     truth |= {file.part: file.sha256 for file in files if file.part == "truth"}
-    with at.database.begin() as session:
-        over(at, session, JobState.SUCCEEDED, progress=1.0, eta_seconds=0.0, step=None, of=None)
+    with ctx.database.begin() as session:
+        renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
         _change(
             session,
             dataset.id,
@@ -165,22 +167,24 @@ def _end_ready(
             report=checked.report,
             truth_sha=truth[checked.report["truth"]] if checked.truth else None,
         )
-        append(session, at.held.job_id, [stage_ended("rows")])
-        append_state(session, at.held.job_id)
+        finish_job(session, ctx.lease, JobState.SUCCEEDED, step=None, of=None)
 
 
-def _end_invalid(at: Work, dataset: Dataset, faults: list[Fault]) -> None:
+def _end_invalid(ctx: JobContext, dataset: Dataset, faults: list[Fault]) -> None:
     listed = [asdict(fault) for fault in faults[:MAX_ERRORS]]
     if len(faults) > MAX_ERRORS:
         more = Fault("", "", f"{len(faults) - MAX_ERRORS:,} more are not listed")
         listed.append(asdict(more))
     report = {"errors": listed}
-    with at.database.begin() as session:
-        reason, error = Reason.INVALID_DATASET, summed_up(faults)
-        over(at, session, JobState.FAILED, reason=reason, error=error)
+    with ctx.database.begin() as session:
+        renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
         _change(session, dataset.id, status=DatasetStatus.INVALID, report=report)
-        append_state(session, at.held.job_id)
+        reason, error = Reason.INVALID_DATASET, summed_up(faults)
+        finish_job(session, ctx.lease, JobState.FAILED, reason=reason, error=error)
 
 
 def _change(session: Session, dataset_id: str, **values: Any) -> None:
     session.execute(update(Dataset).where(Dataset.id == dataset_id).values(values))
+
+
+HANDLER = InlineHandler(JobKind.IMPORT, run_import)

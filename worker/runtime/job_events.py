@@ -2,7 +2,7 @@
 
 Why from the columns: they are what was written. What could not be written comes again with the
 next columns, and its events with it. Images that are set aside have no column: they are kept here
-until they are told.
+until they are written.
 """
 
 import math
@@ -10,23 +10,24 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from app.jobs.events import EventType, NewEvent
+from app.db.models import EventType
+from app.jobs.events import NewEvent
 
 _PROGRESS = ("stage", "step", "of", "progress", "eta_seconds", "losses")
 
 
 class Journal:
-    """The events of one attempt. `of` gives them, `told` notes that they were written."""
+    """The events of one attempt. `of` gives them, `mark_written` notes that they were written."""
 
     def __init__(self, warnings: Iterable[str] = ()) -> None:
-        """warnings: those of the attempts before, which are not told again."""
+        """warnings: those of the attempts before, which are not written again."""
         self._warnings = set(warnings)
         self._set_aside: list[NewEvent] = []
         self._stage: str | None = None
-        self._told_progress = -math.inf
+        self._last_progress = -math.inf
 
     def set_aside(self, entry: Mapping[str, Any]) -> None:
-        """An image failed, and the job goes on without it; told with the next columns."""
+        """An image failed, and the job goes on without it; written with the next columns."""
         named = ("image_id", "file_name", "stage", "error")
         self._set_aside.append((EventType.IMAGE_SET_ASIDE, {n: entry.get(n) for n in named}))
 
@@ -34,20 +35,20 @@ class Journal:
         """The events that these columns of the job's row are worth; progress at most once in so
         many `seconds`."""
         warned = [m for m in columns.get("warnings", ()) if m not in self._warnings]
-        found: list[NewEvent] = [(EventType.WARNING, {"message": m}) for m in warned]
-        found += self._set_aside
+        events: list[NewEvent] = [(EventType.WARNING, {"message": m}) for m in warned]
+        events += self._set_aside
         stage = columns.get("stage")
         if stage is None:
-            return found
+            return events
         if stage != self._stage:
             if self._stage is not None:
-                found.append(stage_ended(self._stage))
-            found.append((EventType.STAGE, {"stage": stage, "status": "started"}))
-        if time.monotonic() - self._told_progress >= seconds:
-            found.append((EventType.PROGRESS, {name: columns.get(name) for name in _PROGRESS}))
-        return found
+                events.append(stage_ended(self._stage))
+            events.append((EventType.STAGE, {"stage": stage, "status": "started"}))
+        if time.monotonic() - self._last_progress >= seconds:
+            events.append((EventType.PROGRESS, {name: columns.get(name) for name in _PROGRESS}))
+        return events
 
-    def told(self, events: Sequence[NewEvent]) -> None:
+    def mark_written(self, events: Sequence[NewEvent]) -> None:
         self._set_aside = [event for event in self._set_aside if event not in events]
         for kind, data in events:
             if kind is EventType.WARNING:
@@ -55,7 +56,7 @@ class Journal:
             elif kind is EventType.STAGE and data["status"] == "started":
                 self._stage = data["stage"]
             elif kind is EventType.PROGRESS:
-                self._told_progress = time.monotonic()
+                self._last_progress = time.monotonic()
 
 
 def stage_ended(stage: str) -> NewEvent:

@@ -9,7 +9,6 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import RawArray
-from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
@@ -18,9 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from app.observability.gpu import Gpus
 from app.settings import Settings
-
-if TYPE_CHECKING:
-    from worker.jobs.execute import Outcome, Worker
+from worker.runtime.types import Outcome, WorkerContext
 
 log = structlog.get_logger()
 
@@ -64,14 +61,14 @@ LEFT = Tally(
     *("refused", "ended", "released", "delayed", "lost"),
 )
 
-Execute = Callable[[str, "Worker"], "Outcome"]
+Execute = Callable[[str, WorkerContext], Outcome]
 
 
 def observed(execute: Execute) -> Execute:
     """Counts how jobs are left, and has each log line on the way say which job it is about."""
 
     @functools.wraps(execute)
-    def counted(job_id: str, worker: "Worker") -> "Outcome":
+    def counted(job_id: str, worker: WorkerContext) -> Outcome:
         with structlog.contextvars.bound_contextvars(job=job_id):
             outcome = execute(job_id, worker)
         LEFT.add(outcome.name.lower())

@@ -1,8 +1,9 @@
 """Start a command that dies with its parent, and that never runs twice in one folder.
 
-Run as a script: `python -I -S leash.py PARENT_PID SIGNAL LOCK COMMAND…`. It asks the kernel for
-SIGNAL at its parent's death (PR_SET_PDEATHSIG, Linux), takes an exclusive lock on the file LOCK
-("" for none) and then becomes COMMAND by exec, which keeps both: the lock is an open descriptor.
+Run as a script: `python -I -S parent_death.py PARENT_PID SIGNAL LOCK COMMAND…`. It asks the
+kernel for SIGNAL at its parent's death (PR_SET_PDEATHSIG, Linux), takes an exclusive lock on the
+file LOCK ("" for none) and then becomes COMMAND by exec, which keeps both: the lock is an open
+descriptor.
 
 Why a program of its own: `preexec_fn` runs Python between fork and exec, where a lock that some
 other thread held stays locked for ever, and the trainer should not have to know who started it.
@@ -20,8 +21,10 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 
 
-def leashed(command: Sequence[str], *, sig: signal.Signals, lock: Path | None = None) -> list[str]:
-    """The command line that runs `command` on a leash held by the calling THREAD.
+def spawn_with_parent(
+    command: Sequence[str], *, sig: signal.Signals, lock: Path | None = None
+) -> list[str]:
+    """Return the command line that runs `command` for as long as the calling THREAD lives.
 
     The kernel sends `sig` when the thread that started the process ends: start it from a thread
     that lives as long as the process should.
@@ -30,7 +33,7 @@ def leashed(command: Sequence[str], *, sig: signal.Signals, lock: Path | None = 
     return [*shim, str(os.getpid()), str(int(sig)), str(lock or ""), *command]
 
 
-def die_with(parent: int, sig: int) -> None:
+def exit_with_parent(parent: int, sig: int) -> None:
     """Ask the kernel for `sig` when the parent (the thread of it that forked us) ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, sig, 0, 0, 0)
@@ -40,7 +43,7 @@ def die_with(parent: int, sig: int) -> None:
 
 def main(argv: Sequence[str]) -> None:
     parent, sig, lock, command = int(argv[0]), int(argv[1]), argv[2], list(argv[3:])
-    die_with(parent, sig)
+    exit_with_parent(parent, sig)
     if lock:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""What a trainer says, as columns of its job's row."""
+"""What a job's process reports, as columns of the job's row."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,30 +7,10 @@ from typing import Any
 from worker.runtime.job_events import Journal
 from worker.runtime.subprocess import Event
 
-# Share of the whole that each stage takes, by rule of thumb, in order.
-STAGES = {
-    "proposals": 0.1,
-    "teacher": 0.05,
-    "train": 0.65,
-    "pseudo-masks": 0.12,
-    "evaluate": 0.05,
-    "export": 0.03,
-}
-IMPORT_STAGES = {"files": 0.05, "annotations": 0.1, "images": 0.6, "truth": 0.05, "rows": 0.2}
-EXPORT_STAGES = {"masks": 1.0}
-PREDICT_STAGES = {"fetch": 0.2, "predict": 0.8}
-STAGES_OF = {
-    "train": STAGES,
-    "import": IMPORT_STAGES,
-    "export": EXPORT_STAGES,
-    "predict": PREDICT_STAGES,
-    "onnx": {"onnx": 1.0},
-}
-"""By the job's kind."""
 _SECONDS_BETWEEN_WRITES = 1.0
 
 
-def overall(stage: str, step: int, of: int, stages: Mapping[str, float] = STAGES) -> float:
+def overall(stage: str, step: int, of: int, stages: Mapping[str, float]) -> float:
     """Progress of the whole job in [0, 1]; an unknown stage counts as the beginning."""
     if stage not in stages:
         return 0.0
@@ -45,8 +25,8 @@ class Progress:
         self,
         stage: str | None,
         step: int | None,
-        warnings: Sequence[str] = (),
-        stages: Mapping[str, float] = STAGES,
+        warnings: Sequence[str],
+        stages: Mapping[str, float],
     ) -> None:
         """stage, step: where the attempt before this one came to. warnings: of those before.
         stages: the share of the whole that each takes, in order."""
@@ -91,7 +71,7 @@ class Progress:
 
     def _advance(self, stage: str, step: int, of: int, event: Event) -> None:
         if stage != self._stage:
-            self._stage, self._last_write = stage, 0.0  # a new stage is told at once
+            self._stage, self._last_write = stage, 0.0  # a new stage is written at once
         self._pending |= {
             "stage": stage,
             "step": step,

@@ -1,7 +1,7 @@
 """The training process, seen from outside: started, listened to, ended.
 
-The protocol is in docs/architecture.md: JSON lines on stdout, logs on stderr, exit code 0 (done),
-1 (failed, an `error` line came before) or 3 (stopped on request, checkpoint written).
+The protocol is in docs/architecture.md: JSON lines on stdout, logs on stderr, and the exit codes of
+`sapnet.pipeline.contract`.
 """
 
 import contextlib
@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from worker.runtime.parent_death import leashed
+from worker.runtime.parent_death import spawn_with_parent
 
-DONE, FAILED, STOPPED = 0, 1, 3
 TICK_SECONDS = 0.2
 
 Event = dict[str, Any]
@@ -43,7 +42,7 @@ class Trainer:
         self._deadline: float | None = None
         with (workdir / "log.txt").open("ab", buffering=0) as log:
             self._process = subprocess.Popen(
-                leashed(command, sig=signal.SIGKILL, lock=workdir / "trainer.lock"),
+                spawn_with_parent(command, sig=signal.SIGKILL, lock=workdir / "trainer.lock"),
                 cwd=workdir,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from worker.runtime.parent_death import leashed
+from worker.runtime.parent_death import spawn_with_parent
 
 log = structlog.get_logger()
 
@@ -32,7 +32,9 @@ class Supervisor(threading.Thread):
         while not self._stopping.is_set():
             began = time.monotonic()
             process = subprocess.Popen(
-                leashed([sys.executable, "-m", "worker.main", *self._queues], sig=signal.SIGTERM),
+                spawn_with_parent(
+                    [sys.executable, "-m", "worker.main", *self._queues], sig=signal.SIGTERM
+                ),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches the API alone, which then stops us
             )

@@ -23,7 +23,8 @@ from app.main import create_app
 from app.predict.model_cache import Runtime
 from app.settings import Settings
 from sapnet_client import Client
-from worker.jobs.execute import Worker, execute
+from worker.jobs.execute import execute
+from worker.runtime.types import WorkerContext
 
 
 @pytest.fixture
@@ -72,7 +73,10 @@ def trainer() -> tuple[str, ...]:
 
 @pytest.fixture
 def worked(
-    server: str, database: Database, new_worker: Callable[..., Worker], trainer: tuple[str, ...]
+    server: str,
+    database: Database,
+    new_worker: Callable[..., WorkerContext],
+    trainer: tuple[str, ...],
 ) -> Iterator[str]:
     """The same with a worker beside it."""
     over = threading.Event()

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback, couriers, and jobs that have a webhook."""
+"""A receiver of webhooks on loopback, senders, and jobs that have a webhook."""
 
 import base64
 import hashlib
@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.db.models import Job, JobState, Webhook
+from app.db.models import EventType, Job, JobState, Webhook
 from app.db.session import Database
 from app.jobs import events
-from app.jobs.events import EventType
 from app.settings import Settings
 from app.webhooks import service
 from app.webhooks.schemas import WebhookIn
-from worker.webhook_sender import Courier
+from worker.webhook_sender import WebhookSender
 
 NewJob = Callable[..., str]
 
@@ -96,12 +95,12 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def courier(database: Database) -> Iterator[Callable[[Settings], Courier]]:
-    """Starts couriers, which end with the test."""
-    started: list[Courier] = []
+def sender(database: Database) -> Iterator[Callable[[Settings], WebhookSender]]:
+    """Starts senders, which end with the test."""
+    started: list[WebhookSender] = []
 
-    def start(settings: Settings) -> Courier:
-        started.append(Courier(database, settings))
+    def start(settings: Settings) -> WebhookSender:
+        started.append(WebhookSender(database, settings))
         started[-1].start()
         return started[-1]
 

@@ -14,23 +14,23 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
 from app.db.columns import now
-from app.db.models import Webhook
+from app.db.models import EventType, Webhook
 from app.db.session import Database
 from app.jobs import events
-from app.jobs.events import EventType
 from app.main import create_app
 from app.settings import Settings
 from app.webhooks import service
-from worker.jobs.execute import Worker, execute
-from worker.webhook_sender import Courier
+from worker.jobs.execute import execute
+from worker.runtime.types import WorkerContext
+from worker.webhook_sender import WebhookSender
 
 pytestmark = pytest.mark.both_stacks
 
 NewJob = Callable[..., str]
-NewWorker = Callable[..., Worker]
+NewWorker = Callable[..., WorkerContext]
 Until = Callable[..., None]
 Receiver = Any  # of conftest.py, as are the fixtures below
-StartCourier = Callable[[Settings], Courier]
+StartSender = Callable[[Settings], WebhookSender]
 Hooked = Callable[..., str]
 Row = Callable[[str], Webhook]
 Verify = Callable[[str, dict[str, str], bytes], None]
@@ -43,7 +43,7 @@ def test_from_the_request_to_the_receiver(
     dataset_id: str,
     new_worker: NewWorker,
     receiver: Receiver,
-    courier: StartCourier,
+    sender: StartSender,
     until: Until,
     secret: str,
     verify: Verify,
@@ -53,7 +53,7 @@ def test_from_the_request_to_the_receiver(
         answer = client.post("/jobs/train", json={"dataset_id": dataset_id, "webhook": hook})
         assert secret not in answer.text
         job_id = answer.raise_for_status().json()["id"]
-        courier(allowing)
+        sender(allowing)
         execute(job_id, new_worker())
         until(lambda: "end" in receiver.types)
         page = client.get(f"/jobs/{job_id}/events", headers={"accept": "application/json"})
@@ -94,11 +94,11 @@ def test_only_what_is_wanted(
     hooked: Hooked,
     row: Row,
     receiver: Receiver,
-    courier: StartCourier,
+    sender: StartSender,
     until: Until,
 ) -> None:
     job_id = hooked(receiver.url, wanted=wanted)
-    courier(allowing)
+    sender(allowing)
     until(lambda: row(job_id).due_at is None)
     assert (receiver.types, row(job_id).sent) == (got, 4)
 
@@ -108,12 +108,12 @@ def test_passed_over_events_do_not_come_later(
     hooked: Hooked,
     row: Row,
     receiver: Receiver,
-    courier: StartCourier,
+    sender: StartSender,
     until: Until,
     database: Database,
 ) -> None:
     job_id = hooked(receiver.url, over=False, wanted=["error"])
-    courier(allowing)
+    sender(allowing)
     until(lambda: row(job_id).sent == 3)
     with database.begin() as session:
         events.append(session, job_id, [(EventType.ERROR, {}), (EventType.END, {})])
@@ -127,14 +127,14 @@ def test_tried_again_in_order(
     hooked: Hooked,
     row: Row,
     receiver: Receiver,
-    courier: StartCourier,
+    sender: StartSender,
     until: Until,
     secret: str,
     verify: Verify,
 ) -> None:
     receiver.answers = [500, 302, 204, 503, None, 404]
     job_id = hooked(receiver.url)
-    courier(allowing)
+    sender(allowing)
     until(lambda: row(job_id).due_at is None)
     assert receiver.ids == [1, 1, 1, 2, 2, 2, 2, 3, 4]
     named: dict[int, set[str]] = {}
@@ -154,14 +154,14 @@ def test_given_up(
     hooked: Hooked,
     row: Row,
     receiver: Receiver,
-    courier: StartCourier,
+    sender: StartSender,
     until: Until,
     client: TestClient,
     secret: str,
 ) -> None:
     receiver.answers = list(answers)
     job_id = hooked(receiver.url)
-    courier(allowing)
+    sender(allowing)
     until(lambda: row(job_id).due_at is None)
     time.sleep(0.2)
     assert receiver.ids == [1] * tries
@@ -176,7 +176,7 @@ def test_a_name_that_leads_home_is_never_called(
     hooked: Hooked,
     row: Row,
     receiver: Receiver,
-    courier: StartCourier,
+    sender: StartSender,
     until: Until,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -188,36 +188,36 @@ def test_a_name_that_leads_home_is_never_called(
     monkeypatch.setattr(socket, "getaddrinfo", fake)
     port = receiver.url.rpartition(":")[2]
     job_id = hooked(f"http://hooks.example.org:{port}")
-    courier(settings)
+    sender(settings)
     until(lambda: row(job_id).tries >= 1)
     assert "not public" in str(row(job_id).error)
     assert receiver.got == []
 
 
 @pytest.mark.slow
-def test_two_couriers_deliver_each_event_once(
+def test_two_senders_deliver_each_event_once(
     allowing: Settings,
     hooked: Hooked,
     row: Row,
     receiver: Receiver,
-    courier: StartCourier,
+    sender: StartSender,
     until: Until,
 ) -> None:
     jobs = [hooked(receiver.url, warnings=5) for _ in range(4)]
     for _ in range(3):
-        courier(allowing)
+        sender(allowing)
     until(lambda: all(row(job_id).due_at is None for job_id in jobs))
     got = [(json.loads(body)["job_id"], json.loads(body)["id"]) for _, body in receiver.got]
     for job_id in jobs:
         assert [number for job, number in got if job == job_id] == list(range(1, 8))
 
 
-def test_a_courier_that_died_is_followed_by_another(
+def test_a_sender_that_died_is_followed_by_another(
     allowing: Settings,
     hooked: Hooked,
     row: Row,
     receiver: Receiver,
-    courier: StartCourier,
+    sender: StartSender,
     until: Until,
     database: Database,
 ) -> None:
@@ -230,7 +230,7 @@ def test_a_courier_that_died_is_followed_by_another(
         assert service.due(session, 9) == [], "it is in somebody's hands"
         assert service.take(session, seen, allowing) is None
         session.execute(update(Webhook).values(due_at=now() - timedelta(seconds=1)))
-    courier(allowing)
+    sender(allowing)
     until(lambda: row(job_id).due_at is None)
     assert receiver.ids == [1, 2, 3, 4]
     with database.begin() as session:  # the dead one comes back, and changes nothing
@@ -246,14 +246,14 @@ def test_a_slow_endpoint_keeps_up_no_other(
     hooked: Hooked,
     row: Row,
     receiver: Receiver,
-    courier: StartCourier,
+    sender: StartSender,
     until: Until,
 ) -> None:
     slow, others_are_done = type(receiver)(), threading.Event()
     slow.pause = others_are_done.wait
     try:
         slow_job, job_id = hooked(slow.url, warnings=0), hooked(receiver.url)
-        courier(allowing)
+        sender(allowing)
         until(lambda: row(job_id).due_at is None)
         assert row(slow_job).sent == 0
         others_are_done.set()
@@ -267,7 +267,7 @@ def test_the_webhook_of_the_settings(
     database: Database,
     new_job: NewJob,
     receiver: Receiver,
-    courier: StartCourier,
+    sender: StartSender,
     until: Until,
     row: Row,
     secret: str,
@@ -280,7 +280,7 @@ def test_the_webhook_of_the_settings(
             service.register(session, settings, each, None)
             events.append(session, each, [(EventType.END, {})])
         session.execute(update(Webhook).where(Webhook.job_id == other).values(due_at=None))
-    first = courier(settings)
+    first = sender(settings)
     until(lambda: row(job_id).due_at is None)
     first.stop()
     first.join()
@@ -288,8 +288,8 @@ def test_the_webhook_of_the_settings(
     verify(secret, headers, body)
     with database.begin() as session:
         session.execute(update(Webhook).where(Webhook.job_id == other).values(due_at=now()))
-    without = Courier(database, allowing)
-    without.look()
+    without = WebhookSender(database, allowing)
+    without.run_once()
     until(lambda: row(other).error)
     assert "no webhook any more" in str(row(other).error)
     assert len(receiver.got) == 1

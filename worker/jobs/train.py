@@ -1,0 +1,239 @@
+"""A training, done by a process of its own: from rows to what the process needs, and from its
+results to rows."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from app.db.columns import new_id
+from app.db.models import Annotation, Category, Dataset, Image, Job, JobKind, Model, PseudoMask
+from app.errors import BlobMissing
+from app.masks import stream
+from worker.jobs.context import JobContext, SubprocessHandler
+from worker.jobs.transitions import LOG, BadResult, finish_job, stored_files, success
+from worker.runtime.lease import renew_lease
+from worker.runtime.workdir import write_job_file, write_json
+
+BATCH = 2_000
+FILES = {
+    "model": "model.pt",
+    "weights": "model.safetensors",
+    "gallery": "gallery.png",
+    "curves": "curves.png",
+    "report": "report.html",
+}
+"""That a training leaves, beside its documents."""
+EXTRA = ("selected", "refined", "proposal_source", "doubts", "candidates")
+"""Of a mask, beside its columns."""
+
+
+def prepare(ctx: JobContext) -> Path:
+    """Write the job file and what it names; its path. Images that storage has lost are left out.
+
+    Raises:
+        BlobMissing: storage has none of the images, or not the ground truth.
+        StopRequested: with S3, every image is fetched here, which takes its time.
+    """
+    settings, storage, workdir = ctx.settings, ctx.storage, ctx.workdir
+    with ctx.database.read() as session:
+        job = session.get_one(Job, ctx.job_id)
+        points = _points(session, job.dataset_id)
+        of_dataset = session.get_one(Dataset, job.dataset_id).truth_sha
+        images = select(Image.image_id, Image.sha256).where(Image.dataset_id == job.dataset_id)
+        blobs = {str(image_id): sha for image_id, sha in session.execute(images)}
+    truth = job.truth_sha or of_dataset
+    weights = settings.backbone_weights
+    write_json(workdir / "points.json", points)
+    return write_job_file(
+        workdir,
+        points=str(workdir / "points.json"),
+        truth=str(storage.local_path(truth)) if truth else None,
+        image_paths=_image_paths(ctx, blobs),
+        method=job.method,
+        preset=job.preset,
+        overrides=job.request["overrides"],
+        seed=job.seed,
+        proposals=job.request["proposals"],
+        proposal_store=str(settings.folder("proposals")),
+        initial_model=str(storage.local_path(job.initial_sha)) if job.initial_sha else None,
+        backbone_weights=str(weights.resolve()) if weights else None,
+        max_bad_images=settings.max_bad_images,
+        reserve_bytes=settings.reserve_bytes,
+    )
+
+
+def _image_paths(ctx: JobContext, blobs: Mapping[str, str]) -> dict[str, str]:
+    paths: dict[str, str] = {}
+    missing: BlobMissing | None = None
+    for image_id, sha in blobs.items():
+        ctx.check_stop()
+        try:
+            paths[image_id] = str(ctx.storage.local_path(sha))
+        except BlobMissing as error:  # the run leaves it out, as it does any image that fails
+            missing = error
+    if missing is not None and not paths:
+        raise missing
+    return paths
+
+
+def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]]:
+    """The data set as COCO-style points, with sizes as the files themselves have them."""
+    images = select(Image.image_id, Image.file_name, Image.width, Image.height)
+    categories = select(Category.category_id, Category.name)
+    objects = select(
+        Annotation.annotation_id,
+        Annotation.image_id,
+        Annotation.category_id,
+        Annotation.x,
+        Annotation.y,
+        Annotation.segmentation,
+    )
+    return {
+        "images": [
+            {"id": id, "file_name": file_name, "width": width, "height": height}
+            for id, file_name, width, height in session.execute(
+                images.where(Image.dataset_id == dataset_id).order_by(Image.pk)
+            )
+        ],
+        "annotations": [
+            {
+                "id": id,
+                "image_id": image_id,
+                "category_id": category_id,
+                "point": [x, y],
+                **({"mask": mask} if mask is not None else {}),
+            }
+            for id, image_id, category_id, x, y, mask in session.execute(
+                objects.where(Annotation.dataset_id == dataset_id).order_by(Annotation.pk)
+            )
+        ],
+        "categories": [
+            {"id": id, "name": name}
+            for id, name in session.execute(
+                categories.where(Category.dataset_id == dataset_id).order_by(Category.category_id)
+            )
+        ],
+    }
+
+
+def record(ctx: JobContext, warnings: list[str]) -> None:
+    """Store what `result/` holds: files, pseudo-masks, model, metrics; and end the job.
+
+    Raises:
+        BadResult: something is missing there, or not as agreed.
+        LeaseLost: the job is no longer ours, or its cancellation came first; nothing is left
+            behind then.
+    """
+    workdir, result = ctx.workdir, ctx.workdir / "result"
+    metrics, report, meta = (_json(result / f"{n}.json") for n in ("metrics", "report", "model"))
+    delivered = result / "pseudo_masks.ndjson"
+    masks = workdir / f"masks-{ctx.lease.attempt}.ndjson"  # a stale attempt writes into its own
+    stream.write(masks, _pseudo_masks(delivered, ctx.job_id))
+    files = {name: result / file for name, file in FILES.items()}
+    if not files["model"].is_file():
+        raise BadResult("the trainer left no model.pt")
+    state, reason = success(warnings, failed_images=bool(report.get("set_aside")))
+    with (
+        stored_files(ctx, {**files, "masks": masks, "log": workdir / LOG}) as stored,
+        ctx.database.begin() as session,
+    ):
+        renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
+        model = _model(session, ctx.job_id, stored, files["model"].stat().st_size)
+        model.meta, model.metrics = meta, metrics.get("model")
+        session.add(model)
+        for rows in _batches(_pseudo_masks(delivered, ctx.job_id)):
+            session.execute(insert(PseudoMask), rows)
+        finish_job(
+            session,
+            ctx.lease,
+            state,
+            reason=reason,
+            metrics=metrics,
+            report=report,
+            warnings=warnings,
+            model_id=model.id,
+            gallery_sha=stored.get("gallery"),
+            report_html_sha=stored.get("report"),
+            masks_sha=stored.get("masks"),
+            log_sha=stored.get("log"),
+        )
+
+
+def _model(session: Session, job_id: str, stored: Mapping[str, str], size: int) -> Model:
+    """Return the row of the trained model, but for what the training says about it."""
+    job = session.get_one(Job, job_id)
+    dataset = session.get_one(Dataset, job.dataset_id)
+    categories = select(Category).where(Category.dataset_id == dataset.id)
+    return Model(
+        id=new_id(),
+        job_id=job.id,
+        name=f"{dataset.name}, {job.method}"[:200],
+        categories=[
+            {"id": c.category_id, "name": c.name}
+            for c in session.scalars(categories.order_by(Category.category_id))
+        ],
+        sha256=stored["model"],
+        size=size,
+        weights_sha=stored.get("weights"),
+        curves_sha=stored.get("curves"),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """An object of a result file. NaN and infinities become null: JSON has no word for them."""
+    try:
+        document = json.loads(path.read_bytes(), parse_constant=lambda _: None)
+    except (OSError, ValueError) as error:
+        raise BadResult(f"{path.name}: {error}") from error
+    if not isinstance(document, dict):
+        raise BadResult(f"{path.name} is not an object")
+    return document
+
+
+def _pseudo_masks(path: Path, job_id: str) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield _row(json.loads(line), job_id)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadResult(f"{path.name}: {error!r}") from error
+
+
+def _row(mask: dict[str, Any], job_id: str) -> dict[str, Any]:
+    x, y, w, h = map(_finite, mask["bbox"])
+    return {
+        "job_id": job_id,
+        "annotation_id": int(mask["id"]),
+        "image_id": mask["image_id"],
+        "category_id": mask["category_id"],
+        "segmentation": mask["segmentation"],
+        "x": x,
+        "y": y,
+        "w": w,
+        "h": h,
+        "area": _finite(mask["area"]),
+        "quality": _finite(mask["quality"]),
+        "source": mask["source"],
+        "extra": {name: mask.get(name) for name in EXTRA},
+    }
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no number for JSON")
+    return number
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while batch := list(islice(rows, BATCH)):
+        yield batch
+
+
+HANDLER = SubprocessHandler(JobKind.TRAIN, prepare, record)
