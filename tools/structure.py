@@ -32,7 +32,7 @@ class Limits(NamedTuple):
     levels: int
 
 
-LIMITS = {"app": Limits(20, 13), "worker": Limits(8, 7), "sapnet": Limits(12, 10)}
+LIMITS = {"app": Limits(20, 11), "worker": Limits(8, 6), "sapnet": Limits(12, 10)}
 MAX_CYCLES = 2
 MAX_EXCEPTIONS = 10
 

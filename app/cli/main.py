@@ -109,7 +109,7 @@ def worker(
 
     Celery's does one job at a time, so give the queues train, io and predict workers of their own.
     """
-    from app.jobs.queue import QUEUES
+    from app.jobs.kinds import QUEUES
     from worker.main import main
 
     given = QUEUES if queues is None else queues.split(",")

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from app.db.models import DatasetStatus, JobState
-from app.masks.schemas import Segmentation
+from app.http.schemas import Segmentation
 
 
 class CategoryOut(BaseModel):

@@ -5,15 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.db.models import MaskStatus
+from app.http.schemas import Segmentation
 
 Side = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
-
-
-class Segmentation(BaseModel):
-    """A compressed COCO RLE."""
-
-    size: list[int] = Field(description="height, width")
-    counts: str
 
 
 class SegmentationIn(BaseModel):

@@ -13,8 +13,8 @@ from app.errors import Fault, Invalid
 from app.masks import review
 from app.masks.rle import checked, measured
 from app.masks.schemas import ClickIn, SuggestIn
-from app.predict.model_cache import read_image
 from app.settings import Settings
+from app.storage.images import read_image
 from app.storage.store import Storage
 from sapnet.data.masks import decode, encode
 

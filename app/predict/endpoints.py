@@ -20,10 +20,11 @@ from app.http.prefer import ASYNC, Prefer, wants_async
 from app.jobs.schemas import JobCreated
 from app.predict import deferred as later
 from app.predict import service
-from app.predict.model_cache import NotAnImage, Runtime
+from app.predict.model_cache import Runtime
 from app.predict.request import FORM_SCHEMA, JSON, Asked, AskedDep, json_schema
 from app.predict.schemas import PredictionPage, Result
 from app.settings import Settings
+from app.storage.images import NotAnImage
 
 router = APIRouter(tags=["predict"])
 

@@ -6,13 +6,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
 from app.errors import Unavailable
 from app.observability.metrics import PREDICT_SECONDS, PREDICT_WAIT_SECONDS
-from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.errors import WeightsUnavailable
 from sapnet.types import ByteArray, Category
 
@@ -73,18 +72,6 @@ class Runtime:
                 raise Unavailable(f"The model cannot be loaded: {error}") from error
         self._warm.move_to_end(sha256)
         return self._warm[sha256]
-
-
-class NotAnImage(Exception):
-    """What was to be looked at is no usable image; the message says why."""
-
-
-def read_image(source: Path | BinaryIO, max_pixels: int) -> ByteArray:
-    """(H, W, 3) uint8, as the training reads it. Raises NotAnImage."""
-    try:
-        return read_rgb(source, max_pixels)
-    except ImageProblem as error:
-        raise NotAnImage(str(error)) from error
 
 
 def overlay_png(image: ByteArray, results: Results, categories: Sequence[Category]) -> bytes:

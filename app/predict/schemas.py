@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from app.masks.schemas import Segmentation
+from app.http.schemas import Segmentation
 
 RESULT: dict[str, Any] = {
     "image_id": 1,

@@ -15,10 +15,11 @@ from app.datasets.image_sources import NotFetched
 from app.datasets.service import get as get_dataset
 from app.db.models import DatasetStatus, Image, Job
 from app.errors import BlobMissing, Conflict, Fault, Invalid, NotFound
-from app.predict.model_cache import NotAnImage, Results, Runtime, overlay_png, read_image
+from app.predict.model_cache import Results, Runtime, overlay_png
 from app.predict.request import Asked, Source
 from app.registry.service import get as get_model
 from app.settings import Settings
+from app.storage.images import NotAnImage, read_image
 from app.storage.store import Storage
 from sapnet.types import ByteArray, Category
 

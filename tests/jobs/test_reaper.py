@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from app.db.columns import now
 from app.db.models import Job, JobState
 from app.db.session import Database
-from app.jobs import queue, reaper
+from app.jobs import kinds, queue, reaper
 from app.jobs.reaper import Reaper, reap, run_once, waiting
 from app.main import create_app
 from app.settings import Settings
@@ -88,9 +88,9 @@ def test_queues_are_apart(new_job: NewJob, database: Database) -> None:
     training, coming_in = new_job(id="1"), new_job(id="2", kind="import")
     with database.read() as session:
         assert waiting(session, 9) == [training, coming_in]
-        assert waiting(session, 9, (queue.TRAIN,)) == [training]
-        assert waiting(session, 9, (queue.IO,)) == [coming_in]
-        assert waiting(session, 9, (queue.PREDICT,)) == []
+        assert waiting(session, 9, (kinds.TRAIN,)) == [training]
+        assert waiting(session, 9, (kinds.IO,)) == [coming_in]
+        assert waiting(session, 9, (kinds.PREDICT,)) == []
 
 
 def test_what_waits_is_sent_into_an_empty_queue_alone(

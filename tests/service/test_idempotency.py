@@ -19,6 +19,7 @@ from app.auth import keys
 from app.auth.keys import Scope
 from app.db.columns import Base, now
 from app.db.models import Dataset, Job, KeptAnswer
+from app.http import idempotency
 from app.http.idempotency import _Body
 from app.main import create_app
 from app.settings import Settings
@@ -257,12 +258,15 @@ def test_a_crash_before_the_answer_leaves(
 def test_a_crash_before_the_commit_makes_nothing(
     client: TestClient, dataset_id: str, count: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(*_: Any) -> None:
+    save = idempotency.keep
+
+    def dies(*args: Any) -> None:
+        save(*args)  # the last step of the transaction
         raise RuntimeError("no power")
 
     keyed(client, "k1")
     with monkeypatch.context() as patch:
-        patch.setattr("app.jobs.service.enqueue", dies)  # the last step of the transaction
+        patch.setattr(idempotency, "keep", dies)
         assert client.post("/jobs/train", json={"dataset_id": dataset_id}).status_code == 500
     assert (count(Job), count(KeptAnswer)) == (0, 0)
     assert client.post("/jobs/train", json={"dataset_id": dataset_id}).status_code == 202
