@@ -3,8 +3,8 @@
 The classes carry data and know no HTTP; `PROBLEMS` alone says which status each one is.
 """
 
-import errno
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,17 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from obstore.exceptions import BaseError as StoreError
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from sapnet import errors as sapnet_errors
 from sapnet.data.depth import MAX_DEPTH, TOO_DEEP
 
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
+_POSTGRES_DISK_FULL = "53100"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +247,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(OSError, _system)
     app.add_exception_handler(OperationalError, _system)
+    app.add_exception_handler(StoreError, _system)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
 
@@ -332,11 +336,27 @@ def http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether it is the system's, or SQLite's, refusal for want of space."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    cause = getattr(error, "orig", None)
-    return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    """Return whether an error, or one that led to it, is a refusal for want of space: the
+    system's, the database's or the object store's."""
+    return any(
+        sapnet_errors.is_disk_full(one) or _database_is_full(one) or _store_is_full(one)
+        for one in sapnet_errors.chain_of(error)
+    )
+
+
+def _database_is_full(error: BaseException) -> bool:
+    """SQLAlchemy keeps the driver's own error as `orig`."""
+    own = getattr(error, "orig", None) or error
+    sqlite_full = getattr(own, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return sqlite_full or getattr(own, "sqlstate", None) == _POSTGRES_DISK_FULL
+
+
+def _store_is_full(error: BaseException) -> bool:
+    """obstore's errors have no code, only the text of the system's error or of the answer."""
+    if not isinstance(error, StoreError):
+        return False
+    codes = {int(code) for code in re.findall(r"\(os error (\d+)\)", str(error))}
+    return bool(codes & sapnet_errors.DISK_FULL_ERRNOS) or "507 Insufficient" in str(error)
 
 
 def _system(request: Request, error: Exception) -> JSONResponse:
@@ -353,4 +373,6 @@ def _gone(request: Request, error: Exception) -> JSONResponse:
 
 def _bug(request: Request, error: Exception) -> JSONResponse:
     """Anything else. The traceback goes to the log (Starlette raises it again), never out."""
+    if is_disk_full(error):  # in the words of some library
+        return app_error(request, DiskFull())
     return problem(request, PROBLEMS[Exception], "An unexpected error; the log has it.")

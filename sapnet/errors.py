@@ -1,6 +1,7 @@
 """What can go wrong in the library, as classes that carry data. They know no HTTP."""
 
 import errno
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -87,16 +88,32 @@ class DiskFull(SapnetError):
     reason = "disk_full"
 
 
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""No space on the device, a quota, a limit on the size of files."""
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, those in it where it is a group, and all that led to it, each once."""
+    left, seen = [error], set[int]()
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        left += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions
+
+
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, is the system's refusal for want of space.
 
     torch raises errors of its own for it.
     """
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        isinstance(one, OSError) and one.errno in DISK_FULL_ERRNOS for one in chain_of(error)
+    )
 
 
 class Stopped(SapnetError):

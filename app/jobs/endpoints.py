@@ -13,7 +13,17 @@ from app.http.file_response import blob_response
 from app.http.idempotency import IDEMPOTENT
 from app.http.pagination import Cursor, Limit, decode, encode, link_next
 from app.jobs import service
-from app.jobs.schemas import JobCreated, JobOut, JobPage, MetricsOut, TrainRequest
+from app.jobs.kinds import KINDS
+from app.jobs.schemas import (
+    JobCreated,
+    JobOut,
+    JobPage,
+    KindOut,
+    KindsOut,
+    MetricsOut,
+    StageOut,
+    TrainRequest,
+)
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -65,6 +75,22 @@ def list_jobs(
     following = encode(jobs[limit - 1].id) if len(jobs) > limit else None
     link_next(request, response, following)
     return {"jobs": jobs[:limit], "next": following}
+
+
+@router.get("/kinds")
+def list_kinds() -> KindsOut:
+    """What kinds of jobs there are, with the stages of each, in order."""
+    kinds = [
+        KindOut(
+            kind=kind,
+            label=info.label,
+            queue=info.queue,
+            stages=[StageOut.model_validate(stage) for stage in info.stages],
+            result=info.result,
+        )
+        for kind, info in KINDS.items()
+    ]
+    return KindsOut(kinds=kinds)
 
 
 @router.get("/{job_id}", response_model=JobOut)

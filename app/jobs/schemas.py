@@ -12,7 +12,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.db.models import JobState
+from app.db.models import JobKind, JobState
 from app.webhooks.schemas import WebhookIn
 from sapnet.config.methods import METHODS
 from sapnet.config.presets import PRESETS
@@ -103,7 +103,7 @@ class JobCreated(BaseModel):
 
 
 class JobOut(JobCreated):
-    kind: str
+    kind: JobKind
     dataset_id: str
     method: str
     preset: str
@@ -131,6 +131,25 @@ class JobOut(JobCreated):
 class JobPage(BaseModel):
     jobs: list[JobOut]
     next: str | None
+
+
+class StageOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    name: str = Field(description="as `stage` of a job and of its events has it")
+    label: str = Field(description="for people")
+    optional: bool = Field(description="whether some jobs of this kind leave it out")
+
+
+class KindOut(BaseModel):
+    kind: JobKind
+    label: str = Field(description="for people")
+    queue: str
+    stages: list[StageOut] = Field(description="in order")
+    result: str = Field(description="where the result is: a path, with fields of the job in braces")
+
+
+class KindsOut(BaseModel):
+    kinds: list[KindOut]
 
 
 class MetricsOut(BaseModel):

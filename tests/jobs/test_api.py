@@ -1,6 +1,7 @@
 """Jobs over HTTP: asked for, refused, cancelled, listed. Their results: test_results.py."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from app.db.columns import now
-from app.db.models import Dataset, DatasetStatus, Job, JobState
+from app.db.models import Dataset, DatasetStatus, Job, JobKind, JobState
 from app.db.session import Database
 from app.http import pagination as paging
 from app.jobs import service
@@ -244,3 +245,26 @@ def test_a_body_that_does_not_say_it_is_json(
     headers = {"content-type": kind} if kind else {}
     answer = client.post("/jobs/train", content=body, headers=headers)
     assert "application/json" in problem(answer, 415)["detail"]
+
+
+def test_kinds_of_jobs(client: TestClient, new_job: NewJob) -> None:
+    """Every kind that a job may have is described, with a path that is filled in from the job."""
+    kinds = {kind["kind"]: kind for kind in client.get("/jobs/kinds").json()["kinds"]}
+    assert set(kinds) == set(JobKind)
+    for kind, about in kinds.items():
+        job = client.get(f"/jobs/{new_job(kind=kind, model_id='0' * 32)}").json()
+        assert job["kind"] == kind
+        assert re.fullmatch(r"(/[\w-]+){2,3}", about["result"].format(**job))
+        assert about["stages"]
+        assert all(set(stage) == {"name", "label", "optional"} for stage in about["stages"])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in JobKind if kind is not JobKind.TRAIN], ids=str)
+def test_what_is_no_training_names_its_result(
+    client: TestClient, new_job: NewJob, kind: JobKind
+) -> None:
+    job = new_job(kind=kind, state=JobState.SUCCEEDED, model_id="0" * 32)
+    refused = problem(client.get(f"/jobs/{job}/metrics"), 409)
+    about = next(k for k in client.get("/jobs/kinds").json()["kinds"] if k["kind"] == kind)
+    whole = client.get(f"/jobs/{job}").json()
+    assert about["result"].format(**whole) in refused["detail"]

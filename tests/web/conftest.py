@@ -59,10 +59,10 @@ class Service:
         """What the fake trainer of jobs from now on is told: --steps 60 --sleep 0.05 …"""
         self.arguments.write_text(json.dumps(arguments))
 
-    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
+    def ask(self, path: str, body: Any = None, method: str | None = None, **headers: str) -> Any:
         """JSON of the API, past the page."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Accept": "application/json"}
+        headers["Accept"] = "application/json"
         if data is not None:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(self.url + path, data, headers, method=method)

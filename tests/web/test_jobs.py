@@ -77,6 +77,22 @@ def test_a_job_that_is_over_is_told_from_its_events(ui) -> None:
     ui.looks("jobs")
 
 
+def test_the_stages_of_other_kinds_are_shown(ui) -> None:
+    ui.service.trainer("--steps", "5")
+    job = ui.service.job(ui.service.dataset())
+    model = ui.service.ask(f"/jobs/{job}")["model_id"]
+    predicted = {"model": model, "dataset": ui.service.ask(f"/jobs/{job}")["dataset_id"]}
+    made = {
+        "Masks": ui.service.ask(f"/jobs/{job}/exports", {"format": "coco"})["id"],
+        "Conversion": ui.service.ask(f"/models/{model}/onnx", method="POST")["id"],
+        "Prediction": ui.service.ask("/predict", predicted, Prefer="respond-async")["id"],
+    }
+    for stage, of_kind in made.items():
+        page = ui.open(f"/jobs/{of_kind}")
+        expect(page.locator(".stepper li").last).to_contain_text(stage)
+        expect(page.locator(".stepper li[data-state=done]")).to_have_count(1)
+
+
 def test_cancel_asks_first(ui) -> None:
     ui.service.trainer("--steps", "3000", "--sleep", "0.1")  # it ends by being cancelled
     job = ui.service.job(ui.service.dataset(), wait=False)

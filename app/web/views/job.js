@@ -6,25 +6,20 @@ import { announce, button, confirm, fill, h, icon, toast } from "../core/dom.js"
 import { duration, percent, short, when } from "../core/format.js";
 import { TONES, inWords, successful } from "./jobs.js";
 
-const STAGES = {
-  train: ["proposals", "teacher", "train", "pseudo-masks", "evaluate", "export"],
-  import: ["files", "annotations", "images", "truth", "rows"],
-};
-const NAMES = { proposals: "Proposals", teacher: "Teacher", train: "Training", "pseudo-masks": "Masks", evaluate: "Evaluation", export: "Export", files: "Files", annotations: "Annotations", images: "Pictures", truth: "Truth", rows: "Writing" };
 const ACTIVE = ["queued", "running", "cancelling"];
 
 export async function show(root, params, { signal }) {
-  const job = await get(`/jobs/${params.id}`, { signal });
+  const [job, { kinds }] = await Promise.all([get(`/jobs/${params.id}`, { signal }), get("/jobs/kinds", { signal })]);
   const dataset = await get(`/datasets/${job.dataset_id}`, { signal }).catch(() => null);
-  const view = new JobView(job, dataset, signal);
+  const view = new JobView(job, kinds.find(({ kind }) => kind === job.kind), dataset, signal);
   fill(root, view.element);
   view.follow().catch((error) => signal.aborted || toast(error.message, "bad"));
 }
 
 class JobView {
-  constructor(job, dataset, signal) {
-    Object.assign(this, { job, signal, seen: new Map(), told: -1 });
-    const title = job.kind === "train" ? `Training ${dataset?.name ?? short(job.dataset_id)}` : job.kind === "import" ? `Import of ${dataset?.name ?? short(job.dataset_id)}` : `Job ${job.kind}`;
+  constructor(job, kind, dataset, signal) {
+    Object.assign(this, { job, kind, signal, seen: new Map(), told: -1 });
+    const title = job.kind === "train" ? `Training ${dataset?.name ?? short(job.dataset_id)}` : job.kind === "import" ? `Import of ${dataset?.name ?? short(job.dataset_id)}` : kind.label;
     this.state = h("span", { class: "badge" });
     this.actions = h("div", { class: "row" });
     this.why = h("div");
@@ -69,7 +64,7 @@ class JobView {
     if (type === "stage") {
       this.seen.set(data.stage, data.status);
       if (data.status === "started") Object.assign(job, { stage: data.stage, step: null, of: null, eta_seconds: null });
-      if (ACTIVE.includes(job.state)) announce(`${NAMES[data.stage] ?? data.stage} ${data.status}`);
+      if (ACTIVE.includes(job.state)) announce(`${this.#label(data.stage)} ${data.status}`);
     }
     if (type === "progress") {
       Object.assign(job, data);
@@ -86,9 +81,13 @@ class JobView {
     this.#soon();
   }
 
+  #label(stage) {
+    return this.kind.stages.find(({ name }) => name === stage)?.label ?? stage;
+  }
+
   #chart(stage) {
     if (!this.charts.has(stage)) {
-      const chart = new Curves(NAMES[stage] ?? stage);
+      const chart = new Curves(this.#label(stage));
       this.charts.set(stage, chart);
       this.losses.hidden = false;
       this.losses.firstChild.after(chart.element); // the newest stage on top
@@ -133,25 +132,22 @@ class JobView {
     if (job.state === "queued") return "waits for a worker";
     if (job.state === "cancelling") return "stops …";
     if (!job.stage) return "begins";
-    return `${NAMES[job.stage] ?? job.stage}${job.of ? `, step ${job.step.toLocaleString("en")} of ${job.of.toLocaleString("en")}` : ""}`;
+    return `${this.#label(job.stage)}${job.of ? `, step ${job.step.toLocaleString("en")} of ${job.of.toLocaleString("en")}` : ""}`;
   }
 
   #drawStages() {
     const { job } = this;
-    const known = STAGES[job.kind] ?? [];
-    const at = known.indexOf(job.stage);
-    const names = known.filter((name, i) => name !== "teacher" || this.seen.has(name) || at < i);
+    const at = this.kind.stages.findIndex(({ name }) => name === job.stage);
     const over = successful(job.state);
-    fill(this.stages, names.map((name) => {
-      const i = known.indexOf(name);
+    fill(this.stages, this.kind.stages.map(({ name, label, optional }, i) => {
+      if (optional && !this.seen.has(name) && at > i) return null; // it was left out
       const done = over || i < at || this.seen.get(name) === "ended";
       const current = !over && name === job.stage;
       const broke = current && ["failed", "cancelled"].includes(job.state);
       const state = broke ? "broke" : done && !current ? "done" : current ? "now" : "later";
       const words = { broke: "stopped here", done: "done", now: "at work", later: "not yet" };
-      return h("li", { "data-state": state, "aria-current": current ? "step" : null }, h("span", { class: "knot", "aria-hidden": "true" }, state === "done" && icon("check"), state === "broke" && icon("cross")), h("span", null, NAMES[name] ?? name), h("span", { class: "unseen" }, `: ${words[state]}`));
+      return h("li", { "data-state": state, "aria-current": current ? "step" : null }, h("span", { class: "knot", "aria-hidden": "true" }, state === "done" && icon("check"), state === "broke" && icon("cross")), h("span", null, label), h("span", { class: "unseen" }, `: ${words[state]}`));
     }));
-    this.stages.hidden = names.length === 0;
   }
 
   /* Built anew with the state alone: a button that has the focus keeps it. */
