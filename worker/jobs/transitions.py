@@ -95,8 +95,7 @@ def stored_files(ctx: JobContext, files: Mapping[str, Path]) -> Iterator[dict[st
     """
     digests = {name: sha256_of(path) for name, path in files.items() if path.is_file()}
     with pinned(ctx.database, ctx.storage, digests.values()):
-        for name, sha in digests.items():
-            ctx.storage.put_file(files[name], sha=sha)
+        ctx.storage.put_files({sha: files[name] for name, sha in digests.items()})
         yield digests
 
 
