@@ -117,8 +117,9 @@ def delete(
 ) -> None:
     """Remove a data set, and the blobs that nothing else names.
 
-    Raises Conflict while a job of it is queued or running; where a model of it has an alias; and,
-    unless `force`, where it has jobs at all, since these go with it, with their masks and models.
+    Raises Conflict while a job of it, or one that uses a model of it, is queued or running; where a
+    model of it has an alias; and, unless `force`, where it has jobs at all, since these go with it,
+    with their masks and models.
     """
     with database.begin() as session:
         dataset = get(session, dataset_id)
@@ -128,6 +129,16 @@ def delete(
         active = [id for id, state in jobs.items() if state in ACTIVE]
         if active:
             raise Conflict("Jobs of this data set are not over; cancel them first.", jobs=active)
+        own_models = select(Model.id).where(Model.job_id.in_(jobs))
+        users = session.scalars(
+            select(Job.id).where(Job.model_id.in_(own_models), Job.state.in_(ACTIVE))
+        ).all()
+        if users:
+            raise Conflict(
+                "Jobs of other data sets use a model of this one, and are not over: "
+                f"{', '.join(users[:10])}. Wait for them, or cancel them, first.",
+                jobs=[*users],
+            )
         made = [row.id for row in found if row.kind is not JobKind.IMPORT]
         if made and not force:
             raise Conflict(

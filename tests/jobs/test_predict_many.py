@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from app.auth import keys
 from app.auth.keys import Scope
-from app.db.models import Dataset, Job, JobState, Prediction
+from app.db.models import Dataset, Job, JobState, Model, Prediction
 from app.db.session import Database
 from app.settings import Settings
 from app.storage.store import Storage
@@ -217,3 +217,44 @@ def test_it_goes_with_its_data_set(
     assert client.delete(url).status_code == 204
     with database.read() as session:
         assert session.scalars(select(Prediction)).all() == []
+
+
+def another_dataset(database: Database, storage: Storage) -> str:
+    with database.begin() as session:
+        (first,) = session.scalars(select(Dataset)).all()
+        other = Dataset(
+            name="other",
+            status=first.status,
+            images=0,
+            annotations=0,
+            report={},
+            document_sha=first.document_sha,
+        )
+        session.add(other)
+    return other.id
+
+
+def test_a_data_set_whose_model_is_in_use_is_not_deleted(
+    client: TestClient, model_id: str, dataset_id: str, database: Database, storage: Storage
+) -> None:
+    other = another_dataset(database, storage)
+    job_id = ask(client, model_id, images=[{"image": base64.b64encode(b"x").decode()}])
+    with database.begin() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(dataset_id=other))
+    problem = refused(client.delete(f"/datasets/{dataset_id}?force=true"), 409)
+    assert problem["jobs"] == [job_id]
+    assert job_id in problem["detail"]
+    assert client.post(f"/jobs/{job_id}/cancel").status_code in (200, 202)
+    assert client.delete(f"/datasets/{dataset_id}?force=true").status_code == 204
+
+
+def test_a_job_whose_model_is_gone_fails_and_says_so(
+    client: TestClient, model_id: str, database: Database, new_worker: NewWorker
+) -> None:
+    job_id = ask(client, model_id, images=[{"image": base64.b64encode(b"x").decode()}])
+    with database.begin() as session:
+        session.delete(session.get_one(Model, model_id))
+    assert execute(job_id, new_worker()) is Outcome.ENDED
+    job = client.get(f"/jobs/{job_id}").json()
+    assert (job["state"], job["reason"]) == ("failed", "input_deleted")
+    assert "deleted" in job["error"]

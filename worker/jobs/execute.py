@@ -104,6 +104,8 @@ class Attempt:
             return self._fail(Reason.BLOB_MISSING, message)
         except BadResult as error:
             return self._fail(Reason.BAD_RESULT, str(error))
+        except NoResultFound:
+            return self._row_is_gone()
         except (LeaseLost, SQLAlchemyError):
             raise
         except Exception as error:  # disk full, storage away, no memory for a process: try again
@@ -168,6 +170,14 @@ class Attempt:
         if reason == Reason.DISK_FULL:
             return self._set_back(Reason.DISK_FULL, message)
         return self._fail(reason, message)
+
+    def _row_is_gone(self) -> Outcome:
+        """A row that the job needs is not there: the job's own, or that of what it works on."""
+        with self._worker.database.read() as session:
+            if session.get(Job, self._lease.job_id) is None:
+                raise LeaseLost(self._lease.job_id)
+        message = "the model or the data set that this job needs was deleted"
+        return self._fail(Reason.INPUT_DELETED, message)
 
     def _kind_and_progress(self) -> tuple[JobKind, Progress]:
         with self._worker.database.read() as session:
