@@ -42,7 +42,7 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """One image of a data set; width and height in pixels."""
+    """One image of a dataset; width and height in pixels."""
 
     id: int
     file_name: str
@@ -72,7 +72,7 @@ class PointAnnotation:
 
 @dataclass(frozen=True)
 class PointSet:
-    """What training may see of a data set, besides the pixels. `iscrowd` is already left out."""
+    """What training may see of a dataset, besides the pixels. `iscrowd` is already left out."""
 
     images: tuple[ImageInfo, ...]
     annotations: tuple[PointAnnotation, ...]

@@ -7,7 +7,7 @@ from pathlib import Path
 from app.datasets import archives
 from app.http.multipart import FilePart
 from sapnet.data.annotations.coco import PointDocument, read_points
-from sapnet.data.annotations.decoding import Watch
+from sapnet.data.annotations.decoding import ReadProgress
 from sapnet.data.importers import Converted, convert
 from sapnet.errors import ValidationIssue
 
@@ -28,7 +28,7 @@ class Annotations:
 
 
 def read_annotations(
-    part: FilePart, folder: Path, limits: archives.Limits, watch: Watch
+    part: FilePart, folder: Path, limits: archives.Limits, watch: ReadProgress
 ) -> Annotations:
     """Read what was sent as annotations, whichever of the formats it is, alone or in an archive.
 

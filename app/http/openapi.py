@@ -40,7 +40,7 @@ class Problem(BaseModel):
                             "part": "annotations",
                             "pointer": "/annotations/0/image_id",
                             "detail": "there is no image with id 9",
-                            "hint": "mend the id, or list this image",
+                            "hint": "correct the id, or list this image",
                         }
                     ],
                 }

@@ -37,8 +37,8 @@ def export(
             raise InvalidConfig(f"this makes a {suffix_of(format, options)}: name it so")
         source = RunSource(masks, load_points(points), images, min_quality)
 
-        def tell(done: int, of: int) -> None:
+        def progress(done: int, of: int) -> None:
             bars.emit({"event": "progress", "stage": "export", "step": done, "of": of})
 
         out.parent.mkdir(parents=True, exist_ok=True)
-        typer.echo(json.dumps(write(source, format, out, options, tell), indent=2))
+        typer.echo(json.dumps(write(source, format, out, options, progress), indent=2))

@@ -31,7 +31,7 @@ app.add_typer(mmdet, name="mmdet")
 app.add_typer(onnx, name="onnx")
 
 LEAST_SCORE, LEAST_DRAWN = 0.1, 0.3
-"""Of results, low as COCO's AP wants them; of pictures, where doubtful ones would hide the good."""
+"""Scores: from which results are written, low as COCO's AP wants them, and from which drawn."""
 Points = Annotated[Path, typer.Option(help="COCO-style JSON, one point an object")]
 Images = Annotated[Path, typer.Option(help="folder that the file names are relative to")]
 Store = Annotated[Path | None, typer.Option(help="where proposals are kept for other runs")]
@@ -142,10 +142,10 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="images, or folders of images")],
     out: Annotated[Path | None, typer.Option(help="COCO results go here, else to stdout")] = None,
     overlays: Annotated[
-        Path | None, typer.Option(help="folder for pictures with the masks drawn on")
+        Path | None, typer.Option(help="folder for images with the masks drawn on")
     ] = None,
     score: Annotated[
-        float | None, typer.Option(help="least score; default 0.1, and 0.3 in pictures")
+        float | None, typer.Option(help="least score; default 0.1, and 0.3 in images")
     ] = None,
 ) -> None:
     """Instance masks of images, as COCO results with `file_name` for the image."""
@@ -188,12 +188,12 @@ def evaluate(
         Path | None, typer.Argument(help="COCO results (image_id or file_name)")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="model.pt, to predict on the truth's images first")
+        Path | None, typer.Option(help="model.pt, to predict on its images first")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="their folder, with --model")] = None,
     out: Annotated[Path | None, typer.Option(help="the figures go here too")] = None,
 ) -> None:
-    """AP of predictions, or of a model, against true instances, for masks and for boxes."""
+    """AP of predictions, or of a model, against ground truth, for masks and for boxes."""
     from sapnet.data.annotations.coco import read_truth
     from sapnet.evaluation import average_precision
     from sapnet.evaluation.detections import detect, read_results
@@ -217,13 +217,13 @@ def evaluate(
 @app.command()
 def points(
     source: Annotated[str, typer.Option("--from", help="coco, voc, cityscapes or isaid")],
-    root: Annotated[Path, typer.Option(help="folder of the data set, as its makers ship it")],
+    root: Annotated[Path, typer.Option(help="folder of the dataset, as its makers ship it")],
     out: Annotated[Path, typer.Option(help="points.json, instances.json and images go here")],
     split: Annotated[str, typer.Option(help="train or val")] = "train",
     rule: Annotated[str, typer.Option(help="quasi-center, center or random")] = "quasi-center",
     seed: int = 0,
 ) -> None:
-    """Draw a point in each mask of a public data set."""
+    """Draw a point in each mask of a public dataset."""
     from sapnet.data.public import export, read_split
 
     with Bars() as bars, friendly_errors(bars.emit):
@@ -243,7 +243,7 @@ def open_model(path: Path) -> "Predictor | OnnxPredictor":
 
 
 def image_paths(points: Path, images: Path) -> dict[int, Path]:
-    """image id -> file, for a points file whose names are relative to a folder."""
+    """Image id -> file, for a points file whose names are relative to a folder."""
     from sapnet.data.annotations.coco import read_points
 
     return {i.id: images / i.file_name for i in read_points(points).points.images}

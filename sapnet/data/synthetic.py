@@ -26,7 +26,7 @@ Color = npt.NDArray[np.float64]
 
 
 class Scenes(NamedTuple):
-    """Where a generated data set lies."""
+    """Where a generated dataset lies."""
 
     images: Path
     points: Path

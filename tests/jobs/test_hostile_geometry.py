@@ -63,7 +63,7 @@ def test_truth_is_of_the_images_that_were_sent(
     assert pointers(answer) == [pointer]
     if pointer.endswith("/0"):
         error = answer.json()["errors"][0]
-        assert f"the data set's image {image['id']} has 40×30" in error["detail"]
+        assert f"the dataset's image {image['id']} has 40×30" in error["detail"]
         assert error["hint"]
 
 

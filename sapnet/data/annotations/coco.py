@@ -16,28 +16,28 @@ from typing import Any
 import numpy as np
 
 from sapnet.data.annotations.decoding import (
-    BAD,
+    INVALID,
     MAX_ISSUES,
-    AnnotationRecord,
-    CategoryRecord,
-    ImageRecord,
+    AnnotationEntry,
+    CategoryEntry,
+    ImageEntry,
     Issues,
     NoDocument,
-    Watch,
+    ReadProgress,
     first_of_each,
+    ignore_progress,
     is_text,
     read_list,
     read_lists,
     shown,
-    unwatched,
 )
 from sapnet.data.annotations.document import (
     AT_BBOX,
     AT_POINT,
     CROWD,
     HAS_ID,
-    RIGHT,
     TRUTH,
+    VALID,
     PointDocument,
     Rows,
     repeats,
@@ -60,27 +60,29 @@ NO_MASK_HINT = "give the RLE of the whole image, or leave the mask out"
 NO_POINT_HINT = 'add "point": [x, y], keypoints with one visible point, or a bbox of zero size'
 
 
-def read_points(source: bytes | Path, watch: Watch = unwatched) -> PointDocument:
+def read_points(source: bytes | Path, progress: ReadProgress = ignore_progress) -> PointDocument:
     """Read a points document and list everything that is wrong in it (at most 1,000 issues).
 
     The file is read twice in pieces, the short lists first, so annotations may come before images,
     and memory is that of the images and 45 bytes an annotation.
 
     Args:
-        watch: called now and then with the bytes read so far.
+        progress: called now and then with the bytes read so far.
 
     Raises:
         OSError: the path cannot be read. Nothing is raised for what the document says.
     """
     issues, warnings, rows = Issues(), Issues(), Rows()
     try:
-        kinds: dict[str, Any] = {"images": ImageRecord, "categories": CategoryRecord}
+        kinds: dict[str, Any] = {"images": ImageEntry, "categories": CategoryEntry}
         lists = read_lists(source, kinds, ("annotations",), issues)
         categories = _check_categories(lists["categories"], issues)
         images = _check_images(lists["images"], issues)
         checks = _Annotations(lists, images, categories, rows, issues)
-        if lists["annotations"] is not BAD:
-            for start, records in read_list(source, "annotations", AnnotationRecord, issues, watch):
+        if lists["annotations"] is not INVALID:
+            for start, records in read_list(
+                source, "annotations", AnnotationEntry, issues, progress
+            ):
                 checks.add(start, records)
             checks.finish(warnings)
     except NoDocument:
@@ -146,23 +148,25 @@ def check_against_images(
     undeclared: dict[int, ImageInfo] = {}
     for index, image in zip(document.image_indices, document.images, strict=True):
         state = found.get(image.file_name)
-        at = f"/images/{index}"
+        pointer = f"/images/{index}"
         if state is None:
             if complete:
                 issues.add(
-                    f"{at}/file_name",
+                    f"{pointer}/file_name",
                     f"there is no image {shown(image.file_name)}",
                     "send it, or correct the name",
                 )
         elif isinstance(state, str):
-            issues.add(f"{at}/file_name", f"{shown(image.file_name)}: {state}", "replace the image")
+            issues.add(
+                f"{pointer}/file_name", f"{shown(image.file_name)}: {state}", "replace the image"
+            )
         elif not image.width:
             height, width = state
             undeclared[image.id] = replace(image, width=width, height=height)
         elif image.size != state:
             height, width = state
             issues.add(
-                at,
+                pointer,
                 f"declared {image.width}×{image.height} pixels, but {shown(image.file_name)} has "
                 f"{width}×{height}",
                 "points must be in pixels of the image as stored, or as its EXIF has it shown: "
@@ -179,26 +183,26 @@ def check_against_images(
     return issues.listed()
 
 
-def _check_categories(records: list[CategoryRecord], issues: Issues) -> dict[int, Category]:
-    if records is BAD:
+def _check_categories(records: list[CategoryEntry], issues: Issues) -> dict[int, Category]:
+    if records is INVALID:
         return {}
     if not records:
         issues.add("/categories", "there are no categories", "name at least one class")
     first = first_of_each((r.id for r in records), "/categories/{}/id", "category id", issues)
     for index, record in enumerate(records):
-        if record.name is not BAD and not is_text(record.name):
+        if record.name is not INVALID and not is_text(record.name):
             problem = "holds characters that are no text"
             issues.add(f"/categories/{index}/name", problem, "rename it")
     return {
         id_: Category(id_, records[index].name)
         for id_, index in first.items()
-        if records[index].name is not BAD
+        if records[index].name is not INVALID
     }
 
 
-def _check_images(records: list[ImageRecord], issues: Issues) -> dict[int, tuple[int, ImageInfo]]:
+def _check_images(records: list[ImageEntry], issues: Issues) -> dict[int, tuple[int, ImageInfo]]:
     """Image id -> (index in the file, info), for the records that are right."""
-    if records is BAD:
+    if records is INVALID:
         return {}
     if not records:
         issues.add("/images", "there are no images", "list at least one image")
@@ -207,33 +211,35 @@ def _check_images(records: list[ImageRecord], issues: Issues) -> dict[int, tuple
     images = {}
     for index, record in enumerate(records):
         right = _check_image(record, f"/images/{index}", issues)
-        if right and record.id is not BAD and first[record.id] == index:
+        if right and record.id is not INVALID and first[record.id] == index:
             size = (record.width or 0, record.height or 0)
             images[record.id] = (index, ImageInfo(record.id, record.file_name, *size))
     return images
 
 
-def _check_image(record: ImageRecord, at: str, issues: Issues) -> bool:
+def _check_image(record: ImageEntry, pointer: str, issues: Issues) -> bool:
     before = issues.total
     name = record.file_name
-    if name is not BAD:
+    if name is not INVALID:
         path = PureWindowsPath(name)  # knows both kinds of slash, and drives
         if not is_text(name):
-            issues.add(f"{at}/file_name", "holds characters that are no text", "rename it")
+            issues.add(f"{pointer}/file_name", "holds characters that are no text", "rename it")
         elif path.root or path.drive or ".." in path.parts:
             issues.add(
-                f"{at}/file_name", f"{shown(name)} leaves the folder of images", "use a plain name"
+                f"{pointer}/file_name",
+                f"{shown(name)} leaves the folder of images",
+                "use a plain name",
             )
         elif not name.strip() or not path.name:
-            issues.add(f"{at}/file_name", "the file name is empty", "name the image's file")
+            issues.add(f"{pointer}/file_name", "the file name is empty", "name the image's file")
     if (record.width is None) != (record.height is None):
-        issues.add(at, "has only one of width and height", "give both, or neither")
-    elif record.width not in (None, BAD) and record.height is not BAD:
+        issues.add(pointer, "has only one of width and height", "give both, or neither")
+    elif record.width not in (None, INVALID) and record.height is not INVALID:
         try:
             check_size((record.height, record.width))
         except InvalidGeometry as error:
-            issues.add(at, str(error), error.hint)
-    readable = name is not BAD and record.width is not BAD and record.height is not BAD
+            issues.add(pointer, str(error), error.hint)
+    readable = name is not INVALID and record.width is not INVALID and record.height is not INVALID
     return readable and issues.total == before
 
 
@@ -254,39 +260,39 @@ class _Annotations:
         self._images, self._categories = images, categories
         self._rows, self._issues = rows, issues
 
-    def add(self, start: int, records: list[AnnotationRecord]) -> None:
+    def add(self, start: int, records: list[AnnotationEntry]) -> None:
         """Check records of the list, from its index `start` on."""
         for index, record in enumerate(records, start):
             self._add(record, f"/annotations/{index}")
 
-    def _add(self, record: AnnotationRecord, at: str) -> None:
+    def _add(self, record: AnnotationEntry, pointer: str) -> None:
         issues, rows = self._issues, self._rows
         before = issues.total
         image_id, category_id = record.image_id, record.category_id
-        _check_known(image_id, self._image_ids, f"{at}/image_id", "image", issues)
-        _check_known(category_id, self._category_ids, f"{at}/category_id", "category", issues)
-        crowd = record.iscrowd is not BAD and bool(record.iscrowd)
-        point = None if crowd else _point_of(record, at, issues)
+        _check_known(image_id, self._image_ids, f"{pointer}/image_id", "image", issues)
+        _check_known(category_id, self._category_ids, f"{pointer}/category_id", "category", issues)
+        crowd = record.iscrowd is not INVALID and bool(record.iscrowd)
+        point = None if crowd else _point_of(record, pointer, issues)
         _, image = self._images.get(image_id, (0, None))
         place, (x, y) = point or (AT_POINT, (0.0, 0.0))
-        rows.ids.append(0 if record.id is BAD else record.id)
-        rows.image_ids.append(0 if image_id is BAD else image_id)
-        rows.category_ids.append(0 if category_id is BAD else category_id)
+        rows.ids.append(0 if record.id is INVALID else record.id)
+        rows.image_ids.append(0 if image_id is INVALID else image_id)
+        rows.category_ids.append(0 if category_id is INVALID else category_id)
         rows.x.append(x)
         rows.y.append(y)
         rows.places.append(place)
         row = len(rows.ids) - 1
         if point and image and image.width:
             _check_inside(rows.pointer(row), (x, y), image, issues)
-        if mask := _mask_of(record, at, issues):
+        if mask := _mask_of(record, pointer, issues):
             rows.masks[row] = mask
             if image and image.width:
-                _check_mask(f"{at}/mask", mask, image.size, issues)
-        known = image is not None and category_id in self._categories and record.mask is not BAD
+                _check_mask(f"{pointer}/mask", mask, image.size, issues)
+        known = image is not None and category_id in self._categories and record.mask is not INVALID
         right = issues.total == before and known and (crowd or point is not None)
         rows.flags.append(
-            (HAS_ID if record.id is not BAD else 0)
-            | (RIGHT if right and record.id is not BAD else 0)
+            (HAS_ID if record.id is not INVALID else 0)
+            | (VALID if right and record.id is not INVALID else 0)
             | (CROWD if crowd else 0)
             | (TRUTH if record.has_segmentation else 0)
         )
@@ -297,12 +303,12 @@ class _Annotations:
         for row, first in repeats(rows.where(HAS_ID), np.asarray(rows.ids)):
             problem = f"annotation id {rows.ids[row]} was used before, at /annotations/{first}/id"
             issues.add(f"/annotations/{row}/id", problem, "give each its own annotation id")
-            rows.flags[row] &= ~RIGHT
+            rows.flags[row] &= ~VALID
         if len(rows.where(CROWD)) == len(rows):
             problem = "there is no annotation to train on"
             issues.add("/annotations", problem, "give a point an object")
         places = (np.asarray(column) for column in (rows.y, rows.x, rows.image_ids))
-        for row, first in repeats(rows.where(RIGHT, unset=CROWD), *places):
+        for row, first in repeats(rows.where(VALID, unset=CROWD), *places):
             warnings.add(
                 f"/annotations/{row}",
                 f"has the same point as /annotations/{first}",
@@ -310,27 +316,27 @@ class _Annotations:
             )
 
 
-def _stated_ids(records: list[ImageRecord] | list[CategoryRecord]) -> set[int]:
-    return set() if records is BAD else {r.id for r in records if r.id is not BAD}
+def _stated_ids(records: list[ImageEntry] | list[CategoryEntry]) -> set[int]:
+    return set() if records is INVALID else {r.id for r in records if r.id is not INVALID}
 
 
 def _check_known(id_: int, known: set[int], pointer: str, what: str, issues: Issues) -> None:
-    if known and id_ is not BAD and id_ not in known:  # nothing known: that was said already
+    if known and id_ is not INVALID and id_ not in known:  # nothing known: that is an issue already
         hint = f"correct the id, or list this {what}"
         issues.add(pointer, f"there is no {what} with id {id_}", hint)
 
 
 def _point_of(
-    record: AnnotationRecord, at: str, issues: Issues
+    record: AnnotationEntry, pointer: str, issues: Issues
 ) -> tuple[int, tuple[float, float]] | None:
     """The annotation's point and where it stands; None where there is none, which is an issue."""
-    if BAD in (record.point, record.keypoints, record.bbox):
-        return None  # said already
+    if INVALID in (record.point, record.keypoints, record.bbox):
+        return None  # an issue already
     if record.point is not None:
         return AT_POINT, record.point
     keypoints, bbox = record.keypoints or [], record.bbox or []
     if len(keypoints) % 3:
-        issues.add(f"{at}/keypoints", "the length is no multiple of 3", "use [x, y, visible]")
+        issues.add(f"{pointer}/keypoints", "the length is no multiple of 3", "use [x, y, visible]")
         return None
     visible = [i for i in range(0, len(keypoints), 3) if keypoints[i + 2] > 0]
     if len(visible) == 1:
@@ -339,24 +345,24 @@ def _point_of(
     if len(bbox) == 4 and bbox[2] == 0 and bbox[3] == 0:
         return AT_BBOX, (bbox[0], bbox[1])
     if visible:
-        issues.add(f"{at}/keypoints", f"{len(visible)} keypoints are visible", NO_POINT_HINT)
+        issues.add(f"{pointer}/keypoints", f"{len(visible)} keypoints are visible", NO_POINT_HINT)
     else:
-        issues.add(at, "the annotation has no point", NO_POINT_HINT)
+        issues.add(pointer, "the annotation has no point", NO_POINT_HINT)
     return None
 
 
-def _mask_of(record: AnnotationRecord, at: str, issues: Issues) -> Rle | None:
+def _mask_of(record: AnnotationEntry, pointer: str, issues: Issues) -> Rle | None:
     """The annotation's mask, compressed; None where there is none, or one that is an issue."""
-    if record.mask is None or record.mask is BAD:
+    if record.mask is None or record.mask is INVALID:
         return None
     size, counts = record.mask.size, record.mask.counts
     try:
         mask = checked_rle({"size": size, "counts": counts}, size)
     except InvalidGeometry as error:
-        issues.add(f"{at}/mask", str(error), NO_MASK_HINT)
+        issues.add(f"{pointer}/mask", str(error), NO_MASK_HINT)
         return None
     if not area(mask):
-        issues.add(f"{at}/mask", "the mask is empty", "leave it out, or the annotation")
+        issues.add(f"{pointer}/mask", "the mask is empty", "leave it out, or the annotation")
         return None
     return mask
 

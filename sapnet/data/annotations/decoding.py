@@ -1,10 +1,10 @@
 """Decode a COCO-style document into typed records, and say everything that is wrong on the way.
 
 The document comes in pieces of some thousand records (`sapnet.data.annotations.json_stream`), so
-that its size does not matter. The good path is one typed msgspec decode a piece. Only where that
-fails is the piece read again by the tolerant standard decoder, record by record and field by field,
-so that one answer lists every mistake. A field that could not be read is `BAD` in its record; the
-checks that follow leave it out.
+that its size does not matter. Usually a piece is decoded by msgspec at once. Only where that fails
+is it read again by the tolerant standard decoder, record by record and field by field, so that one
+answer lists every issue. A field that could not be read is `INVALID` in its record; the checks that
+follow skip it.
 """
 
 import json
@@ -28,14 +28,14 @@ from sapnet.data.annotations.json_stream import (
 )
 from sapnet.errors import ValidationIssue
 
-BAD: Any = msgspec.UNSET
+INVALID: Any = msgspec.UNSET
 MAX_ISSUES = 1000
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
-class ImageRecord(msgspec.Struct, gc=False):
+class ImageEntry(msgspec.Struct, gc=False):
     """An image as the document has it."""
 
     id: Id
@@ -51,7 +51,7 @@ class ImageRecord(msgspec.Struct, gc=False):
         return next((u for u in (self.coco_url, self.url) if u and isinstance(u, str)), None)
 
 
-class CategoryRecord(msgspec.Struct, gc=False):
+class CategoryEntry(msgspec.Struct, gc=False):
     """A category as the document has it."""
 
     id: Id
@@ -65,7 +65,7 @@ class RunLengths(msgspec.Struct, gc=False):
     counts: str | list[int]
 
 
-class AnnotationRecord(msgspec.Struct, gc=False):
+class AnnotationEntry(msgspec.Struct, gc=False):
     """An annotation as the document has it: its point in one of three forms."""
 
     id: Id
@@ -81,7 +81,7 @@ class AnnotationRecord(msgspec.Struct, gc=False):
     @property
     def has_segmentation(self) -> bool:
         """Whether there is ground truth; it is not read here."""
-        return self.segmentation is not BAD and bytes(self.segmentation) not in (b"", b"null")
+        return self.segmentation is not INVALID and bytes(self.segmentation) not in (b"", b"null")
 
 
 EXPECTED = {
@@ -131,11 +131,11 @@ REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-Watch = Callable[[int], object]
+ReadProgress = Callable[[int], object]
 """Called now and then with how many bytes of a file were read. What it raises ends the reading."""
 
 
-def unwatched(_: int) -> None:
+def ignore_progress(_: int) -> None:
     """Nobody looks on."""
 
 
@@ -156,14 +156,14 @@ def read_lists(
         later: the names of the long lists, which `read_list` is to read; they are empty here.
 
     Returns:
-        Lists by name; `BAD` for what is missing or no list. Records that are partly unreadable
-        keep their place, with `BAD` in the fields concerned.
+        Lists by name; `INVALID` for what is missing or no list. Records that are partly unreadable
+        keep their place, with `INVALID` in the fields concerned.
 
     Raises:
         NoDocument: the text is no JSON object.
     """
     lists: dict[str, Any] = {}
-    with _told(source, issues), opened(source) as file:
+    with _unreadable_as_issue(source, issues), opened(source) as file:
         for piece in pieces(file, later.__contains__):
             name = piece.key
             if name not in kinds and name not in later:
@@ -171,8 +171,8 @@ def read_lists(
             elif piece.first and name in lists:
                 raise Unreadable(piece.offset, f'the list "{name}" comes a second time')
             elif not piece.listed:
-                lists[name] = BAD
-                if (value := _loads(piece.text, f"/{name}", issues)) is not BAD:
+                lists[name] = INVALID
+                if (value := _loads(piece.text, f"/{name}", issues)) is not INVALID:
                     problem = f"should be a list, but is {shown(value)}"
                     issues.add(f"/{name}", problem, "use [...]")
             else:
@@ -182,12 +182,12 @@ def read_lists(
     for name in (*kinds, *later):
         if name not in lists:
             issues.add("", f'the list "{name}" is missing', f'add "{name}": [...]')
-            lists[name] = BAD
+            lists[name] = INVALID
     return lists
 
 
 def read_list(
-    source: bytes | Path, name: str, kind: type[S], issues: Issues, watch: Watch
+    source: bytes | Path, name: str, kind: type[S], issues: Issues, progress: ReadProgress
 ) -> Iterator[tuple[int, list[S]]]:
     """A long list of a document that `read_lists` has looked over.
 
@@ -198,22 +198,22 @@ def read_list(
         NoDocument: the text is no JSON object.
     """
     start = 0
-    with _told(source, issues), opened(source) as file:
+    with _unreadable_as_issue(source, issues), opened(source) as file:
         for piece in pieces(file, lambda other: other != name):
             if piece.key == name and piece.listed:
-                watch(piece.offset)
+                progress(piece.offset)
                 records = _records(piece, kind, start, issues)
                 yield start, records
                 start += len(records)
 
 
 @contextmanager
-def _told(source: bytes | Path, issues: Issues) -> Iterator[None]:
+def _unreadable_as_issue(source: bytes | Path, issues: Issues) -> Iterator[None]:
     """What cannot be read at all becomes an issue, with line and column."""
     try:
         yield
     except NoObject as error:
-        if (value := _loads(error.text, "", issues)) is not BAD:
+        if (value := _loads(error.text, "", issues)) is not INVALID:
             hint = 'wrap it: {"images": [...], "annotations": [...], "categories": [...]}'
             issues.add("", f"the document is {shown(value)}, not an object", hint)
         raise NoDocument from None
@@ -286,12 +286,12 @@ def _parsed(piece: Piece) -> Any:
 
 
 def _loads(data: bytes | msgspec.Raw, pointer: str, issues: Issues) -> Any:
-    """A value that stands for itself, by the standard decoder; `BAD` if it cannot."""
+    """A value that stands for itself, by the standard decoder; `INVALID` if it cannot."""
     try:
         value = json.loads(bytes(data))
     except (ValueError, RecursionError) as error:
         issues.add(pointer, f"no valid JSON: {error}", "write the file as UTF-8 JSON")
-        return BAD
+        return INVALID
     _note_non_finite(value, pointer, issues)
     return value
 
@@ -314,9 +314,9 @@ def _read_fields(
     value: Any, fields: tuple[msgspec.structs.FieldInfo, ...], pointer: str, issues: Issues
 ) -> dict[str, Any]:
     if not isinstance(value, dict):
-        if value is not BAD:
+        if value is not INVALID:
             issues.add(pointer, f"should be an object, but is {shown(value)}", "use {...}")
-        return dict.fromkeys((field.name for field in fields), BAD)
+        return dict.fromkeys((field.name for field in fields), INVALID)
     read = {}
     for field in fields:
         if field.type is msgspec.Raw:
@@ -326,7 +326,7 @@ def _read_fields(
         elif field.required:
             hint = f"add {EXPECTED[field.name]}"
             issues.add(pointer, f'"{field.name}" is missing', hint)
-            read[field.name] = BAD
+            read[field.name] = INVALID
     return read
 
 
@@ -340,16 +340,16 @@ def _raw(value: Any, pointer: str, issues: Issues) -> msgspec.Raw:
 
 def _read_field(value: Any, field: msgspec.structs.FieldInfo, pointer: str, issues: Issues) -> Any:
     if any(True for _ in _non_finite(value, "")):  # said by the walk over the document
-        return BAD
+        return INVALID
     try:
         read = msgspec.convert(value, field.type)
     except (msgspec.ValidationError, UnicodeEncodeError):  # or a lone surrogate
         problem = f"should be {EXPECTED[field.name]}, but is {shown(value)}"
         issues.add(f"{pointer}/{field.name}", problem, "write it in this form")
-        return BAD
+        return INVALID
     if isinstance(read, str) and not is_text(read):
         issues.add(f"{pointer}/{field.name}", "holds characters that are no text", "rename it")
-        return BAD
+        return INVALID
     return read
 
 
@@ -395,14 +395,14 @@ def shown(value: object) -> str:
 def first_of_each(values: Iterable[Any], pointer: str, what: str, issues: Issues) -> dict[Any, int]:
     """{value: index of its first use}; each later use is an issue.
 
-    `BAD` values are left out.
+    `INVALID` values are left out.
 
     Args:
         pointer: the JSON pointer with {} for the index, such as "/images/{}/id".
     """
     first: dict[Any, int] = {}
     for index, value in enumerate(values):
-        if value is not BAD and first.setdefault(value, index) != index:
+        if value is not INVALID and first.setdefault(value, index) != index:
             issues.add(
                 pointer.format(index),
                 f"{what} {value!r} was used before, at {pointer.format(first[value])}",

@@ -14,7 +14,7 @@ from sapnet.errors import ValidationIssue
 from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet, Rle
 
 Indices = npt.NDArray[np.int64]
-HAS_ID, RIGHT, CROWD, TRUTH = 1, 2, 4, 8
+HAS_ID, VALID, CROWD, TRUTH = 1, 2, 4, 8
 """Flags of a row: its id could be read; nothing is wrong with it; it is `iscrowd`; it has a
 segmentation."""
 AT_POINT, AT_BBOX = -1, -2
@@ -91,7 +91,7 @@ class PointDocument:
     @cached_property
     def kept(self) -> Indices:
         """The rows to train on: those that are right, `iscrowd` left out."""
-        return self.rows.where(RIGHT, unset=CROWD)
+        return self.rows.where(VALID, unset=CROWD)
 
     @cached_property
     def points(self) -> PointSet:
@@ -115,19 +115,19 @@ class PointDocument:
     @property
     def crowd_count(self) -> int:
         """How many of the right annotations are `iscrowd`."""
-        return len(self.rows.where(RIGHT | CROWD))
+        return len(self.rows.where(VALID | CROWD))
 
     @property
     def crowds(self) -> tuple[tuple[int, int, int], ...]:
         """The (id, image_id, category_id) of the right annotations that are `iscrowd`."""
         rows = self.rows
-        found = rows.where(RIGHT | CROWD)
+        found = rows.where(VALID | CROWD)
         return tuple((rows.ids[i], rows.image_ids[i], rows.category_ids[i]) for i in found)
 
     @property
     def has_truth(self) -> bool:
         """Whether every annotation to train on carries its segmentation."""
-        lacking = self.rows.where(RIGHT, unset=CROWD | TRUTH)
+        lacking = self.rows.where(VALID, unset=CROWD | TRUTH)
         return len(self.kept) > 0 and not len(lacking)
 
     def per_image(self) -> Counter[int]:

@@ -10,18 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from sapnet.data.annotations.decoding import (
-    BAD,
-    CategoryRecord,
+    INVALID,
+    CategoryEntry,
     Id,
     Issues,
     NoDocument,
+    ReadProgress,
     RunLengths,
     Side,
-    Watch,
     first_of_each,
+    ignore_progress,
     read_list,
     read_lists,
-    unwatched,
 )
 from sapnet.data.annotations.document import repeats
 from sapnet.data.annotations.frames import ImageFrame, frames_of
@@ -113,7 +113,7 @@ def read_truth(
 
 def check_truth(
     source: bytes | Path,
-    watch: Watch = unwatched,
+    progress: ReadProgress = ignore_progress,
     sizes: Sizes | None = None,
     orientations: Orientations | None = None,
     warn: Warn | None = None,
@@ -121,13 +121,13 @@ def check_truth(
     """The ids of a file's annotations, (N,), where `read_truth` would take it: in little memory.
 
     Args:
-        watch: as `read_points` has it.
+        progress: as `read_points` has it.
         sizes: as `read_truth` has it; `orientations` and `warn` too.
 
     Raises:
         InvalidDataset: lists every issue.
     """
-    truth = _Truth(source, sizes, orientations, warn, watch)
+    truth = _Truth(source, sizes, orientations, warn, progress)
     for _ in truth.annotations():
         pass
     truth.end()
@@ -143,12 +143,12 @@ class _Truth:
         sizes: Sizes | None,
         orientations: Orientations | None,
         warn: Warn | None,
-        watch: Watch = unwatched,
+        progress: ReadProgress = ignore_progress,
     ) -> None:
-        self._source, self._issues, self._watch = source, Issues(), watch
+        self._source, self._issues, self._progress = source, Issues(), progress
         self.ids = array("q")
         self._id_places = array("q")
-        kinds: dict[str, Any] = {"images": TruthImage, "categories": CategoryRecord}
+        kinds: dict[str, Any] = {"images": TruthImage, "categories": CategoryEntry}
         try:
             self._lists = read_lists(source, kinds, ("annotations",), self._issues)
         except NoDocument:
@@ -157,7 +157,7 @@ class _Truth:
         self.categories = _by_id(
             self._lists["categories"], "categories", "category id", self._issues
         )
-        self._known_categories = {BAD, *self.categories}
+        self._known_categories = {INVALID, *self.categories}
         self._actual = sizes or {}
         self._upright = self._drawn_upright(orientations, warn)
         self._sizes = self._image_sizes()
@@ -165,11 +165,11 @@ class _Truth:
     def _drawn_upright(
         self, orientations: Orientations | None, warn: Warn | None
     ) -> dict[int, int]:
-        """The orientation of the images whose coordinates are on the upright picture."""
+        """The orientation of the images whose coordinates are on the upright image."""
         known = [
             (image, self._actual[id_])
             for id_, image in self.images.items()
-            if id_ in self._actual and BAD not in (image.width, image.height)
+            if id_ in self._actual and INVALID not in (image.width, image.height)
         ]
         swapped = any((i.width, i.height) == size != (i.height, i.width) for i, size in known)
         if orientations is None or not (swapped or warn):
@@ -187,7 +187,7 @@ class _Truth:
         return frames.upright
 
     def described(self, image: TruthImage) -> dict[str, Any]:
-        """An image of the document, with the size of the stored picture."""
+        """An image of the document, with the size of the stored image."""
         record = msgspec.structs.asdict(image)
         if image.id in self._upright:
             record["height"], record["width"] = self._actual[image.id]
@@ -205,9 +205,9 @@ class _Truth:
     def _image_sizes(self) -> dict[int, Size]:
         """(h, w) that the coordinates of the images are in, of those whose size is right."""
         found: dict[int, Size] = {}
-        records = () if self._lists["images"] is BAD else self._lists["images"]
+        records = () if self._lists["images"] is INVALID else self._lists["images"]
         for index, image in enumerate(records):
-            if BAD in (image.id, image.width, image.height):
+            if INVALID in (image.id, image.width, image.height):
                 continue
             try:
                 size = check_size((image.height, image.width))
@@ -220,20 +220,20 @@ class _Truth:
                 found.setdefault(image.id, size)
             else:
                 declared = f"declared {image.width}×{image.height} pixels"
-                problem = f"{declared}, but the data set's image {image.id} has {width}×{height}"
+                problem = f"{declared}, but the dataset's image {image.id} has {width}×{height}"
                 hint = (
-                    "give truth for the images as they were sent, or as their EXIF has them shown"
+                    "give masks for the images as they were sent, or as their EXIF has them shown"
                 )
                 self._issues.add(f"/images/{index}", problem, hint)
         return found
 
     def annotations(self) -> Iterator[TruthAnnotation]:
-        """Each as it comes; what is wrong is said by `end`."""
-        if self._lists["annotations"] is BAD:
+        """Each as it comes; what is wrong is raised by `end`."""
+        if self._lists["annotations"] is INVALID:
             return
         try:
             for start, records in read_list(
-                self._source, "annotations", TruthAnnotation, self._issues, self._watch
+                self._source, "annotations", TruthAnnotation, self._issues, self._progress
             ):
                 for index, record in enumerate(records, start):
                     self._check(record, index)
@@ -244,36 +244,38 @@ class _Truth:
     def end(self) -> None:
         """Raises InvalidDataset where anything was wrong."""
         for again, first in repeats(np.arange(len(self.ids)), np.asarray(self.ids)):
-            at = [f"/annotations/{self._id_places[i]}/id" for i in (again, first)]
-            problem = f"annotation id {self.ids[again]} was used before, at {at[1]}"
-            self._issues.add(at[0], problem, "give each its own annotation id")
+            pointers = [f"/annotations/{self._id_places[i]}/id" for i in (again, first)]
+            problem = f"annotation id {self.ids[again]} was used before, at {pointers[1]}"
+            self._issues.add(pointers[0], problem, "give each its own annotation id")
         if self._issues.total:
             raise InvalidDataset(self._issues.listed())
 
     def _check(self, record: TruthAnnotation, index: int) -> None:
-        at, issues, images = f"/annotations/{index}", self._issues, self.images
-        if record.id is not BAD:
+        pointer, issues, images = f"/annotations/{index}", self._issues, self.images
+        if record.id is not INVALID:
             self.ids.append(record.id)
             self._id_places.append(index)
-        if images and record.image_id is not BAD and record.image_id not in images:
-            issues.add(f"{at}/image_id", f"there is no image with id {record.image_id}", "list it")
+        if images and record.image_id is not INVALID and record.image_id not in images:
+            issues.add(
+                f"{pointer}/image_id", f"there is no image with id {record.image_id}", "list it"
+            )
         if self.categories and record.category_id not in self._known_categories:
             what = f"there is no category with id {record.category_id}"
-            issues.add(f"{at}/category_id", what, "list it")
-        size = self._sizes.get(record.image_id)  # of an image at fault nothing more is said
+            issues.add(f"{pointer}/category_id", what, "list it")
+        size = self._sizes.get(record.image_id)  # of an image at fault nothing more is checked
         if size is None:
             return
         for name, check in _CHECKS.items():
             value = getattr(record, name)
             try:
-                if value is not BAD and value is not None:
+                if value is not INVALID and value is not None:
                     check(value, size)
             except InvalidGeometry as error:
-                issues.add(f"{at}/{name}", str(error), error.hint)
+                issues.add(f"{pointer}/{name}", str(error), error.hint)
 
 
 def _by_id(records: list[Any], name: str, what: str, issues: Issues) -> dict[int, Any]:
-    if records is BAD:
+    if records is INVALID:
         return {}
     if not records:
         issues.add(f"/{name}", f"there are no {name}", "list at least one")
@@ -320,7 +322,7 @@ def _completed(record: TruthAnnotation, image: TruthImage) -> dict[str, Any]:
 
 
 def _move(annotation: dict[str, Any], orientation: int, size: Size) -> None:
-    """From the upright picture to stored pixels. size: as stored."""
+    """From the upright image to stored pixels. size: as stored."""
     drawn = annotation["segmentation"]
     annotation["segmentation"] = (
         stored_mask(as_rle(drawn, *size), orientation)

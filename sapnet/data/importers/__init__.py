@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from sapnet.data.annotations.decoding import Watch, unwatched
+from sapnet.data.annotations.decoding import ReadProgress, ignore_progress
 from sapnet.data.depth import parse
 from sapnet.data.importers import cvat, label_studio, labelme
 from sapnet.data.importers.base import Conversion, Converted
@@ -22,14 +22,14 @@ _LARGEST_LABELME = 256 << 20  # bytes of a single file, which holds one image at
 
 
 def convert(
-    files: Sequence[tuple[str, Path]], target: Path, watch: Watch = unwatched
+    files: Sequence[tuple[str, Path]], target: Path, progress: ReadProgress = ignore_progress
 ) -> Converted | None:
     """Write the COCO points document that the files stand for to `target`.
 
     Args:
         files: names, for messages and for the folders of Labelme's images, and paths. Several are
             Labelme's, one per image.
-        watch: called now and then with the bytes read so far.
+        progress: called now and then with the bytes read so far.
 
     Returns:
         None where it is a single file of none of the three tools, and so to be read as COCO itself.
@@ -45,15 +45,15 @@ def convert(
         return None
     with Conversion(target) as conversion:
         if many or head.startswith(b"{"):
-            labelme.read(files, conversion, watch)
+            labelme.read(files, conversion, progress)
         else:
             with path.open("rb") as file:
-                _read(head, file, conversion, watch)
+                _read(head, file, conversion, progress)
         return conversion.finish()
 
 
-def _read(head: bytes, file: BinaryIO, conversion: Conversion, watch: Watch) -> None:
-    (cvat if head.startswith(b"<") else label_studio).read(file, conversion, watch)
+def _read(head: bytes, file: BinaryIO, conversion: Conversion, progress: ReadProgress) -> None:
+    (cvat if head.startswith(b"<") else label_studio).read(file, conversion, progress)
 
 
 def _is_labelme(path: Path, head: bytes) -> bool:

@@ -9,7 +9,7 @@ files of this machine, or for gigabytes.
 from typing import BinaryIO
 from xml.parsers import expat
 
-from sapnet.data.annotations.decoding import Watch
+from sapnet.data.annotations.decoding import ReadProgress
 from sapnet.data.depth import MAX_DEPTH, TOO_DEEP
 from sapnet.data.importers.base import Conversion
 
@@ -21,7 +21,7 @@ class _Refused(Exception):
     pass
 
 
-def read(file: BinaryIO, conversion: Conversion, watch: Watch) -> None:
+def read(file: BinaryIO, conversion: Conversion, progress: ReadProgress) -> None:
     """Read an XML of CVAT into the conversion."""
     reader = _Reader(conversion)
     read = 0
@@ -29,11 +29,11 @@ def read(file: BinaryIO, conversion: Conversion, watch: Watch) -> None:
         while block := file.read(_BLOCK):
             reader.parser.Parse(block, False)
             read += len(block)
-            watch(read)
+            progress(read)
         reader.parser.Parse(b"", True)
     except expat.ExpatError as error:
-        at = f"line {error.lineno}, column {error.offset + 1}"
-        problem = f"it is no well-formed XML: {expat.ErrorString(error.code)}, at {at}"
+        where = f"line {error.lineno}, column {error.offset + 1}"
+        problem = f"it is no well-formed XML: {expat.ErrorString(error.code)}, at {where}"
         conversion.issues.add("", problem, "export it again, as CVAT for images 1.1")
     except _Refused as error:
         conversion.issues.add("", str(error), "export it again, as CVAT for images 1.1")

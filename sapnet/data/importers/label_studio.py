@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
-from sapnet.data.annotations.decoding import REFUSED, Watch
+from sapnet.data.annotations.decoding import REFUSED, ReadProgress
 from sapnet.data.annotations.json_stream import Unreadable, pieces
 from sapnet.data.images import FORMATS
 from sapnet.data.importers.base import Conversion
@@ -25,7 +25,7 @@ _SUFFIXES = (".jpg", ".tif", *(f".{name.lower()}" for name in FORMATS))
 _AGAIN = "export the project as JSON"
 
 
-def read(file: BinaryIO, conversion: Conversion, watch: Watch) -> None:
+def read(file: BinaryIO, conversion: Conversion, progress: ReadProgress) -> None:
     """Read an export of Label Studio into the conversion."""
     number = 0
     try:
@@ -34,7 +34,7 @@ def read(file: BinaryIO, conversion: Conversion, watch: Watch) -> None:
                 if not _task(task, f"/{number}", conversion):
                     return
                 number += 1
-            watch(file.tell())
+            progress(file.tell())
     except (Unreadable, *REFUSED) as error:
         problem = f"it is no JSON, after {number} tasks: {error}"
         conversion.issues.add("", problem, _AGAIN)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sapnet.data.annotations.decoding import Watch
+from sapnet.data.annotations.decoding import ReadProgress
 from sapnet.data.depth import parse
 from sapnet.data.importers.base import Conversion
 
 
-def read(files: Sequence[tuple[str, Path]], conversion: Conversion, watch: Watch) -> None:
+def read(files: Sequence[tuple[str, Path]], conversion: Conversion, progress: ReadProgress) -> None:
     """Read Labelme's files, one per image, into the conversion."""
     done = 0
     for name, path in sorted(files):
@@ -21,7 +21,7 @@ def read(files: Sequence[tuple[str, Path]], conversion: Conversion, watch: Watch
         else:
             _file(name, document, conversion)
         done += path.stat().st_size
-        watch(done)
+        progress(done)
 
 
 def _file(name: str, document: Any, conversion: Conversion) -> None:

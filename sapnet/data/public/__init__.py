@@ -25,7 +25,7 @@ READERS = {
 
 
 def read_split(kind: str, root: Path, split: str) -> Split:
-    """A split ("train" or "val") of the data set that lies under `root` as its makers ship it.
+    """A split ("train" or "val") of the dataset that lies under `root` as its makers ship it.
 
     Raises:
         ValueError: the kind or the split is unknown.

@@ -33,17 +33,17 @@ def bars(
     """
     longest = top or max((value for _, value, _ in rows), default=0) or 1.0
     parts = []
-    for place, (name, value, said) in enumerate(rows):
+    for place, (name, value, text) in enumerate(rows):
         y = place * _ROW
         width = max(min(value / longest, 1.0) * WIDTH, 1.0)
         kind = "bar best" if place == best else "bar"
         parts += [
             _text(0, y + 13, name),
-            _text(WIDTH, y + 13, said, "end", "value"),
+            _text(WIDTH, y + 13, text, "end", "value"),
             element("rect", x=0, y=y + 18, width=WIDTH, height=8, rx=2, class_="track"),
             element("rect", x=0, y=y + 18, width=f"{width:.1f}", height=8, rx=2, class_=kind),
         ]
-    listed = "; ".join(f"{name} {said}" for name, _, said in rows)
+    listed = "; ".join(f"{name} {text}" for name, _, text in rows)
     return _svg(max(len(rows), 1) * _ROW - 4, f"{words}: {listed}", *parts)
 
 
@@ -145,16 +145,16 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> Html:
     dots = [
         element(
             "circle",
-            cx=f"{left + side * said:.1f}",
-            cy=f"{top + side * (1 - found):.1f}",
+            cx=f"{left + side * quality:.1f}",
+            cy=f"{top + side * (1 - right):.1f}",
             r=f"{3 + 9 * (count / most) ** 0.5:.1f}",
             class_="dot",
         )
-        for said, found, count in bins
+        for quality, right, count in bins
     ]
     listed = "; ".join(
-        f"of {count} masks with quality about {number(said, 2)}, {number(found, 2)} were right"
-        for said, found, count in bins
+        f"of {count} masks with quality about {number(quality, 2)}, {number(right, 2)} were right"
+        for quality, right, count in bins
     )
     return _svg(
         side + 46,

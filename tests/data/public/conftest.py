@@ -1,4 +1,4 @@
-"""Tiny data sets in their makers' own layouts: real PNGs, .mat and JSON files."""
+"""Tiny datasets in their makers' own layouts: real PNGs, .mat and JSON files."""
 
 import json
 from pathlib import Path

@@ -29,7 +29,7 @@ def browser():
 @pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1200, "light"), (360, "light")])
 @pytest.mark.parametrize("truth", [True, False])
 def test_it_can_be_read(browser, make_inputs, tmp_path, width, scheme, truth):
-    names = ("a class with quite a long name, as some data sets have", "b" * 60)
+    names = ("a class with quite a long name, as some datasets have", "b" * 60)
     write_report(tmp_path / "report.html", make_inputs(truth=truth, names=names))
     size = {"width": width, "height": 800}
     # axe runs in the page, which lets nothing run
