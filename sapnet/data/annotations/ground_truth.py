@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -325,7 +325,7 @@ def _move(annotation: dict[str, Any], orientation: int, size: Size) -> None:
     """From the upright image to stored pixels. size: as stored."""
     drawn = annotation["segmentation"]
     annotation["segmentation"] = (
-        stored_mask(as_rle(drawn, *size), orientation)
+        stored_mask(cast(Rle, drawn), orientation)
         if isinstance(drawn, dict)
         else [stored_polygon(polygon, orientation, size) for polygon in drawn]
     )
