@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from app.datasets import archives
 from app.errors import Fault
 from app.http.multipart import FilePart
+from app.storage.decode_budget import DECODING, IMPORT_PATIENCE
 from app.storage.store import sha256_of
-from sapnet.data.images import ImageProblem, Inspection, inspect
+from sapnet.data.images import ImageProblem, Inspection, inspect, read_header
 
 _EXACT, _BY_SUFFIX, _BY_BASENAME = range(3)  # how well a file's name fits, best first
 EXAMPLES = 10
@@ -157,7 +158,9 @@ def _offer(pictures: Pictures, wanted: _Names, sent_as: str, path: Path, max_pix
 def proven(path: Path, max_pixels: int) -> Inspection | str:
     """What is in an image, or in words why it is none."""
     try:
-        return inspect(path, max_pixels)
+        height, width = read_header(path, max_pixels).size
+        with DECODING.room(height * width, IMPORT_PATIENCE):
+            return inspect(path, max_pixels)
     except ImageProblem as error:
         return str(error)
 

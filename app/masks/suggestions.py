@@ -14,7 +14,7 @@ from app.masks import review
 from app.masks.rle import checked, measured
 from app.masks.schemas import ClickIn, SuggestIn
 from app.settings import Settings
-from app.storage.images import read_image
+from app.storage.images import decoded_image
 from app.storage.store import Storage
 from sapnet.data.masks import decode, encode
 
@@ -45,9 +45,10 @@ def suggest(
     clicks = [interactive.Click(p.x, p.y, p.positive) for p in (*point, *asked.points)]
     others = [mask.get("selected"), mask.get("refined"), mask.get("delivered")]
     others += [candidate["segmentation"] for candidate in mask["candidates"]]
-    picture = read_image(Path(storage.local_path(sha)), settings.max_image_pixels)
+    path = Path(storage.local_path(sha))
     try:
-        found = interactive.suggest(picture, clicks, now, [decode(o) for o in others if o])
+        with decoded_image(path, settings.max_image_pixels) as image:
+            found = interactive.suggest(image, clicks, now, [decode(o) for o in others if o])
     except ValueError as error:
         hint = "click once on the object, or send the mask to begin with"
         raise Invalid([Fault("body", "/points", str(error), hint)]) from error

@@ -25,13 +25,22 @@ from app.predict.request import FORM_SCHEMA, JSON, Asked, AskedDep, json_schema
 from app.predict.schemas import PredictionPage, Result
 from app.settings import Settings
 from app.storage.images import NotAnImage
+from sapnet.data.orientation import AS_STORED
 
 router = APIRouter(tags=["predict"])
 
 PNG, NDJSON = "image/png", "application/x-ndjson"
 BATCH = 200  # pictures; each may have a hundred results
 SCORE = "least score of a result; default 0.1, and 0.3 in pictures"
-ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {PNG: {}}}}
+FRAME, STORED = "Coordinate-Frame", "stored"
+_FRAMED = {
+    "schema": {"type": "string"},
+    "description": "what masks and boxes refer to: `stored`, the pixels of the file. Viewers turn "
+    "an image that has `;exif-orientation=2` to `8`; pictures of results are not turned",
+}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {PNG: {}}, "headers": {FRAME: _FRAMED}}
+}
 TAKEN: dict[int | str, dict[str, Any]] = {
     **ANSWERS,
     202: {
@@ -87,12 +96,13 @@ def predict_known(
     least = _least(settings, kind, score)
     path = storage.local_path(sha)
     try:
-        prediction = service.predict(runtime, storage, settings, known, path, least)
+        at = (runtime, storage, settings, known, path, least)
+        prediction = service.predict(*at, draw=kind == PNG)
     except NotAnImage as error:
         raise Invalid([Fault("query", "/image", str(error), "mend the data set")]) from error
     for result in prediction.results:
         result["image_id"] = image_id
-    return _answer(kind, prediction)
+    return _answer(prediction)
 
 
 @router.post(
@@ -134,9 +144,10 @@ def predict_sent(
         raise Invalid(faults)
     at = (runtime, storage, settings, known, asked)
     if not asked.many:
-        return _answer(kind, service.predict_one(*at, least))
+        return _answer(service.predict_one(*at, least, draw=kind == PNG))
     body = {"predictions": list(service.predict_each(*at, shas, least)), "next": None}
-    return Response(msgspec.json.encode(body), media_type=JSON, headers={"Vary": "Accept"})
+    headers = {"Vary": "Accept", FRAME: STORED}
+    return Response(msgspec.json.encode(body), media_type=JSON, headers=headers)
 
 
 def _later(
@@ -167,7 +178,7 @@ def _too_many(settings: Settings, asked: Asked) -> list[Fault]:
 @router.get(
     "/jobs/{job_id}/predictions",
     response_model=PredictionPage,
-    responses={200: {"content": {NDJSON: {}}}},
+    responses={200: {"content": {NDJSON: {}}, "headers": {FRAME: _FRAMED}}},
 )
 def predictions(
     job_id: str,
@@ -182,7 +193,7 @@ def predictions(
     after = decode(cursor, int)
     with database.read() as session:
         later.get_successful(session, job_id)
-    vary = {"Vary": "Accept"}
+    vary = {"Vary": "Accept", FRAME: STORED}
     if kind != JSON:
         lines = _lines(database, job_id, limit, after)
         return StreamingResponse(lines, media_type=kind, headers=vary)
@@ -218,6 +229,11 @@ def _least(settings: Settings, kind: str, score: float | None) -> float:
     return settings.overlay_score if kind == PNG else settings.predict_score
 
 
-def _answer(kind: str, prediction: service.Prediction) -> Response:
-    body = prediction.png() if kind == PNG else msgspec.json.encode(prediction.results)
-    return Response(body, media_type=kind, headers={"Vary": "Accept"})
+def _answer(prediction: service.Prediction) -> Response:
+    frame = STORED
+    if prediction.orientation != AS_STORED:
+        frame = f"{STORED};exif-orientation={prediction.orientation}"
+    headers = {"Vary": "Accept", FRAME: frame}
+    if prediction.drawn is not None:
+        return Response(prediction.drawn, media_type=PNG, headers=headers)
+    return Response(msgspec.json.encode(prediction.results), media_type=JSON, headers=headers)

@@ -2,7 +2,7 @@
 fetched."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +19,24 @@ from app.predict.model_cache import Results, Runtime, overlay_png
 from app.predict.request import Asked, Source
 from app.registry.service import get as get_model
 from app.settings import Settings
-from app.storage.images import NotAnImage, read_image
+from app.storage.images import NotAnImage, decoded_image
 from app.storage.store import Storage
-from sapnet.types import ByteArray, Category
+from sapnet.data.exif import orientation_of
+from sapnet.data.pixels import Ranges
+from sapnet.types import Category
 
 _BATCH = 500  # below SQLite's limit on bound values
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """image: (H, W, 3) uint8. results: COCO's, by falling score."""
+    """size: (h, w) of the image, as stored. orientation: its EXIF's, which is not applied. results:
+    COCO's, by falling score. drawn: a PNG, where one was asked for."""
 
-    image: ByteArray
+    size: tuple[int, int]
+    orientation: int
     results: Results
-    categories: Sequence[Category]
-
-    def png(self) -> bytes:
-        return overlay_png(self.image, self.results, self.categories)
+    drawn: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Known:
     sha256: str
     dataset_id: str
     categories: tuple[Category, ...]
+    pixel_ranges: Ranges
 
 
 def find_model(session: Session, name: str) -> Known:
@@ -53,7 +55,8 @@ def find_model(session: Session, name: str) -> Known:
     model = get_model(session, name)
     dataset_id = session.get_one(Job, model.job_id).dataset_id
     categories = tuple(Category(c["id"], c["name"]) for c in model.categories)
-    return Known(model.id, model.sha256, dataset_id, categories)
+    ranges = model.meta.get("pixel_ranges") or {}
+    return Known(model.id, model.sha256, dataset_id, categories, ranges)
 
 
 def find_image(session: Session, dataset_id: str, image: str) -> tuple[int, str]:
@@ -99,12 +102,14 @@ def predict_one(
     model: Known,
     asked: Asked,
     score: float,
+    *,
+    draw: bool,
 ) -> Prediction:
     """Of the one picture that is asked for. Raises Invalid, which says why it cannot be had."""
     (source,) = asked.sources
     try:
         with _readable(storage, settings, source, {}) as file:
-            return predict(runtime, storage, settings, model, file, score)
+            return predict(runtime, storage, settings, model, file, score, draw=draw)
     except NotFetched as error:
         raise Invalid([asked.fault(source, f"it could not be fetched: {error}")]) from error
     except NotAnImage as error:
@@ -136,7 +141,7 @@ def predict_each(
         else:
             known = {} if source.id is None else {"image_id": source.id}
             results = [{**known, **result} for result in seen.results]
-            yield {**line, "size": list(seen.image.shape[:2]), "error": None, "results": results}
+            yield {**line, "size": list(seen.size), "error": None, "results": results}
 
 
 @contextmanager
@@ -165,8 +170,16 @@ def predict(
     model: Known,
     source: Path | BinaryIO,
     score: float,
+    *,
+    draw: bool = False,
 ) -> Prediction:
-    """score: the least one of a result. Raises NotAnImage."""
-    image = read_image(source, settings.max_image_pixels)
-    results = runtime.predict(model.sha256, lambda: storage.local_path(model.sha256), image, score)
-    return Prediction(image, results, model.categories)
+    """score: the least one of a result. Raises NotAnImage, Unavailable."""
+
+    def artifact() -> Path:
+        return storage.local_path(model.sha256)
+
+    with decoded_image(source, settings.max_image_pixels, model.pixel_ranges) as image:
+        results = runtime.predict(model.sha256, artifact, image, score)
+        drawn = overlay_png(image, results, model.categories) if draw else None
+        height, width = image.shape[:2]
+        return Prediction((height, width), orientation_of(source), results, drawn)

@@ -1,9 +1,13 @@
 """Stored and sent images, decoded."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from sapnet.data.images import ImageProblem, read_rgb
+from app.storage.decode_budget import DECODING
+from sapnet.data.images import ImageProblem, read_header, read_rgb
+from sapnet.data.pixels import Ranges
 from sapnet.types import ByteArray
 
 
@@ -11,9 +15,25 @@ class NotAnImage(Exception):
     """What was to be looked at is no usable image; the message says why."""
 
 
-def read_image(source: Path | BinaryIO, max_pixels: int) -> ByteArray:
-    """(H, W, 3) uint8, as the training reads it. Raises NotAnImage."""
-    try:
-        return read_rgb(source, max_pixels)
-    except ImageProblem as error:
-        raise NotAnImage(str(error)) from error
+@contextmanager
+def decoded_image(
+    source: Path | BinaryIO, max_pixels: int, ranges: Ranges | None = None
+) -> Iterator[ByteArray]:
+    """(H, W, 3) uint8, as the training reads it, within the budget of decoded pixels, which is held
+    in this block.
+
+    Args:
+        ranges: of values, by which more than 8 bits a pixel are reduced.
+
+    Raises:
+        NotAnImage: it is no usable image.
+        Unavailable: other requests hold all of the budget.
+    """
+    with ExitStack() as held:
+        try:
+            height, width = read_header(source, max_pixels).size
+            held.enter_context(DECODING.room(height * width))
+            image = read_rgb(source, max_pixels, ranges)
+        except ImageProblem as error:
+            raise NotAnImage(str(error)) from error
+        yield image

@@ -31,14 +31,14 @@ def colour(index: int) -> tuple[int, int, int]:
 
 def paint(image: ByteArray, masks: Iterable[tuple[Rle, tuple[int, int, int]]]) -> ByteArray:
     """Masks half see-through with a firm outline. image: (H, W, 3) uint8, left as it was."""
-    out = image.astype(np.float32)
+    out = image.copy()
     for rle, rgb in masks:
         x, y, w, h = coco_mask.toBbox(rle).astype(int)
         box = slice(y, y + h), slice(x, x + w)  # hundreds of masks on a large image take long else
         mask, part = decode(rle)[box], out[box]
         part[mask] = 0.55 * part[mask] + 0.45 * np.array(rgb, dtype=np.float32)
         part[outline(mask)] = rgb
-    return out.astype(np.uint8)
+    return out
 
 
 def outline(mask: np.ndarray) -> np.ndarray:

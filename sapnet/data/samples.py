@@ -21,6 +21,7 @@ from sapnet.types import Bag, ByteArray, ImageInfo, Judgement, PointAnnotation, 
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+_LARGE = 1 << 23  # pixels
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,13 @@ class Sample:
 
 def to_tensor(image: ByteArray, size: tuple[int, int]) -> Tensor:
     """(H, W, 3) uint8 RGB to (3, h, w) float32, resized with antialiasing and normalised."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
-    pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0] / 255
+    bands = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    # As floats a large image is four times as large: then one band at a time.
+    parts = [bands] if bands[0, 0].numel() <= _LARGE else list(bands.split(1, dim=1))
+    resized = [
+        F.interpolate(part.float(), size=size, mode="bilinear", antialias=True) for part in parts
+    ]
+    pixels = torch.cat(resized, dim=1)[0] / 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
     return (pixels - mean) / std
 

@@ -7,11 +7,21 @@ export async function decoded(blob) {
   return createImageBitmap(await withoutExif(blob), { imageOrientation: "none" });
 }
 
-/* A JPEG without its APP1 segments, which hold EXIF: browsers do not agree on what "none" means. */
+const MOST = 1 << 20; // bytes of a JPEG before its pixels
+
+/* Without what asks for a turn: browsers do not agree on what "none" means. */
 async function withoutExif(blob) {
-  const head = new DataView(await blob.slice(0, 4).arrayBuffer());
-  if (head.byteLength < 4 || head.getUint16(0) !== 0xffd8) return blob;
-  const bytes = new DataView(await blob.slice(0, 1 << 20).arrayBuffer());
+  const head = new DataView(await blob.slice(0, 12).arrayBuffer());
+  if (head.byteLength < 12) return blob;
+  if (head.getUint16(0) === 0xffd8) return jpegWithoutExif(blob);
+  if (head.getUint32(0) === 0x89504e47) return pngWithoutExif(blob);
+  if (head.getUint32(0) === 0x52494646 && head.getUint32(8) === 0x57454250) return webpWithoutExif(blob);
+  return blob;
+}
+
+/* APP1 segments hold EXIF and XMP. */
+async function jpegWithoutExif(blob) {
+  const bytes = new DataView(await blob.slice(0, MOST).arrayBuffer());
   const kept = [blob.slice(0, 2)];
   let at = 2;
   while (at + 4 <= bytes.byteLength) {
@@ -22,4 +32,27 @@ async function withoutExif(blob) {
     at = end;
   }
   return new Blob([...kept, blob.slice(at)], { type: "image/jpeg" });
+}
+
+/* eXIf chunks stand before the pixels, or after them. */
+async function pngWithoutExif(blob) {
+  const bytes = new DataView(await blob.arrayBuffer());
+  const kept = [blob.slice(0, 8)];
+  for (let at = 8; at + 12 <= bytes.byteLength; ) {
+    const end = at + 12 + bytes.getUint32(at);
+    if (bytes.getUint32(at + 4) !== 0x65584966) kept.push(blob.slice(at, end));
+    at = end;
+  }
+  return new Blob(kept, { type: "image/png" });
+}
+
+/* The EXIF chunk stays under a name that nobody knows, so that no length changes. */
+async function webpWithoutExif(blob) {
+  const bytes = new DataView(await blob.arrayBuffer());
+  for (let at = 12; at + 8 <= bytes.byteLength; ) {
+    const length = bytes.getUint32(at + 4, true);
+    if (bytes.getUint32(at) === 0x45584946) bytes.setUint32(at, 0x78786966);
+    at += 8 + length + (length % 2);
+  }
+  return new Blob([bytes.buffer], { type: "image/webp" });
 }

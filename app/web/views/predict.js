@@ -8,6 +8,7 @@ import { announce, button, field, fill, h, icon, problem } from "../core/dom.js"
 import { count, short, when } from "../core/format.js";
 import { quality } from "../viewer/masks.js";
 import { drawShape, objectColour, shapeOf } from "../viewer/overlay.js";
+import { decoded } from "../viewer/pixels.js";
 import { pickers } from "../core/file_drop.js";
 import { Viewer } from "../viewer/viewer.js";
 
@@ -92,7 +93,7 @@ class Predict {
     fill(this.why, h("p", { class: "hint", role: "status" }, "Looking at it … the first time a model is asked it is loaded, which takes a few seconds."));
     try {
       const [picture, answer] = await Promise.all([
-        createImageBitmap(asked.file, { imageOrientation: "none" }).catch(() => null),
+        decoded(asked.file).catch(() => null),
         request("/predict", { method: "POST", body: this.form(asked, 0.1), signal }),
       ]);
       const found = await answer.json();
