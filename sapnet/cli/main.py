@@ -160,7 +160,7 @@ def predict(
         predictor, drawn = open_model(model), drawings(files, ".png")
         for index, (name, file) in enumerate(files.items()):
             try:
-                image = read_rgb(file)
+                image = read_rgb(file, ranges=predictor.pixel_ranges)
             except ImageProblem as error:
                 raise ImageProblem(f"{name}: {error}") from error
             found = predictor.predict(image, LEAST_SCORE if score is None else score)

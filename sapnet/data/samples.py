@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from sapnet.config.schema import DataConfig, MilConfig
 from sapnet.data.images import read_rgb
 from sapnet.data.masks import decode
+from sapnet.data.pixels import Ranges
 from sapnet.data.resize import PAD_TO, input_size
 from sapnet.labelers.rules import foreign_points, rivals_of
 from sapnet.labelers.sapnet.bag_batch import Bags
@@ -42,6 +43,7 @@ class ImageRecord:
     medoid: tuple[np.ndarray, ...]
     size_rank: tuple[np.ndarray, ...]
     judgements: tuple[Judgement, ...] = ()
+    ranges: Ranges | None = None
 
 
 def make_record(
@@ -52,6 +54,7 @@ def make_record(
     label_of: Mapping[int, int],
     config: MilConfig,
     judgements: Sequence[Judgement] = (),
+    ranges: Ranges | None = None,
 ) -> ImageRecord:
     """Join an image, its points and their bags; what the bags alone tell is computed here, once."""
     points = np.array([(a.x, a.y) for a in annotations], dtype=np.float64).reshape(-1, 2)
@@ -79,6 +82,7 @@ def make_record(
         medoid=tuple(medoid),
         size_rank=tuple(size_rank(bag) for bag in bags),
         judgements=tuple(judgements),
+        ranges=ranges,
     )
 
 
@@ -143,7 +147,7 @@ def load_sample(
     record: ImageRecord, config: DataConfig, short_side: int | None = None, flip: bool = False
 ) -> Sample:
     """Read and resize one image. short_side: the largest of the config unless given."""
-    image = read_rgb(record.path)
+    image = read_rgb(record.path, ranges=record.ranges)
     h, w = image.shape[:2]
     size = input_size((h, w), short_side or max(config.short_sides), config.max_long_side)
     tensor = to_tensor(image, size)

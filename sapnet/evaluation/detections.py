@@ -29,7 +29,7 @@ def detect(
     results = []
     for step, image in enumerate(truth["images"], start=1):
         try:
-            pixels = read_rgb(images / image["file_name"])
+            pixels = read_rgb(images / image["file_name"], ranges=predictor.pixel_ranges)
         except ImageProblem as error:
             raise ImageProblem(f"{image['file_name']}: {error}") from error
         found = predictor.predict(pixels, score_threshold=0.0)

@@ -84,7 +84,7 @@ class PredictJob:
         try:
             if picture.path is None:
                 return {"number": picture.number, "error": picture.error or "it is missing"}
-            image = read_rgb(picture.path, self.max_pixels)
+            image = read_rgb(picture.path, self.max_pixels, predictor.pixel_ranges)
         except ImageProblem as error:
             return {"number": picture.number, "error": str(error)}
         results = predictor.predict(image, self.score)

@@ -23,6 +23,8 @@ from sapnet.data.annotations.coco import load_points, read_truth
 from sapnet.data.exif import orientation_of
 from sapnet.data.images import ImageProblem
 from sapnet.data.orientation import AS_STORED
+from sapnet.data.pixels import Ranges
+from sapnet.data.value_ranges import dataset_ranges
 from sapnet.errors import DiskFull, Stopped, is_disk_full
 from sapnet.evaluation import average_precision, pseudo_mask_metrics
 from sapnet.evaluation.calibration import reliability
@@ -72,6 +74,7 @@ class Run:
             spec.method, spec.preset, spec.overrides, spec.proposals.get("kind", "")
         )
         self.result = spec.workdir / "result"
+        self.pixel_ranges: Ranges = {}
         self.seconds: dict[str, float] = self._read("seconds.json", {})
         self.losses = LossHistory(spec.workdir / "train" / "losses.json")
         self.bad = Quarantine(
@@ -97,10 +100,11 @@ class Run:
                 "steps_total": steps_total(len(points.images), self.config.train),
             }
         )
+        self.pixel_ranges = distributed.main_first(lambda: self.find_pixel_ranges(points))
         with self.stage(Stage.PROPOSALS):
             bags = distributed.main_first(lambda: self.make_proposals(generator, points))
         usable = self.bad.without(points, early=True)
-        records = Records(usable, self.spec.image_paths, bags, self.config)
+        records = Records(usable, self.spec.image_paths, bags, self.config, self.pixel_ranges)
         if self.config.teacher.enabled:
             with self.stage(Stage.TEACHER):
                 records = distributed.main_first(lambda: self.taught(model, records))
@@ -141,6 +145,17 @@ class Run:
         except (OSError, LookupError):  # it will be set aside where its pixels are asked for
             return AS_STORED
 
+    def find_pixel_ranges(self, points: PointSet) -> Ranges:
+        """Of the dataset; those of an earlier attempt, where there was one."""
+        path = self.spec.workdir / "pixel_ranges.json"
+        if not path.exists():
+            files = [self.spec.image_paths.get(image.id) for image in points.images]
+            ranges = dataset_ranges([file for file in files if file is not None])
+            if distributed.is_main():
+                write_text(path, json.dumps(ranges) + "\n")
+        found: Ranges = json.loads(path.read_text())
+        return found
+
     def identity(self, points: PointSet, generator: ProposalGenerator) -> dict[str, Any]:
         """What makes it this run: with anything else its checkpoint means nothing."""
         initial = self.spec.initial_model
@@ -169,7 +184,9 @@ class Run:
         bags: dict[int, list[Bag]] = {}
         eta = ProgressTimer()
         limit = self.config.data.max_proposals
-        maker = BagMaker(self.spec.proposal_store, generator, self.spec.image_paths, limit)
+        maker = BagMaker(
+            self.spec.proposal_store, generator, self.spec.image_paths, limit, self.pixel_ranges
+        )
         self.bad.read()  # of several processes the main one was first
         for index, (info, annotations) in enumerate(points):
             if info.id not in self.bad:
@@ -321,6 +338,7 @@ class Run:
             "config": self.config.to_dict(),
             "weights": asdict(origin),
             "seed": self.spec.seed,
+            "pixel_ranges": self.pixel_ranges,
             "proposals": {
                 "generator": generator.name,
                 "fingerprint": generator.fingerprint(),

@@ -11,7 +11,9 @@ import numpy as np
 
 from sapnet.config.schema import Config
 from sapnet.data.images import ImageProblem, probe, read_rgb
+from sapnet.data.pixels import Ranges
 from sapnet.data.samples import ImageRecord, make_record
+from sapnet.data.value_ranges import dataset_ranges
 from sapnet.proposals import ProposalGenerator
 from sapnet.proposals.bags import bag_of, make_bags
 from sapnet.proposals.store import ProposalStore, key_of
@@ -28,7 +30,8 @@ def fill_store(
 ) -> Iterator[tuple[int, list[Bag]]]:
     """Yield image id and bags of every image: from the store where they are in it, else made and
     put there. No image is done twice. Raises ImageProblem that names the image."""
-    maker = BagMaker(folder, generator, paths, max_proposals)
+    ranges = dataset_ranges([paths[info.id] for info in points.images if info.id in paths])
+    maker = BagMaker(folder, generator, paths, max_proposals, ranges)
     for info, annotations in points:
         with naming(info):
             bags = maker(info, annotations)
@@ -49,9 +52,14 @@ class BagMaker:
         generator: ProposalGenerator,
         paths: Mapping[int, Path],
         max_proposals: int,
+        ranges: Ranges | None = None,
     ) -> None:
+        """ranges: by which images of more than 8 bits are read."""
         self._store, self._generator = ProposalStore(folder), generator
-        self._fingerprint = generator.fingerprint()
+        self._ranges = ranges or {}
+        # Other levels of brightness are another image to a generator.
+        levels = json.dumps(self._ranges, sort_keys=True) if self._ranges else ""
+        self._fingerprint = generator.fingerprint() + levels
         self._paths, self._max_proposals = paths, max_proposals
 
     def __call__(self, info: ImageInfo, annotations: Sequence[PointAnnotation]) -> list[Bag]:
@@ -72,7 +80,7 @@ class BagMaker:
         key = key_of(content, annotations, self._fingerprint, self._max_proposals)
         bags = self._store.get(key)
         if bags is None:
-            image = read_rgb(path)
+            image = read_rgb(path, ranges=self._ranges)
             limit = self._max_proposals
             bags = make_bags(self._generator, image, info, annotations, max_proposals=limit)
             self._store.put(key, bags)
@@ -107,8 +115,11 @@ class Records(Sequence[ImageRecord]):
         paths: dict[int, Path],
         bags: dict[int, list[Bag]],
         config: Config,
+        ranges: Ranges | None = None,
     ) -> None:
+        """ranges: by which images of more than 8 bits are read."""
         self.points, self._paths, self._bags, self._config = points, paths, bags, config
+        self._ranges = ranges
         self._made: dict[int, ImageRecord] = {}
         self._judgements: dict[int, Judgement] = {}
 
@@ -124,7 +135,7 @@ class Records(Sequence[ImageRecord]):
 
     def without(self, points: PointSet) -> "Records":
         """The same records for fewer images."""
-        fewer = Records(points, self._paths, self._bags, self._config)
+        fewer = Records(points, self._paths, self._bags, self._config, self._ranges)
         fewer._judgements = self._judgements
         return fewer
 
@@ -151,5 +162,6 @@ class Records(Sequence[ImageRecord]):
                 self.points.label_of,
                 self._config.mil,
                 [self._judgements[a.id] for a in annotations] if self._judgements else (),
+                self._ranges,
             )
         return self._made[index]

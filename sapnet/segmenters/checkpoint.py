@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sapnet.config.resolve import config_from_dict
 from sapnet.config.schema import Config
+from sapnet.data.pixels import Ranges
 from sapnet.data.resize import PAD_TO, input_size
 from sapnet.data.samples import to_tensor
 from sapnet.errors import InvalidConfig, WeightsUnavailable
@@ -52,6 +53,11 @@ class Predictor:
     config: Config
     categories: tuple[Category, ...]
     meta: dict[str, Any]
+
+    @property
+    def pixel_ranges(self) -> Ranges:
+        """By which images of more than 8 bits are to be read; empty for models from before."""
+        return self.meta.get("pixel_ranges") or {}
 
     @torch.inference_mode()
     def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:

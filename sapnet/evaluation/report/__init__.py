@@ -27,7 +27,7 @@ def write_report(path: Path, inputs: ReportInputs) -> None:
 
 def render_report(inputs: ReportInputs) -> str:
     """The whole document (`templates/report.html.j2`); sections without content are left out."""
-    thumbnails = Thumbnails(inputs.paths)
+    thumbnails = Thumbnails(inputs.paths, ranges=inputs.report.get("pixel_ranges"))
     return _template().render(
         report=inputs.report,
         points=inputs.points,

@@ -62,7 +62,7 @@ def panels_of(
     record: ImageRecord, rows: list[dict[str, Any]], detections: list[dict[str, Any]]
 ) -> list[ByteArray]:
     """The six panels of one image, each HEIGHT pixels high."""
-    image = read_rgb(record.path)
+    image = read_rgb(record.path, ranges=record.ranges)
     own = {row["id"]: row for row in rows if row["image_id"] == record.info.id}
     masks = [own[a.id] for a in record.annotations]
     points = [(a.x, a.y) for a in record.annotations]

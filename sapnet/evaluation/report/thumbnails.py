@@ -12,6 +12,7 @@ from PIL import Image
 from sapnet.data.drawing import PALETTE, colour, dots, outline, paint
 from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.data.masks import decode, tight_box
+from sapnet.data.pixels import Ranges
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, Rle
 
 SIDE, WIDE = 224, 560  # pixels: longest side of a mask's crop, and of a whole image
@@ -27,10 +28,16 @@ class Thumbnails:
     Args:
         paths: image files by image id.
         budget: bytes of all data URIs together.
+        ranges: by which images of more than 8 bits are read.
     """
 
-    def __init__(self, paths: Mapping[int, Path], budget: int = 2_000_000) -> None:
-        self._paths, self._left = paths, budget
+    def __init__(
+        self,
+        paths: Mapping[int, Path],
+        budget: int = 2_000_000,
+        ranges: Ranges | None = None,
+    ) -> None:
+        self._paths, self._left, self._ranges = paths, budget, ranges
         self._last: tuple[int, ByteArray] | None = None
 
     def of_mask(
@@ -77,7 +84,7 @@ class Thumbnails:
     def _read(self, image_id: int) -> ByteArray | None:
         if self._last is None or self._last[0] != image_id:
             try:
-                self._last = image_id, read_rgb(self._paths[image_id])
+                self._last = image_id, read_rgb(self._paths[image_id], ranges=self._ranges)
             except ImageProblem:
                 return None
         return self._last[1]

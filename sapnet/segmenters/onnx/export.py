@@ -116,4 +116,5 @@ def description(predictor: Predictor) -> dict[str, Any]:
         "short_side": max(config.data.short_sides),
         "max_long_side": config.data.max_long_side,
         "mask_threshold": config.solo.mask_threshold,
+        "pixel_ranges": predictor.pixel_ranges,
     }

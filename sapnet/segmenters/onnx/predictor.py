@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from sapnet.data.masks import encode, tight_box
+from sapnet.data.pixels import Ranges
 from sapnet.data.resize import MASK_STRIDE, PAD_TO, enlarge_mask, input_size
 from sapnet.errors import WeightsUnavailable
 from sapnet.types import ByteArray, Category, FloatArray
@@ -34,6 +35,7 @@ class OnnxPredictor:
             about = json.loads(self._session.get_modelmeta().custom_metadata_map["sapnet"])
             self._size = about["short_side"], about["max_long_side"]
             self._threshold = about["mask_threshold"]
+            self.pixel_ranges: Ranges = about.get("pixel_ranges") or {}
             self.categories = tuple(Category(c["id"], c["name"]) for c in about["categories"])
         except Exception as error:  # onnxruntime's own have no common root
             raise WeightsUnavailable(

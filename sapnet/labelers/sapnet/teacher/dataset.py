@@ -85,7 +85,7 @@ def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
     )
     scale = torch.tensor([*sample.scale, *sample.scale], dtype=torch.float32)
     xy = np.array([(a.x, a.y) for a in record.annotations], dtype=np.float32).reshape(-1, 2)
-    pixels = normal_colours(read_rgb(record.path))
+    pixels = normal_colours(read_rgb(record.path, ranges=record.ranges))
     frames, colours, masks, allowed, prior = [], [], [], [], []
     for bag, point, foreign, medoid in zip(
         record.bags, xy, record.foreign, record.medoid, strict=True
