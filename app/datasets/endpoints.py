@@ -29,7 +29,7 @@ from app.http.dependencies import SettingsDep, StorageDep
 from app.http.file_response import blob_response
 from app.http.idempotency import IDEMPOTENT
 from app.http.multipart import receive
-from app.http.pagination import Cursor, Limit, decode, encode, link_next
+from app.http.pagination import Paging, paging
 from app.http.prefer import ASYNC, Prefer, wants_async
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -93,18 +93,10 @@ async def create(
 
 
 @router.get("")
-def list_datasets(
-    request: Request,
-    response: Response,
-    session: SessionDep,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> DatasetPage:
+def list_datasets(session: SessionDep, paging: Annotated[Paging, paging(50)]) -> DatasetPage:
     """The newest first."""
-    found = service.page(session, limit + 1, decode(cursor, str))
-    following = encode(found[limit - 1].id) if len(found) > limit else None
-    link_next(request, response, following)
-    return DatasetPage(datasets=[service.summary(d) for d in found[:limit]], next=following)
+    page = service.page(session, paging)
+    return DatasetPage(datasets=[service.summary(d) for d in page.items], next=page.next)
 
 
 @router.get("/{dataset_id}")
@@ -128,18 +120,11 @@ def delete_dataset(
 
 @router.get("/{dataset_id}/images")
 def list_images(
-    dataset_id: str,
-    request: Request,
-    response: Response,
-    session: SessionDep,
-    limit: Limit = 100,
-    cursor: Cursor = None,
+    dataset_id: str, session: SessionDep, paging: Annotated[Paging, paging(100)]
 ) -> ImagePage:
     """By image id."""
-    found = service.image_page(session, dataset_id, limit + 1, decode(cursor, int))
-    following = encode(found[limit - 1].image_id) if len(found) > limit else None
-    link_next(request, response, following)
-    return ImagePage(images=[_image(i) for i in found[:limit]], next=following)
+    page = service.image_page(session, dataset_id, paging)
+    return ImagePage(images=[_image(i) for i in page.items], next=page.next)
 
 
 @router.get("/{dataset_id}/images/{image_id}", response_class=Response)
@@ -160,19 +145,13 @@ def get_image(
 @router.get("/{dataset_id}/annotations")
 def list_annotations(
     dataset_id: str,
-    request: Request,
-    response: Response,
     session: SessionDep,
+    paging: Annotated[Paging, paging(1_000, most=10_000)],
     image_id: Annotated[int | None, Query(ge=-(2**63), lt=2**63)] = None,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
-    cursor: Cursor = None,
 ) -> AnnotationPage:
     """By annotation id: each object's point and class, and its mask where that is confirmed."""
-    after = decode(cursor, int)
-    found = service.annotation_page(session, dataset_id, image_id, limit + 1, after)
-    following = encode(found[limit - 1].annotation_id) if len(found) > limit else None
-    link_next(request, response, following)
-    return AnnotationPage(annotations=[_annotation(a) for a in found[:limit]], next=following)
+    page = service.annotation_page(session, dataset_id, image_id, paging)
+    return AnnotationPage(annotations=[_annotation(a) for a in page.items], next=page.next)
 
 
 def _image(image: Image) -> ImageOut:

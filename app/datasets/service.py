@@ -3,8 +3,8 @@ must follow the commit."""
 
 import shutil
 
+from sqlalchemy import ColumnElement, false, select
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.datasets.schemas import CategoryOut, DatasetOut, DatasetSummary, ImportProgress, Report
@@ -25,18 +25,16 @@ from app.db.models import (
 )
 from app.db.session import Database
 from app.errors import Conflict, NotFound
+from app.http.pagination import Page, Paging, paginate
 from app.registry import aliases
 from app.settings import Settings
 from app.storage import garbage_collection as blobs
 from app.storage.store import Storage
 
 
-def page(session: Session, limit: int, before: str | None) -> list[Dataset]:
-    """The newest first; those older than the id `before`."""
-    query = select(Dataset).order_by(Dataset.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(Dataset.id < before)
-    return list(session.scalars(query))
+def page(session: Session, paging: Paging) -> Page[Dataset]:
+    """The newest first."""
+    return paginate(session, select(Dataset), Dataset.id, paging, descending=True)
 
 
 def get(session: Session, dataset_id: str) -> Dataset:
@@ -78,14 +76,10 @@ def categories(session: Session, dataset: Dataset) -> list[Category]:
     return list(session.scalars(query.order_by(Category.category_id)))
 
 
-def image_page(session: Session, dataset_id: str, limit: int, after: int | None) -> list[Image]:
-    """By ascending image id; those above `after`. None while they are being imported."""
-    if get(session, dataset_id).status is not DatasetStatus.READY:
-        return []
-    query = select(Image).where(Image.dataset_id == dataset_id)
-    if after is not None:
-        query = query.where(Image.image_id > after)
-    return list(session.scalars(query.order_by(Image.image_id).limit(limit)))
+def image_page(session: Session, dataset_id: str, paging: Paging) -> Page[Image]:
+    """By image id; empty while they are being imported. Raises NotFound."""
+    query = select(Image).where(_of_ready(session, Image, dataset_id))
+    return paginate(session, query, Image.image_id, paging)
 
 
 def image(session: Session, dataset_id: str, image_id: int) -> Image:
@@ -99,17 +93,21 @@ def image(session: Session, dataset_id: str, image_id: int) -> Image:
 
 
 def annotation_page(
-    session: Session, dataset_id: str, image_id: int | None, limit: int, after: int | None
-) -> list[Annotation]:
-    """By ascending annotation id; those above `after`. None while they are being imported."""
-    if get(session, dataset_id).status is not DatasetStatus.READY:
-        return []
-    query = select(Annotation).where(Annotation.dataset_id == dataset_id)
+    session: Session, dataset_id: str, image_id: int | None, paging: Paging
+) -> Page[Annotation]:
+    """By annotation id; empty while they are being imported. Raises NotFound."""
+    query = select(Annotation).where(_of_ready(session, Annotation, dataset_id))
     if image_id is not None:
         query = query.where(Annotation.image_id == image_id)
-    if after is not None:
-        query = query.where(Annotation.annotation_id > after)
-    return list(session.scalars(query.order_by(Annotation.annotation_id).limit(limit)))
+    return paginate(session, query, Annotation.annotation_id, paging)
+
+
+def _of_ready(
+    session: Session, table: type[Image] | type[Annotation], dataset_id: str
+) -> ColumnElement[bool]:
+    """The rows of a dataset that is ready, and none of another."""
+    ready = get(session, dataset_id).status is DatasetStatus.READY
+    return table.dataset_id == dataset_id if ready else false()
 
 
 def delete(

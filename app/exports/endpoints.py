@@ -1,5 +1,7 @@
 """POST /jobs/{id}/exports, then GET /exports/{id} until it is over, then its file."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Request, Response
 
 from app.db.session import DatabaseDep, SessionDep
@@ -8,7 +10,7 @@ from app.exports.schemas import ExportOut, ExportPage, ExportRequest, described
 from app.http.dependencies import SettingsDep, StorageDep, takes
 from app.http.file_response import blob_response
 from app.http.idempotency import IDEMPOTENT
-from app.http.pagination import Cursor, Limit, decode, encode, link_next
+from app.http.pagination import Paging, paging
 
 router = APIRouter(tags=["exports"])
 
@@ -37,18 +39,11 @@ def create(
 
 @router.get("/jobs/{job_id}/exports")
 def list_exports(
-    job_id: str,
-    request: Request,
-    response: Response,
-    session: SessionDep,
-    limit: Limit = 50,
-    cursor: Cursor = None,
+    job_id: str, session: SessionDep, paging: Annotated[Paging, paging(50)]
 ) -> ExportPage:
     """Of a job, the newest first."""
-    found = service.page(session, job_id, limit + 1, decode(cursor, str))
-    following = encode(found[limit - 1].id) if len(found) > limit else None
-    link_next(request, response, following)
-    return ExportPage(exports=found[:limit], next=following)
+    page = service.page(session, job_id, paging)
+    return ExportPage(exports=[described(*row) for row in page.items], next=page.next)
 
 
 @router.get("/exports/{export_id}")

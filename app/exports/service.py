@@ -12,6 +12,7 @@ from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.exports.schemas import ExportOut, ExportRequest, described
 from app.http import idempotency
+from app.http.pagination import Page, Paging, paginate
 from app.jobs import service as jobs
 from app.jobs.submit import new_job, submit
 from app.settings import Settings
@@ -51,14 +52,11 @@ def get_file(session: Session, export_id: str) -> Export:
     return export
 
 
-def page(session: Session, job_id: str, limit: int, after: str | None) -> list[ExportOut]:
-    """At most `limit` exports of a job, the newest first, older than the export `after`."""
+def page(session: Session, job_id: str, paging: Paging) -> Page[tuple[Export, Job]]:
+    """Exports of a job, each with the job that makes it, the newest first. Raises NotFound."""
     jobs.get(session, job_id)
     query = select(Export, Job).join(Job, Job.id == Export.id).where(Export.job_id == job_id)
-    if after is not None:
-        query = query.where(Export.id < after)
-    rows = session.execute(query.order_by(Export.id.desc()).limit(limit))
-    return [described(export, job) for export, job in rows]
+    return paginate(session, query, Export.id, paging, descending=True)
 
 
 def remove(database: Database, storage: Storage, settings: Settings, export_id: str) -> None:

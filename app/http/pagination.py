@@ -3,25 +3,32 @@
 import base64
 import binascii
 import json
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
+from sqlalchemy import Select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db.columns import is_id
 from app.errors import Fault, Invalid
 
 Cursor = Annotated[str | None, Query(min_length=1, description="`next` of the page before; opaque")]
-Limit = Annotated[int, Query(ge=1, le=1000, description="at most so many")]
 
-T = TypeVar("T", int, str)
+Key = TypeVar("Key", int, str)
+Item = TypeVar("Item")
 
 
 def encode(key: int | str) -> str:
+    """Return the cursor that stands for the key of a page's last item."""
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
 
 
-def decode(cursor: str | None, kind: type[T]) -> T | None:
-    """The key that a cursor stands for; None for none. Raises Invalid for what is no cursor."""
+def decode(cursor: str | None, kind: type[Key]) -> Key | None:
+    """Return the key that a cursor stands for; None for none. Raises Invalid for what is no
+    cursor."""
     if cursor is None:
         return None
     try:
@@ -35,9 +42,88 @@ def decode(cursor: str | None, kind: type[T]) -> T | None:
     return key
 
 
-def link_next(request: Request, response: Response, cursor: str | None) -> None:
-    """Name the next page in the answer's Link header, if there is one."""
-    if cursor is not None:
-        url = request.url.include_query_params(cursor=cursor)
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """Items of a list, and the cursor of those that follow; None where none do.
+
+    Attributes:
+        headers: for an endpoint that makes its own response.
+    """
+
+    items: list[Item]
+    next: str | None
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Paging:
+    """Which page of a list is wanted."""
+
+    request: Request
+    response: Response
+    limit: int
+    cursor: str | None
+
+    def after(self, kind: type[Key]) -> Key | None:
+        """Return the key that the page begins after; None where it is the first. Raises Invalid
+        for what is no cursor."""
+        return decode(self.cursor, kind)
+
+    def page(self, found: Sequence[Item], key_of: Callable[[Item], int | str]) -> Page[Item]:
+        """Return the page that begins with the first of the items found, and name the next one in
+        the response's Link header.
+
+        Args:
+            found: one more than `limit`, where there are so many.
+            key_of: what the next page begins after, of an item.
+        """
+        items = list(found[: self.limit])
+        if len(found) <= self.limit:
+            return Page(items, None, {})
+        cursor = encode(key_of(items[-1]))
+        url = self.request.url.include_query_params(cursor=cursor)
         # Relative: what host and scheme the client used is for the client to know.
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        headers = {"Link": f'<{url.path}?{url.query}>; rel="next"'}
+        self.response.headers.update(headers)
+        return Page(items, cursor, headers)
+
+
+def paging(default: int, most: int = 1_000) -> Any:
+    """Return the dependency that reads `limit` and `cursor`.
+
+    Args:
+        default: limit where none is given. most: the largest that may be.
+    """
+    limits = Query(ge=1, le=most, description="at most so many")
+
+    def read(
+        request: Request,
+        response: Response,
+        limit: Annotated[int, limits] = default,
+        cursor: Cursor = None,
+    ) -> Paging:
+        return Paging(request, response, limit, cursor)
+
+    return Depends(read)
+
+
+def paginate(
+    session: Session,
+    query: Select[*tuple[Any, ...]],
+    key: InstrumentedAttribute[int] | InstrumentedAttribute[str],
+    paging: Paging,
+    *,
+    descending: bool = False,
+) -> Page[Any]:
+    """Return the page of a query's rows that is wanted, in the order of a unique key.
+
+    Rows of one column, or of one table, are given as what is in them.
+    """
+    after = paging.after(key.type.python_type)
+    if after is not None:
+        query = query.where(key < after if descending else key > after)
+    ordered = query.order_by(key.desc() if descending else key.asc())
+    rows = session.execute(ordered.add_columns(key.label("page_key")).limit(paging.limit + 1)).all()
+    page = paging.page(rows, attrgetter("page_key"))
+    items = [row[0] if len(row) == 2 else tuple(row[:-1]) for row in page.items]
+    return Page(items, page.next, page.headers)

@@ -11,7 +11,7 @@ from app.errors import NotFound
 from app.http.dependencies import SettingsDep, StorageDep, takes
 from app.http.file_response import blob_response
 from app.http.idempotency import IDEMPOTENT
-from app.http.pagination import Cursor, Limit, decode, encode, link_next
+from app.http.pagination import Paging, paging
 from app.jobs import service
 from app.jobs.kinds import KINDS
 from app.jobs.schemas import (
@@ -62,19 +62,14 @@ def train(
 
 @router.get("", response_model=JobPage)
 def list_jobs(
-    request: Request,
-    response: Response,
     session: SessionDep,
+    paging: Annotated[Paging, paging(50)],
     state: JobState | None = None,
     dataset_id: str | None = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
 ) -> dict[str, object]:
     """Jobs, the newest first."""
-    jobs = service.page(session, limit + 1, decode(cursor, str), state, dataset_id)
-    following = encode(jobs[limit - 1].id) if len(jobs) > limit else None
-    link_next(request, response, following)
-    return {"jobs": jobs[:limit], "next": following}
+    page = service.page(session, paging, state, dataset_id)
+    return {"jobs": page.items, "next": page.next}
 
 
 @router.get("/kinds")

@@ -1,5 +1,6 @@
 """GET /jobs/{id}/events: a stream of server-sent events, or a page of JSON."""
 
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -8,7 +9,7 @@ from fastapi.sse import EventSourceResponse
 from app.db.models import EventType
 from app.db.session import DatabaseDep
 from app.http.content_negotiation import preferred
-from app.http.pagination import Cursor, Limit, decode, encode, link_next
+from app.http.pagination import Paging, paging
 from app.jobs import events, service
 from app.jobs.event_schemas import EventPage
 from app.jobs.event_stream import Feed, look, stream
@@ -50,26 +51,23 @@ def job_events(
     job_id: str,
     request: Request,
     database: DatabaseDep,
+    paging: Annotated[Paging, paging(100)],
     last_event_id: LastEventId = None,
-    limit: Limit = 100,
-    cursor: Cursor = None,
 ) -> Response:
     """What happened to the job, in order, and what happens: server-sent events until the one of
     type `end`. Ids count from 1 without gaps; with `Last-Event-ID` it goes on from there, so that
     a reader who comes back misses nothing. `Accept: application/json` gives pages of what there
     is so far."""
     kind = preferred(request, SSE, JSON)
-    seen = max(decode(cursor, int) or 0, last_event_id or 0)
+    seen = max(paging.after(int) or 0, last_event_id or 0)
     with database.read() as session:
         service.get(session, job_id)
     vary = {"Vary": "Accept", "Cache-Control": "no-cache"}
-    found, over = look(database, job_id, seen, limit + 1 if kind == JSON else 1)
+    found, over = look(database, job_id, seen, paging.limit + 1 if kind == JSON else 1)
     if kind == JSON:
-        page = found[:limit]
-        following = encode(page[-1].seq) if len(found) > limit else None
-        response = Response(events.encode_page(page, following), media_type=JSON, headers=vary)
-        link_next(request, response, following)
-        return response
+        page = paging.page(found, attrgetter("seq"))
+        body = events.encode_page(page.items, page.next)
+        return Response(body, media_type=JSON, headers=vary | page.headers)
     if over and not found:
         return Response(status_code=204, headers=vary)  # tells a browser not to come again
     feed: Feed = request.app.state.feed

@@ -25,6 +25,7 @@ from app.db.models import (
 from app.db.session import Database, rows_changed
 from app.errors import BlobMissing, Conflict, Fault, Invalid, NotFound
 from app.http import idempotency
+from app.http.pagination import Page, Paging, paginate
 from app.jobs import events
 from app.jobs.kinds import KINDS, result_of
 from app.jobs.schemas import JobCreated, TrainRequest
@@ -112,20 +113,17 @@ def get_successful(session: Session, job_id: str) -> Job:
 
 def page(
     session: Session,
-    limit: int,
-    after: str | None = None,
+    paging: Paging,
     state: JobState | None = None,
     dataset_id: str | None = None,
-) -> list[Job]:
-    """At most `limit` jobs, the newest first, older than the job `after`."""
-    query = select(Job).order_by(Job.id.desc()).limit(limit)
-    if after is not None:
-        query = query.where(Job.id < after)
+) -> Page[Job]:
+    """Jobs, the newest first."""
+    query = select(Job)
     if state is not None:
         query = query.where(Job.state == state)
     if dataset_id is not None:
         query = query.where(Job.dataset_id == dataset_id if is_id(dataset_id) else false())
-    return list(session.scalars(query))
+    return paginate(session, query, Job.id, paging, descending=True)
 
 
 def cancel(session: Session, job_id: str) -> Job:

@@ -1,5 +1,6 @@
 """GET /jobs/{id}/pseudo-masks: a page of JSON, or all of them as NDJSON."""
 
+from operator import itemgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -9,7 +10,7 @@ from app.db.models import MaskStatus
 from app.db.session import DatabaseDep
 from app.http.content_negotiation import preferred
 from app.http.dependencies import StorageDep
-from app.http.pagination import Cursor, decode, encode, link_next
+from app.http.pagination import Cursor, Paging
 from app.jobs.service import get_successful
 from app.masks import service, stream
 from app.masks.schemas import PseudoMaskPage
@@ -29,6 +30,7 @@ UserId = Annotated[int | None, Query(ge=-(2**63), lt=2**63)]
 def pseudo_masks(
     job_id: str,
     request: Request,
+    response: Response,
     database: DatabaseDep,
     storage: StorageDep,
     image_id: UserId = None,
@@ -45,7 +47,8 @@ def pseudo_masks(
     `Accept: application/x-ndjson` streams all of them, a line each;
     JSON comes in pages of `limit` (1,000)."""
     kind = preferred(request, JSON, NDJSON, "application/ndjson", "application/jsonl")
-    after = decode(cursor, int)
+    paging = Paging(request, response, limit or DEFAULT_LIMIT, cursor)
+    after = paging.after(int)
     with database.read() as session:
         get_successful(session, job_id)
     wanted = service.Filter(
@@ -55,11 +58,8 @@ def pseudo_masks(
     if kind != JSON:
         lines = stream.lines(database, storage, wanted, limit, after)
         return StreamingResponse(lines, media_type=kind, headers=vary)
-    size = limit or DEFAULT_LIMIT
     with database.read() as session:
-        masks = service.page(session, wanted, size + 1, after)
-    following = encode(masks[size - 1]["id"]) if len(masks) > size else None
-    body = service.encode({"annotations": masks[:size], "next": following})
-    response = Response(body, media_type=JSON, headers=vary)
-    link_next(request, response, following)
-    return response
+        masks = service.page(session, wanted, paging.limit + 1, after)
+    page = paging.page(masks, itemgetter("id"))
+    body = service.encode({"annotations": page.items, "next": page.next})
+    return Response(body, media_type=JSON, headers=vary | page.headers)

@@ -1,8 +1,9 @@
 """The review: GET /jobs/{id}/review, then PATCH /masks/{mask_id} for each decision."""
 
+from operator import itemgetter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Response
 
 from app.auth.access import access
 from app.auth.keys import Scope
@@ -12,7 +13,7 @@ from app.db.session import DatabaseDep, SessionDep
 from app.http.dependencies import SettingsDep, StorageDep, takes
 from app.http.idempotency import IDEMPOTENT
 from app.http.if_match import IfMatch, etag
-from app.http.pagination import Cursor, Limit, decode, encode, link_next
+from app.http.pagination import Paging, paging
 from app.jobs.service import get_successful
 from app.masks import compare as comparing
 from app.masks import corrections, review, service
@@ -40,27 +41,23 @@ ETAG: dict[int | str, dict[str, Any]] = {
 @router.get("/jobs/{job_id}/review", response_model=ReviewPage)
 def queue(
     job_id: str,
-    request: Request,
     session: SessionDep,
+    paging: Annotated[Paging, paging(50)],
     status: MaskStatus | None = None,
     category_id: UserId = None,
     image_id: UserId = None,
     max_quality: Annotated[float, Query(ge=0, le=1)] = 1.0,
-    limit: Limit = 50,
-    cursor: Cursor = None,
 ) -> Response:
     """Masks to look at, the worst quality first. `counts` are of all masks of the job."""
     job = get_successful(session, job_id)
     wanted = service.Filter(
         job_id, image_id, category_id, max_quality=max_quality, status=status, detail=True
     )
-    masks = review.queue(session, job, wanted, limit + 1, decode(cursor, int))
-    following = encode(masks[limit - 1]["id"]) if len(masks) > limit else None
+    masks = review.queue(session, job, wanted, paging.limit + 1, paging.after(int))
+    page = paging.page(masks, itemgetter("id"))
     counts = review.counts(session, job).model_dump()
-    body = service.encode({"masks": masks[:limit], "counts": counts, "next": following})
-    response = Response(body, media_type=JSON)
-    link_next(request, response, following)
-    return response
+    body = service.encode({"masks": page.items, "counts": counts, "next": page.next})
+    return Response(body, media_type=JSON, headers=page.headers)
 
 
 @router.post(
@@ -83,21 +80,16 @@ def correct(
 def compare(
     job_id: str,
     other_job_id: str,
-    request: Request,
-    response: Response,
     session: SessionDep,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
-    cursor: Cursor = None,
+    paging: Annotated[Paging, paging(1_000, most=10_000)],
 ) -> Comparison:
     """What a later job delivered beside an earlier one, of the same data set or a version of it:
     figures, and for each annotation that both have how alike its two masks are, as they were
     delivered; those that changed most come first."""
     found = comparing.compare(session, job_id, other_job_id)
-    start = max(decode(cursor, int) or 0, 0)
-    end = start + limit
-    following = encode(end) if len(found["masks"]) > end else None
-    link_next(request, response, following)
-    return Comparison(**{**found, "masks": found["masks"][start:end], "next": following})
+    start = max(paging.after(int) or 0, 0)
+    page = paging.page(found["masks"][start:], lambda _: start + paging.limit)
+    return Comparison(**{**found, "masks": page.items, "next": page.next})
 
 
 @router.get("/masks/{mask_id}", response_model=ReviewMask, responses=ETAG)

@@ -2,6 +2,7 @@
 what a worker saw in them."""
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from app.errors import Fault, Forbidden, Invalid
 from app.http.content_negotiation import preferred
 from app.http.dependencies import SettingsDep, StorageDep, takes
 from app.http.idempotency import IDEMPOTENT
-from app.http.pagination import Cursor, decode, encode, link_next
+from app.http.pagination import Cursor, Paging
 from app.http.prefer import ASYNC, Prefer, wants_async
 from app.jobs.schemas import JobCreated
 from app.predict import deferred as later
@@ -183,6 +184,7 @@ def _too_many(settings: Settings, asked: Asked) -> list[Fault]:
 def predictions(
     job_id: str,
     request: Request,
+    response: Response,
     database: DatabaseDep,
     limit: Annotated[int | None, Query(ge=1, le=1_000)] = None,
     cursor: Cursor = None,
@@ -190,21 +192,19 @@ def predictions(
     """What a job saw, picture by picture, in the order of its request. `Accept:
     application/x-ndjson` streams all of them, a line each; JSON comes in pages of `limit` (100)."""
     kind = preferred(request, JSON, NDJSON, "application/ndjson", "application/jsonl")
-    after = decode(cursor, int)
+    paging = Paging(request, response, limit or 100, cursor)
+    after = paging.after(int)
     with database.read() as session:
         later.get_successful(session, job_id)
     vary = {"Vary": "Accept", FRAME: STORED}
     if kind != JSON:
         lines = _lines(database, job_id, limit, after)
         return StreamingResponse(lines, media_type=kind, headers=vary)
-    size = limit or 100
     with database.read() as session:
-        found = later.page(session, job_id, size + 1, after)
-    following = encode(found[size - 1]["number"]) if len(found) > size else None
-    body = msgspec.json.encode({"predictions": found[:size], "next": following})
-    response = Response(body, media_type=JSON, headers=vary)
-    link_next(request, response, following)
-    return response
+        found = later.page(session, job_id, paging.limit + 1, after)
+    page = paging.page(found, itemgetter("number"))
+    body = msgspec.json.encode({"predictions": page.items, "next": page.next})
+    return Response(body, media_type=JSON, headers=vary | page.headers)
 
 
 def _lines(

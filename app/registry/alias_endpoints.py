@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Response
 
 from app.db.models import ModelAlias
 from app.db.session import SessionDep
 from app.http.dependencies import takes
 from app.http.if_match import IfMatch, etag
-from app.http.pagination import Cursor, Limit, decode, encode, link_next
+from app.http.pagination import Paging, paging
 from app.registry import aliases, service
 from app.registry.schemas import AliasIn, AliasOut, AliasPage
 
@@ -21,18 +21,10 @@ TAGGED: dict[int | str, dict[str, Any]] = {200: {"headers": _TAG}}
 
 
 @router.get("", response_model=AliasPage)
-def list_aliases(
-    request: Request,
-    response: Response,
-    session: SessionDep,
-    limit: Limit = 100,
-    cursor: Cursor = None,
-) -> dict[str, object]:
+def list_aliases(session: SessionDep, paging: Annotated[Paging, paging(100)]) -> dict[str, object]:
     """Your own, in the order in which they were made."""
-    found = aliases.page(session, limit + 1, decode(cursor, int))
-    following = encode(found[limit - 1].pk) if len(found) > limit else None
-    link_next(request, response, following)
-    return {"aliases": found[:limit], "next": following}
+    page = aliases.page(session, paging)
+    return {"aliases": page.items, "next": page.next}
 
 
 @router.get("/{name}", response_model=AliasOut, responses=TAGGED)

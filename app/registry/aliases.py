@@ -18,6 +18,7 @@ from app.db.models import Model, ModelAlias
 from app.db.session import rows_changed
 from app.errors import Fault, Invalid, NotFound, PreconditionFailed, PreconditionRequired
 from app.http.if_match import changed_meanwhile, check_match
+from app.http.pagination import Page, Paging, paginate
 
 PATTERN = r"^[A-Za-z][A-Za-z0-9._\-]{0,63}$"
 _NAME, _IS_ID = re.compile(PATTERN), re.compile(r"[0-9a-fA-F]{32}")
@@ -39,12 +40,10 @@ def get(session: Session, name: str) -> ModelAlias:
     return alias
 
 
-def page(session: Session, limit: int, after: int | None) -> list[ModelAlias]:
-    """At most `limit`, in the order in which they were made; those after the row `after`."""
+def page(session: Session, paging: Paging) -> Page[ModelAlias]:
+    """Those of whoever asks, in the order in which they were made."""
     query = select(ModelAlias).where(ModelAlias.owner == _owner(session))
-    if after is not None:
-        query = query.where(ModelAlias.pk > after)
-    return list(session.scalars(query.order_by(ModelAlias.pk).limit(limit)))
+    return paginate(session, query, ModelAlias.pk, paging)
 
 
 def put(

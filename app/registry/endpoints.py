@@ -1,6 +1,6 @@
 """GET /models: what was trained here, and the files. Every `{model}` is an id or an alias."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -9,7 +9,7 @@ from app.db.session import SessionDep
 from app.errors import NotFound
 from app.http.dependencies import StorageDep
 from app.http.file_response import blob_response
-from app.http.pagination import Cursor, Limit, decode, encode, link_next
+from app.http.pagination import Paging, paging
 from app.registry import service
 from app.registry.alias_endpoints import router as aliases
 from app.registry.schemas import ModelDetail, ModelName, ModelPage
@@ -26,18 +26,10 @@ def _file(kind: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.get("", response_model=ModelPage)
-def list_models(
-    request: Request,
-    response: Response,
-    session: SessionDep,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> dict[str, object]:
+def list_models(session: SessionDep, paging: Annotated[Paging, paging(50)]) -> dict[str, object]:
     """Models, the newest first."""
-    models = service.page(session, limit + 1, decode(cursor, str))
-    following = encode(models[limit - 1].id) if len(models) > limit else None
-    link_next(request, response, following)
-    return {"models": models[:limit], "next": following}
+    page = service.page(session, paging)
+    return {"models": page.items, "next": page.next}
 
 
 @router.get("/{model_id}", response_model=ModelDetail)

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from app.db.columns import is_id
 from app.db.models import Model
 from app.errors import NotFound
+from app.http.pagination import Page, Paging, paginate
 from app.registry import aliases
 
 
@@ -19,9 +20,6 @@ def get(session: Session, name: str) -> Model:
     return model
 
 
-def page(session: Session, limit: int, after: str | None = None) -> list[Model]:
-    """At most `limit` models, the newest first, older than the model `after`."""
-    query = select(Model).order_by(Model.id.desc()).limit(limit)
-    if after is not None:
-        query = query.where(Model.id < after)
-    return list(session.scalars(query))
+def page(session: Session, paging: Paging) -> Page[Model]:
+    """Models, the newest first."""
+    return paginate(session, select(Model), Model.id, paging, descending=True)
