@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     """`s3://bucket/prefix` or a folder; None is a folder in `data_dir`. S3's endpoint and keys are
     read from the usual AWS_ variables."""
     broker_url: str | None = None
-    """Celery's Redis; None is embedded: workers claim the job rows themselves."""
+    """Celery's Redis; None is embedded: workers look for the job rows themselves."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000

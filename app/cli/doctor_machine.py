@@ -1,6 +1,5 @@
 """The doctor's checks of this machine: disks, ports, GPUs and weights."""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from app.observability.gpu import Gpus
 from app.settings import Settings
+from sapnet.utils.files import file_sha256
 
 LEAST_DISK_GB = 5
 _HASH_IN_NAME = re.compile(r"[-_]([0-9a-f]{6,64})\.pth?$")
@@ -126,8 +126,7 @@ def sam() -> Check:
 def _weights(name: str, path: Path, setting: str) -> Check:
     """There, and whole: files of torch's hub have the beginning of their SHA-256 in their name."""
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(path)
     except OSError as error:
         return Check(name, False, f"{path}: {error.strerror}", f"{setting} must name a file")
     said = _HASH_IN_NAME.search(path.name)

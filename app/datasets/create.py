@@ -20,8 +20,9 @@ from app.http import idempotency
 from app.http.multipart import FilePart, Form
 from app.settings import Settings
 from app.storage import garbage_collection as blobs
-from app.storage.store import Storage, sha256_of
+from app.storage.store import Storage
 from app.uploads import service as uploads
+from sapnet.utils.files import file_sha256
 
 
 def accept(
@@ -71,10 +72,10 @@ def _at_once(
         raise Invalid(faults, summed_up(faults))
 
     files = {p.sha: p.path for p in checked.pictures.by_name.values()}
-    document_sha, truth_sha = sha256_of(asked.annotations.path), None
+    document_sha, truth_sha = file_sha256(asked.annotations.path), None
     files[document_sha] = asked.annotations.path
     if checked.truth:
-        truth_sha = sha256_of(checked.truth)
+        truth_sha = file_sha256(checked.truth)
         files[truth_sha] = checked.truth
     dataset = Dataset(
         name=asked.name,

@@ -14,14 +14,15 @@ from app.http import idempotency
 from app.jobs.submit import new_job, submit
 from app.settings import Settings
 from app.storage import garbage_collection as blobs
-from app.storage.store import Storage, sha256_of
+from app.storage.store import Storage
+from sapnet.utils.files import file_sha256
 
 
 def create(database: Database, storage: Storage, settings: Settings, asked: Asked) -> DatasetOut:
     """A data set that is `importing`, and the job that will make it ready or invalid. Its files
     are stored first; where anything fails, no row and no blob is left."""
     files = [asked.annotations, *([asked.truth] if asked.truth else []), *asked.images]
-    digests = [sha256_of(file.path) for file in files]
+    digests = [file_sha256(file.path) for file in files]
     pieces = {sha for stored in asked.stored for sha in stored.shas}
     with blobs.pinned(database, storage, {*digests, *pieces}):
         by_sha = dict(zip(digests, (file.path for file in files), strict=True))

@@ -25,8 +25,9 @@ from app.datasets.validation import Fetch, Tell
 from app.outbound.client import safe_client
 from app.outbound.url_policy import AddressRefused
 from app.settings import Settings
-from app.storage.store import CHUNK, sha256_of
+from app.storage.store import CHUNK
 from sapnet.data.annotations.coco import PointDocument
+from sapnet.utils.files import file_sha256
 
 _TRIES = 3
 _PAUSE = 0.5  # seconds before the second, doubled before the third
@@ -116,7 +117,7 @@ def _picture(settings: Settings, client: httpx2.Client, address: str, path: Path
     except NotFetched as error:
         where = f"from {address[:300]}: " if address else ""
         return Picture(address, path, "", f"it could not be fetched {where}{error}", 0)
-    return Picture(address, path, sha256_of(path), proven(path, settings.max_image_pixels), 0)
+    return Picture(address, path, file_sha256(path), proven(path, settings.max_image_pixels), 0)
 
 
 def _fetch(settings: Settings, client: httpx2.Client, address: str, path: Path) -> None:

@@ -12,8 +12,8 @@ from app.datasets import archives
 from app.errors import Fault
 from app.http.multipart import FilePart
 from app.storage.decode_budget import DECODING, IMPORT_PATIENCE
-from app.storage.store import sha256_of
 from sapnet.data.images import ImageProblem, Inspection, inspect, read_header
+from sapnet.utils.files import file_sha256
 
 _EXACT, _BY_SUFFIX, _BY_BASENAME = range(3)  # how well a file's name fits, best first
 EXAMPLES = 10
@@ -143,7 +143,7 @@ def _offer(pictures: Pictures, wanted: _Names, sent_as: str, path: Path, max_pix
         _ignore(pictures, sent_as)
         path.unlink()
         return
-    sha = sha256_of(path)
+    sha = file_sha256(path)
     if before is not None and before.fit == fit and before.sha != sha:
         detail = f"both {before.sent_as!r} and {sent_as!r} could be the image {name!r}"
         hint = "send only one of them, or use its whole path as file_name"

@@ -2,7 +2,7 @@
 
 With no broker (embedded) there is nothing to send: workers look for rows. With Celery, the id is
 sent after the commit; a message that cannot be sent loses nothing, since the row stays `queued`
-and workers look for rows that nobody claimed.
+and workers look for rows that nobody has taken.
 """
 
 from functools import lru_cache

@@ -19,7 +19,8 @@ from app.predict.request import Asked, Source
 from app.predict.service import find_images, find_model
 from app.settings import Settings
 from app.storage.garbage_collection import forget, pinned
-from app.storage.store import Storage, sha256_of
+from app.storage.store import Storage
+from sapnet.utils.files import file_sha256
 
 _BATCH = 2_000
 
@@ -46,7 +47,7 @@ def _on_disk(asked: Asked, folder: Path) -> Iterator[tuple[Path, str]]:
             with path.open("wb") as out:
                 while chunk := source.file.read(1 << 20):
                     out.write(chunk)
-            yield path, sha256_of(path)
+            yield path, file_sha256(path)
 
 
 def _create(

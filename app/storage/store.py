@@ -27,6 +27,7 @@ from obstore.store import ObjectStore, from_url
 
 from app.errors import BlobMissing
 from app.settings import Settings
+from sapnet.utils.files import file_sha256
 
 CHUNK = 1 << 20
 PART = ".part-"
@@ -40,11 +41,6 @@ class BlobState(StrEnum):
     WHOLE = "whole"
     DAMAGED = "damaged"
     MISSING = "missing"
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Storage(ABC):
@@ -88,7 +84,7 @@ class Storage(ABC):
 
     def put_file(self, path: Path, *, sha: str | None = None, move: bool = False) -> str:
         """`put_files` of one; its SHA-256, which is not computed again where it is given."""
-        sha = sha or sha256_of(path)
+        sha = sha or file_sha256(path)
         self.put_files({sha: path}, move=move)
         return sha
 
@@ -176,7 +172,7 @@ class FolderStorage(Storage):
         path = self._path(sha)
         if not path.is_file():
             return BlobState.MISSING
-        return BlobState.WHOLE if sha256_of(path) == sha else BlobState.DAMAGED
+        return BlobState.WHOLE if file_sha256(path) == sha else BlobState.DAMAGED
 
     def set_aside(self, sha: str) -> None:
         target = self.folder / DAMAGED / _checked(sha)
@@ -295,7 +291,7 @@ def _is_stored(path: Path, target: Path, sha: str) -> bool:
         return False
     if not path.exists():
         return True
-    return target.stat().st_size == path.stat().st_size and sha256_of(target) == sha
+    return target.stat().st_size == path.stat().st_size and file_sha256(target) == sha
 
 
 def _sync(paths: Iterable[Path]) -> None:

@@ -11,7 +11,8 @@ from sqlalchemy import delete, select
 from app.db.columns import now
 from app.db.models import BlobPin, Dataset, Job, JobState, Model, PseudoMask, Reason
 from app.db.session import Database
-from app.storage.store import Storage, sha256_of
+from app.storage.store import Storage
+from sapnet.utils.files import file_sha256
 from worker.jobs.execute import execute
 from worker.jobs.train import prepare, record
 from worker.jobs.transitions import BadResult, release
@@ -41,7 +42,7 @@ def finished_workdir(worker: WorkerContext, lease: Lease) -> Path:
 
 
 def sha_of_model(workdir: Path) -> str:
-    return sha256_of(workdir / "result" / "model.pt")
+    return file_sha256(workdir / "result" / "model.pt")
 
 
 def test_a_delayed_job_is_not_taken_before_its_time(

@@ -51,7 +51,7 @@ def execute(job_id: str, worker: WorkerContext) -> Outcome:
         if lease is None:
             return Outcome.REFUSED
         logger = log.bind(job=job_id, attempt=lease.attempt)
-        logger.info("job claimed")
+        logger.info("lease acquired")
         with Heartbeat(worker.database, lease, worker.settings, worker.stopping) as heartbeat:
             outcome = Attempt(worker, lease, heartbeat).run()
     except (LeaseLost, NoResultFound):

@@ -18,7 +18,7 @@ from app.db.models import SUCCESSFUL, Job, JobState, Reason
 from app.db.session import Database
 from app.jobs.events import append_state
 from app.storage.garbage_collection import pinned
-from app.storage.store import sha256_of
+from sapnet.utils.files import file_sha256
 from worker.jobs.context import JobContext
 from worker.runtime.job_events import stage_ended
 from worker.runtime.lease import Lease, write
@@ -93,7 +93,7 @@ def stored_files(ctx: JobContext, files: Mapping[str, Path]) -> Iterator[dict[st
     Raises:
         OSError: storage does not take them.
     """
-    digests = {name: sha256_of(path) for name, path in files.items() if path.is_file()}
+    digests = {name: file_sha256(path) for name, path in files.items() if path.is_file()}
     with pinned(ctx.database, ctx.storage, digests.values()):
         ctx.storage.put_files({sha: files[name] for name, sha in digests.items()})
         yield digests
