@@ -320,5 +320,5 @@ def test_more_classes_than_the_format_holds(
     assert execute(export_id, new_worker()) is Outcome.ENDED
     found = client.get(f"/exports/{export_id}").json()
     assert found["state"] == "failed"
-    assert "254 classes, the data set has 262" in found["error"]
+    assert "254 classes, the dataset has 262" in found["error"]
     assert client.get(f"/jobs/{export_id}").json()["reason"] == "unfit"
