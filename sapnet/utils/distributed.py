@@ -134,9 +134,9 @@ def together() -> Iterator[None]:
     except Exception as raised:
         error = raised
     if any_of(error is not None):
-        told: list[Any] = [None] * processes()
-        distributed.all_gather_object(told, error and _reason_and_words(error))
-        raise error or _first(told)
+        gathered: list[Any] = [None] * processes()
+        distributed.all_gather_object(gathered, error and _reason_and_words(error))
+        raise error or _first(gathered)
 
 
 def main_first(work: Callable[[], Result]) -> Result:
@@ -150,17 +150,20 @@ def main_first(work: Callable[[], Result]) -> Result:
 
 
 def start_alike(model: nn.Module, step: int) -> None:
-    """Give every process the main one's weights. InvalidConfig where one has another model, or
-    takes up the run at another step."""
+    """Give every process the main one's weights.
+
+    Raises:
+        InvalidConfig: a process has another model, or takes up the run at another step.
+    """
     if processes() == 1:
         return
     state = model.state_dict()
-    mine = step, {name: tuple(value.shape) for name, value in state.items()}
-    told: list[Any] = [None] * processes()
-    distributed.all_gather_object(told, mine)
-    for index, theirs in enumerate(told):
-        if theirs != told[0]:
-            what = "checkpoint" if theirs[0] != told[0][0] else "backbone"
+    own = step, {name: tuple(value.shape) for name, value in state.items()}
+    gathered: list[Any] = [None] * processes()
+    distributed.all_gather_object(gathered, own)
+    for index, other in enumerate(gathered):
+        if other != gathered[0]:
+            what = "checkpoint" if other[0] != gathered[0][0] else "backbone"
             raise InvalidConfig(
                 f"process {index} finds another {what} than process 0: all must see the same work "
                 "folder and the same files of weights"
@@ -204,7 +207,7 @@ def _reason_and_words(error: Exception) -> tuple[str, str]:
     return SapnetError.reason, f"{type(error).__name__}: {error}"
 
 
-def _first(told: Sequence[tuple[str, str] | None]) -> SapnetError:
+def _first(gathered: Sequence[tuple[str, str] | None]) -> SapnetError:
     """The error of the first process that has one."""
-    index, (reason, words) = next((i, t) for i, t in enumerate(told) if t is not None)
+    index, (reason, words) = next((i, t) for i, t in enumerate(gathered) if t is not None)
     return Stopped(words) if reason == Stopped.reason else FailedElsewhere(index, reason, words)

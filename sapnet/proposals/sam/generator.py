@@ -23,6 +23,7 @@ from sapnet.proposals.sam.decoder import PromptDecoder
 from sapnet.proposals.sam.embedding_cache import EmbeddingCache, key_of
 from sapnet.proposals.sam.masks import LOGIT, distinct, reach, rles_of
 from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals
+from sapnet.utils.files import file_sha256
 
 CHECKPOINT_VARIABLE = "SAPNET_SAM_CHECKPOINT"
 _URL = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -72,7 +73,7 @@ class SamGenerator:
         if model is None:
             path = find_checkpoint(model_type, checkpoint, cache_dir)
             model = _load(model_type, path)
-            self._weights = _sha256(path)
+            self._weights = file_sha256(path)
         else:
             self._weights = _weights_digest(model)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -252,11 +253,6 @@ def _load(model_type: str, path: Path) -> Sam:
             f"{path} is no checkpoint of SAM {model_type}: {error}; {_ways(model_type)}"
         ) from error
     return model
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _weights_digest(model: Sam) -> str:

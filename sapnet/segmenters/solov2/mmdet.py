@@ -5,7 +5,6 @@ here carry our own description in their `meta` too, which mmdetection overlooks,
 lost on the way out and back.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +24,7 @@ from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.checkpoint import Predictor, load_predictor, save_artifact
 from sapnet.segmenters.solov2 import SoloHead, SoloV2
 from sapnet.segmenters.solov2.mmdet_keys import load_mmdet_state_dict, to_mmdet_state_dict
-from sapnet.utils.files import atomic_write
+from sapnet.utils.files import atomic_write, file_sha256
 
 _DEPTHS = {"resnet50": 50, "resnet101": 101}
 _RESNETS = {6: "resnet50", 23: "resnet101"}  # by the blocks of the third stage
@@ -138,11 +137,10 @@ def _names(meta: Mapping[str, Any], count: int) -> list[str]:
 
 
 def _describe(checkpoint: Path, names: list[str], config: Config) -> dict[str, Any]:
-    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     return {
         "categories": [{"id": n, "name": name} for n, name in enumerate(names, start=1)],
         "config": config.to_dict(),
-        "weights": {"kind": "file", "detail": checkpoint.name, "sha256": sha256},
+        "weights": {"kind": "file", "detail": checkpoint.name, "sha256": file_sha256(checkpoint)},
         "versions": {"sapnet": __version__},
     }
 
