@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from obstore.exceptions import BaseError as StoreError
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -26,6 +27,8 @@ from sapnet.data.depth import MAX_DEPTH, TOO_DEEP
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 _POSTGRES_DISK_FULL = "53100"
+_POSTGRES_BUSY = ("08", "53", "57P", "40001", "40P01", "55P03")
+"""Of its SQLSTATE codes: connection, resources, shutdown, serialization, deadlock, lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +250,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(OSError, _system)
     app.add_exception_handler(OperationalError, _system)
+    app.add_exception_handler(PoolTimeout, _system)
     app.add_exception_handler(StoreError, _system)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
@@ -360,10 +364,26 @@ def _store_is_full(error: BaseException) -> bool:
 
 
 def _system(request: Request, error: Exception) -> JSONResponse:
-    """A full disk is no bug of ours; whatever else the system refused may be one."""
-    if not is_disk_full(error):
-        raise error
-    return app_error(request, DiskFull())
+    """A full disk and a busy database are no bugs of ours; what else the system refused may be."""
+    if is_disk_full(error):
+        return app_error(request, DiskFull())
+    if _database_is_busy(error):
+        detail = "The database does not answer at the moment; the same request may do later."
+        return app_error(request, Unavailable(detail, headers={"Retry-After": "5"}))
+    raise error
+
+
+def _database_is_busy(error: BaseException) -> bool:
+    """Locked for longer than was waited, out of connections, restarting, or not to be reached."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, OperationalError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # without what extends it
+        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state.startswith(_POSTGRES_BUSY)
 
 
 def _gone(request: Request, error: Exception) -> JSONResponse:

@@ -20,6 +20,7 @@ from app.db.session import Database
 from app.exports.endpoints import router as exports
 from app.http import health
 from app.http import web_page as page
+from app.http.capacity import Capacity
 from app.http.content_negotiation import preferred
 from app.http.idempotency import OnceOnly
 from app.http.openapi import Api
@@ -62,7 +63,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.database = Database(settings.database)
     app.state.storage = make_storage(settings)
-    app.state.runtime = Runtime(settings.predict_cache_models)
+    app.state.runtime = Runtime(settings.predict_cache_models, slots=settings.predict_slots)
+    app.state.clicks = Capacity("clicks", settings.predict_slots)
     app.state.fleet = Fleet(app.state.database, settings)
     app.state.feed = Feed(app.state.database, stream_seconds=settings.event_stream_seconds)
     errors.install(app)

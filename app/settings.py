@@ -115,6 +115,12 @@ class Settings(BaseSettings):
     webhook_timeout_seconds: PositiveFloat = 10
     """Of one try, from connecting to the answer's headers."""
 
+    max_connections: PositiveInt = 1000
+    """Open at once; fewer where the system allows a process few file descriptors."""
+    request_head_seconds: PositiveFloat = 20
+    """So long may a client take for the head of a request."""
+    request_body_seconds: PositiveFloat = 60
+    """So long may a client take for the body, and longer by a second for each 16 KiB of it."""
     max_upload_bytes: PositiveInt = 64 * 2**30
     max_json_bytes: PositiveInt = 128 * 2**20
     """Of a request's body that is neither an upload nor a picture."""
@@ -149,6 +155,9 @@ class Settings(BaseSettings):
     predict_cache_models: PositiveInt = 2
     predict_at_once: PositiveInt = 8
     """Pictures in one request that are answered at once; more are work for a worker."""
+    predict_slots: PositiveInt = 8
+    """Predictions that may be in progress or wait for their turn; those beyond it are answered with
+    503. So are clicks, of which as many may be, and images that a request has fetched."""
     predict_score: Probability = 0.1
     """Least score of a result where the request names none: low, as COCO's AP wants them."""
     overlay_score: Probability = 0.3

@@ -3,6 +3,8 @@
 It stands before the routes, so that a stranger's upload is refused before a byte of it is read.
 """
 
+import asyncio
+import time
 from collections.abc import Mapping
 
 from fastapi import FastAPI
@@ -24,6 +26,8 @@ from app.db.session import Database
 from app.errors import AppError, Forbidden, TooDeep, TooLarge, Unauthorized, Unavailable
 from app.settings import Settings
 from sapnet.data.depth import Depth
+
+BYTES_A_SECOND = 1 << 14  # of a body, once its first seconds are over
 
 
 class Gate:
@@ -48,7 +52,7 @@ class Gate:
         except AppError as error:
             await errors.app_error(request, error)(scope, receive, send)
             return
-        receive = _counted(receive, limit)
+        receive = _counted(receive, limit, self._settings.request_body_seconds)
         if _is_json(request):
             receive = _shallow(receive)
         await self._app(scope, receive, send)
@@ -118,13 +122,27 @@ def _length(request: Request) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _counted(receive: Receive, limit: int) -> Receive:
-    """Raises an HTTPException at the first byte too many; FastAPI would make others a 400."""
-    total = 0
+def _counted(receive: Receive, limit: int, seconds: float) -> Receive:
+    """Raises an HTTPException at the first byte too many, and where the body comes too slowly;
+    FastAPI would make other errors a 400.
+
+    Args:
+        limit: bytes of the body.
+        seconds: that the body may take, and one more for each `BYTES_A_SECOND` of it.
+    """
+    total, began, whole = 0, time.monotonic(), False
 
     async def counted() -> Message:
-        nonlocal total
-        message = await receive()
+        nonlocal total, whole
+        if whole:  # what comes next is the client's leaving, for which nobody waits in vain
+            return await receive()
+        left = began + seconds + total / BYTES_A_SECOND - time.monotonic()
+        try:
+            message = await asyncio.wait_for(receive(), max(left, 0.001))
+        except TimeoutError:
+            close = {"Connection": "close"}
+            raise HTTPException(408, "The body came too slowly.", close) from None
+        whole = not message.get("more_body", False)
         total += len(message.get("body", b""))
         if total > limit:
             raise HTTPException(413, f"At most {limit:,} bytes are taken here.")

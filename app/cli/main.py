@@ -60,6 +60,7 @@ def _serve(settings: "Settings", listener: socket, *, local: bool, worker: bool)
     answered."""
     import uvicorn
 
+    from app.http.server import server_config
     from app.jobs.kinds import IO, PREDICT, QUEUES, TRAIN
     from app.main import create_app
     from app.observability.logging import log_uncaught
@@ -67,13 +68,7 @@ def _serve(settings: "Settings", listener: socket, *, local: bool, worker: bool)
 
     service = create_app(settings)
     log_uncaught()
-    config = uvicorn.Config(
-        service,
-        log_level=settings.log_level,
-        log_config=None,  # app.observability.logging has set it up
-        access_log=False,  # app.http.middleware writes a line a request
-        timeout_graceful_shutdown=3,
-    )
+    config = server_config(service, settings)
     # With a broker a worker does one job at a time: an import must not wait for a training.
     groups = [QUEUES] if settings.embedded else [(TRAIN,), (IO, PREDICT)]
     supervisors = [Supervisor(g, settings.stop_grace_seconds + 30) for g in groups if worker]

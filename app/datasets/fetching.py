@@ -30,6 +30,7 @@ from sapnet.data.annotations.coco import PointDocument
 from sapnet.utils.files import file_sha256
 
 _TRIES = 3
+_REQUEST_SECONDS = 5.0  # after which a failure is final where a request waits for the image
 _PAUSE = 0.5  # seconds before the second, doubled before the third
 _REDIRECTS = 3
 _TOGETHER = 64  # images a client fetches, whose connections do not live longer than one may take
@@ -95,9 +96,10 @@ def fetch_all(settings: Settings, wanted: Mapping[Path, str], tell: Tell) -> dic
 
 
 def fetch_one(settings: Settings, address: str, path: Path) -> None:
-    """Into `path`. Raises NotFetched."""
+    """Into `path`, for a request that waits for it: what failed late is not tried again. Raises
+    NotFetched."""
     with _client(settings) as client:
-        _fetch(settings, client, address, path)
+        _fetch(settings, client, address, path, patience=_REQUEST_SECONDS)
 
 
 def _client(settings: Settings) -> httpx2.Client:
@@ -120,8 +122,16 @@ def _picture(settings: Settings, client: httpx2.Client, address: str, path: Path
     return Picture(address, path, file_sha256(path), proven(path, settings.max_image_pixels), 0)
 
 
-def _fetch(settings: Settings, client: httpx2.Client, address: str, path: Path) -> None:
-    """Into `path`, whole or not at all. Raises NotFetched."""
+def _fetch(
+    settings: Settings,
+    client: httpx2.Client,
+    address: str,
+    path: Path,
+    patience: float = float("inf"),
+) -> None:
+    """Into `path`, whole or not at all; tried again until `patience` seconds are over. Raises
+    NotFetched."""
+    began = time.monotonic()
     if not address:
         raise NotFetched("the document names no coco_url and no url for it")
     check_address(settings, address)
@@ -138,7 +148,8 @@ def _fetch(settings: Settings, client: httpx2.Client, address: str, path: Path) 
             return
         except NotFetched as error:
             part.unlink()
-            if not error.again or attempt == _TRIES - 1:
+            late = time.monotonic() - began > patience
+            if not error.again or attempt == _TRIES - 1 or late:
                 raise
             time.sleep(_PAUSE * 2**attempt)
 

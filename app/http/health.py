@@ -18,8 +18,8 @@ log = structlog.get_logger()
 
 @router.get("/healthz")
 @open_to_all
-def healthz() -> dict[str, str]:
-    """The process answers. Asks nothing of anybody else."""
+async def healthz() -> dict[str, str]:
+    """The process answers. Asks nothing of anybody else, and needs no thread."""
     return {"status": "ok"}
 
 

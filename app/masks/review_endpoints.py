@@ -10,6 +10,7 @@ from app.auth.keys import Scope
 from app.datasets.schemas import DatasetOut
 from app.db.models import MaskStatus
 from app.db.session import DatabaseDep, SessionDep
+from app.http.capacity import Capacity
 from app.http.dependencies import SettingsDep, StorageDep, takes
 from app.http.idempotency import IDEMPOTENT
 from app.http.if_match import IfMatch, etag
@@ -124,6 +125,7 @@ def decide(
 )
 @access(scope=Scope.READ)  # nothing is kept
 def suggest(
+    request: Request,
     mask_id: str,
     body: SuggestIn,
     database: DatabaseDep,
@@ -134,7 +136,9 @@ def suggest(
     edges and else left as it is. Nothing is kept: send it as a decision if it is right."""
     with database.read() as session:
         mask, sha = suggesting.find(session, mask_id)
-    return suggesting.suggest(storage, settings, mask, sha, body)
+    clicks: Capacity = request.app.state.clicks
+    with clicks.slot():
+        return suggesting.suggest(storage, settings, mask, sha, body)
 
 
 def _answer(mask: dict[str, Any]) -> Response:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from app.errors import Unavailable
+from app.http.capacity import Capacity
 from app.observability.metrics import PREDICT_SECONDS, PREDICT_WAIT_SECONDS
 from sapnet.errors import WeightsUnavailable
 from sapnet.types import ByteArray, Category
@@ -34,17 +35,22 @@ def load(path: Path) -> Predictor:
 
 
 class Runtime:
-    """At most `capacity` models in memory; the one used longest ago makes room.
+    """At most `capacity` models in memory; the one used longest ago makes room. `predictions` and
+    `fetches` bound what requests do with it at once, `slots` of each.
 
     One lock for all of it: torch uses every core for one picture as it is, and two models that
     load at once would need the memory of both.
     """
 
-    def __init__(self, capacity: int, loader: Callable[[Path], Predictor] = load) -> None:
+    def __init__(
+        self, capacity: int, loader: Callable[[Path], Predictor] = load, slots: int = 8
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"predict_cache_models must be at least 1, not {capacity}")
         self._capacity = capacity
         self._loader = loader
+        self.predictions = Capacity("predictions", slots)
+        self.fetches = Capacity("images that are fetched for a prediction", slots)
         self._warm: OrderedDict[str, Predictor] = OrderedDict()
         self._lock = threading.Lock()
 

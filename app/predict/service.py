@@ -15,6 +15,7 @@ from app.datasets.image_sources import NotFetched
 from app.datasets.service import get as get_dataset
 from app.db.models import DatasetStatus, Image, Job
 from app.errors import BlobMissing, Conflict, Fault, Invalid, NotFound
+from app.http.capacity import Capacity
 from app.predict.model_cache import Results, Runtime, overlay_png
 from app.predict.request import Asked, Source
 from app.registry.service import get as get_model
@@ -108,7 +109,7 @@ def predict_one(
     """Of the one picture that is asked for. Raises Invalid, which says why it cannot be had."""
     (source,) = asked.sources
     try:
-        with _readable(storage, settings, source, {}) as file:
+        with _readable(storage, settings, runtime.fetches, source, {}) as file:
             return predict(runtime, storage, settings, model, file, score, draw=draw)
     except NotFetched as error:
         raise Invalid([asked.fault(source, f"it could not be fetched: {error}")]) from error
@@ -131,7 +132,7 @@ def predict_each(
     for number, source in enumerate(asked.sources):
         line: dict[str, object] = {"number": number, "image_id": source.id, "url": source.url}
         try:
-            with _readable(storage, settings, source, shas) as file:
+            with _readable(storage, settings, runtime.fetches, source, shas) as file:
                 seen = predict(runtime, storage, settings, model, file, score)
         except NotFetched as error:
             why = f"it could not be fetched: {error}"
@@ -146,7 +147,7 @@ def predict_each(
 
 @contextmanager
 def _readable(
-    storage: Storage, settings: Settings, source: Source, shas: dict[int, str]
+    storage: Storage, settings: Settings, fetches: Capacity, source: Source, shas: dict[int, str]
 ) -> Iterator[Path | BinaryIO]:
     """A picture as a file, for the time of this block. Raises NotFetched, BlobMissing."""
     if source.file is not None:
@@ -159,7 +160,8 @@ def _readable(
         assert source.url is not None
         with tempfile.TemporaryDirectory(dir=settings.folder("uploads")) as name:
             path = Path(name) / "picture"
-            fetch_one(settings, source.url, path)
+            with fetches.slot():
+                fetch_one(settings, source.url, path)
             yield path
 
 
@@ -178,7 +180,10 @@ def predict(
     def artifact() -> Path:
         return storage.local_path(model.sha256)
 
-    with decoded_image(source, settings.max_image_pixels, model.pixel_ranges) as image:
+    with (
+        runtime.predictions.slot(),
+        decoded_image(source, settings.max_image_pixels, model.pixel_ranges) as image,
+    ):
         results = runtime.predict(model.sha256, artifact, image, score)
         drawn = overlay_png(image, results, model.categories) if draw else None
         height, width = image.shape[:2]
