@@ -1,6 +1,7 @@
 """Files to and from mmdetection: what goes out comes back, and what does not fit is named."""
 
 import json
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
@@ -170,7 +171,7 @@ def broken(case, state):
 def test_a_file_that_does_not_fit(case, says, exported, tmp_path):
     path = tmp_path / "bad.pth"
     if case == "objects":  # code must never run on loading: weights_only refuses foreign classes
-        torch.save({"state_dict": {}, "meta": ValueError("x")}, path)
+        torch.save({"state_dict": {}, "meta": Namespace(x=1)}, path)
     elif case != "absent":
         state = dict(content(exported)["state_dict"])
         torch.save(state if case == "bare" else broken(case, state), path)
