@@ -47,7 +47,6 @@ def options(version: Version = False) -> None:
 @app.command()
 def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architecture.md")]) -> None:
     """Run a job file; speaks JSON lines on stdout."""
-
     log = EventLog()
 
     def emit(event: dict[str, Any]) -> None:

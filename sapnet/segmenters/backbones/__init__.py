@@ -97,6 +97,7 @@ def build_backbone(
 
     Raises:
         WeightsUnavailable: a given file is missing or does not fit; a download is damaged.
+
     Warns:
         UserWarning: once, where the body stays random.
     """

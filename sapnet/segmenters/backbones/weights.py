@@ -30,7 +30,7 @@ class WeightsOrigin:
     model: str | None = None
 
     def in_words(self) -> str:
-        """ "file: name" and the like, in a line."""
+        """Return the origin in one line, such as "file: name"."""
         began = f"{self.kind}: {self.detail}"
         return f"model {self.model[:12]}, which began with {began}" if self.model else began
 
