@@ -33,7 +33,7 @@ class Limits(NamedTuple):
 
 
 LIMITS = {"app": Limits(20, 11), "worker": Limits(8, 6), "sapnet": Limits(12, 10)}
-MAX_CYCLES = 2
+MAX_CYCLES = 1
 MAX_EXCEPTIONS = 10
 
 
