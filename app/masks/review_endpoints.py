@@ -3,7 +3,7 @@
 from operator import itemgetter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 
 from app.auth.access import access
 from app.auth.keys import Scope
