@@ -14,10 +14,12 @@ from sapnet_client.exports import Exports
 from sapnet_client.types import Alias, Job, Model, PredictedImage, Prediction
 from sapnet_client.wire import Call
 
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 Picture = int | str | Path | bytes | Any
 """The id of an image in a data set; a file; an address, as https://… or s3://…; the bytes of a
-file; an array (height, width, 3) of uint8; or a Pillow image. With `dataset`, a text is a file name
-there."""
+file; an array (height, width, 3) of uint8, or (height, width) of numbers; or a Pillow image. With
+`dataset`, a text is a file name there. Results are in its pixels as they are stored: an EXIF
+orientation is not applied."""
 
 
 class Models(Exports):
@@ -158,5 +160,6 @@ def _file(image: Any) -> tuple[str, Path | bytes]:
 
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "PNG")
-    return "image.png", buffer.getvalue()
+    kind = "PNG" if picture.mode in _PNG_MODES else "TIFF"  # the service converts, as in training
+    picture.save(buffer, kind)
+    return f"image.{kind.lower()}", buffer.getvalue()

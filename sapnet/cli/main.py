@@ -15,7 +15,7 @@ from sapnet.cli.export import export
 from sapnet.cli.mmdet import app as mmdet
 from sapnet.cli.onnx import app as onnx
 from sapnet.data.depth import parse
-from sapnet.errors import InvalidConfig
+from sapnet.errors import InvalidConfig, ValidationIssue
 from sapnet.utils import command_line
 from sapnet.utils.command_line import Version
 
@@ -147,13 +147,16 @@ def predict(
         float | None, typer.Option(help="least score; default 0.1, and 0.3 in images")
     ] = None,
 ) -> None:
-    """Instance masks of images, as COCO results with `file_name` for the image."""
+    """Instance masks of images, as COCO results with `file_name` for the image. They are in pixels
+    as the files store them: an EXIF orientation is not applied."""
     from PIL import Image
 
     from sapnet.data.drawing import overlay
+    from sapnet.data.exif import orientation_of
     from sapnet.data.images import ImageProblem, drawings, pictures, read_rgb
+    from sapnet.data.orientation import AS_STORED
 
-    results = []
+    results, turned = [], []
     with Bars() as bars, friendly_errors(bars.emit):
         files = pictures(images)
         predictor, drawn = open_model(model), drawings(files, ".png")
@@ -162,6 +165,8 @@ def predict(
                 image = read_rgb(file, ranges=predictor.pixel_ranges)
             except ImageProblem as error:
                 raise ImageProblem(f"{name}: {error}") from error
+            if orientation_of(file) != AS_STORED:
+                turned.append(name)
             found = predictor.predict(image, LEAST_SCORE if score is None else score)
             results += [{"file_name": name, **result} for result in found]
             if overlays:
@@ -173,6 +178,11 @@ def predict(
                 picture.save(target)
             step = {"step": index + 1, "of": len(files)}
             bars.emit({"event": "progress", "stage": "predict", **step})
+        if turned:
+            few = ", ".join(turned[:5]) + (", …" if len(turned) > 5 else "")
+            what = "viewers turn by EXIF; their masks are in pixels as stored"
+            message = f"{len(turned)} images that {what}: {few}"
+            bars.emit({"event": "warning", "message": message})
     text = json.dumps(results)
     if out:
         out.write_text(text)
@@ -195,11 +205,18 @@ def evaluate(
     """AP of predictions, or of a model, against ground truth, for masks and for boxes."""
     from sapnet.data.annotations.coco import read_truth
     from sapnet.evaluation import average_precision
-    from sapnet.evaluation.detections import detect, read_results
+    from sapnet.evaluation.detections import detect, read_results, read_truth_of
     from sapnet.utils.files import write_text
 
     with Bars() as bars, friendly_errors(bars.emit):
-        document = read_truth(truth)
+        if images is None:
+            document = read_truth(truth)
+        else:
+
+            def warn(issue: ValidationIssue) -> None:
+                bars.emit({"event": "warning", "message": issue.problem})
+
+            document = read_truth_of(truth, images, warn)
         if results is not None and model is None:
             detections = read_results(results, document)
         elif results is None and model is not None and images is not None:

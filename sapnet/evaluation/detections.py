@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sapnet.data.annotations.ground_truth import read_truth
 from sapnet.data.depth import parse
-from sapnet.data.images import ImageProblem, read_rgb
+from sapnet.data.exif import orientation_of
+from sapnet.data.images import ImageProblem, read_header, read_rgb
 from sapnet.data.masks import check_box, checked_rle, tight_box
-from sapnet.errors import InvalidGeometry
+from sapnet.errors import InvalidGeometry, ValidationIssue
 
 if TYPE_CHECKING:
     from sapnet.segmenters.checkpoint import Predictor
@@ -37,6 +39,30 @@ def detect(
         of = len(truth["images"])
         emit({"event": "progress", "stage": "predict", "step": step, "of": of})
     return results
+
+
+def read_truth_of(
+    truth: Path, images: Path, warn: Callable[[ValidationIssue], None]
+) -> dict[str, Any]:
+    """`read_truth`, held against the images themselves, which it must be in stored pixels of to be
+    compared with what a model finds in them.
+
+    Args:
+        images: the folder that file names are relative to.
+        warn: called with what was mapped or assumed of images with an EXIF orientation.
+
+    Raises:
+        InvalidDataset: the sizes are of other images.
+        ImageProblem: names the image.
+    """
+    files = {i["id"]: images / i["file_name"] for i in read_truth(truth)["images"]}
+    sizes = {}
+    for id_, file in files.items():
+        try:
+            sizes[id_] = read_header(file).size
+        except ImageProblem as error:
+            raise ImageProblem(f"{file.relative_to(images)}: {error}") from error
+    return read_truth(truth, sizes, lambda id_: orientation_of(files[id_]), warn)
 
 
 def read_results(path: Path, truth: dict[str, Any]) -> list[dict[str, Any]]:
