@@ -18,6 +18,16 @@ class Held:
         self._waiting: list[Route] = []
         self._closed = True
         page.route(re.compile(pattern), self._take)
+        self._wait_for_routing()
+
+    def _wait_for_routing(self) -> None:
+        """The first route of a page takes hold a moment after it is set: what is sent before that
+        passes by unseen."""
+        self.page.route("**/icon.svg?routed", lambda route: route.fulfill(status=204))
+        for _ in range(1000):
+            if self.page.evaluate("fetch('/web/icon.svg?routed').then((r) => r.status)") == 204:
+                return
+        raise AssertionError("no request of the page is routed")
 
     def _take(self, route: Route) -> None:
         if route.request.method != self.method:

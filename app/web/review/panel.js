@@ -26,7 +26,7 @@ const HELP = [
   ["arrows, Space", "with a tool in hand: move the crosshair, set it down; Esc lays it down"],
 ];
 
-/* The second click of a double one comes when the next mask is shown already. */
+/* The second click of a double one may come when the next mask is shown already. */
 const once = (act) => (event) => void (event.detail > 1 || act());
 
 const key = (text) => h("kbd", { "aria-hidden": "true" }, text);
@@ -41,7 +41,7 @@ export function buildPanel(review) {
   const toolButtons = TOOLS.map(([mode, label, text, drawing]) => h("button", { type: "button", class: "small tool", "aria-pressed": "false", "aria-keyshortcuts": shortcut[mode], "data-mode": mode, onclick: () => tools.set(mode) }, icon(drawing), h("span", null, label), key(text)));
   const size = h("input", { type: "range", min: 0.5, max: 60, step: 0.5, value: tools.radius, oninput: () => { tools.radius = Number(size.value); viewer.redraw(); } });
   const brush = field("Size of the brush", size);
-  const undo = button([icon("undo"), "Undo", key("Z")], () => review.undo(), { class: "small", "aria-keyshortcuts": "z" });
+  const undo = button([icon("undo"), "Undo", key("Z")], (event) => review.undo(event.detail > 1), { class: "small", "aria-keyshortcuts": "z" });
   const hide = h("button", { type: "button", class: "small", "aria-pressed": "false", "aria-keyshortcuts": "h", onclick: () => review.hide() }, icon("eye"), "Hide the mask", key("H"));
   const busy = h("span", { class: "badge thinking", "data-tone": "busy" }, "a new mask is on its way");
   const accept = button([icon("check"), "Accept", key("A")], once(() => review.accept()), { class: "good", "aria-keyshortcuts": "a" });

@@ -289,3 +289,18 @@ def test_no_mask_is_shown_over_the_picture_of_another(review: Any, trained: Any)
     held.let_go()
     shown(page, masks[0])
     assert page.evaluate(drawn) is True
+
+
+def test_a_double_click_on_undo_reopens_nothing(review: Any, trained: Any) -> None:
+    page, masks = review(), trained.queue()
+    page.keyboard.press("a")
+    shown(page, masks[1])
+    edit(page)
+    sent = Held(page, *DECIDE)
+    page.get_by_role("button", name="Undo").dblclick()
+    expect(save(page)).to_be_disabled()
+    page.get_by_role("button", name="Undo").click()
+    sent.came()
+    sent.let_go()
+    shown(page, masks[0])
+    assert [body["decision"] for body in sent.bodies] == ["reopen"]
