@@ -6,6 +6,9 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
+from ..holding import Held
+from .reviewing import shown
+
 
 def decide(page: Page) -> None:
     """The worst is corrected by its first proposal, the second rejected, the third accepted."""
@@ -82,3 +85,20 @@ def test_where_nothing_is_decided_there_is_no_version(ui: Any, trained: Any) -> 
     expect(page.locator("dialog .problem")).to_contain_text("Nothing has been decided")
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_have_count(0)
+
+
+def test_a_version_has_what_is_being_saved(review: Any, trained: Any) -> None:
+    page, masks = review(), trained.queue()
+    sent = Held(page, "PATCH", "/masks/[^/]+$")
+    page.keyboard.press("a")
+    sent.came()
+    page.get_by_role("button", name="Make a new version").click()
+    sent.let_go()
+    expect(page.locator("dialog")).to_contain_text("the 1 mask that you confirmed")
+    page.keyboard.press("Escape")
+    shown(page, masks[1])
+    page.keyboard.press("1")
+    page.get_by_role("button", name="Make a new version").click()
+    expect(page.locator("dialog")).to_contain_text("The new version will not have them")
+    page.locator("dialog").get_by_role("button", name="Back", exact=True).click()
+    expect(page.get_by_role("button", name="Save and next")).to_be_enabled()

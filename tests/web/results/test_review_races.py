@@ -253,23 +253,6 @@ def test_a_page_is_not_left_unasked(ui: Any, review: Any, trained: Any) -> None:
     expect(page.locator("h1")).to_have_text("Models")
 
 
-def test_a_version_has_what_is_being_saved(review: Any, trained: Any) -> None:
-    page, masks = review(), trained.queue()
-    sent = Held(page, *DECIDE)
-    page.keyboard.press("a")
-    sent.came()
-    page.get_by_role("button", name="Make a new version").click()
-    sent.let_go()
-    expect(page.locator("dialog")).to_contain_text("the 1 mask that you confirmed")
-    page.keyboard.press("Escape")
-    shown(page, masks[1])
-    edit(page)
-    page.get_by_role("button", name="Make a new version").click()
-    expect(page.locator("dialog")).to_contain_text("The new version will not have them")
-    answer(page, "Back")
-    expect(save(page)).to_be_enabled()
-
-
 def test_no_mask_is_shown_over_the_picture_of_another(review: Any, trained: Any) -> None:
     masks = trained.queue()
     other = next(m for m in masks if m["image_id"] != masks[0]["image_id"])
