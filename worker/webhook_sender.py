@@ -23,7 +23,7 @@ from app.outbound.client import safe_client
 from app.outbound.url_policy import AddressRefused
 from app.settings import Settings
 from app.webhooks import service
-from app.webhooks.service import Following, Held
+from app.webhooks.service import Following, WebhookLease
 from worker.runtime.parent_death import spawn_with_parent
 
 log = structlog.get_logger()
@@ -70,37 +70,37 @@ class WebhookSender(threading.Thread):
             found = service.due(session, AT_ONCE - len(self._deliveries))
         for seen in found:
             with self._database.begin() as session:
-                held = service.take(session, seen, self._settings)
-            if held is not None:
-                delivery = threading.Thread(target=self._deliver, args=(held,), daemon=True)
+                lease = service.take(session, seen, self._settings)
+            if lease is not None:
+                delivery = threading.Thread(target=self._deliver, args=(lease,), daemon=True)
                 self._deliveries.append(delivery)
                 delivery.start()
 
-    def _deliver(self, held: Held) -> None:
+    def _deliver(self, lease: WebhookLease) -> None:
         try:
-            while self._step(held):
+            while self._step(lease):
                 if self._ended.is_set():
                     with self._database.begin() as session:
-                        service.release(session, held)
+                        service.release(session, lease)
                     return
         except SQLAlchemyError as error:  # it is taken up again when its time in hand is over
             log.warning("a webhook waits for the database", error=type(error).__name__)
 
-    def _step(self, held: Held) -> bool:
+    def _step(self, lease: WebhookLease) -> bool:
         """Deliver the next event; whether there may be more to do now."""
         with self._database.read() as session:
-            found = service.following(session, held)
+            found = service.following(session, lease)
         if found is None:
             return False
         failure = self._post(found) if found.wanted else None
         with self._database.begin() as session:
             if found.event is None:
-                service.release(session, held, found.newest)
+                service.release(session, lease, found.newest)
                 return False
             if failure is None:
-                return service.passed(session, held, self._settings, found.event)
+                return service.passed(session, lease, self._settings, found.event)
             why, gone = failure
-            service.failed(session, held, self._settings, why, gone=gone)
+            service.failed(session, lease, self._settings, why, gone=gone)
         log.warning("webhook not delivered", job=found.webhook.job_id, why=why)
         return False
 

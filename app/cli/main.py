@@ -88,7 +88,7 @@ def _serve(settings: "Settings", listener: socket, *, local: bool, worker: bool)
         pass
     finally:
         for supervisor in supervisors:
-            supervisor.tell()
+            supervisor.request_stop()
         for supervisor in supervisors:
             supervisor.stop()
 

@@ -9,7 +9,7 @@ from sqlalchemy import insert
 
 from app.datasets import deferred as later
 from app.datasets import rows, service
-from app.datasets.form import Asked, form_faults, read_form
+from app.datasets.form import CreateDatasetForm, form_faults, parse_form
 from app.datasets.parent_images import from_parent
 from app.datasets.schemas import DatasetOut
 from app.datasets.validation import Sent, check, summed_up
@@ -25,7 +25,7 @@ from app.uploads import service as uploads
 from sapnet.utils.files import file_sha256
 
 
-def accept(
+def create_dataset(
     database: Database,
     storage: Storage,
     settings: Settings,
@@ -40,47 +40,47 @@ def accept(
     the faults of the form alone. After any failure no row and no blob is left.
     """
     faults = form_faults(database, settings, form)
-    asked = read_form(database, storage, settings, form, folder, faults)
-    if asked is None:
+    wanted = parse_form(database, storage, settings, form, folder, faults)
+    if wanted is None:
         raise Invalid(faults)
-    large = asked.size > settings.sync_import_bytes
-    if not (large or respond_async or asked.images_url):
-        return 201, _at_once(database, storage, settings, asked, folder, faults)
+    large = wanted.size > settings.sync_import_bytes
+    if not (large or respond_async or wanted.images_url):
+        return 201, _at_once(database, storage, settings, wanted, folder, faults)
     if faults:
         raise Invalid(faults, summed_up(faults))
-    return 202, later.create(database, storage, settings, asked)
+    return 202, later.create(database, storage, settings, wanted)
 
 
 def _at_once(
     database: Database,
     storage: Storage,
     settings: Settings,
-    asked: Asked,
+    wanted: CreateDatasetForm,
     folder: Path,
     faults: list[Fault],
 ) -> DatasetOut:
-    images = list(asked.images)
-    for number, stored in enumerate(asked.stored):
+    images = list(wanted.images)
+    for number, stored in enumerate(wanted.stored):
         path = folder / f"upload-{number}"
         uploads.assemble(storage, stored.shas, path)
         images.append(FilePart("images", stored.filename, path))
-    parent = None if faults else asked.heir_of
+    parent = None if faults else wanted.heir_of
     fetch = from_parent(database, storage, parent) if parent else None
-    checked = check(Sent(asked.annotations, images, asked.truth, fetch), folder, settings)
+    checked = check(Sent(wanted.annotations, images, wanted.truth, fetch), folder, settings)
     faults = faults + checked.faults
     if faults:
         raise Invalid(faults, summed_up(faults))
 
     files = {p.sha: p.path for p in checked.pictures.by_name.values()}
-    document_sha, truth_sha = file_sha256(asked.annotations.path), None
-    files[document_sha] = asked.annotations.path
+    document_sha, truth_sha = file_sha256(wanted.annotations.path), None
+    files[document_sha] = wanted.annotations.path
     if checked.truth:
         truth_sha = file_sha256(checked.truth)
         files[truth_sha] = checked.truth
     dataset = Dataset(
-        name=asked.name,
+        name=wanted.name,
         status=DatasetStatus.READY,
-        parent_id=asked.parent,
+        parent_id=wanted.parent,
         images=len(checked.document.images),
         annotations=len(checked.document.kept),
         bytes=sum(path.stat().st_size for path in files.values()),
@@ -97,5 +97,5 @@ def _at_once(
                 session.execute(insert(table), batch)
             described = service.described(session, dataset)
             idempotency.keep(session, 201, f"/datasets/{dataset.id}", described)
-    uploads.remove(database, storage, asked.uploads)
+    uploads.remove(database, storage, wanted.uploads)
     return described

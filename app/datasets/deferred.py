@@ -1,11 +1,11 @@
-"""Data sets that a worker imports: asked for, and tidied up after. The import is a job of the kind
+"""Data sets that a worker imports: requested, and tidied up after. The import is a job of the kind
 `import`, so it is leased, cancelled and reported like any other; see
 `worker/jobs/import_dataset.py`."""
 
 from sqlalchemy import ColumnElement, delete, select
 
 from app.datasets import service
-from app.datasets.form import Asked
+from app.datasets.form import CreateDatasetForm
 from app.datasets.schemas import DatasetOut
 from app.db.columns import Base
 from app.db.models import Annotation, Category, Dataset, DatasetStatus, Image, ImportFile, JobKind
@@ -18,23 +18,25 @@ from app.storage.store import Storage
 from sapnet.utils.files import file_sha256
 
 
-def create(database: Database, storage: Storage, settings: Settings, asked: Asked) -> DatasetOut:
+def create(
+    database: Database, storage: Storage, settings: Settings, wanted: CreateDatasetForm
+) -> DatasetOut:
     """A data set that is `importing`, and the job that will make it ready or invalid. Its files
     are stored first; where anything fails, no row and no blob is left."""
-    files = [asked.annotations, *([asked.truth] if asked.truth else []), *asked.images]
+    files = [wanted.annotations, *([wanted.truth] if wanted.truth else []), *wanted.images]
     digests = [file_sha256(file.path) for file in files]
-    pieces = {sha for stored in asked.stored for sha in stored.shas}
+    pieces = {sha for stored in wanted.stored for sha in stored.shas}
     with blobs.pinned(database, storage, {*digests, *pieces}):
         by_sha = dict(zip(digests, (file.path for file in files), strict=True))
         storage.put_files(by_sha, move=True)
         with database.begin() as session:
             dataset = Dataset(
-                name=asked.name,
+                name=wanted.name,
                 status=DatasetStatus.IMPORTING,
-                parent_id=asked.parent,
+                parent_id=wanted.parent,
                 images=0,
                 annotations=0,
-                bytes=asked.size,
+                bytes=wanted.size,
                 report={},
                 document_sha=digests[0],
             )
@@ -42,7 +44,7 @@ def create(database: Database, storage: Storage, settings: Settings, asked: Aske
             session.flush()
             named: list[tuple[str, str, tuple[str, ...]]] = [
                 *((f.name, f.filename, (sha,)) for f, sha in zip(files, digests, strict=True)),
-                *(("images", stored.filename, stored.shas) for stored in asked.stored),
+                *(("images", stored.filename, stored.shas) for stored in wanted.stored),
             ]
             session.add_all(
                 ImportFile(
@@ -51,7 +53,7 @@ def create(database: Database, storage: Storage, settings: Settings, asked: Aske
                 for number, (part, name, shas) in enumerate(named)
                 for sha in shas
             )
-            request = {"images_url": asked.images_url, "uploads": asked.uploads}
+            request = {"images_url": wanted.images_url, "uploads": wanted.uploads}
             submit(session, settings, new_job(JobKind.IMPORT, dataset.id, request))
             described = service.described(session, dataset)
             idempotency.keep(session, 202, f"/datasets/{dataset.id}", described)

@@ -83,7 +83,13 @@ async def create(
         )
         wished = wants_async(prefer)
         status, dataset = await run_in_threadpool(
-            importing.accept, database, storage, settings, form, folder, respond_async=wished
+            importing.create_dataset,
+            database,
+            storage,
+            settings,
+            form,
+            folder,
+            respond_async=wished,
         )
     response.status_code = status
     if wished:

@@ -21,7 +21,7 @@ MAX_NAME = 200
 
 
 @dataclass(frozen=True)
-class Asked:
+class CreateDatasetForm:
     """A form, its uploads found. images: those that came with it; stored: those uploaded before.
     uploads: ids of what was uploaded before, images and others. size: bytes, all together."""
 
@@ -42,14 +42,14 @@ class Asked:
         return None if given else self.parent
 
 
-def read_form(
+def parse_form(
     database: Database,
     storage: Storage,
     settings: Settings,
     form: Form,
     folder: Path,
     faults: list[Fault],
-) -> Asked | None:
+) -> CreateDatasetForm | None:
     """None where there are no annotations to look at; what is wrong is among the faults."""
     found: dict[str, list[tuple[str, Stored]]] = {part: [] for part in FILES}
     for name, part in BY_ID.items():
@@ -79,7 +79,7 @@ def read_form(
     annotations = documents["annotations"]
     images, uploaded = form.named("images"), [file for _, file in found["images"]]
     sent = [*documents.values(), *images]
-    return Asked(
+    return CreateDatasetForm(
         name=name or Path(annotations.filename).stem[:MAX_NAME] or "data set",
         parent=form.texts.get("parent") or None,
         annotations=annotations,

@@ -58,18 +58,18 @@ def append_state(session: Session, job_id: str, *before: NewEvent) -> None:
     if row is None:
         return
     why = {"reason": row.reason, "error": row.error}
-    told: list[NewEvent] = list(before)
+    new_events: list[NewEvent] = list(before)
     if row.state is JobState.FAILED:
-        told.append((EventType.ERROR, why))
+        new_events.append((EventType.ERROR, why))
     if row.state is JobState.QUEUED and row.error is not None:
-        told.append((EventType.SETBACK, why))
+        new_events.append((EventType.SETBACK, why))
     if row.state in ACTIVE:
-        told.append((EventType.STATE, {"state": row.state, "reason": row.reason}))
+        new_events.append((EventType.STATE, {"state": row.state, "reason": row.reason}))
     else:
-        told.append((EventType.END, {"state": row.state, **why, "model_id": row.model_id}))
+        new_events.append((EventType.END, {"state": row.state, **why, "model_id": row.model_id}))
         if row.kind is JobKind.IMPORT:
             _end_import(session, row.dataset_id, row.error or f"the import was {row.state}")
-    append(session, job_id, told)
+    append(session, job_id, new_events)
 
 
 def _end_import(session: Session, dataset_id: str, error: str) -> None:

@@ -27,7 +27,7 @@ IN_HAND = timedelta(seconds=15)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class WebhookLease:
     """The right to deliver one webhook's events; whoever writes names its `turn`."""
 
     id: str
@@ -78,7 +78,7 @@ def _out(webhook: Webhook) -> WebhookOut:
     )
 
 
-def due(session: Session, limit: int) -> list[Held]:
+def due(session: Session, limit: int) -> list[WebhookLease]:
     """Webhooks that have something to deliver and are in nobody's hands."""
     query = (
         select(Webhook.id, Webhook.turn)
@@ -87,14 +87,14 @@ def due(session: Session, limit: int) -> list[Held]:
         .order_by(Webhook.due_at)
         .limit(limit)
     )
-    return [Held(*row) for row in session.execute(query)]
+    return [WebhookLease(*row) for row in session.execute(query)]
 
 
-def take(session: Session, seen: Held, settings: Settings) -> Held | None:
+def take(session: Session, seen: WebhookLease, settings: Settings) -> WebhookLease | None:
     """Take a webhook up, by compare-and-set; None where another sender was quicker."""
-    mine = Held(seen.id, seen.turn + 1)
-    values = {"turn": mine.turn, "due_at": _in_hand_until(settings)}
-    return mine if _change(session, seen, values) else None
+    taken = WebhookLease(seen.id, seen.turn + 1)
+    values = {"turn": taken.turn, "due_at": _in_hand_until(settings)}
+    return taken if _change(session, seen, values) else None
 
 
 class Following(NamedTuple):
@@ -111,10 +111,10 @@ class Following(NamedTuple):
         return self.event is not None and (types is None or self.event.type in types)
 
 
-def following(session: Session, held: Held) -> Following | None:
+def following(session: Session, lease: WebhookLease) -> Following | None:
     """None where the webhook is no longer ours."""
-    webhook = session.get(Webhook, held.id)
-    if webhook is None or webhook.turn != held.turn:
+    webhook = session.get(Webhook, lease.id)
+    if webhook is None or webhook.turn != lease.turn:
         return None
     # The number first: events up to it are there when the next query looks for them.
     newest = session.scalar(select(Job.last_event).where(Job.id == webhook.job_id)) or 0
@@ -125,24 +125,26 @@ def following(session: Session, held: Held) -> Following | None:
     return Following(webhook, event, newest)
 
 
-def passed(session: Session, held: Held, settings: Settings, event: JobEvent) -> bool:
+def passed(session: Session, lease: WebhookLease, settings: Settings, event: JobEvent) -> bool:
     """The event is through. After a job's last one the webhook is done, its secret forgotten."""
     over = event.type == EventType.END
     values: dict[str, Any] = {"sent": event.seq, "tries": 0, "error": None}
     values |= {"due_at": None, "secret": None} if over else {"due_at": _in_hand_until(settings)}
-    return _change(session, held, values) and not over
+    return _change(session, lease, values) and not over
 
 
-def release(session: Session, held: Held, newest: int | None = None) -> None:
+def release(session: Session, lease: WebhookLease, newest: int | None = None) -> None:
     """Out of our hands. newest: events up to this one are through, for nobody wants them."""
     values: dict[str, Any] = {"due_at": now()}
-    _change(session, held, values if newest is None else {**values, "sent": newest})
+    _change(session, lease, values if newest is None else {**values, "sent": newest})
 
 
-def failed(session: Session, held: Held, settings: Settings, why: str, *, gone: bool) -> None:
+def failed(
+    session: Session, lease: WebhookLease, settings: Settings, why: str, *, gone: bool
+) -> None:
     """A try failed: the next one comes later and later. Given up where the endpoint says that it
     is gone for good, or after `webhook_max_tries`."""
-    webhook = session.get(Webhook, held.id)
+    webhook = session.get(Webhook, lease.id)
     if webhook is None:
         return
     tries = webhook.tries + 1
@@ -151,7 +153,7 @@ def failed(session: Session, held: Held, settings: Settings, why: str, *, gone: 
     values |= (
         {"due_at": None, "secret": None} if over else {"due_at": now() + _delay(tries, settings)}
     )
-    _change(session, held, values)
+    _change(session, lease, values)
 
 
 def _delay(tries: int, settings: Settings) -> timedelta:
@@ -166,7 +168,7 @@ def _in_hand_until(settings: Settings) -> Any:
     return now() + timedelta(seconds=settings.webhook_timeout_seconds) + IN_HAND
 
 
-def _change(session: Session, held: Held, values: dict[str, Any]) -> bool:
-    changed = update(Webhook).where(Webhook.id == held.id, Webhook.turn == held.turn)
+def _change(session: Session, lease: WebhookLease, values: dict[str, Any]) -> bool:
+    changed = update(Webhook).where(Webhook.id == lease.id, Webhook.turn == lease.turn)
     changed = changed.values(values).execution_options(synchronize_session=False)
     return rows_changed(session, changed) == 1

@@ -57,12 +57,12 @@ class Supervisor(threading.Thread):
             process.kill()
             process.wait()
 
-    def tell(self) -> None:
+    def request_stop(self) -> None:
         """Have the worker stop."""
         self._stopping.set()
 
     def stop(self) -> None:
         """Have it stop, and wait until it has."""
-        self.tell()
+        self.request_stop()
         if self.is_alive():
             self.join()
