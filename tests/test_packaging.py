@@ -98,6 +98,13 @@ def test_images_of_others_have_a_version() -> None:
         assert re.search(r":(\d+\.\d+|RELEASE\.\d{4}-\d\d-\d\dT)", image), image
 
 
+def test_pre_commit_runs_the_linter_of_the_lock() -> None:
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (ruff,) = [repo for repo in repos if "ruff" in repo["repo"]]
+    (pin,) = locked()["ruff"]
+    assert ruff["rev"] == f"v{pinned(pin)[0]}"
+
+
 def test_the_version_is_said_once() -> None:
     assert sapnet.__version__ == PROJECT["version"] == metadata.version(PROJECT["name"])
 
