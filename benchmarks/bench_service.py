@@ -158,7 +158,7 @@ def add_model(settings: Settings, job_id: str) -> tuple[str, Predictor]:
             "config": config.to_dict(),
             "weights": {"kind": origin.kind, "detail": origin.detail},
         }
-        save_artifact(Path(name), model.solo, meta)
+        save_artifact(Path(name), model.segmenter, meta)
         path = Path(name) / "model.pt"
         sha = storage.put_bytes(path.read_bytes())
         predictor = load_predictor(path)

@@ -68,7 +68,7 @@ def measure(small: bool) -> list[Row]:
     runs its network, then decodes a made scene of 100 candidates."""
     config = resolve_config()
     model, _ = build_model(config, CLASSES, None, 0, allow_download=False)
-    segmenter = make_ready(model.solo)
+    segmenter = make_ready(model.segmenter)
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     size = input_size(SIZE, max(config.data.short_sides), config.data.max_long_side)
     shape = padded(to_tensor(image, size)).shape[2:]

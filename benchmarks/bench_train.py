@@ -15,12 +15,15 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FrozenBatchNorm2d, masks_to_boxes
 
 from sapnet.config.resolve import resolve_config
+from sapnet.data.masks import encode_all as encode
+from sapnet.data.sampler import Step
 from sapnet.data.samples import Sample, make_record
-from sapnet.proposals.bags import bag_of, encode
+from sapnet.proposals.bags import bag_of
 from sapnet.segmenters.backbones import BackboneWithFpn
-from sapnet.training.loader import Step
-from sapnet.training.loop import make_fast, make_optimizer, training_step
+from sapnet.training.loop import make_fast
 from sapnet.training.model import assemble
+from sapnet.training.optim import make_optimizer
+from sapnet.training.step import training_step
 from sapnet.types import ImageInfo, PointAnnotation
 from sapnet.utils.precision import mixed
 
@@ -57,7 +60,7 @@ class Scene:
         ]
         info = ImageInfo(seed, "", side, side)
         labels = {label: label for label in range(CLASSES)}
-        record = make_record(info, Path(), points, bags, labels, resolve_config().mil)
+        record = make_record(info, Path(), points, bags, labels)
         self.sample = Sample(record, 4 * self.image - 2, (1.0, 1.0), False)
 
     def target(self) -> dict[str, Tensor]:
@@ -79,7 +82,7 @@ def ours(
     generators = [torch.Generator().manual_seed(n) for n in range(len(scenes))]
     samples = [scene.sample for scene in scenes]
     if compile_it:
-        model.solo.forward = torch.compile(model.solo.forward)
+        model.segmenter.forward = torch.compile(model.segmenter.forward)
     return partial(training_step, model, optimizer, samples, LATE, generators)
 
 

@@ -14,11 +14,10 @@ from ladder_picks import Row, Scale, by_rule, picked
 from ladder_rungs import CEILING, RULES, Stand, stands
 from ladder_whole import EndToEnd
 
-from sapnet.config.resolve import resolve_config
 from sapnet.data.samples import ImageRecord
-from sapnet.pipeline.run import peak_memory_mb
-from sapnet.proposals.cached import Records
+from sapnet.training.dataset import TrainingSet
 from sapnet.types import Rle
+from sapnet.utils.resources import peak_memory_mb
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,7 @@ def climb(asked: Climb) -> Climbed:
     torch.set_num_threads(1)
     data = DataSet.read(asked.folder)
     bags = dict(data.bags(asked.proposals, asked.seed, asked.store, asked.sam))
-    config = resolve_config("sapnet++", asked.preset, asked.overrides)
-    records: list[ImageRecord] = list(Records(data.points, data.paths, bags, config))
+    records: list[ImageRecord] = list(TrainingSet(data.points, data.paths, bags))
     scale = Scale(data, bags)
     clock = time.process_time if asked.features else time.monotonic
     rows: list[Row] = []

@@ -1,6 +1,6 @@
 """One rung learned on frozen features: the pyramid and the MIL branch alone, then the picks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,12 +11,15 @@ from ladder_top import delivered, taught
 from torch import Tensor, nn
 
 from sapnet.config.schema import Config
-from sapnet.data.samples import ImageRecord, Sample, collate
+from sapnet.data.samples import ImageRecord, Sample
 from sapnet.errors import NonFiniteLoss
+from sapnet.labelers.sapnet.bag_features import BagCollator
 from sapnet.labelers.sapnet.selector import MilBranch, MilResult
 from sapnet.segmenters.backbones.fpn import Fpn
-from sapnet.training.loader import Batches
-from sapnet.training.loop import make_fast, make_optimizer, set_learning_rate
+from sapnet.training.loader import BatchLoader
+from sapnet.training.loop import make_fast
+from sapnet.training.optim import make_optimizer, set_learning_rate
+from sapnet.types import Judgement
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -38,17 +41,20 @@ class OnFrozen:
         self.num_classes = len(data.points.categories)
         self.frozen = thaw(features)
         self.chooser: Chooser | None = None
+        self.judgements: dict[int, Judgement] = {}
         self.picks: list[Picks] = []
 
     def __call__(self, stand: Stand) -> list[Row]:
         """The picks as pseudo-masks, scored by their certainty; the highest rung's are refined."""
         config, work = stand.config, stand.rung.work
-        if config.teacher.enabled and not any(record.judgements for record in self.records):
-            self.records = taught(self.records, config, self.weights, self.seed)
+        if config.teacher.enabled and not self.judgements:
+            self.judgements = taught(self.records, config, self.weights, self.seed)
         if work == "train" or self.chooser is None:
-            self.chooser = learn(self.frozen, self.records, self.num_classes, config, self.seed)
+            self.chooser = learn(
+                self.frozen, self.records, self.judgements, self.num_classes, config, self.seed
+            )
         if work != "deliver" or not self.picks:
-            self.picks = choose(self.chooser, self.frozen, self.records, config)
+            self.picks = choose(self.chooser, self.frozen, self.records, self.judgements, config)
         if not config.refine.enabled:
             return picked(self.records, self.picks)
         rows = []
@@ -69,6 +75,7 @@ class Chooser(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.fpn = Fpn(tuple(channels), width)
+            self.collate = BagCollator(config.mil)
             self.mil = MilBranch(
                 num_classes=num_classes, in_channels=width, strides=STRIDES, config=config.mil
             )
@@ -80,10 +87,10 @@ class Chooser(nn.Module):
         generators: list[torch.Generator] | None = None,
         trust: bool = True,
     ) -> MilResult:
-        """As `SapNet.forward`, from features instead of pixels."""
+        """As `SapnetLabeler.select`, from features instead of pixels."""
         sizes = torch.tensor([sample.size for sample in samples])
         levels = self.fpn(stacked([one.levels for one in frozen]))
-        result: MilResult = self.mil(levels, collate(samples), sizes, generators, trust)
+        result: MilResult = self.mil(levels, self.collate(samples), sizes, generators, trust)
         return result
 
     @torch.no_grad()
@@ -112,6 +119,7 @@ def stacked(images: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 def learn(
     frozen: Sequence[Frozen],
     records: Sequence[ImageRecord],
+    judgements: Mapping[int, Judgement],
     num_classes: int,
     config: Config,
     seed: int,
@@ -120,9 +128,10 @@ def learn(
     NonFiniteLoss where it diverges."""
     channels = [level.shape[0] for level in frozen[0].levels]
     chooser = Chooser(channels=channels, num_classes=num_classes, config=config, seed=seed)
+    chooser.collate.judgements = judgements
     chooser.train()
     make_fast(chooser)
-    batches = Batches(records, config, seed)
+    batches = BatchLoader(records, config, seed)
     sampler = batches.sampler
     optimizer = make_optimizer(chooser, config.train)
     for index in range(batches.total):
@@ -130,7 +139,7 @@ def learn(
         generators = [sampler.generator(index, place + 1) for place in range(len(batch))]
         chosen = [frozen[i] for i in batch]
         samples = [frozen[i].sample(records[i]) for i in batch]
-        trust = step.share >= config.mil.completeness_warmup
+        trust = step.fraction >= config.mil.completeness_warmup
         losses = chooser(chosen, samples, generators, trust).losses
         loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):
@@ -145,10 +154,15 @@ def learn(
 
 @torch.no_grad()
 def choose(
-    chooser: Chooser, frozen: Sequence[Frozen], records: Sequence[ImageRecord], config: Config
+    chooser: Chooser,
+    frozen: Sequence[Frozen],
+    records: Sequence[ImageRecord],
+    judgements: Mapping[int, Judgement],
+    config: Config,
 ) -> list[Picks]:
     """What a trained chooser picks of every image, by the selection settings of `config`."""
     chooser.mil.config = config.mil
+    chooser.collate.judgements = judgements
     picks = []
     for one, record in zip(frozen, records, strict=True):
         result = chooser([one], [one.sample(record)])

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from ladder_data import DataSet
 from pycocotools import mask as coco_mask
 
+from sapnet.config.schema import MilConfig
 from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.samples import ImageRecord
 from sapnet.evaluation import average_precision, pseudo_mask_metrics
 from sapnet.labelers.rules import consensus_pick
+from sapnet.labelers.sapnet.bag_features import bag_features
 from sapnet.types import Bag
 
 Row = dict[str, Any]
@@ -30,7 +33,8 @@ class Picks:
 def by_rule(rule: str, record: ImageRecord, seed: int) -> Picks:
     """The picks that need no learning; each is as sure as its confidence, or its support."""
     selected, certainty = [], []
-    for bag, foreign, medoid in zip(record.bags, record.foreign, record.medoid, strict=True):
+    known = bag_features(record, MilConfig())
+    for bag, foreign, medoid in zip(record.bags, known.foreign, known.medoid, strict=True):
         trust = bag.confidence
         if rule == "random":
             index = int(np.random.default_rng([seed, bag.annotation_id % 2**64]).integers(len(bag)))
@@ -75,7 +79,8 @@ class Scale:
 
     def __call__(self, masks: list[Row]) -> Row:
         """mIoUs, gaps, and the AP family of the masks scored by their quality; all in [0, 1]."""
-        figures = pseudo_mask_metrics(masks, self.bags, self.data.points, self.data.truth)
+        found = [SimpleNamespace(**mask) for mask in masks]
+        figures = pseudo_mask_metrics(found, self.bags, self.data.points, self.data.truth)
         ap = average_precision(masks, self.data.truth, image_ids=self.images)
         return {
             **{name: figures[name] for name in ("miou_mask", "miou_box", "gap_local", "gap_group")},

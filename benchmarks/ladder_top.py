@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import msgspec
 import torch
 from ladder_picks import Picks, Row
 from torch import Tensor
@@ -15,15 +15,16 @@ from sapnet.config.presets import PRESETS
 from sapnet.config.schema import Config
 from sapnet.data.samples import ImageRecord, load_sample
 from sapnet.labelers.affinity.refine import guides_of, polished
+from sapnet.labelers.delivery import at_image_size, blended, deliver
 from sapnet.labelers.sapnet.teacher import Lessons, fit_teacher, judge
-from sapnet.pipeline.label import at_image_size, blended, deliver
 from sapnet.segmenters.backbones import build_backbone
+from sapnet.types import Judgement
 
 
 def taught(
     records: Sequence[ImageRecord], config: Config, weights: Path | None, seed: int
-) -> list[ImageRecord]:
-    """The records with the judgements of a teacher that was taught by their bags, at the preset's
+) -> dict[int, Judgement]:
+    """What a teacher that was taught by the records' bags says, by annotation id; at the preset's
     own input, whatever the rungs train at."""
     config = replace(config, data=PRESETS[config.preset]().data)
     with warnings.catch_warnings():
@@ -33,15 +34,16 @@ def taught(
         )
     lessons = Lessons(backbone.body, records, config)
     teacher = fit_teacher(lessons, config.teacher, seed=seed)
-    return [
-        replace(record, judgements=tuple(judge(teacher, lesson)))
+    return {
+        annotation.id: judgement
         for record, lesson in zip(records, lessons, strict=True)
-    ]
+        for annotation, judgement in zip(record.annotations, judge(teacher, lesson), strict=True)
+    }
 
 
 @torch.no_grad()
 def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: Config) -> list[Row]:
-    """Pseudo-masks as `sapnet.pipeline.label` delivers them, had SOLOv2 predicted nothing: what was
+    """Pseudo-masks as `sapnet.labelers.delivery` makes them, had SOLOv2 predicted nothing: what was
     picked and what its bag expects, through MLAR.
 
     levels: (C, h, w), the pyramid's maps of the image. The grid is that of the preset's own input,
@@ -53,13 +55,13 @@ def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: C
     guide = F.interpolate(sample.image[None], size=grid, mode="area")[0]
     assert picks.belief is not None
     nothing = guide.new_zeros(0, *grid)
-    start = blended(record.bags, np.array(picks.selected), picks.belief, nothing, [])
+    start = blended(record.bags, picks.selected, picks.belief, nothing, [])
     rows, guides = [], guides_of(guide, levels, grid, config.refine)
     for n, mask in enumerate(polished(start, guides, config=config.refine)):
         annotation, bag = record.annotations[n], record.bags[n]
         refined = at_image_size(mask, record.info.size, config.output.mask_threshold)
-        row = deliver(annotation, bag, picks.selected[n], refined, config)
-        agreement, certainty = row["doubts"]["agreement"], picks.certainty[n]
+        delivered_mask = deliver(annotation, bag, picks.selected[n], refined, config)
+        agreement, certainty = delivered_mask.mask_features["agreement"], picks.certainty[n]
         score = certainty if agreement is None else (certainty + agreement) / 2
-        rows.append({**row, "score": score})
+        rows.append({**msgspec.to_builtins(delivered_mask), "score": score})
     return rows

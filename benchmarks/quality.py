@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import typer
@@ -32,6 +33,7 @@ from sapnet.evaluation.pseudo_masks import ious_with, true_masks
 from sapnet.labelers.quality import INTERCEPT, WEIGHTS, probability, signals
 from sapnet.pipeline.run import Run
 from sapnet.pipeline.spec import RunSpec
+from sapnet.types import PseudoMask
 from sapnet.utils.files import write_text
 
 Floats = npt.NDArray[np.float64]
@@ -56,16 +58,16 @@ def masks_of(spec: RunSpec) -> Masks:
     """Those of a run, which is brought to its end where it is not."""
     Run(spec, EventLog(every=60), lambda: False)()
     lines = (spec.workdir / "result" / "pseudo_masks.ndjson").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    masks = [msgspec.json.decode(line, type=PseudoMask) for line in lines]
     assert spec.truth is not None
-    ious = ious_with(rows, true_masks(load_points(spec.points), read_truth(spec.truth)))
-    rows = [row for row in rows if row["id"] in ious]
-    told = [signals(row["doubts"]) for row in rows]
+    ious = ious_with(masks, true_masks(load_points(spec.points), read_truth(spec.truth)))
+    masks = [mask for mask in masks if mask.id in ious]
+    told = [signals(mask.mask_features) for mask in masks]
     return Masks(
         signals=np.array([[one[name] for name in WEIGHTS] for one in told]),
-        right=np.array([ious[row["id"]] >= RIGHT for row in rows], dtype=np.float64),
-        image=np.array([row["image_id"] for row in rows]),
-        quality=np.array([probability(row["doubts"]) for row in rows]),
+        right=np.array([ious[mask.id] >= RIGHT for mask in masks], dtype=np.float64),
+        image=np.array([mask.image_id for mask in masks]),
+        quality=np.array([probability(mask.mask_features) for mask in masks]),
     )
 
 

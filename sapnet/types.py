@@ -8,11 +8,13 @@ Legend
     Masks travel as compressed COCO RLE. `mask_logits` are before the sigmoid, `mask_probs` after.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypedDict
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -139,3 +141,53 @@ class Bag:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+
+class Alternative(msgspec.Struct, frozen=True):
+    """Another mask of a bag, that might be the object.
+
+    Attributes:
+        index: its place in the list, from 0.
+        segmentation: at image size.
+        probability: in [0, 1], after all masks of the bag.
+    """
+
+    index: int
+    segmentation: Rle
+    probability: float
+
+
+class PseudoMask(msgspec.Struct, frozen=True):
+    """What is delivered for one annotation: a line of `pseudo_masks.ndjson`.
+
+    Attributes:
+        id: the annotation's, as image_id and category_id are the user's own.
+        segmentation: the delivered mask, at image size; bbox (xywh) and area are its own, in
+            pixels.
+        source: "selected", "refined" or "confirmed", of the delivered mask.
+        selected: the proposal that was selected, M_srm. refined: its refinement, where there is
+            one.
+        mask_features: what speaks for and against the mask, see `sapnet.labelers.quality`; in JSON
+            `doubts`. None of a confirmed mask.
+        proposal_source: the tag of the selected proposal.
+        alternatives: in JSON `candidates`.
+        quality: probability that the mask is the object, in [0, 1]; None until it is assigned.
+    """
+
+    id: int
+    image_id: int
+    category_id: int
+    segmentation: Rle
+    bbox: list[float]
+    area: int
+    source: str
+    selected: Rle
+    refined: Rle | None = None
+    mask_features: dict[str, float | None] = msgspec.field(name="doubts", default_factory=dict)
+    proposal_source: str = ""
+    alternatives: list[Alternative] = msgspec.field(name="candidates", default_factory=list)
+    quality: float | None = None
+
+    def to_json(self) -> bytes:
+        """Its line, with the line's end."""
+        return f"{json.dumps(msgspec.to_builtins(self))}\n".encode()

@@ -16,8 +16,9 @@ from benchmarks.simulated import masks as make
 from benchmarks.simulated.confidence import with_confidence
 from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.masks import decode, decode_all, merge
-from sapnet.labelers.rules import rivals_of
-from sapnet.proposals.bags import DISC_SOURCE, WHOLE_IMAGE, bag_of, encode, safety_disc
+from sapnet.data.masks import encode_all as encode
+from sapnet.labelers.same_class_points import rivals_of
+from sapnet.proposals.bags import DISC_SOURCE, WHOLE_IMAGE, bag_of, safety_disc
 from sapnet.types import (
     Bag,
     ByteArray,

@@ -8,6 +8,7 @@ import typer
 
 from sapnet.cli.console import Bars, friendly_errors
 from sapnet.errors import InvalidConfig
+from sapnet.pipeline.events import Progressed
 
 
 def export(
@@ -38,7 +39,7 @@ def export(
         source = RunSource(masks, load_points(points), images, min_quality)
 
         def progress(done: int, of: int) -> None:
-            bars.emit({"event": "progress", "stage": "export", "step": done, "of": of})
+            bars.emit(Progressed("export", done, of))
 
         out.parent.mkdir(parents=True, exist_ok=True)
         typer.echo(json.dumps(write(source, format, out, options, progress), indent=2))

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sapnet.cli.console import Bars, EventLog, execute, friendly_errors
+from sapnet.cli.console import Bars, EventLog, friendly_errors
 from sapnet.cli.export import export
 from sapnet.cli.mmdet import app as mmdet
 from sapnet.cli.onnx import app as onnx
 from sapnet.data.depth import parse
 from sapnet.errors import InvalidConfig, ValidationIssue
+from sapnet.pipeline.events import Event, Progressed, Warned
+from sapnet.pipeline.execute import execute
 from sapnet.utils import command_line
 from sapnet.utils.command_line import Version
 
@@ -49,8 +51,8 @@ def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architectur
     """Run a job file; speaks JSON lines on stdout."""
     log = EventLog()
 
-    def emit(event: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(event) + "\n")
+    def emit(event: Event) -> None:
+        sys.stdout.write(event.to_json() + "\n")
         sys.stdout.flush()
         log(event)
 
@@ -131,7 +133,7 @@ def propose(
         steps = fill_store(store, generator, document, paths, limit)
         total = len(document.images)
         for index, (_, bags) in enumerate(steps):
-            bars.emit({"event": "progress", "stage": "proposals", "step": index + 1, "of": total})
+            bars.emit(Progressed("proposals", index + 1, total))
             del bags
 
 
@@ -176,13 +178,12 @@ def predict(
                 sure = [result for result in found if result["score"] >= least]
                 picture = Image.fromarray(overlay(image, sure, predictor.categories))
                 picture.save(target)
-            step = {"step": index + 1, "of": len(files)}
-            bars.emit({"event": "progress", "stage": "predict", **step})
+            bars.emit(Progressed("predict", index + 1, len(files)))
         if turned:
             few = ", ".join(turned[:5]) + (", …" if len(turned) > 5 else "")
             what = "viewers turn by EXIF; their masks are in pixels as stored"
             message = f"{len(turned)} images that {what}: {few}"
-            bars.emit({"event": "warning", "message": message})
+            bars.emit(Warned(message))
     text = json.dumps(results)
     if out:
         out.write_text(text)
@@ -220,7 +221,11 @@ def evaluate(
         if results is not None and model is None:
             detections = read_results(results, document)
         elif results is None and model is not None and images is not None:
-            detections = detect(open_model(model), images, document, bars.emit)
+
+            def progress(step: int, of: int) -> None:
+                bars.emit(Progressed("predict", step, of))
+
+            detections = detect(open_model(model), images, document, progress)
         else:
             raise InvalidConfig("give either a file of results, or both --model and --images")
         figures = {k: average_precision(detections, document, kind=k) for k in ("segm", "bbox")}

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from sapnet.data.masks import decode
+from sapnet.data.masks import decode, outline
 from sapnet.types import ByteArray, Category, Rle
 
 # told apart on light and dark grounds, and by most colour-blind eyes
@@ -39,13 +39,6 @@ def paint(image: ByteArray, masks: Iterable[tuple[Rle, tuple[int, int, int]]]) -
         part[mask] = 0.55 * part[mask] + 0.45 * np.array(rgb, dtype=np.float32)
         part[outline(mask)] = rgb
     return out
-
-
-def outline(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a mask (H, W) bool that have a neighbour outside of it or of the image."""
-    padded = np.pad(mask, 1)
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~inner
 
 
 def dots(image: ByteArray, points: Iterable[tuple[float, float]], radius: float = 3.0) -> ByteArray:

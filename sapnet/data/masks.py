@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from sapnet.errors import InvalidGeometry
-from sapnet.types import BoolArray, ByteArray, Rle
+from sapnet.types import BoolArray, ByteArray, FloatArray, Rle
 
 IntArray = npt.NDArray[np.int64]
 Size = tuple[int, int]
@@ -202,6 +202,11 @@ def encode(mask: npt.NDArray[Any]) -> Rle:
     return _rle(coco_mask.encode(np.asfortranarray(mask.astype(np.bool_, copy=False), np.uint8)))
 
 
+def encode_all(masks: BoolArray) -> list[Rle]:
+    """(M, H, W) bool to M compressed RLEs."""
+    return [encode(mask) for mask in masks]
+
+
 def decode(rle: Rle) -> BoolArray:
     """(H, W) bool."""
     return np.asarray(coco_mask.decode(rle), np.bool_)
@@ -226,6 +231,30 @@ def tight_box(rle: Rle) -> list[float]:
     """x, y, width, height in pixels."""
     box: list[float] = coco_mask.toBbox(rle).tolist()
     return box
+
+
+def tight_boxes(rles: Sequence[Rle]) -> FloatArray:
+    """(M, 4) float32 xyxy boxes; x2 and y2 lie just behind the last column and row."""
+    if not rles:
+        return np.zeros((0, 4), np.float32)
+    boxes = np.asarray(coco_mask.toBbox(list(rles)), np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+def mask_iou(rles: Sequence[Rle]) -> FloatArray:
+    """(M, M) float32 IoU of masks that are not empty."""
+    if not rles:
+        return np.zeros((0, 0), np.float32)
+    listed = list(rles)
+    return np.asarray(coco_mask.iou(listed, listed, [0] * len(listed)), np.float32)
+
+
+def outline(mask: BoolArray) -> BoolArray:
+    """Pixels of a mask (H, W) bool that have a neighbour outside of it or of the image."""
+    padded = np.pad(mask, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inner
 
 
 def holds_points(mask: Rle, xy: npt.NDArray[np.floating]) -> BoolArray:

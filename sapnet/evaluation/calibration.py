@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from sapnet.types import PseudoMask
+
 RIGHT = 0.5
 """The IoU from which on a mask counts as right."""
 BINS = 10
@@ -45,15 +47,13 @@ def bins_of(quality: npt.ArrayLike, right: npt.ArrayLike) -> list[dict[str, Any]
     ]
 
 
-def reliability(
-    records: Iterable[Mapping[str, Any]], ious: Mapping[int, float]
-) -> dict[str, Any] | None:
+def reliability(masks: Iterable[PseudoMask], ious: Mapping[int, float]) -> dict[str, Any] | None:
     """What metrics say of `quality`: count, wrong (how many have an IoU below 0.5), auroc (of
-    finding these by low quality), brier, bins. None where no record has truth.
+    finding these by low quality), brier, bins. None where no mask has truth.
 
-    records: id and quality each. ious: by id, those that have truth.
+    masks: with their quality. ious: by id, those that have truth.
     """
-    pairs = [(r["quality"], ious[r["id"]] >= RIGHT) for r in records if r["id"] in ious]
+    pairs = [(mask.quality, ious[mask.id] >= RIGHT) for mask in masks if mask.id in ious]
     if not pairs:
         return None
     quality, right = (np.array(column) for column in zip(*pairs, strict=True))

@@ -20,12 +20,12 @@ def detect(
     predictor: "Predictor | OnnxPredictor",
     images: Path,
     truth: dict[str, Any],
-    emit: Callable[[dict[str, Any]], None] = lambda event: None,
+    progress: Callable[[int, int], None] = lambda step, of: None,
 ) -> list[dict[str, Any]]:
     """COCO results with `image_id`, of every image of `truth`.
 
     images: the folder that file names are relative to. Every mask that Matrix NMS kept counts,
-    however low its score: AP wants them. emit: takes a progress event an image. Errors:
+    however low its score: AP wants them. progress: called after each image with (step, of). Errors:
     ImageProblem names the image, OSError the file.
     """
     results = []
@@ -36,8 +36,7 @@ def detect(
             raise ImageProblem(f"{image['file_name']}: {error}") from error
         found = predictor.predict(pixels, score_threshold=0.0)
         results += [{"image_id": image["id"], **result} for result in found]
-        of = len(truth["images"])
-        emit({"event": "progress", "stage": "predict", "step": step, "of": of})
+        progress(step, len(truth["images"]))
     return results
 
 

@@ -6,19 +6,32 @@ is nothing to count (JSON knows no NaN).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 from pycocotools import mask as coco_mask
 
 from sapnet.data.annotations.ground_truth import as_rle
-from sapnet.data.masks import holds_points
+from sapnet.data.masks import holds_points, tight_box
 from sapnet.errors import InvalidDataset, ValidationIssue
-from sapnet.labelers.rules import consensus_pick, foreign_points, rivals_of
-from sapnet.types import Bag, PointAnnotation, PointSet, Rle
+from sapnet.labelers.rules import consensus_pick
+from sapnet.labelers.same_class_points import foreign_points, rivals_of
+from sapnet.types import Bag, PointAnnotation, PointSet, PseudoMask, Rle
 
 Floats = npt.NDArray[np.float64]
+
+
+class Delivered(Protocol):
+    """A mask for an annotation: its id, the mask as RLE at image size, and the mask's box, xywh."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def segmentation(self) -> Rle: ...
+    @property
+    def bbox(self) -> Sequence[float]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +48,14 @@ class _Match:
 
 
 def pseudo_mask_metrics(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[Delivered],
     bags: Mapping[int, Bag],
     points: PointSet,
     truth: Mapping[str, Any],
 ) -> dict[str, Any]:
     """mIoU, Gap_local and Gap_group (SAPNet++ section 4.3.4, Eq. 29) of pseudo-masks.
 
-    records: an annotation's id, segmentation (RLE) and bbox (xywh) each. bags: annotation id ->
+    records: one an annotation, each a `PseudoMask` or like one. bags: annotation id ->
     bag, for all of them. truth: as `read_truth` gives it; other ids than the points' are ignored,
     and so is `iscrowd`. A point with truth but without a record counts as an IoU of 0.
 
@@ -50,7 +63,7 @@ def pseudo_mask_metrics(
     same mIoUs of the best of each bag, of the most confident proposal, and of the medoid.
     InvalidDataset where the masks of the truth are not of the size of the points' images.
     """
-    recorded = {record["id"]: record for record in records}
+    recorded = {record.id: record for record in records}
     true = _truth_of(points, truth)
     fill = {id_: float(_fill(bag.masks, _xywh(bag.boxes)).max()) for id_, bag in bags.items()}
     threshold = float(np.mean(list(fill.values()))) if fill else 0.0  # T_rv
@@ -85,7 +98,7 @@ def pseudo_mask_metrics(
 def _match(
     annotation: PointAnnotation,
     siblings: Sequence[PointAnnotation],
-    record: Mapping[str, Any] | None,
+    record: Delivered | None,
     bag: Bag,
     true_mask: Rle,
     true_box: Floats,
@@ -97,7 +110,7 @@ def _match(
     medoid = consensus_pick(bag, foreign_points(bag, annotation, siblings)[0])
     mask_iou, box_iou, excess, smaller = 0.0, 0.0, 0.0, False
     if record is not None:
-        mask, box = record["segmentation"], np.asarray(record["bbox"], dtype=np.float64)
+        mask, box = record.segmentation, np.asarray(record.bbox, dtype=np.float64)
         mask_iou = float(coco_mask.iou([mask], [true_mask], [0])[0, 0])
         box_iou = float(coco_mask.iou(box[None], true_box[None], [0])[0, 0])
         excess = float(_fill([mask], box[None])[0] - _fill([true_mask], true_box[None])[0])
@@ -125,21 +138,18 @@ def true_masks(points: PointSet, truth: Mapping[str, Any]) -> dict[int, Rle]:
     return {id_: mask for id_, (mask, _) in _truth_of(points, truth).items()}
 
 
-def ious_with(records: Iterable[Mapping[str, Any]], true: Mapping[int, Rle]) -> dict[int, float]:
+def ious_with(records: Iterable[Delivered], true: Mapping[int, Rle]) -> dict[int, float]:
     """IoU of each record's mask with the true one, by annotation id, of those that have one."""
     return {
-        record["id"]: float(
-            coco_mask.iou([record["segmentation"]], [true[record["id"]]], [0])[0, 0]
-        )
+        record.id: float(coco_mask.iou([record.segmentation], [true[record.id]], [0])[0, 0])
         for record in records
-        if record["id"] in true
+        if record.id in true
     }
 
 
-def as_selected(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A pseudo-mask's record as if M_srm itself had been delivered, before any refinement."""
-    bbox = coco_mask.toBbox(row["selected"]).tolist()
-    return {**row, "segmentation": row["selected"], "bbox": bbox}
+def as_selected(mask: PseudoMask) -> PseudoMask:
+    """A pseudo-mask as if M_srm itself had been delivered, before any refinement."""
+    return replace(mask, segmentation=mask.selected, bbox=tight_box(mask.selected))
 
 
 def _truth_of(points: PointSet, truth: Mapping[str, Any]) -> dict[int, tuple[Rle, Floats]]:
@@ -167,7 +177,7 @@ def _truth_of(points: PointSet, truth: Mapping[str, Any]) -> dict[int, tuple[Rle
     return found
 
 
-def _gap_group(recorded: Mapping[int, Mapping[str, Any]], points: PointSet) -> float | None:
+def _gap_group(recorded: Mapping[int, Delivered], points: PointSet) -> float | None:
     """Share of pseudo-masks that hold another annotation's point of their class."""
     bad = []
     for _, siblings in points:
@@ -175,7 +185,7 @@ def _gap_group(recorded: Mapping[int, Mapping[str, Any]], points: PointSet) -> f
             if annotation.id in recorded:
                 rivals = rivals_of(annotation, siblings)
                 xy = np.array([(rival.x, rival.y) for rival in rivals]).reshape(-1, 2)
-                bad.append(bool(holds_points(recorded[annotation.id]["segmentation"], xy).any()))
+                bad.append(bool(holds_points(recorded[annotation.id].segmentation, xy).any()))
     return _mean(bad)
 
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from pycocotools import mask as coco_mask
 
-from sapnet.data.drawing import outline
-from sapnet.data.masks import decode, holds_points
-from sapnet.types import CONFIRMED, Bag, FloatArray, Judgement, PointAnnotation, Rle
+from sapnet.data.masks import decode, holds_points, outline
+from sapnet.types import CONFIRMED, Bag, FloatArray, Judgement, PointAnnotation, PseudoMask, Rle
 
 Doubts = dict[str, float | None]
 
@@ -140,34 +140,41 @@ def _of_shape(mask: Rle, annotation: PointAnnotation) -> Doubts:
     }
 
 
-def rate(rows: Sequence[dict[str, Any]]) -> None:
-    """Give every mask of a run its `quality`, and the doubts that only all of them tell: claimed,
+def rate(masks: Sequence[PseudoMask]) -> list[PseudoMask]:
+    """Give every mask of a run its `quality`, and the features that only all of them tell: claimed,
     the greatest share of it that another mask of its image holds too; size, size_here: log2 of its
     area over the median of its class, in the data set and in its image.
 
-    rows: as in pseudo_masks.ndjson, with the other doubts. A confirmed mask has none, and a quality
-    of 1.
+    masks: with their other features. A confirmed mask has none, and a quality of 1. Returns them
+    in their order.
     """
     areas: dict[Any, list[float]] = {}
-    images: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        for group in (row["category_id"], (row["image_id"], row["category_id"])):
-            areas.setdefault(group, []).append(row["area"])
-        images.setdefault(row["image_id"], []).append(row)
+    images: dict[int, list[PseudoMask]] = {}
+    for mask in masks:
+        for group in (mask.category_id, (mask.image_id, mask.category_id)):
+            areas.setdefault(group, []).append(mask.area)
+        images.setdefault(mask.image_id, []).append(mask)
     median = {group: float(np.median(found)) for group, found in areas.items()}
-    for group in images.values():
-        for row, claimed in zip(group, _claimed(group), strict=True):
-            if row["source"] == CONFIRMED:
-                row |= {"quality": 1.0, "doubts": {}}
-                continue
-            kind, image = row["category_id"], row["image_id"]
-            row["doubts"] |= {
-                "claimed": claimed,
-                "size": math.log2(row["area"] / median[kind]),
-                "size_here": math.log2(row["area"] / median[image, kind]),
-            }
-            row["doubts"] = {k: v if v is None else round(v, 5) for k, v in row["doubts"].items()}
-            row["quality"] = round(probability(row["doubts"]), 6)
+    claimed = {
+        id(mask): share
+        for group in images.values()
+        for mask, share in zip(group, _claimed(group), strict=True)
+    }
+    return [_rated(mask, claimed[id(mask)], median) for mask in masks]
+
+
+def _rated(mask: PseudoMask, claimed: float, median: Mapping[Any, float]) -> PseudoMask:
+    if mask.source == CONFIRMED:
+        return replace(mask, quality=1.0, mask_features={})
+    kind = mask.category_id
+    features = {
+        **mask.mask_features,
+        "claimed": claimed,
+        "size": math.log2(mask.area / median[kind]),
+        "size_here": math.log2(mask.area / median[mask.image_id, kind]),
+    }
+    features = {k: v if v is None else round(v, 5) for k, v in features.items()}
+    return replace(mask, mask_features=features, quality=round(probability(features), 6))
 
 
 def signals(doubts: Mapping[str, float | None]) -> dict[str, float]:
@@ -217,8 +224,8 @@ def usual_signals(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {name: float(np.median([one[name] for one in told])) for name in WEIGHTS}
 
 
-def _claimed(rows: Sequence[dict[str, Any]]) -> list[float]:
-    masks = [row["segmentation"] for row in rows]
+def _claimed(group: Sequence[PseudoMask]) -> list[float]:
+    masks = [mask.segmentation for mask in group]
     # as if the second were a crowd: what both hold over the area of the first
     shares = np.asarray(coco_mask.iou(masks, masks, [1] * len(masks)), dtype=np.float64)
     np.fill_diagonal(shares, 0.0)

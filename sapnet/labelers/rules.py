@@ -1,47 +1,48 @@
-"""Selection without learning: the proposal that the others of its bag agree with most.
+"""Selection without learning: the most confident proposal, or the one that its bag agrees with.
 
-A proposal that swallows another annotation's point of the same class is left out, unless all of
-them do. Plain numpy: the `consensus` method and the metrics share it.
+`consensus` leaves out a proposal that holds another annotation's point of the same class, unless
+all of them do.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
+import torch
 from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.nn.functional import one_hot
 
-from sapnet.data.masks import holds_points
-from sapnet.types import Bag, BoolArray, PointAnnotation
-
-
-def rivals_of(
-    annotation: PointAnnotation, annotations_of_image: Sequence[PointAnnotation]
-) -> list[PointAnnotation]:
-    """The other annotations of the same class in the image, in the order given."""
-    return [
-        other
-        for other in annotations_of_image
-        if other.category_id == annotation.category_id and other.id != annotation.id
-    ]
+from sapnet.data.batch import Batch
+from sapnet.data.sampler import Step
+from sapnet.labelers.bag_labeler import BagLabeler
+from sapnet.labelers.sapnet.bag_batch import Bags
+from sapnet.labelers.sapnet.selection import pick, take
+from sapnet.labelers.sapnet.selector import MilResult
+from sapnet.types import Bag, BoolArray
 
 
-def foreign_points(
-    bag: Bag, annotation: PointAnnotation, annotations_of_image: Sequence[PointAnnotation]
-) -> tuple[BoolArray, BoolArray]:
-    """Which proposals hold the points of other annotations of the same class.
+class RuleLabeler(BagLabeler):
+    """The methods `sam-top1` and `consensus`, by `mil.rule`."""
 
-    Returns `foreign` (M,) bool, true where at least one is held, and `holds` (M, J) bool for the J
-    rivals of `rivals_of`, in their order: the t_mj of the point distance guidance.
-    """
-    rivals = rivals_of(annotation, annotations_of_image)
-    xy = np.array([(rival.x, rival.y) for rival in rivals], dtype=np.float64).reshape(-1, 2)
-    holds: BoolArray = np.zeros((len(bag), len(rivals)), dtype=np.bool_)
-    if rivals:
-        # A point outside the tight box is outside the mask: only the others read the mask.
-        x1, y1, x2, y2 = np.asarray(bag.boxes, dtype=np.float64).T[:, :, None]
-        near = (xy[:, 0] >= x1) & (xy[:, 0] < x2) & (xy[:, 1] >= y1) & (xy[:, 1] < y2)
-        for m in np.flatnonzero(near.any(axis=1)):
-            holds[m, near[m]] = holds_points(bag.masks[m], xy[near[m]])
-    return np.logical_or.reduce(holds, axis=1), holds
+    def select(
+        self, batch: Batch, bags: Bags, features: list[Tensor], step: Step | None
+    ) -> MilResult:
+        """As a branch that is sure of what it selects."""
+        if self.config.mil.rule == "confidence":
+            selected = pick(bags.confidence, bags, bags.valid)
+            certainty = take(bags.confidence, selected)
+        else:
+            picks = [
+                consensus_pick(bag, foreign)
+                for sample in batch.samples
+                for bag, foreign in zip(
+                    sample.record.bags, self.collate.features(sample.record).foreign, strict=True
+                )
+            ]
+            selected = torch.tensor(picks, dtype=torch.int64)
+            certainty = take(bags.medoid, selected)
+        belief = one_hot(selected, bags.valid.shape[1]).float()
+        none = torch.zeros((), dtype=torch.int64)
+        found = MilResult(selected, take(bags.boxes, selected), belief, certainty, {}, none)
+        return found.to(batch.images.device)
 
 
 def consensus_pick(bag: Bag, foreign: BoolArray) -> int:

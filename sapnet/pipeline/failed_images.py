@@ -5,19 +5,20 @@ something else is wrong, and the run says so instead of training on what is left
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sapnet.data.images import ImageProblem
 from sapnet.errors import SapnetError, is_disk_full
+from sapnet.pipeline.contract import Stage
+from sapnet.pipeline.events import EventSink, ImageSetAside
 from sapnet.types import ImageInfo, PointSet
 from sapnet.utils import distributed
 from sapnet.utils.files import write_text
 
-BEFORE_TRAINING = ("proposals", "teacher")
+FROM_TRAINING_ON = (Stage.TRAIN, Stage.PSEUDO_MASKS)
 NAMED = 3  # in a message; the report has them all
 
 
@@ -28,7 +29,7 @@ class TooManyBadImages(SapnetError):
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class FailedImage:
     """An image that a run does without: in which stage it failed, and how."""
 
     image_id: int
@@ -36,23 +37,26 @@ class SetAside:
     stage: str
     error: str
 
+    @property
+    def is_early(self) -> bool:
+        """Whether it failed before the training began."""
+        return self.stage not in FROM_TRAINING_ON
+
     def __str__(self) -> str:
         return f"image {self.image_id} ({self.file_name}) in {self.stage}: {self.error}"
 
 
-class Quarantine:
+class FailedImages:
     """The images that were set aside, kept in a file, so that a resumed run does without them too.
 
     share: how many of the `images` there may be, in [0, 1]; at least one where it is above 0, and
     never all of them.
     """
 
-    def __init__(
-        self, path: Path, images: int, share: float, emit: Callable[[dict[str, Any]], None]
-    ) -> None:
+    def __init__(self, path: Path, images: int, share: float, emit: EventSink) -> None:
         self.images, self._share = images, share
         self._path, self._emit = path, emit
-        self._entries: dict[int, SetAside] = {}
+        self._entries: dict[int, FailedImage] = {}
         self.read()
 
     @property
@@ -64,58 +68,58 @@ class Quarantine:
     def read(self) -> None:
         """Take up what an earlier attempt, or the main process, has noted."""
         if self._path.exists():
-            found = [SetAside(**entry) for entry in json.loads(self._path.read_bytes())]
+            found = [FailedImage(**entry) for entry in json.loads(self._path.read_bytes())]
             self._entries = {entry.image_id: entry for entry in found}
 
     @property
-    def entries(self) -> list[SetAside]:
+    def entries(self) -> list[FailedImage]:
         return list(self._entries.values())
 
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._entries
 
-    def take(self, info: ImageInfo, stage: str, error: Exception) -> None:
+    def add(self, info: ImageInfo, stage: str, error: Exception) -> None:
         """Set an image aside. Raises TooManyBadImages where it is one too many."""
         if info.id in self:
             return
         plain = isinstance(error, ImageProblem)
         words = f"{error}" if plain else f"{type(error).__name__}: {error}"
-        entry = SetAside(info.id, info.file_name, stage, words)
+        entry = FailedImage(info.id, info.file_name, stage, words)
         self._entries[info.id] = entry
-        self._emit({"event": "image_set_aside", **asdict(entry)})
+        self._emit(ImageSetAside(**asdict(entry)))
         if len(self._entries) > self.allowed:
             # started again the run looks anew, but at what its checkpoint was made from
-            early = stage in BEFORE_TRAINING
-            self._write([e for e in self.entries if e.stage in BEFORE_TRAINING and not early])
+            early = stage not in FROM_TRAINING_ON
+            self._write([e for e in self.entries if e.is_early and not early])
             raise TooManyBadImages(
                 f"{self.summary()}; no more than {self.allowed} may be set aside. Mend or leave "
                 "out these images, or raise the share that may fail (SAPNET_MAX_BAD_IMAGES)"
             )
         self._write(self.entries)
 
-    def _write(self, entries: list[SetAside]) -> None:
+    def _write(self, entries: list[FailedImage]) -> None:
         if distributed.is_main():
             write_text(self._path, json.dumps([asdict(entry) for entry in entries]))
 
     @contextmanager
-    def watch(self, info: ImageInfo, stage: str) -> Iterator[None]:
+    def catch(self, info: ImageInfo, stage: str) -> Iterator[None]:
         """What fails in this block sets the image aside, unless it is not the image's fault: the
         run was stopped, its settings do not fit, the disk is full."""
         try:
             yield
         except ImageProblem as error:
-            self.take(info, stage, error)
+            self.add(info, stage, error)
         except SapnetError:
             raise
         except Exception as error:
             if is_disk_full(error):
                 raise
-            self.take(info, stage, error)
+            self.add(info, stage, error)
 
     def without(self, points: PointSet, *, early: bool = False) -> PointSet:
         """The points of the images that are not set aside; early: before training began, whose
         order of draws is a function of how many there are."""
-        out = {e.image_id for e in self.entries if not early or e.stage in BEFORE_TRAINING}
+        out = {e.image_id for e in self.entries if not early or e.is_early}
         return PointSet(
             images=tuple(image for image in points.images if image.id not in out),
             annotations=tuple(a for a in points.annotations if a.image_id not in out),

@@ -12,9 +12,9 @@ from typing import Any
 
 from sapnet.data.images import MAX_PIXELS, ImageProblem, read_rgb
 from sapnet.errors import InvalidConfig, Stopped
+from sapnet.pipeline.events import EventSink, Progressed, Warned
 from sapnet.utils.resources import ProgressTimer, peak_memory_mb
 
-Emit = Callable[[dict[str, Any]], None]
 Wish = Callable[[], bool]
 
 
@@ -50,7 +50,7 @@ class PredictJob:
         model, workdir = Path(data.pop("model")), Path(data.pop("workdir"))
         return cls(model, workdir, tuple(pictures), **data)
 
-    def __call__(self, emit: Emit, should_stop: Wish) -> dict[str, Any]:
+    def __call__(self, emit: EventSink, should_stop: Wish) -> dict[str, Any]:
         """Started again it goes on after the last whole line. Raises Stopped between pictures."""
         from sapnet.segmenters.checkpoint import load_predictor
 
@@ -68,13 +68,12 @@ class PredictJob:
                     file.write(json.dumps(line).encode() + b"\n")
                     file.flush()
                 seconds, of = round(eta(step, len(self.images)), 1), len(self.images)
-                told = {"stage": "predict", "step": step, "of": of, "eta_seconds": seconds}
-                emit({"event": "progress", **told})
+                emit(Progressed("predict", step, of, seconds))
                 if step < of and should_stop():
                     raise Stopped(f"stopped on request, {step} of {of} pictures done")
         if failed := sum(seen.values()):
             words = f"{failed} of {len(seen)} pictures could not be read; each says why"
-            emit({"event": "warning", "message": words})
+            emit(Warned(words))
         target = self.workdir / "result" / "predictions.ndjson"
         target.parent.mkdir(exist_ok=True)
         part.replace(target)
@@ -102,17 +101,17 @@ class OnnxJob:
     def of(cls, data: dict[str, Any]) -> "OnnxJob":
         return cls(**{name: Path(value) for name, value in data.items()})
 
-    def __call__(self, emit: Emit, should_stop: Wish) -> dict[str, Any]:
+    def __call__(self, emit: EventSink, should_stop: Wish) -> dict[str, Any]:
         """Takes a minute or so, in which it does not hear that it should stop: it is killed then,
         and nothing is lost."""
         from sapnet.segmenters.checkpoint import load_predictor
         from sapnet.segmenters.onnx.export import export_onnx
 
         began = time.monotonic()
-        emit({"event": "progress", "stage": "onnx", "step": 0, "of": 1, "eta_seconds": None})
+        emit(Progressed("onnx", 0, 1, None))
         predictor = load_predictor(self.model, device="cpu", ready=False)
         export_onnx(predictor, self.workdir / "result" / "model.onnx")
-        emit({"event": "progress", "stage": "onnx", "step": 1, "of": 1, "eta_seconds": 0.0})
+        emit(Progressed("onnx", 1, 1, 0.0))
         return _report(began)
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from sapnet.data.masks import encode as encode_one
-from sapnet.data.masks import from_runs
+from sapnet.data.masks import encode_all, from_runs, mask_iou, tight_boxes
 from sapnet.types import (
     Bag,
     BoolArray,
@@ -93,28 +92,6 @@ def _surroundings(
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1), near
 
 
-def encode(masks: BoolArray) -> list[Rle]:
-    """(M, H, W) bool -> M compressed RLEs."""
-    return [encode_one(mask) for mask in masks]
-
-
-def tight_boxes(rles: Sequence[Rle]) -> FloatArray:
-    """(M, 4) float32 xyxy boxes; x2 and y2 lie just behind the last column and row."""
-    if not rles:
-        return np.zeros((0, 4), np.float32)
-    boxes = np.asarray(coco_mask.toBbox(list(rles)), np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes
-
-
-def mask_iou(rles: Sequence[Rle]) -> FloatArray:
-    """(M, M) float32 IoU of masks that are not empty."""
-    if not rles:
-        return np.zeros((0, 0), np.float32)
-    listed = list(rles)
-    return np.asarray(coco_mask.iou(listed, listed, [0] * len(listed)), np.float32)
-
-
 def _bag(
     raw: RawProposals,
     annotation_id: int,
@@ -124,7 +101,7 @@ def _bag(
     max_proposals: int,
 ) -> Bag:
     """The bag rules for one annotation; points: (N, 2) xy of all of the image's points."""
-    rles = raw.masks if isinstance(raw.masks, tuple) else encode(raw.masks)
+    rles = raw.masks if isinstance(raw.masks, tuple) else encode_all(raw.masks)
     areas = np.asarray(coco_mask.area(list(rles))).reshape(-1)
     good = [i for i, a in enumerate(areas) if 0 < a <= WHOLE_IMAGE * size[0] * size[1]]
     if good:
@@ -133,7 +110,7 @@ def _bag(
         share = coco_mask.iou([rles[i] for i in good], [around], [1])[:, 0]
         good = [i for i, s in zip(good, share, strict=True) if s > 0]
     if not good:
-        disc = encode(safety_disc(points, index, size)[None])
+        disc = encode_all(safety_disc(points, index, size)[None])
         return bag_of(annotation_id, disc, np.zeros(1, np.float32), [DISC_SOURCE])
     sources = [raw.sources[i] for i in good]
     confidence = raw.confidence[good]

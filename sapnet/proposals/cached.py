@@ -1,23 +1,20 @@
-"""The images of a run joined with their bags: from the store, or made and put there."""
+"""The bags of a run's images: from the store, or made and put there."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sapnet.config.schema import Config
-from sapnet.data.images import ImageProblem, probe, read_rgb
+from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.data.pixels import Ranges
-from sapnet.data.samples import ImageRecord, make_record
 from sapnet.data.value_ranges import dataset_ranges
 from sapnet.proposals import ProposalGenerator
 from sapnet.proposals.bags import bag_of, make_bags
 from sapnet.proposals.store import ProposalStore, key_of
-from sapnet.types import CONFIRMED, Bag, ImageInfo, Judgement, PointAnnotation, PointSet, Rle
+from sapnet.types import CONFIRMED, Bag, ImageInfo, PointAnnotation, PointSet, Rle
 from sapnet.utils.files import file_sha256
 
 
@@ -104,64 +101,3 @@ def naming(info: ImageInfo) -> Iterator[None]:
         yield
     except ImageProblem as error:
         raise ImageProblem(f"image {info.id} ({info.file_name}): {error}") from error
-
-
-class Records(Sequence[ImageRecord]):
-    """The images as training wants them, each joined with its bags when it is first asked for."""
-
-    def __init__(
-        self,
-        points: PointSet,
-        paths: dict[int, Path],
-        bags: dict[int, list[Bag]],
-        config: Config,
-        ranges: Ranges | None = None,
-    ) -> None:
-        """ranges: by which images of more than 8 bits are read."""
-        self.points, self._paths, self._bags, self._config = points, paths, bags, config
-        self._ranges = ranges
-        self._made: dict[int, ImageRecord] = {}
-        self._judgements: dict[int, Judgement] = {}
-
-    @property
-    def judgements(self) -> dict[int, Judgement]:
-        """The teacher's, by annotation id; empty until they are set."""
-        return self._judgements
-
-    @judgements.setter
-    def judgements(self, found: dict[int, Judgement]) -> None:
-        self._judgements = found
-        self._made.clear()
-
-    def without(self, points: PointSet) -> "Records":
-        """The same records for fewer images."""
-        fewer = Records(points, self._paths, self._bags, self._config, self._ranges)
-        fewer._judgements = self._judgements
-        return fewer
-
-    def unreadable(self) -> Iterator[tuple[ImageInfo, ImageProblem]]:
-        """Those whose pixels cannot be read (any more), and why."""
-        for info in self.points.images:
-            try:
-                probe(self._paths[info.id])
-            except ImageProblem as error:
-                yield info, error
-
-    def __len__(self) -> int:
-        return len(self.points.images)
-
-    def __getitem__(self, index: Any) -> Any:
-        if index not in self._made:
-            info = self.points.images[index]
-            annotations = self.points.annotations_of[info.id]
-            self._made[index] = make_record(
-                info,
-                self._paths[info.id],
-                annotations,
-                self._bags[info.id],
-                self.points.label_of,
-                self._config.mil,
-                [self._judgements[a.id] for a in annotations] if self._judgements else (),
-                self._ranges,
-            )
-        return self._made[index]

@@ -20,9 +20,9 @@ from sapnet.data.pixels import Ranges
 from sapnet.data.resize import PAD_TO, input_size
 from sapnet.data.samples import to_tensor
 from sapnet.errors import InvalidConfig, WeightsUnavailable
-from sapnet.pipeline.label import as_results
 from sapnet.segmenters.backbones import BackboneWithFpn
-from sapnet.segmenters.solov2 import SoloHead, SoloV2, decode
+from sapnet.segmenters.base import Segmenter, as_results
+from sapnet.segmenters.build import SegmenterBuilder, build_segmenter
 from sapnet.segmenters.solov2.optimize import make_ready
 from sapnet.types import ByteArray, Category
 from sapnet.utils.files import atomic_write, write_text
@@ -33,7 +33,7 @@ META = "sapnet"
 """Under which `meta` stands in the header of model.safetensors, as JSON."""
 
 
-def save_artifact(folder: Path, segmenter: SoloV2, meta: dict[str, Any]) -> None:
+def save_artifact(folder: Path, segmenter: Segmenter, meta: dict[str, Any]) -> None:
     """Write model.pt, model.safetensors and model.json. meta: categories, config, weights origin,
     seed, versions."""
     meta = {"format": FORMAT, **meta}
@@ -49,7 +49,7 @@ def save_artifact(folder: Path, segmenter: SoloV2, meta: dict[str, Any]) -> None
 class Predictor:
     """A segmenter ready to be asked. categories: by label, 0..K-1, with the user's own ids."""
 
-    segmenter: SoloV2
+    segmenter: Segmenter
     config: Config
     categories: tuple[Category, ...]
     meta: dict[str, Any]
@@ -74,7 +74,7 @@ class Predictor:
         wanted = self.config.train.precision
         with mixed(device, "float32" if wanted == "float32" else "auto"):
             _, output = self.segmenter(pixels)
-        (found,) = decode(output, [size], [(h, w)], self.config.solo)
+        (found,) = self.segmenter.decode(output, [size], [(h, w)])
         results = [r for r in as_results(found) if r["score"] >= score_threshold]
         for result in results:
             result["category_id"] = self.categories[result.pop("label")].id
@@ -87,11 +87,18 @@ def padded(image: Tensor) -> Tensor:
     return torch.nn.functional.pad(image, (0, -w % PAD_TO, 0, -h % PAD_TO))[None]
 
 
-def load_predictor(path: Path, device: str = "auto", *, ready: bool = True) -> Predictor:
+def load_predictor(
+    path: Path,
+    device: str = "auto",
+    *,
+    ready: bool = True,
+    build: SegmenterBuilder = build_segmenter,
+) -> Predictor:
     """Read `model.pt` or `model.safetensors`, told apart by what is in it. device: "auto" takes a
     GPU where there is one.
 
-    ready: make it fast, for good (`make_ready`); without, its tensors are the file's own.
+    ready: make it fast, for good (`make_ready`); without, its tensors are the file's own. build:
+    what makes the segmenter from the file's configuration.
 
     Errors: WeightsUnavailable where the file is missing, damaged or of another kind.
     """
@@ -107,8 +114,7 @@ def load_predictor(path: Path, device: str = "auto", *, ready: bool = True) -> P
         config = config_from_dict(meta["config"])
         backbone = BackboneWithFpn(config.backbone, pretrained=meta["weights"]["kind"] != "random")
         categories = tuple(Category(c["id"], c["name"]) for c in meta["categories"])
-        head = SoloHead(len(categories), config.backbone.fpn_channels, config.solo)
-        segmenter = SoloV2(backbone, head)
+        segmenter = build(config, len(categories), backbone)
         segmenter.load_state_dict(content["state_dict"])
     except (LookupError, TypeError, ValueError, RuntimeError, InvalidConfig) as error:
         raise WeightsUnavailable(

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from sapnet.config.schema import Config, TrainConfig
 from sapnet.data.images import ImageProblem
-from sapnet.data.samples import ImageRecord, Sample, Sampler, load_sample
+from sapnet.data.sampler import Sampler, Step
+from sapnet.data.samples import ImageRecord, Sample, load_sample
 from sapnet.types import ImageInfo
 from sapnet.utils import distributed
 
@@ -17,24 +18,7 @@ OnBad = Callable[[ImageInfo, ImageProblem], None]
 Bad = list[tuple[ImageInfo, ImageProblem]]
 
 
-@dataclass(frozen=True)
-class Step:
-    """Where a step stands in the run: its index, of how many, and the epoch's length."""
-
-    index: int
-    total: int
-    per_epoch: int
-
-    @property
-    def share(self) -> float:
-        return self.index / max(self.total, 1)
-
-    @property
-    def next(self) -> "Step":
-        return replace(self, index=self.index + 1)
-
-
-class Batches:
+class BatchLoader:
     """What each step of a run learns from. Order, crops and flips are functions of (seed, step)."""
 
     def __init__(
@@ -56,7 +40,7 @@ class Batches:
         # on a CPU the step takes all cores itself
         threads = min(os.cpu_count() or 1, 4) if torch.cuda.is_available() else 1
         self._pool = ThreadPoolExecutor(threads, "images")
-        self._ahead: tuple[Step, list[Drawing]] | None = None
+        self._ahead: tuple[Step, list[PendingSample]] | None = None
 
     def step(self, index: int) -> Step:
         return Step(index, self.total, self.per_epoch)
@@ -64,13 +48,13 @@ class Batches:
     def __call__(self, step: Step) -> tuple[list[Sample], list[torch.Generator]]:
         """This process's images of a step, resized and flipped as their generators say, and these.
         Those of the next step are begun."""
-        begun, drawings = self._ahead or (None, [])
+        begun, pending = self._ahead or (None, [])
         if begun != step:
-            drawings = self._begin(step)
+            pending = self._begin(step)
         self._ahead = (step.next, self._begin(step.next)) if step.index + 1 < step.total else None
         samples = []
-        for drawing in drawings:
-            sample, bad = drawing.sample.result()
+        for one in pending:
+            sample, bad = one.sample.result()
             for info, error in bad:
                 if self._on_bad is None or distributed.processes() > 1:  # the others would not know
                     raise error
@@ -78,18 +62,20 @@ class Batches:
             if sample is None:
                 raise bad[0][1]
             samples.append(sample)
-        return samples, [drawing.generator for drawing in drawings]
+        return samples, [one.generator for one in pending]
 
-    def _begin(self, step: Step) -> list["Drawing"]:
+    def _begin(self, step: Step) -> list["PendingSample"]:
         sampler, data = self.sampler, self._config.data
         sides = data.short_sides
         side = sides[int(torch.randint(len(sides), (), generator=sampler.generator(step.index)))]
-        drawings = []
+        pending = []
         for place, index in distributed.share(list(enumerate(sampler.batch(step.index), start=1))):
             generator = sampler.generator(step.index, place)
             flip = data.flip and bool(torch.rand((), generator=generator) < 0.5)
-            drawings.append(Drawing(self._pool.submit(self._read, index, side, flip), generator))
-        return drawings
+            pending.append(
+                PendingSample(self._pool.submit(self._read, index, side, flip), generator)
+            )
+        return pending
 
     def _read(self, index: int, side: int, flip: bool) -> tuple[Sample | None, Bad]:
         """The sample of an image, or of the first one after it that can be read, and those that
@@ -105,7 +91,7 @@ class Batches:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class PendingSample:
     """An image on its way, and the generator of what else is drawn for it."""
 
     sample: "Future[tuple[Sample | None, Bad]]"

@@ -157,7 +157,8 @@ def start_alike(model: nn.Module, step: int) -> None:
     """
     if processes() == 1:
         return
-    state = model.state_dict()
+    held = model.state_dict()
+    state = {name: value for name, value in held.items() if isinstance(value, Tensor)}
     own = step, {name: tuple(value.shape) for name, value in state.items()}
     gathered: list[Any] = [None] * processes()
     distributed.all_gather_object(gathered, own)

@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sapnet.config.resolve import resolve_config
-from sapnet.proposals.cached import Records
+from sapnet.training.dataset import TrainingSet
 from sapnet.training.model import build_model
 
 pytestmark = pytest.mark.slow
@@ -124,9 +124,9 @@ def test_a_chooser_on_frozen_features_picks_as_the_whole_model(ladder, ask, scen
     chooser = ladder.learn.Chooser(
         channels=(24, 32, 96, 1280), num_classes=3, config=config, seed=9
     )
-    chooser.fpn.load_state_dict(model.solo.backbone.fpn.state_dict())
-    chooser.mil.load_state_dict(model.mil.state_dict())
-    records = list(Records(data.points, data.paths, bags, config))
+    chooser.fpn.load_state_dict(model.segmenter.backbone.fpn.state_dict())
+    chooser.mil.load_state_dict(model.labeler.mil.state_dict())
+    records = list(TrainingSet(data.points, data.paths, bags))
     frozen = ladder.data.thaw(asked.features)
     for record, one in zip(records, frozen, strict=True):
         sample = one.sample(record)
@@ -156,7 +156,7 @@ def test_learning_changes_the_picks(ladder, ask, scenes):
     data = ladder.data.DataSet.read(scenes)
     bags = dict(data.bags("simulated", 0, asked.work, {}))
     config = list(ladder.rungs.stands("cpu", asked.overrides, "simulated"))[5].config
-    records = list(Records(data.points, data.paths, bags, config))
+    records = list(TrainingSet(data.points, data.paths, bags))
     frozen = ladder.data.thaw(asked.features)
     found = []
     for rate in (1e-9, 1e-2):
@@ -253,7 +253,7 @@ def test_proposals_by_name(ladder):
 def test_picks_by_rule(ladder, scenes, tmp_path):
     data = ladder.data.DataSet.read(scenes)
     bags = dict(data.bags("simulated", 0, tmp_path, {}))
-    records = list(Records(data.points, data.paths, bags, resolve_config()))
+    records = list(TrainingSet(data.points, data.paths, bags))
     scale = ladder.picks.Scale(data, bags)
     for record in records:
         for rule in ("random", "largest", "sam-top1", "consensus"):

@@ -1,7 +1,6 @@
 """Images and bags as batches: sizes, flips, padding, order; against plain arrays."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +10,18 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sapnet.config.schema import DataConfig, MilConfig
+from sapnet.data.masks import mask_iou, tight_boxes
+from sapnet.data.sampler import Sampler
 from sapnet.data.samples import (
     IMAGE_MEAN,
     IMAGE_STD,
-    Sampler,
-    collate,
     input_size,
     load_sample,
     make_record,
     pad,
     to_tensor,
 )
-from sapnet.proposals.bags import mask_iou, tight_boxes
+from sapnet.labelers.sapnet.bag_features import BagCollator, bag_features
 from sapnet.types import Bag, ImageInfo, Judgement, PointAnnotation
 
 
@@ -53,7 +52,7 @@ def blocks(rng, size, points):
     return bags
 
 
-def world(tmp_path: Path, seed=0, size=(40, 60), count=8, config=None):
+def world(tmp_path: Path, seed=0, size=(40, 60), count=8):
     rng = np.random.default_rng(seed)
     path = tmp_path / "image.png"
     Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
@@ -65,9 +64,7 @@ def world(tmp_path: Path, seed=0, size=(40, 60), count=8, config=None):
     ]
     bags = blocks(rng, size, points)
     info = ImageInfo(1, path.name, size[1], size[0])
-    record = make_record(
-        info, path, annotations, [b for _, b in bags], {4: 0, 9: 1}, config or MilConfig()
-    )
+    record = make_record(info, path, annotations, [b for _, b in bags], {4: 0, 9: 1})
     return record, [masks for masks, _ in bags]
 
 
@@ -75,7 +72,8 @@ def world(tmp_path: Path, seed=0, size=(40, 60), count=8, config=None):
 def test_record_against_pixels(tmp_path, seed):
     """distance (Eq. 2), foreign, medoid and size rank of each proposal, counted by hand."""
     exponent = 0.5
-    record, masks = world(tmp_path, seed, config=MilConfig(distance_exponent=exponent))
+    record, masks = world(tmp_path, seed)
+    found = bag_features(record, MilConfig(distance_exponent=exponent))
     group = record.annotations
     near = [min(math.dist((a.x, a.y), (b.x, b.y)) for b in group if b is not a) for a in group]
     spacing = sum(near) / len(near) or 1.0
@@ -87,13 +85,13 @@ def test_record_against_pixels(tmp_path, seed):
             held = [b for b in rivals if mask[int(b.y), int(b.x)]]
             weight = sum(max(math.dist((a.x, a.y), (b.x, b.y)) / spacing, 0.01) for b in held)
             score = (1 / (1 + math.exp(-1 / weight))) ** exponent if weight else 1.0
-            assert record.distance[n][m] == pytest.approx(score, rel=1e-5)
-            assert bool(record.foreign[n][m]) is bool(held)
+            assert found.distance[n][m] == pytest.approx(score, rel=1e-5)
+            assert bool(found.foreign[n][m]) is bool(held)
             ious = [(mask & o).sum() / (mask | o).sum() for i, o in enumerate(masks[n]) if i != m]
-            assert record.medoid[n][m] == pytest.approx(sum(ious) / max(len(ious), 1), abs=1e-6)
+            assert found.medoid[n][m] == pytest.approx(sum(ious) / max(len(ious), 1), abs=1e-6)
             larger = sum(area > areas[m] for area in areas)
-            assert larger <= record.size_rank[n][m] < larger + areas.count(areas[m])
-        assert sorted(record.size_rank[n]) == list(range(len(masks[n])))
+            assert larger <= found.size_rank[n][m] < larger + areas.count(areas[m])
+        assert sorted(found.size_rank[n]) == list(range(len(masks[n])))
 
 
 @pytest.mark.parametrize("change", ["mirrored", "doubled", "shuffled"])
@@ -116,13 +114,14 @@ def test_statistics_survive(tmp_path, change):
         bags.append(bag_of(a.id, bag_masks, record.bags[n].confidence[order]))
         orders.append(order)
     info = ImageInfo(1, "x", *bags[0].masks[0]["size"][::-1])
-    got = make_record(info, record.path, annotations, bags, {4: 0, 9: 1}, MilConfig())
+    other = make_record(info, record.path, annotations, bags, {4: 0, 9: 1})
+    got, before = bag_features(other, MilConfig()), bag_features(record, MilConfig())
     for n, order in enumerate(orders):
-        np.testing.assert_array_equal(got.foreign[n], record.foreign[n][order])
-        np.testing.assert_allclose(got.distance[n], record.distance[n][order], rtol=1e-6)
-        np.testing.assert_array_equal(got.medoid[n], record.medoid[n][order])
+        np.testing.assert_array_equal(got.foreign[n], before.foreign[n][order])
+        np.testing.assert_allclose(got.distance[n], before.distance[n][order], rtol=1e-6)
+        np.testing.assert_array_equal(got.medoid[n], before.medoid[n][order])
         if change == "shuffled":
-            np.testing.assert_array_equal(got.size_rank[n], record.size_rank[n][order])
+            np.testing.assert_array_equal(got.size_rank[n], before.size_rank[n][order])
 
 
 @pytest.mark.parametrize(
@@ -173,7 +172,7 @@ def test_a_speck_is_not_lost():
     mask = np.zeros((64, 64), bool)
     mask[33, 17] = True
     info = ImageInfo(1, "x", 64, 64)
-    record = make_record(info, Path("x"), [], [], {}, MilConfig())
+    record = make_record(info, Path("x"), [], [], {})
     from sapnet.data.samples import Sample
 
     sample = Sample(record, torch.zeros(3, 64, 64), (1.0, 1.0), False)
@@ -190,7 +189,7 @@ def test_short_side_is_the_largest_unless_given(tmp_path):
 
 def test_pad_and_collate(tmp_path):
     records = [world(tmp_path, s, size)[0] for s, size in enumerate([(40, 60), (60, 40)])]
-    empty = make_record(records[0].info, records[0].path, [], [], {}, MilConfig())
+    empty = make_record(records[0].info, records[0].path, [], [], {})
     samples = [
         load_sample(r, DataConfig(short_sides=(70,), max_long_side=500))
         for r in (records[0], empty, records[1])
@@ -202,6 +201,7 @@ def test_pad_and_collate(tmp_path):
         assert torch.equal(image[:, :h, :w], sample.image)
         assert not image[:, h:].any()
         assert not image[:, :, w:].any()
+    collate = BagCollator(MilConfig())
     bags = collate(samples)
     longest = max(len(b) for r in records for b in r.bags)
     assert bags.boxes.shape == (16, longest, 4)
@@ -215,10 +215,10 @@ def test_pad_and_collate(tmp_path):
             assert not bags.boxes[row, len(bag) :].any()
             assert bags.labels[row] == sample.record.labels[n]
             pairs = {
-                "distance": sample.record.distance[n],
-                "foreign": sample.record.foreign[n],
-                "medoid": sample.record.medoid[n],
-                "size_rank": sample.record.size_rank[n],
+                "distance": collate.features(sample.record).distance[n],
+                "foreign": collate.features(sample.record).foreign[n],
+                "medoid": collate.features(sample.record).medoid[n],
+                "size_rank": collate.features(sample.record).size_rank[n],
                 "confidence": bag.confidence,
             }
             for name, expected in pairs.items():
@@ -227,25 +227,23 @@ def test_pad_and_collate(tmp_path):
 
 
 def test_judgements_travel_with_their_bags(tmp_path):
-    """Images whose teacher was not asked carry what changes nothing: contrast 0, overlap 1."""
+    """Where no teacher was asked they carry what changes nothing: contrast 0, overlap 1."""
     rng = np.random.default_rng(0)
-    config = DataConfig(short_sides=(70,), max_long_side=500)
-    plain = world(tmp_path, 0)[0]
-    judged = replace(
-        plain,
-        judgements=tuple(
-            Judgement(
-                -rng.random(len(bag)).astype(np.float32),
-                rng.random(len(bag)).astype(np.float32),
-            )
-            for bag in plain.bags
-        ),
-    )
-    bags = collate([load_sample(record, config) for record in (plain, judged)])
+    record = world(tmp_path, 0)[0]
+    sample = load_sample(record, DataConfig(short_sides=(70,), max_long_side=500))
+    judgements = {
+        bag.annotation_id: Judgement(
+            -rng.random(len(bag)).astype(np.float32), rng.random(len(bag)).astype(np.float32)
+        )
+        for bag in record.bags
+    }
+    bags = BagCollator(MilConfig())([sample])
     assert bags.overlap.dtype == bags.contrast.dtype == torch.float32
-    assert not bags.contrast[:8].any()
-    assert (bags.overlap[:8] == 1).all()
-    for row, judgement in enumerate(judged.judgements, start=8):
+    assert not bags.contrast.any()
+    assert (bags.overlap == 1).all()
+    bags = BagCollator(MilConfig(), judgements)([sample])
+    for row, annotation in enumerate(record.annotations):
+        judgement = judgements[annotation.id]
         length = len(judgement.overlap)
         np.testing.assert_array_equal(bags.contrast[row, :length].numpy(), judgement.contrast)
         np.testing.assert_array_equal(bags.overlap[row, :length].numpy(), judgement.overlap)
@@ -255,7 +253,8 @@ def test_judgements_travel_with_their_bags(tmp_path):
 
 def test_a_batch_without_a_point(tmp_path):
     record, _ = world(tmp_path, count=0)
-    bags = collate([load_sample(record, DataConfig(short_sides=(64,), max_long_side=96))])
+    sample = load_sample(record, DataConfig(short_sides=(64,), max_long_side=96))
+    bags = BagCollator(MilConfig())([sample])
     assert len(bags) == 0
     assert bags.boxes.shape == (0, 1, 4)
     assert bags.rois().shape == (0, 5)

@@ -85,7 +85,7 @@ def world(seed, images=2, objects=4):
         pseudo=pseudo,
         bags={id_: bag_of(id_, masks[id_], confidence[id_]) for id_ in masks},
         records=[
-            {"id": id_, "segmentation": encode(mask), "bbox": xywh(mask)}
+            SimpleNamespace(id=id_, segmentation=encode(mask), bbox=xywh(mask))
             for id_, mask in pseudo.items()
         ],
         truth={

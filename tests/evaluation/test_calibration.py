@@ -1,5 +1,7 @@
 """Figures of the quality, against plain loops."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,7 @@ def test_bins():
 
 
 def test_of_records():
-    records = [{"id": 1, "quality": 0.9}, {"id": 2, "quality": 0.2}, {"id": 3, "quality": 0.5}]
+    records = [SimpleNamespace(id=n, quality=q) for n, q in ((1, 0.9), (2, 0.2), (3, 0.5))]
     found = reliability(records, {1: 0.5, 2: 0.49})
     assert found is not None
     assert (found["count"], found["wrong"], found["auroc"]) == (2, 1, 1.0)

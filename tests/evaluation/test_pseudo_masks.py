@@ -1,6 +1,7 @@
 """Metrics of pseudo-masks against plain pixels, and worlds whose figures are known by hand."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_against_pixels(tools, seed):
 def test_perfect_masks(tools):
     world = tools.world(0)
     for record, mask in zip(world.records, world.true.values(), strict=True):
-        record |= {"segmentation": tools.encode(mask), "bbox": tools.xywh(mask)}
+        record.segmentation, record.bbox = tools.encode(mask), tools.xywh(mask)
     got = pseudo_mask_metrics(world.records, world.bags, world.points, world.truth)
     assert got["miou_mask"] == got["miou_box"] == 1.0
     assert got["gap_local"] is None  # no box is smaller than its own
@@ -115,7 +116,7 @@ def two_neighbours(tools):
 
 
 def record(tools, id_, mask):
-    return {"id": id_, "segmentation": tools.encode(mask), "bbox": tools.xywh(mask)}
+    return SimpleNamespace(id=id_, segmentation=tools.encode(mask), bbox=tools.xywh(mask))
 
 
 def test_the_gaps_by_hand(tools):

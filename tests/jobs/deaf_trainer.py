@@ -27,18 +27,18 @@ def main() -> None:
     if STAGE == "import":
         hear_nothing()
     from sapnet.cli import main as cli
-    from sapnet.pipeline import run as pipeline
+    from sapnet.pipeline.context import RunContext
 
-    stage = pipeline.Run.stage
+    stage = RunContext.stage
 
     @contextmanager
-    def deaf(run: pipeline.Run, name: str) -> Iterator[None]:
+    def deaf(run: RunContext, name: str) -> Iterator[None]:
         with stage(run, name):
             if name == STAGE:
                 hear_nothing()
             yield
 
-    with patch.object(pipeline.Run, "stage", deaf):
+    with patch.object(RunContext, "stage", deaf):
         cli.app(["run", *sys.argv[3:]])
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sapnet.data.synthetic import Scenes, make_scenes
+from sapnet.pipeline.events import Event
 from sapnet.pipeline.run import Run
 from sapnet.pipeline.spec import RunSpec
 
@@ -80,8 +81,12 @@ def go(spec: RunSpec, should_stop: Callable[[dict[str, Any]], bool] = lambda _: 
     """Run to the end or to the stop. should_stop sees the last event. Events, steps, report."""
     events: list[dict[str, Any]] = []
     report, error = None, None
+
+    def emit(event: Event) -> None:
+        events.append(event.to_dict())
+
     try:
-        report = Run(spec, events.append, lambda: should_stop(events[-1]))()
+        report = Run(spec, emit, lambda: should_stop(events[-1]))()
     except Exception as raised:  # handed to the test, which says what it must be
         error = raised
     steps = {

@@ -13,12 +13,14 @@ import torch
 
 from sapnet.data import samples as loader
 from sapnet.data.annotations.coco import load_points
+from sapnet.pipeline import stages
 from sapnet.pipeline.run import Run
 from sapnet.pipeline.spec import RunSpec
 from sapnet.proposals import build_generator
-from sapnet.proposals.cached import Records
 from sapnet.training import loader as batches
 from sapnet.training import loop as engine
+from sapnet.training.dataset import TrainingSet
+from sapnet.training.model import BUILDERS
 from sapnet.utils import distributed
 
 
@@ -38,17 +40,17 @@ def main(path, trouble):
     run = Run(spec, lambda event: None, lambda: trouble == "stop" and len(losses) >= 2)
     points = load_points(spec.points)
     generator = build_generator(spec.proposals, points)
-    bags = distributed.main_first(lambda: run.make_proposals(generator, points))
-    model, _ = run.build_model(points.categories)
+    bags = distributed.main_first(lambda: stages.make_proposals(run.context, generator, points))
+    model, _ = stages.make_model(run.context, points.categories, BUILDERS)
     error = None
     try:
         engine.train(
             model,
-            Records(points, spec.image_paths, bags, run.config),
+            TrainingSet(points, spec.image_paths, bags),
             seed=spec.seed,
             checkpoint=spec.workdir / "checkpoint.pt",
             report=lambda step, of, terms: losses.append(terms),
-            should_stop=run.should_stop,
+            should_stop=run.context.should_stop,
         )
     except Exception as raised:
         error = type(raised).__name__, str(raised)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sapnet.pipeline.label import ALIKE, MOST_ALTERNATIVES, alternatives, encode
-from sapnet.proposals.bags import mask_iou, tight_boxes
+from sapnet.data.masks import encode, mask_iou, tight_boxes
+from sapnet.labelers.delivery import ALIKE, MOST_ALTERNATIVES, alternatives
 from sapnet.types import Bag
 
 
@@ -21,9 +21,9 @@ def bag_of(*masks):
 def test_the_likeliest_first_and_none_twice():
     masks = (stripe(0, 100), stripe(0, 50), stripe(0, 20), stripe(0, 96), stripe(0, 51))
     found = alternatives(bag_of(*masks), 0, np.array([0.4, 0.1, 0.2, 0.25, 0.05, 0.9]))
-    assert [a["segmentation"] for a in found] == [masks[2], masks[1]]  # the fourth is the first's
-    assert [a["index"] for a in found] == [0, 1]
-    assert [a["probability"] for a in found] == [0.2, 0.1]
+    assert [a.segmentation for a in found] == [masks[2], masks[1]]  # the fourth is the first's
+    assert [a.index for a in found] == [0, 1]
+    assert [a.probability for a in found] == [0.2, 0.1]
 
 
 def test_a_bag_of_one_has_none():
@@ -43,4 +43,4 @@ def test_against_a_plain_reference():
             if m != picked and all(bag.overlaps[m, k] <= ALIKE for k in [picked, *wanted]):
                 wanted.append(m)
         found = alternatives(bag, picked, belief)
-        assert [a["segmentation"] for a in found] == [masks[m] for m in wanted[:MOST_ALTERNATIVES]]
+        assert [a.segmentation for a in found] == [masks[m] for m in wanted[:MOST_ALTERNATIVES]]

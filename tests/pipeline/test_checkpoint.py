@@ -37,8 +37,8 @@ def saved(request, tmp_path_factory, tiny, weights):
         "weights": {"kind": origin.kind, "detail": origin.detail, "sha256": origin.sha256},
         "seed": 3,
     }
-    save_artifact(folder, model.solo, meta)
-    return Predictor(model.solo.eval(), config, CATEGORIES, meta), folder / "model.pt"
+    save_artifact(folder, model.segmenter, meta)
+    return Predictor(model.segmenter.eval(), config, CATEGORIES, meta), folder / "model.pt"
 
 
 def _quietly(config, path):

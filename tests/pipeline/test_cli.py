@@ -83,15 +83,15 @@ def test_reasons(job, changes, reason):
 
 def test_a_wish_to_stop_ends_with_three(job, monkeypatch):
     """The handler is real: the signal comes with the first event."""
-    from sapnet.cli import console
+    from sapnet.pipeline import execute
 
-    remember = console.StopWish.__init__
+    remember = execute.StopFlag.__init__
 
     def and_wish(self):
         remember(self)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(console.StopWish, "__init__", and_wish)
+    monkeypatch.setattr(execute.StopFlag, "__init__", and_wish)
     result = call("run", job())
     assert result.exit_code == 3
     told = [event["event"] for event in lines(result) if event["event"] != "warning"]

@@ -36,14 +36,14 @@ def test_the_same_as_predicting_image_by_image(finished, split):
     images, path = split
     model = finished.spec.workdir / "result" / "model.pt"
     predictor, truth = load_predictor(model), read_truth(path)
-    events = []
-    found = detect(predictor, images, truth, events.append)
+    told = []
+    found = detect(predictor, images, truth, lambda *step: told.append(step))
     want = []
     for image in truth["images"]:
         results = predictor.predict(read_rgb(images / image["file_name"]), score_threshold=0.0)
         want += [{"image_id": image["id"], **result} for result in results]
     assert found == want
-    assert [event["step"] for event in events] == [1, 2, 3, 4]
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     result = call("--model", model, "--images", images, "--truth", path)
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)

@@ -8,8 +8,8 @@ import torch
 
 from sapnet.data.images import ImageProblem
 from sapnet.errors import InvalidConfig, OutOfMemory
-from sapnet.pipeline import run as pipeline
-from sapnet.pipeline.failed_images import Quarantine, TooManyBadImages
+from sapnet.pipeline import stages as pipeline
+from sapnet.pipeline.failed_images import FailedImages, TooManyBadImages
 from sapnet.training import loop as engine
 from sapnet.types import ImageInfo, PointAnnotation, PointSet
 
@@ -138,12 +138,12 @@ def test_too_many_fail_and_a_mended_run_looks_anew(small_world, go):
     [(200, 0.05, 10), (10, 0.05, 1), (10, 0.0, 0), (1, 0.05, 0), (2, 1.0, 1), (0, 0.5, -1)],
 )
 def test_how_many_may_fail(tmp_path, images, share, allowed):
-    found = Quarantine(tmp_path / "q.json", images, share, lambda _: None)
+    found = FailedImages(tmp_path / "q.json", images, share, lambda _: None)
     assert found.allowed == allowed
 
 
 def test_what_is_not_the_images_fault_is_raised(tmp_path):
-    found = Quarantine(tmp_path / "q.json", 9, 0.5, lambda _: None)
+    found = FailedImages(tmp_path / "q.json", 9, 0.5, lambda _: None)
     info = ImageInfo(3, "3.png", 4, 4)
     for error in (InvalidConfig("no"), OSError(28, "No space left on device")):
         with pytest.raises(type(error)), found.watch(info, "proposals"):
@@ -151,7 +151,7 @@ def test_what_is_not_the_images_fault_is_raised(tmp_path):
     assert found.entries == []
     with found.watch(info, "proposals"):
         raise ImageProblem("broken")
-    again = Quarantine(tmp_path / "q.json", 9, 0.5, lambda _: None)
+    again = FailedImages(tmp_path / "q.json", 9, 0.5, lambda _: None)
     assert 3 in again
     points = PointSet((info,), (PointAnnotation(1, 3, 0, 1.0, 1.0),), ())
     assert again.without(points) == PointSet((), (), ())

@@ -8,7 +8,7 @@ import torch
 
 from sapnet.config.resolve import resolve_config
 from sapnet.data.images import ImageProblem
-from sapnet.training.loader import Batches
+from sapnet.training.loader import BatchLoader
 from sapnet.types import ImageInfo
 
 CONFIG = resolve_config(overrides={"data.short_sides": [64, 96], "train.batch_size": 2})
@@ -37,7 +37,7 @@ def of(batches, index):
 def test_draws_are_functions_of_seed_and_step(monkeypatch):
     """Short side and flips, in any order of asking; the global generator is left alone."""
     before = torch.get_rng_state()
-    batches = Batches(records(5), CONFIG, 1)
+    batches = BatchLoader(records(5), CONFIG, 1)
     forwards = [of(batches, index) for index in range(30)]
     assert [of(batches, index) for index in reversed(range(30))] == forwards[::-1]
     assert torch.equal(before, torch.get_rng_state())
@@ -52,7 +52,7 @@ def test_draws_are_functions_of_seed_and_step(monkeypatch):
         shares = []
         for rank in range(count):
             monkeypatch.setattr("sapnet.utils.distributed.rank", lambda rank=rank: rank)
-            part = Batches(records(5), CONFIG, 1)
+            part = BatchLoader(records(5), CONFIG, 1)
             shares.append([of(part, index) for index in range(30)])
         for step, *parts in zip(forwards, *shares, strict=True):
             assert sorted(s for part in parts for s in part) == sorted(step)
@@ -66,7 +66,7 @@ def test_the_next_step_is_read_meanwhile(monkeypatch):
         lambda record, *_rest: read.append(record.info.id) or record,
     )
     config = replace(CONFIG, train=replace(CONFIG.train, epochs=2, min_steps=0))
-    batches = Batches(records(4), config, 0)
+    batches = BatchLoader(records(4), config, 0)
     assert batches.total == 4
     for index, expected in enumerate([4, 6, 8, 8]):
         batches(batches.step(index))
@@ -89,7 +89,7 @@ def test_images_that_cannot_be_read(monkeypatch, bad):
         return record.info.id
 
     monkeypatch.setattr("sapnet.training.loader.load_sample", load)
-    batches = Batches(records(4), CONFIG, 0, lambda info, _error: told.append(info.id))
+    batches = BatchLoader(records(4), CONFIG, 0, lambda info, _error: told.append(info.id))
     if len(bad) == 4:
         with pytest.raises(ImageProblem, match="damaged"):
             batches(batches.step(0))
@@ -98,6 +98,6 @@ def test_images_that_cannot_be_read(monkeypatch, bad):
     read = [batches(batches.step(index))[0] for index in range(2)]
     assert not bad & {image for step in read for image in step}
     assert set(told) == bad
-    alone = Batches(records(4), CONFIG, 0)  # nobody to tell
+    alone = BatchLoader(records(4), CONFIG, 0)  # nobody to tell
     with pytest.raises(ImageProblem, match="damaged"):
         list(map(alone, (alone.step(0), alone.step(1))))

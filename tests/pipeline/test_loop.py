@@ -5,16 +5,17 @@ import torch
 from torch import nn
 
 from sapnet.config.resolve import resolve_config
+from sapnet.data.sampler import Step
 from sapnet.errors import NonFiniteLoss, Stopped
 from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.solov2 import SoloHead, SoloV2
 from sapnet.training import loop as engine
-from sapnet.training.loader import Step
-from sapnet.training.loop import Said, compiled
+from sapnet.training.loop import compiled
+from sapnet.training.step import StepMetrics
 
 
 class FiveSteps:
-    """`Batches` of an epoch of three."""
+    """`BatchLoader` of an epoch of three."""
 
     total = 5
 
@@ -37,15 +38,16 @@ def _run(monkeypatch, tmp_path):
 
         def training_step(_model, _optimizer, _samples, step, _generators):
             order.append(f"launched {step.index + 1}")
-            return Said(step, ("mask",), lambda: [torch.tensor([losses[step.index], 1.0])])
+            return StepMetrics(step, ("mask",), lambda: [torch.tensor([losses[step.index], 1.0])])
 
-        monkeypatch.setattr(engine, "Batches", FiveSteps)
+        monkeypatch.setattr(engine, "BatchLoader", FiveSteps)
         monkeypatch.setattr(engine, "training_step", training_step)
         monkeypatch.setattr(engine, "make_optimizer", lambda *_: None)
         monkeypatch.setattr(
             engine, "save_checkpoint", lambda *asked: order.append(f"kept {asked[3:5]}")
         )
         model = nn.Linear(1, 1, device=device)
+        model.device = torch.device(device)
         model.config = resolve_config(overrides={"train.checkpoint_every": 1000})
 
         def should_stop():
@@ -115,13 +117,13 @@ def test_without_a_gpu_nothing_is_compiled():
     said = []
     config = resolve_config(overrides={"train.compile": True})
     model = nn.Module()
-    model.solo = nn.Linear(1, 1)
-    model.config = config
-    forward = model.solo.forward
+    model.segmenter = nn.Linear(1, 1)
+    model.config, model.device = config, torch.device("cpu")
+    forward = model.segmenter.forward
     with compiled(model, said.append):
-        assert model.solo.forward == forward
+        assert model.segmenter.forward == forward
     assert said == ["train.compile is left out: there is no GPU"]
-    model.to("meta")
+    model.device = torch.device("meta")
     with compiled(model, said.append):
-        assert model.solo.forward != forward
-    assert "forward" not in vars(model.solo)
+        assert model.segmenter.forward != forward
+    assert "forward" not in vars(model.segmenter)

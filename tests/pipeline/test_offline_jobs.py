@@ -14,6 +14,7 @@ from sapnet.config.resolve import resolve_config
 from sapnet.data.images import read_rgb
 from sapnet.data.synthetic import draw_scene
 from sapnet.errors import InvalidConfig, Stopped
+from sapnet.pipeline.events import Progressed, Warned
 from sapnet.pipeline.offline_jobs import PredictJob, job_of
 from sapnet.segmenters.checkpoint import load_predictor, save_artifact
 from sapnet.training.model import build_model
@@ -33,7 +34,7 @@ def model(tmp_path_factory, tiny):
         "config": config.to_dict(),
         "weights": {"kind": origin.kind, "detail": origin.detail, "sha256": origin.sha256},
     }
-    save_artifact(folder, network.solo, meta)
+    save_artifact(folder, network.segmenter, meta)
     return folder / "model.pt"
 
 
@@ -75,11 +76,11 @@ def test_a_line_a_picture(job_file, model, tmp_path):
         assert expected
         size = [96, 100 + number]
         assert found[number] == {"number": number, "size": size, "results": expected}
-    progress = [e for e in events if e["event"] == "progress"]
-    assert [(e["stage"], e["step"], e["of"]) for e in progress] == [
+    progress = [e for e in events if isinstance(e, Progressed)]
+    assert [(e.stage, e.step, e.of) for e in progress] == [
         ("predict", step, 5) for step in range(1, 6)
     ]
-    assert [e["message"] for e in events if e["event"] == "warning"] == [
+    assert [e.message for e in events if isinstance(e, Warned)] == [
         "2 of 5 pictures could not be read; each says why"
     ]
 
@@ -144,7 +145,7 @@ def test_onnx_by_a_job(model, tmp_path):
     path.write_text(json.dumps({"kind": "onnx", "model": str(model), "workdir": str(tmp_path)}))
     events = []
     job_of(path)(events.append, lambda: False)
-    assert [(e["stage"], e["step"]) for e in events] == [("onnx", 0), ("onnx", 1)]
+    assert [(e.stage, e.step) for e in events] == [("onnx", 0), ("onnx", 1)]
     predictor = OnnxPredictor(tmp_path / "result" / "model.onnx")
     image = draw_scene((96, 120), np.random.default_rng(0))[0]
     expected = load_predictor(model, device="cpu").predict(image, 0.0)

@@ -80,7 +80,7 @@ def exported(request, tmp_path_factory, tiny, lively):
         path = lively if request.param == "file" else None
         model, origin = build_model(config, 2, path, seed=3, allow_download=False)
     with torch.no_grad():
-        model.solo.head.conv_cls.weight.mul_(50)
+        model.segmenter.head.conv_cls.weight.mul_(50)
     folder = tmp_path_factory.mktemp("onnx")
     meta = {
         "categories": [{"id": c.id, "name": c.name} for c in CATEGORIES],
@@ -88,12 +88,12 @@ def exported(request, tmp_path_factory, tiny, lively):
         "weights": {"kind": origin.kind, "detail": origin.detail, "sha256": origin.sha256},
         "seed": 3,
     }
-    save_artifact(folder, model.solo, meta)
+    save_artifact(folder, model.segmenter, meta)
     out = folder / "out.onnx"
     command = ["onnx", "export", str(folder / "model.safetensors"), str(out)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    return Predictor(model.solo.eval(), config, CATEGORIES, meta), out
+    return Predictor(model.segmenter.eval(), config, CATEGORIES, meta), out
 
 
 @pytest.mark.slow

@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from msgspec import to_builtins
+from msgspec.structs import replace
 from pycocotools import mask as coco_mask
 
-from sapnet.data.masks import encode
+from sapnet.data.masks import area, encode, mask_iou, tight_box, tight_boxes
 from sapnet.labelers.quality import (
     OBJECTIONS,
     WEIGHTS,
@@ -17,8 +19,7 @@ from sapnet.labelers.quality import (
     signals,
     usual_signals,
 )
-from sapnet.proposals.bags import mask_iou, tight_boxes
-from sapnet.types import CONFIRMED, Bag, Judgement, PointAnnotation
+from sapnet.types import CONFIRMED, Bag, Judgement, PointAnnotation, PseudoMask
 
 SIZE = (40, 50)
 
@@ -39,15 +40,18 @@ def bag_of(*masks):
 
 
 def row_of(id_, mask, image=1, kind=1, **doubts):
-    return {
-        "id": id_,
-        "image_id": image,
-        "category_id": kind,
-        "segmentation": mask,
-        "area": int(coco_mask.area(mask)),
-        "source": "refined",
-        "doubts": {"support": 0.5, **doubts},
-    }
+    return PseudoMask(
+        id=id_,
+        image_id=image,
+        category_id=kind,
+        segmentation=mask,
+        bbox=tight_box(mask),
+        area=area(mask),
+        source="refined",
+        selected=mask,
+        refined=mask,
+        mask_features={"support": 0.5, **doubts},
+    )
 
 
 def test_what_the_bag_tells_against_pixels():
@@ -127,23 +131,22 @@ def test_what_only_all_masks_tell():
         row_of(4, block(0, 0, 20, 20), image=2),
         row_of(5, block(0, 0, 10, 10), image=2, kind=2),
     ]
-    rate(rows)
-    doubts = [row["doubts"] for row in rows]
+    rows = rate(rows)
+    doubts = [row.mask_features for row in rows]
     assert [d["claimed"] for d in doubts] == [0.5, 0.5, 0, 0.25, 1]
     assert [d["size"] for d in doubts] == pytest.approx(
         [0, 0, math.log2(25 / 62.5), 2, math.log2(100 / 62.5)], abs=1e-4
     )
     assert [d["size_here"] for d in doubts] == [0, 0, 0, 0, 0]
-    assert all(0 < row["quality"] < 1 for row in rows)
+    assert all(0 < row.quality < 1 for row in rows)
 
 
 def test_what_is_confirmed_is_certain():
     rows = [row_of(1, block(0, 0, 9, 9)), row_of(2, block(0, 0, 9, 9))]
-    rows[0] |= {"source": CONFIRMED}
-    del rows[0]["doubts"]
-    rate(rows)
-    assert (rows[0]["quality"], rows[0]["doubts"]) == (1.0, {})
-    assert rows[1]["doubts"]["claimed"] == 1
+    rows[0] = replace(rows[0], source=CONFIRMED)
+    rows = rate(rows)
+    assert (rows[0].quality, rows[0].mask_features) == (1.0, {})
+    assert rows[1].mask_features["claimed"] == 1
 
 
 def test_the_order_of_the_masks_does_not_matter():
@@ -152,22 +155,20 @@ def test_the_order_of_the_masks_does_not_matter():
     rows = [row_of(n, block(x, y, x + 9, y + 8), image=n % 3) for n, (x, y) in enumerate(corners)]
     again = [row_of(n, block(x, y, x + 9, y + 8), image=n % 3) for n, (x, y) in enumerate(corners)]
     again.reverse()
-    rate(rows)
-    rate(again)
-    assert rows == again[::-1]
+    assert rate(rows) == rate(again)[::-1]
 
 
 def test_none_at_all():
-    rate([])
+    assert rate([]) == []
 
 
 def test_what_speaks_against_a_mask():
     rows = [row_of(n, block(n, 0, n + 9, 9), support=s) for n, s in enumerate((0.9, 0.9, 0.1))]
-    rate(rows)
-    usual = usual_signals(rows)
+    rows = rate(rows)
+    usual = usual_signals([to_builtins(row) for row in rows])
     assert usual["support"] == 0.9
-    assert objections(rows[0]["doubts"], usual) == []
-    assert objections(rows[2]["doubts"], usual) == [OBJECTIONS["support"]]
+    assert objections(rows[0].mask_features, usual) == []
+    assert objections(rows[2].mask_features, usual) == [OBJECTIONS["support"]]
     assert set(OBJECTIONS) == set(WEIGHTS)
     assert usual_signals([]) == signals({})
 

@@ -167,7 +167,7 @@ def test_a_report_that_cannot_be_drawn_costs_no_run(finished, go, monkeypatch):
     def refuse(*_):
         raise ZeroDivisionError("of all things")
 
-    monkeypatch.setattr("sapnet.pipeline.run.write_report", refuse)
+    monkeypatch.setattr("sapnet.pipeline.outputs.write_report", refuse)
     again = must(go(must(finished).spec))
     warnings = [e["message"] for e in again.events if e["event"] == "warning"]
     assert warnings == ["the report was not drawn: ZeroDivisionError: of all things"]
@@ -178,7 +178,7 @@ def test_a_full_disk_is_told_as_one(finished, go, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sapnet.pipeline.run.write_report", refuse)
+    monkeypatch.setattr("sapnet.pipeline.outputs.write_report", refuse)
     assert isinstance(go(must(finished).spec).error, OSError)
 
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from sapnet.config.schema import TrainConfig
-from sapnet.training.loader import Step
-from sapnet.training.loop import load_checkpoint, make_optimizer, save_checkpoint, set_learning_rate
+from sapnet.data.sampler import Step
+from sapnet.training.checkpoint import load_checkpoint, save_checkpoint
+from sapnet.training.optim import make_optimizer, set_learning_rate
 from sapnet.utils.resources import ProgressTimer
 
 
@@ -80,6 +81,19 @@ def test_what_a_killed_writer_leaves_is_ignored_and_overwritten(tmp_path):
     save_checkpoint(path, model, optimizer, 4, 0, 4)
     path.with_suffix(".tmp").write_bytes(b"half of the next")
     assert load_checkpoint(path, model, optimizer) == (4, 0, 4)
+
+
+def test_another_releases_checkpoint_begins_again(tmp_path):
+    """Its parts have other names: the user is told, and nothing of it is taken."""
+    model, path, told = small_model(), tmp_path / "checkpoint.pt", []
+    optimizer = make_optimizer(model, TrainConfig())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    other = {f"solo.{name}": value + 1 for name, value in before.items()}
+    torch.save({"model": other, "optimizer": {}, "step": 9, "undecided": 1}, path)
+    assert load_checkpoint(path, model, optimizer, told.append) == (0, 0, 0)
+    assert len(told) == 1
+    assert "begins again" in told[0]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_writer_that_fails_leaves_the_last_one_whole(tmp_path, monkeypatch):

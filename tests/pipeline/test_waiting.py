@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from sapnet.config.resolve import resolve_config
+from sapnet.data.masks import encode_all as encode
+from sapnet.data.sampler import Step
 from sapnet.data.samples import Sample, make_record
-from sapnet.proposals.bags import bag_of, encode
+from sapnet.proposals.bags import bag_of
 from sapnet.segmenters.backbones import BackboneWithFpn
-from sapnet.training.loader import Step
-from sapnet.training.loop import make_optimizer, training_step
 from sapnet.training.model import assemble
+from sapnet.training.optim import make_optimizer
+from sapnet.training.step import training_step
 from sapnet.types import ImageInfo, PointAnnotation
 
 from ..pretended_gpu import DEVICE, HostWaits, PretendedGpu, There
@@ -34,8 +36,7 @@ def samples(count: int = 2) -> list[Sample]:
             points.append(PointAnnotation(n, image, n % 2, cx, cy))
             bags.append(bag_of(n, encode(masks), np.linspace(0.9, 0.5, 5), ["made"] * 5))
         info, labels = ImageInfo(image, "", 64, 96), {0: 0, 1: 1}
-        config = resolve_config().mil
-        record = make_record(info, Path(), points, bags, labels, config)
+        record = make_record(info, Path(), points, bags, labels)
         pixels = torch.from_numpy(rng.normal(size=(3, 64, 96)).astype(np.float32))
         made.append(Sample(record, pixels, (1.0, 1.0), False))
     return made

@@ -29,21 +29,21 @@ def saved(folder, config, categories, **weights):
     """A model.pt with weights of its own, and what they are."""
     model, origin = build_model(config, len(categories), None, seed=5, allow_download=False)
     with torch.no_grad():
-        for place, value in enumerate(model.solo.parameters()):
+        for place, value in enumerate(model.segmenter.parameters()):
             value.add_(0.01 * (place + 1))
     meta = {
         "categories": [{"id": c.id, "name": c.name} for c in categories],
         "config": config.to_dict(),
         "weights": {"kind": origin.kind, "detail": origin.detail, **weights},
     }
-    save_artifact(folder, model.solo, meta)
-    return folder / "model.pt", model.solo.state_dict()
+    save_artifact(folder, model.segmenter, meta)
+    return folder / "model.pt", model.segmenter.state_dict()
 
 
 def test_the_same_classes_are_the_same_model(config, tmp_path):
     path, before = saved(tmp_path, config, [CATS, DOGS])
     model, origin = go_on_from(path, config, [DOGS, CATS], seed=1)  # labels go by id
-    after = model.solo.state_dict()
+    after = model.segmenter.state_dict()
     assert set(after) == set(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert origin.kind == "random"
@@ -56,23 +56,25 @@ def test_classes_are_found_by_id_and_name(config, tmp_path):
     path, before = saved(tmp_path, config, [CATS, DOGS])
     fresh, _ = build_model(config, 3, None, seed=1, allow_download=False)
     model, _ = go_on_from(path, config, [DOGS, Category(1, "bee"), OWLS], seed=1)
-    after = model.solo.state_dict()
+    after = model.segmenter.state_dict()
     for name in ("weight", "bias"):
         key = f"head.conv_cls.{name}"
         assert torch.equal(after[key][1], before[key][1])  # dogs, second by id in both
         for new in (0, 2):
-            assert torch.equal(after[key][new], fresh.solo.state_dict()[key][new])
+            assert torch.equal(after[key][new], fresh.segmenter.state_dict()[key][new])
     others = [n for n in before if "conv_cls" not in n]
     assert all(torch.equal(after[n], before[n]) for n in others)
     renamed, _ = go_on_from(path, config, [replace(CATS, name="kitten")], seed=1)
-    assert not torch.equal(renamed.solo.head.conv_cls.weight[0], before["head.conv_cls.weight"][0])
+    assert not torch.equal(
+        renamed.segmenter.head.conv_cls.weight[0], before["head.conv_cls.weight"][0]
+    )
 
 
 def test_what_began_with_weights_is_built_as_such(config, tmp_path):
     """Frozen norms, or GroupNorm: by what the first of the line began with."""
     solo = SoloV2(
         BackboneWithFpn(config.backbone, pretrained=True),
-        build_model(config, 1, None, seed=0, allow_download=False)[0].solo.head,
+        build_model(config, 1, None, seed=0, allow_download=False)[0].segmenter.head,
     )
     meta = {"categories": [{"id": 3, "name": "cat"}], "config": config.to_dict()}
     origin = {"kind": "file", "detail": "imagenet.pt", "sha256": "00"}
@@ -80,7 +82,7 @@ def test_what_began_with_weights_is_built_as_such(config, tmp_path):
     model, began = go_on_from(tmp_path / "model.pt", config, [CATS], seed=0)
     assert (began.kind, began.detail, began.sha256) == ("file", "imagenet.pt", "00")
     assert isinstance(began, WeightsOrigin)
-    frozen = [p for p in model.solo.backbone.body.parameters() if not p.requires_grad]
+    frozen = [p for p in model.segmenter.backbone.body.parameters() if not p.requires_grad]
     assert frozen
 
 

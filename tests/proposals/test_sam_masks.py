@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from sapnet.proposals.bags import encode
+from sapnet.data.masks import encode_all as encode
 from sapnet.proposals.sam.masks import distinct, reach, rles_of
 
 FRAME, CELLS = 128, 32

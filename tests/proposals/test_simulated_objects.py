@@ -11,7 +11,8 @@ from pycocotools import mask as coco_mask
 from benchmarks.simulated.distance_fields import View, placed
 from benchmarks.simulated.generator import VARIANTS, Variant, make_simulated
 from benchmarks.simulated.masks import bleeds, parts, wholes
-from sapnet.proposals.bags import encode, near_point
+from sapnet.data.masks import encode_all as encode
+from sapnet.proposals.bags import near_point
 from sapnet.types import Bag, ByteArray, Category, ImageInfo, PointAnnotation, PointSet
 
 from .conftest import disc, iou, points

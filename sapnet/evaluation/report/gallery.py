@@ -11,7 +11,7 @@ from sapnet.data.drawing import colour, dots, paint
 from sapnet.data.images import read_rgb
 from sapnet.data.masks import area
 from sapnet.data.samples import ImageRecord
-from sapnet.types import ByteArray
+from sapnet.types import ByteArray, PseudoMask
 
 TITLES = ("image and points", "proposals", "selected", "refined", "delivered", "predicted")
 HEIGHT = 220
@@ -24,21 +24,21 @@ LEAST_SCORE = 0.3  # of the predictions that are drawn
 def draw_gallery(
     path: Path,
     records: Sequence[ImageRecord],
-    rows: list[dict[str, Any]],
+    masks: Sequence[PseudoMask],
     detections: list[dict[str, Any]],
     count: int = ROWS,
 ) -> None:
     """Write a PNG with a row per image: the first `count` images that have annotations.
 
     Args:
-        rows: the delivered masks, as in pseudo_masks.ndjson.
+        masks: the delivered ones, of all images.
         detections: COCO results with image_id, over all images.
     """
     chosen: list[ImageRecord] = []
     for record in records:
         if record.annotations and len(chosen) < count:
             chosen.append(record)
-    strips = [panels_of(record, rows, detections) for record in chosen]
+    strips = [panels_of(record, masks, detections) for record in chosen]
     if not strips:
         strips = [[np.full((HEIGHT, HEIGHT, 3), 255, np.uint8)] * len(TITLES)]
     widths = [max(strip[column].shape[1] for strip in strips) for column in range(len(TITLES))]
@@ -59,12 +59,12 @@ def draw_gallery(
 
 
 def panels_of(
-    record: ImageRecord, rows: list[dict[str, Any]], detections: list[dict[str, Any]]
+    record: ImageRecord, masks: Sequence[PseudoMask], detections: list[dict[str, Any]]
 ) -> list[ByteArray]:
     """The six panels of one image, each HEIGHT pixels high."""
     image = read_rgb(record.path, ranges=record.ranges)
-    own = {row["id"]: row for row in rows if row["image_id"] == record.info.id}
-    masks = [own[a.id] for a in record.annotations]
+    own = {mask.id: mask for mask in masks if mask.image_id == record.info.id}
+    shown = [own[a.id] for a in record.annotations]
     points = [(a.x, a.y) for a in record.annotations]
     found = [d for d in detections if d["image_id"] == record.info.id and d["score"] >= LEAST_SCORE]
     proposals = [
@@ -75,9 +75,9 @@ def panels_of(
     panels = [
         dots(image, points),
         dots(paint(image, proposals), points),
-        paint(image, [(m["selected"], colour(n)) for n, m in enumerate(masks)]),
-        paint(image, [(m["refined"], colour(n)) for n, m in enumerate(masks) if m["refined"]]),
-        paint(image, [(m["segmentation"], colour(n)) for n, m in enumerate(masks)]),
+        paint(image, [(m.selected, colour(n)) for n, m in enumerate(shown)]),
+        paint(image, [(m.refined, colour(n)) for n, m in enumerate(shown) if m.refined]),
+        paint(image, [(m.segmentation, colour(n)) for n, m in enumerate(shown)]),
         paint(image, [(d["segmentation"], colour(n)) for n, d in enumerate(found)]),
     ]
     return [to_height(panel) for panel in panels]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sapnet.data.drawing import PALETTE, colour, dots, outline, paint
+from sapnet.data.drawing import PALETTE, colour, dots, paint
 from sapnet.data.images import ImageProblem, read_rgb
-from sapnet.data.masks import decode, tight_box
+from sapnet.data.masks import decode, outline, tight_box
 from sapnet.data.pixels import Ranges
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, Rle
 

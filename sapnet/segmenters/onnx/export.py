@@ -83,9 +83,12 @@ def export_onnx(predictor: Predictor, path: Path) -> None:
     better part of a minute.
 
     Needs the packages onnx and onnxscript (the extra `onnx`): ImportError without.
+    ValueError for a segmenter other than SOLOv2.
     """
     import onnx
 
+    if not isinstance(predictor.segmenter, SoloV2):
+        raise ValueError(f"a {type(predictor.segmenter).__name__} has no ONNX graph yet")
     graph = Graph(predictor.segmenter.cpu().eval(), predictor.config.solo).eval()
     height, width = (PAD_TO * torch.export.Dim(n, min=1, max=_LARGEST // PAD_TO) for n in "hw")
     example = torch.zeros(1, 3, 3 * PAD_TO, 4 * PAD_TO), torch.tensor([3 * PAD_TO, 4 * PAD_TO])

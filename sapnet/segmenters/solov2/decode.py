@@ -1,43 +1,24 @@
 """From the head's output to instances at the size of the original image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sapnet.config.schema import SoloConfig
 from sapnet.data.resize import MASK_STRIDE
+from sapnet.segmenters.base import Instances
 from sapnet.segmenters.solov2.head import SoloOutput
 from sapnet.segmenters.solov2.mask_stats import weigh
 from sapnet.segmenters.solov2.matrix_nms import decay
 from sapnet.segmenters.solov2.resize_to_rle import enlarge
-from sapnet.types import FloatArray, Rle
 from sapnet.utils.threads import pool
 
 # a mask must cover more pixels at stride 4 than its level's stride after the head's resampling
 _LEAST_AREA = (8, 8, 16, 32, 32)
-
-
-@dataclass(frozen=True)
-class Instances:
-    """What was found in one image, by falling score.
-
-    labels: (n,) int64 in 0..K-1. scores: (n,) float32 in (0, 1]. masks: n RLEs at the original
-    size. boxes: (n, 4) float32, the masks' tight xyxy in its pixels.
-    """
-
-    labels: npt.NDArray[np.int64]
-    scores: FloatArray
-    masks: list[Rle]
-    boxes: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @torch.no_grad()

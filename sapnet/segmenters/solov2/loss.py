@@ -18,6 +18,9 @@ def solo_loss(
     targets: Sequence[SoloTargets],
     masks: Sequence[Tensor],
     config: SoloConfig,
+    *,
+    pixel_weights: Sequence[Tensor] | None = None,
+    weights: Sequence[Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Losses {"mask", "cls"} of a batch (weights in), and of each image what `instance_probs` gives
     (with graph).
@@ -27,24 +30,37 @@ def solo_loss(
     cell, mask is 0 and still has a graph.
 
     targets: one per image. masks: one per image, (N_i, h, w) at stride 4, bool or float in [0, 1].
+    pixel_weights: (N_i, h, w) in [0, 1], see `dice_loss`. weights: (N_i,) in [0, 1]: a positive
+    cell counts as much as its instance, in both losses and in the number of positive cells, so that
+    one of weight 0 is as if it were not there, and its cells are no background either.
     """
     kernels = output.flat_kernels()
     dice, predicted = [], []
     for i, (target, mask) in enumerate(zip(targets, masks, strict=True)):
         probs = _cell_probs(kernels[i], output.mask_features[i], target)
-        dice.append(dice_loss(probs, mask.flatten(1), target.instances))
+        known = None if pixel_weights is None else pixel_weights[i].flatten(1)
+        term = dice_loss(probs, mask.flatten(1), target.instances, weights=known)
+        dice.append(term if weights is None else term * weights[i][target.instances])
         predicted.append(_mean_per_instance(probs, target, tuple(mask.shape)))
-    num_positive = global_sum(sum(len(target) for target in targets))
     terms = torch.cat(dice or [kernels.flatten().float()])  # of no image: nothing, with a graph
-    mask_loss = config.dice_weight * terms.sum() / max(num_positive, 1)
     no_class = torch.zeros(0, dtype=torch.int64, device=kernels.device)
-    cls_loss = focal_loss(
+    classes = torch.cat([no_class, *(target.classes for target in targets)])
+    cells = None if weights is None else _cell_weights(targets, weights)
+    cls_sum = focal_loss(
         output.flat_cls_logits().flatten(0, 1),
-        torch.cat([no_class, *(target.classes for target in targets)]),
+        classes,
         config.focal_gamma,
         config.focal_alpha,
-    ) / (num_positive + 1)
-    return {"mask": mask_loss, "cls": cls_loss}, predicted
+        weights=cells,
+    )
+    if weights is None:
+        num_positive = global_sum(sum(len(target) for target in targets))
+        mask_loss = config.dice_weight * terms.sum() / max(num_positive, 1)
+        return {"mask": mask_loss, "cls": cls_sum / (num_positive + 1)}, predicted
+    counted = [w[target.instances].sum() for target, w in zip(targets, weights, strict=True)]
+    total = global_sum(torch.stack([terms.new_zeros(()), *counted]).sum())
+    mask_loss = config.dice_weight * terms.sum() / total.clamp(min=1)
+    return {"mask": mask_loss, "cls": cls_sum / (total + 1)}, predicted
 
 
 def instance_probs(
@@ -60,6 +76,15 @@ def instance_probs(
     kernels = output.flat_kernels()[index_in_batch]
     probs = _cell_probs(kernels, features, targets)
     return _mean_per_instance(probs, targets, (num_instances, *features.shape[-2:]))
+
+
+def _cell_weights(targets: Sequence[SoloTargets], weights: Sequence[Tensor]) -> Tensor:
+    """Of all cells of all images, one after the other: 1 for background, else the instance's."""
+    rows = []
+    for target, weight in zip(targets, weights, strict=True):
+        cells = weight.new_ones(len(target.classes))
+        rows.append(cells.index_copy(0, target.cells, weight[target.instances]))
+    return torch.cat(rows) if rows else torch.zeros(0)
 
 
 def _cell_probs(kernels: Tensor, features: Tensor, targets: SoloTargets) -> Tensor:

@@ -43,6 +43,8 @@ def export_mmdet(model: Path, out: Path) -> dict[str, Any]:
     predictor = load_predictor(model, device="cpu", ready=False)
     if predictor.meta["weights"]["kind"] == "random":
         raise ValueError("a body that began with random weights has norms that mmdetection's lacks")
+    if not isinstance(predictor.segmenter, SoloV2):
+        raise ValueError(f"mmdetection's SOLOv2 is no {type(predictor.segmenter).__name__}")
     state = to_mmdet_state_dict(predictor.segmenter)
     names = [category.name for category in predictor.categories]
     meta = {

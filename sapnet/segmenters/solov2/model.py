@@ -1,20 +1,76 @@
-"""The segmenter: backbone, pyramid and SOLOv2 head."""
+"""SOLOv2 as a segmenter: backbone, pyramid and head."""
 
-from torch import Tensor, nn
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from sapnet.data.batch import ObjectMasks, PseudoLabels
 from sapnet.segmenters.backbones import BackboneWithFpn
+from sapnet.segmenters.base import Instances, Segmenter
+from sapnet.segmenters.solov2.decode import decode
 from sapnet.segmenters.solov2.head import SoloHead, SoloOutput
+from sapnet.segmenters.solov2.loss import instance_probs, solo_loss
+from sapnet.segmenters.solov2.targets import SoloTargets, assign
 
 
-class SoloV2(nn.Module):
-    """Images in, features (which the MIL branch shares) and the head's output out."""
+class SoloV2(Segmenter):
+    """SOLOv2 (Wang et al. 2020). What answers for an object are grid cells near its centre."""
+
+    per_class = ("head.conv_cls.",)
 
     def __init__(self, backbone: BackboneWithFpn, head: SoloHead) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone)
         self.head = head
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], SoloOutput]:
         """images: (B, 3, H, W) as `BackboneWithFpn.forward` wants them -> (P2..P6, output)."""
         features = self.backbone(images)
         return features, self.head(features)
+
+    def loss(
+        self, output: SoloOutput, labels: PseudoLabels
+    ) -> tuple[dict[str, Tensor], ObjectMasks]:
+        """ "mask" and "cls" of `solo_loss`, and the mean of what each object's cells draw."""
+        targets = self.targets(output, labels)
+        losses, probs = solo_loss(
+            output,
+            targets,
+            labels.masks,
+            self.head.config,
+            pixel_weights=labels.pixel_weights,
+            weights=labels.weights,
+        )
+        return losses, ObjectMasks(probs, [target.answered for target in targets])
+
+    @torch.no_grad()
+    def object_masks(self, output: SoloOutput, labels: PseudoLabels) -> ObjectMasks:
+        """What the cells of each object draw; its score is the best of theirs for its class."""
+        logits = output.flat_cls_logits()
+        probs, drawn, scores = [], [], []
+        for i, target in enumerate(self.targets(output, labels)):
+            count = len(labels.classes[i])
+            probs.append(instance_probs(output, i, target, count))
+            drawn.append(target.answered)
+            cells = logits[i][target.cells, target.classes[target.cells]].float().sigmoid()
+            best = cells.new_zeros(count)
+            scores.append(best.scatter_reduce(0, target.instances, cells, "amax"))
+        return ObjectMasks(probs, drawn, scores)
+
+    def targets(self, output: SoloOutput, labels: PseudoLabels) -> list[SoloTargets]:
+        """The cells of each image, on the output's device."""
+        head, device = self.head, output.mask_features.device
+        made = [
+            assign(masks, classes, head.config, head.num_classes)
+            for masks, classes in zip(labels.assignment, labels.classes, strict=True)
+        ]
+        return [target.to(device) for target in made]
+
+    def decode(
+        self,
+        output: SoloOutput,
+        sizes: Sequence[tuple[int, int]],
+        original_sizes: Sequence[tuple[int, int]],
+    ) -> list[Instances]:
+        """See `sapnet.segmenters.solov2.decode.decode`."""
+        return decode(output, sizes, original_sizes, self.head.config)

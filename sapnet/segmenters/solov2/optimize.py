@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sapnet.segmenters.solov2.model import SoloV2
+from sapnet.segmenters.base import Segmenter
 from sapnet.segmenters.winograd.conv import WinogradConv2d, multiply_less
 
 
-def make_ready(segmenter: SoloV2) -> SoloV2:
+def make_ready(segmenter: Segmenter) -> Segmenter:
     """The segmenter itself, in eval and changed for good: it can neither be trained nor saved.
 
     Batch norms become part of the convolutions before them, memory is channels-last, and on a CPU

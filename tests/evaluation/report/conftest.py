@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sapnet.config.resolve import resolve_config
+from sapnet.data.masks import mask_iou, tight_boxes
 from sapnet.evaluation.calibration import reliability
 from sapnet.evaluation.pseudo_masks import ious_with, pseudo_mask_metrics
 from sapnet.evaluation.report import ReportInputs
-from sapnet.proposals.bags import mask_iou, tight_boxes
 from sapnet.types import Bag, Category, ImageInfo, PointAnnotation, PointSet, Rle
 
 SIZE = (60, 80)
@@ -74,7 +75,8 @@ def make_inputs(tmp_path: Path) -> Callable[..., ReportInputs]:
         rows = [row_of(*one) for one in told] if annotated else []
         bags = {a.id: one_mask(a, m) for a, m in zip(annotations, masks, strict=True)}
         true = {a.id: m for a, m in zip(annotations, known, strict=True)} if truth else {}
-        ious = ious_with(rows, true)
+        masks_found = [SimpleNamespace(**row) for row in rows]
+        ious = ious_with(masks_found, true)
         metrics: dict[str, Any] = {"pseudo_masks": None, "model": None, "proposals": {}}
         if truth:
             document = {
@@ -90,9 +92,9 @@ def make_inputs(tmp_path: Path) -> Callable[..., ReportInputs]:
                     for a in annotations
                 ],
             }
-            figures = pseudo_mask_metrics(rows, bags, points, document)
+            figures = pseudo_mask_metrics(masks_found, bags, points, document)
             figures["selected_miou_mask"] = 0.5
-            figures["quality"] = reliability(rows, ious)
+            figures["quality"] = reliability(masks_found, ious)
             metrics["proposals"] = figures.pop("proposals")
             metrics |= {"pseudo_masks": figures, "model": {"segm": {"AP50": 0.25}}}
         return ReportInputs(

@@ -29,7 +29,7 @@ def test_the_largest_proposals_are_drawn_however_confident(tmp_path):
         annotations=(PointAnnotation(5, 1, 1, 219.5, 219.5),),
         bags=(SimpleNamespace(masks=tuple(block(*band) for band in bands)),),
     )
-    row = {"id": 5, "image_id": 1, "selected": mask, "refined": None, "segmentation": mask}
+    row = SimpleNamespace(id=5, image_id=1, selected=mask, refined=None, segmentation=mask)
     panels = panels_of(record, [row], [])
     drawn = [bool((panels[1][top:bottom, :100] != 9).any()) for top, bottom in bands]
     assert drawn == [height >= 30 for height in heights]

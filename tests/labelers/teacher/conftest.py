@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sapnet.config.schema import Config, DataConfig, TeacherConfig
+from sapnet.data.masks import mask_iou, tight_boxes
 from sapnet.data.samples import ImageRecord, make_record
-from sapnet.proposals.bags import mask_iou, tight_boxes
 from sapnet.types import Bag, ImageInfo, PointAnnotation
 
 WHOLE, PART, BLEED = 0, 1, 2
@@ -69,7 +69,7 @@ def planted(folder: Path, seed: int, count: int = 4, size: tuple[int, int] = (96
     path = folder / f"{seed}.png"
     Image.fromarray(pixels.astype(np.uint8)).save(path)
     info = ImageInfo(seed, path.name, size[1], size[0])
-    record = make_record(info, path, annotations, bags, {3: 0}, Config().mil)
+    record = make_record(info, path, annotations, bags, {3: 0})
     return SimpleNamespace(record=record, masks=arrays)
 
 
@@ -106,6 +106,6 @@ def own_record(tmp_path: Path) -> Callable[..., ImageRecord]:
         annotations = [PointAnnotation(n, 1, c, x, y) for n, (x, y, c, _) in enumerate(objects)]
         bags = [bag_of(n, masks) for n, (_, _, _, masks) in enumerate(objects)]
         info = ImageInfo(1, path.name, size[1], size[0])
-        return make_record(info, path, annotations, bags, {3: 0, 7: 1}, Config().mil)
+        return make_record(info, path, annotations, bags, {3: 0, 7: 1})
 
     return make

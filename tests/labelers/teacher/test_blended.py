@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from sapnet.config.schema import Config, OutputConfig
-from sapnet.pipeline.label import blended, deliver, encode
-from sapnet.proposals.bags import mask_iou, tight_boxes
+from sapnet.data.masks import encode, mask_iou, tight_boxes
+from sapnet.labelers.delivery import blended, deliver
 from sapnet.types import Bag, PointAnnotation
 
 GRID = (48, 56)
@@ -82,16 +82,16 @@ def test_the_bag_consents(columns, source, consent):
     annotation = PointAnnotation(id=1, image_id=1, category_id=1, x=2.0, y=2.0)
     config = Config(output=OutputConfig(consent=consent))
     row = deliver(annotation, bag, 0, stripe(*columns), config)
-    assert row["source"] == (source if consent else "refined")
-    assert row["segmentation"] == (stripe(*columns) if row["source"] == "refined" else masks[0])
-    assert row["selected"] == masks[0]
-    assert row["refined"] == stripe(*columns)
+    assert row.source == (source if consent else "refined")
+    assert row.segmentation == (stripe(*columns) if row.source == "refined" else masks[0])
+    assert row.selected == masks[0]
+    assert row.refined == stripe(*columns)
 
 
 def test_a_bag_of_one_need_not_consent():
     bag = bag_of(stripe(0, 10))
     annotation = PointAnnotation(id=1, image_id=1, category_id=1, x=2.0, y=2.0)
     config = Config(output=OutputConfig(consent=True))
-    assert deliver(annotation, bag, 0, stripe(0, 9), config)["source"] == "refined"
-    assert deliver(annotation, bag, 0, stripe(0, 3), config)["source"] == "selected"
-    assert deliver(annotation, bag, 0, None, config)["source"] == "selected"
+    assert deliver(annotation, bag, 0, stripe(0, 9), config).source == "refined"
+    assert deliver(annotation, bag, 0, stripe(0, 3), config).source == "selected"
+    assert deliver(annotation, bag, 0, None, config).source == "selected"

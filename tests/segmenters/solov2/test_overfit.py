@@ -15,8 +15,8 @@ from sapnet.data.annotations.ground_truth import as_rle, read_truth
 from sapnet.data.images import read_rgb
 from sapnet.data.samples import input_size, to_tensor
 from sapnet.evaluation import average_precision
-from sapnet.pipeline.label import as_results
 from sapnet.segmenters.backbones import build_backbone
+from sapnet.segmenters.base import as_results
 from sapnet.segmenters.solov2 import SoloHead, SoloTargets, SoloV2, assign, decode, solo_loss
 
 SHARED = Path(__file__).parents[3].parent / "shared"

@@ -13,6 +13,7 @@ from sapnet.config.schema import Config
 from sapnet.data.images import read_rgb
 from sapnet.data.masks import decode_all
 from sapnet.data.samples import ImageRecord, load_sample, pad
+from sapnet.labelers.sapnet.bag_features import bag_features
 from sapnet.types import Bag, ByteArray
 
 CACHE_BYTES = 2 << 30  # lessons past this are made anew each time they are asked for
@@ -87,8 +88,9 @@ def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
     xy = np.array([(a.x, a.y) for a in record.annotations], dtype=np.float32).reshape(-1, 2)
     pixels = normal_colours(read_rgb(record.path, ranges=record.ranges))
     frames, colours, masks, allowed, prior = [], [], [], [], []
+    known = bag_features(record, config.mil)
     for bag, point, foreign, medoid in zip(
-        record.bags, xy, record.foreign, record.medoid, strict=True
+        record.bags, xy, known.foreign, known.medoid, strict=True
     ):
         clean = ~foreign if not foreign.all() else np.ones(len(bag), dtype=bool)
         frame = frame_of(bag, clean, point)

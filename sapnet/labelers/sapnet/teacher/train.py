@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sapnet.config.schema import TeacherConfig
-from sapnet.data.samples import Sampler
+from sapnet.data.sampler import Sampler
 from sapnet.labelers.sapnet.teacher.dataset import Lesson, Lessons
 from sapnet.labelers.sapnet.teacher.network import Teacher
 from sapnet.labelers.sapnet.teacher.score import overlap_of

@@ -1,0 +1,186 @@
+"""Labels that are proposals: one mask of each bag is selected, learned, refined and delivered."""
+
+from collections.abc import Sequence
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from sapnet.config.schema import Config
+from sapnet.data.batch import Batch, ObjectMasks, PseudoLabels, Selection
+from sapnet.data.resize import MASK_STRIDE
+from sapnet.data.sampler import Step
+from sapnet.data.samples import ImageRecord, mask_grid
+from sapnet.errors import Stopped
+from sapnet.labelers.affinity.loss import affinity_loss
+from sapnet.labelers.affinity.refine import Guides, guides_of, refine
+from sapnet.labelers.base import Labeler, Preparation
+from sapnet.labelers.delivery import alternatives, confirmed, deliver, refined_masks
+from sapnet.labelers.quality import doubts_of
+from sapnet.labelers.sapnet.bag_batch import Bags
+from sapnet.labelers.sapnet.bag_features import BagCollator
+from sapnet.labelers.sapnet.selector import MilResult
+from sapnet.labelers.sapnet.teacher import (
+    Lessons,
+    fit_teacher,
+    judge,
+    overlap_of,
+    read_judgements,
+    write_judgements,
+)
+from sapnet.types import Judgement, PseudoMask
+from sapnet.utils.device import async_to_host, to_device
+from sapnet.utils.distributed import global_sum
+
+
+class BagLabeler(Labeler):
+    """What the methods of SAPNet's family share; they differ in how they select.
+
+    The selected masks are assigned and learned as they are. With `refine.enabled`, what the
+    segmenter draws is also drawn to its own affinity refinement (L_aff, Eq. 26). A teacher, with
+    `teacher.enabled`, is trained before the first step, and its scores of the proposals join the
+    selection as priors.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.preparation = "teacher" if config.teacher.enabled else None
+        self.collate = BagCollator(config.mil)
+
+    def select(
+        self, batch: Batch, bags: Bags, features: list[Tensor], step: Step | None
+    ) -> MilResult:
+        """Which mask of each bag it is. bags: on the CPU. Other arguments as in `forward`."""
+        raise NotImplementedError
+
+    def prepare(
+        self, records: Sequence[ImageRecord], body: nn.Module, context: Preparation
+    ) -> None:
+        """Train the teacher on all bags, and keep what it says of each proposal."""
+        path = context.folder / "teacher.npz"
+        if not path.exists():
+            lessons = Lessons(body, records, self.config)
+            teacher = fit_teacher(
+                lessons, self.config.teacher, seed=context.seed, report=context.report
+            )
+            found: dict[int, Judgement] = {}
+            for record, lesson in zip(records, lessons, strict=True):
+                ids = [annotation.id for annotation in record.annotations]
+                found |= zip(ids, judge(teacher, lesson), strict=True)
+                if context.should_stop():
+                    raise Stopped("stopped on request in teacher, which starts again")
+            write_judgements(path, found)
+        self.collate.judgements = read_judgements(path)
+
+    def forward(
+        self, batch: Batch, features: list[Tensor], output: object, step: Step | None = None
+    ) -> PseudoLabels:
+        """The selected masks as labels. On a GPU the host waits once: for what was selected, whose
+        masks it then makes."""
+        config = self.config.refine
+        bags = self.collate(batch.samples)
+        guides = None
+        if step is not None and config.enabled and step.fraction >= config.warmup:
+            guides = self.guides(batch, features)
+        found = self.select(batch, bags, features, step)
+        (index,) = async_to_host(found.selected)()
+        counts = [len(sample.record.bags) for sample in batch.samples]
+        assignment = [
+            mask_grid(sample, part.numpy(), batch.mask_size, MASK_STRIDE)
+            for sample, part in zip(batch.samples, index.split(counts), strict=True)
+        ]
+        masks = [to_device(mask, batch.images.device) for mask in assignment]
+        boxes = list(found.boxes.split(counts))
+
+        def mask_losses(objects: ObjectMasks) -> dict[str, Tensor]:
+            if guides is None:
+                return {}
+            loss = self.refinement_loss(features, guides, masks, boxes, objects)
+            return {"aff": config.loss_weight * loss}
+
+        return PseudoLabels(
+            classes=list(bags.labels.split(counts)),
+            assignment=assignment,
+            masks=masks,
+            boxes=boxes,
+            losses=found.losses,
+            mask_losses=mask_losses,
+            selection=Selection(index, found.belief, found.certainty),
+            undecided=found.undecided,
+        )
+
+    def guides(self, batch: Batch, features: list[Tensor]) -> list[Guides]:
+        """Of each image, along which its masks at stride 4 are refined. Trees are begun here."""
+        return [
+            guides_of(image, [level[i] for level in features], batch.mask_size, self.config.refine)
+            for i, image in enumerate(batch.images)
+        ]
+
+    def refinement_loss(
+        self,
+        features: list[Tensor],
+        guides: list[Guides],
+        masks: list[Tensor],
+        boxes: list[Tensor],
+        objects: ObjectMasks,
+    ) -> Tensor:
+        """L_aff (Eq. 26) over the images of the batch."""
+        terms = []
+        per_image = zip(objects.probs, objects.drawn, guides, masks, boxes, strict=True)
+        for probs, rows, along, mask, own in per_image:
+            windows = own[rows] / MASK_STRIDE
+            refined = refine(probs[rows], along, boxes=windows, config=self.config.refine)
+            areas = mask[rows].flatten(1).sum(1)
+            terms.append(affinity_loss(probs[rows], refined, windows, areas))
+        total = torch.stack(terms).sum() if terms else features[0].sum()  # of no image: 0
+        return total / global_sum(len(terms))
+
+    def deliver(
+        self, batch: Batch, features: list[Tensor], labels: PseudoLabels, objects: ObjectMasks
+    ) -> list[PseudoMask]:
+        """A confirmed mask as it is; else the selected one or its refinement, with what speaks for
+        and against it."""
+        (sample,) = batch.samples
+        record, selection = sample.record, labels.selection
+        assert selection is not None
+        selected = selection.index.tolist()
+        belief = selection.posterior.cpu().numpy()
+        certainty = selection.expected_iou.tolist()
+        rows, probs = objects.drawn[0].tolist(), objects.probs[0]
+        refined = refined_masks(batch, features, selected, belief, rows, probs, self.config)
+        scores = [] if objects.scores is None else objects.scores[0].tolist()
+        out = []
+        for n, annotation in enumerate(record.annotations):
+            bag = record.bags[n]
+            if annotation.mask is not None:
+                out.append(confirmed(annotation, annotation.mask))
+                continue
+            mask = deliver(annotation, bag, selected[n], refined[n], self.config)
+            predicted = None
+            if n in rows:
+                chosen = labels.masks[0][n][None].to(probs)
+                predicted = float(overlap_of(probs[n], chosen)[0])
+            features_of_mask = {
+                **mask.mask_features,
+                "certainty": certainty[n],
+                "predicted": predicted,
+                "seen": scores[n] if n in rows and scores else None,
+                **doubts_of(
+                    mask.segmentation,
+                    annotation,
+                    record.annotations,
+                    bag,
+                    selected[n],
+                    belief[n],
+                    self.collate.judgements.get(annotation.id),
+                ),
+            }
+            out.append(
+                msgspec.structs.replace(
+                    mask,
+                    mask_features=features_of_mask,
+                    alternatives=alternatives(bag, selected[n], belief[n]),
+                )
+            )
+        return out

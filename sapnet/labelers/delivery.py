@@ -1,0 +1,176 @@
+"""From a selected proposal to the mask that is delivered: its refinement, and the choice."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.nn import functional as F
+
+from sapnet.config.schema import Config
+from sapnet.data.batch import Batch
+from sapnet.data.masks import area, decode_all, encode, tight_box
+from sapnet.labelers.affinity.refine import guides_of, polished
+from sapnet.labelers.sapnet.teacher import overlap_of
+from sapnet.types import CONFIRMED, Alternative, Bag, PointAnnotation, PseudoMask, Rle
+
+MOST_ALTERNATIVES, ALIKE = 6, 0.9
+
+
+def refined_masks(
+    batch: Batch,
+    features: list[Tensor],
+    selected: Sequence[int],
+    belief: np.ndarray,
+    rows: list[int],
+    probs: Tensor,
+    config: Config,
+) -> list[Rle | None]:
+    """What the segmenter draws of each annotation of an image, through MLAR, at image size (Eqs
+    14-25); with `output.blend`, the mean of it, M_srm and what the bag expects.
+
+    None where there is nothing to refine, where the result is empty, or where MLAR is off.
+
+    Args:
+        batch: of one image.
+        features: its pyramid.
+        selected: index into each of the N bags.
+        belief: (N, M), probabilities of the bags' masks.
+        rows: the annotations that the segmenter draws.
+        probs: (N, h, w) in [0, 1] at stride 4 of the padded input, what it draws.
+        config: of the run.
+    """
+    (sample,) = batch.samples
+    refined: list[Rle | None] = [None] * len(selected)
+    if not config.refine.enabled or not len(selected):
+        return refined
+    h, w = sample.size
+    grid = (-(-h // config.output.stride), -(-w // config.output.stride))
+    guide = F.interpolate(sample.image[None].to(probs.device), size=grid, mode="area")[0]
+    levels = [content(level[0], batch, grid) for level in features]
+    start = content(probs[rows], batch, grid)
+    if config.output.blend:
+        start = blended(sample.record.bags, selected, belief, start, rows)
+        rows = list(range(len(selected)))
+    guides = guides_of(guide, levels, grid, config.refine)
+    fine = polished(start, guides, config=config.refine)
+    for row, mask in zip(rows, fine, strict=True):
+        refined[row] = at_image_size(mask, sample.record.info.size, config.output.mask_threshold)
+    return refined
+
+
+def at_image_size(mask: Tensor, size: tuple[int, int], threshold: float) -> Rle | None:
+    """A soft mask (h, w) in [0, 1], resized to the image and thresholded; None where empty."""
+    full = F.interpolate(mask[None, None], size=size, mode="bilinear")[0, 0]
+    binary = (full >= threshold).cpu().numpy().astype(np.uint8)
+    return encode(binary) if binary.any() else None
+
+
+def blended(
+    bags: Sequence[Bag],
+    selected: Sequence[int],
+    belief: np.ndarray,
+    predicted: Tensor,
+    rows: list[int],
+) -> Tensor:
+    """The mean of M_srm, the mask that its bag expects and what the segmenter draws, (N, h, w): the
+    latter two each weigh as much as they agree with M_srm (soft IoU), M_srm itself weighs 1.
+
+    belief: (N, M), probabilities of the bag's masks; their mean under it is what the bag expects.
+    predicted: (R, h, w) in [0, 1], of the annotations `rows`.
+    """
+    grid = predicted.shape[1:]
+    prediction = dict(zip(rows, predicted, strict=True))
+    out = predicted.new_zeros(len(bags), *grid)
+    for n, (bag, index) in enumerate(zip(bags, selected, strict=True)):
+        masks = decode_all(bag.masks)
+        pair = np.stack([masks[..., index], masks @ belief[n, : len(bag)]]).astype(np.float32)
+        full = torch.from_numpy(pair).to(predicted)
+        chosen, expected = F.interpolate(full[None], size=grid, mode="area")[0]
+        drafts = [expected, *([prediction[n]] if n in prediction else [])]
+        weights = [overlap_of(draft, chosen[None])[0] for draft in drafts]
+        total = chosen + sum(w * d for w, d in zip(weights, drafts, strict=True))
+        out[n] = total / (1 + sum(weights))
+    return out
+
+
+def content(maps: Tensor, batch: Batch, grid: tuple[int, int]) -> Tensor:
+    """Maps (N, h, w) of one image's padded input, resampled to `grid` over its own part of it."""
+    if len(maps) == 0:
+        return maps.new_zeros(0, *grid)
+    (sample,) = batch.samples
+    height, width = batch.images.shape[-2:]
+    padded = (round(grid[0] * height / sample.size[0]), round(grid[1] * width / sample.size[1]))
+    resized = F.interpolate(maps[None], size=padded, mode="bilinear")[0]
+    return resized[:, : grid[0], : grid[1]].contiguous()
+
+
+def deliver(
+    annotation: PointAnnotation,
+    bag: Bag,
+    index: int,
+    refined: Rle | None,
+    config: Config,
+) -> PseudoMask:
+    """Choose between M_srm, the bag's mask `index`, and its refinement.
+
+    Refined is delivered where it agrees with M_srm (IoU at least `output.agreement`) and, with
+    `output.consent`, where the rest of the bag agrees with it as much as with M_srm. The one mask
+    feature is that agreement, None without a refinement.
+    """
+    chosen = bag.masks[index]
+    agreement = None
+    use_refined = False
+    if refined is not None:
+        ious = coco_mask.iou([refined, chosen], list(bag.masks), [0] * len(bag))
+        agreement = float(ious[0, index])
+        support = np.delete(ious, index, axis=1).sum(axis=1)
+        use_refined = agreement >= config.output.agreement
+        if config.output.consent:
+            use_refined = use_refined and bool(support[0] >= support[1])
+    mask = refined if use_refined and refined is not None else chosen
+    return PseudoMask(
+        id=annotation.id,
+        image_id=annotation.image_id,
+        category_id=annotation.category_id,
+        segmentation=mask,
+        bbox=tight_box(mask),
+        area=area(mask),
+        source="refined" if use_refined else "selected",
+        selected=chosen,
+        refined=refined,
+        mask_features={"agreement": agreement},
+        proposal_source=bag.sources[index],
+    )
+
+
+def confirmed(annotation: PointAnnotation, mask: Rle) -> PseudoMask:
+    """Of an annotation whose mask its owner has given: that mask, as it is."""
+    return PseudoMask(
+        id=annotation.id,
+        image_id=annotation.image_id,
+        category_id=annotation.category_id,
+        segmentation=mask,
+        bbox=tight_box(mask),
+        area=area(mask),
+        source=CONFIRMED,
+        selected=mask,
+        proposal_source=CONFIRMED,
+    )
+
+
+def alternatives(bag: Bag, index: int, belief: np.ndarray) -> list[Alternative]:
+    """The masks of a bag that might be the object if `index` is not: at most `MOST_ALTERNATIVES`,
+    the likeliest first, none like another or like that one (IoU above `ALIKE`).
+
+    belief: (M,) probabilities, M at least the bag's length. "index" counts those that are listed.
+    """
+    kept = [index]
+    for m in np.argsort(-belief[: len(bag)], kind="stable").tolist():
+        if len(kept) <= MOST_ALTERNATIVES and bag.overlaps[m, kept].max() <= ALIKE:
+            kept.append(m)
+    return [
+        Alternative(place, bag.masks[m], round(float(belief[m]), 6))
+        for place, m in enumerate(kept[1:])
+    ]

@@ -1,0 +1,74 @@
+"""What a run says of itself while it runs: one JSON line an event, told apart by `event`.
+
+The protocol is in docs/architecture.md; names and order of the fields are part of it.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="event"):
+    """Any of those below."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; what is unset is left out."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return fields
+
+    def to_json(self) -> str:
+        """Its line, without the line's end."""
+        return json.dumps(self.to_dict())
+
+
+class Started(Event, frozen=True, tag="start"):
+    """The run knows what it will do."""
+
+    proposal_generator: str
+    weights_origin: str
+    steps_total: int
+
+
+class Progressed(Event, frozen=True, tag="progress"):
+    """A stage has come to `step` of `of`. losses: by name, of a stage that learns."""
+
+    stage: str
+    step: int
+    of: int
+    eta_seconds: float | UnsetType | None = UNSET
+    losses: dict[str, float] | UnsetType = UNSET
+
+
+class Warned(Event, frozen=True, tag="warning"):
+    """Something that the user should know, and that ends nothing."""
+
+    message: str
+
+
+class ImageSetAside(Event, frozen=True, tag="image_set_aside"):
+    """The run goes on without an image. error: how it failed in `stage`."""
+
+    image_id: int
+    file_name: str
+    stage: str
+    error: str
+
+
+class Failed(Event, frozen=True, tag="error"):
+    """The end, without a result. reason: one of a fixed list, where a program may read it."""
+
+    reason: str | UnsetType = UNSET
+    message: str = ""
+
+
+class Done(Event, frozen=True, tag="done"):
+    """The end, with a result. seconds: by stage."""
+
+    seconds: dict[str, float]
+    peak_memory_mb: int
+
+
+EventSink = Callable[[Event], None]

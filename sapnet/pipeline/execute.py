@@ -1,0 +1,91 @@
+"""A run or an offline job as a process: signals, events, exit codes. Imports no torch by itself."""
+
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from sapnet.errors import DiskFull, SapnetError, Stopped, is_disk_full
+from sapnet.pipeline.contract import ExitCode
+from sapnet.pipeline.events import Done, Event, EventSink, Failed, Warned
+from sapnet.pipeline.spec import RunSpec
+from sapnet.utils.command_line import missing_extra
+
+if TYPE_CHECKING:
+    from sapnet.pipeline.offline_jobs import Job
+
+
+def execute(make_spec: "Callable[[], RunSpec | Job]", emit: EventSink) -> int:
+    """Run the pipeline, or the job, to its end. Returns the exit code: 0 done, 1 failed, 3 stopped
+    on request.
+
+    SIGTERM and SIGINT ask for a stop, which takes hold after the step in hand. Warnings become
+    events. A failure is one `error` event with a stable reason; where it is a bug of ours, its
+    traceback goes to stderr. Of several processes that torchrun started, the main one speaks.
+    """
+    should_stop = StopFlag()
+    try:
+        from sapnet.utils import distributed
+
+        distributed.join()
+        if not distributed.is_main():
+            emit = _say_nothing
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: emit(Warned(str(message)))
+            spec = make_spec()
+            if isinstance(spec, RunSpec):
+                from sapnet.pipeline.run import Run
+
+                report = Run(spec, emit, should_stop)()
+            else:
+                report = spec(emit, should_stop)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return ExitCode.STOPPED
+    except SapnetError as error:
+        emit(Failed(error.reason, f"{error}"))
+        return ExitCode.FAILED
+    except Exception as error:
+        full = is_disk_full(error)
+        if not full and not isinstance(error, OSError) and not missing_extra(error):
+            traceback.print_exc()
+        reason, words = "error", describe_error(error)
+        if full:
+            reason = DiskFull.reason
+            words = f"no space is left on the disk: {words}. Make room, and start it again"
+        emit(Failed(reason, words))
+        return ExitCode.FAILED
+    emit(Done(report["seconds"], report["peak_memory_mb"]))
+    return ExitCode.DONE
+
+
+def _say_nothing(_event: Event) -> None:
+    """For the processes beside the main one."""
+
+
+def describe_error(error: Exception) -> str:
+    """What happened, with the file's name first where the system refused one."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if missing := missing_extra(error):
+        return missing
+    expected = isinstance(error, SapnetError | ValueError | OSError)
+    return f"{error}" if expected else f"{type(error).__name__}: {error}"
+
+
+class StopFlag:
+    """Whether SIGTERM or SIGINT came; installed for the life of the process."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+
+    def __call__(self) -> bool:
+        return self.is_set
+
+    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+        self.is_set = True

@@ -1,0 +1,91 @@
+"""What a run leaves beside its masks: what it is, the model's description, the report."""
+
+import hashlib
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from sapnet import __version__
+from sapnet.errors import is_disk_full
+from sapnet.evaluation.pseudo_masks import ious_with, true_masks
+from sapnet.evaluation.report import ReportInputs, write_report
+from sapnet.pipeline.context import RunContext
+from sapnet.proposals import ProposalGenerator
+from sapnet.proposals.cached import masks_digest
+from sapnet.segmenters.backbones import WeightsOrigin
+from sapnet.types import Bag, PointSet, PseudoMask
+from sapnet.utils.files import file_sha256
+
+
+def run_identity(ctx: RunContext, points: PointSet, generator: ProposalGenerator) -> dict[str, Any]:
+    """What makes it this run: with anything else its checkpoint means nothing."""
+    initial = ctx.spec.initial_model
+    return {
+        **ctx.config.to_dict(),
+        "seed": ctx.spec.seed,
+        "points": hashlib.sha256(repr(points).encode("utf-8", "replace")).hexdigest()[:16],
+        "proposals": generator.fingerprint()[:16],
+        "masks": masks_digest(points),
+        "initial_model": file_sha256(initial)[:16] if initial else None,
+    }
+
+
+def describe_model(
+    ctx: RunContext, points: PointSet, generator: ProposalGenerator, origin: WeightsOrigin
+) -> dict[str, Any]:
+    """What stands beside the weights."""
+    packages = ("torch", "torchvision", "numpy", "pycocotools")
+    return {
+        "categories": [
+            asdict(c) for c in sorted(points.categories, key=lambda category: category.id)
+        ],
+        "config": ctx.config.to_dict(),
+        "weights": asdict(origin),
+        "seed": ctx.spec.seed,
+        "pixel_ranges": ctx.pixel_ranges,
+        "proposals": {
+            "generator": generator.name,
+            "fingerprint": generator.fingerprint(),
+            # the masks that a user brought are data, not a setting
+            "settings": {k: v for k, v in ctx.spec.proposals.items() if k != "document"},
+        },
+        "images": len(points.images),
+        "annotations": len(points.annotations),
+        "versions": {
+            "sapnet": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
+    }
+
+
+def draw_report(
+    ctx: RunContext,
+    report: dict[str, Any],
+    points: PointSet,
+    bags: dict[int, list[Bag]],
+    masks: list[PseudoMask],
+    truth: dict[str, Any] | None,
+) -> None:
+    """`report.html`. A run is not lost for want of a picture: that is a warning."""
+    try:
+        true = true_masks(points, truth) if truth is not None else {}
+        story = ReportInputs(
+            report=report,
+            points=points,
+            rows=[msgspec.to_builtins(mask) for mask in masks],
+            bag_sizes=[len(bag) for image in points.images for bag in bags[image.id]],
+            paths=ctx.spec.image_paths,
+            overrides=ctx.spec.overrides,
+            true=true,
+            ious=ious_with(masks, true),
+        )
+        write_report(ctx.result / "report.html", story)
+    except Exception as error:
+        if is_disk_full(error):
+            raise
+        what = f"the report was not drawn: {type(error).__name__}: {error}"
+        ctx.warn(what)

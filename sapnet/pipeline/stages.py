@@ -1,0 +1,202 @@
+"""The stages of a run. Each leaves its result whole or not at all, and is resumable."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sapnet.data.images import ImageProblem
+from sapnet.data.pixels import Ranges
+from sapnet.data.value_ranges import dataset_ranges
+from sapnet.evaluation import average_precision, pseudo_mask_metrics
+from sapnet.evaluation.calibration import reliability
+from sapnet.evaluation.curves import as_metrics, draw_curves, precision_recall
+from sapnet.evaluation.pseudo_masks import as_selected, ious_with, true_masks
+from sapnet.evaluation.report.gallery import ROWS
+from sapnet.labelers.base import Preparation
+from sapnet.labelers.quality import rate
+from sapnet.pipeline.context import RunContext
+from sapnet.pipeline.contract import Stage
+from sapnet.pipeline.label import label_image
+from sapnet.proposals import ProposalGenerator
+from sapnet.proposals.cached import BagMaker
+from sapnet.segmenters.backbones import WeightsOrigin
+from sapnet.training.dataset import TrainingSet
+from sapnet.training.loop import train
+from sapnet.training.model import Builders, JointModel, build_model
+from sapnet.training.warm_start import go_on_from
+from sapnet.types import Bag, Category, PointSet, PseudoMask
+from sapnet.utils import distributed
+from sapnet.utils.files import atomic_write, write_text
+from sapnet.utils.resources import ProgressTimer
+
+
+def make_model(
+    ctx: RunContext, categories: Sequence[Category], builders: Builders
+) -> tuple[JointModel, WeightsOrigin]:
+    """The model before its first step, on the device: new, or going on from another."""
+    spec = ctx.spec
+    if spec.initial_model is not None:
+        model, origin = go_on_from(spec.initial_model, ctx.config, categories, spec.seed, builders)
+    else:
+        model, origin = build_model(
+            ctx.config, len(categories), spec.backbone_weights, spec.seed, builders=builders
+        )
+    return model.to(distributed.device()), origin
+
+
+def find_pixel_ranges(ctx: RunContext, points: PointSet) -> Ranges:
+    """Of the dataset; those of an earlier attempt, where there was one."""
+    path = ctx.spec.workdir / "pixel_ranges.json"
+    if not path.exists():
+        files = [ctx.spec.image_paths.get(image.id) for image in points.images]
+        ranges = dataset_ranges([file for file in files if file is not None])
+        if distributed.is_main():
+            write_text(path, json.dumps(ranges) + "\n")
+    found: Ranges = json.loads(path.read_text())
+    return found
+
+
+def make_proposals(
+    ctx: RunContext, generator: ProposalGenerator, points: PointSet
+) -> dict[int, list[Bag]]:
+    """The bags of every image, by image id. Images that fail are set aside."""
+    bags: dict[int, list[Bag]] = {}
+    eta = ProgressTimer()
+    limit = ctx.config.data.max_proposals
+    maker = BagMaker(ctx.spec.proposal_store, generator, ctx.spec.image_paths, limit, ctx.pixel_ranges)
+    ctx.failed.read()  # of several processes the main one was first
+    for index, (info, annotations) in enumerate(points):
+        if info.id not in ctx.failed:
+            with ctx.failed.catch(info, Stage.PROPOSALS):
+                bags[info.id] = maker(info, annotations)
+        ctx.progress(Stage.PROPOSALS, index + 1, len(points.images), eta)
+    return bags
+
+
+def prepare_labeler(ctx: RunContext, model: JointModel, dataset: TrainingSet) -> TrainingSet:
+    """What the labeler does once before training. Returns the images without those that it could
+    not read."""
+    labeler, stage = model.labeler, model.labeler.preparation
+    if stage is None:
+        return dataset
+    timer = ProgressTimer()
+
+    def report(step: int, of: int, losses: dict[str, float]) -> None:
+        ctx.progress(stage, step, of, timer, losses=losses)
+
+    while True:
+        ctx.failed.read()
+        dataset = dataset.without(ctx.failed.without(dataset.points, early=True))
+        preparation = Preparation(
+            folder=ctx.folder,
+            seed=ctx.spec.seed,
+            report=report,
+            should_stop=ctx.should_stop,
+        )
+        try:
+            labeler.prepare(dataset, model.segmenter.body, preparation)
+            return dataset
+        except ImageProblem:
+            unreadable = list(dataset.unreadable())
+            if not unreadable:
+                raise
+            for info, error in unreadable:
+                ctx.failed.add(info, stage, error)
+
+
+def train_model(ctx: RunContext, model: JointModel, dataset: TrainingSet) -> int:
+    """To the end, from the last checkpoint where there is one. Returns how many objects were
+    undecided."""
+    timer = ProgressTimer()
+
+    def report(step: int, of: int, losses: dict[str, float]) -> None:
+        rounded = {name: round(value, 5) for name, value in losses.items()}
+        if distributed.is_main():
+            ctx.losses.add(step, of, losses)
+        ctx.progress(Stage.TRAIN, step, of, timer, losses=rounded, stoppable=False)
+
+    undecided = train(
+        model,
+        dataset,
+        seed=ctx.spec.seed,
+        checkpoint=ctx.folder / "checkpoint.pt",
+        report=report,
+        should_stop=ctx.should_stop,
+        warn=ctx.warn,
+        on_bad=lambda info, error: ctx.failed.add(info, Stage.TRAIN, error),
+    )
+    if undecided:
+        ctx.warn(f"{undecided} bags had no best proposal")
+    return undecided
+
+
+def label_images(
+    ctx: RunContext, model: JointModel, dataset: TrainingSet
+) -> tuple[list[PseudoMask], list[dict[str, Any]]]:
+    """Pseudo-masks and the segmenter's own detections on the training images."""
+    category = {label: c for c, label in dataset.points.label_of.items()}
+    masks: list[PseudoMask] = []
+    detections: list[dict[str, Any]] = []
+    timer = ProgressTimer()
+    pictured = 0
+    for index, info in enumerate(dataset.points.images):
+        if info.id not in ctx.failed:
+            with ctx.failed.catch(info, Stage.PSEUDO_MASKS):
+                record = dataset[index]
+                # without truth, detections are for the gallery alone
+                pictured += bool(record.annotations)
+                wanted = ctx.spec.truth is not None or pictured <= ROWS
+                found = label_image(model, record, wanted)
+                masks += found.pseudo_masks
+                for detection in found.detections:
+                    label = detection.pop("label")
+                    detections.append(
+                        {"image_id": info.id, "category_id": category[label], **detection}
+                    )
+        ctx.progress(Stage.PSEUDO_MASKS, index + 1, len(dataset), timer)
+    masks = rate(masks)
+    with atomic_write(ctx.result / "pseudo_masks.ndjson") as file:
+        file.writelines(mask.to_json() for mask in masks)
+    return masks, detections
+
+
+def evaluate(
+    ctx: RunContext,
+    points: PointSet,
+    bags: dict[int, list[Bag]],
+    masks: list[PseudoMask],
+    detections: list[dict[str, Any]],
+    truth: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """`metrics.json`: figures where truth was given, counts in any case."""
+    by_annotation = {bag.annotation_id: bag for group in bags.values() for bag in group}
+    counts = [len(bag) for bag in by_annotation.values()]
+    metrics: dict[str, Any] = {
+        "pseudo_masks": None,
+        "model": None,
+        "proposals": {"mean_bag_size": round(sum(counts) / max(len(counts), 1), 3)},
+    }
+    if truth is not None:
+        images = {image.id for image in points.images}
+        curves = precision_recall(detections, truth, image_ids=images)
+        figures = pseudo_mask_metrics(masks, by_annotation, points, truth)
+        before = [as_selected(mask) for mask in masks]
+        picked = pseudo_mask_metrics(before, by_annotation, points, truth)
+        figures["selected_miou_mask"] = picked["miou_mask"]
+        figures["quality"] = reliability(masks, ious_with(masks, true_masks(points, truth)))
+        metrics["proposals"] |= figures.pop("proposals")
+        metrics["pseudo_masks"] = figures
+        metrics["model"] = {
+            "on": "training images",
+            **{
+                kind: average_precision(detections, truth, kind=kind, image_ids=images)
+                for kind in ("segm", "bbox")
+            },
+            "curves": as_metrics(curves) if curves else None,
+        }
+        if curves:
+            names = {category.id: category.name for category in points.categories}
+            draw_curves(ctx.result / "curves.png", curves, names)
+    ctx.write("metrics.json", metrics)
+    ctx.progress(Stage.EVALUATE, 1, 1, ProgressTimer())
+    return metrics

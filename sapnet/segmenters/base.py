@@ -1,0 +1,121 @@
+"""The model that stays: what every segmenter offers to training, labeling and prediction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from sapnet.data.batch import ObjectMasks, PseudoLabels
+from sapnet.segmenters.backbones import BackboneWithFpn
+from sapnet.types import FloatArray, Rle
+
+
+@dataclass(frozen=True)
+class Instances:
+    """What was found in one image, by falling score.
+
+    labels: (n,) int64 in 0..K-1. scores: (n,) float32 in (0, 1]. masks: n RLEs at the original
+    size. boxes: (n, 4) float32, the masks' tight xyxy in its pixels.
+    """
+
+    labels: npt.NDArray[np.int64]
+    scores: FloatArray
+    masks: list[Rle]
+    boxes: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def as_results(found: Instances) -> list[dict[str, Any]]:
+    """`Instances` as COCO results; "label" is 0..K-1."""
+    boxes = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1)
+    columns = found.labels.tolist(), found.scores.tolist(), found.masks, boxes.tolist()
+    return [
+        {"label": label, "segmentation": mask, "bbox": box, "score": score}
+        for label, score, mask, box in zip(*columns, strict=True)
+    ]
+
+
+class Segmenter(nn.Module):
+    """Images in, instances out. A segmenter is a backbone with a pyramid, and what stands on it.
+
+    It learns from `PseudoLabels` and knows nothing of where they come from. Its `state_dict` is
+    what an artifact holds. The output of `forward` is the segmenter's own affair: others hand it
+    back to `loss`, `object_masks` or `decode` as it is.
+
+    Attributes:
+        per_class: the beginnings of the names of those parameters whose rows are classes.
+    """
+
+    per_class: tuple[str, ...] = ()
+
+    def __init__(self, backbone: BackboneWithFpn) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    @property
+    def out_channels(self) -> int:
+        """Of each map of the pyramid."""
+        return self.backbone.out_channels
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the maps of the pyramid, finest first."""
+        return self.backbone.strides
+
+    @property
+    def body(self) -> nn.Module:
+        """The part that may be pretrained: images to maps at strides 4, 8, 16, 32."""
+        return self.backbone.body
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Any]:
+        """images: (B, 3, H, W) as `BackboneWithFpn.forward` wants them.
+
+        Returns the pyramid, a map (B, out_channels, H / stride, W / stride) for each of `strides`,
+        and the output.
+        """
+        raise NotImplementedError
+
+    def loss(self, output: Any, labels: PseudoLabels) -> tuple[dict[str, Tensor], ObjectMasks]:
+        """Its losses by name, weights in, and the masks that it draws of the labeled objects.
+
+        Both have a graph, also where there is no object. Of several processes each counts its own
+        share of the batch over what all of them have (`global_sum`).
+        """
+        raise NotImplementedError
+
+    def object_masks(self, output: Any, labels: PseudoLabels) -> ObjectMasks:
+        """What it draws for each labeled object, and how it scores it."""
+        raise NotImplementedError
+
+    def decode(
+        self,
+        output: Any,
+        sizes: Sequence[tuple[int, int]],
+        original_sizes: Sequence[tuple[int, int]],
+    ) -> list[Instances]:
+        """What it finds in each image of the batch.
+
+        sizes: (h, w) of each image in the network's input, without the padding, in pixels.
+        original_sizes: (h, w) of the images as they were before resizing.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def take_weights(self, other: "Segmenter", classes: Sequence[tuple[int, int]]) -> None:
+        """Take another's weights; those of a class only for `classes`, pairs of (own, other's)
+        label. The rest keeps what it has. other: of the same architecture."""
+        state = self.state_dict()
+        pairs = torch.tensor(list(classes), dtype=torch.int64).reshape(-1, 2)
+        own, theirs = pairs.unbind(1)
+        for name, values in other.state_dict().items():
+            if name.startswith(self.per_class):
+                state[name][own] = values[theirs]
+            else:
+                state[name] = values
+        self.load_state_dict(state)

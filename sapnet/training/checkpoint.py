@@ -1,0 +1,60 @@
+"""Where a training stands, on disk: whole or not at all."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sapnet.utils.files import atomic_write
+
+FORMAT = 2
+"""1, which had no number, named the parts of the model otherwise."""
+
+
+def save_checkpoint(
+    path: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    undecided: int,
+    batch_size: int,
+) -> None:
+    """Everything a run needs to go on as if it had never stopped."""
+    state: dict[str, Any] = {
+        "format": FORMAT,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "undecided": undecided,
+        "batch_size": batch_size,
+    }
+    with atomic_write(path) as file:
+        torch.save(state, file)
+
+
+def load_checkpoint(
+    path: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    warn: Callable[[str], None] = lambda _message: None,
+) -> tuple[int, int, int]:
+    """Take a run up where it was: (steps done, undecided bags so far, batch size).
+
+    (0, 0, 0) where there is none, and where it is an older release's, of which `warn` is told: the
+    training then begins again.
+    """
+    if not path.exists():
+        return 0, 0, 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("format") != FORMAT:
+        warn("the training was begun by another release, and begins again from its first step")
+        return 0, 0, 0
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():  # fused optimizers take the parameter's layout for granted
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter).copy_(value)
+    return int(state["step"]), int(state["undecided"]), int(state.get("batch_size", 0))

@@ -1,0 +1,53 @@
+"""The images of a run joined with their bags."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sapnet.data.images import ImageProblem, probe
+from sapnet.data.pixels import Ranges
+from sapnet.data.samples import ImageRecord, make_record
+from sapnet.types import Bag, ImageInfo, PointSet
+
+
+class TrainingSet(Sequence[ImageRecord]):
+    """The images as training wants them, each joined with its bags when it is first asked for."""
+
+    def __init__(
+        self,
+        points: PointSet,
+        paths: Mapping[int, Path],
+        bags: Mapping[int, list[Bag]],
+        ranges: Ranges | None = None,
+    ) -> None:
+        """paths, bags: by image id. ranges: by which images of more than 8 bits are read."""
+        self.points, self._paths, self._bags, self._ranges = points, paths, bags, ranges
+        self._made: dict[int, ImageRecord] = {}
+
+    def without(self, points: PointSet) -> "TrainingSet":
+        """The same for fewer images."""
+        return TrainingSet(points, self._paths, self._bags, self._ranges)
+
+    def unreadable(self) -> Iterator[tuple[ImageInfo, ImageProblem]]:
+        """Those whose pixels cannot be read (any more), and why."""
+        for info in self.points.images:
+            try:
+                probe(self._paths[info.id])
+            except ImageProblem as error:
+                yield info, error
+
+    def __len__(self) -> int:
+        return len(self.points.images)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index not in self._made:
+            info = self.points.images[index]
+            self._made[index] = make_record(
+                info,
+                self._paths[info.id],
+                self.points.annotations_of[info.id],
+                self._bags[info.id],
+                self.points.label_of,
+                self._ranges,
+            )
+        return self._made[index]
