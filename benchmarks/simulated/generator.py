@@ -92,6 +92,7 @@ class SimulatedGenerator:
     """
 
     name = "simulated"
+    calibrated = False
 
     def __init__(self, bags: Mapping[int, Sequence[Bag]]) -> None:
         self._bags = {bag.annotation_id: bag for group in bags.values() for bag in group}

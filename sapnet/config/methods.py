@@ -52,6 +52,10 @@ METHODS: dict[str, Callable[[Config], Config]] = {
 }
 
 
+CALIBRATED_PROPOSALS = frozenset({"hierarchy"})
+"""Kinds of generators whose confidence estimates IoU (`ProposalGenerator.calibrated`)."""
+
+
 def for_uncalibrated_proposals(config: Config) -> Config:
     """A preset with a teacher, for proposals whose confidence does not estimate IoU.
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import msgspec
 
-from sapnet.config.methods import METHODS, for_uncalibrated_proposals
+from sapnet.config.methods import CALIBRATED_PROPOSALS, METHODS, for_uncalibrated_proposals
 from sapnet.config.overrides import is_finite, numbers, override, override_names, quoted
 from sapnet.config.presets import PRESETS
 from sapnet.config.schema import Config
@@ -65,7 +65,7 @@ def resolve_config(
     if method not in METHODS:
         raise InvalidConfig(f"method {method!r} does not exist; it may be {quoted(METHODS)}")
     config = replace(PRESETS[preset](), method=cast(Method, method))
-    if config.teacher.enabled and proposals != "hierarchy":
+    if config.teacher.enabled and proposals not in CALIBRATED_PROPOSALS:
         config = for_uncalibrated_proposals(config)
     config = METHODS[method](config)
     changes = dict(overrides or {})

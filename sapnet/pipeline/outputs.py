@@ -13,7 +13,7 @@ from sapnet.errors import is_disk_full
 from sapnet.evaluation.pseudo_masks import ious_with, true_masks
 from sapnet.evaluation.report import ReportInputs, write_report
 from sapnet.pipeline.context import RunContext
-from sapnet.proposals import ProposalGenerator
+from sapnet.proposals.base import ProposalGenerator
 from sapnet.proposals.cached import masks_digest
 from sapnet.segmenters.backbones import WeightsOrigin
 from sapnet.types import Bag, PointSet, PseudoMask

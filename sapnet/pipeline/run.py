@@ -12,6 +12,8 @@ from typing import Any
 from sapnet.config.resolve import resolve_config
 from sapnet.config.schema import Config
 from sapnet.data.annotations.coco import load_points, read_truth
+from sapnet.data.exif import orientation_of
+from sapnet.data.orientation import AS_STORED
 from sapnet.evaluation.report.gallery import draw_gallery
 from sapnet.pipeline import stages
 from sapnet.pipeline.context import RunContext
@@ -59,7 +61,7 @@ class Run:
         points = load_points(self.spec.points)
         ctx.failed.images = len(points.images)
         sizes = {image.id: image.size for image in points.images}
-        truth = read_truth(self.spec.truth, sizes) if self.spec.truth else None
+        truth = read_truth(self.spec.truth, sizes, self.orientation) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
         distributed.main_first(
             lambda: claim(self.spec.workdir, run_identity(ctx, points, generator))
@@ -106,3 +108,10 @@ class Run:
         ctx.write("report.json", report)
         draw_report(ctx, report, points, bags, masks, truth)
         return report
+
+    def orientation(self, image_id: int) -> int:
+        """EXIF's, of an image of the run."""
+        try:
+            return orientation_of(self.spec.image_paths[image_id])
+        except (OSError, LookupError):  # it will be set aside where its pixels are asked for
+            return AS_STORED

@@ -17,7 +17,7 @@ from sapnet.labelers.quality import rate
 from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.label import label_image
-from sapnet.proposals import ProposalGenerator
+from sapnet.proposals.base import ProposalGenerator
 from sapnet.proposals.cached import BagMaker
 from sapnet.segmenters.backbones import WeightsOrigin
 from sapnet.training.dataset import TrainingSet

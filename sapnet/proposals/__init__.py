@@ -1,29 +1,14 @@
 """Proposals: one point in, a bag of candidate masks out. Imports torch only when SAM is built."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sapnet.errors import InvalidConfig
-from sapnet.types import ByteArray, ImageInfo, PointAnnotation, PointSet, RawProposals
+from sapnet.proposals.base import ProposalGenerator
+from sapnet.types import PointSet
 
 KINDS = ("hierarchy", "sam", "given")
-
-
-class ProposalGenerator(Protocol):
-    """What makes proposals. `bags.make_bags` turns them into bags."""
-
-    name: str
-
-    def fingerprint(self) -> str:
-        """sha256 hex of the name and of every setting that changes what is proposed."""
-        ...
-
-    def propose(
-        self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
-    ) -> Iterator[RawProposals]:
-        """One RawProposals per annotation, in order. image: (H, W, 3) uint8 RGB."""
-        ...
 
 
 def build_generator(
@@ -54,16 +39,18 @@ def build_generator(
 
 def _generator_class(kind: object) -> Callable[..., ProposalGenerator]:
     """Imports only what is asked for: SAM needs torch, the others do not."""
-    if kind == "hierarchy":
-        from sapnet.proposals.hierarchy.generator import HierarchyGenerator
+    match kind:
+        case "hierarchy":
+            from sapnet.proposals.hierarchy.generator import HierarchyGenerator
 
-        return HierarchyGenerator
-    if kind == "sam":
-        from sapnet.proposals.sam.generator import SamGenerator
+            return HierarchyGenerator
+        case "sam":
+            from sapnet.proposals.sam.generator import SamGenerator
 
-        return SamGenerator
-    if kind == "given":
-        from sapnet.proposals.given import GivenGenerator
+            return SamGenerator
+        case "given":
+            from sapnet.proposals.given import GivenGenerator
 
-        return GivenGenerator
-    raise InvalidConfig(f"proposals kind {kind!r} is not one of {', '.join(KINDS)}")
+            return GivenGenerator
+        case _:
+            raise InvalidConfig(f"proposals kind {kind!r} is not one of {', '.join(KINDS)}")

@@ -4,12 +4,12 @@ A bag is never empty, and it does not depend on the order in which its masks arr
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from sapnet.data.masks import encode_all, from_runs, mask_iou, tight_boxes
+from sapnet.proposals.base import ProposalGenerator
 from sapnet.types import (
     Bag,
     BoolArray,
@@ -21,9 +21,6 @@ from sapnet.types import (
     Rle,
 )
 
-if TYPE_CHECKING:
-    from sapnet.proposals import ProposalGenerator
-
 DISC_SOURCE = "disc"
 NEAR_POINT = 2.0  # pixels between the point and the centre of the mask's nearest pixel
 DUPLICATE_IOU = 0.95
@@ -32,7 +29,7 @@ DISC_SHARE = 0.05  # radius of the disc that saves an empty bag, over the image'
 
 
 def make_bags(
-    generator: "ProposalGenerator",
+    generator: ProposalGenerator,
     image: ByteArray,
     info: ImageInfo,
     annotations: Sequence[PointAnnotation],

@@ -11,8 +11,8 @@ import numpy as np
 from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.data.pixels import Ranges
 from sapnet.data.value_ranges import dataset_ranges
-from sapnet.proposals import ProposalGenerator
 from sapnet.proposals.bags import bag_of, make_bags
+from sapnet.proposals.base import ProposalGenerator
 from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.types import CONFIRMED, Bag, ImageInfo, PointAnnotation, PointSet, Rle
 from sapnet.utils.files import file_sha256

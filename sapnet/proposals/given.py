@@ -30,6 +30,7 @@ class GivenGenerator:
     """Hands out masks that the user brings."""
 
     name = "given"
+    calibrated = False
 
     def __init__(
         self, document: Document | str | os.PathLike[str], points: PointSet | None = None

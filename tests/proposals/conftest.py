@@ -21,6 +21,7 @@ class Fixed:
     """A generator that hands out what it was given."""
 
     name = "fixed"
+    calibrated = False
 
     def __init__(self, *raws: RawProposals) -> None:
         self.raws = raws

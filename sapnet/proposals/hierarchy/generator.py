@@ -50,6 +50,7 @@ class HierarchyGenerator:
     """Segments that hold the point, at increasing scales, with an estimate of their IoU."""
 
     name = "hierarchy"
+    calibrated = True
 
     def __init__(self, *, max_side: int = 640) -> None:
         """max_side: a larger image is worked on at this size (pixels). Raises ValueError."""

@@ -39,6 +39,7 @@ class SamGenerator:
     """3 masks of each point alone, and 3 of the point with its neighbours as negative prompts."""
 
     name = "sam"
+    calibrated = False
 
     def __init__(
         self,

@@ -1,0 +1,35 @@
+"""Which masks could a point mean? The interface of every proposal generator."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from sapnet.types import ByteArray, ImageInfo, PointAnnotation, RawProposals
+
+
+class ProposalGenerator(Protocol):
+    """Makes the proposals of each point of an image; `bags.make_bags` turns them into bags.
+
+    The same settings and the same image give the same proposals, in any process: bags are stored
+    under the fingerprint and made once.
+    """
+
+    @property
+    def name(self) -> str:
+        """Of the generator, for people and for the tags of its proposals."""
+        ...
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether confidence estimates the IoU with the object, and masks follow the image's own
+        edges. Where not, presets weigh the teacher otherwise (`config.methods`)."""
+        ...
+
+    def fingerprint(self) -> str:
+        """sha256 hex of the name and of every setting that changes what is proposed."""
+        ...
+
+    def propose(
+        self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
+    ) -> Iterator[RawProposals]:
+        """One RawProposals per annotation, in order. image: (H, W, 3) uint8 RGB."""
+        ...
