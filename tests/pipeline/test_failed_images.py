@@ -146,10 +146,10 @@ def test_what_is_not_the_images_fault_is_raised(tmp_path):
     found = FailedImages(tmp_path / "q.json", 9, 0.5, lambda _: None)
     info = ImageInfo(3, "3.png", 4, 4)
     for error in (InvalidConfig("no"), OSError(28, "No space left on device")):
-        with pytest.raises(type(error)), found.watch(info, "proposals"):
+        with pytest.raises(type(error)), found.catch(info, "proposals"):
             raise error
     assert found.entries == []
-    with found.watch(info, "proposals"):
+    with found.catch(info, "proposals"):
         raise ImageProblem("broken")
     again = FailedImages(tmp_path / "q.json", 9, 0.5, lambda _: None)
     assert 3 in again
