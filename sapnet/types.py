@@ -9,6 +9,7 @@ Legend
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -171,7 +172,7 @@ class PseudoMask(msgspec.Struct, frozen=True):
             `doubts`. None of a confirmed mask.
         proposal_source: the tag of the selected proposal.
         alternatives: in JSON `candidates`.
-        quality: probability that the mask is the object, in [0, 1]; None until it is assigned.
+        quality: probability that the mask is the object, in [0, 1]; NaN until it is assigned.
     """
 
     id: int
@@ -186,7 +187,7 @@ class PseudoMask(msgspec.Struct, frozen=True):
     mask_features: dict[str, float | None] = msgspec.field(name="doubts", default_factory=dict)
     proposal_source: str = ""
     alternatives: list[Alternative] = msgspec.field(name="candidates", default_factory=list)
-    quality: float | None = None
+    quality: float = math.nan
 
     def to_json(self) -> bytes:
         """Its line, with the line's end."""

@@ -218,9 +218,9 @@ def objections(
     return [OBJECTIONS[name] for name in worst if cost[name] <= -0.5]
 
 
-def usual_signals(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The median of each signal over masks as in pseudo_masks.ndjson; nothing known for none."""
-    told = [signals(row["doubts"]) for row in rows if row.get("doubts")] or [signals({})]
+def usual_signals(masks: Sequence[PseudoMask]) -> dict[str, float]:
+    """The median of each signal over masks that have features; nothing known for none."""
+    told = [signals(m.mask_features) for m in masks if m.mask_features] or [signals({})]
     return {name: float(np.median([one[name] for one in told])) for name in WEIGHTS}
 
 

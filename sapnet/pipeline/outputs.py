@@ -6,8 +6,6 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-import msgspec
-
 from sapnet import __version__
 from sapnet.errors import is_disk_full
 from sapnet.evaluation.pseudo_masks import ious_with, true_masks
@@ -76,7 +74,7 @@ def draw_report(
         story = ReportInputs(
             report=report,
             points=points,
-            rows=[msgspec.to_builtins(mask) for mask in masks],
+            masks=masks,
             bag_sizes=[len(bag) for image in points.images for bag in bags[image.id]],
             paths=ctx.spec.image_paths,
             overrides=ctx.spec.overrides,

@@ -63,7 +63,9 @@ def make_proposals(
     bags: dict[int, list[Bag]] = {}
     eta = ProgressTimer()
     limit = ctx.config.data.max_proposals
-    maker = BagMaker(ctx.spec.proposal_store, generator, ctx.spec.image_paths, limit, ctx.pixel_ranges)
+    maker = BagMaker(
+        ctx.spec.proposal_store, generator, ctx.spec.image_paths, limit, ctx.pixel_ranges
+    )
     ctx.failed.read()  # of several processes the main one was first
     for index, (info, annotations) in enumerate(points):
         if info.id not in ctx.failed:

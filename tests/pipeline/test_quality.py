@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from msgspec import to_builtins
 from msgspec.structs import replace
 from pycocotools import mask as coco_mask
 
@@ -165,7 +164,7 @@ def test_none_at_all():
 def test_what_speaks_against_a_mask():
     rows = [row_of(n, block(n, 0, n + 9, 9), support=s) for n, s in enumerate((0.9, 0.9, 0.1))]
     rows = rate(rows)
-    usual = usual_signals([to_builtins(row) for row in rows])
+    usual = usual_signals(rows)
     assert usual["support"] == 0.9
     assert objections(rows[0].mask_features, usual) == []
     assert objections(rows[2].mask_features, usual) == [OBJECTIONS["support"]]

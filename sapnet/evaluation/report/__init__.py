@@ -31,7 +31,7 @@ def render_report(inputs: ReportInputs) -> str:
     return _template().render(
         report=inputs.report,
         points=inputs.points,
-        rows=inputs.rows,
+        has_masks=bool(inputs.masks),
         has_ground_truth=bool(inputs.ious),
         tiles=sections.tiles(inputs),
         data=sections.data(inputs),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sapnet.labelers.quality import usual_signals
-from sapnet.types import PointAnnotation, PointSet, Rle
+from sapnet.types import PointAnnotation, PointSet, PseudoMask, Rle
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class ReportInputs:
     Attributes:
         report: what `report.json` says.
         points: those that were used.
-        rows: the delivered masks, as in pseudo_masks.ndjson.
+        masks: the delivered ones, with their quality.
         bag_sizes: proposals of each point.
         paths: image files by image id.
         overrides: of the run's settings.
@@ -27,7 +27,7 @@ class ReportInputs:
 
     report: Mapping[str, Any]
     points: PointSet
-    rows: Sequence[Mapping[str, Any]]
+    masks: Sequence[PseudoMask]
     bag_sizes: Sequence[int]
     paths: Mapping[int, Path]
     overrides: Mapping[str, Any]
@@ -47,9 +47,9 @@ class ReportInputs:
     @cached_property
     def usual(self) -> Mapping[str, float]:
         """The median of each quality signal over the masks of this run."""
-        return usual_signals(self.rows)
+        return usual_signals(self.masks)
 
-    def annotation_of(self, row: Mapping[str, Any]) -> PointAnnotation:
+    def annotation_of(self, mask: PseudoMask) -> PointAnnotation:
         """The point that a mask belongs to."""
-        group = self.points.annotations_of[row["image_id"]]
-        return next(annotation for annotation in group if annotation.id == row["id"])
+        group = self.points.annotations_of[mask.image_id]
+        return next(annotation for annotation in group if annotation.id == mask.id)

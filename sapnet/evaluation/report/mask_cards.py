@@ -1,13 +1,13 @@
 """The masks that the report shows: whole images, the best, the worst, the least certain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sapnet.evaluation.calibration import RIGHT
 from sapnet.evaluation.report.inputs import ReportInputs
 from sapnet.evaluation.report.thumbnails import Thumbnails
 from sapnet.labelers.quality import objections
+from sapnet.types import PseudoMask
 
 IMAGES, SHOWN, UNCERTAIN = 4, 6, 12
 """Whole images; best and worst masks; those of the lowest quality."""
@@ -28,7 +28,7 @@ class MaskCard:
     """One delivered mask; iou is None without ground truth."""
 
     uri: str
-    row: Mapping[str, Any]
+    mask: PseudoMask
     category: str
     file_name: str
     iou: float | None
@@ -55,19 +55,19 @@ def whole_images(inputs: ReportInputs, thumbnails: Thumbnails) -> list[ImageCard
     for info, annotations in inputs.points:
         if len(cards) == IMAGES:
             break
-        rows = [row for row in inputs.rows if row["image_id"] == info.id]
-        uri = thumbnails.of_image(info, rows, annotations) if rows else None
+        masks = [mask for mask in inputs.masks if mask.image_id == info.id]
+        uri = thumbnails.of_image(info, masks, annotations) if masks else None
         if uri:
-            cards.append(ImageCard(uri, f"{info.file_name} with {len(rows)} masks"))
+            cards.append(ImageCard(uri, f"{info.file_name} with {len(masks)} masks"))
     return cards
 
 
 def example_strips(inputs: ReportInputs, thumbnails: Thumbnails) -> list[Strip]:
     """Best and worst masks, by quality where there is no ground truth, and the least certain."""
-    by_quality = sorted(inputs.rows, key=lambda row: row["quality"])
+    by_quality = sorted(inputs.masks, key=lambda mask: mask.quality)
     if inputs.ious:
-        known = [row for row in inputs.rows if row["id"] in inputs.ious]
-        known.sort(key=lambda row: -inputs.ious[row["id"]])
+        known = [mask for mask in inputs.masks if mask.id in inputs.ious]
+        known.sort(key=lambda mask: -inputs.ious[mask.id])
         chosen = [
             ("Best", "highest IoU with the ground truth", known[:SHOWN]),
             ("Worst", "lowest IoU with the ground truth", known[: -SHOWN - 1 : -1]),
@@ -76,23 +76,23 @@ def example_strips(inputs: ReportInputs, thumbnails: Thumbnails) -> list[Strip]:
         chosen = [("Best", "highest quality", by_quality[: -SHOWN - 1 : -1])]
     chosen.append(("Least certain", "lowest quality: review these first", by_quality[:UNCERTAIN]))
     strips = []
-    for title, note, rows in chosen:
-        cards = [card for row in rows if (card := _card(inputs, thumbnails, row))]
+    for title, note, masks in chosen:
+        cards = [card for mask in masks if (card := _card(inputs, thumbnails, mask))]
         if cards:
             strips.append(Strip(title, note, cards))
     return strips
 
 
-def _card(inputs: ReportInputs, thumbnails: Thumbnails, row: Mapping[str, Any]) -> MaskCard | None:
-    uri = thumbnails.of_mask(row, inputs.annotation_of(row), inputs.true.get(row["id"]))
+def _card(inputs: ReportInputs, thumbnails: Thumbnails, mask: PseudoMask) -> MaskCard | None:
+    uri = thumbnails.of_mask(mask, inputs.annotation_of(mask), inputs.true.get(mask.id))
     if uri is None:
         return None
-    explained = row.get("doubts") and row["quality"] < SURE
+    explained = mask.mask_features and mask.quality < SURE
     return MaskCard(
         uri=uri,
-        row=row,
-        category=next(c.name for c in inputs.points.categories if c.id == row["category_id"]),
-        file_name=next(i.file_name for i in inputs.points.images if i.id == row["image_id"]),
-        iou=inputs.ious.get(row["id"]),
-        reasons=objections(row["doubts"], inputs.usual) if explained else (),
+        mask=mask,
+        category=next(c.name for c in inputs.points.categories if c.id == mask.category_id),
+        file_name=next(i.file_name for i in inputs.points.images if i.id == mask.image_id),
+        iou=inputs.ious.get(mask.id),
+        reasons=objections(mask.mask_features, inputs.usual) if explained else (),
     )

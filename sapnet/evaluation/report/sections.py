@@ -22,9 +22,9 @@ def tiles(inputs: ReportInputs) -> dict[str, str]:
     """The figures to see first, by name."""
     shown = {
         "images": f"{inputs.report['images']}",
-        "masks": f"{len(inputs.rows)}",
+        "masks": f"{len(inputs.masks)}",
         f"masks with quality below {LOW_QUALITY}": (
-            f"{sum(row['quality'] < LOW_QUALITY for row in inputs.rows)}"
+            f"{sum(mask.quality < LOW_QUALITY for mask in inputs.masks)}"
         ),
     }
     if (figures := inputs.metrics["pseudo_masks"]) is not None:
@@ -40,8 +40,8 @@ def data(inputs: ReportInputs) -> dict[str, Any]:
     points = inputs.points
     counts = Counter(annotation.category_id for annotation in points.annotations)
     quality: dict[int, list[float]] = {}
-    for row in inputs.rows:
-        quality.setdefault(row["category_id"], []).append(row["quality"])
+    for mask in inputs.masks:
+        quality.setdefault(mask.category_id, []).append(mask.quality)
     medians = {id_: float(np.median(values)) for id_, values in quality.items()}
     figures = inputs.metrics["pseudo_masks"] or {}
     miou = {of["category_id"]: of["miou_mask"] for of in figures.get("per_class", [])}
@@ -108,7 +108,7 @@ def training(inputs: ReportInputs) -> dict[str, Any] | None:
 
 def quality(inputs: ReportInputs) -> dict[str, Any]:
     """How certain the masks are, and with ground truth whether that can be relied on."""
-    bins = [min(int(row["quality"] * BINS), BINS - 1) for row in inputs.rows]
+    bins = [min(int(mask.quality * BINS), BINS - 1) for mask in inputs.masks]
     counts = [bins.count(b) for b in range(BINS)]
     measured = (inputs.metrics["pseudo_masks"] or {}).get("quality")
     if not measured:
@@ -118,8 +118,8 @@ def quality(inputs: ReportInputs) -> dict[str, Any]:
         }
     wrong_ids = {id_ for id_, iou in inputs.ious.items() if iou < RIGHT}
     wrong = [0] * BINS
-    for row, bin_ in zip(inputs.rows, bins, strict=True):
-        wrong[bin_] += row["id"] in wrong_ids
+    for mask, bin_ in zip(inputs.masks, bins, strict=True):
+        wrong[bin_] += mask.id in wrong_ids
     reliability = [(b["quality"], b["right"], b["count"]) for b in measured["bins"]]
     return {
         "measured": measured,

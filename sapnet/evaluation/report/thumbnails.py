@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,7 +12,7 @@ from sapnet.data.drawing import PALETTE, colour, dots, paint
 from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.data.masks import decode, outline, tight_box
 from sapnet.data.pixels import Ranges
-from sapnet.types import ByteArray, ImageInfo, PointAnnotation, Rle
+from sapnet.types import ByteArray, ImageInfo, PointAnnotation, PseudoMask, Rle
 
 SIDE, WIDE = 224, 560  # pixels: longest side of a mask's crop, and of a whole image
 _MASK, _TRUTH = PALETTE[0], PALETTE[1]
@@ -41,7 +40,7 @@ class Thumbnails:
         self._last: tuple[int, ByteArray] | None = None
 
     def of_mask(
-        self, row: Mapping[str, Any], annotation: PointAnnotation, truth: Rle | None
+        self, mask: PseudoMask, annotation: PointAnnotation, truth: Rle | None
     ) -> str | None:
         """The surroundings of a delivered mask twice: with the point, and with the mask over it.
 
@@ -50,7 +49,7 @@ class Thumbnails:
         image = self._read(annotation.image_id)
         if image is None:
             return None
-        masks = [row["segmentation"], *([truth] if truth else [])]
+        masks = [mask.segmentation, *([truth] if truth else [])]
         window = window_of(masks, (annotation.x, annotation.y), image.shape[:2])
         left, top, right, bottom = window
         scale = SIDE / max(right - left, bottom - top)
@@ -58,8 +57,8 @@ class Thumbnails:
         crop = Image.fromarray(image[top:bottom, left:right])
         plain = np.asarray(crop.resize(size, Image.Resampling.BICUBIC))
         drawn = plain.astype(np.float32)
-        for number, (mask, rgb) in enumerate(zip(masks, (_MASK, _TRUTH), strict=False)):
-            inside = decode(mask)[top:bottom, left:right] * np.uint8(255)
+        for number, (rle, rgb) in enumerate(zip(masks, (_MASK, _TRUTH), strict=False)):
+            inside = decode(rle)[top:bottom, left:right] * np.uint8(255)
             shape = np.asarray(Image.fromarray(inside).resize(size)) >= 128
             if number == 0:
                 drawn[shape] = 0.6 * drawn[shape] + 0.4 * np.array(rgb, dtype=np.float32)
@@ -69,13 +68,13 @@ class Thumbnails:
         return self._keep(np.concatenate([pair[0], np.full_like(plain[:, :4], 128), pair[1]], 1))
 
     def of_image(
-        self, info: ImageInfo, rows: Sequence[Mapping[str, Any]], points: Sequence[PointAnnotation]
+        self, info: ImageInfo, masks: Sequence[PseudoMask], points: Sequence[PointAnnotation]
     ) -> str | None:
         """A whole image with all of its delivered masks."""
         image = self._read(info.id)
         if image is None:
             return None
-        drawn = paint(image, [(row["segmentation"], colour(n)) for n, row in enumerate(rows)])
+        drawn = paint(image, [(mask.segmentation, colour(n)) for n, mask in enumerate(masks)])
         scale = min(WIDE / max(image.shape[:2]), 2.0)
         size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
         small = np.asarray(Image.fromarray(drawn).resize(size, Image.Resampling.LANCZOS))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sapnet.config.resolve import resolve_config
-from sapnet.data.masks import mask_iou, tight_boxes
+from sapnet.data.masks import area, mask_iou, tight_box, tight_boxes
 from sapnet.evaluation.calibration import reliability
 from sapnet.evaluation.pseudo_masks import ious_with, pseudo_mask_metrics
 from sapnet.evaluation.report import ReportInputs
-from sapnet.types import Bag, Category, ImageInfo, PointAnnotation, PointSet, Rle
+from sapnet.types import Bag, Category, ImageInfo, PointAnnotation, PointSet, PseudoMask, Rle
 
 SIZE = (60, 80)
 
@@ -27,16 +26,18 @@ def disc(x: float, y: float, radius: float) -> Rle:
     return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode()}
 
 
-def row_of(annotation: PointAnnotation, mask: Rle, quality: float) -> dict[str, Any]:
-    return {
-        "id": annotation.id,
-        "image_id": annotation.image_id,
-        "category_id": annotation.category_id,
-        "segmentation": mask,
-        "bbox": coco_mask.toBbox(mask).tolist(),
-        "quality": quality,
-        "source": "refined",
-    }
+def delivered(annotation: PointAnnotation, mask: Rle, quality: float) -> PseudoMask:
+    return PseudoMask(
+        id=annotation.id,
+        image_id=annotation.image_id,
+        category_id=annotation.category_id,
+        segmentation=mask,
+        bbox=tight_box(mask),
+        area=area(mask),
+        source="refined",
+        selected=mask,
+        quality=quality,
+    )
 
 
 def one_mask(annotation: PointAnnotation, mask: Rle) -> Bag:
@@ -72,11 +73,10 @@ def make_inputs(tmp_path: Path) -> Callable[..., ReportInputs]:
         masks = [disc(20, 20, 9), disc(79, 59, 1), disc(40, 30, 4)]
         known = [disc(20, 20, 10), disc(79, 59, 1), disc(40, 30, 12)]
         told = zip(annotations, masks, (0.9, 0.8, 0.2), strict=True)
-        rows = [row_of(*one) for one in told] if annotated else []
+        delivered_masks = [delivered(*one) for one in told] if annotated else []
         bags = {a.id: one_mask(a, m) for a, m in zip(annotations, masks, strict=True)}
         true = {a.id: m for a, m in zip(annotations, known, strict=True)} if truth else {}
-        masks_found = [SimpleNamespace(**row) for row in rows]
-        ious = ious_with(masks_found, true)
+        ious = ious_with(delivered_masks, true)
         metrics: dict[str, Any] = {"pseudo_masks": None, "model": None, "proposals": {}}
         if truth:
             document = {
@@ -92,9 +92,9 @@ def make_inputs(tmp_path: Path) -> Callable[..., ReportInputs]:
                     for a in annotations
                 ],
             }
-            figures = pseudo_mask_metrics(masks_found, bags, points, document)
+            figures = pseudo_mask_metrics(delivered_masks, bags, points, document)
             figures["selected_miou_mask"] = 0.5
-            figures["quality"] = reliability(masks_found, ious)
+            figures["quality"] = reliability(delivered_masks, ious)
             metrics["proposals"] = figures.pop("proposals")
             metrics |= {"pseudo_masks": figures, "model": {"segm": {"AP50": 0.25}}}
         return ReportInputs(
@@ -118,7 +118,7 @@ def make_inputs(tmp_path: Path) -> Callable[..., ReportInputs]:
                 **report,
             },
             points=points,
-            rows=rows,
+            masks=delivered_masks,
             bag_sizes=[len(bag) for bag in bags.values()] if annotated else [],
             paths=paths,
             overrides={"train.epochs": 6},

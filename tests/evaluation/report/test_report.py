@@ -141,11 +141,11 @@ def test_images_that_are_gone_have_no_thumbnail(make_inputs):
 
 def test_the_budget_holds(make_inputs):
     inputs = make_inputs()
-    one = Thumbnails(inputs.paths).of_mask(inputs.rows[0], inputs.points.annotations[0], None)
+    one = Thumbnails(inputs.paths).of_mask(inputs.masks[0], inputs.points.annotations[0], None)
     assert one is not None
     few = Thumbnails(inputs.paths, budget=len(one) + 10)
-    assert few.of_mask(inputs.rows[0], inputs.points.annotations[0], None) == one
-    assert few.of_mask(inputs.rows[0], inputs.points.annotations[0], None) is None
+    assert few.of_mask(inputs.masks[0], inputs.points.annotations[0], None) == one
+    assert few.of_mask(inputs.masks[0], inputs.points.annotations[0], None) is None
 
 
 def test_charts_are_well_formed(make_inputs):
@@ -164,9 +164,9 @@ def test_one_step_and_one_mask_do(make_inputs, truth):
 
 def test_windows_stay_in_the_image(make_inputs):
     inputs = make_inputs()
-    for row, annotation in zip(inputs.rows, inputs.points.annotations, strict=True):
+    for mask, annotation in zip(inputs.masks, inputs.points.annotations, strict=True):
         left, top, right, bottom = window_of(
-            [row["segmentation"]], (annotation.x, annotation.y), (60, 80)
+            [mask.segmentation], (annotation.x, annotation.y), (60, 80)
         )
         assert 0 <= left <= annotation.x <= right <= 80
         assert 0 <= top <= annotation.y <= bottom <= 60
