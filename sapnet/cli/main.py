@@ -215,7 +215,7 @@ def evaluate(
         else:
 
             def warn(issue: ValidationIssue) -> None:
-                bars.emit({"event": "warning", "message": issue.problem})
+                bars.emit(Warned(issue.problem))
 
             document = read_truth_of(truth, images, warn)
         if results is not None and model is None:

@@ -31,7 +31,7 @@ class SoloV2(Segmenter):
     def loss(
         self, output: SoloOutput, labels: PseudoLabels
     ) -> tuple[dict[str, Tensor], ObjectMasks]:
-        """ "mask" and "cls" of `solo_loss`, and the mean of what each object's cells draw."""
+        """Return "mask" and "cls" of `solo_loss`, and the mean of what each object's cells draw."""
         targets = self.targets(output, labels)
         losses, probs = solo_loss(
             output,
