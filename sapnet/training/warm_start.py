@@ -33,9 +33,9 @@ def go_on_from(
     if differing:
         raise InvalidConfig(f"the model to go on from does not fit: {'; '.join(differing)}")
     model = assemble(config, len(categories), before.segmenter.backbone, seed, builders)
-    known = {category: label for label, category in enumerate(before.categories)}
+    label_of = {category: label for label, category in enumerate(before.categories)}
     own = enumerate(sorted(categories, key=lambda category: category.id))
-    pairs = [(label, known[category]) for label, category in own if category in known]
+    pairs = [(label, label_of[category]) for label, category in own if category in label_of]
     model.segmenter.take_weights(before.segmenter, pairs)
     origin = WeightsOrigin(**before.meta["weights"])
     return model.train(), replace(origin, model=file_sha256(path))

@@ -84,14 +84,14 @@ class BagCollator:
         contrast, overlap = np.zeros(shape, dtype=np.float32), np.ones(shape, dtype=np.float32)
         ranks = np.zeros(shape, dtype=np.int64)
         for row, (_, sample, n) in enumerate(rows):
-            bag, known = sample.record.bags[n], self.features(sample.record)
+            bag, of_bags = sample.record.bags[n], self.features(sample.record)
             used = slice(0, len(bag))
             boxes[row, used] = sample.boxes(bag)
             valid[row, used] = True
-            distance[row, used] = known.distance[n]
-            foreign[row, used] = known.foreign[n]
-            medoid[row, used] = known.medoid[n]
-            ranks[row, used] = known.size_rank[n]
+            distance[row, used] = of_bags.distance[n]
+            foreign[row, used] = of_bags.foreign[n]
+            medoid[row, used] = of_bags.medoid[n]
+            ranks[row, used] = of_bags.size_rank[n]
             confidence[row, used] = bag.confidence
             if self.judgements:
                 judgement = self.judgements[sample.record.annotations[n].id]

@@ -38,8 +38,8 @@ def solo_loss(
     dice, predicted = [], []
     for i, (target, mask) in enumerate(zip(targets, masks, strict=True)):
         probs = _cell_probs(kernels[i], output.mask_features[i], target)
-        known = None if pixel_weights is None else pixel_weights[i].flatten(1)
-        term = dice_loss(probs, mask.flatten(1), target.instances, weights=known)
+        weight = None if pixel_weights is None else pixel_weights[i].flatten(1)
+        term = dice_loss(probs, mask.flatten(1), target.instances, weights=weight)
         dice.append(term if weights is None else term * weights[i][target.instances])
         predicted.append(_mean_per_instance(probs, target, tuple(mask.shape)))
     terms = torch.cat(dice or [kernels.flatten().float()])  # of no image: nothing, with a graph

@@ -88,9 +88,9 @@ def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
     xy = np.array([(a.x, a.y) for a in record.annotations], dtype=np.float32).reshape(-1, 2)
     pixels = normal_colours(read_rgb(record.path, ranges=record.ranges))
     frames, colours, masks, allowed, prior = [], [], [], [], []
-    known = bag_features(record, config.mil)
+    of_bags = bag_features(record, config.mil)
     for bag, point, foreign, medoid in zip(
-        record.bags, xy, known.foreign, known.medoid, strict=True
+        record.bags, xy, of_bags.foreign, of_bags.medoid, strict=True
     ):
         clean = ~foreign if not foreign.all() else np.ones(len(bag), dtype=bool)
         frame = frame_of(bag, clean, point)
