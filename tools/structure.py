@@ -32,8 +32,8 @@ class Limits(NamedTuple):
     levels: int
 
 
-LIMITS = {"app": Limits(20, 11), "worker": Limits(8, 6), "sapnet": Limits(12, 10)}
-MAX_CYCLES = 1
+LIMITS = {"app": Limits(20, 11), "worker": Limits(8, 6), "sapnet": Limits(12, 9)}
+MAX_CYCLES = 0
 MAX_EXCEPTIONS = 10
 
 
