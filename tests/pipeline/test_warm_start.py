@@ -120,7 +120,7 @@ def test_the_first_loss_is_lower_than_from_scratch(make_spec, tmp_path):
     def run(name, **changes):
         events = []
         spec = make_spec(tmp_path / name, **changes)
-        Run(spec, events.append, lambda: False)()
+        Run(spec, lambda event: events.append(event.to_dict()), lambda: False)()
         started = next(e for e in events if e["event"] == "start")
         losses = [e["losses"] for e in events if e.get("stage") == "train" and "losses" in e]
         return spec, started, losses

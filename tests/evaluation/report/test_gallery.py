@@ -25,6 +25,7 @@ def test_the_largest_proposals_are_drawn_however_confident(tmp_path):
     mask = block(*bands[0])
     record = SimpleNamespace(
         path=path,
+        ranges=None,
         info=ImageInfo(1, "a.png", HEIGHT, HEIGHT),
         annotations=(PointAnnotation(5, 1, 1, 219.5, 219.5),),
         bags=(SimpleNamespace(masks=tuple(block(*band) for band in bands)),),
