@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVSTAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo ladder chaos bench bench-gpu lint lock licences structure check test test-ui format clean
+.PHONY: help install dev demo ladder prompter chaos bench bench-gpu lint lock licences structure check test test-ui format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,12 +32,20 @@ dev: $(DEVSTAMP) ## .venv with the test tools too
 demo: $(STAMP) ## the whole job over HTTP on generated scenes; IMAGES= POINTS= [TRUTH=] for your own, STACK=redis for Celery
 	$(BIN)/python examples/demo.py $(if $(IMAGES),--images "$(IMAGES)") $(if $(POINTS),--points "$(POINTS)") $(if $(TRUTH),--truth "$(TRUTH)") $(if $(STACK),--stack "$(STACK)") $(DEMOFLAGS)
 
-DATA ?= $(wildcard ../shared/data/*)
+DATA ?= $(patsubst %/points.json,%,$(wildcard ../shared/data/*/points.json))
 WEIGHTS ?= $(firstword $(wildcard ../shared/weights/mobilenet_v2*.pt))
 ladder: $(STAMP) ## what each component adds, DATA="DIR DIR" [WEIGHTS=], into docs/results.md; most of an hour
 	$(BIN)/python benchmarks/ladder.py $(foreach dir,$(DATA),--data "$(dir)") \
 		--proposals simulated --proposals hierarchy --affinity 16 $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
 		--json docs/ladder.json --markdown docs/results.md --picture docs/ladder.png $(LADDERFLAGS)
+
+PROMPTER ?= ../shared/data/prompter
+WORK ?= var/prompter
+SLICE ?= 3600
+prompter: $(STAMP) ## train the prompter for SLICE=3600 s more, pack its weights, measure them into docs/prompter.md
+	$(BIN)/python benchmarks/prompter.py train --data "$(PROMPTER)" --work "$(WORK)" --seconds $(SLICE)
+	$(BIN)/python benchmarks/prompter.py pack --data "$(PROMPTER)" --work "$(WORK)"
+	$(BIN)/python benchmarks/prompter.py card --data "$(PROMPTER)" $(foreach dir,$(DATA),"$(dir)")
 
 KILLS ?= 50
 chaos: $(DEVSTAMP) ## kill -9 whatever a job needs, KILLS=50 times, into docs/reliability.md; most of an hour

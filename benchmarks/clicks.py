@@ -1,14 +1,16 @@
 """How much a click mends: mean IoU after 0 to 4 clicks, each at the centre of the largest error.
 
     python benchmarks/clicks.py --data nuclei48/ --data coco96/ --scenes 40 [--objects 24]
+        [--prompter]
 
 A folder of --data holds images/, points.json and instances.json. A mask to begin with is a proposal
 of the hierarchy of IoU 0.3 to 0.7; the object's own point counts as a click where it has it.
+--prompter: the learned prompter mends, not the image's edges alone.
 """
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -80,7 +82,24 @@ def starts(data: DataSet, seed: int) -> Iterator[Start]:
             found += 1
 
 
-def climb(start: Start, seconds: list[float]) -> list[float]:
+Mend = Callable[[list[Click], BoolArray], BoolArray]
+
+
+def by_edges(start: Start) -> Mend:
+    return lambda clicks, mask: suggest(start.image, clicks, mask, start.candidates)
+
+
+def by_prompter(start: Start) -> Mend:
+    """The image's features are made once, before the first click."""
+    from sapnet.proposals.prompter import weights
+    from sapnet.proposals.prompter.clicks import refine
+    from sapnet.proposals.prompter.scene import Scene
+
+    scene = Scene(weights.load(), start.image)
+    return lambda clicks, mask: refine(scene, clicks, mask)
+
+
+def climb(start: Start, mend: Mend, seconds: list[float]) -> list[float]:
     """IoU after each click; `seconds` of CPU are added to."""
     mask, row = start.mask, [iou(start.mask, start.truth)]
     y, x = int(start.point.y), int(start.point.x)
@@ -92,16 +111,16 @@ def climb(start: Start, seconds: list[float]) -> list[float]:
             clicks = [c for c in clicks if (int(c.x), int(c.y)) != (int(click.x), int(click.y))]
             clicks.append(click)
             began = time.process_time()
-            mask = suggest(start.image, clicks, mask, start.candidates)
+            mask = mend(clicks, mask)
             seconds.append(time.process_time() - began)
         row.append(iou(mask, start.truth))
     return row
 
 
-def line(name: str, data: DataSet, objects: int, seed: int) -> str:
+def line(name: str, data: DataSet, objects: int, seed: int, make: Callable[[Start], Mend]) -> str:
     rows, seconds = [], []
     for start in starts(data, seed):
-        rows.append(climb(start, seconds))
+        rows.append(climb(start, make(start), seconds))
         if len(rows) == objects:
             break
     means = " | ".join(f"{mean:.3f}" for mean in np.mean(rows, 0))
@@ -113,16 +132,18 @@ def main(
     scenes: Annotated[int, typer.Option(help="drawn scenes, 0 for none")] = 40,
     objects: Annotated[int, typer.Option(help="of each set")] = 24,
     seed: int = 0,
+    prompter: Annotated[bool, typer.Option(help="the learned one mends")] = False,
 ) -> None:
+    make = by_prompter if prompter else by_edges
     typer.echo(
         "| (objects) | 0 | 1 | 2 | 3 | 4 | CPU s, median, longest |\n|---|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as name:
         if scenes:
             make_scenes(Path(name), scenes, size=(224, 224), seed=99)
-            typer.echo(line("drawn scenes", DataSet.read(Path(name)), objects, seed))
+            typer.echo(line("drawn scenes", DataSet.read(Path(name)), objects, seed, make))
         for folder in data or []:
-            typer.echo(line(folder.name, DataSet.read(folder), objects, seed))
+            typer.echo(line(folder.name, DataSet.read(folder), objects, seed, make))
 
 
 if __name__ == "__main__":

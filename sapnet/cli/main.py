@@ -37,7 +37,7 @@ LEAST_SCORE, LEAST_DRAWN = 0.1, 0.3
 Points = Annotated[Path, typer.Option(help="COCO-style JSON, one point an object")]
 Images = Annotated[Path, typer.Option(help="folder that the file names are relative to")]
 Store = Annotated[Path | None, typer.Option(help="where proposals are kept for other runs")]
-Kind = Annotated[str, typer.Option(help="hierarchy, sam, or JSON with settings")]
+Kind = Annotated[str, typer.Option(help="hierarchy, prompter, hierarchy+prompter, sam, or JSON")]
 Override = Annotated[list[str] | None, typer.Option("--set", help="train.epochs=6, repeatable")]
 
 

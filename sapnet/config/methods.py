@@ -52,7 +52,7 @@ METHODS: dict[str, Callable[[Config], Config]] = {
 }
 
 
-CALIBRATED_PROPOSALS = frozenset({"hierarchy"})
+CALIBRATED_PROPOSALS = frozenset({"hierarchy", "prompter", "hierarchy+prompter"})
 """Kinds of generators whose confidence estimates IoU (`ProposalGenerator.calibrated`)."""
 
 

@@ -1,4 +1,4 @@
-"""Proposals: one point in, a bag of candidate masks out. Imports torch only when SAM is built."""
+"""Proposals: one point in, a bag of candidate masks out. Imports torch only where it is needed."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -8,17 +8,17 @@ from sapnet.errors import InvalidConfig
 from sapnet.proposals.base import ProposalGenerator
 from sapnet.types import PointSet
 
-KINDS = ("hierarchy", "sam", "given")
+KINDS = ("hierarchy", "prompter", "hierarchy+prompter", "sam", "given")
 
 
 def build_generator(
     settings: Mapping[str, Any], points: PointSet | None = None
 ) -> ProposalGenerator:
-    """`{"kind": "hierarchy" | "sam" | "given", ...}` -> a generator; the rest are its keywords.
+    """`{"kind": one of KINDS, ...}` -> a generator; the rest are its keywords.
 
     points: the data set, against which `given` masks are checked. Raises InvalidConfig for an
     unknown kind, keyword or value, InvalidDataset for bad given masks, WeightsUnavailable for SAM
-    without a checkpoint.
+    without a checkpoint and for weights of the prompter that are missing or damaged.
     """
     keywords = dict(settings)
     kind = keywords.pop("kind", None)
@@ -38,12 +38,20 @@ def build_generator(
 
 
 def _generator_class(kind: object) -> Callable[..., ProposalGenerator]:
-    """Imports only what is asked for: SAM needs torch, the others do not."""
+    """Imports only what is asked for: SAM and the prompter need torch, the others do not."""
     match kind:
         case "hierarchy":
             from sapnet.proposals.hierarchy.generator import HierarchyGenerator
 
             return HierarchyGenerator
+        case "prompter":
+            from sapnet.proposals.prompter.generator import PrompterGenerator
+
+            return PrompterGenerator
+        case "hierarchy+prompter":
+            from sapnet.proposals.prompter.joined import JoinedGenerator
+
+            return JoinedGenerator
         case "sam":
             from sapnet.proposals.sam.generator import SamGenerator
 

@@ -1,0 +1,97 @@
+"""Proposals of the hierarchy and of the learned prompter in one bag, ranked by one estimate."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from sapnet.proposals.hierarchy import mask_scoring
+from sapnet.proposals.hierarchy.generator import HierarchyGenerator
+from sapnet.proposals.prompter import weights
+from sapnet.proposals.prompter.answers import Answer, answers, tags
+from sapnet.proposals.prompter.network import Prompter
+from sapnet.proposals.prompter.ranker import Candidates, Ranker, context, figures
+from sapnet.proposals.prompter.scene import Scene, paste
+from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals, Rle
+
+_VERSION = 1  # part of the fingerprint: raise it when anything but the weights changes
+_BAG, _ALIKE = 16, 0.95  # masks a point at most, and the IoU of two of them
+
+
+class JoinedGenerator:
+    """Sixteen masks a point, of the hierarchy's and the network's, by the IoU to expect."""
+
+    name = "hierarchy+prompter"
+    calibrated = True
+
+    def __init__(self, *, max_side: int = 640) -> None:
+        """max_side: of the hierarchy. Raises WeightsUnavailable, ValueError."""
+        self.hierarchy = HierarchyGenerator(max_side=max_side)
+        self.model = weights.load()
+        self.ranker: Ranker = weights.load_ranker()
+        self._sha256 = str(weights.card()["sha256"])
+
+    @classmethod
+    def of(cls, model: Prompter, ranker: Ranker, sha256: str) -> "JoinedGenerator":
+        """With other weights than those of the package. model: as `weights.ready` makes it."""
+        made = cls.__new__(cls)
+        made.hierarchy, made.model, made.ranker = HierarchyGenerator(), model, ranker
+        made._sha256 = sha256
+        return made
+
+    def fingerprint(self) -> str:
+        settings = json.dumps([self.name, _VERSION, self._sha256, self.hierarchy.fingerprint()])
+        return hashlib.sha256(settings.encode()).hexdigest()
+
+    def propose(
+        self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
+    ) -> Iterator[RawProposals]:
+        """At most 16 masks an annotation, by falling confidence."""
+        points = np.array([(a.x, a.y) for a in annotations], np.float32).reshape(-1, 2)
+        rles, ious, told, listed = [], [], [], []
+        for index, (found, answer, sources) in enumerate(self.candidates(image, info, annotations)):
+            told.append(figures(self.model.judge, answer, found, points, index))
+            rles.append(found.rles)
+            ious.append(found.iou)
+            listed.append(sources)
+        for index, confidence in enumerate(self.ranked(rles, told)):
+            kept = mask_scoring.select(confidence, ious[index], most=_BAG, alike=_ALIKE)
+            yield RawProposals(
+                tuple(rles[index][i] for i in kept),
+                confidence[kept],
+                tuple(listed[index][i] for i in kept),
+            )
+
+    @torch.inference_mode()
+    def ranked(self, rles: Sequence[Sequence[Rle]], told: Sequence[FloatArray]) -> list[FloatArray]:
+        """(M,) IoU to expect of each point's candidates. told: of `figures`."""
+        alone = [self.ranker.alone(torch.from_numpy(t)).numpy() for t in told]
+        out = []
+        for index, own in enumerate(told):
+            seen = np.concatenate([own, context(rles, alone, index)], 1)
+            out.append(self.ranker.together(torch.from_numpy(seen)).numpy())
+        return out
+
+    def candidates(
+        self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
+    ) -> Iterator[tuple[Candidates, Answer, list[str]]]:
+        """What is ranked for each annotation: masks, the network's windows, the masks' sources."""
+        if not annotations:
+            return
+        points = np.array([(a.x, a.y) for a in annotations], np.float32)
+        given = self.hierarchy.propose(image, info, annotations)
+        said = answers(Scene(self.model, image), points)
+        for raw, answer in zip(given, said, strict=True):
+            assert not isinstance(raw.masks, tuple)  # the hierarchy draws, it writes no RLE
+            drawn = np.concatenate(
+                [
+                    paste(logits, frame, info.size)
+                    for logits, frame in zip(answer.logits(), answer.frames, strict=True)
+                ]
+            )
+            found = Candidates.of(raw.masks, raw.confidence, drawn, answer.iou().reshape(-1))
+            listed = [*raw.sources, *tags(len(answer.frames))]
+            held = np.concatenate([raw.masks.any((1, 2)), drawn.any((1, 2))])
+            yield found, answer, [s for s, h in zip(listed, held, strict=True) if h]
