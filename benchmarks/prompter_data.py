@@ -8,6 +8,7 @@ import io
 import json
 import math
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,8 @@ class Stream(torch.utils.data.IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)
         worker = torch.utils.data.get_worker_info()
+        if worker:  # what stops the group of processes must not end it before the state is saved
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         rng = random.Random(f"{self.seed} {worker.id if worker else 0}")
         weights = [e.weight for e in self.chosen]
         while True:
