@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from simulated.generator import VARIANTS, make_simulated
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.simulated.generator import VARIANTS, make_simulated
 from sapnet.config.schema import Config
 from sapnet.data.annotations.coco import load_points
 from sapnet.data.annotations.ground_truth import read_truth

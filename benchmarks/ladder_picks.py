@@ -13,7 +13,7 @@ from sapnet.config.schema import MilConfig
 from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.samples import ImageRecord
 from sapnet.evaluation import average_precision, pseudo_mask_metrics
-from sapnet.labelers.rules import consensus_pick
+from sapnet.labelers.consensus import consensus_pick
 from sapnet.labelers.sapnet.bag_features import bag_features
 from sapnet.types import Bag
 

@@ -25,7 +25,7 @@ from pycocotools import mask as coco_mask
 from sapnet.data.annotations.coco import load_points
 from sapnet.data.annotations.ground_truth import as_rle, read_truth
 from sapnet.data.images import read_rgb
-from sapnet.labelers.rules import consensus_pick
+from sapnet.labelers.consensus import consensus_pick
 from sapnet.labelers.same_class_points import foreign_points
 from sapnet.proposals import build_generator
 from sapnet.proposals.bags import make_bags

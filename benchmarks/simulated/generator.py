@@ -12,8 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from benchmarks.simulated import masks as make
-from benchmarks.simulated.confidence import with_confidence
 from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.masks import decode, decode_all, merge
 from sapnet.data.masks import encode_all as encode
@@ -28,6 +26,8 @@ from sapnet.types import (
     RawProposals,
     Rle,
 )
+from simulated import masks as make
+from simulated.confidence import with_confidence
 
 Variant = Literal["balanced", "oversized"]
 VARIANTS: tuple[Variant, ...] = ("balanced", "oversized")

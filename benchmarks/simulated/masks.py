@@ -9,8 +9,8 @@ window around them, large ones at reduced size.
 import numpy as np
 from scipy.ndimage import label
 
-from benchmarks.simulated.distance_fields import View, closest, distance
 from sapnet.types import BoolArray, FloatArray
+from simulated.distance_fields import View, closest, distance
 
 _WHOLE_IOU = (0.8, 0.95)
 _PART_SHARE = (0.15, 0.65)  # of the true area

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.masks import holds_points, tight_box
 from sapnet.errors import InvalidDataset, ValidationIssue
-from sapnet.labelers.rules import consensus_pick
+from sapnet.labelers.consensus import consensus_pick
 from sapnet.labelers.same_class_points import foreign_points, rivals_of
 from sapnet.types import Bag, PointAnnotation, PointSet, PseudoMask, Rle
 

@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sapnet.config.resolve import resolve_config
+from sapnet.data.batch import make_batch
 from sapnet.training.dataset import TrainingSet
 from sapnet.training.model import build_model
 
@@ -132,10 +133,10 @@ def test_a_chooser_on_frozen_features_picks_as_the_whole_model(ladder, ask, scen
         sample = one.sample(record)
         whole = replace(sample, image=sample.image.float())
         with torch.no_grad():
-            expected = model.eval()([whole]).mil
+            expected = model.eval()(make_batch([whole], model.device)).labels.selection
             found = chooser.eval()([one], [sample])
-        assert found.selected.tolist() == expected.selected.tolist()
-        assert torch.allclose(found.certainty, expected.certainty, atol=0.01)
+        assert found.selected.tolist() == expected.index.tolist()
+        assert torch.allclose(found.certainty, expected.expected_iou, atol=0.01)
 
 
 def test_images_of_two_sizes_make_one_batch(ladder):
@@ -161,8 +162,8 @@ def test_learning_changes_the_picks(ladder, ask, scenes):
     found = []
     for rate in (1e-9, 1e-2):
         now = replace(config, train=replace(config.train, learning_rate=rate))
-        chooser = ladder.learn.learn(frozen, records, 3, now, seed=0)
-        found.append([p.certainty for p in ladder.learn.choose(chooser, frozen, records, now)])
+        chooser = ladder.learn.learn(frozen, records, {}, 3, now, seed=0)
+        found.append([p.certainty for p in ladder.learn.choose(chooser, frozen, records, {}, now)])
     assert np.abs(np.concatenate(found[0]) - np.concatenate(found[1])).max() > 1e-3
 
 

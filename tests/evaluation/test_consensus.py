@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sapnet.labelers.rules import consensus_pick
+from sapnet.labelers.consensus import consensus_pick
 from sapnet.labelers.same_class_points import foreign_points, rivals_of
 from sapnet.types import Bag, PointAnnotation
 

@@ -26,7 +26,7 @@ def hear_nothing() -> None:
 def main() -> None:
     if STAGE == "import":
         hear_nothing()
-    from sapnet.cli import main as cli
+    from sapnet.cli.main import app
     from sapnet.pipeline.context import RunContext
 
     stage = RunContext.stage
@@ -39,7 +39,7 @@ def main() -> None:
             yield
 
     with patch.object(RunContext, "stage", deaf):
-        cli.app(["run", *sys.argv[3:]])
+        app(["run", *sys.argv[3:]])
 
 
 main()

@@ -24,7 +24,7 @@ def test_migrate_there_and_back(tmp_path: Path) -> None:
     assert schema.current(database) == schema.head()
     assert runner.invoke(app, ["migrate", "base", "--down"]).exit_code == 0
     assert schema.current(database) is None
-    assert runner.invoke(app, ["migrate", "no-such-revision"]).exit_code == 1
+    assert runner.invoke(app, ["migrate", "no-such-revision"]).exit_code == 2
     database.dispose()
 
 

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from simulated.generator import VARIANTS, SimulatedGenerator, Variant, make_simulated
 
-from benchmarks.simulated.generator import VARIANTS, SimulatedGenerator, Variant, make_simulated
 from sapnet.data.annotations.coco import load_points
 from sapnet.data.annotations.ground_truth import read_truth
 from sapnet.data.images import read_rgb
 from sapnet.data.synthetic import make_scenes
 from sapnet.errors import InvalidConfig
 from sapnet.evaluation.pseudo_masks import pseudo_mask_metrics
-from sapnet.labelers.rules import consensus_pick
+from sapnet.labelers.consensus import consensus_pick
 from sapnet.proposals import build_generator
 from sapnet.proposals.bags import make_bags
 from sapnet.types import Bag, ByteArray, Category, ImageInfo, PointSet

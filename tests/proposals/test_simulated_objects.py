@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from simulated.distance_fields import View, placed
+from simulated.generator import VARIANTS, Variant, make_simulated
+from simulated.masks import bleeds, parts, wholes
 
-from benchmarks.simulated.distance_fields import View, placed
-from benchmarks.simulated.generator import VARIANTS, Variant, make_simulated
-from benchmarks.simulated.masks import bleeds, parts, wholes
 from sapnet.data.masks import encode_all as encode
 from sapnet.proposals.bags import near_point
 from sapnet.types import Bag, ByteArray, Category, ImageInfo, PointAnnotation, PointSet
