@@ -28,6 +28,7 @@ from app.db import migrate as schema
 from app.db.models import Annotation, Dataset, DatasetStatus
 from app.db.session import Database
 from sapnet.data.annotations.coco import PointDocument, check_truth, read_points
+from sapnet.data.images import Inspection
 
 CATEGORIES = 80
 MB = 2**20
@@ -118,7 +119,7 @@ def write_rows(document: PointDocument, folder: Path) -> None:
     schema.upgrade(database)
     pictures = Pictures(
         {
-            image.file_name: Picture("", Path(), f"{image.id:064x}", image.size, None, 0)
+            image.file_name: Picture("", Path(), f"{image.id:064x}", Inspection(image.size), 0)
             for image in document.images
         }
     )
