@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,21 @@ def as_json(request: pytest.FixtureRequest) -> Iterator[bool]:
     logs.configure("info", request.param)
     yield request.param
     logs.configure("info", False)
+
+
+@contextmanager
+def no_log_capture() -> Iterator[None]:
+    """Without pytest's own handlers, which it adds for each call: what they keep is sent to the
+    main process of the tests, which takes no lone surrogates and need not get megabytes."""
+    root = logging.getLogger()
+    kept = [one for one in root.handlers if type(one).__module__.startswith("_pytest")]
+    for handler in kept:
+        root.removeHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in kept:
+            root.addHandler(handler)
 
 
 class Deep:
@@ -204,8 +220,9 @@ def test_a_secret_across_the_cut_is_hidden_all_the_same() -> None:
 )
 def test_any_value_is_bounded(unit: str, as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
     long = unit * (3_000_000 // len(unit))
-    structlog.get_logger().warning("it fell", error=long, many=[long] * 2, odd={"a": {long}})
-    logging.getLogger("uvicorn.error").error("%s", long)
+    with no_log_capture():
+        structlog.get_logger().warning("it fell", error=long, many=[long] * 2, odd={"a": {long}})
+        logging.getLogger("uvicorn.error").error("%s", long)
     written = capfd.readouterr().err
     assert len(written.encode("utf-8", "replace")) < 12 * MOST_BYTES
     assert "\x1b[2J" not in written
