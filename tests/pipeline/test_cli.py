@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 from PIL import Image
@@ -289,6 +290,7 @@ def test_pictures_leave_doubtful_results_out(scenes, tmp_path, monkeypatch):
 
     class Predictor:
         categories = ()
+        pixel_ranges: ClassVar = {}
 
         def predict(self, image, score):
             return [{"score": s} for s in (0.9, 0.3, 0.2, 0.05) if s >= score]

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from starlette.testclient import TestClient
 
 from app.db.columns import new_id
-from app.db.models import Dataset, DatasetStatus, Image, Job
+from app.db.models import Dataset, DatasetStatus, Image, Job, JobKind
 from app.db.session import Database, SessionDep
 from app.jobs import queue
 
@@ -132,14 +132,14 @@ class TestQueue:
                 job := Job(dataset_id=parent.id, method="m", preset="p", seed=0, request={})
             )
             session.flush()
-            queue.enqueue(session, job.id, "redis://nowhere")
+            queue.enqueue(session, job, "redis://nowhere")
             assert sent == []
         assert sent == [job.id]
 
     def test_not_sent_after_a_rollback(self, database: Database, sent: list[str]) -> None:
         def create() -> None:
             with database.begin() as session:
-                queue.enqueue(session, "a", "redis://nowhere")
+                queue.enqueue(session, Job(id="a", kind=JobKind.TRAIN), "redis://nowhere")
                 session.add(Job(dataset_id="nobody", method="m", preset="p", seed=0, request={}))
 
         with pytest.raises(IntegrityError):
@@ -151,13 +151,13 @@ class TestQueue:
     def test_embedded_sends_nothing(self, database: Database, sent: list[str]) -> None:
         with database.begin() as session:
             session.add(dataset())
-            queue.enqueue(session, "a", None)
+            queue.enqueue(session, Job(id="a", kind=JobKind.TRAIN), None)
         assert sent == []
 
     def test_a_broker_that_is_down_loses_nothing(self, database: Database) -> None:
         with database.begin() as session:
             session.add(row := dataset())
-            queue.enqueue(session, "a", "redis://127.0.0.1:1/0")
+            queue.enqueue(session, Job(id="a", kind=JobKind.TRAIN), "redis://127.0.0.1:1/0")
         with database.read() as session:
             assert session.get(Dataset, row.id) is not None
         assert queue.send("a", "redis://127.0.0.1:1/0") is False

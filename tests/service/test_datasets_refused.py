@@ -289,15 +289,14 @@ class TestFailures:
         error: OSError,
         status: int,
     ) -> None:
-        put, done = app.state.storage.put_file, []
+        put, done = app.state.storage.put_files, []
 
-        def fails_at_the_third(path: Path, **options: Any) -> str:
-            if len(done) == 2:
-                raise error
-            done.append(path)
-            return str(put(path, **options))
+        def fails_at_the_third(files: dict[str, Path], **options: Any) -> None:
+            done.extend(list(files.items())[:2])
+            put(dict(done), **options)
+            raise error
 
-        monkeypatch.setattr(app.state.storage, "put_file", fails_at_the_third)
+        monkeypatch.setattr(app.state.storage, "put_files", fails_at_the_third)
         answer = kit.upload(client, kit.points(), kit.pictures())
         refused(answer, status)
         assert "secret" not in answer.text
