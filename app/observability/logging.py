@@ -43,7 +43,7 @@ def configure(level: str, as_json: bool, *extra: Processor) -> None:
     structlog.configure(
         processors=[*common, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Stderr())),
     )
     handler = logging.StreamHandler(_Stderr())
     handler.name = _OURS

@@ -115,6 +115,7 @@ def served(
     config = uvicorn.Config(failing_app(settings), port=0, log_config=None, access_log=False)
     server = uvicorn.Server(config)
     with config.bind_socket() as bound:
+        bound.listen()  # so that a request which is early waits
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
