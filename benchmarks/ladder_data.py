@@ -17,7 +17,7 @@ from sapnet.data.annotations.ground_truth import read_truth
 from sapnet.data.images import read_rgb
 from sapnet.data.samples import PAD_TO, ImageRecord, Sample, input_size, to_tensor
 from sapnet.proposals import build_generator
-from sapnet.proposals.cached import fill_store
+from sapnet.proposals.cached import populate_cache
 from sapnet.segmenters.backbones import build_backbone
 from sapnet.types import Bag, ByteArray, ImageInfo, PointSet
 
@@ -61,7 +61,7 @@ class DataSet:
         elif proposals == "sam":
             settings |= sam
         generator = build_generator(settings, self.points)
-        yield from fill_store(store, generator, self.points, self.paths, 16)
+        yield from populate_cache(store, generator, self.points, self.paths, 16)
 
 
 def expanded(proposals: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from sapnet.segmenters.backbones.fpn import Fpn
 from sapnet.training.loader import BatchLoader
 from sapnet.training.loop import make_fast
 from sapnet.training.optim import make_optimizer, set_learning_rate
-from sapnet.types import Judgement
+from sapnet.types import ProposalScores
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -41,7 +41,7 @@ class OnFrozen:
         self.num_classes = len(data.points.categories)
         self.frozen = thaw(features)
         self.chooser: Chooser | None = None
-        self.judgements: dict[int, Judgement] = {}
+        self.judgements: dict[int, ProposalScores] = {}
         self.picks: list[Picks] = []
 
     def __call__(self, stand: Stand) -> list[Row]:
@@ -119,7 +119,7 @@ def stacked(images: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 def learn(
     frozen: Sequence[Frozen],
     records: Sequence[ImageRecord],
-    judgements: Mapping[int, Judgement],
+    judgements: Mapping[int, ProposalScores],
     num_classes: int,
     config: Config,
     seed: int,
@@ -157,7 +157,7 @@ def choose(
     chooser: Chooser,
     frozen: Sequence[Frozen],
     records: Sequence[ImageRecord],
-    judgements: Mapping[int, Judgement],
+    judgements: Mapping[int, ProposalScores],
     config: Config,
 ) -> list[Picks]:
     """What a trained chooser picks of every image, by the selection settings of `config`."""

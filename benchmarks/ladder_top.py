@@ -16,14 +16,14 @@ from sapnet.config.schema import Config
 from sapnet.data.samples import ImageRecord, load_sample
 from sapnet.labelers.affinity.refine import guides_of, polished
 from sapnet.labelers.delivery import at_image_size, blended, deliver
-from sapnet.labelers.sapnet.teacher import Lessons, fit_teacher, judge
+from sapnet.labelers.sapnet.teacher import TeacherDataset, fit_teacher, judge
 from sapnet.segmenters.backbones import build_backbone
-from sapnet.types import Judgement
+from sapnet.types import ProposalScores
 
 
 def taught(
     records: Sequence[ImageRecord], config: Config, weights: Path | None, seed: int
-) -> dict[int, Judgement]:
+) -> dict[int, ProposalScores]:
     """What a teacher that was taught by the records' bags says, by annotation id; at the preset's
     own input, whatever the rungs train at."""
     config = replace(config, data=PRESETS[config.preset]().data)
@@ -32,7 +32,7 @@ def taught(
         backbone, _ = build_backbone(
             config.backbone, weights, generator=torch.Generator().manual_seed(0)
         )
-    lessons = Lessons(backbone.body, records, config)
+    lessons = TeacherDataset(backbone.body, records, config)
     teacher = fit_teacher(lessons, config.teacher, seed=seed)
     return {
         annotation.id: judgement

@@ -26,7 +26,7 @@ from sapnet.data.annotations.coco import load_points
 from sapnet.data.annotations.ground_truth import as_rle, read_truth
 from sapnet.data.images import read_rgb
 from sapnet.labelers.consensus import consensus_pick
-from sapnet.labelers.same_class_points import foreign_points
+from sapnet.labelers.same_class_points import point_containment
 from sapnet.proposals import build_generator
 from sapnet.proposals.bags import make_bags
 
@@ -53,7 +53,7 @@ def main(
         for point, bag in zip(points, bags, strict=True):
             truth = as_rle(true_masks[point.id]["segmentation"], *info.size)
             iou = np.asarray(coco_mask.iou(list(bag.masks), [truth], [0]))[:, 0]
-            medoid = consensus_pick(bag, foreign_points(bag, point, points)[0])
+            medoid = consensus_pick(bag, point_containment(bag, point, points)[0])
             rows.append((iou.max(), iou[0], iou[medoid], len(bag)))
     best, top, central, length = np.mean(rows, axis=0)
     quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3

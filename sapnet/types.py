@@ -100,7 +100,7 @@ class PointSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ProposalScores:
     """What the teacher (sapnet/teacher) says of one annotation's bag.
 
     contrast: (M,) float32 <= 0, mean log-likelihood that the mask's inside is object and that the

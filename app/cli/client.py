@@ -109,10 +109,10 @@ def predict(
     key: Key = None,
 ) -> None:
     """Masks in new pictures: OUT/predictions.json, COCO results with a file name each."""
-    from sapnet.data.images import ImageProblem, drawings, pictures
+    from sapnet.data.images import ImageProblem, drawings, image_files
 
     try:
-        files = pictures(images)
+        files = image_files(images)
     except ImageProblem as error:
         raise typer.BadParameter(str(error)) from error
     out.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.masks import decode, decode_all, merge
 from sapnet.data.masks import encode_all as encode
-from sapnet.labelers.same_class_points import rivals_of
+from sapnet.labelers.same_class_points import same_class_points
 from sapnet.proposals.bags import DISC_SOURCE, WHOLE_IMAGE, bag_of, safety_disc
 from sapnet.types import (
     Bag,
@@ -134,7 +134,7 @@ def _image_bags(
     for index, annotation in enumerate(annotations):
         rng, tagged = streams[annotation.id], []
         if annotation.id in made:
-            mates = [a.id for a in rivals_of(annotation, annotations) if a.id in made]
+            mates = [a.id for a in same_class_points(annotation, annotations) if a.id in made]
             joined = _joined(annotation.id, mates, true, rng, recipe)
             groups = [("group", _union(made, members, rng)) for members in joined]
             tagged = [

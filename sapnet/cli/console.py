@@ -17,13 +17,17 @@ from sapnet.pipeline.execute import describe_error
 
 
 class EventLog:
-    """Events as lines on stderr, for people: all but progress, and of that no more than one in
-    `every` seconds and the first and last of a stage."""
+    """Events as lines on stderr, for people.
+
+    Every event but progress is printed; of progress, one in `every` seconds, and the first and the
+    last of each stage.
+    """
 
     def __init__(self, every: float = 10.0) -> None:
         self._every, self._stage, self._last = every, "", 0.0
 
     def __call__(self, event: Event) -> None:
+        """Print the event, unless it is progress that comes too early."""
         now = time.monotonic()
         if isinstance(event, Progressed):
             ends = event.stage != self._stage or event.step == event.of
@@ -61,6 +65,7 @@ class Bars:
         self._progress.stop()
 
     def emit(self, event: Event) -> None:
+        """Move the bar of the event's stage, or print a warning or an error above the bars."""
         match event:
             case Progressed(stage=stage):
                 if stage not in self._tasks:
@@ -80,7 +85,7 @@ class Bars:
 
 @contextmanager
 def friendly_errors(emit: EventSink) -> Iterator[None]:
-    """What is the user's to mend ends as a line, not as a traceback."""
+    """Report errors that the user can fix in one line, and exit with `ExitCode.FAILED`."""
     try:
         yield
     except (SapnetError, OSError, ValueError) as error:

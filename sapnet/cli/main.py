@@ -123,14 +123,14 @@ def propose(
     from sapnet.config.schema import DataConfig
     from sapnet.data.annotations.coco import load_points
     from sapnet.proposals import build_generator
-    from sapnet.proposals.cached import fill_store
+    from sapnet.proposals.cached import populate_cache
 
     with Bars() as bars, friendly_errors(bars.emit):
         document = load_points(points)
         generator = build_generator(parse_kind(proposals), document)
         paths = image_paths(points, images)
         limit = DataConfig().max_proposals
-        steps = fill_store(store, generator, document, paths, limit)
+        steps = populate_cache(store, generator, document, paths, limit)
         total = len(document.images)
         for index, (_, bags) in enumerate(steps):
             bars.emit(Progressed("proposals", index + 1, total))
@@ -149,18 +149,20 @@ def predict(
         float | None, typer.Option(help="least score; default 0.1, and 0.3 in images")
     ] = None,
 ) -> None:
-    """Instance masks of images, as COCO results with `file_name` for the image. They are in pixels
-    as the files store them: an EXIF orientation is not applied."""
+    """Instance masks of images, as COCO results with `file_name` for the image.
+
+    They are in pixels as the files store them: an EXIF orientation is not applied.
+    """
     from PIL import Image
 
     from sapnet.data.drawing import overlay
     from sapnet.data.exif import orientation_of
-    from sapnet.data.images import ImageProblem, drawings, pictures, read_rgb
+    from sapnet.data.images import ImageProblem, drawings, image_files, read_rgb
     from sapnet.data.orientation import AS_STORED
 
     results, turned = [], []
     with Bars() as bars, friendly_errors(bars.emit):
-        files = pictures(images)
+        files = image_files(images)
         predictor, drawn = open_model(model), drawings(files, ".png")
         for index, (name, file) in enumerate(files.items()):
             try:
@@ -169,15 +171,14 @@ def predict(
                 raise ImageProblem(f"{name}: {error}") from error
             if orientation_of(file) != AS_STORED:
                 turned.append(name)
-            found = predictor.predict(image, LEAST_SCORE if score is None else score)
-            results += [{"file_name": name, **result} for result in found]
+            predicted = predictor.predict(image, LEAST_SCORE if score is None else score)
+            results += [{"file_name": name, **result} for result in predicted]
             if overlays:
                 target = overlays / drawn[name]
                 target.parent.mkdir(parents=True, exist_ok=True)
                 least = LEAST_DRAWN if score is None else score
-                sure = [result for result in found if result["score"] >= least]
-                picture = Image.fromarray(overlay(image, sure, predictor.categories))
-                picture.save(target)
+                sure = [result for result in predicted if result["score"] >= least]
+                Image.fromarray(overlay(image, sure, predictor.categories)).save(target)
             bars.emit(Progressed("predict", index + 1, len(files)))
         if turned:
             few = ", ".join(turned[:5]) + (", …" if len(turned) > 5 else "")

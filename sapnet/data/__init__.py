@@ -1,0 +1,1 @@
+"""Datasets: annotation files, images, masks, import and export formats, training samples."""

@@ -47,8 +47,15 @@ class Depth:
 
 
 def marks(text: npt.NDArray[np.uint8]) -> tuple[Places, Places, npt.NDArray[np.int8]]:
-    """Places of the quotes around strings, of the brackets outside of these, and for each bracket
-    1 or -1. text: (n,) bytes of JSON, whose first lies outside of strings."""
+    """Quotes and brackets of a text of JSON.
+
+    Args:
+        text: (n,) uint8; the first byte lies outside of strings.
+
+    Returns:
+        Places of the quotes around strings; places of the brackets outside of strings; and for each
+        bracket 1 (opens) or -1 (closes), int8.
+    """
     marked = np.flatnonzero(_MARKS[text])
     kinds = text[marked]
     quotes, slashes = marked[kinds == _QUOTE], marked[kinds == _BACKSLASH]
@@ -61,8 +68,11 @@ def marks(text: npt.NDArray[np.uint8]) -> tuple[Places, Places, npt.NDArray[np.i
 
 
 def parse(text: bytes | str) -> Any:
-    """`json.loads`. ValueError for all that is no JSON, NaN and infinities too, and for what is
-    nested too deeply."""
+    """`json.loads`, strict and with a limit on depth.
+
+    Raises:
+        ValueError: it is no JSON (NaN and infinities are none), or nested deeper than MAX_DEPTH.
+    """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if Depth().too_deep(data):
         raise ValueError(TOO_DEEP)

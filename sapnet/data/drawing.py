@@ -1,4 +1,4 @@
-"""Pictures of masks over photographs. Imports no torch."""
+"""Masks and points drawn over images. Imports no torch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -26,11 +26,12 @@ PALETTE = (
 
 
 def colour(index: int) -> tuple[int, int, int]:
+    """RGB of the palette, 0 to 255 each; indices beyond its end start over."""
     return PALETTE[index % len(PALETTE)]
 
 
 def paint(image: ByteArray, masks: Iterable[tuple[Rle, tuple[int, int, int]]]) -> ByteArray:
-    """Masks half see-through with a firm outline. image: (H, W, 3) uint8, left as it was."""
+    """Masks half see-through with a solid outline. image: (H, W, 3) uint8, left as it was."""
     out = image.copy()
     for rle, rgb in masks:
         x, y, w, h = coco_mask.toBbox(rle).astype(int)
@@ -43,12 +44,12 @@ def paint(image: ByteArray, masks: Iterable[tuple[Rle, tuple[int, int, int]]]) -
 
 def dots(image: ByteArray, points: Iterable[tuple[float, float]], radius: float = 3.0) -> ByteArray:
     """Annotated points as white discs with a dark rim. points: xy pixels."""
-    picture = Image.fromarray(image)
-    pen = ImageDraw.Draw(picture)
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
     for x, y in points:
         box = (x - radius, y - radius, x + radius, y + radius)
         pen.ellipse(box, fill=(255, 255, 255), outline=(20, 20, 20))
-    return np.asarray(picture)
+    return np.asarray(canvas)
 
 
 def overlay(
@@ -59,14 +60,14 @@ def overlay(
     image: (H, W, 3) uint8 RGB. results: COCO results with RLE masks. Returns (H, W, 3) uint8.
     """
     names = {category.id: category.name for category in categories}
-    picture = Image.fromarray(
+    canvas = Image.fromarray(
         paint(image, [(r["segmentation"], colour(i)) for i, r in enumerate(results)])
     )
-    pen = ImageDraw.Draw(picture)
+    pen = ImageDraw.Draw(canvas)
     for index, result in enumerate(results):
         x, y = result["bbox"][:2]
         text = f"{names.get(result['category_id'], result['category_id'])} {result['score']:.2f}"
         left, top, right, bottom = pen.textbbox((x + 2, max(y - 12, 0)), text)
         pen.rectangle((left - 2, top - 1, right + 2, bottom + 1), fill=colour(index))
         pen.text((x + 2, max(y - 12, 0)), text, fill=(0, 0, 0))
-    return np.asarray(picture)
+    return np.asarray(canvas)

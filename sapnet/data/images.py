@@ -1,7 +1,7 @@
 """Open images: prove that a file is one, and read it as RGB. Pillow alone, no torch.
 
-A point is in pixels of the image as it is stored, so the EXIF orientation is never applied: a
-picture that viewers show upright by its tag keeps its stored width and height here
+A point is in pixels of the image as it is stored, so the EXIF orientation is never applied: an
+image that viewers show upright by its tag keeps its stored width and height here
 (`sapnet.data.orientation` has the way from one to the other).
 """
 
@@ -38,28 +38,39 @@ class ImageProblem(SapnetError):
     reason = "bad_image"
 
 
-def pictures(paths: Iterable[Path]) -> dict[str, Path]:
-    """The files of `paths`, and of folders all below that are named as pictures are, by name: that
-    of the file, or its path from the folder given. Raises ImageProblem where there is none, and
-    where two have one name."""
-    found: dict[str, Path] = {}
+def image_files(paths: Iterable[Path]) -> dict[str, Path]:
+    """Image files by name, of files and of folders with all that is below them.
+
+    Args:
+        paths: files, taken as they are; and folders, of which files with one of SUFFIXES are taken.
+
+    Returns:
+        Files by name: the file's own, or its path from the folder given.
+
+    Raises:
+        ImageProblem: a folder has no image, or two files have one name.
+    """
+    by_name: dict[str, Path] = {}
     for path in paths:
         files = [path]
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
             if not files:
-                raise ImageProblem(f"there is no picture in {path} ({', '.join(SUFFIXES)})")
+                raise ImageProblem(f"there is no image in {path} ({', '.join(SUFFIXES)})")
         for file in files:
             name = file.relative_to(path).as_posix() if file != path else file.name
-            if name in found:
-                raise ImageProblem(f"{found[name]} and {file} would both be called {name}")
-            found[name] = file
-    return found
+            if name in by_name:
+                raise ImageProblem(f"{by_name[name]} and {file} would both be called {name}")
+            by_name[name] = file
+    return by_name
 
 
 def drawings(names: Iterable[str], suffix: str) -> dict[str, Path]:
-    """Where to draw on each of some pictures: its name with `suffix` for its own, or after its own
-    where two would be one file (a.jpg and a.png)."""
+    """Relative paths of drawings over images, by the image's name.
+
+    The image's suffix is replaced by `suffix`; where two would become one file (a.jpg and a.png),
+    `suffix` follows the whole name.
+    """
     plain = {name: Path(name).with_suffix(suffix) for name in names}
     taken = Counter(plain.values())
     return {name: path if taken[path] == 1 else Path(name + suffix) for name, path in plain.items()}
@@ -67,8 +78,13 @@ def drawings(names: Iterable[str], suffix: str) -> dict[str, Path]:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a file holds. size: (h, w) as stored. orientation: EXIF's, 1 to 8. notes: what is lost
-    when it is read, in words that are the same for all images."""
+    """Properties of an image file whose pixels were decoded.
+
+    Attributes:
+        size: (h, w) as stored.
+        orientation: EXIF's, 1 to 8.
+        notes: what is lost when it is read, in words that are the same for all images.
+    """
 
     size: Size
     orientation: int = AS_STORED
@@ -125,8 +141,15 @@ def read_rgb(
 
 
 def value_sample(source: Path, most: int) -> tuple[str, FloatValues] | None:
-    """Of an image of more than 8 bits a pixel: which of `Ranges` it falls under, and at most so
-    many of its valid values, sorted. None of others. Raises ImageProblem as `inspect` does."""
+    """Valid values of an image of more than 8 bits a pixel.
+
+    Returns:
+        Its key in `Ranges`, and at most `most` of its valid values, sorted, (n,) float64; None for
+        an image of 8 bits.
+
+    Raises:
+        ImageProblem: as `inspect` does.
+    """
     if not read_header(source).deep:
         return None
     with _pixels(source, MAX_PIXELS) as pixels:
@@ -135,12 +158,12 @@ def value_sample(source: Path, most: int) -> tuple[str, FloatValues] | None:
 
 @contextmanager
 def _pixels(source: Path | BinaryIO, max_pixels: int) -> Iterator[Pixels]:
-    with ExitStack() as held:
+    with ExitStack() as opened:
 
         def decode(change: Callable[[str], str] = lambda raw: raw) -> Decoded:
-            found = _decoded(source, max_pixels, change)
-            held.enter_context(found.image)  # not `close`: a file of the caller's stays open
-            return found
+            decoded = _decoded(source, max_pixels, change)
+            opened.enter_context(decoded.image)  # not `close`: a file of the caller's stays open
+            return decoded
 
         first = decode()
         try:
@@ -164,20 +187,19 @@ def _decoded(source: Path | BinaryIO, max_pixels: int, change: Callable[[str], s
     except Exception as error:  # codecs fail in many ways; each means that the pixels are unusable
         image.close()
         raise ImageProblem(f"its pixels cannot be decoded (cut off or damaged): {error}") from error
-    if turned:  # Pillow took the sides for those of the upright picture
+    if turned:  # Pillow took the sides for those of the upright image
         with image:
             return Decoded(image.copy(), raw, tags)
     return Decoded(image, raw, tags)
 
 
 def _left_as_stored(image: ImageFile) -> int:
-    """Its orientation. Pillow turns a TIFF while it decodes it, unless told that it stands
-    upright."""
+    """Its orientation, which is set to 1 in memory: else Pillow turns a TIFF while it decodes."""
     exif = image.getexif()
     orientation: Any = exif.get(_ORIENTATION)
     exif[_ORIENTATION] = AS_STORED
-    known = isinstance(orientation, int) and 1 <= orientation <= 8
-    return orientation if known else AS_STORED
+    is_valid = isinstance(orientation, int) and 1 <= orientation <= 8
+    return orientation if is_valid else AS_STORED
 
 
 def _raw_mode(image: ImageFile) -> str:
@@ -215,8 +237,10 @@ def _header(source: Path | BinaryIO, max_pixels: int) -> ImageFile:
 
 
 def _opened(source: Path | BinaryIO) -> ImageFile:
-    """Its header alone is read. The cap on pixels is ours and settable: Pillow's own, which is
-    global, must not come first."""
+    """The image with its header read.
+
+    The limit of pixels is a setting of this project; Pillow's own, which is global, is off here.
+    """
     with _OPENING:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -239,8 +263,8 @@ def _why_unknown(source: Path | BinaryIO) -> str:
             "it is a TIFF whose kind of pixels is not read (such as three bands of floats, or raw "
             "data of a camera): save it as grey or RGB of 8 or 16 bits, or as grey of 32"
         )
-    known = next((name for name, pattern in _OTHERS if pattern.match(head)), None)
-    what = f": it is {known}; convert it to one of these" if known else ""
+    format_name = next((name for name, pattern in _OTHERS if pattern.match(head)), None)
+    what = f": it is {format_name}; convert it to one of these" if format_name else ""
     return f"it is no image of a known format ({', '.join(FORMATS)}){what}"
 
 

@@ -44,8 +44,11 @@ _SIMPLER_HINT = "use fewer corners, or an RLE"
 
 
 def check_size(size: Any) -> Size:
-    """(height, width) of an image. Raises InvalidGeometry for what is not two whole numbers from 1,
-    or has more than MAX_PIXELS pixels."""
+    """(height, width) of an image, checked.
+
+    Raises:
+        InvalidGeometry: not two whole numbers from 1, or more than MAX_PIXELS pixels together.
+    """
     sides = tuple(size) if isinstance(size, list | tuple) else ()
     if len(sides) != 2 or not all(type(side) is int for side in sides):
         raise InvalidGeometry("the size is not two whole numbers", _SIZE_HINT)
@@ -70,8 +73,8 @@ def check_rle(size: Any, counts: Any, image: Size) -> IntArray:
         raise InvalidGeometry("the RLE's size is not two whole numbers", _RLE_HINT)
     if sides != [height, width]:
         plain = len(sides) == 2 and max(map(abs, sides)) <= MAX_PIXELS
-        said = f"size {sides}" if plain else "another size"
-        raise InvalidGeometry(f"the RLE is for {said}, the image has {[*image]}", _RLE_HINT)
+        declared = f"size {sides}" if plain else "another size"
+        raise InvalidGeometry(f"the RLE is for {declared}, the image has {[*image]}", _RLE_HINT)
     pixels = height * width
     if isinstance(counts, str | bytes):
         runs = run_lengths(counts, pixels)
@@ -113,8 +116,15 @@ def check_polygons(polygons: Any, image: Size) -> None:
 
 
 def check_box(box: Any, image: Size) -> None:
-    """Raises InvalidGeometry for what is not [x, y, width, height] in or near the image, as
-    `check_polygons` has it. image: what `check_size` returned."""
+    """Refuse what is not a box [x, y, width, height] in or near the image.
+
+    Args:
+        box: in pixels; it may reach beyond the image as far as `check_polygons` allows.
+        image: what `check_size` returned.
+
+    Raises:
+        InvalidGeometry: it is no such box.
+    """
     if not isinstance(box, list | tuple) or len(box) != 4:
         raise InvalidGeometry("the box is not four numbers", _BOX_HINT)
     _check_numbers(box, "the box", _BOX_HINT)
@@ -125,8 +135,11 @@ def check_box(box: Any, image: Size) -> None:
 
 
 def check_area(area: Any, image: Size) -> None:
-    """Raises InvalidGeometry for what is not a number of pixels, of an object in or near the
-    image."""
+    """Refuse what is not the area of an object in or near the image, in pixels.
+
+    Raises:
+        InvalidGeometry: it is no number, below 0, or larger than the image and its surroundings.
+    """
     _check_numbers([area], "the area", "give the object's number of pixels, or leave it out")
     if not 0 <= area <= (image[0] + 2 * max(image)) * (image[1] + 2 * max(image)):
         hint = "give the object's number of pixels, or leave it out"
@@ -134,8 +147,11 @@ def check_area(area: Any, image: Size) -> None:
 
 
 def checked_rle(segmentation: Any, image: Size) -> Rle:
-    """Polygons, or an RLE compressed or not, as a compressed RLE of an image of (h, w). Raises
-    InvalidGeometry where it is none."""
+    """Polygons, or an RLE compressed or not, as a compressed RLE of an image of (h, w).
+
+    Raises:
+        InvalidGeometry: it is neither, or not of this image.
+    """
     image = check_size(image)
     if not isinstance(segmentation, Mapping):
         check_polygons(segmentation, image)
@@ -192,8 +208,7 @@ def from_runs(runs: IntArray, size: Size) -> Rle:
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
-    """A compressed RLE of polygons [x, y, ...]: each filled by the even-odd rule, then all
-    together."""
+    """A compressed RLE of polygons [x, y, ...]: the union of each filled by the even-odd rule."""
     return _rle(coco_mask.merge(coco_mask.frPyObjects([list(p) for p in polygons], height, width)))
 
 

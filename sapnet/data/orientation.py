@@ -1,8 +1,8 @@
-"""The EXIF orientation of an image, and where a place of the upright picture is in stored pixels.
+"""The EXIF orientation of an image, and where a place of the upright image is in stored pixels.
 
 Points, masks and boxes of this project are in pixels as a file stores them. Viewers and many
-labelling tools show a picture upright: turned and mirrored as its EXIF orientation says
-(`sapnet.data.exif` reads it). What was drawn on the upright picture is brought back here.
+labelling tools show an image upright: turned and mirrored as its EXIF orientation says
+(`sapnet.data.exif` reads it). What was drawn on the upright image is brought back here.
 
 Orientations are 1 to 8, as in EXIF 2.32, tag 0x0112; 1 is "as it is". From 5 on width and height
 are exchanged. Sizes are (h, w).
@@ -19,7 +19,7 @@ from sapnet.types import Rle
 
 AS_STORED = 1
 Frame = Literal["stored", "upright"]
-"""What coordinates refer to: the pixels of the file, or the picture as its EXIF has it shown."""
+"""What coordinates refer to: the pixels of the file, or the image as its EXIF has it shown."""
 
 # Of each: whether the axes are exchanged, and then whether the stored x and y count backwards.
 _MOVES = {
@@ -35,23 +35,24 @@ _MOVES = {
 
 
 def is_turned(orientation: int) -> bool:
-    """Whether width and height of the upright picture are those of the stored one exchanged."""
+    """Whether width and height of the upright image are those of the stored one exchanged."""
     return _MOVES[orientation][0]
 
 
 def exchanged(size: Size) -> Size:
+    """(w, h) of (h, w)."""
     return size[1], size[0]
 
 
 def upright_size(size: Size, orientation: int) -> Size:
-    """Of the picture as it is shown. size: as stored."""
+    """(h, w) of the image as it is shown. size: as stored."""
     return exchanged(size) if is_turned(orientation) else size
 
 
 def stored_places(
     xy: npt.NDArray[np.float64], orientation: int, size: Size
 ) -> npt.NDArray[np.float64]:
-    """Places of the upright picture, in stored pixels. xy: (N, 2). size: as stored."""
+    """Places of the upright image, in stored pixels. xy: (N, 2). size: as stored."""
     turned, back_x, back_y = _MOVES[orientation]
     moved = np.array(xy[:, ::-1] if turned else xy, dtype=np.float64)
     height, width = size
@@ -63,8 +64,11 @@ def stored_places(
 
 
 def stored_point(x: float, y: float, orientation: int, size: Size) -> tuple[float, float]:
-    """A point of the upright picture, in stored pixels. One on the left or upper border, which
-    counts as inside, stays inside: in the middle of its pixel."""
+    """A point of the upright image, in stored pixels.
+
+    One on the left or upper border, which counts as inside, stays inside: in the middle of its
+    pixel.
+    """
     turned, back_x, back_y = _MOVES[orientation]
     height, width = size
     if turned:
@@ -77,7 +81,7 @@ def stored_point(x: float, y: float, orientation: int, size: Size) -> tuple[floa
 
 
 def stored_box(box: Sequence[float], orientation: int, size: Size) -> list[float]:
-    """x, y, width, height of a box on the upright picture, in stored pixels."""
+    """x, y, width, height of a box on the upright image, in stored pixels."""
     x, y, w, h = box
     corners = stored_places(np.array([[x, y], [x + w, y + h]]), orientation, size)
     (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
@@ -85,14 +89,14 @@ def stored_box(box: Sequence[float], orientation: int, size: Size) -> list[float
 
 
 def stored_polygon(polygon: Sequence[float], orientation: int, size: Size) -> list[float]:
-    """x, y, x, y, … on the upright picture, in stored pixels."""
+    """x, y, x, y, … on the upright image, in stored pixels."""
     corners = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     flat: list[float] = stored_places(corners, orientation, size).ravel().tolist()
     return flat
 
 
 def stored_array(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """A view of (H, W, …) pixels of the upright picture, as they are stored."""
+    """A view of (H, W, …) pixels of the upright image, as they are stored."""
     turned, back_x, back_y = _MOVES[orientation]
     if turned:
         array = array.swapaxes(0, 1)
@@ -100,7 +104,7 @@ def stored_array(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 
 def stored_mask(mask: Rle, orientation: int) -> Rle:
-    """A mask of the upright picture, in stored pixels. mask: checked, compressed."""
+    """A mask of the upright image, in stored pixels. mask: checked, compressed."""
     if orientation == AS_STORED:
         return mask
     return encode(np.asfortranarray(stored_array(decode(mask), orientation)))

@@ -1,10 +1,11 @@
-"""Pixels of any kind as RGB of 8 bits, a strip of rows at a time: an image takes the memory of its
-own pixels and of the result, and little beside.
+"""Pixels of any kind as RGB of 8 bits, a strip of rows at a time.
+
+An image takes the memory of its own pixels and of the result, and little beside.
 
 Grey becomes three equal channels; palettes, CMYK and Lab are converted; transparency is laid over
 white; a colour profile is not applied. What has more than 8 bits is spread by a range of values:
-by that of its data set or model, else by its own. The range is from the 0.5th to the 99.5th
-percentile of what is valid: extremes would let one hot pixel darken a picture.
+by that of its dataset or model, else by its own. The range is from the 0.5th to the 99.5th
+percentile of what is valid: extremes would let one hot pixel darken an image.
 """
 
 import math
@@ -93,6 +94,7 @@ class Pixels:
 
     @property
     def lacks_values(self) -> bool:
+        """Whether some pixel has no value (NaN or nodata)."""
         return any(not self._valid(values).all() for _, values in self._values())
 
     def _values(self) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
@@ -123,24 +125,32 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image whose pixels are in memory as the file stores them. raw: how Pillow read its bytes.
-    tags: of a TIFF."""
+    """An image whose pixels are in memory as the file stores them.
+
+    Attributes:
+        raw: Pillow's raw mode, by which it read the bytes.
+        tags: of a TIFF, by number; empty for other formats.
+    """
 
     image: Image.Image
     raw: str
     tags: Mapping[int, Any]
 
 
-def pixels_of(found: Decoded, decode: Callable[[Callable[[str], str]], Decoded]) -> Pixels:
-    """What must be known to convert a decoded image. decode: decodes the file again, its raw mode
-    changed by the function that is given."""
-    notes, tags = [], found.tags
-    opaque = found.image.mode in _ALPHA and not _is_alpha(found.image, tags)
+def pixels_of(decoded: Decoded, decode: Callable[[Callable[[str], str]], Decoded]) -> Pixels:
+    """Collect what the conversion of a decoded image to RGB needs.
+
+    Args:
+        decoded: the image.
+        decode: decodes the file again, its raw mode changed by the function that is given.
+    """
+    notes, tags = [], decoded.tags
+    opaque = decoded.image.mode in _ALPHA and not _is_alpha(decoded.image, tags)
     if opaque:
         notes.append(NO_ALPHA)
-        if "RGBa" in found.raw:  # colours were divided by what is no transparency
-            found = decode(lambda raw: raw.replace("RGBa", "RGBA"))
-    image, raw = found.image, found.raw
+        if "RGBa" in decoded.raw:  # colours were divided by what is no transparency
+            decoded = decode(lambda raw: raw.replace("RGBa", "RGBA"))
+    image, raw = decoded.image, decoded.raw
     if "X" in raw and _EXTRA in tags:
         notes.append(MORE_BANDS)
     if ";16" in raw and not image.mode.startswith("I"):
@@ -168,8 +178,10 @@ def _of_sixteen(
     opaque: bool,
     decode: Callable[[Callable[[str], str]], Decoded],
 ) -> Pixels:
-    """Of 16 bits a band, of which Pillow gives the upper 8: the lower ones are read as well where
-    nothing is transparent."""
+    """Pixels of 16 bits a band, of which Pillow gives the upper 8.
+
+    The lower ones are read as well where nothing is transparent.
+    """
     plain = opaque or image.mode == "RGB" or (image.mode == "RGBA" and not _hides(image))
     if not (plain and _SIXTEEN.fullmatch(raw)):
         return Pixels(image, None, (*notes, UPPER_BITS), opaque)
@@ -215,11 +227,14 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _is_alpha(image: Image.Image, tags: Mapping[int, Any]) -> bool:
-    """Whether a last band is transparency, as it says. None that hides everything is; and TIFF's
-    may be any band (infrared, depth): transparency is mostly all or nothing."""
+    """Whether a last band that is declared to be transparency is one.
+
+    None that hides everything is; and TIFF's may be any band (infrared, depth): transparency is
+    mostly all or nothing.
+    """
     counts = image.histogram()[-256:] if image.mode in ("RGBA", "LA") else [0, *[1] * 255]
-    seen = sum(counts[1:])
-    return seen > 0 and (not tags or 2 * counts[255] >= seen)
+    visible = sum(counts[1:])
+    return visible > 0 and (not tags or 2 * counts[255] >= visible)
 
 
 def _hides(image: Image.Image) -> bool:
@@ -242,8 +257,11 @@ def _nodata(tags: Mapping[int, Any]) -> float | None:
 
 
 def _unsaid_nodata(sample: FloatValues) -> float | None:
-    """A negative number that stands for "no value" without saying so, as -9999 does: the lowest,
-    found more than once, and farther from all others than these are from one another."""
+    """A negative number that stands for "no value" without being declared so, as -9999 does.
+
+    It is the lowest, occurs more than once, and is farther from all others than these are from one
+    another. sample: (n,), sorted.
+    """
     if sample.size < 4 or sample[0] >= 0 or sample[1] != sample[0]:
         return None
     others = sample[sample > sample[0]]

@@ -1,5 +1,6 @@
-"""Sizes: of the network's input, and of its masks back in the image. Numpy alone, no torch, so that
-a deployed model needs none either (sapnet/onnx).
+"""Sizes: of the network's input, and of its masks back in the image.
+
+Numpy alone, no torch, so that a deployed model needs none either (`sapnet.segmenters.onnx`).
 """
 
 import numpy as np
@@ -18,7 +19,7 @@ def input_size(size: tuple[int, int], short_side: int, max_long_side: int) -> tu
     return max(round(h * scale), 1), max(round(w * scale), 1)
 
 
-def enlarge_mask(
+def resize_mask(
     probs: FloatArray, content: tuple[int, int], original: tuple[int, int], threshold: float
 ) -> tuple[BoolArray, int, int]:
     """Bilinear enlargement to the original image, thresholded, of the part that can be inside.
@@ -41,8 +42,14 @@ IndexArray = npt.NDArray[np.int64]
 def _taps(
     above: BoolArray, content: int, original: int
 ) -> tuple[int, IndexArray, IndexArray, FloatArray]:
-    """Along one axis: the first pixel to compute; per pixel the two cells it lies between, and the
-    weight of the second. Pixel centres are at .5 on every scale, values go on beyond the border."""
+    """Taps of bilinear interpolation along one axis.
+
+    Pixel centres are at .5 on every scale; values go on beyond the border.
+
+    Returns:
+        The first pixel to compute; and for each pixel from it on, (n,) each: the two cells that it
+        lies between, and the weight of the second.
+    """
     scale = content / original / MASK_STRIDE  # cells per pixel
     (set_cells,) = above.nonzero()
     # a value above the threshold reaches less than one cell beyond the centres of the set cells
@@ -52,8 +59,8 @@ def _taps(
     last = min(int((set_cells[-1] + 1.5) / scale - 0.5) + 1, original - 1)
     if set_cells[-1] == len(above) - 1:
         last = original - 1
-    at = (np.arange(first, last + 1) + 0.5) * scale - 0.5
-    at = at.clip(0, len(above) - 1)
-    low = np.floor(at).astype(np.int64)
+    centres = (np.arange(first, last + 1) + 0.5) * scale - 0.5
+    centres = centres.clip(0, len(above) - 1)
+    low = np.floor(centres).astype(np.int64)
     high = np.minimum(low + 1, len(above) - 1)
-    return first, low, high, (at - low).astype(np.float32)
+    return first, low, high, (centres - low).astype(np.float32)

@@ -22,6 +22,7 @@ class Step:
 
     @property
     def next(self) -> "Step":
+        """The step after this one."""
         return replace(self, index=self.index + 1)
 
 
@@ -41,8 +42,11 @@ class Sampler:
         self.steps_per_epoch = -(-count // self.batch_size)
 
     def batch(self, step: int) -> list[int]:
-        """Indices of the images of a step. The one of an epoch that is not full is filled with
-        others of the epoch: its first ones, or of the same orientation."""
+        """Indices of the images of a step, `batch_size` of them.
+
+        A step of an epoch that is not full is filled with others of the epoch: its first ones, or
+        some of the same orientation.
+        """
         epoch, part = divmod(step, self.steps_per_epoch)
         draw = np.random.default_rng((self.seed, epoch))
         order = draw.permutation(self.count)
@@ -56,7 +60,12 @@ class Sampler:
         return [int(i) for i in order[places]]
 
     def generator(self, step: int, place: int = 0) -> torch.Generator:
-        """The generator of what else is drawn in a step: 0 for all of it, i + 1 for its i-th image,
-        so that an image sees the same draws whichever process takes it."""
+        """The generator of what else is drawn in a step.
+
+        Args:
+            step: index in the run.
+            place: 0 for the whole step, i + 1 for its i-th image, so that an image sees the same
+                draws whichever process loads it.
+        """
         mixed = np.random.SeedSequence((self.seed, step, place)).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(mixed >> 1))

@@ -23,7 +23,7 @@ _LARGE = 1 << 23  # pixels
 
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
-    """One image with what is known of it before training. Rows follow `annotations`.
+    """One image with its points, labels and bags. Rows follow `annotations`.
 
     labels: (N,) int64, 0..K-1. bags: the proposals of each annotation. ranges: by which an image of
     more than 8 bits is read.
@@ -65,6 +65,7 @@ class Sample:
 
     @property
     def size(self) -> tuple[int, int]:
+        """(h, w) of the input, before padding."""
         return self.image.shape[1], self.image.shape[2]
 
     def boxes(self, bag: Bag) -> np.ndarray:
@@ -76,9 +77,14 @@ class Sample:
         return boxes.astype(np.float32)
 
     def mask(self, rle: Rle, stride: int) -> Tensor:
-        """A mask of the image on the input's grid at `stride`, (h/stride, w/stride) bool, the
-        sizes rounded up. A cell is in where at least half of it is; a mask too small for any keeps
-        the cell where it has most, so that no object is lost."""
+        """A mask of the image on the input's grid at `stride`.
+
+        A cell is in where at least half of it is; a mask too small for any keeps the cell where it
+        has most, so that no object is lost.
+
+        Returns:
+            (h/stride, w/stride) bool, the sizes rounded up.
+        """
         full = torch.from_numpy(decode(rle)).float()
         h, w = self.size
         grid = (-(-h // stride), -(-w // stride))

@@ -102,14 +102,14 @@ def count(
     )
     # Only the asked kind goes along: with a box at hand, the area of a mask would be the box's.
     field = "segmentation" if kind == "segm" else "bbox"
-    found = true.loadRes(
+    results = true.loadRes(
         [
             {key: item[key] for key in ("image_id", "category_id", "score", field)}
             for item in detections
             if counts(item)
         ]
     )
-    evaluation = COCOeval_faster(true, found, kind)
+    evaluation = COCOeval_faster(true, results, kind)
     evaluation.params.iouThrs = np.array(THRESHOLDS)
     evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.evaluate()
@@ -125,6 +125,6 @@ def _of(items: list[dict[str, Any]], ids: Collection[int] | None) -> list[dict[s
 
 
 def mean(precision: npt.NDArray[np.float64]) -> float | None:
-    """The mean of what is known (not -1); None where nothing is."""
-    known = precision[precision > -1]
-    return float(known.mean()) if known.size else None
+    """The mean of the values that are defined (not -1); None where none is."""
+    defined = precision[precision > -1]
+    return float(defined.mean()) if defined.size else None

@@ -33,13 +33,16 @@ def brier(quality: npt.ArrayLike, right: npt.ArrayLike) -> float:
 
 
 def bins_of(quality: npt.ArrayLike, right: npt.ArrayLike) -> list[dict[str, Any]]:
-    """The masks in ten equal steps of quality: {"quality" (mean), "right" (share), "count"}; steps
-    without any are left out."""
-    said, good = np.asarray(quality, float), np.asarray(right, float)
-    place = np.minimum((said * BINS).astype(int), BINS - 1)
+    """The masks in ten equal bins of quality, as in a reliability diagram.
+
+    Returns:
+        For each bin that has masks: "quality" (mean), "right" (share), "count".
+    """
+    predicted, good = np.asarray(quality, float), np.asarray(right, float)
+    place = np.minimum((predicted * BINS).astype(int), BINS - 1)
     return [
         {
-            "quality": round(float(said[place == b].mean()), 4),
+            "quality": round(float(predicted[place == b].mean()), 4),
             "right": round(float(good[place == b].mean()), 4),
             "count": int((place == b).sum()),
         }
@@ -48,10 +51,15 @@ def bins_of(quality: npt.ArrayLike, right: npt.ArrayLike) -> list[dict[str, Any]
 
 
 def reliability(masks: Iterable[PseudoMask], ious: Mapping[int, float]) -> dict[str, Any] | None:
-    """What metrics say of `quality`: count, wrong (how many have an IoU below 0.5), auroc (of
-    finding these by low quality), brier, bins. None where no mask has truth.
+    """How well `quality` predicts which masks are right.
 
-    masks: with their quality. ious: by id, those that have truth.
+    Args:
+        masks: with their quality.
+        ious: IoU with the truth by mask id, of those that have truth.
+
+    Returns:
+        count, wrong (how many have an IoU below 0.5), auroc (of finding these by low quality),
+        brier, bins. None where no mask has truth.
     """
     pairs = [(mask.quality, ious[mask.id] >= RIGHT) for mask in masks if mask.id in ious]
     if not pairs:

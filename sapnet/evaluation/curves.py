@@ -54,11 +54,11 @@ def precision_recall(
         "AP75": precision[AT[0.75]],
         "AP": precision[OF_COCO].mean(0),
     }
-    known = {k: c for k, c in enumerate(counted.category_ids) if precision[0, 0, k] > -1}
+    defined = {k: c for k, c in enumerate(counted.category_ids) if precision[0, 0, k] > -1}
     return Curves(
         recalls=counted.recalls,
-        overall={name: p[:, list(known)].mean(1) for name, p in by_name.items()},
-        classes={c: {name: p[:, k] for name, p in by_name.items()} for k, c in known.items()},
+        overall={name: p[:, list(defined)].mean(1) for name, p in by_name.items()},
+        classes={c: {name: p[:, k] for name, p in by_name.items()} for k, c in defined.items()},
     )
 
 

@@ -34,8 +34,8 @@ def detect(
             pixels = read_rgb(images / image["file_name"], ranges=predictor.pixel_ranges)
         except ImageProblem as error:
             raise ImageProblem(f"{image['file_name']}: {error}") from error
-        found = predictor.predict(pixels, score_threshold=0.0)
-        results += [{"image_id": image["id"], **result} for result in found]
+        predicted = predictor.predict(pixels, score_threshold=0.0)
+        results += [{"image_id": image["id"], **result} for result in predicted]
         progress(step, len(truth["images"]))
     return results
 
@@ -43,8 +43,7 @@ def detect(
 def read_truth_of(
     truth: Path, images: Path, warn: Callable[[ValidationIssue], None]
 ) -> dict[str, Any]:
-    """`read_truth`, held against the images themselves, which it must be in stored pixels of to be
-    compared with what a model finds in them.
+    """`read_truth`, checked against the image files and in their stored pixels.
 
     Args:
         images: the folder that file names are relative to.
@@ -65,9 +64,14 @@ def read_truth_of(
 
 
 def read_results(path: Path, truth: dict[str, Any]) -> list[dict[str, Any]]:
-    """COCO results; those that name their image by its file get its id, masks become compressed RLE
-    and boxes that are left out are those of the masks. ValueError names the first one that is none,
-    or whose file the truth does not have. Results of images that the truth lacks are left out."""
+    """Read COCO results of a file.
+
+    Results that name their image by its file get its id; masks become compressed RLE; boxes that
+    are missing are those of the masks. Results whose image id the truth lacks are left out.
+
+    Raises:
+        ValueError: names the first result that is none, or whose file the truth does not have.
+    """
     try:
         results = parse(path.read_bytes())
     except ValueError as error:
@@ -79,8 +83,8 @@ def read_results(path: Path, truth: dict[str, Any]) -> list[dict[str, Any]]:
     read = []
     for index, result in enumerate(results):
         place = f"{path.name}: result {index}"
-        known = result if isinstance(result, dict) else {}
-        missing = [n for n in ("category_id", "segmentation", "score") if n not in known]
+        fields = result if isinstance(result, dict) else {}
+        missing = [n for n in ("category_id", "segmentation", "score") if n not in fields]
         if missing:
             raise ValueError(f"{place} lacks {', '.join(missing)}")
         if "image_id" not in result:

@@ -17,7 +17,7 @@ from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.masks import holds_points, tight_box
 from sapnet.errors import InvalidDataset, ValidationIssue
 from sapnet.labelers.consensus import consensus_pick
-from sapnet.labelers.same_class_points import foreign_points, rivals_of
+from sapnet.labelers.same_class_points import point_containment, same_class_points
 from sapnet.types import Bag, PointAnnotation, PointSet, PseudoMask, Rle
 
 Floats = npt.NDArray[np.float64]
@@ -27,11 +27,16 @@ class Delivered(Protocol):
     """A mask for an annotation: its id, the mask as RLE at image size, and the mask's box, xywh."""
 
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """Of the annotation."""
+
     @property
-    def segmentation(self) -> Rle: ...
+    def segmentation(self) -> Rle:
+        """Compressed RLE at image size."""
+
     @property
-    def bbox(self) -> Sequence[float]: ...
+    def bbox(self) -> Sequence[float]:
+        """x, y, width, height in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,10 @@ def pseudo_mask_metrics(
     fill = {id_: float(_fill(bag.masks, _xywh(bag.boxes)).max()) for id_, bag in bags.items()}
     threshold = float(np.mean(list(fill.values()))) if fill else 0.0  # T_rv
     matches = [
-        _match(annotation, siblings, recorded.get(annotation.id), bags[annotation.id], *found)
+        _match(annotation, siblings, recorded.get(annotation.id), bags[annotation.id], *true_mask)
         for _, siblings in points
         for annotation in siblings
-        if (found := true.get(annotation.id))
+        if (true_mask := true.get(annotation.id))
     ]
     local = [m.rv_excess for m in matches if m.smaller_box and m.most_filled > threshold]
     return {
@@ -107,7 +112,7 @@ def _match(
     mask_ious = coco_mask.iou(list(bag.masks), [true_mask], [0])[:, 0]
     box_ious = coco_mask.iou(boxes, true_box[None], [0])[:, 0]
     confident = int(np.argmax(bag.confidence))
-    medoid = consensus_pick(bag, foreign_points(bag, annotation, siblings)[0])
+    medoid = consensus_pick(bag, point_containment(bag, annotation, siblings)[0])
     mask_iou, box_iou, excess, smaller = 0.0, 0.0, 0.0, False
     if record is not None:
         mask, box = record.segmentation, np.asarray(record.bbox, dtype=np.float64)
@@ -153,10 +158,10 @@ def as_selected(mask: PseudoMask) -> PseudoMask:
 
 
 def _truth_of(points: PointSet, truth: Mapping[str, Any]) -> dict[int, tuple[Rle, Floats]]:
-    """annotation id -> (true mask, true box xywh), of the points' own annotations."""
+    """Map annotation ids to (true mask, true box xywh), for the points' own annotations."""
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     wanted = {annotation.id: image for image, group in points for annotation in group}
-    found: dict[int, tuple[Rle, Floats]] = {}
+    true_masks: dict[int, tuple[Rle, Floats]] = {}
     issues = []
     for index, item in enumerate(truth["annotations"]):
         image = wanted.get(item["id"])
@@ -171,10 +176,10 @@ def _truth_of(points: PointSet, truth: Mapping[str, Any]) -> dict[int, tuple[Rle
             )
             continue
         box = np.asarray(item["bbox"], dtype=np.float64)
-        found[item["id"]] = (as_rle(item["segmentation"], height, width), box)
+        true_masks[item["id"]] = (as_rle(item["segmentation"], height, width), box)
     if issues:
         raise InvalidDataset(issues)
-    return found
+    return true_masks
 
 
 def _gap_group(recorded: Mapping[int, Delivered], points: PointSet) -> float | None:
@@ -183,8 +188,8 @@ def _gap_group(recorded: Mapping[int, Delivered], points: PointSet) -> float | N
     for _, siblings in points:
         for annotation in siblings:
             if annotation.id in recorded:
-                rivals = rivals_of(annotation, siblings)
-                xy = np.array([(rival.x, rival.y) for rival in rivals]).reshape(-1, 2)
+                others = same_class_points(annotation, siblings)
+                xy = np.array([(other.x, other.y) for other in others]).reshape(-1, 2)
                 bad.append(bool(holds_points(recorded[annotation.id].segmentation, xy).any()))
     return _mean(bad)
 

@@ -21,14 +21,14 @@ from sapnet.labelers.sapnet.bag_batch import Bags
 from sapnet.labelers.sapnet.bag_features import BagCollator
 from sapnet.labelers.sapnet.selector import MilResult
 from sapnet.labelers.sapnet.teacher import (
-    Lessons,
+    TeacherDataset,
     fit_teacher,
     judge,
     overlap_of,
     read_judgements,
     write_judgements,
 )
-from sapnet.types import Judgement, PseudoMask
+from sapnet.types import ProposalScores, PseudoMask
 from sapnet.utils.device import async_to_host, to_device
 from sapnet.utils.distributed import global_sum
 
@@ -60,11 +60,11 @@ class BagLabeler(Labeler):
         """Train the teacher on all bags, and keep what it says of each proposal."""
         path = context.folder / "teacher.npz"
         if not path.exists():
-            lessons = Lessons(body, records, self.config)
+            lessons = TeacherDataset(body, records, self.config)
             teacher = fit_teacher(
                 lessons, self.config.teacher, seed=context.seed, report=context.report
             )
-            found: dict[int, Judgement] = {}
+            found: dict[int, ProposalScores] = {}
             for record, lesson in zip(records, lessons, strict=True):
                 ids = [annotation.id for annotation in record.annotations]
                 found |= zip(ids, judge(teacher, lesson), strict=True)

@@ -15,7 +15,15 @@ from msgspec.structs import replace
 from pycocotools import mask as coco_mask
 
 from sapnet.data.masks import decode, holds_points, outline
-from sapnet.types import CONFIRMED, Bag, FloatArray, Judgement, PointAnnotation, PseudoMask, Rle
+from sapnet.types import (
+    CONFIRMED,
+    Bag,
+    FloatArray,
+    PointAnnotation,
+    ProposalScores,
+    PseudoMask,
+    Rle,
+)
 
 Doubts = dict[str, float | None]
 
@@ -30,7 +38,7 @@ WEIGHTS = {
 }
 """Log-odds a unit of each of the `signals`."""
 INTERCEPT = -5.9
-OBJECTIONS = {
+EXPLANATIONS = {
     "predicted": "the segmenter draws it differently",
     "seen": "the segmenter hardly sees it",
     "expected": "its proposals expect another mask",
@@ -50,7 +58,7 @@ def doubts_of(
     bag: Bag,
     index: int,
     belief: FloatArray,
-    judgement: Judgement | None = None,
+    judgement: ProposalScores | None = None,
 ) -> Doubts:
     """What speaks for and against one delivered mask.
 
@@ -61,11 +69,11 @@ def doubts_of(
     entropy over its maximum. consensus, support: mean IoU with the bag's masks, weighed by belief
     and not. expected: soft IoU with the mask that the bag expects. spread: how far that one is from
     black and white, 0 to 1. confidence: the generator's, of the pick. contrast, overlap: the
-    teacher's (`Judgement`), of the pick. rivals, others: how many points of other annotations the
-    mask holds, of its class and of other ones. reach: log2 of its radius (of a disc of its area)
-    over the distance to the nearest other point. depth, off: the point's distance to the border and
-    to the middle, in radii. fill: its share of its box. round: 1 for a disc, less for what is
-    ragged. cut: how many sides of the image it touches. None: not known.
+    teacher's (`ProposalScores`), of the pick. rivals, others: how many points of other annotations
+    the mask holds, of its class and of other ones. reach: log2 of its radius (of a disc of its
+    area) over the distance to the nearest other point. depth, off: the point's distance to the
+    border and to the middle, in radii. fill: its share of its box. round: 1 for a disc, less for
+    what is ragged. cut: how many sides of the image it touches. None: not known.
     """
     share = np.asarray(belief[: len(bag)], dtype=np.float64)
     share = share / max(float(share.sum()), 1e-12)
@@ -207,7 +215,7 @@ def probability(doubts: Mapping[str, float | None]) -> float:
     return 1 / (1 + math.exp(-INTERCEPT - sum(WEIGHTS[name] * told[name] for name in WEIGHTS)))
 
 
-def objections(
+def explain_low_quality(
     doubts: Mapping[str, float | None], usual: Mapping[str, float], most: int = 2
 ) -> list[str]:
     """What speaks most against a mask, in words: the signals that lower its log-odds by at least a
@@ -215,7 +223,7 @@ def objections(
     told = signals(doubts)
     cost = {name: weight * (told[name] - usual[name]) for name, weight in WEIGHTS.items()}
     worst = sorted(cost, key=lambda name: cost[name])[:most]
-    return [OBJECTIONS[name] for name in worst if cost[name] <= -0.5]
+    return [EXPLANATIONS[name] for name in worst if cost[name] <= -0.5]
 
 
 def usual_signals(masks: Sequence[PseudoMask]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.label import label_image
 from sapnet.proposals.base import ProposalGenerator
-from sapnet.proposals.cached import BagMaker
+from sapnet.proposals.cached import CachedProposals
 from sapnet.segmenters.backbones import WeightsOrigin
 from sapnet.training.dataset import TrainingSet
 from sapnet.training.loop import train
@@ -63,7 +63,7 @@ def make_proposals(
     bags: dict[int, list[Bag]] = {}
     eta = ProgressTimer()
     limit = ctx.config.data.max_proposals
-    maker = BagMaker(
+    maker = CachedProposals(
         ctx.spec.proposal_store, generator, ctx.spec.image_paths, limit, ctx.pixel_ranges
     )
     ctx.failed.read()  # of several processes the main one was first

@@ -18,7 +18,7 @@ from sapnet.types import CONFIRMED, Bag, ImageInfo, PointAnnotation, PointSet, R
 from sapnet.utils.files import file_sha256
 
 
-def fill_store(
+def populate_cache(
     folder: Path,
     generator: ProposalGenerator,
     points: PointSet,
@@ -28,14 +28,14 @@ def fill_store(
     """Yield image id and bags of every image: from the store where they are in it, else made and
     put there. No image is done twice. Raises ImageProblem that names the image."""
     ranges = dataset_ranges([paths[info.id] for info in points.images if info.id in paths])
-    maker = BagMaker(folder, generator, paths, max_proposals, ranges)
+    maker = CachedProposals(folder, generator, paths, max_proposals, ranges)
     for info, annotations in points:
         with naming(info):
             bags = maker(info, annotations)
         yield info.id, bags
 
 
-class BagMaker:
+class CachedProposals:
     """The bags of one image: from the store where they are in it, else made and put there.
 
     The bag of an annotation whose mask is known is this mask alone. The store holds what was

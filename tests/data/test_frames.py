@@ -1,4 +1,4 @@
-"""Coordinates of upright pictures, brought back to stored pixels: in points, masks and truth."""
+"""Coordinates of upright images, brought back to stored pixels: in points, masks and truth."""
 
 import json
 from typing import Any
@@ -153,7 +153,7 @@ def test_sizes_that_are_neither_are_refused() -> None:
 
 
 @pytest.mark.parametrize("orientation", ALL)
-def test_truth_on_the_upright_picture(orientation: int) -> None:
+def test_truth_on_the_upright_image(orientation: int) -> None:
     """Two images, so that there is an RLE and a polygon; the second tells of the first."""
     orientations = (orientation, 6)
     text = json.dumps(document(*orientations, frame="upright", masks=False)).encode()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sapnet.data.images import ImageProblem, drawings, pictures, probe, read_rgb
+from sapnet.data.images import ImageProblem, drawings, image_files, probe, read_rgb
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -63,7 +63,7 @@ def test_damaged_pixels(tmp_path):
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"not a picture", "no image"),
+        (b"not an image", "no image"),
         (b"GIF89a" + bytes(50), "no image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image"),
         (b"\xff\xd8\xff", "no image|opened|decoded"),
@@ -173,22 +173,22 @@ def test_the_cap_is_ours_and_not_pillows(tmp_path: Path, monkeypatch: pytest.Mon
         probe(path, 2999)
 
 
-def test_pictures_of_folders_and_files(tmp_path):
-    """By name, folders within folders too; what is not named as a picture stays out."""
+def test_image_files_of_folders_and_files(tmp_path):
+    """By name, folders within folders too; what is not named as an image stays out."""
     for name in ("a/1.jpg", "a/sub/1.PNG", "a/notes.txt", "b/1.jpg", "c/readme", "odd"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    found = pictures([tmp_path / "a", tmp_path / "odd"])
+    found = image_files([tmp_path / "a", tmp_path / "odd"])
     assert found == {
         "1.jpg": tmp_path / "a/1.jpg",
         "sub/1.PNG": tmp_path / "a/sub/1.PNG",
         "odd": tmp_path / "odd",  # who names a file means it
     }
-    with pytest.raises(ImageProblem, match=r"no picture in .*c \(\.jpg"):
-        pictures([tmp_path / "c"])
+    with pytest.raises(ImageProblem, match=r"no image in .*c \(\.jpg"):
+        image_files([tmp_path / "c"])
     with pytest.raises(ImageProblem, match=r"a.1\.jpg and .*b.1\.jpg would both be called 1\.jpg"):
-        pictures([tmp_path / "a", tmp_path / "b"])
+        image_files([tmp_path / "a", tmp_path / "b"])
 
 
 def test_no_two_drawings_are_one_file():

@@ -141,13 +141,13 @@ def test_of_several_annotations_of_a_task_the_last_one(converted: Any) -> None:
 
 
 def test_labelme_one_file_and_many(converted: Any) -> None:
-    one = labelme("..\\pictures\\a.png", ("cell", 1.5, 2), imageData="A" * 100_000)
-    assert points(converted(one)) == [("pictures/a.png", "cell", 1.5, 2.0)]
+    one = labelme("..\\images\\a.png", ("cell", 1.5, 2), imageData="A" * 100_000)
+    assert points(converted(one)) == [("images/a.png", "cell", 1.5, 2.0)]
     other = labelme("b.png", ("dust", 3, 4), ("cell", 5, 6))
     other["shapes"].append({"label": "x", "points": [[0, 0], [1, 1]], "shape_type": "rectangle"})
     found = converted(other, one, names=("in/b.json", "in/a.json"))
     assert points(found) == [
-        ("pictures/a.png", "cell", 1.5, 2.0),
+        ("images/a.png", "cell", 1.5, 2.0),
         ("in/b.png", "dust", 3.0, 4.0),
         ("in/b.png", "cell", 5.0, 6.0),
     ]

@@ -22,7 +22,7 @@ from sapnet.data.samples import (
     to_tensor,
 )
 from sapnet.labelers.sapnet.bag_features import BagCollator, bag_features
-from sapnet.types import Bag, ImageInfo, Judgement, PointAnnotation
+from sapnet.types import Bag, ImageInfo, PointAnnotation, ProposalScores
 
 
 def encode(mask):
@@ -79,10 +79,10 @@ def test_record_against_pixels(tmp_path, seed):
     spacing = sum(near) / len(near) or 1.0
     for n, a in enumerate(group):
         assert record.labels[n] == {4: 0, 9: 1}[a.category_id]
-        rivals = [b for b in group if b is not a and b.category_id == a.category_id]
+        others = [b for b in group if b is not a and b.category_id == a.category_id]
         areas = [int(m.sum()) for m in masks[n]]
         for m, mask in enumerate(masks[n]):
-            held = [b for b in rivals if mask[int(b.y), int(b.x)]]
+            held = [b for b in others if mask[int(b.y), int(b.x)]]
             weight = sum(max(math.dist((a.x, a.y), (b.x, b.y)) / spacing, 0.01) for b in held)
             score = (1 / (1 + math.exp(-1 / weight))) ** exponent if weight else 1.0
             assert found.distance[n][m] == pytest.approx(score, rel=1e-5)
@@ -232,7 +232,7 @@ def test_judgements_travel_with_their_bags(tmp_path):
     record = world(tmp_path, 0)[0]
     sample = load_sample(record, DataConfig(short_sides=(70,), max_long_side=500))
     judgements = {
-        bag.annotation_id: Judgement(
+        bag.annotation_id: ProposalScores(
             -rng.random(len(bag)).astype(np.float32), rng.random(len(bag)).astype(np.float32)
         )
         for bag in record.bags

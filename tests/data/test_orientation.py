@@ -93,7 +93,7 @@ def test_pixels_are_as_stored(tmp_path: Path, name: str, orientation: int) -> No
     assert read_header(path).size == SIZE
     pixels = read_rgb(path)
     assert np.abs(pixels.astype(int) - np.asarray(stored())).max() < 12
-    # what Pillow shows upright is the same picture
+    # what Pillow shows upright is the same image
     assert np.array_equal(stored_array(by_pillow(path), orientation), pixels)
 
 
@@ -216,7 +216,7 @@ def test_a_damaged_byte_anywhere_never_raises(tmp_path: Path) -> None:
             upright_patches(io.BytesIO(spoiled))
 
 
-def test_the_checksum_of_a_png_is_mended(tmp_path: Path) -> None:
+def test_the_checksum_of_a_png_is_corrected(tmp_path: Path) -> None:
     data = patched(write(tmp_path, "a.png", 6)).read_bytes()
     at = data.index(b"eXIf")
     length = int.from_bytes(data[at - 4 : at], "big")
@@ -225,7 +225,7 @@ def test_the_checksum_of_a_png_is_mended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", ALL)
-def test_what_is_drawn_on_the_upright_picture_is_found_in_the_stored_one(orientation: int) -> None:
+def test_what_is_drawn_on_the_upright_image_is_found_in_the_stored_one(orientation: int) -> None:
     height, width = SIZE
     mask = np.zeros(SIZE, bool)
     mask[3:9, 10:31] = True

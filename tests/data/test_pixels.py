@@ -109,7 +109,7 @@ def test_white_is_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["png", "tif"])
 @pytest.mark.parametrize("bands", [3, 4])
 def test_colours_of_twelve_bits(tmp_path: Path, ending: str, bands: int) -> None:
-    """Pillow alone gives the upper 8 of 16 bits: of these pictures next to nothing."""
+    """Pillow alone gives the upper 8 of 16 bits: of these images next to nothing."""
     values = np.repeat(micrograph()[:, :, None], bands, axis=2)
     values[..., 1] //= 2
     if bands == 4:
@@ -217,7 +217,7 @@ def test_a_cameras_previews_are_no_pages(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB"])
 def test_modes_of_eight_bits(tmp_path: Path, mode: str) -> None:
-    """Each looks like the picture that it was made from."""
+    """Each looks like the image that it was made from."""
     from PIL import ImageCms
 
     image = Image.fromarray(scene())

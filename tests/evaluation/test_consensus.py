@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sapnet.labelers.consensus import consensus_pick
-from sapnet.labelers.same_class_points import foreign_points, rivals_of
+from sapnet.labelers.same_class_points import point_containment, same_class_points
 from sapnet.types import Bag, PointAnnotation
 
 
@@ -24,15 +24,15 @@ def test_foreign_points_against_pixels(tools, seed):
     world = tools.world(seed, images=1, objects=8)
     group = world.points.annotations
     for annotation in group:
-        foreign, holds = foreign_points(world.bags[annotation.id], annotation, group)
-        rivals = rivals_of(annotation, group)
-        assert rivals == [
+        foreign, holds = point_containment(world.bags[annotation.id], annotation, group)
+        others = same_class_points(annotation, group)
+        assert others == [
             a for a in group if a.category_id == annotation.category_id and a.id != annotation.id
         ]
         expected = [
-            [bool(mask[int(r.y), int(r.x)]) for r in rivals] for mask in world.masks[annotation.id]
+            [bool(mask[int(r.y), int(r.x)]) for r in others] for mask in world.masks[annotation.id]
         ]
-        assert holds.shape == (len(expected), len(rivals))
+        assert holds.shape == (len(expected), len(others))
         assert holds.tolist() == expected
         assert foreign.tolist() == [any(row) for row in expected]
 
@@ -40,17 +40,17 @@ def test_foreign_points_against_pixels(tools, seed):
 def test_foreign_points_of_other_classes_do_not_count(tools):
     bag = tools.bag_of(1, [tools.block(0, 0, 10, 10)], [1.0])
     me, other = PointAnnotation(1, 0, 0, 1, 1), PointAnnotation(2, 0, 5, 2, 2)
-    foreign, holds = foreign_points(bag, me, [me, other])
+    foreign, holds = point_containment(bag, me, [me, other])
     assert holds.shape == (1, 0)
     assert foreign.tolist() == [False]
     twin = PointAnnotation(3, 0, 0, 1, 1)  # the same point as mine
-    assert foreign_points(bag, me, [me, twin])[0].tolist() == [True]
+    assert point_containment(bag, me, [me, twin])[0].tolist() == [True]
 
 
-def test_three_hundred_rivals(tools):
+def test_three_hundred_points_of_one_class(tools):
     bag = tools.bag_of(0, [tools.block(0, 0, 30, 1), tools.block(0, 0, 3, 3)], [0.9, 0.8])
     group = [PointAnnotation(n, 0, 0, n % 30, n // 30 * 2) for n in range(300)]
-    _, holds = foreign_points(bag, group[0], group)
+    _, holds = point_containment(bag, group[0], group)
     assert holds.sum(axis=1).tolist() == [29, 2 + 3]
 
 

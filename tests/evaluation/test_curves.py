@@ -1,4 +1,4 @@
-"""The curves whose means are the figures, and their picture."""
+"""The curves whose means are the figures, and their drawing."""
 
 import json
 
@@ -87,11 +87,11 @@ def test_nothing_true_and_nothing_found(truth):
 
 
 @pytest.mark.parametrize("classes", [1, 3, 30])
-def test_the_picture(truth, tmp_path, classes):
+def test_the_figure(truth, tmp_path, classes):
     truth["categories"] = [{"id": i, "name": "a long name " * 9} for i in range(classes)]
     truth["annotations"] = [true_object(n, n, 5, 5) for n in range(classes)]
     curves = precision_recall([found(0, 5, 5, 0.5)], truth)
     draw_curves(tmp_path / "curves.png", curves, {0: "cell"})
-    picture = Image.open(tmp_path / "curves.png").convert("RGB")
-    colours = {rgb for _, rgb in picture.getcolors(1 << 24)}
+    image = Image.open(tmp_path / "curves.png").convert("RGB")
+    colours = {rgb for _, rgb in image.getcolors(1 << 24)}
     assert {(230, 159, 0), (86, 180, 233), (255, 255, 255)} <= colours

@@ -11,7 +11,7 @@ from sapnet.data.annotations.coco import load_points
 from sapnet.errors import InvalidConfig
 from sapnet.pipeline.run import Run
 from sapnet.proposals import build_generator
-from sapnet.proposals.cached import BagMaker, masks_digest
+from sapnet.proposals.cached import CachedProposals, masks_digest
 from sapnet.types import CONFIRMED
 
 
@@ -46,7 +46,7 @@ def test_the_bag_is_the_mask_alone(spec):
     asked = []
     propose = generator.propose
     generator.propose = lambda *args: asked.append(args[1].id) or propose(*args)
-    maker = BagMaker(spec.proposal_store, generator, spec.image_paths, 16)
+    maker = CachedProposals(spec.proposal_store, generator, spec.image_paths, 16)
     bags = {b.annotation_id: b for info, group in points for b in maker(info, group)}
     known = {a.id: a.mask for a in points.annotations if a.mask}
     assert len(known) == 2

@@ -9,16 +9,16 @@ from pycocotools import mask as coco_mask
 
 from sapnet.data.masks import area, encode, mask_iou, tight_box, tight_boxes
 from sapnet.labelers.quality import (
-    OBJECTIONS,
+    EXPLANATIONS,
     WEIGHTS,
     doubts_of,
-    objections,
+    explain_low_quality,
     probability,
     rate,
     signals,
     usual_signals,
 )
-from sapnet.types import CONFIRMED, Bag, Judgement, PointAnnotation, PseudoMask
+from sapnet.types import CONFIRMED, Bag, PointAnnotation, ProposalScores, PseudoMask
 
 SIZE = (40, 50)
 
@@ -114,7 +114,7 @@ def test_a_point_outside_has_no_depth(x, y):
 
 def test_one_pixel_and_the_whole_image():
     for mask in (block(7, 7, 8, 8), block(0, 0, 50, 40)):
-        judgement = Judgement(np.array([-1.0], np.float32), np.array([0.5], np.float32))
+        judgement = ProposalScores(np.array([-1.0], np.float32), np.array([0.5], np.float32))
         one = np.ones(1, np.float32)
         found = doubts_of(mask, point(1, 7.5, 7.5), [], bag_of(mask), 0, one, judgement)
         assert all(v is None or math.isfinite(v) for v in found.values())
@@ -166,9 +166,9 @@ def test_what_speaks_against_a_mask():
     rows = rate(rows)
     usual = usual_signals(rows)
     assert usual["support"] == 0.9
-    assert objections(rows[0].mask_features, usual) == []
-    assert objections(rows[2].mask_features, usual) == [OBJECTIONS["support"]]
-    assert set(OBJECTIONS) == set(WEIGHTS)
+    assert explain_low_quality(rows[0].mask_features, usual) == []
+    assert explain_low_quality(rows[2].mask_features, usual) == [EXPLANATIONS["support"]]
+    assert set(EXPLANATIONS) == set(WEIGHTS)
     assert usual_signals([]) == signals({})
 
 

@@ -111,7 +111,7 @@ def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = 
     """
     document = read_points(path)
     if image_sizes is None:
-        found = {image.file_name: image.size for image in document.images if image.width}
+        sizes = {image.file_name: image.size for image in document.images if image.width}
         undeclared = [
             ValidationIssue(
                 f"/images/{index}", "width and height are missing", "declare them, in pixels"
@@ -121,19 +121,19 @@ def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = 
         ]
         issues = document.issues + undeclared[:MAX_ISSUES]
     else:
-        found = {
+        sizes = {
             image.file_name: image_sizes[image.id]
             for image in document.images
             if image.id in image_sizes
         }
-        issues = document.issues + check_against_images(document, found)
+        issues = document.issues + check_against_images(document, sizes)
     if issues:
         raise InvalidDataset(issues)
-    return document.with_sizes(found)
+    return document.with_sizes(sizes)
 
 
 def check_against_images(
-    document: PointDocument, found: Mapping[str, tuple[int, int] | str], *, complete: bool = True
+    document: PointDocument, states: Mapping[str, tuple[int, int] | str], *, complete: bool = True
 ) -> list[ValidationIssue]:
     """What does not fit between a document and its images.
 
@@ -141,13 +141,13 @@ def check_against_images(
     those of the others.
 
     Args:
-        found: file_name -> (h, w) of the decoded file, or in words what is wrong with that file.
-        complete: whether a name that `found` lacks is a missing image.
+        states: file_name -> (h, w) of the decoded file, or in words what is wrong with that file.
+        complete: whether a name that `states` lacks is a missing image.
     """
     issues = Issues()
     undeclared: dict[int, ImageInfo] = {}
     for index, image in zip(document.image_indices, document.images, strict=True):
-        state = found.get(image.file_name)
+        state = states.get(image.file_name)
         pointer = f"/images/{index}"
         if state is None:
             if complete:
@@ -288,8 +288,10 @@ class _Annotations:
             rows.masks[row] = mask
             if image and image.width:
                 _check_mask(f"{pointer}/mask", mask, image.size, issues)
-        known = image is not None and category_id in self._categories and record.mask is not INVALID
-        right = issues.total == before and known and (crowd or point is not None)
+        resolved = (
+            image is not None and category_id in self._categories and record.mask is not INVALID
+        )
+        right = issues.total == before and resolved and (crowd or point is not None)
         rows.flags.append(
             (HAS_ID if record.id is not INVALID else 0)
             | (VALID if right and record.id is not INVALID else 0)
@@ -320,8 +322,9 @@ def _stated_ids(records: list[ImageEntry] | list[CategoryEntry]) -> set[int]:
     return set() if records is INVALID else {r.id for r in records if r.id is not INVALID}
 
 
-def _check_known(id_: int, known: set[int], pointer: str, what: str, issues: Issues) -> None:
-    if known and id_ is not INVALID and id_ not in known:  # nothing known: that is an issue already
+def _check_known(id_: int, listed: set[int], pointer: str, what: str, issues: Issues) -> None:
+    # An empty list of ids is an issue of its own.
+    if listed and id_ is not INVALID and id_ not in listed:
         hint = f"correct the id, or list this {what}"
         issues.add(pointer, f"there is no {what} with id {id_}", hint)
 

@@ -146,14 +146,14 @@ class NoDocument(Exception):
 def read_lists(
     source: bytes | Path,
     kinds: Mapping[str, type[msgspec.Struct]],
-    later: Collection[str],
+    deferred: Collection[str],
     issues: Issues,
 ) -> dict[str, Any]:
     """The short lists of a document, whole; all of its text is checked but for the long ones.
 
     Args:
         kinds: the record type of each list.
-        later: the names of the long lists, which `read_list` is to read; they are empty here.
+        deferred: the names of the long lists, which `read_list` is to read; they are empty here.
 
     Returns:
         Lists by name; `INVALID` for what is missing or no list. Records that are partly unreadable
@@ -164,9 +164,9 @@ def read_lists(
     """
     lists: dict[str, Any] = {}
     with _unreadable_as_issue(source, issues), opened(source) as file:
-        for piece in pieces(file, later.__contains__):
+        for piece in pieces(file, deferred.__contains__):
             name = piece.key
-            if name not in kinds and name not in later:
+            if name not in kinds and name not in deferred:
                 _check_other(piece, issues)
             elif piece.first and name in lists:
                 raise Unreadable(piece.offset, f'the list "{name}" comes a second time')
@@ -179,7 +179,7 @@ def read_lists(
                 so_far = lists.setdefault(name, [])
                 if name in kinds:
                     so_far += _records(piece, kinds[name], len(so_far), issues)
-    for name in (*kinds, *later):
+    for name in (*kinds, *deferred):
         if name not in lists:
             issues.add("", f'the list "{name}" is missing', f'add "{name}": [...]')
             lists[name] = INVALID

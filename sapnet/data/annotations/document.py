@@ -121,8 +121,8 @@ class PointDocument:
     def crowds(self) -> tuple[tuple[int, int, int], ...]:
         """The (id, image_id, category_id) of the right annotations that are `iscrowd`."""
         rows = self.rows
-        found = rows.where(VALID | CROWD)
-        return tuple((rows.ids[i], rows.image_ids[i], rows.category_ids[i]) for i in found)
+        valid = rows.where(VALID | CROWD)
+        return tuple((rows.ids[i], rows.image_ids[i], rows.category_ids[i]) for i in valid)
 
     @property
     def has_truth(self) -> bool:

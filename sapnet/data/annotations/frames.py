@@ -1,6 +1,6 @@
 """In which frame the coordinates of a document are, and the document in stored pixels.
 
-Tools that turn a picture by its EXIF orientation write coordinates of the upright picture; others,
+Tools that turn an image by its EXIF orientation write coordinates of the upright image; others,
 and this project, those of the pixels as they are stored. The size that a document declares tells
 them apart where width and height are exchanged (orientations 5 to 8, unless the image is square).
 Where it does not, what the document's other images tell holds for all of it, else what its kind of
@@ -32,8 +32,13 @@ _HINT = (
 
 @dataclass(frozen=True, slots=True)
 class ImageFrame:
-    """What is known of one image. declared: its size in the document, if any. stored: (h, w) of
-    its file. orientation: EXIF's."""
+    """One image's sizes and orientation.
+
+    Attributes:
+        declared: (h, w) in the document; None where it declares none.
+        stored: (h, w) of the file.
+        orientation: EXIF's, 1 to 8.
+    """
 
     id: int
     name: str
@@ -43,51 +48,61 @@ class ImageFrame:
 
     @property
     def upright(self) -> Size:
+        """(h, w) of the upright image."""
         return upright_size(self.stored, self.orientation)
 
 
 @dataclass(frozen=True)
 class Frames:
-    """upright: image id -> orientation, of those whose coordinates are on the upright picture.
-    warnings: what was mapped, and what was assumed."""
+    """The frame of each image's coordinates.
+
+    Attributes:
+        upright: image id -> orientation, of the images whose coordinates are on the upright image.
+        warnings: what was mapped, and what was assumed.
+    """
 
     upright: dict[int, int]
     warnings: list[ValidationIssue]
 
 
 def frames_of(images: Iterable[ImageFrame], assumed: Frame) -> Frames:
-    """assumed: where nothing tells."""
+    """Decide by declared sizes in which frame each image's coordinates are.
+
+    Args:
+        images: the images of one document.
+        assumed: the frame where no declared size tells stored and upright apart.
+    """
     turned = [image for image in images if image.orientation != AS_STORED]
-    told: dict[Frame, list[ImageFrame]] = {"stored": [], "upright": []}
-    untold = []
+    decided: dict[Frame, list[ImageFrame]] = {"stored": [], "upright": []}
+    undecided = []
     for image in turned:
         if image.declared is None or image.stored == image.upright == image.declared:
-            untold.append(image)
+            undecided.append(image)
         elif image.declared == image.upright:
-            told["upright"].append(image)
+            decided["upright"].append(image)
         elif image.declared == image.stored:
-            told["stored"].append(image)
-    if bool(told["stored"]) is not bool(told["upright"]):
-        assumed = "upright" if told["upright"] else "stored"
+            decided["stored"].append(image)
+    if bool(decided["stored"]) is not bool(decided["upright"]):
+        assumed = "upright" if decided["upright"] else "stored"
     warnings = []
-    if told["upright"]:
+    if decided["upright"]:
         problem = (
-            f"the declared sizes say that coordinates are on the upright picture, as EXIF has it "
-            f"shown: they were mapped to stored pixels, for {_listed(told['upright'])}"
+            f"the declared sizes say that coordinates are on the upright image, as EXIF has it "
+            f"shown: they were mapped to stored pixels, for {_listed(decided['upright'])}"
         )
         warnings.append(ValidationIssue("", problem, ""))
-    if untold:
+    if undecided:
         taken = (
-            "on the upright picture, and were mapped to stored pixels"
+            "on the upright image, and were mapped to stored pixels"
             if assumed == "upright"
             else "in stored pixels, and were left as they are"
         )
         problem = (
             f"sizes do not tell whether coordinates are in stored pixels or on the upright "
-            f"picture, as EXIF has it shown; they were taken to be {taken}, for {_listed(untold)}"
+            f"image, as EXIF has it shown; they were taken to be {taken}, for {_listed(undecided)}"
         )
         warnings.append(ValidationIssue("", problem, _HINT))
-    upright = told["upright"] + (untold if assumed == "upright" else [])
+    upright = decided["upright"] + (undecided if assumed == "upright" else [])
     return Frames({image.id: image.orientation for image in upright}, warnings)
 
 
@@ -99,18 +114,18 @@ def in_stored_pixels(
     files: file_name -> (h, w) as stored and EXIF orientation. assumed: what this kind of document
     has where sizes do not tell.
     """
-    known = {
+    by_id = {
         image.id: ImageFrame(
             image.id, image.file_name, image.size if image.width else None, *files[image.file_name]
         )
         for image in document.images
         if image.file_name in files
     }
-    frames = frames_of(known.values(), assumed)
+    frames = frames_of(by_id.values(), assumed)
     if not frames.warnings:
         return document
     images = tuple(
-        replace(image, width=known[image.id].stored[1], height=known[image.id].stored[0])
+        replace(image, width=by_id[image.id].stored[1], height=by_id[image.id].stored[0])
         if image.id in frames.upright and image.width
         else image
         for image in document.images
@@ -118,7 +133,7 @@ def in_stored_pixels(
     rows = document.rows
     x, y, masks = rows.x[:], rows.y[:], dict(rows.masks)
     for row in np.flatnonzero(np.isin(np.asarray(rows.image_ids), list(frames.upright))).tolist():
-        image = known[rows.image_ids[row]]
+        image = by_id[rows.image_ids[row]]
         x[row], y[row] = stored_point(x[row], y[row], image.orientation, image.stored)
         if row in masks and tuple(masks[row]["size"]) == image.upright:
             masks[row] = stored_mask(masks[row], image.orientation)

@@ -75,7 +75,7 @@ Sizes = Mapping[int, Size]
 
 
 Orientations = Callable[[int], int]
-"""Image id -> EXIF orientation of the picture itself."""
+"""Image id -> EXIF orientation of the image file."""
 
 
 def read_truth(
@@ -166,18 +166,18 @@ class _Truth:
         self, orientations: Orientations | None, warn: Warn | None
     ) -> dict[int, int]:
         """The orientation of the images whose coordinates are on the upright image."""
-        known = [
+        sized = [
             (image, self._actual[id_])
             for id_, image in self.images.items()
             if id_ in self._actual and INVALID not in (image.width, image.height)
         ]
-        swapped = any((i.width, i.height) == size != (i.height, i.width) for i, size in known)
+        swapped = any((i.width, i.height) == size != (i.height, i.width) for i, size in sized)
         if orientations is None or not (swapped or warn):
             return {}
         frames = frames_of(
             (
                 ImageFrame(i.id, i.file_name, (i.height, i.width), size, orientations(i.id))
-                for i, size in known
+                for i, size in sized
             ),
             "stored",
         )
@@ -196,15 +196,15 @@ class _Truth:
     def completed(self, record: TruthAnnotation) -> dict[str, Any]:
         """A checked annotation as `read_truth` gives it, in stored pixels."""
         image = self.images[record.image_id]
-        found = _completed(record, image)
+        result = _completed(record, image)
         orientation = self._upright.get(image.id)
         if orientation is not None:
-            _move(found, orientation, self._actual[image.id])
-        return found
+            _move(result, orientation, self._actual[image.id])
+        return result
 
     def _image_sizes(self) -> dict[int, Size]:
         """(h, w) that the coordinates of the images are in, of those whose size is right."""
-        found: dict[int, Size] = {}
+        sizes: dict[int, Size] = {}
         records = () if self._lists["images"] is INVALID else self._lists["images"]
         for index, image in enumerate(records):
             if INVALID in (image.id, image.width, image.height):
@@ -217,7 +217,7 @@ class _Truth:
             height, width = self._actual.get(image.id, size)
             expected = upright_size((height, width), self._upright.get(image.id, AS_STORED))
             if size == expected:
-                found.setdefault(image.id, size)
+                sizes.setdefault(image.id, size)
             else:
                 declared = f"declared {image.width}×{image.height} pixels"
                 problem = f"{declared}, but the dataset's image {image.id} has {width}×{height}"
@@ -225,7 +225,7 @@ class _Truth:
                     "give masks for the images as they were sent, or as their EXIF has them shown"
                 )
                 self._issues.add(f"/images/{index}", problem, hint)
-        return found
+        return sizes
 
     def annotations(self) -> Iterator[TruthAnnotation]:
         """Each as it comes; what is wrong is raised by `end`."""

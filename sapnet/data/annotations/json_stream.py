@@ -116,9 +116,9 @@ def line_and_column(source: bytes | Path, offset: int) -> tuple[int, int]:
     with opened(source) as file:
         while left > 0 and (block := file.read(min(BLOCK, left))):
             left -= len(block)
-            if (found := block.rfind(b"\n")) >= 0:
+            if (newline := block.rfind(b"\n")) >= 0:
                 line, column = line + block.count(b"\n"), 1
-            of_line = np.frombuffer(block, np.uint8)[found + 1 :]
+            of_line = np.frombuffer(block, np.uint8)[newline + 1 :]
             column += int(np.count_nonzero(of_line & 0xC0 != 0x80))  # first bytes of UTF-8
     return line, column
 
@@ -164,9 +164,9 @@ class _Window:
     def peek(self) -> bytes:
         """The next byte that is no white space; b"" at the end of the file."""
         while True:
-            found = _SPACE.match(self.data, self.position)
-            assert found is not None  # it matches nothing as well
-            self.position = found.end()
+            match = _SPACE.match(self.data, self.position)
+            assert match is not None  # it matches nothing as well
+            self.position = match.end()
             if self.position < len(self.data):
                 return self.data[self.position : self.position + 1]
             if not self.more():
@@ -180,15 +180,15 @@ class _Window:
     def match(self, pattern: re.Pattern[bytes]) -> bytes:
         """What the pattern finds here, when it is sure that no more of it follows."""
         while True:
-            found = pattern.match(self.data, self.position)
-            sure = found is not None and (found.end() < len(self.data) or pattern is _STRING)
+            match = pattern.match(self.data, self.position)
+            sure = match is not None and (match.end() < len(self.data) or pattern is _STRING)
             if sure or not self.more():
                 break
-        found = pattern.match(self.data, self.position)
-        if found is None:
+        match = pattern.match(self.data, self.position)
+        if match is None:
             raise Unreadable(self.place, "the text is cut off here")
-        self.position = found.end()
-        return found.group()
+        self.position = match.end()
+        return match.group()
 
 
 def _member(window: _Window, key: str, skip: bool) -> Iterator[Piece]:

@@ -65,8 +65,10 @@ class Archive:
         self._archive.writestr(_info(name, packed), data)
 
     def image(self, name: str, path: Path) -> None:
-        """A copy of an image that every reader shows as its pixels are stored: the same bytes, but
-        for an EXIF orientation."""
+        """A copy of an image that every reader shows as its pixels are stored.
+
+        The same bytes, but for an EXIF orientation.
+        """
         self.file(name, path, patches=upright_patches(path))
 
     def file(

@@ -97,7 +97,7 @@ def stems(images: Sequence[ImageInfo]) -> dict[int, str]:
         key = str(path.with_suffix("")).casefold()
         count[key] = count.get(key, 0) + 1
     taken: set[str] = set()
-    found = {}
+    unique: dict[int, str] = {}
     for id_, path in plain.items():
         stem = str(path.with_suffix(""))
         if count[stem.casefold()] > 1:
@@ -105,8 +105,8 @@ def stems(images: Sequence[ImageInfo]) -> dict[int, str]:
         while stem.casefold() in taken:
             stem += "_"
         taken.add(stem.casefold())
-        found[id_] = stem
-    return found
+        unique[id_] = stem
+    return unique
 
 
 def suffix(image: ImageInfo) -> str:

@@ -99,16 +99,16 @@ def packed(runs: list[int]) -> bytes:
     Count of values (32 bits), bits a word less one (5), the four LENGTH_BITS less one (4 each);
     then for each run: 1, which of LENGTH_BITS (2), its length less one, the value (8).
     """
-    bits = [f"{CHANNELS * sum(runs):032b}{WORD_BITS - 1:05b}"]
-    bits += [f"{size - 1:04b}" for size in LENGTH_BITS]
+    fields = [f"{CHANNELS * sum(runs):032b}{WORD_BITS - 1:05b}"]
+    fields += [f"{size - 1:04b}" for size in LENGTH_BITS]
     longest = 1 << LENGTH_BITS[-1]
     for number, run in enumerate(runs):
         value, left = f"{255 * (number % 2):08b}", CHANNELS * run
         while left > 0:
             length = min(left, longest)
             kind = next(k for k, size in enumerate(LENGTH_BITS) if length <= 1 << size)
-            bits.append(f"1{kind:02b}{length - 1:0{LENGTH_BITS[kind]}b}{value}")
+            fields.append(f"1{kind:02b}{length - 1:0{LENGTH_BITS[kind]}b}{value}")
             left -= length
-    text = "".join(bits)
+    text = "".join(fields)
     text += "0" * (-len(text) % 8)
     return int(text, 2).to_bytes(len(text) // 8, "big")

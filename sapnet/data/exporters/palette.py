@@ -13,14 +13,14 @@ def colours() -> list[int]:
 
     The bits of an index are spread over the three from the highest bit down.
     """
-    found = []
+    colours = []
     for index in range(256):
         rgb = [0, 0, 0]
         for bit in range(8):
             for channel in range(3):
                 rgb[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-        found += rgb
-    return found
+        colours += rgb
+    return colours
 
 
 PALETTE = colours()

@@ -180,9 +180,9 @@ def _simplified(points: Points, tied: list[int], tolerance: float) -> Points:
     """
     away = int(((points - points[0]) ** 2).sum(axis=1).argmax())
     closed = np.vstack([points, points[:1]])
-    keep = np.zeros(len(closed), np.bool_)
+    selected = np.zeros(len(closed), np.bool_)
     stops = sorted({0, away, len(points), *tied})
-    keep[stops] = True
+    selected[stops] = True
     spans = list(pairwise(stops))
     while spans:
         first, last = spans.pop()
@@ -193,9 +193,9 @@ def _simplified(points: Points, tied: list[int], tolerance: float) -> Points:
         far = int(distances.argmax())
         if distances[far] > tolerance:
             middle = first + 1 + far
-            keep[middle] = True
+            selected[middle] = True
             spans += [(first, middle), (middle, last)]
-    kept = closed[:-1][keep[:-1]]
+    kept = closed[:-1][selected[:-1]]
     return kept if len(kept) >= 3 else points
 
 

@@ -42,11 +42,11 @@ class Converted:
         ]
 
     def _place(self, pointer: str) -> str:
-        found = _POINTER.fullmatch(pointer)
-        if found is None or found.group(2) is None:
+        match = _POINTER.fullmatch(pointer)
+        if match is None or match.group(2) is None:
             return ""
-        places = self.places.get(found.group(1), [])
-        index = int(found.group(2))
+        places = self.places.get(match.group(1), [])
+        index = int(match.group(2))
         return places[index] if index < len(places) else ""
 
 

@@ -80,13 +80,13 @@ def _task(task: Any, place: str, conversion: Conversion) -> bool:
     if len(kept) > 1:
         problem = f"there are {len(kept)} annotations of this task; the last one is taken"
         conversion.warnings.add(f"{place}/annotations", problem, "")
-    at, results = kept[-1] if kept else ("", [])
+    pointer, results = kept[-1] if kept else ("", [])
     results = [r if isinstance(r, dict) else {} for r in results]
     size = next((s for r in results if (s := _size(r)) is not None), None)
     id_ = task.get("id")
     image_id = conversion.image(name, size, place, id_ if isinstance(id_, int) else None)
     for number, result in enumerate(results):
-        _result(result, image_id, f"{at}/{number}", conversion)
+        _result(result, image_id, f"{pointer}/{number}", conversion)
     return True
 
 

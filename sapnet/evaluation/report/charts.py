@@ -17,8 +17,10 @@ def _svg(height: float, words: str, *parts: object) -> Html:
     return element("svg", *parts, viewBox=box, role="img", aria_label=words)
 
 
-def _text(x: float, y: float, words: object, at: str = "start", kind: str | None = None) -> Html:
-    return element("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=at, class_=kind)
+def _text(
+    x: float, y: float, words: object, anchor: str = "start", kind: str | None = None
+) -> Html:
+    return element("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=kind)
 
 
 def bars(

@@ -66,7 +66,9 @@ def panels_of(
     own = {mask.id: mask for mask in masks if mask.image_id == record.info.id}
     shown = [own[a.id] for a in record.annotations]
     points = [(a.x, a.y) for a in record.annotations]
-    found = [d for d in detections if d["image_id"] == record.info.id and d["score"] >= LEAST_SCORE]
+    predicted = [
+        d for d in detections if d["image_id"] == record.info.id and d["score"] >= LEAST_SCORE
+    ]
     proposals = [
         (rle, colour(n))
         for n, bag in enumerate(record.bags)
@@ -78,7 +80,7 @@ def panels_of(
         paint(image, [(m.selected, colour(n)) for n, m in enumerate(shown)]),
         paint(image, [(m.refined, colour(n)) for n, m in enumerate(shown) if m.refined]),
         paint(image, [(m.segmentation, colour(n)) for n, m in enumerate(shown)]),
-        paint(image, [(d["segmentation"], colour(n)) for n, d in enumerate(found)]),
+        paint(image, [(d["segmentation"], colour(n)) for n, d in enumerate(predicted)]),
     ]
     return [to_height(panel) for panel in panels]
 

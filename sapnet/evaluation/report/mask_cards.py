@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sapnet.evaluation.calibration import RIGHT
 from sapnet.evaluation.report.inputs import ReportInputs
 from sapnet.evaluation.report.thumbnails import Thumbnails
-from sapnet.labelers.quality import objections
+from sapnet.labelers.quality import explain_low_quality
 from sapnet.types import PseudoMask
 
 IMAGES, SHOWN, UNCERTAIN = 4, 6, 12
@@ -66,11 +66,11 @@ def example_strips(inputs: ReportInputs, thumbnails: Thumbnails) -> list[Strip]:
     """Best and worst masks, by quality where there is no ground truth, and the least certain."""
     by_quality = sorted(inputs.masks, key=lambda mask: mask.quality)
     if inputs.ious:
-        known = [mask for mask in inputs.masks if mask.id in inputs.ious]
-        known.sort(key=lambda mask: -inputs.ious[mask.id])
+        with_truth = [mask for mask in inputs.masks if mask.id in inputs.ious]
+        with_truth.sort(key=lambda mask: -inputs.ious[mask.id])
         chosen = [
-            ("Best", "highest IoU with the ground truth", known[:SHOWN]),
-            ("Worst", "lowest IoU with the ground truth", known[: -SHOWN - 1 : -1]),
+            ("Best", "highest IoU with the ground truth", with_truth[:SHOWN]),
+            ("Worst", "lowest IoU with the ground truth", with_truth[: -SHOWN - 1 : -1]),
         ]
     else:
         chosen = [("Best", "highest quality", by_quality[: -SHOWN - 1 : -1])]
@@ -94,5 +94,5 @@ def _card(inputs: ReportInputs, thumbnails: Thumbnails, mask: PseudoMask) -> Mas
         category=next(c.name for c in inputs.points.categories if c.id == mask.category_id),
         file_name=next(i.file_name for i in inputs.points.images if i.id == mask.image_id),
         iou=inputs.ious.get(mask.id),
-        reasons=objections(mask.mask_features, inputs.usual) if explained else (),
+        reasons=explain_low_quality(mask.mask_features, inputs.usual) if explained else (),
     )

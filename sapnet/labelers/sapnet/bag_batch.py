@@ -17,7 +17,7 @@ class Bags:
     image: (N,) int64, index in the batch. distance: (N, M) S_dis in (0, 1].
     foreign: (N, M) bool, holds another annotation's point of its own class.
     medoid: (N, M) mean mask IoU to the rest of the bag. confidence: (N, M) in [0, 1].
-    contrast, overlap: (N, M) what the teacher says (`Judgement`), 0 and 1 where it says nothing.
+    contrast, overlap: (N, M) the teacher's `ProposalScores`, 0 and 1 where there are none.
     size_rank: (N, M) int64, the place of each mask among its bag's by falling area, 0 first.
     """
 

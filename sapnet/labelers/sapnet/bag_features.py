@@ -10,10 +10,10 @@ from pycocotools import mask as coco_mask
 
 from sapnet.config.schema import MilConfig
 from sapnet.data.samples import ImageRecord, Sample
-from sapnet.labelers.same_class_points import foreign_points, rivals_of
+from sapnet.labelers.same_class_points import point_containment, same_class_points
 from sapnet.labelers.sapnet.bag_batch import Bags
 from sapnet.labelers.sapnet.point_distance import distance_score, foreign_distance, mean_spacing
-from sapnet.types import Bag, Judgement
+from sapnet.types import Bag, ProposalScores
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ def bag_features(record: ImageRecord, config: MilConfig) -> BagFeatures:
     spacing = mean_spacing(points)
     distance, foreign, medoid = [], [], []
     for annotation, bag, point in zip(record.annotations, record.bags, points, strict=True):
-        rivals = rivals_of(annotation, record.annotations)
+        rivals = same_class_points(annotation, record.annotations)
         xy = np.array([(r.x, r.y) for r in rivals], dtype=np.float64).reshape(-1, 2)
-        held, holds = foreign_points(bag, annotation, record.annotations)
+        held, holds = point_containment(bag, annotation, record.annotations)
         weight = foreign_distance(point, xy, holds, spacing)
         distance.append(distance_score(weight, config.distance_exponent))
         foreign.append(held)
@@ -59,10 +59,10 @@ class BagCollator:
     """
 
     def __init__(
-        self, config: MilConfig, judgements: Mapping[int, Judgement] | None = None
+        self, config: MilConfig, judgements: Mapping[int, ProposalScores] | None = None
     ) -> None:
         self.config = config
-        self.judgements: Mapping[int, Judgement] = judgements or {}
+        self.judgements: Mapping[int, ProposalScores] = judgements or {}
         self._features: WeakKeyDictionary[ImageRecord, BagFeatures] = WeakKeyDictionary()
 
     def features(self, record: ImageRecord) -> BagFeatures:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sapnet.data.masks import encode, tight_box
 from sapnet.data.pixels import Ranges
-from sapnet.data.resize import MASK_STRIDE, PAD_TO, enlarge_mask, input_size
+from sapnet.data.resize import MASK_STRIDE, PAD_TO, input_size, resize_mask
 from sapnet.errors import WeightsUnavailable
 from sapnet.types import ByteArray, Category, FloatArray
 
@@ -52,7 +52,7 @@ class OnnxPredictor:
         height, width = (-(-side // MASK_STRIDE) for side in content)
         results = []
         for label, score, probs in zip(labels, scores, masks[:, :height, :width], strict=True):
-            part, top, left = enlarge_mask(probs, content, original, self._threshold)
+            part, top, left = resize_mask(probs, content, original, self._threshold)
             if score < score_threshold or not part.any():
                 continue
             mask = np.zeros(original, dtype=np.uint8, order="F")

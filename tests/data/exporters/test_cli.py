@@ -18,7 +18,7 @@ MASKS = {5: (1, 0.9), 6: (2, 0.2), 7: (1, 0.6)}  # id -> image, quality
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A folder with points, pictures and masks, the masks in no order of their images."""
+    """A folder with points, images and masks, the masks in no order of their images."""
     points = {
         "images": [{"id": i, "file_name": f"{i}.png", "width": 9, "height": 8} for i in (2, 1)],
         "annotations": [
@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Path:
     ]
     text = "\n".join(map(json.dumps, lines)) + "\n"
     (tmp_path / "masks.ndjson").write_text(text)
-    (tmp_path / "1.png").write_bytes(b"a picture")
+    (tmp_path / "1.png").write_bytes(b"an image")
     return tmp_path
 
 
@@ -59,9 +59,9 @@ def test_with_the_images(run: Path) -> None:
     done = call(run, "out.zip", "--format", "yolo-seg", "--images", str(run))
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
-    assert [m["image_id"] for m in report["left_out"]] == [2]  # its picture is not there
+    assert [m["image_id"] for m in report["left_out"]] == [2]  # its image is not there
     with zipfile.ZipFile(run / "out.zip") as archive:
-        assert archive.read("images/train/1.png") == b"a picture"
+        assert archive.read("images/train/1.png") == b"an image"
         assert len(archive.read("labels/train/1.txt").splitlines()) == 2
 
 

@@ -22,9 +22,9 @@ def save(values: np.ndarray, path: Path) -> None:
 def save_palette(values: np.ndarray, path: Path) -> None:
     """A PNG of palette indices, as VOC's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(values.astype(np.uint8), mode="P")
-    picture.putpalette([channel for n in range(256) for channel in (n, 255 - n, n // 2)])
-    picture.save(path)
+    image = Image.fromarray(values.astype(np.uint8), mode="P")
+    image.putpalette([channel for n in range(256) for channel in (n, 255 - n, n // 2)])
+    image.save(path)
 
 
 def save_photo(path: Path, size: tuple[int, int] = SIZE) -> None:

@@ -87,9 +87,9 @@ def test_images_are_of_the_masks(make_inputs):
     assert len(images) == 2 + 3 * 3
     for image in images:
         content = base64.b64decode(image["src"].partition(",")[2])
-        picture = Image.open(io.BytesIO(content))
-        picture.load()
-        assert max(picture.size) <= 2 * SIDE + 4
+        image = Image.open(io.BytesIO(content))
+        image.load()
+        assert max(image.size) <= 2 * SIDE + 4
     assert len(read(make_inputs(truth=False)).all("img")) == 2 + 3 + 3
 
 

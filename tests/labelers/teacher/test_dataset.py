@@ -9,7 +9,7 @@ from PIL import Image
 
 from sapnet.labelers.sapnet.teacher import dataset as lessons_module
 from sapnet.labelers.sapnet.teacher.dataset import (
-    Lessons,
+    TeacherDataset,
     cells_of,
     frame_of,
     make_lesson,
@@ -142,7 +142,7 @@ def test_the_cache_is_bounded(plant, body, config, monkeypatch):
     records = [plant(seed).record for seed in range(3)]
     size = make_lesson(body, records[0], config).nbytes
     monkeypatch.setattr(lessons_module, "CACHE_BYTES", int(size * 2.5))
-    lessons = Lessons(body, records, config)
+    lessons = TeacherDataset(body, records, config)
     first = [lessons[i] for i in range(3)]
     again = [lessons[i] for i in range(3)]
     assert [a is b for a, b in zip(first, again, strict=True)] == [True, True, False]

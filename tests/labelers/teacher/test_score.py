@@ -10,7 +10,7 @@ from sapnet.config.schema import TeacherConfig
 from sapnet.labelers.sapnet.teacher import read_judgements, write_judgements
 from sapnet.labelers.sapnet.teacher.score import contrast_of, overlap_of
 from sapnet.labelers.sapnet.teacher.train import agreed_loss, dice
-from sapnet.types import Judgement
+from sapnet.types import ProposalScores
 
 SIDE = 9
 
@@ -104,7 +104,7 @@ def test_agreed_loss_of_a_bag_that_agrees_on_nothing(soft):
 def test_judgements_come_back(tmp_path):
     rng = np.random.default_rng(0)
     found = {
-        index: Judgement(*(rng.random(length).astype(np.float32) for _ in range(2)))
+        index: ProposalScores(*(rng.random(length).astype(np.float32) for _ in range(2)))
         for index, length in ((7, 3), (2, 1), (40, 5))
     }
     write_judgements(tmp_path / "new" / "t.npz", found)

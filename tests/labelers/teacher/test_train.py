@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from sapnet.labelers.sapnet.teacher import Lessons, fit_teacher, judge, network, teacher_steps
+from sapnet.labelers.sapnet.teacher import (
+    TeacherDataset,
+    fit_teacher,
+    judge,
+    network,
+    teacher_steps,
+)
 from sapnet.labelers.sapnet.teacher.dataset import make_lesson
 from sapnet.labelers.sapnet.teacher.network import Teacher
 
@@ -70,7 +76,7 @@ def test_images_without_objects_teach_nothing_and_stop_nothing(
     records = [own_record((48, 64), [])] + ([] if lone else [plant(1, count=1).record])
     told = []
     fit_teacher(
-        Lessons(body, records, config),
+        TeacherDataset(body, records, config),
         config.teacher,
         seed=1,
         report=lambda step, of, losses: told.append((step, of, set(losses))),
@@ -90,7 +96,7 @@ def test_steps(config):
 @pytest.mark.slow
 def test_the_seed_alone_decides(plant, body, config):
     config = replace(config, teacher=replace(config.teacher, min_steps=4, points_per_image=2))
-    lessons = Lessons(body, [plant(seed).record for seed in range(3)], config)
+    lessons = TeacherDataset(body, [plant(seed).record for seed in range(3)], config)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first = fit_teacher(lessons, config.teacher, seed=2).state_dict()
@@ -111,7 +117,7 @@ def test_it_learns_what_is_object(plant, body, config):
     sure[WHOLE] = 0.7
     records = [replace(r, bags=[replace(bag, confidence=sure) for bag in r.bags]) for r in records]
     config = replace(config, mil=replace(config.mil, prior_confidence=8.0))
-    lessons = Lessons(body, records, config)
+    lessons = TeacherDataset(body, records, config)
     frozen = {name: value.clone() for name, value in body.state_dict().items()}
     losses = []
     teacher = fit_teacher(

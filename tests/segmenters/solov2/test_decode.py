@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
 from sapnet.config.schema import SoloConfig
-from sapnet.data.resize import enlarge_mask
+from sapnet.data.resize import resize_mask
 from sapnet.segmenters.solov2 import SoloOutput, assign, decode
 from sapnet.segmenters.solov2.decode import peaks
 from sapnet.segmenters.solov2.resize_to_rle import enlarge
@@ -165,7 +165,7 @@ def test_enlarging_a_part_is_enlarging_the_whole(generator, content, original, t
             got = coco_mask.decode(rle).astype(bool)
             assert rle == encoded(got)
             assert list(box) == tight(got)
-        part, y, x = enlarge_mask(probs.numpy(), content, original, threshold)
+        part, y, x = resize_mask(probs.numpy(), content, original, threshold)
         drawn = np.zeros(original, dtype=bool)
         drawn[y : y + part.shape[0], x : x + part.shape[1]] = part
         sure = (whole - threshold).abs().numpy() > 1e-5

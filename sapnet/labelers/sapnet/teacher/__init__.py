@@ -7,12 +7,12 @@ Its figures for each proposal join the selection score as priors.
 """
 
 from sapnet.labelers.sapnet.teacher.cache import read_judgements, write_judgements
-from sapnet.labelers.sapnet.teacher.dataset import Lessons
+from sapnet.labelers.sapnet.teacher.dataset import TeacherDataset
 from sapnet.labelers.sapnet.teacher.score import judge, overlap_of
 from sapnet.labelers.sapnet.teacher.train import fit_teacher, teacher_steps
 
 __all__ = [
-    "Lessons",
+    "TeacherDataset",
     "fit_teacher",
     "judge",
     "overlap_of",

@@ -1,15 +1,15 @@
-"""Judgements on disk: one file for a data set, whole or not at all."""
+"""ProposalScores on disk: one file for a data set, whole or not at all."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from sapnet.types import Judgement
+from sapnet.types import ProposalScores
 from sapnet.utils.files import atomic_write
 
 
-def write_judgements(path: Path, judgements: Mapping[int, Judgement]) -> None:
+def write_judgements(path: Path, judgements: Mapping[int, ProposalScores]) -> None:
     """Write them by annotation id."""
     found = list(judgements.values())
     with atomic_write(path) as file:
@@ -22,7 +22,7 @@ def write_judgements(path: Path, judgements: Mapping[int, Judgement]) -> None:
         )
 
 
-def read_judgements(path: Path) -> dict[int, Judgement]:
+def read_judgements(path: Path) -> dict[int, ProposalScores]:
     """What `write_judgements` wrote."""
     with np.load(path, allow_pickle=False) as data:
         ends = np.cumsum(data["lengths"])[:-1]
@@ -32,4 +32,4 @@ def read_judgements(path: Path) -> dict[int, Judgement]:
             np.split(data["overlap"], ends),
             strict=True,
         )
-        return {index: Judgement(*rest) for index, *rest in rows}
+        return {index: ProposalScores(*rest) for index, *rest in rows}

@@ -50,7 +50,7 @@ class Lesson:
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
-class Lessons(Sequence[Lesson]):
+class TeacherDataset(Sequence[Lesson]):
     """A lesson an image, made when first asked for and kept while there is room."""
 
     def __init__(self, body: nn.Module, records: Sequence[ImageRecord], config: Config) -> None:

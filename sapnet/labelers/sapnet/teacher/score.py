@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.types import Judgement
+from sapnet.types import ProposalScores
 
 if TYPE_CHECKING:
     from sapnet.labelers.sapnet.teacher.dataset import Lesson
@@ -17,7 +17,7 @@ _LIMIT = 6.0  # logits beyond this add nothing
 
 
 @torch.no_grad()
-def judge(teacher: "Teacher", lesson: "Lesson") -> list[Judgement]:
+def judge(teacher: "Teacher", lesson: "Lesson") -> list[ProposalScores]:
     """One judgement a point of the image."""
     if not len(lesson):
         return []
@@ -27,7 +27,7 @@ def judge(teacher: "Teacher", lesson: "Lesson") -> list[Judgement]:
     for n, stored in enumerate(lesson.masks):
         masks = stored.float() / 255
         found.append(
-            Judgement(
+            ProposalScores(
                 contrast_of(inside[n], masks).cpu().numpy(),
                 overlap_of(probs[n], masks).cpu().numpy(),
             )

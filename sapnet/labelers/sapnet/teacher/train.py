@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sapnet.config.schema import TeacherConfig
 from sapnet.data.sampler import Sampler
-from sapnet.labelers.sapnet.teacher.dataset import Lesson, Lessons
+from sapnet.labelers.sapnet.teacher.dataset import Lesson, TeacherDataset
 from sapnet.labelers.sapnet.teacher.network import Teacher
 from sapnet.labelers.sapnet.teacher.score import overlap_of
 
@@ -21,7 +21,7 @@ def teacher_steps(count: int, config: TeacherConfig) -> int:
 
 
 def fit_teacher(
-    lessons: Lessons,
+    lessons: TeacherDataset,
     config: TeacherConfig,
     *,
     seed: int,
