@@ -32,7 +32,7 @@ _POSTGRES_BUSY = ("08", "53", "57P", "40001", "40P01", "55P03")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ValidationIssue:
     """One thing that is wrong with a request.
 
     part: the form part or place it is in ("annotations", "images", "body", "query", …).
@@ -66,13 +66,13 @@ class Conflict(AppError):
 
 
 class Invalid(AppError):
-    """The request is understood and wrong. `faults` lists everything found, in order."""
+    """The request is understood and wrong. `issues` lists everything found, in order."""
 
-    def __init__(self, faults: Sequence[Fault], detail: str | None = None) -> None:
-        few = "; ".join(f.detail for f in faults[:3])
-        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+    def __init__(self, issues: Sequence[ValidationIssue], detail: str | None = None) -> None:
+        few = "; ".join(f.detail for f in issues[:3])
+        more = f" (and {len(issues) - 3} more)" if len(issues) > 3 else ""
         super().__init__(f"{detail}: {few}{more}" if detail else f"{few}{more}")
-        self.faults = tuple(faults)
+        self.issues = tuple(issues)
 
 
 class BadHeader(AppError):
@@ -103,7 +103,7 @@ class TooDeep(HTTPException):
     def __init__(self) -> None:
         super().__init__(422, f"The body cannot be used: {TOO_DEEP}.")
         hint = f"nest objects and lists at most {MAX_DEPTH} levels deep"
-        self.faults = (Fault("body", "", TOO_DEEP, hint),)
+        self.issues = (ValidationIssue("body", "", TOO_DEEP, hint),)
 
 
 class TooLarge(AppError):
@@ -208,7 +208,7 @@ def problem(
     kind: Kind,
     detail: str,
     *,
-    faults: Iterable[Fault] = (),
+    issues: Iterable[ValidationIssue] = (),
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
@@ -223,7 +223,7 @@ def problem(
         **(extra or {}),
     }
     if errors := [
-        {"part": f.part, "pointer": f.pointer, "detail": f.detail, "hint": f.hint} for f in faults
+        {"part": f.part, "pointer": f.pointer, "detail": f.detail, "hint": f.hint} for f in issues
     ]:
         body["errors"] = errors
     return _ProblemResponse(body, kind.status, headers=dict(headers or {}))
@@ -262,9 +262,9 @@ def app_error(request: Request, error: Exception) -> JSONResponse:
     kind = kind_of(error)
     if kind.status >= 500:
         log.error(kind.slug, path=request.url.path, detail=error.detail)
-    faults = getattr(error, "faults", ())
+    issues = getattr(error, "issues", ())
     return problem(
-        request, kind, error.detail, faults=faults, headers=error.headers, extra=error.extra
+        request, kind, error.detail, issues=issues, headers=error.headers, extra=error.extra
     )
 
 
@@ -272,9 +272,9 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's own validation, without the input, which may be large or secret."""
     assert isinstance(error, RequestValidationError)
     found = [_fault(e, error.body) for e in error.errors()]
-    faults = list({(f.part, f.pointer): f for f in reversed(found)}.values())[::-1]
-    detail = "; ".join(f"{f.part}{f.pointer}: {f.detail}" for f in faults[:3])
-    return problem(request, kind_of(error), detail, faults=faults)
+    issues = list({(f.part, f.pointer): f for f in reversed(found)}.values())[::-1]
+    detail = "; ".join(f"{f.part}{f.pointer}: {f.detail}" for f in issues[:3])
+    return problem(request, kind_of(error), detail, issues=issues)
 
 
 _SAID_BETTER = {
@@ -286,19 +286,23 @@ _SAID_BETTER = {
 }
 
 
-def _fault(error: Mapping[str, Any], body: Any) -> Fault:
+def _fault(error: Mapping[str, Any], body: Any) -> ValidationIssue:
     part, *path = error["loc"]
     if error["type"] == "json_invalid":
         why = error.get("ctx", {}).get("error", "syntax error")
         at = path[0] if path else 0
-        return Fault("body", "", f"not JSON from character {at} on: {why}", "check it there")
+        return ValidationIssue(
+            "body", "", f"not JSON from character {at} on: {why}", "check it there"
+        )
     if "UploadFile" in error["msg"]:
-        return Fault(str(part), _pointer(path), "it should be a file", "-F file=@picture.jpg")
+        return ValidationIssue(
+            str(part), _pointer(path), "it should be a file", "-F file=@picture.jpg"
+        )
     detail = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
     detail, hint = _SAID_BETTER.get(error["type"], (detail, ""))
     detail = detail.format(**error.get("ctx", {})) if hint else detail
     places = _without_tags(path, body) if part == "body" and isinstance(body, dict) else path
-    return Fault(str(part), _pointer(places), detail, hint)
+    return ValidationIssue(str(part), _pointer(places), detail, hint)
 
 
 def _pointer(path: Sequence[object]) -> str:
@@ -335,8 +339,8 @@ def http_error(request: Request, error: Exception) -> JSONResponse:
     elif error.status_code == 405:  # Starlette names the methods of one route alone
         headers["Allow"] = ", ".join(request.app.methods_of(path))
         detail = f"{request.method} is not possible here, only {headers['Allow']}."
-    faults = getattr(error, "faults", ())
-    return problem(request, kind, detail, faults=faults, headers=headers)
+    issues = getattr(error, "issues", ())
+    return problem(request, kind, detail, issues=issues, headers=headers)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import errors
 from app.auth.access import open_to_all
-from app.auth.middleware import Gate
+from app.auth.middleware import AuthMiddleware
 from app.datasets import deferred
 from app.datasets.endpoints import router as datasets
 from app.db.session import Database
@@ -22,7 +22,7 @@ from app.http import health
 from app.http import web_page as page
 from app.http.capacity import Capacity
 from app.http.content_negotiation import preferred
-from app.http.idempotency import OnceOnly
+from app.http.idempotency import IdempotencyMiddleware
 from app.http.openapi import Api
 from app.jobs.endpoints import router as jobs
 from app.jobs.event_endpoints import router as job_events
@@ -68,8 +68,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.fleet = Fleet(app.state.database, settings)
     app.state.feed = Feed(app.state.database, stream_seconds=settings.event_stream_seconds)
     errors.install(app)
-    app.add_middleware(OnceOnly, database=app.state.database, settings=settings)
-    app.add_middleware(Gate, database=app.state.database, settings=settings)
+    app.add_middleware(IdempotencyMiddleware, database=app.state.database, settings=settings)
+    app.add_middleware(AuthMiddleware, database=app.state.database, settings=settings)
     for router in (
         health.router,
         datasets,

@@ -22,8 +22,8 @@ import typer
 from sqlalchemy import func, insert, select
 
 from app.datasets import rows
-from app.datasets.image_collection import Picture, Pictures
-from app.datasets.validation import Checked
+from app.datasets.image_collection import ImageFile, ImageFiles
+from app.datasets.validation import ValidationResult
 from app.db import migrate as schema
 from app.db.models import Annotation, Dataset, DatasetStatus
 from app.db.session import Database
@@ -117,9 +117,9 @@ def write_rows(document: PointDocument, folder: Path) -> None:
     """As the worker does, a transaction a batch; the images' files are left out."""
     database = Database(f"sqlite:///{folder / 'rows.db'}")
     schema.upgrade(database)
-    pictures = Pictures(
+    image_files = ImageFiles(
         {
-            image.file_name: Picture("", Path(), f"{image.id:064x}", Inspection(image.size), 0)
+            image.file_name: ImageFile("", Path(), f"{image.id:064x}", Inspection(image.size), 0)
             for image in document.images
         }
     )
@@ -133,7 +133,7 @@ def write_rows(document: PointDocument, folder: Path) -> None:
             document_sha="0" * 64,
         )
         session.add(dataset)
-    for table, batch in rows.batches(dataset.id, Checked(document, pictures, {}, None)):
+    for table, batch in rows.batches(dataset.id, ValidationResult(document, image_files, {}, None)):
         with database.begin() as session:
             session.execute(insert(table), batch)
     with database.read() as session:

@@ -30,7 +30,7 @@ from sapnet.data.depth import Depth
 BYTES_A_SECOND = 1 << 14  # of a body, once its first seconds are over
 
 
-class Gate:
+class AuthMiddleware:
     """Middleware. Leaves the caller, and a database with the caller's eyes, in the request."""
 
     def __init__(self, app: ASGIApp, database: Database, settings: Settings) -> None:

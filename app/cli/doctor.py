@@ -90,16 +90,16 @@ def _blobs(settings: Settings) -> Iterator[Check]:
             return
         with database.read() as session:
             wanted = garbage_collection.wanted(session)
-        faults = {}
+        issues = {}
         for sha in sorted(wanted):
             state = storage.state(sha)
             if state is BlobState.DAMAGED:
                 storage.set_aside(sha)
             if state is not BlobState.WHOLE:
-                faults[sha] = state
-        if not faults:
+                issues[sha] = state
+        if not issues:
             yield Check("blobs", True, f"{len(wanted)}, all whole")
-        for sha, state in faults.items():
+        for sha, state in issues.items():
             users = ", ".join(sorted(wanted[sha]))
             mend = "send the same file again (a data set's images and documents), or restore it"
             yield Check(f"blob {sha}", False, f"{state}, named by {users}", mend)

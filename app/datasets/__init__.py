@@ -1,0 +1,1 @@
+"""Data sets: what is sent, checked, stored and looked up."""

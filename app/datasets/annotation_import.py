@@ -17,13 +17,18 @@ _PACK = "send COCO or CVAT's XML as it is, or Labelme's JSON files in a zip"
 
 @dataclass(frozen=True)
 class Annotations:
-    """document: what was read. converted: how it came from another tool's file; None for COCO."""
+    """What was read of a file of annotations.
+
+    Attributes:
+        document: points, images and categories, with every issue of them.
+        converted: how the document was made from another tool's file; None for COCO.
+    """
 
     document: PointDocument
     converted: Converted | None
 
-    def told(self, issues: list[ValidationIssue]) -> list[ValidationIssue]:
-        """Issues of the document, in the terms of the file that was sent."""
+    def translated(self, issues: list[ValidationIssue]) -> list[ValidationIssue]:
+        """Return issues of the document, in the terms of the file that was sent."""
         return self.converted.translated(issues) if self.converted else issues
 
 
@@ -32,7 +37,9 @@ def read_annotations(
 ) -> Annotations:
     """Read what was sent as annotations, whichever of the formats it is, alone or in an archive.
 
-    folder: for what is unpacked and converted. watch: told the bytes read.
+    Args:
+        folder: for what is unpacked and converted.
+        watch: called with the number of bytes read so far.
     """
     try:
         files = _documents(part, folder, limits)
@@ -59,17 +66,17 @@ def _documents(part: FilePart, folder: Path, limits: archives.Limits) -> list[tu
     """Names and files: the part itself, or the documents of an archive."""
     if not archives.is_archive(part.path):
         return [(part.filename, part.path)]
-    found: list[tuple[str, Path]] = []
+    documents: list[tuple[str, Path]] = []
     with closing(archives.members(part.path, limits)) as members:
         for member in members:
             if member.name.lower().endswith(_DOCUMENTS):
-                path = folder / f"document-{len(found)}"
+                path = folder / f"document-{len(documents)}"
                 with path.open("wb") as file:
                     file.writelines(member.chunks())
-                found.append((member.name, path))
-    if not found:
+                documents.append((member.name, path))
+    if not documents:
         raise archives.ArchiveProblem("there is no .json and no .xml in it")
-    return found
+    return documents
 
 
 def _refused(issues: list[ValidationIssue]) -> PointDocument:

@@ -1,21 +1,20 @@
-"""A form becomes a data set: at once where it is small, else by a worker.
+"""Make a data set from a form: in the request where it is small, else by a worker.
 
-At once, everything is checked, then everything is stored, or nothing.
+In the request, everything is checked, then everything is stored, or nothing.
 """
 
 from pathlib import Path
 
 from sqlalchemy import insert
 
-from app.datasets import deferred as later
-from app.datasets import rows, service
-from app.datasets.form import CreateDatasetForm, form_faults, parse_form
+from app.datasets import deferred, rows, service
+from app.datasets.form import CreateDatasetForm, form_issues, parse_form
 from app.datasets.parent_images import from_parent
 from app.datasets.schemas import DatasetOut
-from app.datasets.validation import Sent, check, summed_up
+from app.datasets.validation import DatasetFiles, check, summarize
 from app.db.models import Dataset, DatasetStatus
 from app.db.session import Database
-from app.errors import Fault, Invalid
+from app.errors import Invalid, ValidationIssue
 from app.http import idempotency
 from app.http.multipart import FilePart, Form
 from app.settings import Settings
@@ -34,21 +33,24 @@ def create_dataset(
     *,
     respond_async: bool,
 ) -> tuple[int, DatasetOut]:
-    """The status to answer with, 201 or 202, and the data set: ready, or importing.
+    """Return the status to answer with, 201 or 202, and the data set: ready, or importing.
 
-    Raises Invalid with every fault there is; of a data set that a worker is to import, these are
-    the faults of the form alone. After any failure no row and no blob is left.
+    After any failure no row and no blob is left.
+
+    Raises:
+        Invalid: with every issue there is; of a data set that a worker is to import, with those of
+            the form alone.
     """
-    faults = form_faults(database, settings, form)
-    wanted = parse_form(database, storage, settings, form, folder, faults)
+    issues = form_issues(database, settings, form)
+    wanted = parse_form(database, storage, settings, form, folder, issues)
     if wanted is None:
-        raise Invalid(faults)
+        raise Invalid(issues)
     large = wanted.size > settings.sync_import_bytes
     if not (large or respond_async or wanted.images_url):
-        return 201, _at_once(database, storage, settings, wanted, folder, faults)
-    if faults:
-        raise Invalid(faults, summed_up(faults))
-    return 202, later.create(database, storage, settings, wanted)
+        return 201, _at_once(database, storage, settings, wanted, folder, issues)
+    if issues:
+        raise Invalid(issues, summarize(issues))
+    return 202, deferred.create(database, storage, settings, wanted)
 
 
 def _at_once(
@@ -57,21 +59,21 @@ def _at_once(
     settings: Settings,
     wanted: CreateDatasetForm,
     folder: Path,
-    faults: list[Fault],
+    issues: list[ValidationIssue],
 ) -> DatasetOut:
     images = list(wanted.images)
     for number, stored in enumerate(wanted.stored):
         path = folder / f"upload-{number}"
         uploads.assemble(storage, stored.shas, path)
         images.append(FilePart("images", stored.filename, path))
-    parent = None if faults else wanted.heir_of
+    parent = None if issues else wanted.image_parent_id
     fetch = from_parent(database, storage, parent) if parent else None
-    checked = check(Sent(wanted.annotations, images, wanted.truth, fetch), folder, settings)
-    faults = faults + checked.faults
-    if faults:
-        raise Invalid(faults, summed_up(faults))
+    checked = check(DatasetFiles(wanted.annotations, images, wanted.truth, fetch), folder, settings)
+    issues = issues + checked.issues
+    if issues:
+        raise Invalid(issues, summarize(issues))
 
-    files = {p.sha: p.path for p in checked.pictures.by_name.values()}
+    files = {p.sha: p.path for p in checked.image_files.by_name.values()}
     document_sha, truth_sha = file_sha256(wanted.annotations.path), None
     files[document_sha] = wanted.annotations.path
     if checked.truth:
@@ -96,6 +98,6 @@ def _at_once(
             for table, batch in rows.batches(dataset.id, checked):
                 session.execute(insert(table), batch)
             described = service.described(session, dataset)
-            idempotency.keep(session, 201, f"/datasets/{dataset.id}", described)
+            idempotency.save_response(session, 201, f"/datasets/{dataset.id}", described)
     uploads.remove(database, storage, wanted.uploads)
     return described

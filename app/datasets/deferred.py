@@ -1,6 +1,8 @@
-"""Data sets that a worker imports: requested, and tidied up after. The import is a job of the kind
-`import`, so it is leased, cancelled and reported like any other; see
-`worker/jobs/import_dataset.py`."""
+"""Data sets that a worker imports: requested, and cleaned up after.
+
+The import is a job of the kind `import`, so it is leased, cancelled and reported like any other;
+see `worker/jobs/import_dataset.py`.
+"""
 
 from sqlalchemy import ColumnElement, delete, select
 
@@ -21,8 +23,10 @@ from sapnet.utils.files import file_sha256
 def create(
     database: Database, storage: Storage, settings: Settings, wanted: CreateDatasetForm
 ) -> DatasetOut:
-    """A data set that is `importing`, and the job that will make it ready or invalid. Its files
-    are stored first; where anything fails, no row and no blob is left."""
+    """Make a data set that is `importing`, and the job that will make it ready or invalid.
+
+    Its files are stored first; where anything fails, no row and no blob is left.
+    """
     files = [wanted.annotations, *([wanted.truth] if wanted.truth else []), *wanted.images]
     digests = [file_sha256(file.path) for file in files]
     pieces = {sha for stored in wanted.stored for sha in stored.shas}
@@ -56,13 +60,16 @@ def create(
             request = {"images_url": wanted.images_url, "uploads": wanted.uploads}
             submit(session, settings, new_job(JobKind.IMPORT, dataset.id, request))
             described = service.described(session, dataset)
-            idempotency.keep(session, 202, f"/datasets/{dataset.id}", described)
+            idempotency.save_response(session, 202, f"/datasets/{dataset.id}", described)
     return described
 
 
 def clean_up(database: Database, storage: Storage) -> None:
-    """Remove what imports that are over have left: the files they were made from, and the rows of
-    those that came to nothing. Whoever does it again does nothing."""
+    """Remove what imports that are over have left.
+
+    These are the files they were made from, and the rows of those that came to nothing. Calling it
+    again does nothing.
+    """
     over = select(Dataset.id).where(Dataset.status != DatasetStatus.IMPORTING)
     invalid = select(Dataset.id).where(Dataset.status == DatasetStatus.INVALID)
     with database.read() as session:
@@ -71,12 +78,12 @@ def clean_up(database: Database, storage: Storage) -> None:
         ids |= set(session.scalars(select(Image.dataset_id).where(Image.dataset_id.in_(invalid))))
     for dataset_id in ids:
         with database.begin() as session:
-            here: dict[type[Base], ColumnElement[bool]]
-            here = {ImportFile: ImportFile.dataset_id == dataset_id}
+            leftover: dict[type[Base], ColumnElement[bool]]
+            leftover = {ImportFile: ImportFile.dataset_id == dataset_id}
             dataset = session.get(Dataset, dataset_id)
             if dataset is not None and dataset.status is DatasetStatus.INVALID:
-                here |= {t: t.dataset_id == dataset_id for t in (Annotation, Image, Category)}
-            shas = blobs.named_by(session, here)
-            for table, condition in here.items():
+                leftover |= {t: t.dataset_id == dataset_id for t in (Annotation, Image, Category)}
+            shas = blobs.named_by(session, leftover)
+            for table, condition in leftover.items():
                 session.execute(delete(table).where(condition))
         blobs.forget(database, storage, shas)

@@ -35,7 +35,7 @@ from app.http.prefer import ASYNC, Prefer, wants_async
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
-LATER: dict[int | str, dict[str, Any]] = {
+DEFERRED: dict[int | str, dict[str, Any]] = {
     202: {
         "model": DatasetOut,
         "description": "Taken, and imported by a worker: `status` becomes ready or invalid",
@@ -51,7 +51,7 @@ LATER: dict[int | str, dict[str, Any]] = {
     "",
     status_code=201,
     openapi_extra=UPLOAD_FORM,
-    responses=LATER,
+    responses=DEFERRED,
     dependencies=[IDEMPOTENT],
 )
 @access(body=lambda settings: settings.max_upload_bytes, first=room_for_upload)
@@ -119,8 +119,11 @@ def delete_dataset(
     settings: SettingsDep,
     force: bool = False,
 ) -> None:
-    """409 while a job of it is not over; where a model of it has an alias; and, unless `force`,
-    where it has jobs at all: they go with it, with their masks and models."""
+    """Remove a data set, with its images.
+
+    409 while a job of it is not over; where a model of it has an alias; and, unless `force`, where
+    it has jobs at all: they go with it, with their masks and models.
+    """
     service.delete(database, storage, settings, dataset_id, force=force)
 
 
@@ -141,7 +144,7 @@ def get_image(
     session: SessionDep,
     storage: StorageDep,
 ) -> Response:
-    """The picture as it was sent. `image_id` is the user's own."""
+    """The image file as it was sent. `image_id` is the user's own."""
     image = service.image(session, dataset_id, image_id)
     with storage.open(image.sha256) as file:
         media_type = intake.media_type(file.read(12))

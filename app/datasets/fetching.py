@@ -1,4 +1,4 @@
-"""Images that are fetched, from the web or from S3; each is then proven like one that was sent.
+"""Images that are fetched, from the web or from S3; each is then checked like one that was sent.
 
 What a user names is not to be trusted: only public addresses are called
 (`app.outbound.url_policy`), only buckets that the settings name are read, and size, time, redirects
@@ -19,9 +19,9 @@ import obstore
 from obstore.exceptions import BaseError as StoreError
 from obstore.store import from_url
 
-from app.datasets.image_collection import Picture, Pictures, proven
+from app.datasets.image_collection import ImageFile, ImageFiles, inspect_file
 from app.datasets.image_sources import FROM_DOCUMENT, NotFetched, bucket_and_key, check_address
-from app.datasets.validation import Fetch, Tell
+from app.datasets.validation import Fetch, ReportProgress
 from app.outbound.client import safe_client
 from app.outbound.url_policy import AddressRefused
 from app.settings import Settings
@@ -39,13 +39,17 @@ _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
 def fetcher(settings: Settings, url: str) -> Fetch:
-    """Gets the images of a document from below `url`, or from the addresses in the document.
+    """Return a function that fetches a document's images.
 
     Those that are there from an attempt before are not fetched again.
+
+    Args:
+        url: the folder below which the images are, or `FROM_DOCUMENT` for the addresses in the
+            document.
     """
 
-    def fetch(document: PointDocument, folder: Path, tell: Tell) -> Pictures:
-        pictures = Pictures()
+    def fetch(document: PointDocument, folder: Path, report_progress: ReportProgress) -> ImageFiles:
+        image_files = ImageFiles()
         target = folder / "fetched"
         target.mkdir(exist_ok=True)
         wanted = [
@@ -58,28 +62,33 @@ def fetcher(settings: Settings, url: str) -> Fetch:
             )
         ]
         for start in range(0, len(wanted), _TOGETHER):
-            _fetch_some(settings, wanted[start : start + _TOGETHER], pictures)
-            tell("images", min(start + _TOGETHER, len(wanted)), len(wanted))
-        return pictures
+            _fetch_some(settings, wanted[start : start + _TOGETHER], image_files)
+            report_progress("images", min(start + _TOGETHER, len(wanted)), len(wanted))
+        return image_files
 
     return fetch
 
 
 def _fetch_some(
-    settings: Settings, wanted: Iterable[tuple[str, str, Path]], pictures: Pictures
+    settings: Settings, wanted: Iterable[tuple[str, str, Path]], image_files: ImageFiles
 ) -> None:
     with _client(settings) as client, ThreadPoolExecutor(settings.fetch_connections) as pool:
         futures = {
-            pool.submit(_picture, settings, client, address, path): name
+            pool.submit(_image_file, settings, client, address, path): name
             for name, address, path in wanted
         }
         for future in as_completed(futures):
-            pictures.by_name[futures[future]] = future.result()
+            image_files.by_name[futures[future]] = future.result()
 
 
-def fetch_all(settings: Settings, wanted: Mapping[Path, str], tell: Tell) -> dict[Path, str]:
-    """Get each address into its file, those that are not there yet. Why not, in plain words, of
-    those that could not be had."""
+def fetch_all(
+    settings: Settings, wanted: Mapping[Path, str], report_progress: ReportProgress
+) -> dict[Path, str]:
+    """Fetch each address into its file, unless that is there already.
+
+    Returns:
+        The reason, in plain words, for each file that could not be fetched.
+    """
     refused: dict[Path, str] = {}
     items = list(wanted.items())
     for start in range(0, len(items), _TOGETHER):
@@ -91,13 +100,16 @@ def fetch_all(settings: Settings, wanted: Mapping[Path, str], tell: Tell) -> dic
                     future.result()
                 except NotFetched as error:
                     refused[futures[future]] = str(error)
-        tell("fetch", min(start + _TOGETHER, len(items)), len(items))
+        report_progress("fetch", min(start + _TOGETHER, len(items)), len(items))
     return refused
 
 
 def fetch_one(settings: Settings, address: str, path: Path) -> None:
-    """Into `path`, for a request that waits for it: what failed late is not tried again. Raises
-    NotFetched."""
+    """Fetch into `path`, for a request that waits for it: what failed late is not tried again.
+
+    Raises:
+        NotFetched: the image could not be had.
+    """
     with _client(settings) as client:
         _fetch(settings, client, address, path, patience=_REQUEST_SECONDS)
 
@@ -112,14 +124,16 @@ def _client(settings: Settings) -> httpx2.Client:
     return client
 
 
-def _picture(settings: Settings, client: httpx2.Client, address: str, path: Path) -> Picture:
+def _image_file(settings: Settings, client: httpx2.Client, address: str, path: Path) -> ImageFile:
     try:
         if not path.exists():
             _fetch(settings, client, address, path)
     except NotFetched as error:
         where = f"from {address[:300]}: " if address else ""
-        return Picture(address, path, "", f"it could not be fetched {where}{error}", 0)
-    return Picture(address, path, file_sha256(path), proven(path, settings.max_image_pixels), 0)
+        return ImageFile(address, path, "", f"it could not be fetched {where}{error}", 0)
+    return ImageFile(
+        address, path, file_sha256(path), inspect_file(path, settings.max_image_pixels), 0
+    )
 
 
 def _fetch(
@@ -129,8 +143,14 @@ def _fetch(
     path: Path,
     patience: float = float("inf"),
 ) -> None:
-    """Into `path`, whole or not at all; tried again until `patience` seconds are over. Raises
-    NotFetched."""
+    """Fetch into `path`, whole or not at all.
+
+    Args:
+        patience: seconds until which a failure that may pass is tried again.
+
+    Raises:
+        NotFetched: the image could not be had.
+    """
     began = time.monotonic()
     if not address:
         raise NotFetched("the document names no coco_url and no url for it")

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.datasets.image_sources import source_faults
+from app.datasets.image_sources import source_issues
 from app.db.columns import is_id
 from app.db.models import Dataset, DatasetStatus
 from app.db.session import Database
-from app.errors import Fault
+from app.errors import ValidationIssue
 from app.http.multipart import FilePart, Form
 from app.settings import Settings
 from app.storage.store import Storage
@@ -22,8 +22,15 @@ MAX_NAME = 200
 
 @dataclass(frozen=True)
 class CreateDatasetForm:
-    """A form, its uploads found. images: those that came with it; stored: those uploaded before.
-    uploads: ids of what was uploaded before, images and others. size: bytes, all together."""
+    """A form, with the uploads that it names.
+
+    Attributes:
+        parent: id of the data set that this one corrects.
+        images: those that came with the form.
+        stored: images that were uploaded before.
+        uploads: ids of all that was uploaded before, images and others.
+        size: bytes, all together.
+    """
 
     name: str
     parent: str | None
@@ -36,8 +43,8 @@ class CreateDatasetForm:
     size: int
 
     @property
-    def heir_of(self) -> str | None:
-        """The data set whose images are to be used, since none were sent."""
+    def image_parent_id(self) -> str | None:
+        """Id of the data set whose images are to be used, where none were sent."""
         given = self.images or self.stored or self.images_url
         return None if given else self.parent
 
@@ -48,36 +55,43 @@ def parse_form(
     settings: Settings,
     form: Form,
     folder: Path,
-    faults: list[Fault],
+    issues: list[ValidationIssue],
 ) -> CreateDatasetForm | None:
-    """None where there are no annotations to look at; what is wrong is among the faults."""
-    found: dict[str, list[tuple[str, Stored]]] = {part: [] for part in FILES}
+    """Return what a form asks for; None where there are no annotations to look at.
+
+    Args:
+        folder: for uploads that are put together.
+        issues: what is wrong is appended to it.
+    """
+    uploads_of: dict[str, list[tuple[str, Stored]]] = {part: [] for part in FILES}
     for name, part in BY_ID.items():
         for upload_id in form.lists.get(name, []):
             try:
-                found[part].append((upload_id, uploads.stored(database, upload_id)))
+                uploads_of[part].append((upload_id, uploads.stored(database, upload_id)))
             except uploads.NotUsable as error:
-                faults.append(Fault(name, "", str(error), error.hint))
+                issues.append(ValidationIssue(name, "", str(error), error.hint))
     documents: dict[str, FilePart] = {}
     for part in ("annotations", "truth"):
         files = form.named(part)
-        for number, (_, stored) in enumerate(found[part]):
+        for number, (_, stored) in enumerate(uploads_of[part]):
             if stored.size > settings.max_document_bytes:
                 detail = f"at most {settings.max_document_bytes:,} bytes are taken"
-                faults.append(Fault(f"{part}_upload", "", detail))
+                issues.append(ValidationIssue(f"{part}_upload", "", detail))
                 continue
             path = folder / f"{part}-{number}"
             uploads.assemble(storage, stored.shas, path)
             files.append(FilePart(part, stored.filename, path))
         if len(files) > 1:
-            faults.append(Fault(part, "", f"the part {part!r} came twice", "send one file"))
+            issues.append(
+                ValidationIssue(part, "", f"the part {part!r} came twice", "send one file")
+            )
         if files:
             documents[part] = files[0]
     if "annotations" not in documents:
         return None
     name = form.texts.get("name", "").strip()
     annotations = documents["annotations"]
-    images, uploaded = form.named("images"), [file for _, file in found["images"]]
+    images, uploaded = form.named("images"), [file for _, file in uploads_of["images"]]
     sent = [*documents.values(), *images]
     return CreateDatasetForm(
         name=name or Path(annotations.filename).stem[:MAX_NAME] or "data set",
@@ -87,39 +101,44 @@ def parse_form(
         images=images,
         stored=uploaded,
         images_url=form.texts.get("images_url") or None,
-        uploads=[upload_id for files in found.values() for upload_id, _ in files],
+        uploads=[upload_id for files in uploads_of.values() for upload_id, _ in files],
         size=sum(f.path.stat().st_size for f in sent) + sum(file.size for file in uploaded),
     )
 
 
-def form_faults(database: Database, settings: Settings, form: Form) -> list[Fault]:
-    faults = []
-    known = ("name", "parent", *FILES)
+def form_issues(database: Database, settings: Settings, form: Form) -> list[ValidationIssue]:
+    """Return what is wrong with a form itself, before any of its files is read."""
+    issues = []
+    parts = ("name", "parent", *FILES)
     for part in sorted({f.name for f in form.files} - set(FILES)):
-        faults.append(Fault(part, "", f"there is no part {part!r}", f"use {', '.join(known)}"))
+        issues.append(
+            ValidationIssue(part, "", f"there is no part {part!r}", f"use {', '.join(parts)}")
+        )
     for part in ("annotations", "images"):
         if not form.named(part) and not form.lists.get(f"{part}_upload"):
             hint = f"-F {part}=@file, or -F {part}_upload=ID of a finished upload"
             if part == "images" and (form.texts.get("images_url") or form.texts.get("parent")):
                 continue
-            faults.append(Fault(part, "", f"the part {part!r} is missing", hint))
+            issues.append(ValidationIssue(part, "", f"the part {part!r} is missing", hint))
     name = form.texts.get("name", "")
     if len(name) > MAX_NAME or not name.isprintable():
-        faults.append(Fault("name", "", f"at most {MAX_NAME} printable characters", "shorten it"))
+        issues.append(
+            ValidationIssue("name", "", f"at most {MAX_NAME} printable characters", "shorten it")
+        )
     parent = form.texts.get("parent")
     if parent:
         with database.read() as session:
-            found = session.get(Dataset, parent) if is_id(parent) else None
-        if found is None:
-            faults.append(Fault("parent", "", f"there is no data set {parent!r}"))
-        elif found.status is not DatasetStatus.READY:
-            waits = found.status is DatasetStatus.IMPORTING
+            row = session.get(Dataset, parent) if is_id(parent) else None
+        if row is None:
+            issues.append(ValidationIssue("parent", "", f"there is no data set {parent!r}"))
+        elif row.status is not DatasetStatus.READY:
+            waits = row.status is DatasetStatus.IMPORTING
             hint = "wait for it" if waits else "name one that is ready"
-            faults.append(Fault("parent", "", f"the data set is {found.status}", hint))
+            issues.append(ValidationIssue("parent", "", f"the data set is {row.status}", hint))
     url = form.texts.get("images_url")
     if url:
-        faults += source_faults(settings, url)
+        issues += source_issues(settings, url)
         if form.named("images") or form.lists.get("images_upload"):
             detail = "images were sent, and an address for them as well"
-            faults.append(Fault("images_url", "", detail, "use one or the other"))
-    return faults
+            issues.append(ValidationIssue("images_url", "", detail, "use one or the other"))
+    return issues

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from app.datasets import archives
-from app.errors import Fault
+from app.errors import ValidationIssue
 from app.http.multipart import FilePart
 from app.storage.decode_budget import DECODING, IMPORT_PATIENCE
 from sapnet.data.images import ImageProblem, Inspection, inspect, read_header
@@ -18,49 +18,63 @@ from sapnet.utils.files import file_sha256
 _EXACT, _BY_SUFFIX, _BY_BASENAME = range(3)  # how well a file's name fits, best first
 EXAMPLES = 10
 
-Tell = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 """Called now and then with a stage, a step and of how many. What it raises ends the work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A file that was sent for one image of the document. seen: what is in it, or in words why it
-    is none."""
+class ImageFile:
+    """A file that was sent for one image of the document.
+
+    Attributes:
+        sent_as: its name as it was sent, or its address.
+        sha: SHA-256 of its bytes.
+        inspection: what is in it, or in words why it is no image.
+        fit: how well its name fits that of the image, 0 being the best.
+    """
 
     sent_as: str
     path: Path
     sha: str
-    seen: Inspection | str
+    inspection: Inspection | str
     fit: int
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(h, w), as stored."""
-        return None if isinstance(self.seen, str) else self.seen.size
+        """(h, w) in pixels, as stored; None where the file is no image."""
+        return None if isinstance(self.inspection, str) else self.inspection.size
 
 
 @dataclass
-class Pictures:
-    """by_name: file_name of the document -> its file. ignored: files the document does not name.
-    unread: archives that were refused; what they hold is neither there nor missing."""
+class ImageFiles:
+    """The files that were sent for the images of a document.
 
-    by_name: dict[str, Picture] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    Attributes:
+        by_name: file_name of the document -> its file.
+        unread: archives that were refused; what they hold is neither there nor missing.
+        ignored: files that the document does not name.
+        ignored_examples: names of the first `EXAMPLES` of these.
+    """
+
+    by_name: dict[str, ImageFile] = field(default_factory=dict)
+    issues: list[ValidationIssue] = field(default_factory=list)
     unread: int = 0
     ignored: int = 0
     ignored_examples: list[str] = field(default_factory=list)
 
     @property
-    def found(self) -> dict[str, tuple[int, int] | str]:
-        """For `check_against_images`: the size, or in words what is wrong."""
-        return {
-            n: p.seen if isinstance(p.seen, str) else p.seen.size for n, p in self.by_name.items()
-        }
+    def sizes(self) -> dict[str, tuple[int, int] | str]:
+        """For `check_against_images`: (h, w) by file_name, or in words what is wrong."""
+        return {name: file.size or str(file.inspection) for name, file in self.by_name.items()}
 
     @property
     def inspected(self) -> dict[str, Inspection]:
         """What is in the files that are images, by file_name."""
-        return {n: p.seen for n, p in self.by_name.items() if not isinstance(p.seen, str)}
+        return {
+            name: file.inspection
+            for name, file in self.by_name.items()
+            if not isinstance(file.inspection, str)
+        }
 
 
 class _Names:
@@ -74,8 +88,11 @@ class _Names:
             self._basenames[base] = None if base in self._basenames else name
 
     def match(self, sent: str) -> tuple[str, int] | None:
-        """The document's name and how well it fits: the same path, the end of the path (an
-        archive of a folder), or the same basename where only one image has it."""
+        """Return the document's name and how well it fits.
+
+        The same path fits best, then the end of the path (an archive of a folder), then the same
+        basename where only one image has it.
+        """
         parts = PurePosixPath(_plain(sent)).parts
         for start in range(len(parts)):
             name = self._exact.get("/".join(parts[start:]))
@@ -91,37 +108,41 @@ def collect(
     folder: Path,
     limits: archives.Limits,
     max_pixels: int,
-    tell: Tell,
-) -> Pictures:
-    """Find the images `names` in the parts (archives and single files) and prove each one.
+    report_progress: ReportProgress,
+) -> ImageFiles:
+    """Find the images `names` in the parts (archives and single files) and check each one.
 
     Archives are removed once they are read; files that nobody asked for are never unpacked.
-    tell: called before each file, with how many images there are of how many.
+
+    Args:
+        folder: for what is unpacked.
+        max_pixels: of one image.
+        report_progress: called before each file, with how many images there are of how many.
     """
-    wanted, pictures, numbers = _Names(names), Pictures(), count()
+    wanted, image_files, numbers = _Names(names), ImageFiles(), count()
     for part in parts:
-        tell("images", len(pictures.by_name), len(names))
+        report_progress("images", len(image_files.by_name), len(names))
         if not _archived(part):
-            _offer(pictures, wanted, part.filename, part.path, max_pixels)
+            _offer(image_files, wanted, part.filename, part.path, max_pixels)
             continue
         try:
             with closing(archives.members(part.path, limits)) as members:
                 for member in members:
-                    tell("images", len(pictures.by_name), len(names))
+                    report_progress("images", len(image_files.by_name), len(names))
                     if wanted.match(member.name) is None:
-                        _ignore(pictures, member.name)
+                        _ignore(image_files, member.name)
                         continue
                     path = folder / f"image-{next(numbers)}"
                     with path.open("wb") as file:
                         file.writelines(member.chunks())
-                    _offer(pictures, wanted, member.name, path, max_pixels)
+                    _offer(image_files, wanted, member.name, path, max_pixels)
         except archives.ArchiveProblem as error:
-            pictures.unread += 1
+            image_files.unread += 1
             detail = f"the archive {part.filename!r} is refused: {error}"
             hint = "pack it anew as a plain zip or tar, or send the images one by one"
-            pictures.faults.append(Fault("images", "", detail, hint))
+            image_files.issues.append(ValidationIssue("images", "", detail, hint))
         part.path.unlink()
-    return pictures
+    return image_files
 
 
 def _archived(part: FilePart) -> bool:
@@ -130,33 +151,35 @@ def _archived(part: FilePart) -> bool:
     return named or archives.is_archive(part.path)
 
 
-def _offer(pictures: Pictures, wanted: _Names, sent_as: str, path: Path, max_pixels: int) -> None:
+def _offer(
+    image_files: ImageFiles, wanted: _Names, sent_as: str, path: Path, max_pixels: int
+) -> None:
     """Take a file for the image it fits. The better fit wins; equal fits must be equal files."""
     match = wanted.match(sent_as)
     if match is None:
-        _ignore(pictures, sent_as)
+        _ignore(image_files, sent_as)
         path.unlink()
         return
     name, fit = match
-    before = pictures.by_name.get(name)
+    before = image_files.by_name.get(name)
     if before is not None and before.fit < fit:
-        _ignore(pictures, sent_as)
+        _ignore(image_files, sent_as)
         path.unlink()
         return
     sha = file_sha256(path)
     if before is not None and before.fit == fit and before.sha != sha:
         detail = f"both {before.sent_as!r} and {sent_as!r} could be the image {name!r}"
         hint = "send only one of them, or use its whole path as file_name"
-        pictures.faults.append(Fault("images", "", detail, hint))
+        image_files.issues.append(ValidationIssue("images", "", detail, hint))
     if before is not None and before.fit > fit:
-        _ignore(pictures, before.sent_as)
+        _ignore(image_files, before.sent_as)
     if before is not None:
         before.path.unlink()
-    pictures.by_name[name] = Picture(sent_as, path, sha, proven(path, max_pixels), fit)
+    image_files.by_name[name] = ImageFile(sent_as, path, sha, inspect_file(path, max_pixels), fit)
 
 
-def proven(path: Path, max_pixels: int) -> Inspection | str:
-    """What is in an image, or in words why it is none."""
+def inspect_file(path: Path, max_pixels: int) -> Inspection | str:
+    """Return what is in an image, or in words why it is none."""
     try:
         height, width = read_header(path, max_pixels).size
         with DECODING.room(height * width, IMPORT_PATIENCE):
@@ -165,10 +188,10 @@ def proven(path: Path, max_pixels: int) -> Inspection | str:
         return str(error)
 
 
-def _ignore(pictures: Pictures, name: str) -> None:
-    pictures.ignored += 1
-    if len(pictures.ignored_examples) < EXAMPLES:
-        pictures.ignored_examples.append(name)
+def _ignore(image_files: ImageFiles, name: str) -> None:
+    image_files.ignored += 1
+    if len(image_files.ignored_examples) < EXAMPLES:
+        image_files.ignored_examples.append(name)
 
 
 def _plain(name: str) -> str:
@@ -178,7 +201,10 @@ def _plain(name: str) -> str:
 
 
 def media_type(head: bytes) -> str:
-    """Of a proven image, by its first 12 bytes. One of `sapnet.data.images.FORMATS`."""
+    """Return the media type of a checked image, by its first 12 bytes.
+
+    It is one of `sapnet.data.images.FORMATS`.
+    """
     for magic, kind in (
         (b"\xff\xd8", "image/jpeg"),
         (b"\x89PNG", "image/png"),

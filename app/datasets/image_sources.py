@@ -1,7 +1,9 @@
-"""Which addresses images may be fetched from, as far as their text tells; `app.datasets.fetching`
-fetches them."""
+"""Which addresses images may be fetched from, as far as their text tells.
 
-from app.errors import Fault
+`app.datasets.fetching` fetches them.
+"""
+
+from app.errors import ValidationIssue
 from app.outbound.url_policy import AddressRefused, check_url
 from app.settings import Settings
 
@@ -12,26 +14,34 @@ HINT = (
 
 
 class NotFetched(Exception):
-    """Why an image could not be had, in plain words. again: whether it may be had later."""
+    """Why an image could not be had, in plain words.
+
+    Attributes:
+        again: whether it may be had later.
+    """
 
     def __init__(self, why: str, *, again: bool = False) -> None:
         super().__init__(why)
         self.again = again
 
 
-def source_faults(settings: Settings, url: str) -> list[Fault]:
-    """What is wrong with the address that a form names for its images, as far as its text tells."""
+def source_issues(settings: Settings, url: str) -> list[ValidationIssue]:
+    """Return what is wrong with the address of a form's images, as far as its text tells."""
     if url == FROM_DOCUMENT:
         return []
     try:
         check_address(settings, url)
     except NotFetched as error:
-        return [Fault("images_url", "", f"{url[:200]!r}: {error}", HINT)]
+        return [ValidationIssue("images_url", "", f"{url[:200]!r}: {error}", HINT)]
     return []
 
 
 def check_address(settings: Settings, address: str) -> None:
-    """Raises NotFetched for what must not be asked at all, as far as the text tells."""
+    """Check that an address may be asked, as far as its text tells.
+
+    Raises:
+        NotFetched: it may not.
+    """
     if address.startswith("s3://"):
         bucket, _ = bucket_and_key(address)
         if bucket not in settings.import_buckets:
@@ -47,5 +57,6 @@ def check_address(settings: Settings, address: str) -> None:
 
 
 def bucket_and_key(address: str) -> tuple[str, str]:
+    """Split an address of the form s3://bucket/key."""
     bucket, _, key = address.removeprefix("s3://").partition("/")
     return bucket, key

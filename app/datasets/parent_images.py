@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from app.datasets.image_collection import Picture, Pictures, Tell
+from app.datasets.image_collection import ImageFile, ImageFiles, ReportProgress
 from app.datasets.validation import Fetch
 from app.db.models import Image
 from app.db.session import Database
@@ -17,31 +17,34 @@ from sapnet.data.images import Inspection
 
 
 def from_parent(database: Database, storage: Storage, parent_id: str) -> Fetch:
-    """Gives the parent's images to a document that names them; one that it has not is missing."""
+    """Return a function that gives the parent's images to a document that names them.
 
-    def fetch(document: PointDocument, folder: Path, tell: Tell) -> Pictures:
-        pictures = Pictures()
+    An image that the parent has not is missing.
+    """
+
+    def fetch(document: PointDocument, folder: Path, report_progress: ReportProgress) -> ImageFiles:
+        image_files = ImageFiles()
         target = folder / "fetched"
         target.mkdir(exist_ok=True)
         columns = Image.file_name, Image.sha256, Image.height, Image.width
         with database.read() as session:
             rows = session.execute(select(*columns).where(Image.dataset_id == parent_id)).all()
-        known = {row.file_name: row for row in rows}
+        row_of = {row.file_name: row for row in rows}
         for index, image in enumerate(document.images):
-            tell("images", index, len(document.images))
-            if (row := known.get(image.file_name)) is not None:
+            report_progress("images", index, len(document.images))
+            if (row := row_of.get(image.file_name)) is not None:
                 path = target / str(index)
                 link(storage.local_path(row.sha256), path)
-                seen = Inspection((row.height, row.width), orientation_of(path))
+                inspection = Inspection((row.height, row.width), orientation_of(path))
                 name = image.file_name
-                pictures.by_name[name] = Picture(name, path, row.sha256, seen, 0)
-        return pictures
+                image_files.by_name[name] = ImageFile(name, path, row.sha256, inspection, 0)
+        return image_files
 
     return fetch
 
 
 def link(source: Path, path: Path) -> None:
-    """A second name for a blob, which costs nothing; a copy where that cannot be."""
+    """Give a blob a second name, which costs nothing; copy it where that cannot be."""
     path.unlink(missing_ok=True)
     try:
         os.link(source, path)

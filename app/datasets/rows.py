@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from app.datasets.validation import Checked
+from app.datasets.validation import ValidationResult
 from app.db.columns import Base
 from app.db.models import Annotation, Category, Image
 
@@ -12,13 +12,13 @@ BATCH = 5_000
 Row = dict[str, Any]
 
 
-def count(checked: Checked) -> int:
-    """Of all rows."""
+def count(checked: ValidationResult) -> int:
+    """Return the number of all rows."""
     document = checked.document
     return len(document.categories) + len(document.images) + len(document.kept)
 
 
-def batches(dataset_id: str, checked: Checked) -> Iterator[tuple[type[Base], list[Row]]]:
+def batches(dataset_id: str, checked: ValidationResult) -> Iterator[tuple[type[Base], list[Row]]]:
     """Categories, then images, then annotations: the same batches each time."""
     tables = (
         (Category, _categories(dataset_id, checked)),
@@ -30,7 +30,7 @@ def batches(dataset_id: str, checked: Checked) -> Iterator[tuple[type[Base], lis
             yield table, batch
 
 
-def _categories(dataset_id: str, checked: Checked) -> Iterator[Row]:
+def _categories(dataset_id: str, checked: ValidationResult) -> Iterator[Row]:
     of_class = checked.document.per_category()
     for category in checked.document.categories:
         yield {
@@ -41,7 +41,7 @@ def _categories(dataset_id: str, checked: Checked) -> Iterator[Row]:
         }
 
 
-def _images(dataset_id: str, checked: Checked) -> Iterator[Row]:
+def _images(dataset_id: str, checked: ValidationResult) -> Iterator[Row]:
     of_image = checked.document.per_image()
     for image in checked.images:
         yield {
@@ -51,11 +51,11 @@ def _images(dataset_id: str, checked: Checked) -> Iterator[Row]:
             "width": image.width,
             "height": image.height,
             "annotations": of_image[image.id],
-            "sha256": checked.pictures.by_name[image.file_name].sha,
+            "sha256": checked.image_files.by_name[image.file_name].sha,
         }
 
 
-def _annotations(dataset_id: str, checked: Checked) -> Iterator[Row]:
+def _annotations(dataset_id: str, checked: ValidationResult) -> Iterator[Row]:
     for annotation in checked.document.annotations():
         yield {
             "dataset_id": dataset_id,

@@ -10,6 +10,8 @@ from app.http.schemas import Segmentation
 
 
 class CategoryOut(BaseModel):
+    """A class of a data set, by the user's own id, with its number of objects."""
+
     id: int
     name: str
     annotations: int
@@ -54,6 +56,8 @@ class Corrections(BaseModel):
 
 
 class Report(BaseModel):
+    """What the import of a data set met with, and how far it is."""
+
     progress: ImportProgress | None = None
     errors: list[Warned] = Field(
         default=[], description="everything that is wrong with a data set that is `invalid`"
@@ -69,6 +73,8 @@ class Report(BaseModel):
 
 
 class DatasetSummary(BaseModel):
+    """A data set as lists have it: `images` and `annotations` are how many."""
+
     id: str
     name: str
     status: DatasetStatus
@@ -79,16 +85,22 @@ class DatasetSummary(BaseModel):
 
 
 class DatasetOut(DatasetSummary):
+    """A data set with its classes and the report of its import."""
+
     categories: list[CategoryOut]
     report: Report
 
 
 class DatasetPage(BaseModel):
+    """Some data sets, and the cursor of the next page; null on the last."""
+
     datasets: list[DatasetSummary]
     next: str | None
 
 
 class ImageOut(BaseModel):
+    """An image by the user's own id: its size in pixels, and its number of objects."""
+
     id: int
     file_name: str
     width: int
@@ -98,6 +110,8 @@ class ImageOut(BaseModel):
 
 
 class ImagePage(BaseModel):
+    """Some images, and the cursor of the next page; null on the last."""
+
     images: list[ImageOut]
     next: str | None
 
@@ -113,6 +127,8 @@ class AnnotationOut(BaseModel):
 
 
 class AnnotationPage(BaseModel):
+    """Some annotations, and the cursor of the next page; null on the last."""
+
     annotations: list[AnnotationOut]
     next: str | None
 

@@ -1,5 +1,7 @@
-"""Data sets: look up, delete. Functions that take the session, or the database where something
-must follow the commit."""
+"""Data sets: look up, delete.
+
+Functions that take the session, or the database where something must follow the commit.
+"""
 
 import shutil
 
@@ -33,11 +35,16 @@ from app.storage.store import Storage
 
 
 def page(session: Session, paging: Paging) -> Page[Dataset]:
-    """The newest first."""
+    """Return data sets, the newest first."""
     return paginate(session, select(Dataset), Dataset.id, paging, descending=True)
 
 
 def get(session: Session, dataset_id: str) -> Dataset:
+    """Look a data set up.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
     dataset = session.get(Dataset, dataset_id) if is_id(dataset_id) else None
     if dataset is None:
         raise NotFound("data set", dataset_id)
@@ -45,10 +52,12 @@ def get(session: Session, dataset_id: str) -> Dataset:
 
 
 def summary(dataset: Dataset) -> DatasetSummary:
+    """Return what lists of data sets have of one."""
     return DatasetSummary.model_validate(dataset, from_attributes=True)
 
 
 def described(session: Session, dataset: Dataset) -> DatasetOut:
+    """Return a data set as the API shows it: with its classes, and the report of its import."""
     return DatasetOut(
         **summary(dataset).model_dump(),
         categories=[
@@ -70,6 +79,7 @@ def _report(session: Session, dataset: Dataset) -> Report:
 
 
 def categories(session: Session, dataset: Dataset) -> list[Category]:
+    """Return the classes of a data set by id; none before it is ready."""
     if dataset.status is not DatasetStatus.READY:
         return []
     query = select(Category).where(Category.dataset_id == dataset.id)
@@ -77,25 +87,40 @@ def categories(session: Session, dataset: Dataset) -> list[Category]:
 
 
 def image_page(session: Session, dataset_id: str, paging: Paging) -> Page[Image]:
-    """By image id; empty while they are being imported. Raises NotFound."""
+    """Return images by their id; none while they are being imported.
+
+    Raises:
+        NotFound: there is no such data set.
+    """
     query = select(Image).where(_of_ready(session, Image, dataset_id))
     return paginate(session, query, Image.image_id, paging)
 
 
 def image(session: Session, dataset_id: str, image_id: int) -> Image:
-    """By the user's own id."""
+    """Look an image up by the user's own id.
+
+    Raises:
+        NotFound: there is no such data set, no such image in it, or it is not ready.
+    """
     status = get(session, dataset_id).status
     query = select(Image).where(Image.dataset_id == dataset_id, Image.image_id == image_id)
-    found = session.scalars(query).one_or_none()
-    if found is None or status is not DatasetStatus.READY:
+    row = session.scalars(query).one_or_none()
+    if row is None or status is not DatasetStatus.READY:
         raise NotFound("image", image_id)
-    return found
+    return row
 
 
 def annotation_page(
     session: Session, dataset_id: str, image_id: int | None, paging: Paging
 ) -> Page[Annotation]:
-    """By annotation id; empty while they are being imported. Raises NotFound."""
+    """Return annotations by their id; none while they are being imported.
+
+    Args:
+        image_id: of an image, for the annotations of that one alone.
+
+    Raises:
+        NotFound: there is no such data set.
+    """
     query = select(Annotation).where(_of_ready(session, Annotation, dataset_id))
     if image_id is not None:
         query = query.where(Annotation.image_id == image_id)
@@ -115,15 +140,17 @@ def delete(
 ) -> None:
     """Remove a data set, and the blobs that nothing else names.
 
-    Raises Conflict while a job of it, or one that uses a model of it, is queued or running; where a
-    model of it has an alias; and, unless `force`, where it has jobs at all, since these go with it,
-    with their masks and models.
+    Raises:
+        NotFound: there is no such data set.
+        Conflict: a job of it, or one that uses a model of it, is queued or running; a model of it
+            has an alias; or, unless `force`, it has jobs at all, since these go with it, with their
+            masks and models.
     """
     with database.begin() as session:
         dataset = get(session, dataset_id)
         query = select(Job.id, Job.state, Job.kind).where(Job.dataset_id == dataset_id)
-        found = session.execute(query).all()
-        jobs = {row.id: row.state for row in found}
+        rows = session.execute(query).all()
+        jobs = {row.id: row.state for row in rows}
         active = [id for id, state in jobs.items() if state in ACTIVE]
         if active:
             raise Conflict("Jobs of this data set are not over; cancel them first.", jobs=active)
@@ -137,7 +164,7 @@ def delete(
                 f"{', '.join(users[:10])}. Wait for them, or cancel them, first.",
                 jobs=[*users],
             )
-        made = [row.id for row in found if row.kind is not JobKind.IMPORT]
+        made = [row.id for row in rows if row.kind is not JobKind.IMPORT]
         if made and not force:
             raise Conflict(
                 "Jobs of this data set, their masks and models would go with it; "

@@ -1,5 +1,8 @@
-"""What was sent for a data set is checked, all of it: the same whether a request waits for it or a
-worker does it. Touches neither database nor storage."""
+"""Check all that was sent for a data set.
+
+It is the same whether a request waits for it or a worker does it. Touches neither database nor
+storage.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,30 +12,34 @@ from typing import Any
 from app.datasets import archives
 from app.datasets import image_collection as intake
 from app.datasets.annotation_import import read_annotations
-from app.datasets.image_collection import Tell
-from app.errors import Fault
+from app.datasets.image_collection import ReportProgress
+from app.errors import ValidationIssue
 from app.http.multipart import FilePart
 from app.settings import Settings
 from sapnet.data.annotations.coco import PointDocument, check_against_images, check_truth
 from sapnet.data.annotations.frames import NAMED, in_stored_pixels
 from sapnet.data.images import Inspection
 from sapnet.data.orientation import Frame
-from sapnet.errors import InvalidDataset, ValidationIssue
+from sapnet.errors import InvalidDataset
+from sapnet.errors import ValidationIssue as DocumentIssue
 from sapnet.types import ImageInfo
 
 MAX_WARNINGS = 100  # kept in the report
 
-Fetch = Callable[[PointDocument, Path, Tell], intake.Pictures]
+Fetch = Callable[[PointDocument, Path, ReportProgress], intake.ImageFiles]
 
 
 def silent(stage: str, step: int, of: int) -> None:
-    """Nobody wants to know."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
-class Sent:
-    """The files that a data set is to be made of, on this machine. `fetch` gets the images where
-    they were not sent."""
+class DatasetFiles:
+    """The files that a data set is to be made of, on this machine.
+
+    Attributes:
+        fetch: gets the images where they were not sent.
+    """
 
     annotations: FilePart
     images: Sequence[FilePart] = ()
@@ -41,76 +48,99 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """faults: everything that is wrong. truth: the file that holds ground truth."""
+class ValidationResult:
+    """What the files of a data set hold, and what is wrong with them.
+
+    Attributes:
+        report: as it goes into the row of the data set.
+        truth: the file that holds ground truth, where there is any.
+        issues: everything that is wrong.
+    """
 
     document: PointDocument
-    pictures: intake.Pictures
+    image_files: intake.ImageFiles
     report: dict[str, Any]
     truth: Path | None
-    faults: list[Fault] = field(default_factory=list)
+    issues: list[ValidationIssue] = field(default_factory=list)
 
     @property
     def images(self) -> tuple[ImageInfo, ...]:
-        """With the sizes of their files. Only where there are no faults."""
-        by_name = self.pictures.by_name
+        """The document's images with the sizes of their files. Only where there are no issues."""
+        by_name = self.image_files.by_name
         return self.document.sized({n: p.size for n, p in by_name.items() if p.size is not None})
 
 
-def check(sent: Sent, folder: Path, settings: Settings, tell: Tell = silent) -> Checked:
-    """Read annotations, images and truth, and list every fault. folder: for what is unpacked.
+def check(
+    sent: DatasetFiles, folder: Path, settings: Settings, report_progress: ReportProgress = silent
+) -> ValidationResult:
+    """Read annotations, images and ground truth, and list every issue.
 
     The files of `sent` that are archives, or no images, are removed on the way.
+
+    Args:
+        folder: for what is unpacked.
     """
-    limits, watch = _limits(settings), _watch(tell, "annotations", sent.annotations.path)
+    limits, watch = _limits(settings), _watch(report_progress, "annotations", sent.annotations.path)
     annotations = read_annotations(sent.annotations, folder, limits, watch)
     document = annotations.document
-    faults = to_faults("annotations", document.issues)
+    issues = to_issues("annotations", document.issues)
     if sent.fetch is not None:
-        pictures = sent.fetch(document, folder, tell)
+        image_files = sent.fetch(document, folder, report_progress)
     else:
         names = [image.file_name for image in document.images]
         pixels = settings.max_image_pixels
-        pictures = intake.collect(sent.images, names, folder, limits, pixels, tell)
-    faults += pictures.faults
-    seen = pictures.inspected
+        image_files = intake.collect(sent.images, names, folder, limits, pixels, report_progress)
+    issues += image_files.issues
+    inspections = image_files.inspected
     if sent.images or sent.fetch:
-        # Whoever draws in one of these tools sees the picture upright.
+        # Whoever draws in one of these tools sees the image upright.
         assumed: Frame = "upright" if annotations.converted else "stored"
-        files = {name: (found.size, found.orientation) for name, found in seen.items()}
+        files = {name: (image.size, image.orientation) for name, image in inspections.items()}
         document = in_stored_pixels(document, files, assumed)
-        complete = not pictures.unread
-        issues = check_against_images(document, pictures.found, complete=complete)
-        faults += to_faults("annotations", annotations.told(issues))
-    report = _report(document, pictures)
-    of_image = {i.id: seen[i.file_name] for i in document.images if i.file_name in seen}
-    truth = _truth(document, sent, of_image, faults, report, tell)
-    return Checked(document, pictures, report, truth, faults)
+        complete = not image_files.unread
+        mismatches = check_against_images(document, image_files.sizes, complete=complete)
+        issues += to_issues("annotations", annotations.translated(mismatches))
+    report = _report(document, image_files)
+    of_image = {
+        image.id: inspections[image.file_name]
+        for image in document.images
+        if image.file_name in inspections
+    }
+    truth = _truth(document, sent, of_image, issues, report, report_progress)
+    return ValidationResult(document, image_files, report, truth, issues)
 
 
-def to_faults(part: str, issues: Sequence[ValidationIssue]) -> list[Fault]:
-    return [Fault(part, issue.pointer, issue.problem, issue.hint) for issue in issues]
+def to_issues(part: str, issues: Sequence[DocumentIssue]) -> list[ValidationIssue]:
+    """Return the issues of a document as issues of the form's part that it came in."""
+    return [ValidationIssue(part, issue.pointer, issue.problem, issue.hint) for issue in issues]
 
 
-def summed_up(faults: Sequence[Fault]) -> str:
-    return f"Nothing was kept; {len(faults):,} fault{'' if len(faults) == 1 else 's'}"
+def summarize(issues: Sequence[ValidationIssue]) -> str:
+    """Return a sentence about a data set that was refused."""
+    return f"Nothing was kept; {len(issues):,} fault{'' if len(issues) == 1 else 's'}"
 
 
 def _truth(
     document: PointDocument,
-    sent: Sent,
+    sent: DatasetFiles,
     images: Mapping[int, Inspection],
-    faults: list[Fault],
+    issues: list[ValidationIssue],
     report: dict[str, Any],
-    tell: Tell,
+    report_progress: ReportProgress,
 ) -> Path | None:
-    """The file that holds ground truth: one sent as such, else the annotations themselves where
-    each of them has a segmentation. Only one that was sent can be at fault. images: by id."""
-    sizes = {id_: seen.size for id_, seen in images.items()}
-    frames: list[ValidationIssue] = []
+    """Return the file that holds ground truth.
+
+    It is the one sent as such, else the annotations themselves where each of them has a
+    segmentation. Only one that was sent can have issues.
+
+    Args:
+        images: by id.
+    """
+    sizes = {id_: image.size for id_, image in images.items()}
+    frames: list[DocumentIssue] = []
 
     def checked(path: Path) -> Any:
-        watch = _watch(tell, "truth", path)
+        watch = _watch(report_progress, "truth", path)
         return check_truth(path, watch, sizes, lambda id_: images[id_].orientation, frames.append)
 
     if sent.truth is not None:
@@ -118,12 +148,12 @@ def _truth(
         try:
             ids = checked(path)
         except InvalidDataset as error:
-            faults += to_faults("truth", error.issues)
+            issues += to_issues("truth", error.issues)
             return None
         if not document.names_any(ids):
             _warn(report, "truth", "no annotation id is one of the points' ids")
         report["truth"] = "truth"
-        report["warnings"] += [asdict(fault) for fault in to_faults("truth", frames)]
+        report["warnings"] += [asdict(issue) for issue in to_issues("truth", frames)]
         return path
     if not document.has_truth:
         return None
@@ -137,44 +167,44 @@ def _truth(
     return path
 
 
-def _watch(tell: Tell, stage: str, path: Path) -> Callable[[int], None]:
+def _watch(report_progress: ReportProgress, stage: str, path: Path) -> Callable[[int], None]:
     """Progress in a file, by KiB."""
     of = path.stat().st_size >> 10
-    return lambda read: tell(stage, read >> 10, of)
+    return lambda read: report_progress(stage, read >> 10, of)
 
 
-def _report(document: PointDocument, pictures: intake.Pictures) -> dict[str, Any]:
-    odd = to_faults("annotations", document.warnings)
-    warnings = [asdict(fault) for fault in odd[:MAX_WARNINGS]]
+def _report(document: PointDocument, image_files: intake.ImageFiles) -> dict[str, Any]:
+    odd = to_issues("annotations", document.warnings)
+    warnings = [asdict(issue) for issue in odd[:MAX_WARNINGS]]
     if len(odd) > MAX_WARNINGS:
         more = f"{len(odd) - MAX_WARNINGS} more warnings are not listed"
-        warnings.append(asdict(Fault("annotations", "", more)))
-    warnings += [asdict(fault) for fault in _lost(pictures)]
+        warnings.append(asdict(ValidationIssue("annotations", "", more)))
+    warnings += [asdict(issue) for issue in _lost(image_files)]
     return {
         "warnings": warnings,
         "images_without_annotations": len(document.images) - len(document.per_image()),
         "crowd": document.crowd_count,
-        "ignored_files": {"count": pictures.ignored, "examples": pictures.ignored_examples},
+        "ignored_files": {"count": image_files.ignored, "examples": image_files.ignored_examples},
         "truth": None,
     }
 
 
-def _lost(pictures: intake.Pictures) -> list[Fault]:
+def _lost(image_files: intake.ImageFiles) -> list[ValidationIssue]:
     """What reading the images drops, each with the images that it is so with."""
     concerned: dict[str, list[str]] = {}
-    for name, seen in pictures.inspected.items():
-        for note in seen.notes:
+    for name, inspection in image_files.inspected.items():
+        for note in inspection.notes:
             concerned.setdefault(note, []).append(name)
-    faults = []
+    issues = []
     for note, names in concerned.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         few = ", ".join(map(repr, names[:NAMED]))
-        faults.append(Fault("images", "", f"{note}: {few}{more}"))
-    return faults
+        issues.append(ValidationIssue("images", "", f"{note}: {few}{more}"))
+    return issues
 
 
 def _warn(report: dict[str, Any], part: str, detail: str) -> None:
-    report["warnings"].append(asdict(Fault(part, "", detail)))
+    report["warnings"].append(asdict(ValidationIssue(part, "", detail)))
 
 
 def _limits(settings: Settings) -> archives.Limits:

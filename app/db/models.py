@@ -28,8 +28,8 @@ from app.db.columns import (
 )
 from app.db.models_access import ApiKey as ApiKey
 from app.db.models_access import BlobPin as BlobPin
+from app.db.models_access import IdempotencyRecord as IdempotencyRecord
 from app.db.models_access import ImportFile as ImportFile
-from app.db.models_access import KeptAnswer as KeptAnswer
 from app.db.models_access import Upload as Upload
 from app.db.models_access import UploadPiece as UploadPiece
 from app.db.models_registry import Model as Model

@@ -24,7 +24,7 @@ class ApiKey(Base):
     revoked_at: Mapped[Moment | None]
 
 
-class KeptAnswer(Base):
+class IdempotencyRecord(Base):
     """The answer to a request with an Idempotency-Key: see `app.http.idempotency`."""
 
     __tablename__ = "kept_answer"

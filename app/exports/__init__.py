@@ -1,0 +1,1 @@
+"""Exports of masks into the formats of other tools."""

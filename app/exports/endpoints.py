@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from app.db.session import DatabaseDep, SessionDep
 from app.exports import service
 from app.exports.schemas import ExportOut, ExportPage, ExportRequest, described
-from app.http.dependencies import SettingsDep, StorageDep, takes
+from app.http.dependencies import SettingsDep, StorageDep, require_content_type
 from app.http.file_response import blob_response
 from app.http.idempotency import IDEMPOTENT
 from app.http.pagination import Paging, paging
@@ -20,7 +20,7 @@ MEDIA_TYPES = {".zip": "application/zip", ".json": "application/json", ".xml": "
 @router.post(
     "/jobs/{job_id}/exports",
     status_code=202,
-    dependencies=[takes("application/json"), IDEMPOTENT],
+    dependencies=[require_content_type("application/json"), IDEMPOTENT],
 )
 def create(
     job_id: str,
@@ -29,9 +29,11 @@ def create(
     session: SessionDep,
     settings: SettingsDep,
 ) -> ExportOut:
-    """Put a job's masks into a file of another tool's format: as they stand after review, those
-    that were rejected left out. `coco` and `cvat` are a single document where no pictures come
-    with them, all others a zip."""
+    """Put a job's masks into a file of another tool's format.
+
+    The masks are exported as they stand after review, without those that were rejected. `coco` and
+    `cvat` are a single document where no images come with them, all others a zip.
+    """
     made = service.create(session, settings, job_id, body)
     response.headers["Location"] = f"/exports/{made.id}"
     return made
@@ -41,7 +43,7 @@ def create(
 def list_exports(
     job_id: str, session: SessionDep, paging: Annotated[Paging, paging(50)]
 ) -> ExportPage:
-    """Of a job, the newest first."""
+    """Exports of a job, the newest first."""
     page = service.page(session, job_id, paging)
     return ExportPage(exports=[described(*row) for row in page.items], next=page.next)
 
@@ -67,5 +69,8 @@ def get_file(
 def delete_export(
     export_id: str, database: DatabaseDep, storage: StorageDep, settings: SettingsDep
 ) -> None:
-    """With its file. 409 while it is being made: cancel it first, as the job of the same id."""
+    """Remove an export with its file.
+
+    409 while it is being made: cancel it first, as the job of the same id.
+    """
     service.remove(database, storage, settings, export_id)

@@ -20,7 +20,7 @@ class ExportRequest(BaseModel):
     )
     format: Format
     min_quality: float = Field(0.0, ge=0, le=1, description="masks below it stay behind")
-    images: bool = Field(False, description="put the pictures into the archive")
+    images: bool = Field(False, description="put the images into the archive")
     simplify: float = Field(
         0.0,
         ge=0,
@@ -31,12 +31,16 @@ class ExportRequest(BaseModel):
 
 
 class LeftOut(BaseModel):
-    id: int | None = Field(description="of the annotation; null where it is the picture")
+    """A mask or an image that is not in the export, and why."""
+
+    id: int | None = Field(description="of the annotation; null where it is the image")
     image_id: int
     why: str
 
 
 class RoundTripped(BaseModel):
+    """IoU of one mask, read back from the export, with the mask itself."""
+
     id: int
     image_id: int
     iou: float
@@ -50,6 +54,8 @@ class RoundTrip(BaseModel):
 
 
 class ExportReport(BaseModel):
+    """What an export holds, what was left out, and what the format lost."""
+
     masks: int = Field(description="that were written")
     rejected: int = Field(description="that were left out because they were rejected in review")
     left_out: list[LeftOut] = Field(description="at most 1,000 of them")
@@ -77,12 +83,14 @@ class ExportOut(BaseModel):
 
 
 class ExportPage(BaseModel):
+    """Some exports, and the cursor of the next page; null on the last."""
+
     exports: list[ExportOut]
     next: str | None
 
 
 def described(export: Any, job: Any) -> ExportOut:
-    """From a row of each of the tables Export and Job."""
+    """Return an export as the API shows it, from a row of each of the tables Export and Job."""
     return ExportOut(
         id=export.id,
         job_id=export.job_id,

@@ -1,5 +1,8 @@
-"""Exports: asked for, looked up, removed. The work itself is the worker's: a job of the kind
-`export`, whose id the export has too: leased, cancelled and reported like any other."""
+"""Exports: requested, looked up, removed.
+
+The work itself is the worker's: a job of the kind `export`, whose id the export has too: leased,
+cancelled and reported like any other.
+"""
 
 import shutil
 
@@ -21,7 +24,12 @@ from app.storage.store import Storage
 
 
 def create(session: Session, settings: Settings, job_id: str, request: ExportRequest) -> ExportOut:
-    """A queued export of a job's masks. Raises NotFound; Conflict where the job has no results."""
+    """Put an export of a job's masks into the queue.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: the job has no results.
+    """
     source = jobs.get_successful(session, job_id)
     job = new_job(JobKind.EXPORT, source.dataset_id, request.model_dump(mode="json"))
     submit(session, settings, job)
@@ -29,12 +37,16 @@ def create(session: Session, settings: Settings, job_id: str, request: ExportReq
     session.add(export)
     session.flush()
     made = described(export, job)
-    idempotency.keep(session, 202, f"/exports/{job.id}", made)
+    idempotency.save_response(session, 202, f"/exports/{job.id}", made)
     return made
 
 
 def get(session: Session, export_id: str) -> tuple[Export, Job]:
-    """Raises NotFound."""
+    """Look an export up, with the job that makes it.
+
+    Raises:
+        NotFound: there is no such export.
+    """
     query = select(Export, Job).join(Job, Job.id == Export.id).where(Export.id == export_id)
     row = session.execute(query).one_or_none() if is_id(export_id) else None
     if row is None:
@@ -43,7 +55,12 @@ def get(session: Session, export_id: str) -> tuple[Export, Job]:
 
 
 def get_file(session: Session, export_id: str) -> Export:
-    """An export whose file is there. Raises NotFound; Conflict, with its state, where it is not."""
+    """Look up an export whose file is there.
+
+    Raises:
+        NotFound: there is no such export.
+        Conflict: its file is not there; with the state of its job.
+    """
     export, job = get(session, export_id)
     if export.sha256 is None:
         raise Conflict(
@@ -53,14 +70,23 @@ def get_file(session: Session, export_id: str) -> Export:
 
 
 def page(session: Session, job_id: str, paging: Paging) -> Page[tuple[Export, Job]]:
-    """Exports of a job, each with the job that makes it, the newest first. Raises NotFound."""
+    """Return exports of a job, each with the job that makes it, the newest first.
+
+    Raises:
+        NotFound: there is no such job.
+    """
     jobs.get(session, job_id)
     query = select(Export, Job).join(Job, Job.id == Export.id).where(Export.job_id == job_id)
     return paginate(session, query, Export.id, paging, descending=True)
 
 
 def remove(database: Database, storage: Storage, settings: Settings, export_id: str) -> None:
-    """With its file. Raises NotFound; Conflict while it is being made."""
+    """Remove an export, with its file.
+
+    Raises:
+        NotFound: there is no such export.
+        Conflict: it is being made.
+    """
     with database.begin() as session:
         export, job = get(session, export_id)
         if job.state in ACTIVE:

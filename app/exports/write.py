@@ -28,20 +28,27 @@ def write(
     job_id: str,
     request: ExportRequest,
     target: Path,
-    tell: Callable[[int, int], None],
+    report_progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """The file `target` from a job's masks; its report.
+    """Write the file `target` from a job's masks.
 
-    Raises UnsupportedFormat, OSError, what `tell` raises.
+    Args:
+        report_progress: called before each image, with how many are done of how many. What it
+            raises ends the work.
 
-    tell: called before each image, with how many are done of how many.
+    Returns:
+        The export's report, as in `ExportReport`.
+
+    Raises:
+        UnsupportedFormat: the format cannot hold these masks.
+        OSError: the file cannot be written, or storage not be read.
     """
     source = JobSource(database, storage, job_id, request.min_quality)
-    return exports.export(source, request.format, target, _options(request), tell)
+    return exports.export(source, request.format, target, _options(request), report_progress)
 
 
 def filename(database: Database, job_id: str, request: ExportRequest) -> str:
-    """What the file is called where it is downloaded."""
+    """Return the name of the file where it is downloaded."""
     with database.read() as session:
         job = session.get_one(Job, job_id)
         name = session.get_one(Dataset, job.dataset_id).name
@@ -55,7 +62,7 @@ def _options(request: ExportRequest) -> Options:
 
 
 class JobSource:
-    """The masks of a job as they stand. An image's are read at a time."""
+    """The masks of a job as they stand. Those of one image are read at a time."""
 
     def __init__(
         self, database: Database, storage: Storage, job_id: str, min_quality: float
@@ -67,6 +74,7 @@ class JobSource:
 
     @cached_property
     def images(self) -> list[ImageInfo]:
+        """Images of the data set, in the order in which they were sent."""
         columns = (Image.image_id, Image.file_name, Image.width, Image.height)
         query = select(*columns).where(Image.dataset_id == self._dataset_id).order_by(Image.pk)
         with self._database.read() as session:
@@ -74,12 +82,14 @@ class JobSource:
 
     @cached_property
     def categories(self) -> list[Class]:
+        """Classes of the data set."""
         query = select(Category.category_id, Category.name)
         query = query.where(Category.dataset_id == self._dataset_id)
         with self._database.read() as session:
             return [Class(*row) for row in session.execute(query)]
 
     def instances(self, image: ImageInfo) -> Iterator[Instance]:
+        """Yield the masks of an image, those that were rejected too, by annotation id."""
         points = self._points(image)
         wanted = masks.Filter(self._job_id, image_id=image.id, min_quality=self._min_quality)
         after = None
@@ -100,6 +110,7 @@ class JobSource:
             after = batch[-1]["id"]
 
     def file(self, image: ImageInfo) -> Path | None:
+        """Return the image's file; None where storage has lost it."""
         query = select(Image.sha256).where(Image.dataset_id == self._dataset_id)
         with self._database.read() as session:
             sha = session.scalars(query.where(Image.image_id == image.id)).one()

@@ -19,7 +19,7 @@ def get_storage(request: Request) -> Storage:
     return storage
 
 
-def takes(*kinds: str) -> Any:
+def require_content_type(*kinds: str) -> Any:
     """For a route's `dependencies`: a body of other kinds is refused as such. Without it, the
     answer would be that every field is missing. The first kind is the one to recommend."""
 

@@ -5,11 +5,11 @@ After the IETF's draft-ietf-httpapi-idempotency-key-header-07:
 - with another request: 422;
 - while the first is still at work: 409 with Retry-After.
 
-The answer is a row, written in the transaction that makes what it is about (`keep`). There is no
-moment at which the one is there without the other, whatever plug is pulled, and of two that pass
-the 409 (they went to different processes) the unique index lets one commit: the other one's
+The answer is a row, written in the transaction that makes what it is about (`save_response`). There
+is no moment at which the one is there without the other, whatever plug is pulled, and of two that
+pass the 409 (they went to different processes) the unique index lets one commit: the other one's
 transaction is rolled back, and it gets the first one's answer. A request that was refused made
-nothing, so its key is free for the mended one.
+nothing, so its key is free for the corrected one.
 
 A request is known by method, path, query, media type and body, hashed as it is read. A form's
 boundary, which clients draw anew each time, is left out of the hash.
@@ -37,9 +37,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import errors
 from app.auth.keys import ANYONE, Caller
 from app.db.columns import now
-from app.db.models import KeptAnswer
+from app.db.models import IdempotencyRecord
 from app.db.session import Database
-from app.errors import AppError, Conflict, Fault, Invalid
+from app.errors import AppError, Conflict, Invalid, ValidationIssue
 from app.settings import Settings
 
 _KEY = re.compile(r"[!-~]{1,255}")
@@ -49,22 +49,22 @@ _KeyHeader = Header(pattern=f"^{_KEY.pattern}$", description=_ABOUT)
 
 
 def _described(idempotency_key: Annotated[str | None, _KeyHeader] = None) -> None:
-    """What `OnceOnly` reads, for the API's description."""
+    """What `IdempotencyMiddleware` reads, for the API's description."""
 
 
 IDEMPOTENT = Depends(_described)
-"""For the `dependencies` of a route whose work calls `keep`."""
+"""For the `dependencies` of a route whose work calls `save_response`."""
 
 
-def keep(session: Session, status: int, location: str, body: BaseModel) -> None:
+def save_response(session: Session, status: int, location: str, body: BaseModel) -> None:
     """Remember the answer to this request, if it has an Idempotency-Key. To be called in the
     transaction that makes what the answer is about."""
     once: _Once | None = session.info.get("once")
     if once is not None:
-        once.keep(session, status, location, body.model_dump_json())
+        once.save_response(session, status, location, body.model_dump_json())
 
 
-class OnceOnly:
+class IdempotencyMiddleware:
     """Middleware of POST requests that have a key. Inside the gate: keys are each owner's own."""
 
     def __init__(self, app: ASGIApp, database: Database, settings: Settings) -> None:
@@ -91,19 +91,21 @@ class OnceOnly:
 
     async def _take_turns(self, scope: Scope, receive: Receive, send: Send, key: str) -> None:
         if not _KEY.fullmatch(key):
-            raise _fault("1 to 255 visible ASCII characters, without spaces", "such as a UUID")
+            raise _invalid_key(
+                "1 to 255 visible ASCII characters, without spaces", "such as a UUID"
+            )
         caller: Caller = scope.get("state", {}).get("caller", ANYONE)
-        mine = (caller.owner or "", key)
-        if mine in self._at_work:
+        request_key = (caller.owner or "", key)
+        if request_key in self._at_work:
             raise Conflict(
                 "A request with this Idempotency-Key is still at work; ask again for its answer.",
                 headers={"Retry-After": _RETRY_AFTER},
             )
-        self._at_work.add(mine)
+        self._at_work.add(request_key)
         try:
-            await self._once(scope, _Body(scope, receive), send, *mine)
+            await self._once(scope, _Body(scope, receive), send, *request_key)
         finally:
-            self._at_work.discard(mine)
+            self._at_work.discard(request_key)
 
     async def _once(self, scope: Scope, body: "_Body", send: Send, owner: str, key: str) -> None:
         before = await run_in_threadpool(self._find, owner, key)
@@ -121,16 +123,18 @@ class OnceOnly:
         if not await body.read():
             return  # the client has left
         if before.fingerprint != body.fingerprint():
-            raise _fault("this key was used for another request", "take a new key")
+            raise _invalid_key("this key was used for another request", "take a new key")
         headers = {"Location": before.location, "Idempotent-Replayed": "true"}
         answer = Response(before.body, before.status, headers, media_type="application/json")
         await answer(scope, body.receive, send)
 
-    def _find(self, owner: str, key: str) -> KeptAnswer | None:
-        query = select(KeptAnswer).where(KeptAnswer.owner == owner, KeptAnswer.key == key)
+    def _find(self, owner: str, key: str) -> IdempotencyRecord | None:
+        query = select(IdempotencyRecord).where(
+            IdempotencyRecord.owner == owner, IdempotencyRecord.key == key
+        )
         with self._database.read() as session:
             return session.scalars(
-                query.where(KeptAnswer.created_at > now() - self._kept_for)
+                query.where(IdempotencyRecord.created_at > now() - self._kept_for)
             ).one_or_none()
 
 
@@ -190,7 +194,7 @@ class _Once:
     body: _Body
     kept_for: timedelta
 
-    def keep(self, session: Session, status: int, location: str, body: str) -> None:
+    def save_response(self, session: Session, status: int, location: str, body: str) -> None:
         row: Mapping[str, Any] = {
             "owner": self.owner,
             "key": self.key,
@@ -200,9 +204,11 @@ class _Once:
             "body": body,
             "created_at": now(),
         }
-        session.execute(delete(KeptAnswer).where(KeptAnswer.created_at <= now() - self.kept_for))
+        session.execute(
+            delete(IdempotencyRecord).where(IdempotencyRecord.created_at <= now() - self.kept_for)
+        )
         try:
-            session.execute(insert(KeptAnswer).values(**row))
+            session.execute(insert(IdempotencyRecord).values(**row))
         except IntegrityError as error:
             raise _Raced from error
 
@@ -211,5 +217,5 @@ def _boundary(kind: bytes, options: Mapping[bytes, bytes]) -> bytes:
     return options.get(b"boundary", b"") if kind.startswith(b"multipart/") else b""
 
 
-def _fault(detail: str, hint: str) -> Invalid:
-    return Invalid([Fault("header", "/Idempotency-Key", detail, hint)])
+def _invalid_key(detail: str, hint: str) -> Invalid:
+    return Invalid([ValidationIssue("header", "/Idempotency-Key", detail, hint)])

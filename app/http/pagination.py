@@ -13,7 +13,7 @@ from sqlalchemy import Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db.columns import is_id
-from app.errors import Fault, Invalid
+from app.errors import Invalid, ValidationIssue
 
 Cursor = Annotated[str | None, Query(min_length=1, description="`next` of the page before; opaque")]
 
@@ -38,7 +38,9 @@ def decode(cursor: str | None, kind: type[Key]) -> Key | None:
         key = None
     fits = is_id(key) if isinstance(key, str) else isinstance(key, int) and abs(key) < 2**63
     if type(key) is not kind or not fits:
-        raise Invalid([Fault("query", "/cursor", "not a cursor", "use `next` of the last page")])
+        raise Invalid(
+            [ValidationIssue("query", "/cursor", "not a cursor", "use `next` of the last page")]
+        )
     return key
 
 

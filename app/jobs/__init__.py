@@ -1,0 +1,1 @@
+"""Jobs: what kinds there are, their queue, their events, and their results."""

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from app.db.models import Job, JobState, Model
 from app.db.session import DatabaseDep, SessionDep
 from app.errors import NotFound
-from app.http.dependencies import SettingsDep, StorageDep, takes
+from app.http.dependencies import SettingsDep, StorageDep, require_content_type
 from app.http.file_response import blob_response
 from app.http.idempotency import IDEMPOTENT
 from app.http.pagination import Paging, paging
@@ -45,7 +45,7 @@ REPORT_POLICY = "; ".join(
     "/train",
     status_code=202,
     response_model=JobCreated,
-    dependencies=[takes("application/json"), IDEMPOTENT],
+    dependencies=[require_content_type("application/json"), IDEMPOTENT],
 )
 def train(
     body: TrainRequest,
@@ -131,7 +131,7 @@ def checkpoint(job_id: str, request: Request, session: SessionDep, storage: Stor
 
 @router.get("/{job_id}/gallery", response_class=Response)
 def gallery(job_id: str, request: Request, session: SessionDep, storage: StorageDep) -> Response:
-    """A picture: image, point, proposals, picked, refined, predicted, for a few images."""
+    """A PNG with a row for each of a few images: point, proposals, masks selected and predicted."""
     sha = service.get_successful(session, job_id).gallery_sha
     if sha is None:
         raise NotFound("gallery of job", job_id)
@@ -146,7 +146,7 @@ def gallery(job_id: str, request: Request, session: SessionDep, storage: Storage
 def report_html(
     job_id: str, request: Request, session: SessionDep, storage: StorageDep
 ) -> Response:
-    """The report for people: one page with figures, curves and pictures of masks inside."""
+    """The report for people: one page with figures, curves and drawn masks inside."""
     sha = service.get_successful(session, job_id).report_html_sha
     if sha is None:
         raise NotFound("report.html of job", job_id)

@@ -54,22 +54,24 @@ def job_events(
     paging: Annotated[Paging, paging(100)],
     last_event_id: LastEventId = None,
 ) -> Response:
-    """What happened to the job, in order, and what happens: server-sent events until the one of
-    type `end`. Ids count from 1 without gaps; with `Last-Event-ID` it goes on from there, so that
-    a reader who comes back misses nothing. `Accept: application/json` gives pages of what there
-    is so far."""
+    """Everything that happened to the job, in order, and what happens next.
+
+    Server-sent events until the one of type `end`. Ids count from 1 without gaps; with
+    `Last-Event-ID` it goes on from there, so that a reader who comes back misses nothing.
+    `Accept: application/json` gives pages of what there is so far.
+    """
     kind = preferred(request, SSE, JSON)
-    seen = max(paging.after(int) or 0, last_event_id or 0)
+    after = max(paging.after(int) or 0, last_event_id or 0)
     with database.read() as session:
         service.get(session, job_id)
     vary = {"Vary": "Accept", "Cache-Control": "no-cache"}
-    found, over = look(database, job_id, seen, paging.limit + 1 if kind == JSON else 1)
+    rows, over = look(database, job_id, after, paging.limit + 1 if kind == JSON else 1)
     if kind == JSON:
-        page = paging.page(found, attrgetter("seq"))
+        page = paging.page(rows, attrgetter("seq"))
         body = events.encode_page(page.items, page.next)
         return Response(body, media_type=JSON, headers=vary | page.headers)
-    if over and not found:
+    if over and not rows:
         return Response(status_code=204, headers=vary)  # tells a browser not to come again
     feed: Feed = request.app.state.feed
     vary["X-Accel-Buffering"] = "no"  # nginx would keep the events to itself
-    return EventSourceResponse(stream(feed, job_id, seen), headers=vary)
+    return EventSourceResponse(stream(feed, job_id, after), headers=vary)

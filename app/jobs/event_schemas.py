@@ -31,5 +31,7 @@ class EventOut(BaseModel):
 
 
 class EventPage(BaseModel):
+    """Some events, in order, and the cursor of the next page; null on the last."""
+
     events: list[EventOut]
     next: str | None

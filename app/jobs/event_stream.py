@@ -30,8 +30,10 @@ BATCH = 500
 class Feed:
     """Wakes readers when their job has new events.
 
-    stream_seconds: the longest that one stream lasts. closing: whether the server is about to
-    stop. Readers are sent away then, to come again with the id that they have.
+    Attributes:
+        stream_seconds: the longest that one stream lasts.
+        closing: whether the server is about to stop. Readers are sent away then, to come again
+            with the id that they have.
     """
 
     def __init__(
@@ -49,17 +51,21 @@ class Feed:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Looks for new events inside this block."""
+        """Look for new events inside this block."""
         task = asyncio.create_task(self._run())
         try:
             yield
         finally:
             task.cancel()
 
-    async def wait(self, job_id: str, seen: int, seconds: float) -> bool:
-        """True once the job has an event above `seen`, is gone, or the server stops; False after
-        `seconds`."""
-        waiter = (seen, asyncio.Event())
+    async def wait(self, job_id: str, after: int, seconds: float) -> bool:
+        """Wait for an event of a job.
+
+        Returns:
+            True once the job has an event above the number `after`, is gone, or the server stops;
+            False when `seconds` are over.
+        """
+        waiter = (after, asyncio.Event())
         self._waiting[job_id].add(waiter)
         try:
             await asyncio.wait_for(waiter[1].wait(), seconds)
@@ -89,41 +95,47 @@ class Feed:
             return {row.id: row.last_event for row in session.execute(query)}
 
     def _wake(self, newest: dict[str, int] | None) -> None:
-        """`newest` is None where nothing is known; a job that is missing there is gone."""
+        """`newest` is None where the database did not answer; a job that is not in it is gone."""
         closing = self.closing()
         for job_id, waiters in self._waiting.items():
-            for seen, event in waiters:
-                if closing or (newest is not None and newest.get(job_id, seen + 1) > seen):
+            for after, event in waiters:
+                if closing or (newest is not None and newest.get(job_id, after + 1) > after):
                     event.set()
 
 
-def look(database: Database, job_id: str, seen: int, limit: int) -> tuple[list[JobEvent], bool]:
-    """Events above `seen`, and whether none can come after them: the job is over, or gone."""
+def look(database: Database, job_id: str, after: int, limit: int) -> tuple[list[JobEvent], bool]:
+    """Return events above the number `after`, and whether none can come after them.
+
+    None can where the job is over, or gone.
+    """
     with database.read() as session:
         state = session.scalar(select(Job.state).where(Job.id == job_id))
-        found = events.after(session, job_id, seen, limit)  # after the state: the end is written
-    return found, state not in ACTIVE and len(found) < limit  # together with it
+        rows = events.after(session, job_id, after, limit)  # after the state: the end is written
+    return rows, state not in ACTIVE and len(rows) < limit  # together with it
 
 
-async def stream(feed: Feed, job_id: str, seen: int) -> AsyncIterator[bytes]:
-    """The events above `seen`, those to come included, as text/event-stream. Ends after the job's
-    last event, or when the reader is to come again."""
+async def stream(feed: Feed, job_id: str, after: int) -> AsyncIterator[bytes]:
+    """Yield the events above the number `after`, those to come included, as text/event-stream.
+
+    Ends after the job's last event, or when the reader is to come again.
+    """
     yield format_sse_event(retry=RETRY_MILLISECONDS)
     deadline = time.monotonic() + feed.stream_seconds
     while not feed.closing() and (left := deadline - time.monotonic()) > 0:
         try:
-            found, over = await run_in_threadpool(look, feed.database, job_id, seen, BATCH)
+            rows, over = await run_in_threadpool(look, feed.database, job_id, after, BATCH)
         except SQLAlchemyError:
             return  # the reader comes again, with the id that it has
-        if found:
-            yield b"".join(frame(event) for event in found)
-            seen = found[-1].seq
+        if rows:
+            yield b"".join(frame(event) for event in rows)
+            after = rows[-1].seq
         if over:
             return
-        if not found and not await feed.wait(job_id, seen, min(KEEPALIVE_SECONDS, left)):
+        if not rows and not await feed.wait(job_id, after, min(KEEPALIVE_SECONDS, left)):
             yield KEEPALIVE_COMMENT
 
 
 def frame(event: JobEvent) -> bytes:
+    """Return an event in the text form of server-sent events."""
     data = events.encode(event).decode()
     return format_sse_event(id=str(event.seq), event=event.type, data_str=data)

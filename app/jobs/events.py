@@ -29,8 +29,10 @@ NewEvent = tuple[EventType, Mapping[str, Any]]
 
 
 def append(session: Session, job_id: str, events: Sequence[NewEvent]) -> None:
-    """Add events to a job's log, as part of the session's transaction. Does nothing for a job that
-    is gone."""
+    """Add events to a job's log, as part of the session's transaction.
+
+    Does nothing for a job that is gone.
+    """
     if not events:
         return
     counted = update(Job).where(Job.id == job_id).values(last_event=Job.last_event + len(events))
@@ -50,8 +52,13 @@ def append(session: Session, job_id: str, events: Sequence[NewEvent]) -> None:
 
 
 def append_state(session: Session, job_id: str, *before: NewEvent) -> None:
-    """Tell the state that was just written into the job's row, after the events in `before`: why
-    it is so, and, where the job is over, its end."""
+    """Add the events of the state that was just written into the job's row.
+
+    They say why it is so, and, where the job is over, that it ended.
+
+    Args:
+        before: events that come first.
+    """
     what = (Job.state, Job.reason, Job.error, Job.model_id, Job.kind, Job.dataset_id)
     query = select(*what).where(Job.id == job_id)
     row = session.execute(query).one_or_none()
@@ -74,26 +81,26 @@ def append_state(session: Session, job_id: str, *before: NewEvent) -> None:
 
 def _end_import(session: Session, dataset_id: str, error: str) -> None:
     """However its import ended: a data set that did not become ready or invalid is invalid."""
-    fault = {"part": "", "pointer": "", "detail": error, "hint": "send it again"}
-    values = {"status": DatasetStatus.INVALID, "report": {"errors": [fault]}}
+    issue = {"part": "", "pointer": "", "detail": error, "hint": "send it again"}
+    values = {"status": DatasetStatus.INVALID, "report": {"errors": [issue]}}
     unfinished = (Dataset.id == dataset_id, Dataset.status == DatasetStatus.IMPORTING)
     session.execute(update(Dataset).where(*unfinished).values(values))
 
 
 def created(session: Session, job: Job) -> None:
-    """The first event. The job's row must have been flushed."""
+    """Add the first event. The job's row must have been flushed."""
     data = {"state": job.state, "kind": job.kind, "dataset_id": job.dataset_id}
     append(session, job.id, [(EventType.CREATED, data)])
 
 
 def after(session: Session, job_id: str, seq: int, limit: int) -> list[JobEvent]:
-    """At most `limit` events with numbers above `seq`, in order."""
+    """Return at most `limit` events with numbers above `seq`, in order."""
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > seq)
     return list(session.scalars(query.order_by(JobEvent.seq).limit(limit)))
 
 
 def document(event: JobEvent) -> dict[str, Any]:
-    """An event as it goes over the wire, the same in SSE, pages and webhooks."""
+    """Return an event as it goes over the wire, the same in SSE, pages and webhooks."""
     return {
         "id": event.seq,
         "type": event.type,
@@ -105,9 +112,10 @@ def document(event: JobEvent) -> dict[str, Any]:
 
 
 def encode(event: JobEvent) -> bytes:
-    """The document as JSON, on one line."""
+    """Return the document as JSON, on one line."""
     return msgspec.json.encode(document(event))
 
 
 def encode_page(page: Sequence[JobEvent], following: str | None) -> bytes:
+    """Return a page of events as JSON; `following` is the cursor of the next one."""
     return msgspec.json.encode({"events": [document(e) for e in page], "next": following})

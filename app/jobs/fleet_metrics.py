@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 4 * 3_600, 12 * 3_600, 24 * 3_600)
 _OVERLAP = timedelta(minutes=10)  # rows may be committed later than the moment they bear
-_HELD = (JobState.RUNNING, JobState.CANCELLING)
+_LEASED = (JobState.RUNNING, JobState.CANCELLING)
 
 
 class Fleet:
@@ -40,6 +40,7 @@ class Fleet:
         self._finished = _Finished()
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metric families of jobs, queues, leases and the broker."""
         up = GaugeMetricFamily("sapnet_database_up", "Whether the database answers.", 1)
         try:
             with self._database.read() as session:
@@ -56,8 +57,8 @@ class Fleet:
     def _leases(self, session: Session) -> Iterator[Metric]:
         """A worker renews its job's lease with each heartbeat, so the lease tells of the last."""
         moment = now()
-        held = select(func.min(Job.lease_until), func.count()).where(Job.state.in_(_HELD))
-        earliest, _ = session.execute(held).one()
+        leased = select(func.min(Job.lease_until), func.count()).where(Job.state.in_(_LEASED))
+        earliest, _ = session.execute(leased).one()
         lease = timedelta(seconds=self._settings.lease_seconds)
         age = (moment - (earliest - lease)).total_seconds() if earliest else 0.0
         silent = GaugeMetricFamily(
@@ -66,7 +67,7 @@ class Fleet:
         )
         silent.add_metric([], max(age, 0.0))
         yield silent
-        late = select(func.count()).where(Job.state.in_(_HELD), Job.lease_until < moment)
+        late = select(func.count()).where(Job.state.in_(_LEASED), Job.lease_until < moment)
         expired = GaugeMetricFamily(
             "sapnet_leases_expired", "Running jobs whose worker fell silent for too long."
         )
@@ -150,7 +151,7 @@ class _Finished:
         )
         self._lock = threading.Lock()
         self._since: datetime | None = None
-        self._seen: dict[str, datetime] = {}
+        self._counted: dict[str, datetime] = {}
 
     def take(self, session: Session) -> None:
         with self._lock:
@@ -161,13 +162,17 @@ class _Finished:
             if self._since is not None:
                 query = query.where(Job.finished_at >= self._since - _OVERLAP)
             for job_id, state, started, finished, stages in session.execute(query):
-                if job_id in self._seen:
+                if job_id in self._counted:
                     continue
-                self._seen[job_id] = finished
+                self._counted[job_id] = finished
                 self._since = max(finished, self._since or finished)
                 self._jobs.labels(state.value).observe((finished - started).total_seconds())
                 for stage, seconds in (stages or {}).items():
                     self._stages.labels(stage).observe(seconds)
             if self._since is not None:
                 old = self._since - _OVERLAP
-                self._seen = {i: at for i, at in self._seen.items() if at >= old}
+                self._counted = {
+                    job_id: finished
+                    for job_id, finished in self._counted.items()
+                    if finished >= old
+                }

@@ -20,16 +20,17 @@ router = APIRouter(prefix="/models", tags=["models"])
 def make_onnx(
     model_id: ModelName, response: Response, session: SessionDep, settings: SettingsDep
 ) -> Job:
-    """Have a worker make the ONNX file, which takes a minute or so. Where it is made, or being
-    made, this is the job that did it, or does."""
+    """Have a worker make the ONNX file, which takes a minute or so.
+
+    Where it is made, or being made, this is the job that did it, or does.
+    """
     job = onnx_job(session, settings, registry.get(session, model_id))
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 
 
 def onnx_job(session: Session, settings: Settings, model: Model) -> Job:
-    """Return the job that made the model's ONNX file or makes it; where there is none, a new
-    one."""
+    """Return the job that made the model's ONNX file or makes it, else a new one."""
     states = [*ACTIVE, *(SUCCESSFUL if model.onnx_sha else ())]
     query = select(Job).where(
         Job.kind == JobKind.ONNX, Job.model_id == model.id, Job.state.in_(states)

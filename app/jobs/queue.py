@@ -45,7 +45,11 @@ def send(job_id: str, broker_url: str, queue: str = TRAIN) -> bool:
 
 
 def depths(broker_url: str) -> dict[str, int]:
-    """How many messages wait in each queue. Raises ConnectionError where no broker answers."""
+    """Return how many messages wait in each queue.
+
+    Raises:
+        ConnectionError: no broker answers.
+    """
     with _celery(broker_url).connection_for_write() as connection:
         try:
             with connection.channel() as channel:
@@ -58,8 +62,13 @@ def depths(broker_url: str) -> dict[str, int]:
 
 
 def visibility(**transport: Any) -> dict[str, Any]:
-    """Celery's settings that say how long an unacknowledged message stays hidden, in every place
-    that is read: one app that says less redelivers the tasks of all."""
+    """Return Celery's settings for how long an unacknowledged message stays hidden.
+
+    They are in every place that is read: one app that says less redelivers the tasks of all.
+
+    Args:
+        transport: more options of the broker's transport.
+    """
     hidden = {"visibility_timeout": VISIBILITY_TIMEOUT}
     return {
         **hidden,

@@ -28,20 +28,25 @@ _SENT_AT_ONCE = 100
 
 
 def expired() -> ColumnElement[bool]:
-    """Started, by a worker whose lease has run out."""
+    """Return the condition of jobs that were started by a worker whose lease has run out."""
     states = [JobState.RUNNING, JobState.CANCELLING]
     return and_(Job.state.in_(states), Job.lease_until < now())
 
 
 def due() -> ColumnElement[bool]:
-    """Queued, and not told to wait any longer."""
+    """Return the condition of queued jobs whose delay, where there is one, is over."""
     past = or_(Job.lease_until.is_(None), Job.lease_until < now())
     return and_(Job.state == JobState.QUEUED, past)
 
 
 def reap(database: Database) -> list[tuple[str, JobKind]]:
-    """Take up every expired lease: id and kind of the jobs that are queued again. Those that were
-    to be cancelled are cancelled, since nobody is left to stop."""
+    """Take up every expired lease.
+
+    Jobs that were to be cancelled are cancelled, since nobody is left to stop.
+
+    Returns:
+        Id and kind of the jobs that are queued again.
+    """
     with database.read() as session:  # which costs nothing, and there are seldom any
         if session.scalars(select(Job.id).where(expired()).limit(1)).first() is None:
             return []
@@ -68,15 +73,15 @@ def reap(database: Database) -> list[tuple[str, JobKind]]:
 
 
 def waiting(session: Session, limit: int = 1, queues: tuple[str, ...] = QUEUES) -> list[str]:
-    """Ids of the jobs of these queues that could be taken now, the oldest first."""
+    """Return ids of the jobs of these queues that could be taken now, the oldest first."""
     query = select(Job.id).where(or_(due(), expired()), Job.kind.in_(kinds_in(*queues)))
     return list(session.scalars(query.order_by(Job.id).limit(limit)))
 
 
 def run_once(database: Database, settings: Settings) -> None:
-    """One round: expired leases, then messages that were lost. What is away is tried next time.
+    """Do one round: expired leases, then messages that were lost. What is away is tried next time.
 
-    A message may be lost with its broker or with a worker that held it, or its job's delay is
+    A message may be lost with its broker or with a worker that had it, or its job's delay is
     over: the ids of jobs that wait while their queue is empty are sent again. A queue that holds
     something is left alone, so that a backlog does not grow by being counted.
     """
@@ -106,10 +111,11 @@ class Reaper(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
+        """Do a round every `reap_seconds` until `stop`."""
         while not self._ended.wait(self._settings.reap_seconds):
             run_once(self._database, self._settings)
 
     def stop(self) -> None:
-        """Ends with the round in hand."""
+        """End after the round that is being done, and wait for it."""
         self._ended.set()
         self.join()

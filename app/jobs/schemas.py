@@ -61,8 +61,11 @@ class Sam(BaseModel):
 
 
 class Given(BaseModel):
-    """Your own masks: {"<annotation id>": [{"segmentation", "score"}]}, or a list of
-    {"annotation_id", "segmentation", "score"}."""
+    """Your own masks.
+
+    {"<annotation id>": [{"segmentation", "score"}]}, or a list of {"annotation_id",
+    "segmentation", "score"}.
+    """
 
     model_config = ConfigDict(extra="forbid")
     kind: Literal["given"]
@@ -117,12 +120,16 @@ class TrainRequest(BaseModel):
 
 
 class JobCreated(BaseModel):
+    """The id of a job, and its state."""
+
     model_config = ConfigDict(from_attributes=True)
     id: str
     state: JobState
 
 
 class JobOut(JobCreated):
+    """How far a job is, and what came of it. Fields that its kind has no use for are null."""
+
     kind: JobKind
     dataset_id: str
     method: str
@@ -149,11 +156,15 @@ class JobOut(JobCreated):
 
 
 class JobPage(BaseModel):
+    """Some jobs, and the cursor of the next page; null on the last."""
+
     jobs: list[JobOut]
     next: str | None
 
 
 class StageOut(BaseModel):
+    """One step of a kind of job."""
+
     model_config = ConfigDict(from_attributes=True)
     name: str = Field(description="as `stage` of a job and of its events has it")
     label: str = Field(description="for people")
@@ -161,6 +172,8 @@ class StageOut(BaseModel):
 
 
 class KindOut(BaseModel):
+    """A kind of job, with its stages."""
+
     kind: JobKind
     label: str = Field(description="for people")
     queue: str
@@ -169,6 +182,8 @@ class KindOut(BaseModel):
 
 
 class KindsOut(BaseModel):
+    """Every kind of job."""
+
     kinds: list[KindOut]
 
 

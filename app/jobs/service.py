@@ -1,4 +1,4 @@
-"""Jobs: asked for, listed, cancelled. The work itself is the worker's."""
+"""Jobs: requested, listed, cancelled. The work itself is the worker's."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from app.db.models import (
     Reason,
 )
 from app.db.session import Database, rows_changed
-from app.errors import BlobMissing, Conflict, Fault, Invalid, NotFound
+from app.errors import BlobMissing, Conflict, Invalid, NotFound, ValidationIssue
 from app.http import idempotency
 from app.http.pagination import Page, Paging, paginate
 from app.jobs import events
@@ -50,10 +50,14 @@ def create(
     settings: Settings,
     request: TrainRequest,
 ) -> Job:
-    """A queued job; its id is sent once it is committed. Takes the database, not a session: the
-    truth is stored before the row is written.
+    """Put a training into the queue; its id is sent once it is committed.
 
-    Raises NotFound, Conflict (the data set is not ready), Invalid with every fault.
+    Takes the database, not a session: the truth is stored before the row is written.
+
+    Raises:
+        NotFound: there is no such data set, or no such model.
+        Conflict: the data set is not ready.
+        Invalid: with every issue of the request.
     """
     document = request.model_dump(mode="json")
     with database.read() as session:
@@ -62,13 +66,13 @@ def create(
         images = _images(session, request.dataset_id) if request.truth is not None else {}
     proposals = document["proposals"] or settings.proposals
     kind = str(proposals.get("kind"))
-    faults = _config_faults(request, kind)
-    faults += _model_faults(request, kind, initial) if initial and not faults else []
+    issues = _config_issues(request, kind)
+    issues += _model_issues(request, kind, initial) if initial and not issues else []
     truth = None if request.truth is None else json.dumps(document["truth"]).encode()
-    faults += _truth_faults(storage, truth, images) if truth is not None else []
-    faults += webhooks.faults(settings, request.webhook)
-    if faults:
-        raise Invalid(faults)
+    issues += _truth_issues(storage, truth, images) if truth is not None else []
+    issues += webhooks.issues(settings, request.webhook)
+    if issues:
+        raise Invalid(issues)
     shas = [hashlib.sha256(truth).hexdigest()] if truth is not None else []
     job = Job(
         dataset_id=request.dataset_id,
@@ -87,11 +91,18 @@ def create(
         with database.begin() as session:
             _ready_dataset(session, request.dataset_id)
             submit(session, settings, job, request.webhook)
-            idempotency.keep(session, 202, f"/jobs/{job.id}", JobCreated.model_validate(job))
+            idempotency.save_response(
+                session, 202, f"/jobs/{job.id}", JobCreated.model_validate(job)
+            )
     return job
 
 
 def get(session: Session, job_id: str) -> Job:
+    """Look a job up.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
     job = session.get(Job, job_id) if is_id(job_id) else None
     if job is None:
         raise NotFound("job", job_id)
@@ -99,7 +110,12 @@ def get(session: Session, job_id: str) -> Job:
 
 
 def get_successful(session: Session, job_id: str) -> Job:
-    """A job that has results. Raises NotFound; Conflict, with its state, where it has none."""
+    """Look up a training that has results.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: it is no training, or it has no results; with its state.
+    """
     job = get(session, job_id)
     if job.kind is not JobKind.TRAIN:
         kind = KINDS[job.kind].label
@@ -117,7 +133,7 @@ def page(
     state: JobState | None = None,
     dataset_id: str | None = None,
 ) -> Page[Job]:
-    """Jobs, the newest first."""
+    """Return jobs, the newest first."""
     query = select(Job)
     if state is not None:
         query = query.where(Job.state == state)
@@ -127,8 +143,14 @@ def page(
 
 
 def cancel(session: Session, job_id: str) -> Job:
-    """Cancelled at once while it is queued; a running one is told to stop, and is cancelled within
-    seconds. Asking again changes nothing. Raises NotFound; Conflict where it is over already."""
+    """Cancel a job: at once while it is queued; a running one stops within seconds.
+
+    Asking again changes nothing.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: it is over already.
+    """
     get(session, job_id)
     queued = {
         "state": JobState.CANCELLED,
@@ -140,10 +162,10 @@ def cancel(session: Session, job_id: str) -> Job:
         (JobState.QUEUED, queued),
         (JobState.RUNNING, {"state": JobState.CANCELLING}),
     ]
-    asked = {"cancel_requested": True, "reason": Reason.CANCEL_REQUESTED}
+    requested = {"cancel_requested": True, "reason": Reason.CANCEL_REQUESTED}
     for state, values in steps:
         query = update(Job).where(Job.id == job_id, Job.state == state)
-        if rows_changed(session, query.values({**values, **asked})):
+        if rows_changed(session, query.values({**values, **requested})):
             events.append_state(session, job_id, (EventType.CANCEL_REQUESTED, {}))
     job = get(session, job_id)
     session.refresh(job)
@@ -153,8 +175,10 @@ def cancel(session: Session, job_id: str) -> Job:
 
 
 def log_file(storage: Storage, settings: Settings, job: Job) -> Path | None:
-    """The log of a job that is over, or of one that runs on this machine; None where there is none
-    (yet)."""
+    """Return the log of a job that is over, or of one that runs on this machine.
+
+    None where there is none (yet).
+    """
     if job.log_sha is not None:
         return storage.local_path(job.log_sha)
     path = settings.data_dir.resolve() / "jobs" / job.id / "log.txt"
@@ -162,7 +186,7 @@ def log_file(storage: Storage, settings: Settings, job: Job) -> Path | None:
 
 
 def last_lines(path: Path, count: int) -> str:
-    """The last `count` lines of a text, read from its end: at most a megabyte of it."""
+    """Return the last `count` lines of a text, read from its end: at most a megabyte of it."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - (1 << 20)))
@@ -182,7 +206,7 @@ def _ready_dataset(session: Session, dataset_id: str) -> None:
         raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)
 
 
-def _config_faults(request: TrainRequest, proposals: str) -> list[Fault]:
+def _config_issues(request: TrainRequest, proposals: str) -> list[ValidationIssue]:
     """Each on its own first, so that all are named; then all together, as the run resolves them.
 
     proposals: the kind of generator.
@@ -203,29 +227,33 @@ def _config_faults(request: TrainRequest, proposals: str) -> list[Fault]:
             for name, value in overrides.items()
         ),
     ]
-    faults = [fault for attempt in tries if (fault := _config_fault(*attempt, proposals))]
-    whole = _config_fault("/overrides", known_method, known_preset, overrides, proposals)
-    return faults or ([whole] if whole else [])
+    issues = [issue for attempt in tries if (issue := _config_issue(*attempt, proposals))]
+    whole = _config_issue("/overrides", known_method, known_preset, overrides, proposals)
+    return issues or ([whole] if whole else [])
 
 
-def _config_fault(
+def _config_issue(
     pointer: str, method: str, preset: str, overrides: Mapping[str, Any], proposals: str
-) -> Fault | None:
+) -> ValidationIssue | None:
     try:
         resolve_config(method, preset, overrides, proposals)
     except InvalidConfig as error:
-        return Fault("body", pointer, str(error))
+        return ValidationIssue("body", pointer, str(error))
     return None
 
 
-def _model_faults(request: TrainRequest, proposals: str, model: Model) -> list[Fault]:
+def _model_issues(request: TrainRequest, proposals: str, model: Model) -> list[ValidationIssue]:
     """Whether a training with these settings can go on from the model."""
     config = resolve_config(request.method, request.preset, request.overrides, proposals)
     differing = architecture_differences(config, model.meta.get("config") or {})
     if not differing:
         return []
     detail = f"the model is of another architecture: {'; '.join(differing)}"
-    return [Fault("body", "/from_model", detail, "train with the preset and the overrides it had")]
+    return [
+        ValidationIssue(
+            "body", "/from_model", detail, "train with the preset and the overrides it had"
+        )
+    ]
 
 
 def _images(session: Session, dataset_id: str) -> dict[int, Any]:
@@ -235,7 +263,9 @@ def _images(session: Session, dataset_id: str) -> dict[int, Any]:
     return {row.image_id: row for row in rows}
 
 
-def _truth_faults(storage: Storage, truth: bytes, images: Mapping[int, Any]) -> list[Fault]:
+def _truth_issues(
+    storage: Storage, truth: bytes, images: Mapping[int, Any]
+) -> list[ValidationIssue]:
     def orientation(image_id: int) -> int:
         try:
             return orientation_of(storage.local_path(images[image_id].sha256))
@@ -246,5 +276,7 @@ def _truth_faults(storage: Storage, truth: bytes, images: Mapping[int, Any]) -> 
     try:
         check_truth(truth, sizes=sizes, orientations=orientation)
     except InvalidDataset as error:
-        return [Fault("body", f"/truth{i.pointer}", i.problem, i.hint) for i in error.issues]
+        return [
+            ValidationIssue("body", f"/truth{i.pointer}", i.problem, i.hint) for i in error.issues
+        ]
     return []

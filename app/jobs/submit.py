@@ -28,7 +28,7 @@ def new_job(
 
 
 def submit(session: Session, settings: Settings, job: Job, webhook: WebhookIn | None = None) -> Job:
-    """Write the job's row, its first event and its webhooks; a worker is told after the commit."""
+    """Write the job's row, its first event and its webhooks; notify a worker after the commit."""
     session.add(job)
     session.flush()
     events.created(session, job)

@@ -12,6 +12,8 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
 class Webhooks(BaseModel):
+    """The addresses that a job's events are posted to."""
+
     webhooks: list[WebhookOut]
 
 

@@ -72,7 +72,7 @@ def create(session: Session, job_id: str, name: str | None) -> DatasetOut:
     }
     session.flush()
     answer = described(session, dataset)
-    idempotency.keep(session, 201, f"/datasets/{dataset.id}", answer)
+    idempotency.save_response(session, 201, f"/datasets/{dataset.id}", answer)
     return answer
 
 

@@ -14,7 +14,7 @@ from app.auth.keys import Caller
 from app.db.columns import now
 from app.db.models import Annotation, Job, MaskDecision, MaskStatus, PseudoMask
 from app.db.session import rows_changed
-from app.errors import Fault, Invalid, NotFound
+from app.errors import Invalid, NotFound, ValidationIssue
 from app.http.if_match import changed_meanwhile, check_match
 from app.jobs.service import get_successful
 from app.masks.rle import checked
@@ -92,7 +92,9 @@ def _outcome(
         candidates = (row.extra or {}).get("candidates") or []
         if decision.candidate >= len(candidates):
             detail = f"there is no candidate {decision.candidate}: the mask has {len(candidates)}"
-            raise Invalid([Fault("body", "/candidate", detail, "take the index of one of them")])
+            raise Invalid(
+                [ValidationIssue("body", "/candidate", detail, "take the index of one of them")]
+            )
         return MaskStatus.CORRECTED, candidates[decision.candidate]["segmentation"]
     if decision.decision == "accept":
         kept = row.correction

@@ -11,7 +11,7 @@ from app.datasets.schemas import DatasetOut
 from app.db.models import MaskStatus
 from app.db.session import DatabaseDep, SessionDep
 from app.http.capacity import Capacity
-from app.http.dependencies import SettingsDep, StorageDep, takes
+from app.http.dependencies import SettingsDep, StorageDep, require_content_type
 from app.http.idempotency import IDEMPOTENT
 from app.http.if_match import IfMatch, etag
 from app.http.pagination import Paging, paging
@@ -103,7 +103,7 @@ def get_mask(mask_id: str, session: SessionDep) -> Response:
     "/masks/{mask_id}",
     response_model=ReviewMask,
     responses=ETAG,
-    dependencies=[takes("application/json")],
+    dependencies=[require_content_type("application/json")],
 )
 def decide(
     mask_id: str,
@@ -121,7 +121,7 @@ def decide(
 @router.post(
     "/masks/{mask_id}/suggest",
     response_model=Suggestion,
-    dependencies=[takes("application/json")],
+    dependencies=[require_content_type("application/json")],
 )
 @access(scope=Scope.READ)  # nothing is kept
 def suggest(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.errors import Fault, Invalid
+from app.errors import Invalid, ValidationIssue
 from app.masks.schemas import SegmentationIn
 from sapnet.data.masks import area, check_size, checked_rle, decode, encode, tight_box
 from sapnet.errors import InvalidGeometry
@@ -16,10 +16,10 @@ def checked(sent: SegmentationIn, size: list[int], *, may_be_empty: bool = False
         rle = checked_rle({"size": sent.size, "counts": sent.counts}, check_size(size))
     except InvalidGeometry as error:
         hint = "send a compressed COCO RLE of the image as it was uploaded"
-        raise Invalid([Fault("body", "/segmentation", str(error), hint)]) from error
+        raise Invalid([ValidationIssue("body", "/segmentation", str(error), hint)]) from error
     if not (may_be_empty or area(rle)):
         hint = "reject the mask where there is no such object"
-        raise Invalid([Fault("body", "/segmentation", "the mask is empty", hint)])
+        raise Invalid([ValidationIssue("body", "/segmentation", "the mask is empty", hint)])
     return encode(decode(rle))
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.models import Image
-from app.errors import Fault, Invalid
+from app.errors import Invalid, ValidationIssue
 from app.masks import review
 from app.masks.rle import checked, measured
 from app.masks.schemas import ClickIn, SuggestIn
@@ -38,8 +38,8 @@ def suggest(
     present = mask["segmentation"]
     if asked.segmentation is not None:
         present = checked(asked.segmentation, size, may_be_empty=True)
-    if faults := _faults(asked.points, size):
-        raise Invalid(faults)
+    if issues := _faults(asked.points, size):
+        raise Invalid(issues)
     now = decode(present)
     point = _own_point(mask["point"], now, asked.points)
     clicks = [interactive.Click(p.x, p.y, p.positive) for p in (*point, *asked.points)]
@@ -51,15 +51,15 @@ def suggest(
             found = interactive.suggest(image, clicks, now, [decode(o) for o in others if o])
     except ValueError as error:
         hint = "click once on the object, or send the mask to begin with"
-        raise Invalid([Fault("body", "/points", str(error), hint)]) from error
+        raise Invalid([ValidationIssue("body", "/points", str(error), hint)]) from error
     rle = encode(found)
     return {"segmentation": rle, **measured(rle)}
 
 
-def _faults(points: list[ClickIn], size: list[int]) -> list[Fault]:
+def _faults(points: list[ClickIn], size: list[int]) -> list[ValidationIssue]:
     height, width = size
     return [
-        Fault(
+        ValidationIssue(
             "body",
             f"/points/{index}",
             f"the point ({p.x:g}, {p.y:g}) is outside its image of {width}×{height} pixels",

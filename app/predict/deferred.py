@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import ACTIVE, SUCCESSFUL, Job, JobKind, Prediction
 from app.db.session import Database
-from app.errors import Conflict, Fault, Invalid
+from app.errors import Conflict, Invalid, ValidationIssue
 from app.http import idempotency
 from app.jobs.schemas import JobCreated
 from app.jobs.service import get as get_job
@@ -54,11 +54,11 @@ def _create(
     session: Session, settings: Settings, asked: Asked, score: float, sent: dict[int, str]
 ) -> Job:
     model = find_model(session, asked.model)
-    faults: list[Fault] = []
+    issues: list[ValidationIssue] = []
     of_dataset = asked.dataset or model.dataset_id
-    shas = find_images(session, of_dataset, asked, faults)
-    if faults:
-        raise Invalid(faults)
+    shas = find_images(session, of_dataset, asked, issues)
+    if issues:
+        raise Invalid(issues)
     job = submit(
         session, settings, new_job(JobKind.PREDICT, of_dataset, {"score": score}, model.id)
     )
@@ -75,7 +75,7 @@ def _create(
             for number, source in enumerate(sources[start : start + _BATCH], start)
         ]
         session.execute(insert(Prediction), rows)
-    idempotency.keep(session, 202, f"/jobs/{job.id}", JobCreated.model_validate(job))
+    idempotency.save_response(session, 202, f"/jobs/{job.id}", JobCreated.model_validate(job))
     return job
 
 

@@ -12,9 +12,9 @@ from fastapi.responses import StreamingResponse
 from app.auth.access import access
 from app.auth.keys import ANYONE, Caller, Scope
 from app.db.session import Database, DatabaseDep
-from app.errors import Fault, Forbidden, Invalid
+from app.errors import Forbidden, Invalid, ValidationIssue
 from app.http.content_negotiation import preferred
-from app.http.dependencies import SettingsDep, StorageDep, takes
+from app.http.dependencies import SettingsDep, StorageDep, require_content_type
 from app.http.idempotency import IDEMPOTENT
 from app.http.pagination import Cursor, Paging
 from app.http.prefer import ASYNC, Prefer, wants_async
@@ -100,7 +100,9 @@ def predict_known(
         at = (runtime, storage, settings, known, path, least)
         prediction = service.predict(*at, draw=kind == PNG)
     except NotAnImage as error:
-        raise Invalid([Fault("query", "/image", str(error), "mend the data set")]) from error
+        raise Invalid(
+            [ValidationIssue("query", "/image", str(error), "mend the data set")]
+        ) from error
     for result in prediction.results:
         result["image_id"] = image_id
     return _answer(prediction)
@@ -111,7 +113,7 @@ def predict_known(
     response_model=list[Result] | PredictionPage,
     responses=TAKEN,
     openapi_extra=BODY,
-    dependencies=[takes(*KINDS), IDEMPOTENT],
+    dependencies=[require_content_type(*KINDS), IDEMPOTENT],
 )
 # Nothing is kept, unless a worker does it: that asks for more, below.
 @access(scope=Scope.READ, body=lambda settings: settings.max_image_bytes)
@@ -135,14 +137,14 @@ def predict_sent(
         return _later(request, database, storage, settings, asked)
     kind = preferred(request, JSON) if asked.many else preferred(request, JSON, PNG)
     least = _least(settings, kind, asked.score)
-    faults = _too_many(settings, asked)
+    issues = _too_many(settings, asked)
     with database.read() as session:
         known = service.find_model(session, asked.model)
-        of_list = asked.many and not faults
+        of_list = asked.many and not issues
         dataset = asked.dataset or known.dataset_id
-        shas = service.find_images(session, dataset, asked, faults) if of_list else {}
-    if faults:
-        raise Invalid(faults)
+        shas = service.find_images(session, dataset, asked, issues) if of_list else {}
+    if issues:
+        raise Invalid(issues)
     at = (runtime, storage, settings, known, asked)
     if not asked.many:
         return _answer(service.predict_one(*at, least, draw=kind == PNG))
@@ -166,13 +168,13 @@ def _later(
     return Response(body, 202, media_type=JSON, headers=headers)
 
 
-def _too_many(settings: Settings, asked: Asked) -> list[Fault]:
+def _too_many(settings: Settings, asked: Asked) -> list[ValidationIssue]:
     hint = f"send Prefer: {ASYNC}, and a worker does it"
     if not asked.sources:
-        return [Fault("body", "/dataset", "a whole data set is not done at once", hint)]
+        return [ValidationIssue("body", "/dataset", "a whole data set is not done at once", hint)]
     if len(asked.sources) > settings.predict_at_once:
         detail = f"at most {settings.predict_at_once} pictures are done at once"
-        return [Fault("body", "/images", detail, hint)]
+        return [ValidationIssue("body", "/images", detail, hint)]
     return []
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
 from app.datasets.image_sources import NotFetched, check_address
-from app.errors import Fault, Invalid, TooLarge
+from app.errors import Invalid, TooLarge, ValidationIssue
 from app.http.dependencies import SettingsDep
 from app.predict.schemas import Picture, PredictRequest
 from app.settings import Settings
@@ -47,11 +47,11 @@ class Asked:
     dataset: str | None = None
     part: str = "body"
 
-    def fault(self, source: Source, detail: str, hint: str = "") -> Fault:
+    def fault(self, source: Source, detail: str, hint: str = "") -> ValidationIssue:
         """What is wrong with one of the pictures."""
         if self.part == "body":
-            return Fault("body", source.pointer, detail, hint)
-        return Fault(source.pointer.removeprefix("/"), "", detail, hint)
+            return ValidationIssue("body", source.pointer, detail, hint)
+        return ValidationIssue(source.pointer.removeprefix("/"), "", detail, hint)
 
 
 class _Form(BaseModel):
@@ -98,25 +98,25 @@ async def read(request: Request, settings: SettingsDep) -> AsyncIterator[Asked]:
         else:
             form = await stack.enter_async_context(request.form(max_files=1, max_fields=20))
             asked = _from_form(form)
-        if faults := address_faults(settings, asked):
-            raise Invalid(faults)
+        if issues := address_issues(settings, asked):
+            raise Invalid(issues)
         yield asked
 
 
 AskedDep = Annotated[Asked, Depends(read)]
 
 
-def address_faults(settings: Settings, asked: Asked) -> list[Fault]:
+def address_issues(settings: Settings, asked: Asked) -> list[ValidationIssue]:
     """Addresses that must not be called, as far as their text tells."""
-    faults = []
+    issues = []
     for source in asked.sources:
         if source.url is not None:
             try:
                 check_address(settings, source.url)
             except NotFetched as error:
                 hint = "https://host/picture.jpg, s3://bucket/key, or a number: the id of an image"
-                faults.append(asked.fault(source, f"{source.url[:200]!r}: {error}", hint))
-    return faults
+                issues.append(asked.fault(source, f"{source.url[:200]!r}: {error}", hint))
+    return issues
 
 
 async def _json(request: Request, settings: Settings) -> Any:
@@ -147,15 +147,15 @@ def _from_json(document: Any) -> Asked:
         pictures = [] if body.url is None and body.image is None else [("", single)]
     else:
         pictures = [(f"/images/{n}", picture) for n, picture in enumerate(body.images)]
-    faults: list[Fault] = []
-    sources = [_source(pointer, picture, faults) for pointer, picture in pictures]
-    if faults:
-        raise Invalid(faults)
+    issues: list[ValidationIssue] = []
+    sources = [_source(pointer, picture, issues) for pointer, picture in pictures]
+    if issues:
+        raise Invalid(issues)
     many = body.images is not None or not sources
     return Asked(body.model, body.score, tuple(sources), many, body.dataset)
 
 
-def _source(pointer: str, picture: Picture, faults: list[Fault]) -> Source:
+def _source(pointer: str, picture: Picture, issues: list[ValidationIssue]) -> Source:
     if picture.image is None:
         name = "url" if picture.url is not None else "id"
         return Source(f"{pointer}/{name}", None, picture.url, picture.id)
@@ -166,7 +166,9 @@ def _source(pointer: str, picture: Picture, faults: list[Fault]) -> Source:
         return Source(f"{pointer}/image", io.BytesIO(base64.b64decode(text, validate=True)))
     except (binascii.Error, ValueError) as error:
         hint = "RFC 4648, section 4, without line breaks"
-        faults.append(Fault("body", f"{pointer}/image", f"it is no base64: {error}", hint))
+        issues.append(
+            ValidationIssue("body", f"{pointer}/image", f"it is no base64: {error}", hint)
+        )
         return Source(f"{pointer}/image")
 
 

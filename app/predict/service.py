@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.datasets.image_sources import NotFetched
 from app.datasets.service import get as get_dataset
 from app.db.models import DatasetStatus, Image, Job
-from app.errors import BlobMissing, Conflict, Fault, Invalid, NotFound
+from app.errors import BlobMissing, Conflict, Invalid, NotFound, ValidationIssue
 from app.http.capacity import Capacity
 from app.predict.model_cache import Results, Runtime, overlay_png
 from app.predict.request import Asked, Source
@@ -74,7 +74,7 @@ def find_image(session: Session, dataset_id: str, image: str) -> tuple[int, str]
 
 
 def find_images(
-    session: Session, dataset_id: str, asked: Asked, faults: list[Fault]
+    session: Session, dataset_id: str, asked: Asked, issues: list[ValidationIssue]
 ) -> dict[int, str]:
     """Digests by image id of those that are asked for; of all, where none is named. Ids that are
     not there are faults. Raises NotFound for the data set; Conflict where it is not ready."""
@@ -91,7 +91,7 @@ def find_images(
         for source in asked.sources:
             if source.id is not None and source.id not in found:
                 detail = f"the data set {dataset_id!r} has no image {source.id}"
-                faults.append(asked.fault(source, detail, "see /datasets/{id}/images"))
+                issues.append(asked.fault(source, detail, "see /datasets/{id}/images"))
         return found
     return {row.image_id: row.sha256 for row in session.execute(query.order_by(Image.image_id))}
 

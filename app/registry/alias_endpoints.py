@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Path, Response
 
 from app.db.models import ModelAlias
 from app.db.session import SessionDep
-from app.http.dependencies import takes
+from app.http.dependencies import require_content_type
 from app.http.if_match import IfMatch, etag
 from app.http.pagination import Paging, paging
 from app.registry import aliases, service
@@ -37,7 +37,7 @@ def get_alias(name: Name, response: Response, session: SessionDep) -> ModelAlias
     "/{name}",
     response_model=AliasOut,
     responses={**TAGGED, 201: {"model": AliasOut, "headers": _TAG}},
-    dependencies=[takes("application/json")],
+    dependencies=[require_content_type("application/json")],
 )
 def put_alias(
     name: Name,

@@ -16,7 +16,7 @@ from app.auth.keys import Caller
 from app.db.columns import now
 from app.db.models import Model, ModelAlias
 from app.db.session import rows_changed
-from app.errors import Fault, Invalid, NotFound, PreconditionFailed, PreconditionRequired
+from app.errors import Invalid, NotFound, PreconditionFailed, PreconditionRequired, ValidationIssue
 from app.http.if_match import changed_meanwhile, check_match
 from app.http.pagination import Page, Paging, paginate
 
@@ -55,7 +55,9 @@ def put(
     """
     check_name(name)
     if if_none_match is not None and if_match is not None:
-        fault = Fault("header", "/If-Match", "If-None-Match came too", "send one of the two")
+        fault = ValidationIssue(
+            "header", "/If-Match", "If-None-Match came too", "send one of the two"
+        )
         raise Invalid([fault])
     if if_none_match is not None:
         return _make(session, name, model, if_none_match), True
@@ -79,7 +81,9 @@ def put(
 
 def _make(session: Session, name: str, model: Model, if_none_match: str) -> ModelAlias:
     if if_none_match.strip() != "*":
-        fault = Fault("header", "/If-None-Match", "it can only be *", "send If-Match to move it")
+        fault = ValidationIssue(
+            "header", "/If-None-Match", "it can only be *", "send If-Match to move it"
+        )
         raise Invalid([fault])
     if (there := find(session, name)) is not None:
         raise changed_meanwhile(there.revision)
@@ -122,7 +126,7 @@ def check_name(name: str) -> None:
     if _NAME.fullmatch(name) and not _IS_ID.fullmatch(name) and name not in _TAKEN:
         return
     hint = "a letter, then at most 63 letters, digits, dots, hyphens and underscores"
-    raise Invalid([Fault("path", "/name", f"{name[:80]!r} can be no alias", hint)])
+    raise Invalid([ValidationIssue("path", "/name", f"{name[:80]!r} can be no alias", hint)])
 
 
 def _owner(session: Session) -> str:

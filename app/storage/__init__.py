@@ -1,0 +1,1 @@
+"""Stored files by their content, and what is decoded of them."""

@@ -1,5 +1,7 @@
-"""How many pixels the process holds decoded at the same time: a file of 400 KB may stand for 100
-million of them, and many requests for many such files."""
+"""How many pixels the process holds decoded at the same time.
+
+A file of 400 KB may stand for 100 million of them, and many requests for many such files.
+"""
 
 import threading
 from collections import deque
@@ -15,8 +17,10 @@ _RETRY_AFTER = 5  # seconds
 
 
 class DecodeBudget:
-    """Room for decoded pixels, given in the order in which it is asked for. An image that is larger
-    than all of it is decoded alone."""
+    """Room for decoded pixels, given in the order in which it is asked for.
+
+    An image that is larger than all of it is decoded alone.
+    """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity, self._used = capacity, 0
@@ -25,8 +29,14 @@ class DecodeBudget:
 
     @contextmanager
     def room(self, pixels: int, patience: float | None = None) -> Iterator[None]:
-        """Held in this block. patience: seconds to wait for it, by default those of a request.
-        Raises Unavailable after these."""
+        """Hold room for so many pixels inside this block.
+
+        Args:
+            patience: seconds to wait for it, by default `REQUEST_PATIENCE`.
+
+        Raises:
+            Unavailable: there was no room in that time.
+        """
         self._take(pixels, REQUEST_PATIENCE if patience is None else patience)
         try:
             yield

@@ -25,7 +25,7 @@ _BATCH = 500  # below SQLite's limit on bound values
 
 @contextmanager
 def pinned(database: Database, storage: Storage, shas: Iterable[str]) -> Iterator[None]:
-    """Keeps `shas` safe in this block, in which they are stored and their rows committed.
+    """Keep `shas` safe in this block, in which they are stored and their rows committed.
 
     Afterwards those that no row names are deleted, so a block that fails leaves no blob behind.
     """
@@ -45,8 +45,13 @@ def pinned(database: Database, storage: Storage, shas: Iterable[str]) -> Iterato
 
 
 def forget(database: Database, storage: Storage, shas: Iterable[str]) -> int:
-    """Delete those of `shas` that no row names and nobody pins; how many. To be called after the
-    transaction that removed their rows."""
+    """Delete those of `shas` that no row names and nobody pins.
+
+    To be called after the transaction that removed their rows.
+
+    Returns:
+        How many were deleted.
+    """
     removed = 0
     for batch in _batches(sorted(set(shas))):
         with database.begin() as session:
@@ -58,7 +63,11 @@ def forget(database: Database, storage: Storage, shas: Iterable[str]) -> int:
 
 
 def clean_up(database: Database, storage: Storage) -> int:
-    """Remove what processes that died left behind: old pins, and the blobs only they held."""
+    """Remove what processes that died left behind: old pins, and the blobs only they pinned.
+
+    Returns:
+        How many blobs were deleted.
+    """
     with database.begin() as session:
         stale = delete(BlobPin).where(BlobPin.created_at < now() - STALE_AFTER)
         shas = session.scalars(stale.returning(BlobPin.sha256)).all()
@@ -66,22 +75,22 @@ def clean_up(database: Database, storage: Storage) -> int:
 
 
 def named_by(session: Session, rows: Mapping[type[Base], ColumnElement[bool]]) -> set[str]:
-    """The blobs that rows name: of each table, those rows for which the condition holds."""
-    found: set[str | None] = set()
+    """Return the blobs that rows name: of each table, rows for which the condition holds."""
+    shas: set[str | None] = set()
     for table, condition in rows.items():
         for column in _blob_columns(table.__tablename__):
-            found.update(session.scalars(select(column).where(condition)))
-    return {sha for sha in found if sha is not None}
+            shas.update(session.scalars(select(column).where(condition)))
+    return {sha for sha in shas if sha is not None}
 
 
 def wanted(session: Session) -> dict[str, set[str]]:
-    """Every blob that a row names, with the tables of those rows."""
-    found: dict[str, set[str]] = {}
+    """Return every blob that a row names, with the tables of those rows."""
+    tables: dict[str, set[str]] = {}
     for table in Base.metadata.tables:
         for column in _blob_columns(table):
             for sha in session.scalars(select(column).where(column.is_not(None)).distinct()):
-                found.setdefault(sha, set()).add(table)
-    return found
+                tables.setdefault(sha, set()).add(table)
+    return tables
 
 
 def _blob_columns(*tables: str) -> list[Column[str]]:
@@ -90,7 +99,7 @@ def _blob_columns(*tables: str) -> list[Column[str]]:
 
 def _in_use(session: Session, shas: list[str]) -> set[str]:
     # Pins first: each query sees what is committed when it runs, and a block lets go of its pin
-    # after its rows are there. Asked last, a pin could go just before, and its row come just after.
+    # after its rows are there. Queried last, a pin could go just before its row comes.
     columns = [BlobPin.__table__.c.sha256, *_blob_columns(*Base.metadata.tables)]
     queries = (select(column).where(column.in_(shas)).distinct() for column in columns)
     return {sha for query in queries for sha in session.scalars(query)}

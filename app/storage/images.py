@@ -19,20 +19,22 @@ class NotAnImage(Exception):
 def decoded_image(
     source: Path | BinaryIO, max_pixels: int, ranges: Ranges | None = None
 ) -> Iterator[ByteArray]:
-    """(H, W, 3) uint8, as the training reads it, within the budget of decoded pixels, which is held
-    in this block.
+    """Decode an image as the training reads it, within the budget of decoded pixels.
 
     Args:
         ranges: of values, by which more than 8 bits a pixel are reduced.
+
+    Yields:
+        (H, W, 3) uint8. The budget is held inside this block.
 
     Raises:
         NotAnImage: it is no usable image.
         Unavailable: other requests hold all of the budget.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
             height, width = read_header(source, max_pixels).size
-            held.enter_context(DECODING.room(height * width))
+            stack.enter_context(DECODING.room(height * width))
             image = read_rgb(source, max_pixels, ranges)
         except ImageProblem as error:
             raise NotAnImage(str(error)) from error

@@ -32,19 +32,24 @@ from sapnet.utils.files import file_sha256
 CHUNK = 1 << 20
 PART = ".part-"
 PART_SECONDS = 10.0  # between its lock and its new name a whole file is unlocked
-DAMAGED = "damaged"  # the folder, or the prefix in a bucket, of damaged blobs that were set aside
+DAMAGED = "damaged"  # the folder, or the prefix in a bucket, that damaged blobs are moved to
 FILES_A_SYNC = 64  # each is an open file; their fsyncs share the disk's commits
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobState(StrEnum):
+    """Whether stored bytes are those that the blob's name promises."""
+
     WHOLE = "whole"
     DAMAGED = "damaged"
     MISSING = "missing"
 
 
 class Storage(ABC):
-    """Every `sha` is 64 lower-case hex digits; anything else raises ValueError."""
+    """A place for blobs, each named by the SHA-256 of its bytes.
+
+    Every `sha` is 64 lower-case hex digits; anything else raises ValueError.
+    """
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
@@ -69,26 +74,44 @@ class Storage(ABC):
 
     @abstractmethod
     def local_path(self, sha: str) -> Path:
-        """The blob as a file of this machine, to be read only. Raises BlobMissing."""
+        """Return the blob as a file of this machine, to be read only.
+
+        Raises:
+            BlobMissing: there is none.
+        """
 
     @abstractmethod
-    def exists(self, sha: str) -> bool: ...
+    def exists(self, sha: str) -> bool:
+        """Whether there is such a blob, damaged or not."""
 
     @abstractmethod
     def delete(self, sha: str) -> None:
-        """Nothing happens if there is none."""
+        """Delete a blob. Nothing happens if there is none."""
 
     @abstractmethod
     def ping(self) -> None:
-        """Raises if the storage cannot be written to or reached."""
+        """Check that the storage can be reached and written to.
+
+        Raises:
+            OSError: it cannot.
+            obstore.exceptions.BaseError: the bucket does not answer.
+        """
 
     def put_file(self, path: Path, *, sha: str | None = None, move: bool = False) -> str:
-        """`put_files` of one; its SHA-256, which is not computed again where it is given."""
+        """Store one file, as `put_files` does.
+
+        Args:
+            sha: its SHA-256, where that is known already.
+
+        Returns:
+            Its SHA-256.
+        """
         sha = sha or file_sha256(path)
         self.put_files({sha: path}, move=move)
         return sha
 
     def put_stream(self, chunks: Iterable[bytes]) -> str:
+        """Store bytes as they come; return their SHA-256."""
         digest = hashlib.sha256()
         with self._temporary() as (path, file):
             for chunk in chunks:
@@ -98,17 +121,33 @@ class Storage(ABC):
             return self.put_file(path, sha=digest.hexdigest(), move=True)
 
     def put_bytes(self, data: bytes) -> str:
+        """Store bytes; return their SHA-256."""
         return self.put_stream([data])
 
     def open(self, sha: str) -> BinaryIO:
+        """Open a blob for reading.
+
+        Raises:
+            BlobMissing: there is none.
+        """
         return self.local_path(sha).open("rb")
 
     def read(self, sha: str) -> bytes:
+        """Return the bytes of a blob.
+
+        Raises:
+            BlobMissing: there is none.
+        """
         return self.local_path(sha).read_bytes()
 
     def clean_up(self) -> int:
-        """Remove the unfinished files of processes that were killed; how many. Those that somebody
-        still writes are locked."""
+        """Remove the unfinished files of processes that were killed.
+
+        Those that somebody still writes are locked, and stay.
+
+        Returns:
+            How many were removed.
+        """
         removed = 0
         for path in self._scratch.glob(f"{PART}*"):
             with suppress(OSError), path.open("rb") as file:
@@ -139,6 +178,7 @@ class FolderStorage(Storage):
         self.folder = folder
 
     def put_files(self, files: Mapping[str, Path], *, move: bool = False) -> None:
+        """Store files, `FILES_A_SYNC` at a time: each is renamed into place when it is on disk."""
         waiting = list(files.items())
         for start in range(0, len(waiting), FILES_A_SYNC):
             self._put(dict(waiting[start : start + FILES_A_SYNC]), move)
@@ -169,29 +209,39 @@ class FolderStorage(Storage):
                 path.unlink(missing_ok=True)
 
     def state(self, sha: str) -> BlobState:
+        """Compare a blob's bytes with its name. Reads all of them."""
         path = self._path(sha)
         if not path.is_file():
             return BlobState.MISSING
         return BlobState.WHOLE if file_sha256(path) == sha else BlobState.DAMAGED
 
     def set_aside(self, sha: str) -> None:
+        """Move a damaged blob into the folder `damaged`."""
         target = self.folder / DAMAGED / _checked(sha)
         target.parent.mkdir(exist_ok=True)
         self._path(sha).replace(target)
 
     def local_path(self, sha: str) -> Path:
+        """Return the path of the blob itself.
+
+        Raises:
+            BlobMissing: there is none.
+        """
         path = self._path(sha)
         if not path.is_file():
             raise BlobMissing(sha)
         return path
 
     def exists(self, sha: str) -> bool:
+        """Whether there is such a file."""
         return self._path(sha).is_file()
 
     def delete(self, sha: str) -> None:
+        """Delete the file, where there is one."""
         self._path(sha).unlink(missing_ok=True)
 
     def ping(self) -> None:
+        """Make a file and remove it."""
         with self._temporary():
             pass
 
@@ -215,6 +265,7 @@ class BucketStorage(Storage):
         self._cache = FolderStorage(cache)
 
     def put_files(self, files: Mapping[str, Path], *, move: bool = False) -> None:
+        """Upload files, but for those of which the bucket has one of the same size."""
         for sha, path in files.items():
             size = self._size(sha)
             if size is None or (path.exists() and path.stat().st_size != size):
@@ -223,6 +274,7 @@ class BucketStorage(Storage):
                 path.unlink(missing_ok=True)
 
     def state(self, sha: str) -> BlobState:
+        """Compare the bucket's bytes with the name; a damaged copy in the cache is removed."""
         digest = hashlib.sha256()
         try:
             for chunk in obstore.get(self._store, self._key(sha)).stream(min_chunk_size=CHUNK):
@@ -234,6 +286,7 @@ class BucketStorage(Storage):
         return BlobState.WHOLE if digest.hexdigest() == sha else BlobState.DAMAGED
 
     def set_aside(self, sha: str) -> None:
+        """Move a damaged object below the prefix `damaged/`."""
         obstore.rename(self._store, self._key(sha), f"{DAMAGED}/{sha}")
 
     def _size(self, sha: str) -> int | None:
@@ -244,26 +297,34 @@ class BucketStorage(Storage):
             return None
 
     def local_path(self, sha: str) -> Path:
+        """Return the path in the cache, into which the blob is fetched where it is not there.
+
+        Raises:
+            BlobMissing: the bucket has none, or other bytes than the name promises.
+        """
         if not self._cache.exists(sha):
             try:
                 stream = obstore.get(self._store, self._key(sha)).stream(min_chunk_size=CHUNK)
-                found = self._cache.put_stream(bytes(chunk) for chunk in stream)
+                fetched = self._cache.put_stream(bytes(chunk) for chunk in stream)
             except FileNotFoundError as error:
                 raise BlobMissing(sha) from error
-            if found != sha:
-                self._cache.delete(found)
+            if fetched != sha:
+                self._cache.delete(fetched)
                 raise BlobMissing(sha)
         return self._cache.local_path(sha)
 
     def exists(self, sha: str) -> bool:
+        """Whether the bucket has such an object, whatever the cache has."""
         return self._size(sha) is not None
 
     def delete(self, sha: str) -> None:
+        """Delete the object, and its copy in the cache."""
         self._cache.delete(sha)
         if self.exists(sha):
             obstore.delete(self._store, self._key(sha))
 
     def ping(self) -> None:
+        """List a prefix, with few retries: a bucket that is not there fails within seconds."""
         # Asking for one object would not tell a bucket that is not there from an empty one.
         next(iter(obstore.list(self._probe, "00", chunk_size=1)), None)
 
@@ -272,6 +333,7 @@ class BucketStorage(Storage):
 
 
 def make_storage(settings: Settings) -> Storage:
+    """Return the storage that the settings name: a folder, or a bucket where it is a URL."""
     url = settings.storage
     if "://" in url:
         return BucketStorage(url, settings.folder("cache"))
@@ -286,7 +348,9 @@ def _checked(sha: str) -> str:
 
 def _is_stored(path: Path, target: Path, sha: str) -> bool:
     """Whether `target` holds the content already; what is of another size or content is damaged.
-    A `path` that is gone was moved by an earlier call."""
+
+    A `path` that is gone was moved by an earlier call.
+    """
     if not target.is_file():
         return False
     if not path.exists():
@@ -296,13 +360,13 @@ def _is_stored(path: Path, target: Path, sha: str) -> bool:
 
 def _sync(paths: Iterable[Path]) -> None:
     """Bring files or folders to the disk; several at once, as the disk commits them together."""
-    found = list(paths)
-    if len(found) < 2:
-        for path in found:
+    together = list(paths)
+    if len(together) < 2:
+        for path in together:
             _sync_one(path)
         return
     with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(_sync_one, found):
+        for _ in pool.map(_sync_one, together):
             pass
 
 

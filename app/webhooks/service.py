@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.db.columns import now
 from app.db.models import EventType, Job, JobEvent, Webhook
 from app.db.session import rows_changed
-from app.errors import Fault
+from app.errors import ValidationIssue
 from app.outbound.url_policy import AddressRefused, check_url
 from app.settings import Settings
 from app.webhooks.schemas import Delivery, WebhookIn, WebhookOut
@@ -34,14 +34,14 @@ class WebhookLease:
     turn: int
 
 
-def faults(settings: Settings, webhook: WebhookIn | None) -> list[Fault]:
+def issues(settings: Settings, webhook: WebhookIn | None) -> list[ValidationIssue]:
     """What is wrong with the URL, as far as its text tells."""
     try:
         if webhook is not None:
             check_url(webhook.url, allow_private=settings.webhook_private_addresses)
     except AddressRefused as error:
         hint = "name an endpoint on the public internet, as https://host/path"
-        return [Fault("body", "/webhook/url", str(error), hint)]
+        return [ValidationIssue("body", "/webhook/url", str(error), hint)]
     return []
 
 

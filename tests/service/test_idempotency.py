@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from app.auth import keys
 from app.auth.keys import Scope
 from app.db.columns import Base, now
-from app.db.models import Dataset, Job, KeptAnswer
+from app.db.models import Dataset, IdempotencyRecord, Job
 from app.http import idempotency
 from app.http.idempotency import _Body
 from app.main import create_app
@@ -84,7 +84,7 @@ def test_a_job(client: TestClient, dataset_id: str, count: Any) -> None:
     assert keyed(client, "k2").post("/jobs/train", json=body).json() != first.json()
     assert keyed(client, None).post("/jobs/train", json=body).status_code == 202
     assert count(Job) == 3
-    assert count(KeptAnswer) == 2
+    assert count(IdempotencyRecord) == 2
 
 
 def test_a_data_set(client: TestClient, kit: Any, count: Any, settings: Settings) -> None:
@@ -158,11 +158,11 @@ def test_answers_are_kept_for_a_time(
     first = client.post("/jobs/train", json={"dataset_id": dataset_id})
     old = now() - timedelta(hours=settings.idempotency_hours, seconds=1)
     with app.state.database.begin() as session:
-        session.execute(update(KeptAnswer).values(created_at=old))
+        session.execute(update(IdempotencyRecord).values(created_at=old))
     again = client.post("/jobs/train", json={"dataset_id": dataset_id})
     assert again.status_code == 202
     assert again.json() != first.json()
-    assert (count(Job), count(KeptAnswer)) == (2, 1)
+    assert (count(Job), count(IdempotencyRecord)) == (2, 1)
 
 
 def test_while_the_first_is_at_work(
@@ -228,7 +228,7 @@ def test_two_processes_at_once_make_one(
         thread.start()
     for thread in threads:
         thread.join()
-    assert count(Job) == count(KeptAnswer) == 1
+    assert count(Job) == count(IdempotencyRecord) == 1
     if seed == 0:
         same(*sorted(answers, key=lambda a: "idempotent-replayed" in a.headers))
     else:
@@ -266,9 +266,9 @@ def test_a_crash_before_the_commit_makes_nothing(
 
     keyed(client, "k1")
     with monkeypatch.context() as patch:
-        patch.setattr(idempotency, "keep", dies)
+        patch.setattr(idempotency, "save_response", dies)
         assert client.post("/jobs/train", json={"dataset_id": dataset_id}).status_code == 500
-    assert (count(Job), count(KeptAnswer)) == (0, 0)
+    assert (count(Job), count(IdempotencyRecord)) == (0, 0)
     assert client.post("/jobs/train", json={"dataset_id": dataset_id}).status_code == 202
 
 

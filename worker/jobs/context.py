@@ -41,6 +41,7 @@ class JobContext:
 
     @property
     def job_id(self) -> str:
+        """Id of the job that is worked on."""
         return self.lease.job_id
 
     @property

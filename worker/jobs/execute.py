@@ -1,5 +1,7 @@
-"""One attempt at a job, from its lease to its end. The embedded loop and Celery's task call
-`execute`."""
+"""One attempt at a job, from its lease to its end.
+
+The embedded loop and Celery's task call `execute`.
+"""
 
 import signal
 import time
@@ -43,8 +45,10 @@ Result = TypeVar("Result")
 
 @observed
 def execute(job_id: str, worker: WorkerContext) -> Outcome:
-    """Take the job and bring it to its end, or leave it to whoever has it. Never raises for what
-    can go wrong with a job: that is written into its row."""
+    """Take the job and bring it to its end, or leave it to whoever has it.
+
+    Never raises for what can go wrong with a job: that is written into its row.
+    """
     logger = log.bind(job=job_id)
     try:
         lease = acquire_lease(worker.database, job_id, worker.owner, worker.settings)
@@ -195,8 +199,10 @@ class Attempt:
         self._write_progress(self._progress.take(event))
 
     def _write_progress(self, columns: dict[str, Any]) -> None:
-        """Write how far the job is; while the database is away, keep it for the next time. The
-        work goes on as long as the lease does."""
+        """Write how far the job is; while the database is away, leave it for the next time.
+
+        The work goes on as long as the lease does.
+        """
         if not columns:
             return
         progress, job_id = self._progress, self._lease.job_id
@@ -208,11 +214,13 @@ class Attempt:
             progress.journal.mark_written(events)
         except DATABASE_AWAY as error:
             log.warning("progress not written", job=job_id, error=repr(error))
-            progress.keep(columns)
+            progress.postpone(columns)
 
     def _retry(self, action: Callable[[], Result]) -> Result:
-        """What `action` gives, tried again while the database is away and the lease lasts. It may
-        be done twice: where the first time took hold, the lease refuses the second."""
+        """Return what `action` gives, tried again while the database is away and the lease lasts.
+
+        It may be done twice: where the first time took hold, the lease refuses the second.
+        """
         while True:
             try:
                 return action()
@@ -253,8 +261,10 @@ class Attempt:
         return Outcome.ENDED
 
     def _set_back(self, reason: Reason, error: str) -> Outcome:
-        """Back into the queue after what may not happen again; a disk that stays full fails the
-        job soon."""
+        """Put the job back into the queue after what may not happen again.
+
+        A disk that stays full fails the job soon.
+        """
         if reason is Reason.DISK_FULL and self._lease.setbacks >= DISK_FULL_ATTEMPTS:
             return self._fail(reason, error)
         return self._release(reason, presentable(error))
@@ -265,7 +275,11 @@ class Attempt:
 
 
 def how_it_died(code: int) -> str:
-    """In words, for the user. code: of subprocess.Popen, negative for a signal."""
+    """Return in words, for the user, how a job's process ended.
+
+    Args:
+        code: of subprocess.Popen, negative for a signal.
+    """
     if code == -signal.SIGKILL:
         return "the trainer was killed (SIGKILL): the machine may be out of memory"
     if code < 0:

@@ -1,5 +1,7 @@
-"""An export, from the masks of a job to a file in storage. Begun again, it is made anew: nothing of
-it is seen before the last transaction."""
+"""An export, from the masks of a job to a file in storage.
+
+Begun again, it is made anew: nothing of it is visible before the last transaction.
+"""
 
 from sqlalchemy import update
 

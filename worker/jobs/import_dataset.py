@@ -1,6 +1,6 @@
 """An import, from the files that were sent to a data set that is ready or invalid.
 
-Rows are written in batches, each under the lease, to a data set that nobody sees before it is
+Rows are written in batches, each under the lease, to a data set that is not visible before it is
 ready; that is the last transaction. An attempt that begins removes what one before it has written,
 so a killed import that is taken up again gives the rows once.
 """
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.datasets import deferred, rows
 from app.datasets.fetching import fetcher
 from app.datasets.parent_images import from_parent, link
-from app.datasets.validation import Checked, Fetch, Sent, check, summed_up
+from app.datasets.validation import DatasetFiles, Fetch, ValidationResult, check, summarize
 from app.db.models import (
     Annotation,
     Category,
@@ -29,7 +29,7 @@ from app.db.models import (
     JobState,
     Reason,
 )
-from app.errors import Fault
+from app.errors import ValidationIssue
 from app.http.multipart import FilePart
 from app.storage import garbage_collection as blobs
 from app.uploads import service as uploads
@@ -55,8 +55,8 @@ def run_import(ctx: JobContext) -> None:
     fetch = _fetch(ctx, files, job.request["images_url"], dataset.parent_id)
     sent = _sent(ctx, files, folder, fetch)
     checked = check(sent, folder, ctx.settings, ctx.report_progress)
-    if checked.faults:
-        ctx.retry(lambda: _end_invalid(ctx, dataset, checked.faults))
+    if checked.issues:
+        ctx.retry(lambda: _end_invalid(ctx, dataset, checked.issues))
     else:
         size = _size(checked, sent)
         _remove_earlier_rows(ctx, dataset.id)
@@ -85,7 +85,9 @@ def _fetch(
     return from_parent(ctx.database, ctx.storage, parent_id or "")
 
 
-def _sent(ctx: JobContext, files: list[ImportFile], folder: Path, fetch: Fetch | None) -> Sent:
+def _sent(
+    ctx: JobContext, files: list[ImportFile], folder: Path, fetch: Fetch | None
+) -> DatasetFiles:
     """The files as files of this machine, in `folder`, where they may be removed."""
     pieces: dict[int, list[ImportFile]] = {}
     for file in files:
@@ -101,7 +103,7 @@ def _sent(ctx: JobContext, files: list[ImportFile], folder: Path, fetch: Fetch |
         first = of_file[0]
         parts[first.part].append(FilePart(first.part, first.filename, path))
     truth = parts["truth"][0] if parts["truth"] else None
-    return Sent(parts["annotations"][0], parts["images"], truth, fetch)
+    return DatasetFiles(parts["annotations"][0], parts["images"], truth, fetch)
 
 
 def _reported(ctx: JobContext, pieces: list[ImportFile]) -> Iterator[str]:
@@ -110,9 +112,9 @@ def _reported(ctx: JobContext, pieces: list[ImportFile]) -> Iterator[str]:
         yield piece.sha256
 
 
-def _size(checked: Checked, sent: Sent) -> int:
+def _size(checked: ValidationResult, sent: DatasetFiles) -> int:
     """Bytes that the data set takes."""
-    paths = {p.path for p in checked.pictures.by_name.values()} | {sent.annotations.path}
+    paths = {p.path for p in checked.image_files.by_name.values()} | {sent.annotations.path}
     return sum(
         path.stat().st_size for path in paths | ({checked.truth} if checked.truth else set())
     )
@@ -132,8 +134,8 @@ def _remove_earlier_rows(ctx: JobContext, dataset_id: str) -> None:
     ctx.retry(remove)
 
 
-def _write_rows(ctx: JobContext, dataset_id: str, checked: Checked) -> None:
-    path_of = {p.sha: p.path for p in checked.pictures.by_name.values()}
+def _write_rows(ctx: JobContext, dataset_id: str, checked: ValidationResult) -> None:
+    path_of = {p.sha: p.path for p in checked.image_files.by_name.values()}
     done, of = 0, rows.count(checked)
     for table, batch in rows.batches(dataset_id, checked):
         ctx.report_progress("rows", done, of)
@@ -151,7 +153,7 @@ def _write_rows(ctx: JobContext, dataset_id: str, checked: Checked) -> None:
 
 
 def _end_ready(
-    ctx: JobContext, dataset: Dataset, checked: Checked, files: list[ImportFile], size: int
+    ctx: JobContext, dataset: Dataset, checked: ValidationResult, files: list[ImportFile], size: int
 ) -> None:
     truth = {"annotations": dataset.document_sha}
     truth |= {file.part: file.sha256 for file in files if file.part == "truth"}
@@ -170,16 +172,16 @@ def _end_ready(
         finish_job(session, ctx.lease, JobState.SUCCEEDED, step=None, of=None)
 
 
-def _end_invalid(ctx: JobContext, dataset: Dataset, faults: list[Fault]) -> None:
-    listed = [asdict(fault) for fault in faults[:MAX_ERRORS]]
-    if len(faults) > MAX_ERRORS:
-        more = Fault("", "", f"{len(faults) - MAX_ERRORS:,} more are not listed")
+def _end_invalid(ctx: JobContext, dataset: Dataset, issues: list[ValidationIssue]) -> None:
+    listed = [asdict(issue) for issue in issues[:MAX_ERRORS]]
+    if len(issues) > MAX_ERRORS:
+        more = ValidationIssue("", "", f"{len(issues) - MAX_ERRORS:,} more are not listed")
         listed.append(asdict(more))
     report = {"errors": listed}
     with ctx.database.begin() as session:
         renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
         _change(session, dataset.id, status=DatasetStatus.INVALID, report=report)
-        reason, error = Reason.INVALID_DATASET, summed_up(faults)
+        reason, error = Reason.INVALID_DATASET, summarize(issues)
         finish_job(session, ctx.lease, JobState.FAILED, reason=reason, error=error)
 
 

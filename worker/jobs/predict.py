@@ -22,8 +22,9 @@ BATCH = 500
 
 
 def prepare(ctx: JobContext) -> Path:
-    """Fetch what must be fetched, and write the job file; its path. An image that cannot be had is
-    no failure of the job: its line will say why.
+    """Fetch what must be fetched, and write the job file; its path.
+
+    An image that cannot be had is no failure of the job: its line will say why.
 
     Raises:
         StopRequested, LeaseLost, BlobMissing, OSError.

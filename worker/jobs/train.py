@@ -1,5 +1,7 @@
-"""A training, done by a process of its own: from rows to what the process needs, and from its
-results to rows."""
+"""A training, done by a process of its own.
+
+From rows to what the process needs, and from its results to rows.
+"""
 
 import json
 import math

@@ -84,8 +84,9 @@ def success(warnings: Sequence[str], *, failed_images: bool) -> tuple[JobState, 
 
 @contextmanager
 def stored_files(ctx: JobContext, files: Mapping[str, Path]) -> Iterator[dict[str, str]]:
-    """Store those of the files that are there. They are pinned inside the block, in which rows
-    that name them are to be written.
+    """Store those of the files that are there.
+
+    They are pinned inside the block, in which rows that name them are to be written.
 
     Yields:
         The digest of each file that was stored, by its name.
@@ -102,8 +103,10 @@ def stored_files(ctx: JobContext, files: Mapping[str, Path]) -> Iterator[dict[st
 def finish_without_results(
     ctx: JobContext, state: JobState, *, reason: str, error: str | None = None
 ) -> None:
-    """End a job that failed or was cancelled. Its log is kept where storage takes it: on a full
-    disk the end matters more."""
+    """End a job that failed or was cancelled.
+
+    Its log is kept where storage takes it: on a full disk the end matters more.
+    """
     with ExitStack() as stack:
         try:
             stored = stack.enter_context(stored_files(ctx, {"log": ctx.workdir / LOG}))

@@ -11,7 +11,7 @@ _SECONDS_BETWEEN_WRITES = 1.0
 
 
 def overall(stage: str, step: int, of: int, stages: Mapping[str, float]) -> float:
-    """Progress of the whole job in [0, 1]; an unknown stage counts as the beginning."""
+    """Return the progress of the whole job in [0, 1]; an unknown stage counts as the beginning."""
     if stage not in stages:
         return 0.0
     before = sum(list(stages.values())[: list(stages).index(stage)])
@@ -28,8 +28,14 @@ class Progress:
         warnings: Sequence[str],
         stages: Mapping[str, float],
     ) -> None:
-        """stage, step: where the attempt before this one came to. warnings: of those before.
-        stages: the share of the whole that each takes, in order."""
+        """Begin where the attempt before this one came to.
+
+        Args:
+            stage: that one's last stage.
+            step: that one's last step.
+            warnings: of the attempts before.
+            stages: the share of the whole job that each takes, in order.
+        """
         self._stages = stages
         self.warnings = list(warnings)
         self.journal = Journal(warnings)
@@ -40,7 +46,11 @@ class Progress:
         self._stage = stage
 
     def take(self, event: Event) -> dict[str, Any]:
-        """The columns to write now; empty where there is nothing new or it is too soon."""
+        """Take an event in.
+
+        Returns:
+            The columns to write now; none where there is nothing new or it is too soon.
+        """
         match event:
             case {"event": "start"}:
                 for name in ("proposal_generator", "weights_origin"):
@@ -60,13 +70,14 @@ class Progress:
         return self.flush()
 
     def flush(self) -> dict[str, Any]:
+        """Return the columns that were not written yet, however soon it is."""
         values, self._pending = self._pending, {}
         if values:
             self._last_write = time.monotonic()
         return values
 
-    def keep(self, values: dict[str, Any]) -> None:
-        """Values that could not be written: they come with the next ones, where none are newer."""
+    def postpone(self, values: dict[str, Any]) -> None:
+        """Take back values that could not be written: they come with the next, unless newer."""
         self._pending = values | self._pending
 
     def _advance(self, stage: str, step: int, of: int, event: Event) -> None:
