@@ -258,7 +258,7 @@ def test_a_crash_before_the_answer_leaves(
 def test_a_crash_before_the_commit_makes_nothing(
     client: TestClient, dataset_id: str, count: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = idempotency.keep
+    save = idempotency.save_response
 
     def dies(*args: Any) -> None:
         save(*args)  # the last step of the transaction
