@@ -31,6 +31,7 @@ from app.jobs.fleet_metrics import Fleet
 from app.jobs.onnx_endpoints import router as onnx
 from app.jobs.reaper import Reaper
 from app.jobs.webhook_endpoints import router as webhooks
+from app.masks.click_model import ClickModel
 from app.masks.endpoints import router as masks
 from app.masks.review_endpoints import router as review
 from app.observability import logging as logs
@@ -65,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.storage = make_storage(settings)
     app.state.runtime = Runtime(settings.predict_cache_models, slots=settings.predict_slots)
     app.state.clicks = Capacity("clicks", settings.predict_slots)
+    app.state.click_model = ClickModel(settings.click_cache_images)
     app.state.fleet = Fleet(app.state.database, settings)
     app.state.feed = Feed(app.state.database, stream_seconds=settings.event_stream_seconds)
     errors.install(app)

@@ -158,6 +158,11 @@ class Settings(BaseSettings):
     predict_slots: PositiveInt = 8
     """Predictions that may be in progress or wait for their turn; those beyond it are answered with
     503. So are clicks, of which as many may be, and images that a request has fetched."""
+    click_method: Literal["prompter", "edges"] = "prompter"
+    """What corrects a mask by clicks: the learned prompter, or the image's edges, less exact, for
+    machines without the memory for torch in the API (about 0.4 GB)."""
+    click_cache_images: PositiveInt = 8
+    """Images whose features are kept between clicks, at most 50 MB each."""
     predict_score: Probability = 0.1
     """Least score of a result where the request names none: low, as COCO's AP wants them."""
     overlay_score: Probability = 0.3

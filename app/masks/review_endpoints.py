@@ -19,6 +19,7 @@ from app.jobs.service import get_successful
 from app.masks import compare as comparing
 from app.masks import corrections, review, service
 from app.masks import suggestions as suggesting
+from app.masks.click_model import ClickModel
 from app.masks.endpoints import JSON, UserId
 from app.masks.schemas import (
     Comparison,
@@ -132,13 +133,16 @@ def suggest(
     storage: StorageDep,
     settings: SettingsDep,
 ) -> dict[str, Any]:
-    """The mask that holds every positive point and no negative one, changed along the image's
-    edges and else left as it is. Nothing is kept: send it as a decision if it is right."""
+    """The mask that the points mean: it holds every positive one and no negative one.
+
+    Send all points of the object, with the mask as it is now (`segmentation`) where that is not the
+    delivered one. Nothing is kept: send the answer as a decision if it is right."""
     with database.read() as session:
         mask, sha = suggesting.find(session, mask_id)
     clicks: Capacity = request.app.state.clicks
     with clicks.slot():
-        return suggesting.suggest(storage, settings, mask, sha, body)
+        model: ClickModel = request.app.state.click_model
+        return suggesting.suggest(storage, settings, model, mask, sha, body)
 
 
 def _answer(mask: dict[str, Any]) -> Response:

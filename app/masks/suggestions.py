@@ -1,5 +1,4 @@
-"""A mask mended by clicks: the door to `sapnet.proposals.interactive.click_refine`, which loads no
-torch."""
+"""A mask corrected by clicks: by the learned prompter, or by the image's edges without torch."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,16 @@ from sqlalchemy.orm import Session
 from app.db.models import Image
 from app.errors import Invalid, ValidationIssue
 from app.masks import review
+from app.masks.click_model import ClickModel
 from app.masks.rle import checked, measured
 from app.masks.schemas import ClickIn, SuggestIn
 from app.settings import Settings
 from app.storage.images import decoded_image
 from app.storage.store import Storage
 from sapnet.data.masks import decode, encode
+from sapnet.proposals.interactive.click_refine import Click
+from sapnet.proposals.interactive.click_refine import suggest as suggest_by_edges
+from sapnet.types import BoolArray
 
 NEAR = 3.0  # pixels: a negative click so near to the annotation's own point is meant against it
 
@@ -29,11 +32,14 @@ def find(session: Session, mask_id: str) -> tuple[dict[str, Any], str]:
 
 
 def suggest(
-    storage: Storage, settings: Settings, mask: dict[str, Any], sha: str, asked: SuggestIn
+    storage: Storage,
+    settings: Settings,
+    model: ClickModel,
+    mask: dict[str, Any],
+    sha: str,
+    asked: SuggestIn,
 ) -> dict[str, Any]:
-    """segmentation, bbox, area: the mask that honours the clicks. Raises Invalid."""
-    from sapnet.proposals.interactive import click_refine as interactive
-
+    """segmentation, bbox, area: the mask that honours the clicks. Raises Invalid, Unavailable."""
     size = mask["segmentation"]["size"]
     present = mask["segmentation"]
     if asked.segmentation is not None:
@@ -42,18 +48,26 @@ def suggest(
         raise Invalid(issues)
     now = decode(present)
     point = _own_point(mask["point"], now, asked.points)
-    clicks = [interactive.Click(p.x, p.y, p.positive) for p in (*point, *asked.points)]
-    others = [mask.get("selected"), mask.get("refined"), mask.get("delivered")]
-    others += [candidate["segmentation"] for candidate in mask["candidates"]]
-    path = Path(storage.local_path(sha))
+    clicks = [Click(p.x, p.y, p.positive) for p in (*point, *asked.points)]
+    image = decoded_image(Path(storage.local_path(sha)), settings.max_image_pixels)
     try:
-        with decoded_image(path, settings.max_image_pixels) as image:
-            found = interactive.suggest(image, clicks, now, [decode(o) for o in others if o])
+        if settings.click_method == "prompter":
+            corrected = model.refine(sha, image, clicks, now)
+        else:
+            with image as pixels:
+                corrected = suggest_by_edges(pixels, clicks, now, _alternatives(mask))
     except ValueError as error:
         hint = "click once on the object, or send the mask to begin with"
         raise Invalid([ValidationIssue("body", "/points", str(error), hint)]) from error
-    rle = encode(found)
+    rle = encode(corrected)
     return {"segmentation": rle, **measured(rle)}
+
+
+def _alternatives(mask: dict[str, Any]) -> list[BoolArray]:
+    """What else the object might be, (H, W) bool each."""
+    others = [mask.get("selected"), mask.get("refined"), mask.get("delivered")]
+    others += [candidate["segmentation"] for candidate in mask["candidates"]]
+    return [decode(other) for other in others if other]
 
 
 def _faults(points: list[ClickIn], size: list[int]) -> list[ValidationIssue]:

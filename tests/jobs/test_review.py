@@ -267,7 +267,12 @@ def photo(database: Database, storage: Storage) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_click_mends_a_mask(client: TestClient, done: str, photo: np.ndarray) -> None:
+@pytest.mark.parametrize("method", ["prompter", "edges"])
+def test_a_click_corrects_a_mask(
+    client: TestClient, done: str, photo: np.ndarray, method: str
+) -> None:
+    state = client.app.state  # type: ignore[attr-defined]
+    state.settings = state.settings.model_copy(update={"click_method": method})
     url = f"/masks/{done}.501"
     before = client.get(url).json()
     clicks = {"points": [{"x": 6.5, "y": 20.5}]}

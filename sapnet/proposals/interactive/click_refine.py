@@ -43,7 +43,7 @@ def suggest(
     for masks of another size, and where there is neither a mask nor a positive click.
     """
     size = image.shape[:2]
-    pixels = _pixels(clicks, size)
+    pixels = clicked_pixels(clicks, size)
     if any(m.shape != size for m in ([] if mask is None else [mask]) + list(candidates)):
         raise ValueError(f"a mask is not of the image's size {size[0]}×{size[1]}")
     if mask is None or not mask.any():
@@ -96,7 +96,15 @@ def _begun(
     return max(masks, key=lambda m: sum(bool(m[p]) == wanted for p, wanted in pixels.items()))
 
 
-def _pixels(clicks: Sequence[Click], size: tuple[int, ...]) -> dict[tuple[int, int], bool]:
+def clicked_pixels(clicks: Sequence[Click], size: tuple[int, ...]) -> dict[tuple[int, int], bool]:
+    """What each clicked pixel (row, column) is to be.
+
+    Args:
+        size: height and width of the image.
+
+    Raises:
+        ValueError: a click lies outside the image, or a pixel is clicked both ways.
+    """
     found: dict[tuple[int, int], bool] = {}
     for click in clicks:
         if not (0 <= click.x <= size[1] and 0 <= click.y <= size[0]):

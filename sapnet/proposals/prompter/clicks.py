@@ -1,12 +1,11 @@
 """One object's mask from any number of clicks, and from a mask that is there already."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
-from sapnet.proposals.bags import point_pixel
-from sapnet.proposals.interactive.click_refine import Click
+from sapnet.proposals.interactive.click_refine import Click, clicked_pixels
 from sapnet.proposals.prompter.answers import answers, drop_pieces
 from sapnet.proposals.prompter.scene import Scene, paste, seen
 from sapnet.proposals.prompter.windows import FINE
@@ -27,20 +26,22 @@ def refine(scene: Scene, clicks: Sequence[Click], mask: BoolArray | None = None)
         mask: (H, W) bool, the present one, or None.
 
     Raises:
-        ValueError: neither a mask nor a positive click is there.
+        ValueError: neither a mask nor a positive click is there, a click lies outside the image,
+            or a pixel is clicked both ways.
     """
+    pixels = clicked_pixels(clicks, scene.size)
     positive = _places(clicks, True)
     negative = _places(clicks, False)
     if mask is None or not mask.any():
         if not len(positive):
             raise ValueError("there is neither a mask nor a positive click to start from")
         if len(clicks) == 1:
-            return _honoured(_first(scene, positive), clicks)
+            return _honoured(_first(scene, positive), pixels)
         mask = np.zeros(scene.size, bool)
         known = False
     else:
         known = True
-    return _honoured(_again(scene, positive, negative, mask, known), clicks)
+    return _honoured(_again(scene, positive, negative, mask, known), pixels)
 
 
 def _places(clicks: Sequence[Click], positive: bool) -> FloatArray:
@@ -97,8 +98,8 @@ def _middle(mask: BoolArray) -> FloatArray:
     return np.array([columns[index] + 0.5, rows[index] + 0.5], np.float32)
 
 
-def _honoured(mask: BoolArray, clicks: Sequence[Click]) -> BoolArray:
+def _honoured(mask: BoolArray, pixels: Mapping[tuple[int, int], bool]) -> BoolArray:
     out = mask.copy()
-    for click in clicks:
-        out[point_pixel(click.x, click.y, (mask.shape[0], mask.shape[1]))] = click.positive
+    for pixel, wanted in pixels.items():
+        out[pixel] = wanted
     return out

@@ -12,7 +12,7 @@ from sapnet.proposals.prompter.network import Prompter
 from sapnet.proposals.prompter.scene import Scene, paste
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, RawProposals
 
-VERSION = 1  # part of the fingerprint: raise it when anything but the weights changes
+VERSION = 2  # part of the fingerprint: raise it when anything but the weights changes
 
 
 class PrompterGenerator:

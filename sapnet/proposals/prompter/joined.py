@@ -16,7 +16,7 @@ from sapnet.proposals.prompter.ranker import Candidates, Ranker, context, figure
 from sapnet.proposals.prompter.scene import Scene, paste
 from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals, Rle
 
-_VERSION = 1  # part of the fingerprint: raise it when anything but the weights changes
+_VERSION = 2  # part of the fingerprint: raise it when anything but the weights changes
 _BAG, _ALIKE = 16, 0.95  # masks a point at most, and the IoU of two of them
 
 

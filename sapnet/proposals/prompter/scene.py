@@ -25,6 +25,7 @@ _FINER, _LARGEST = 2.0, 2.0  # the finer scale over the whole image's, and over 
 _WORTH = 1.3  # a finer scale is used where it is finer by so much
 _PART, _CORE = 256, 62  # pixels of the finer scale: a part of the image, and what it is for
 _BATCH = 8  # parts at a time
+_PARTS_KEPT = 24  # of an image that is clicked again and again: 1.7 MB each
 _MARGIN = 1.6  # windows larger than so many images are left out
 
 
@@ -59,8 +60,12 @@ class Scene:
         """model: in eval mode. image: (H, W, 3) uint8 RGB."""
         self.model = model
         self.size = height, width = image.shape[0], image.shape[1]
-        self._picture = Image.fromarray(np.ascontiguousarray(image))
         longest = max(height, width)
+        self._image = Image.fromarray(np.ascontiguousarray(image))
+        # a large image is kept at not less than the finer scale
+        self._reduced = max(longest // round(LONG * _FINER), 1)
+        if self._reduced > 1:
+            self._image = self._image.reduce(self._reduced)
         self.scale = LONG / longest
         self.finer = min(self.scale * _FINER, _LARGEST)
         if self.finer < self.scale * _WORTH:
@@ -175,6 +180,8 @@ class Scene:
     def _part(self, point: FloatArray) -> tuple[Features, _Place]:
         key = self._key(point)
         if key not in self._parts:
+            while len(self._parts) >= _PARTS_KEPT:
+                del self._parts[next(iter(self._parts))]  # the one that was made first
             self._see_parts([key])
         return self._parts[key]
 
@@ -202,8 +209,10 @@ class Scene:
     def _resized(
         self, frame: tuple[float, float, float, float], size: tuple[int, int]
     ) -> ByteArray:
-        frame = (frame[0], frame[1], min(frame[2], self.size[1]), min(frame[3], self.size[0]))
-        resized = self._picture.resize(size[::-1], Image.Resampling.BILINEAR, box=frame)
+        width, height = self._image.size
+        left, top, right, bottom = (value / self._reduced for value in frame)
+        box = left, top, min(right, width), min(bottom, height)
+        resized = self._image.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
         return np.asarray(resized)
 
     @torch.inference_mode()
