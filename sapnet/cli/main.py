@@ -201,26 +201,32 @@ def evaluate(
     model: Annotated[
         Path | None, typer.Option(help="model.pt, to predict on its images first")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="their folder, with --model")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="their folder: needed with --model, and for EXIF")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="the figures go here too")] = None,
 ) -> None:
     """AP of predictions, or of a model, against ground truth, for masks and for boxes."""
     from sapnet.data.annotations.coco import read_truth
+    from sapnet.data.exif import orientation_of
     from sapnet.evaluation import average_precision
-    from sapnet.evaluation.detections import detect, read_results, read_truth_of
+    from sapnet.evaluation.detections import detect, read_truth_of
+    from sapnet.evaluation.results import read_results
     from sapnet.utils.files import write_text
 
     with Bars() as bars, friendly_errors(bars.emit):
+
+        def warn(issue: ValidationIssue) -> None:
+            bars.emit(Warned(issue.problem))
+
+        files: dict[int, Path] = {}
         if images is None:
-            document = read_truth(truth)
+            document = read_truth(truth, warn=warn)
         else:
-
-            def warn(issue: ValidationIssue) -> None:
-                bars.emit(Warned(issue.problem))
-
-            document = read_truth_of(truth, images, warn)
+            document, files = read_truth_of(truth, images, warn)
         if results is not None and model is None:
-            detections = read_results(results, document)
+            orientations = None if images is None else lambda id_: orientation_of(files[id_])
+            detections = read_results(results, document, warn, orientations)
         elif results is None and model is not None and images is not None:
 
             def progress(step: int, of: int) -> None:

@@ -32,7 +32,7 @@ def write(folder: Path, orientation: int, width: int, height: int) -> Path:
 
 def test_truth_is_brought_to_stored_pixels(tmp_path: Path) -> None:
     told: list[Any] = []
-    truth = read_truth_of(write(tmp_path, 6, 24, 40), tmp_path, told.append)
+    truth, _ = read_truth_of(write(tmp_path, 6, 24, 40), tmp_path, told.append)
     (image,), (annotation,) = truth["images"], truth["annotations"]
     assert (image["width"], image["height"]) == (40, 24)
     mask = decode(as_rle(annotation["segmentation"], 24, 40))

@@ -259,29 +259,6 @@ def test_evaluate_the_truth_itself(scenes, tmp_path):
     figures = json.loads(call("evaluate", path, "--truth", scenes.truth).stdout)
     assert figures["segm"]["AP"] == pytest.approx(1)
     assert figures["bbox"]["AP50"] == pytest.approx(1)
-    rows[0]["file_name"] = "unknown.png"
-    path.write_text(json.dumps(rows))
-    result = call("evaluate", path, "--truth", scenes.truth)
-    assert result.exit_code == 1
-    assert "unknown.png" in result.output
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("{}", "no list of COCO results"),
-        ("[3]", "result 0 lacks category_id, segmentation, score"),
-        ('[{"score": 1, "category_id": 1}]', "result 0 lacks segmentation"),
-        ("[", "r.json is no JSON"),
-    ],
-)
-def test_evaluate_refuses_in_words(scenes, tmp_path, text, words):
-    path = tmp_path / "r.json"
-    path.write_text(text)
-    result = call("evaluate", path, "--truth", scenes.truth)
-    assert result.exit_code == 1
-    assert words in result.output.replace("\n", " ")
-    assert "Traceback" not in result.output
 
 
 def test_pictures_leave_doubtful_results_out(scenes, tmp_path, monkeypatch):
