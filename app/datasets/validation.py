@@ -130,40 +130,50 @@ def _truth(
 ) -> Path | None:
     """Return the file that holds ground truth.
 
-    It is the one sent as such, else the annotations themselves where each of them has a
-    segmentation. Only one that was sent can have issues.
+    It is the one sent as such, else the annotations themselves where some of them have a
+    segmentation. Only one that was sent can have issues; of the annotations' own those that cannot
+    be read are left out.
 
     Args:
         images: by id.
     """
     sizes = {id_: image.size for id_, image in images.items()}
-    frames: list[DocumentIssue] = []
+    warnings: list[DocumentIssue] = []
 
-    def checked(path: Path) -> Any:
+    def checked(path: Path, *, tolerant: bool) -> Any:
         watch = _watch(report_progress, "truth", path)
-        return check_truth(path, watch, sizes, lambda id_: images[id_].orientation, frames.append)
+        return check_truth(
+            path,
+            watch,
+            sizes,
+            lambda id_: images[id_].orientation,
+            warnings.append,
+            tolerant=tolerant,
+        )
 
     if sent.truth is not None:
         path = sent.truth.path
         try:
-            ids = checked(path)
+            ids = checked(path, tolerant=False)
         except InvalidDataset as error:
             issues += to_issues("truth", error.issues)
             return None
         if not document.names_any(ids):
             _warn(report, "truth", "no annotation id is one of the points' ids")
         report["truth"] = "truth"
-        report["warnings"] += [asdict(issue) for issue in to_issues("truth", frames)]
+        report["warnings"] += _warnings("truth", warnings)
         return path
     if not document.has_truth:
         return None
     path = sent.annotations.path
     try:
-        checked(path)
+        checked(path, tolerant=True)
     except InvalidDataset as error:
         _warn(report, "annotations", f"the segmentations are no usable truth: {error}")
         return None
     report["truth"] = "annotations"
+    # What is said of the whole document was said of its points already.
+    report["warnings"] += _warnings("annotations", [i for i in warnings if i.pointer])
     return path
 
 
@@ -174,11 +184,7 @@ def _watch(report_progress: ReportProgress, stage: str, path: Path) -> Callable[
 
 
 def _report(document: PointDocument, image_files: intake.ImageFiles) -> dict[str, Any]:
-    odd = to_issues("annotations", document.warnings)
-    warnings = [asdict(issue) for issue in odd[:MAX_WARNINGS]]
-    if len(odd) > MAX_WARNINGS:
-        more = f"{len(odd) - MAX_WARNINGS} more warnings are not listed"
-        warnings.append(asdict(ValidationIssue("annotations", "", more)))
+    warnings = _warnings("annotations", document.warnings)
     warnings += [asdict(issue) for issue in _lost(image_files)]
     return {
         "warnings": warnings,
@@ -187,6 +193,15 @@ def _report(document: PointDocument, image_files: intake.ImageFiles) -> dict[str
         "ignored_files": {"count": image_files.ignored, "examples": image_files.ignored_examples},
         "truth": None,
     }
+
+
+def _warnings(part: str, issues: Sequence[DocumentIssue]) -> list[dict[str, Any]]:
+    """For the report; of many the first."""
+    warnings = [asdict(issue) for issue in to_issues(part, issues[:MAX_WARNINGS])]
+    if len(issues) > MAX_WARNINGS:
+        more = f"{len(issues) - MAX_WARNINGS} more warnings are not listed"
+        warnings.append(asdict(ValidationIssue(part, "", more)))
+    return warnings
 
 
 def _lost(image_files: intake.ImageFiles) -> list[ValidationIssue]:

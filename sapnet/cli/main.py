@@ -235,7 +235,13 @@ def evaluate(
             detections = detect(open_model(model), images, document, progress)
         else:
             raise InvalidConfig("give either a file of results, or both --model and --images")
-        figures = {k: average_precision(detections, document, kind=k) for k in ("segm", "bbox")}
+        complete = {i["id"] for i in document["images"]}.difference(document["incomplete"])
+        if not complete:
+            raise InvalidConfig("the ground truth lacks objects in every image: there is no AP")
+        figures = {
+            kind: average_precision(detections, document, kind=kind, image_ids=complete)
+            for kind in ("segm", "bbox")
+        }
         text = json.dumps(figures, indent=2)
         typer.echo(text)
         if out:

@@ -1,7 +1,7 @@
 """COCO results as a file has them, checked and matched with the ground truth that they are of."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 

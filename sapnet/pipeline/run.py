@@ -13,6 +13,7 @@ from sapnet.config.resolve import resolve_config
 from sapnet.config.schema import Config
 from sapnet.data.annotations.coco import load_points, read_truth
 from sapnet.data.exif import orientation_of
+from sapnet.data.masks import Size
 from sapnet.data.orientation import AS_STORED
 from sapnet.evaluation.report.gallery import draw_gallery
 from sapnet.pipeline import stages
@@ -61,7 +62,7 @@ class Run:
         points = load_points(self.spec.points)
         ctx.failed.images = len(points.images)
         sizes = {image.id: image.size for image in points.images}
-        truth = read_truth(self.spec.truth, sizes, self.orientation) if self.spec.truth else None
+        truth = self._truth(sizes) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
         distributed.main_first(
             lambda: claim(self.spec.workdir, run_identity(ctx, points, generator))
@@ -108,6 +109,17 @@ class Run:
         ctx.write("report.json", report)
         draw_report(ctx, report, points, bags, masks, truth)
         return report
+
+    def _truth(self, sizes: dict[int, Size]) -> dict[str, Any]:
+        """What metrics need: what of it can be used, since no training should fail for the rest."""
+        assert self.spec.truth is not None
+        truth = read_truth(self.spec.truth, sizes, self.orientation, tolerant=True)
+        if lacking := len(truth["incomplete"]):
+            self.context.warn(
+                f"the ground truth lacks the masks of some objects in {lacking} of "
+                f"{len(truth['images'])} images: AP is that of the other images"
+            )
+        return truth
 
     def orientation(self, image_id: int) -> int:
         """EXIF's, of an image of the run."""

@@ -179,7 +179,8 @@ def evaluate(
         "proposals": {"mean_bag_size": round(sum(counts) / max(len(counts), 1), 3)},
     }
     if truth is not None:
-        images = {image.id for image in points.images}
+        # Where the truth lacks an object, whoever finds it would be called wrong.
+        images = {image.id for image in points.images}.difference(truth["incomplete"])
         curves = precision_recall(detections, truth, image_ids=images)
         figures = pseudo_mask_metrics(masks, by_annotation, points, truth)
         before = [as_selected(mask) for mask in masks]

@@ -42,10 +42,14 @@ def test_all_three_kinds_of_point_and_user_ids(document, read):
 def test_ground_truth_beside_the_points_is_known_and_not_used(document, read):
     for annotation in document["annotations"]:
         annotation["segmentation"] = [[0, 0, 5, 0, 5, 5]]
-    document["annotations"][0]["segmentation"] = None
-    result = read(document)
-    assert result.issues == []
-    assert not result.has_truth
+    for nothing in (None, []):
+        document["annotations"][0]["segmentation"] = nothing
+        result = read(document)
+        assert result.issues == []
+        assert result.has_truth
+    for annotation in document["annotations"][:3]:
+        annotation["segmentation"] = nothing
+    assert not read(document).has_truth  # the crowd's alone
     document["annotations"][0]["segmentation"] = {"size": [48, 64], "counts": "x"}
     assert read(document).has_truth
 

@@ -75,7 +75,7 @@ def test_no_annotation_is_no_error():
 @pytest.mark.parametrize(
     ("change", "field", "words"),
     [
-        ({"segmentation": []}, "segmentation", "empty"),
+        ({"segmentation": []}, "segmentation", "without a segmentation"),
         ({"segmentation": [[1, 2, 3, 4]]}, "segmentation", "three points"),
         ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "segmentation", "three points"),
         ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, "segmentation", "far outside"),
@@ -88,7 +88,7 @@ def test_no_annotation_is_no_error():
         ({"segmentation": {"size": [10, 12], "counts": [60, 61]}}, "segmentation", "add up"),
         ({"segmentation": {"size": [10, 12], "counts": [-1, 121]}}, "segmentation", "add up"),
         ({"segmentation": {"size": [10, 12]}}, "segmentation", "RLE"),
-        ({"segmentation": None}, "segmentation", "null"),
+        ({"segmentation": None}, "segmentation", "without a segmentation"),
         ({"image_id": 9}, "image_id", "no image"),
         ({"category_id": 9}, "category_id", "no category"),
         ({"bbox": [1, 2]}, "bbox", "width"),
@@ -102,7 +102,7 @@ def test_a_wrong_annotation(change, field, words):
 
 
 def test_all_errors_at_once():
-    document = spoiled(segmentation=[], id=4)
+    document = spoiled(segmentation=[[1, 2, 3]], id=4)
     document["images"].append({"id": 3, "width": 1, "height": 1})
     document["annotations"][1]["category_id"] = 8
     with pytest.raises(InvalidDataset) as caught:
@@ -111,6 +111,89 @@ def test_all_errors_at_once():
     for text in (b"{", b"[]", b"{}"):
         with pytest.raises(InvalidDataset):
             read_truth(text)
+
+
+THIN = [1, 2, 3, 4]
+SQUARE = [3, 2, 8, 2, 8, 6, 3, 6]
+
+
+def with_more(*segmentations):
+    """DOCUMENT, with objects that have these segmentations, or none at all where it is `...`."""
+    document = copy.deepcopy(DOCUMENT)
+    document["images"].append({"id": 5, "width": 12, "height": 10, "file_name": "b.png"})
+    for number, segmentation in enumerate(segmentations, 10):
+        record = {"id": number, "image_id": 5, "category_id": 0, "segmentation": segmentation}
+        document["annotations"].append({k: v for k, v in record.items() if v is not ...})
+    return document
+
+
+def read_warned(document, **options):
+    told = []
+    truth = read_truth(json.dumps(document).encode(), warn=told.append, **options)
+    return truth, told
+
+
+@pytest.mark.parametrize("thin", [[], [1, 2], THIN])
+def test_a_polygon_that_covers_nothing_is_left_out_of_its_object(thin):
+    truth, told = read_warned(with_more([SQUARE, thin, SQUARE]))
+    assert truth["annotations"][2]["segmentation"] == [SQUARE, SQUARE]
+    assert truth["incomplete"] == []
+    assert [issue.pointer for issue in told] == ["/annotations/2/segmentation/1"]
+    assert "left out" in told[0].problem
+
+
+@pytest.mark.parametrize("nothing", [..., None, [], [THIN], [[], [1, 2]]])
+def test_an_object_without_a_mask_is_left_out(nothing):
+    truth, told = read_warned(with_more([SQUARE], nothing, nothing))
+    assert [item["id"] for item in truth["annotations"]] == [0, 4, 10]
+    assert truth["incomplete"] == [5]
+    pointers = " ".join(f"{issue.pointer} {issue.problem}" for issue in told)
+    assert "/annotations/3/segmentation" in pointers
+    assert "/annotations/4/segmentation" in pointers
+    assert all("left out" in issue.problem for issue in told)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ([[1, 2, 3, 4, 5, 1e9]], "far outside"),
+        ({"size": [12, 10], "counts": RLE["counts"]}, "size"),
+        ({"size": [10, 12], "counts": "~~"}, "character"),
+        ([SQUARE, "x"], "should be polygons"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "nan"),
+        ("x", "should be polygons"),
+    ],
+)
+def test_one_wrong_object_among_good_ones(wrong, words):
+    """Refused as a rule; the tolerant reader goes on without it, and says so."""
+    document = with_more([SQUARE], wrong)
+    with pytest.raises(InvalidDataset, match="/annotations/3/segmentation"):
+        read(document)
+    truth, told = read_warned(document, tolerant=True)
+    assert [item["id"] for item in truth["annotations"]] == [0, 4, 10]
+    assert truth["incomplete"] == [5]
+    assert told[0].pointer.startswith("/annotations/3/segmentation")
+    assert words in told[0].problem
+    with pytest.raises(InvalidDataset) as caught:  # nothing to go on with
+        read_truth(json.dumps(spoiled(segmentation=wrong)).encode(), tolerant=True)
+    assert words in caught.value.issues[0].problem
+
+
+def test_what_tolerance_does_not_reach():
+    document = with_more([SQUARE])
+    document["annotations"][2]["id"] = 0
+    with pytest.raises(InvalidDataset, match="used before"):
+        read_truth(json.dumps(document).encode(), tolerant=True)
+    document["images"][0]["width"] = -1
+    with pytest.raises(InvalidDataset, match="/images/0"):
+        read_truth(json.dumps(document).encode(), tolerant=True)
+
+
+def test_many_without_a_mask_are_one_warning():
+    _, told = read_warned(with_more([SQUARE], *[...] * 500))
+    assert len(told) == 1
+    assert "500 annotations without a segmentation: /annotations/3/" in told[0].problem
+    assert "and 490 more" in told[0].problem
 
 
 def test_real_truth(real_data):

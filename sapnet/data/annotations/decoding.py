@@ -81,7 +81,8 @@ class AnnotationEntry(msgspec.Struct, gc=False):
     @property
     def has_segmentation(self) -> bool:
         """Whether there is ground truth; it is not read here."""
-        return self.segmentation is not INVALID and bytes(self.segmentation) not in (b"", b"null")
+        nothing = (b"", b"null", b"[]")
+        return self.segmentation is not INVALID and bytes(self.segmentation) not in nothing
 
 
 EXPECTED = {

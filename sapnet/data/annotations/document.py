@@ -126,9 +126,8 @@ class PointDocument:
 
     @property
     def has_truth(self) -> bool:
-        """Whether every annotation to train on carries its segmentation."""
-        lacking = self.rows.where(VALID, unset=CROWD | TRUTH)
-        return len(self.kept) > 0 and not len(lacking)
+        """Whether an annotation to train on carries its segmentation."""
+        return len(self.rows.where(VALID | TRUTH, unset=CROWD)) > 0
 
     def per_image(self) -> Counter[int]:
         """Annotations to train on by image id; images that have none are not there."""

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from sapnet.data.annotations.decoding import (
 )
 from sapnet.data.annotations.document import repeats
 from sapnet.data.annotations.frames import ImageFrame, frames_of
+from sapnet.data.annotations.left_out import Lacking, TolerantIssues
 from sapnet.data.masks import (
     Size,
     area,
@@ -63,7 +65,7 @@ class TruthAnnotation(msgspec.Struct, gc=False):
     id: Id
     image_id: Id
     category_id: Id
-    segmentation: list[list[float]] | RunLengths
+    segmentation: list[list[float]] | RunLengths | None = None
     bbox: tuple[float, float, float, float] | None = None
     area: float | None = None
     iscrowd: int | bool = 0
@@ -83,11 +85,15 @@ def read_truth(
     sizes: Sizes | None = None,
     orientations: Orientations | None = None,
     warn: Warn | None = None,
+    *,
+    tolerant: bool = False,
 ) -> dict[str, Any]:
-    """COCO instances as plain dicts: {"images", "annotations", "categories"}.
+    """COCO instances as plain dicts: {"images", "annotations", "categories", "incomplete"}.
 
     Every annotation comes back with segmentation (polygons, or compressed RLE), bbox (xywh,
     pixels), area (pixels) and iscrowd; bbox and area are worked out where the file leaves them out.
+    Polygons of fewer than three points cover nothing and are left out, as are annotations without
+    any other; "incomplete" are the ids of the images of which an object was left out.
 
     Args:
         sizes: of the images of the dataset that it is the ground truth of; an image that the file
@@ -96,18 +102,20 @@ def read_truth(
         orientations: of the images in `sizes`; what was drawn on the upright image
             (`sapnet.data.annotations.frames`) comes back in stored pixels. It is called where a
             declared size is exchanged, and for all images where `warn` is given.
-        warn: called with what was mapped or assumed.
+        warn: called with what was mapped, assumed, or left out.
+        tolerant: leave out every annotation that is wrong.
 
     Raises:
-        InvalidDataset: lists every issue.
+        InvalidDataset: lists every issue; also where no object is left.
     """
-    truth = _Truth(source, sizes, orientations, warn)
+    truth = _Truth(source, sizes, orientations, warn, tolerant=tolerant)
     annotations = list(truth.annotations())
     truth.end()
     return {
         "images": [truth.described(image) for image in truth.images.values()],
         "annotations": [truth.completed(record) for record in annotations],
         "categories": [msgspec.structs.asdict(c) for c in truth.categories.values()],
+        "incomplete": sorted(truth.incomplete),
     }
 
 
@@ -117,17 +125,19 @@ def check_truth(
     sizes: Sizes | None = None,
     orientations: Orientations | None = None,
     warn: Warn | None = None,
+    *,
+    tolerant: bool = False,
 ) -> npt.NDArray[np.int64]:
     """The ids of a file's annotations, (N,), where `read_truth` would take it: in little memory.
 
     Args:
         progress: as `read_points` has it.
-        sizes: as `read_truth` has it; `orientations` and `warn` too.
+        sizes: as `read_truth` has it; `orientations`, `warn` and `tolerant` too.
 
     Raises:
-        InvalidDataset: lists every issue.
+        InvalidDataset: lists every issue; also where no object is left.
     """
-    truth = _Truth(source, sizes, orientations, warn, progress)
+    truth = _Truth(source, sizes, orientations, warn, progress, tolerant=tolerant)
     for _ in truth.annotations():
         pass
     truth.end()
@@ -144,8 +154,14 @@ class _Truth:
         orientations: Orientations | None,
         warn: Warn | None,
         progress: ReadProgress = ignore_progress,
+        *,
+        tolerant: bool,
     ) -> None:
-        self._source, self._issues, self._progress = source, Issues(), progress
+        self._source, self._progress, self._warn = source, progress, warn
+        self._issues = TolerantIssues(tolerant=tolerant)
+        self._lacking, self._thin = Lacking(), Issues()
+        self._objects = 0
+        self.incomplete: set[int] = set()
         self.ids = array("q")
         self._id_places = array("q")
         kinds: dict[str, Any] = {"images": TruthImage, "categories": CategoryEntry}
@@ -228,33 +244,50 @@ class _Truth:
         return sizes
 
     def annotations(self) -> Iterator[TruthAnnotation]:
-        """Each as it comes; what is wrong is raised by `end`."""
+        """Each that is not left out, as it comes; what is wrong is raised by `end`."""
         if self._lists["annotations"] is INVALID:
             return
+        issues = self._issues
         try:
             for start, records in read_list(
-                self._source, "annotations", TruthAnnotation, self._issues, self._progress
+                self._source, "annotations", TruthAnnotation, issues, self._progress
             ):
                 for index, record in enumerate(records, start):
                     self._check(record, index)
-                    yield record
+                    if index not in issues.indices:
+                        self._objects += not record.iscrowd
+                        yield record
+                    elif record.image_id is not INVALID and record.iscrowd in (0, INVALID):
+                        self.incomplete.add(record.image_id)
+                issues.forget()
         except NoDocument:
             return
 
     def end(self) -> None:
-        """Raises InvalidDataset where anything was wrong."""
+        """Raises InvalidDataset where anything was wrong, and tells what was left out."""
         for again, first in repeats(np.arange(len(self.ids)), np.asarray(self.ids)):
             pointers = [f"/annotations/{self._id_places[i]}/id" for i in (again, first)]
             problem = f"annotation id {self.ids[again]} was used before, at {pointers[1]}"
-            self._issues.add(pointers[0], problem, "give each its own annotation id")
-        if self._issues.total:
-            raise InvalidDataset(self._issues.listed())
+            self._issues.refuse(pointers[0], problem, "give each its own annotation id")
+        left_out = self._issues.left_out.listed()
+        if self._lacking.total:
+            hint = "figures are of the others; draw the masks of these too"
+            left_out.append(self._lacking.issue("{} without a segmentation", hint))
+        if issues := self._issues.listed():
+            raise InvalidDataset(issues)
+        if left_out and not self._objects:
+            raise InvalidDataset(left_out)
+        for issue in self._thin.listed():
+            self._tell(issue)
+        for issue in left_out:
+            self._tell(replace(issue, problem=f"left out: {issue.problem}"))
+
+    def _tell(self, issue: ValidationIssue) -> None:
+        if self._warn is not None:
+            self._warn(issue)
 
     def _check(self, record: TruthAnnotation, index: int) -> None:
         pointer, issues, images = f"/annotations/{index}", self._issues, self.images
-        if record.id is not INVALID:
-            self.ids.append(record.id)
-            self._id_places.append(index)
         if images and record.image_id is not INVALID and record.image_id not in images:
             issues.add(
                 f"{pointer}/image_id", f"there is no image with id {record.image_id}", "list it"
@@ -262,8 +295,12 @@ class _Truth:
         if self.categories and record.category_id not in self._known_categories:
             what = f"there is no category with id {record.category_id}"
             issues.add(f"{pointer}/category_id", what, "list it")
+        self._drop_thin(record, index)
+        if record.id is not INVALID and index not in issues.indices:
+            self.ids.append(record.id)
+            self._id_places.append(index)
         size = self._sizes.get(record.image_id)  # of an image at fault nothing more is checked
-        if size is None:
+        if size is None or index in issues.indices:
             return
         for name, check in _CHECKS.items():
             value = getattr(record, name)
@@ -272,6 +309,24 @@ class _Truth:
                     check(value, size)
             except InvalidGeometry as error:
                 issues.add(f"{pointer}/{name}", str(error), error.hint)
+
+    def _drop_thin(self, record: TruthAnnotation, index: int) -> None:
+        """Leave out polygons that cover nothing, and the annotation where there are no others."""
+        found, pointer = record.segmentation, f"/annotations/{index}/segmentation"
+        if found is None or found == []:
+            self._issues.indices.add(index)
+            self._lacking.add(pointer)
+        elif isinstance(found, list):
+            thin = [place for place, polygon in enumerate(found) if len(polygon) in (0, 2, 4)]
+            hint = "draw it anew, or remove it"
+            if len(thin) == len(found):
+                problem = "a polygon needs at least three points, as a flat list [x, y, x, y, ...]"
+                self._issues.leave_out(index, pointer, problem, hint)
+            elif thin:
+                for place in thin:
+                    problem = "left out: a polygon of fewer than three points covers nothing"
+                    self._thin.add(f"{pointer}/{place}", problem, hint)
+                record.segmentation = [p for p in found if len(p) not in (0, 2, 4)]
 
 
 def _by_id(records: list[Any], name: str, what: str, issues: Issues) -> dict[int, Any]:
@@ -303,7 +358,7 @@ def _completed(record: TruthAnnotation, image: TruthImage) -> dict[str, Any]:
     if isinstance(record.segmentation, RunLengths):
         segmentation = checked_rle(msgspec.structs.asdict(record.segmentation), size)
     else:
-        segmentation = record.segmentation
+        segmentation = record.segmentation or []
     bbox = None if record.bbox is None else list(record.bbox)
     pixels = record.area
     if bbox is None or pixels is None:
