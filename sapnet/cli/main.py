@@ -232,7 +232,7 @@ def evaluate(
             def progress(step: int, of: int) -> None:
                 bars.emit(Progressed("predict", step, of))
 
-            detections = detect(open_model(model), images, document, progress)
+            detections = detect(open_model(model), files, document, progress)
         else:
             raise InvalidConfig("give either a file of results, or both --model and --images")
         complete = {i["id"] for i in document["images"]}.difference(document["incomplete"])

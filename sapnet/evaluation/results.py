@@ -9,6 +9,7 @@ from sapnet.data.annotations.decoding import shown
 from sapnet.data.annotations.frames import NAMED, ImageFrame, frames_of
 from sapnet.data.annotations.ground_truth import Orientations, Warn
 from sapnet.data.depth import parse
+from sapnet.data.file_names import FileNames
 from sapnet.data.masks import Size, check_box, checked_rle, tight_box
 from sapnet.data.orientation import AS_STORED, exchanged, stored_box, stored_mask, upright_size
 from sapnet.errors import InvalidGeometry, ValidationIssue
@@ -51,7 +52,7 @@ def read_results(
             hint = ': give its "annotations" alone, each with a score'
         raise ValueError(f"{path.name} is no list of COCO results{hint}")
     if not results:
-        raise ValueError(f"{path.name} holds no results: the list is empty")
+        raise ValueError(f"{path.name} holds no results: there is nothing to measure")
     reader = _Reader(truth)
     fitting = [entry for index, result in enumerate(results) if (entry := reader(index, result))]
     reader.raise_issues(path.name, len(results))
@@ -79,6 +80,7 @@ class _Reader:
             id_: (image["height"], image["width"]) for id_, image in self.images.items()
         }
         self._by_name = {image["file_name"]: image["id"] for image in truth["images"]}
+        self._file_names = FileNames(self._by_name)
         self._names = {category["id"]: category["name"] for category in truth["categories"]}
         self._issues: list[ValidationIssue] = []
         self._unknown_images: Counter[Any] = Counter()
@@ -107,15 +109,11 @@ class _Reader:
 
     def _image_of(self, index: int, result: Mapping[str, Any]) -> int | None:
         if "image_id" not in result:
-            name = result["file_name"]
-            found: int | None = self._by_name.get(name) if isinstance(name, str) else None
-            if found is None:
-                self._unknown_images[name if isinstance(name, str) else shown(name)] += 1
-            return found
+            return self._image_named(index, result["file_name"])
         image_id = result["image_id"]
         if type(image_id) is not int:
             hint = "give the id of the ground truth's image as a whole number"
-            if image_id in self._by_name if isinstance(image_id, str) else False:
+            if isinstance(image_id, str) and self._file_names.match(image_id):
                 hint = 'a name belongs into "file_name"'
             self.note(f"/{index}/image_id", f"{shown(image_id)} is no whole number", hint)
             return None
@@ -123,6 +121,21 @@ class _Reader:
             self._unknown_images[image_id] += 1
             return None
         return image_id
+
+    def _image_named(self, index: int, name: Any) -> int | None:
+        """Of the image whose file the truth calls so, by the rule of all documents."""
+        if not isinstance(name, str):
+            self.note(f"/{index}/file_name", f"{shown(name)} is no text", "name the image's file")
+            return None
+        match = self._file_names.match(name)
+        if match is None:
+            self._unknown_images[name] += 1
+            return None
+        if len(match.names) > 1:
+            problem = f"{shown(name)} could be any of {_few([shown(n) for n in match.names])}"
+            self.note(f"/{index}/file_name", problem, "name it as the ground truth does")
+            return None
+        return self._by_name[match.names[0]]
 
     def _category_of(self, index: int, category_id: Any) -> int | None:
         if type(category_id) is not int:

@@ -16,7 +16,7 @@ from sapnet.data.annotations.coco import load_points, read_truth
 from sapnet.data.exporters.source import Instance, InvalidMask, read_shape
 from sapnet.data.public.coco import read_coco
 from sapnet.errors import SapnetError
-from sapnet.evaluation.detections import read_results
+from sapnet.evaluation.results import read_results
 from sapnet.proposals.given import GivenGenerator
 from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet
 
@@ -99,7 +99,7 @@ POLYGONS: list[Any] = [
     [[0, 0, 12, 10] * 300_000],
     [[0, 0, 12, 10, 1, 1]] * 200_000,
     [[0, 0, 12, 10] * 48_000],
-    [[1, 1, 5, 1, 5, 5], [1, 2]],
+    [[1, 1, 5, 1, 5, 5], [1, 2, 3]],
 ]
 """None is polygons of an image of 10×12 pixels."""
 GOOD = [[1, 1, 5, 1, 5, 5]]
@@ -141,7 +141,8 @@ def _results(results: Any, folder: Path) -> None:
     path = folder / "results.json"
     path.write_text(json.dumps(results))
     image = {"id": 1, "file_name": "a.png", "height": 10, "width": 12}
-    read_results(path, {"images": [image]})
+    truth = {"images": [image], "categories": [{"id": 1, "name": "x"}]}
+    read_results(path, truth, lambda issue: None)
 
 
 def _result(segmentation: Any, **more: Any) -> list[dict[str, Any]]:

@@ -81,9 +81,18 @@ def test_forms_of_a_result(evaluate: Evaluate, segmentation: Any, box: Any) -> N
     assert figures["segm"]["AP"] == figures["bbox"]["AP"] == pytest.approx(1)
 
 
-def test_by_file_name(evaluate: Evaluate) -> None:
-    said = evaluate([result(image_id=..., file_name="a.png")])
+@pytest.mark.parametrize("name", ["a.png", "photos\\a.png", "A.PNG", "s3://bucket/x/a.png"])
+def test_by_file_name(evaluate: Evaluate, name: str) -> None:
+    said = evaluate([result(image_id=..., file_name=name)])
     assert json.loads(said.stdout)["segm"]["AP"] == pytest.approx(1)
+
+
+def test_a_file_name_that_fits_two_images(evaluate: Evaluate) -> None:
+    truth = json.loads(evaluate.truth.read_text())
+    size = {"width": WIDTH, "height": HEIGHT}
+    truth["images"] = [{"id": n, "file_name": f"{n}/a.png", **size} for n in range(2)]
+    evaluate.truth.write_text(json.dumps(truth))
+    evaluate.refuses([result(image_id=..., file_name="a.png")], "'0/a.png', '1/a.png'")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +100,6 @@ def test_by_file_name(evaluate: Evaluate) -> None:
     [
         ({"image_id": 77}, ["lacks: 77"]),
         ({"image_id": ..., "file_name": "b.png"}, ["lacks: 'b.png'"]),
-        ({"image_id": ..., "file_name": 4}, ["images that the ground truth lacks: '4'"]),
         ({"category_id": 9}, ["classes that it lacks: 9", "0 (red), 4 (blue)"]),
     ],
 )
@@ -121,6 +129,7 @@ WRONG: list[tuple[Any, list[str]]] = [
     ([result(bbox=[1, 2, 3])], ["the box is not four numbers"]),
     ([result(image_id="0")], ["result 0/image_id", "'0' is no whole number"]),
     ([result(image_id="a.png")], ['a name belongs into "file_name"']),
+    ([result(image_id=..., file_name=4)], ["result 0/file_name: 4 is no text"]),
     ([result(image_id=0.0)], ["no whole number"]),
     ([result(image_id=[0])], ["no whole number"]),
     ([result(image_id=True)], ["no whole number"]),

@@ -238,6 +238,9 @@ def test_predict_and_evaluate(finished, scenes, tmp_path):
     assert {r["file_name"] for r in found} <= names
     assert {p.name for p in pictures.iterdir()} == names
     assert Image.open(next(pictures.iterdir())).size == (128, 96)
+    name, whole = min(names), {"size": [96, 128], "counts": [0, 96 * 128]}
+    found.append({"file_name": name, "category_id": 1, "score": 0.1, "segmentation": whole})
+    out.write_text(json.dumps(found))
     result = call("evaluate", out, "--truth", scenes.truth)
     assert result.exit_code == 0, result.output
     assert set(json.loads(result.stdout)) == {"segm", "bbox"}

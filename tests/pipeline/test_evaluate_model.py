@@ -37,7 +37,8 @@ def test_the_same_as_predicting_image_by_image(finished, split):
     model = finished.spec.workdir / "result" / "model.pt"
     predictor, truth = load_predictor(model), read_truth(path)
     told = []
-    found = detect(predictor, images, truth, lambda *step: told.append(step))
+    files = {image["id"]: images / image["file_name"] for image in truth["images"]}
+    found = detect(predictor, files, truth, lambda *step: told.append(step))
     want = []
     for image in truth["images"]:
         results = predictor.predict(read_rgb(images / image["file_name"]), score_threshold=0.0)

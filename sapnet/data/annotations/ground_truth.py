@@ -321,7 +321,7 @@ class _Truth:
             hint = "draw it anew, or remove it"
             if len(thin) == len(found):
                 problem = "a polygon needs at least three points, as a flat list [x, y, x, y, ...]"
-                self._issues.leave_out(index, pointer, problem, hint)
+                self._issues.skip(index, pointer, problem, hint)
             elif thin:
                 for place in thin:
                     problem = "left out: a polygon of fewer than three points covers nothing"

@@ -31,14 +31,14 @@ class TolerantIssues(Issues):
         if found is None:
             self._others.add(pointer, problem, hint)
         else:
-            self.leave_out(int(found[1]), pointer, problem, hint)
+            self.skip(int(found[1]), pointer, problem, hint)
 
     def refuse(self, pointer: str, problem: str, hint: str) -> None:
         """Note an issue that counts, wherever it is."""
         self.total += 1
         self._others.add(pointer, problem, hint)
 
-    def leave_out(self, index: int, pointer: str, problem: str, hint: str) -> None:
+    def skip(self, index: int, pointer: str, problem: str, hint: str) -> None:
         """Go on without an annotation, whether or not other issues count."""
         self.indices.add(index)
         self.left_out.add(pointer, problem, hint)
