@@ -58,11 +58,11 @@ def read_results(
     reader.raise_issues(path.name, len(results))
     checked = _in_stored_pixels(fitting, reader, orientations, warn)
     reader.raise_issues(path.name, len(results))
-    left_out = reader.left_out(len(results))
+    skipped = reader.skipped(len(results))
     if not checked:
-        told = "; ".join(issue.problem for issue in left_out)
+        told = "; ".join(issue.problem for issue in skipped)
         raise ValueError(f"{path.name}: no result fits the ground truth: {told}")
-    for issue in left_out:
+    for issue in skipped:
         warn(issue)
     return checked
 
@@ -169,7 +169,7 @@ class _Reader:
         more = f"; and {len(self._issues) - _LISTED} more" if len(self._issues) > _LISTED else ""
         raise ValueError(f"{name}: {wrong} of {total} results cannot be used: {listed}{more}")
 
-    def left_out(self, total: int) -> list[ValidationIssue]:
+    def skipped(self, total: int) -> list[ValidationIssue]:
         """What fits no image or no class of the ground truth."""
         told = []
         if self._unknown_images:

@@ -26,7 +26,7 @@ from sapnet.data.annotations.decoding import (
 )
 from sapnet.data.annotations.document import repeats
 from sapnet.data.annotations.frames import ImageFrame, frames_of
-from sapnet.data.annotations.left_out import Lacking, TolerantIssues
+from sapnet.data.annotations.skipped import Lacking, TolerantIssues
 from sapnet.data.masks import (
     Size,
     area,
@@ -269,17 +269,17 @@ class _Truth:
             pointers = [f"/annotations/{self._id_places[i]}/id" for i in (again, first)]
             problem = f"annotation id {self.ids[again]} was used before, at {pointers[1]}"
             self._issues.refuse(pointers[0], problem, "give each its own annotation id")
-        left_out = self._issues.left_out.listed()
+        skipped = self._issues.skipped.listed()
         if self._lacking.total:
             hint = "figures are of the others; draw the masks of these too"
-            left_out.append(self._lacking.issue("{} without a segmentation", hint))
+            skipped.append(self._lacking.issue("{} without a segmentation", hint))
         if issues := self._issues.listed():
             raise InvalidDataset(issues)
-        if left_out and not self._objects:
-            raise InvalidDataset(left_out)
+        if skipped and not self._objects:
+            raise InvalidDataset(skipped)
         for issue in self._thin.listed():
             self._tell(issue)
-        for issue in left_out:
+        for issue in skipped:
             self._tell(replace(issue, problem=f"left out: {issue.problem}"))
 
     def _tell(self, issue: ValidationIssue) -> None:

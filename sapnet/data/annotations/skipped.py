@@ -14,13 +14,13 @@ class TolerantIssues(Issues):
 
     Attributes:
         total: of all, so that whoever adds one can tell that it was taken.
-        left_out: the issues of annotations.
+        skipped: the issues of annotations.
         indices: of the annotations that were left out, since `forget` was called.
     """
 
     def __init__(self, *, tolerant: bool) -> None:
         super().__init__()
-        self.left_out = Issues()
+        self.skipped = Issues()
         self.indices: set[int] = set()
         self._others, self._tolerant = Issues(), tolerant
 
@@ -41,7 +41,7 @@ class TolerantIssues(Issues):
     def skip(self, index: int, pointer: str, problem: str, hint: str) -> None:
         """Go on without an annotation, whether or not other issues count."""
         self.indices.add(index)
-        self.left_out.add(pointer, problem, hint)
+        self.skipped.add(pointer, problem, hint)
 
     def forget(self) -> None:
         """Of the annotations that come next, none was left out yet."""
