@@ -60,8 +60,8 @@ def read_results(
     reader.raise_issues(path.name, len(results))
     skipped = reader.skipped(len(results))
     if not checked:
-        told = "; ".join(issue.problem for issue in skipped)
-        raise ValueError(f"{path.name}: no result fits the ground truth: {told}")
+        reasons = "; ".join(issue.problem for issue in skipped)
+        raise ValueError(f"{path.name}: no result fits the ground truth: {reasons}")
     for issue in skipped:
         warn(issue)
     return checked
@@ -171,18 +171,18 @@ class _Reader:
 
     def skipped(self, total: int) -> list[ValidationIssue]:
         """What fits no image or no class of the ground truth."""
-        told = []
+        reasons = []
         if self._unknown_images:
             few = _few([shown(name) for name in self._unknown_images])
             count = self._unknown_images.total()
             problem = f"{count} of {total} results are of images that the ground truth lacks: {few}"
-            told.append(ValidationIssue("", problem, "name images as the ground truth does"))
+            reasons.append(ValidationIssue("", problem, "name images as the ground truth does"))
         if self._unknown_classes:
             few = _few([shown(id_) for id_ in self._unknown_classes])
             count = self._unknown_classes.total()
             problem = f"{count} of {total} results are of classes that it lacks: {few}"
-            told.append(ValidationIssue("", f"{problem}; {self._classes}", self._classes))
-        return told
+            reasons.append(ValidationIssue("", f"{problem}; {self._classes}", self._classes))
+        return reasons
 
 
 def _in_stored_pixels(

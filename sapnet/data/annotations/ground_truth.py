@@ -312,21 +312,21 @@ class _Truth:
 
     def _drop_thin(self, record: TruthAnnotation, index: int) -> None:
         """Leave out polygons that cover nothing, and the annotation where there are no others."""
-        found, pointer = record.segmentation, f"/annotations/{index}/segmentation"
-        if found is None or found == []:
+        polygons, pointer = record.segmentation, f"/annotations/{index}/segmentation"
+        if polygons is None or polygons == []:
             self._issues.indices.add(index)
             self._lacking.add(pointer)
-        elif isinstance(found, list):
-            thin = [place for place, polygon in enumerate(found) if len(polygon) in (0, 2, 4)]
+        elif isinstance(polygons, list):
+            thin = [place for place, polygon in enumerate(polygons) if len(polygon) in (0, 2, 4)]
             hint = "draw it anew, or remove it"
-            if len(thin) == len(found):
+            if len(thin) == len(polygons):
                 problem = "a polygon needs at least three points, as a flat list [x, y, x, y, ...]"
                 self._issues.skip(index, pointer, problem, hint)
             elif thin:
                 for place in thin:
                     problem = "left out: a polygon of fewer than three points covers nothing"
                     self._thin.add(f"{pointer}/{place}", problem, hint)
-                record.segmentation = [p for p in found if len(p) not in (0, 2, 4)]
+                record.segmentation = [p for p in polygons if len(p) not in (0, 2, 4)]
 
 
 def _by_id(records: list[Any], name: str, what: str, issues: Issues) -> dict[int, Any]:

@@ -27,11 +27,11 @@ class TolerantIssues(Issues):
     def add(self, pointer: str, problem: str, hint: str) -> None:
         """Note one issue, see `ValidationIssue`."""
         self.total += 1
-        found = _OF_ANNOTATION.match(pointer) if self._tolerant else None
-        if found is None:
+        match = _OF_ANNOTATION.match(pointer) if self._tolerant else None
+        if match is None:
             self._others.add(pointer, problem, hint)
         else:
-            self.skip(int(found[1]), pointer, problem, hint)
+            self.skip(int(match[1]), pointer, problem, hint)
 
     def refuse(self, pointer: str, problem: str, hint: str) -> None:
         """Note an issue that counts, wherever it is."""
@@ -69,5 +69,5 @@ class Lacking:
         """All of them in one. problem: what they lack, with {} for "3 annotations"."""
         count = f"{self.total:,} annotation{'' if self.total == 1 else 's'}"
         more = f" and {self.total - _NAMED:,} more" if self.total > _NAMED else ""
-        said = f"{problem.format(count)}: {', '.join(self._pointers)}{more}"
-        return ValidationIssue(self._pointers[0], said, hint)
+        text = f"{problem.format(count)}: {', '.join(self._pointers)}{more}"
+        return ValidationIssue(self._pointers[0], text, hint)
