@@ -37,7 +37,7 @@ class ValidationIssue:
 
     part: the form part or place it is in ("annotations", "images", "body", "query", …).
     pointer: RFC 6901 pointer within that part; "" is the whole of it.
-    detail: what is wrong. hint: how to mend it.
+    detail: what is wrong. hint: how to fix it.
     """
 
     part: str
@@ -57,6 +57,8 @@ class AppError(Exception):
 
 
 class NotFound(AppError):
+    """There is no such thing, or the caller may not see it."""
+
     def __init__(self, kind: str, id: object) -> None:
         super().__init__(f"There is no {kind} {str(id)!r}.")
 
@@ -80,8 +82,10 @@ class BadHeader(AppError):
 
 
 class PreconditionFailed(AppError):
-    """What the request rests on is not so: it names another revision, or another version of a
-    protocol."""
+    """What the request rests on is not so.
+
+    It names another revision, or another version of a protocol.
+    """
 
 
 class PreconditionRequired(AppError):
@@ -97,8 +101,10 @@ class BadForm(AppError):
 
 
 class TooDeep(HTTPException):
-    """A JSON body is nested too deeply. FastAPI passes an HTTPException on while it reads a body,
-    and makes others a 400."""
+    """A JSON body is nested too deeply.
+
+    FastAPI passes an HTTPException on while it reads a body, and makes others a 400.
+    """
 
     def __init__(self) -> None:
         super().__init__(422, f"The body cannot be used: {TOO_DEEP}.")
@@ -107,18 +113,20 @@ class TooDeep(HTTPException):
 
 
 class TooLarge(AppError):
-    pass
+    """The body, or one of its parts, has more bytes than the route accepts."""
 
 
 class UnsupportedMedia(AppError):
-    pass
+    """The body is of a media type that the route does not read."""
 
 
 class NotAcceptable(AppError):
-    pass
+    """The route has no representation that the Accept header allows."""
 
 
 class RangeNotSatisfiable(AppError):
+    """The Range header names bytes that there are not. `size` is how many there are."""
+
     def __init__(self, size: int) -> None:
         super().__init__(
             f"The range lies outside the {size} bytes there are.",
@@ -212,8 +220,13 @@ def problem(
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
-    """The answer itself. `errors`, where there are faults, is a list of part, pointer, detail,
-    hint."""
+    """Return a problem as the response.
+
+    Args:
+        issues: become `errors`, a list of part, pointer, detail, hint; there is no such member
+            where there are none.
+        extra: more members.
+    """
     body: dict[str, Any] = {
         "type": f"/problems/{kind.slug}" if kind.slug else "about:blank",
         "title": kind.title,
@@ -240,6 +253,7 @@ class _ProblemResponse(JSONResponse):
 
 
 def kind_of(error: Exception) -> Kind:
+    """Return the kind of problem that an error is: that of its nearest class in `PROBLEMS`."""
     return next(PROBLEMS[c] for c in type(error).__mro__ if c in PROBLEMS)
 
 
@@ -271,35 +285,35 @@ def app_error(request: Request, error: Exception) -> JSONResponse:
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's own validation, without the input, which may be large or secret."""
     assert isinstance(error, RequestValidationError)
-    found = [_fault(e, error.body) for e in error.errors()]
-    issues = list({(f.part, f.pointer): f for f in reversed(found)}.values())[::-1]
+    all_issues = [_to_issue(e, error.body) for e in error.errors()]
+    issues = list({(f.part, f.pointer): f for f in reversed(all_issues)}.values())[::-1]
     detail = "; ".join(f"{f.part}{f.pointer}: {f.detail}" for f in issues[:3])
     return problem(request, kind_of(error), detail, issues=issues)
 
 
-_SAID_BETTER = {
+_CLEARER_TEXTS = {
     "missing": ("it is missing", "add it"),
-    "extra_forbidden": ("there is no such field", "remove it, or mend its name: see /docs"),
+    "extra_forbidden": ("there is no such field", "remove it, or correct its name: see /docs"),
     "model_attributes_type": ("it should be a JSON object", 'write it in this form: {"name": …}'),
     "union_tag_not_found": ("it names no kind", "see /docs"),
     "union_tag_invalid": ("its {discriminator} must be one of {expected_tags}", "see /docs"),
 }
 
 
-def _fault(error: Mapping[str, Any], body: Any) -> ValidationIssue:
+def _to_issue(error: Mapping[str, Any], body: Any) -> ValidationIssue:
     part, *path = error["loc"]
     if error["type"] == "json_invalid":
         why = error.get("ctx", {}).get("error", "syntax error")
-        at = path[0] if path else 0
+        position = path[0] if path else 0
         return ValidationIssue(
-            "body", "", f"not JSON from character {at} on: {why}", "check it there"
+            "body", "", f"not JSON from character {position} on: {why}", "check it there"
         )
     if "UploadFile" in error["msg"]:
         return ValidationIssue(
-            str(part), _pointer(path), "it should be a file", "-F file=@picture.jpg"
+            str(part), _pointer(path), "it should be a file", "-F file=@image.jpg"
         )
     detail = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    detail, hint = _SAID_BETTER.get(error["type"], (detail, ""))
+    detail, hint = _CLEARER_TEXTS.get(error["type"], (detail, ""))
     detail = detail.format(**error.get("ctx", {})) if hint else detail
     places = _without_tags(path, body) if part == "body" and isinstance(body, dict) else path
     return ValidationIssue(str(part), _pointer(places), detail, hint)
@@ -310,8 +324,10 @@ def _pointer(path: Sequence[object]) -> str:
 
 
 def _without_tags(path: Sequence[object], body: Any) -> list[object]:
-    """Pydantic names the `kind` or `decision` it took, and the types it tried, among the steps; the
-    body has no such places."""
+    """Drop the steps of a path that the body does not have.
+
+    Pydantic names the `kind` or `decision` it took, and the types it tried, among the steps.
+    """
     kept: list[object] = []
     for step in path:
         if isinstance(body, str) and body == step:
@@ -326,7 +342,10 @@ def _without_tags(path: Sequence[object], body: Any) -> list[object]:
 
 
 def http_error(request: Request, error: Exception) -> JSONResponse:
-    """What the framework itself raises: no such path, method not allowed, too large, …"""
+    """Return the problem of what the framework itself raises.
+
+    No such path, method not allowed, too large, and others.
+    """
     assert isinstance(error, HTTPException)
     kinds = {k.status: k for k in PROBLEMS.values() if k.status not in (400, 500)}
     phrase = HTTPStatus(error.status_code).phrase
@@ -344,8 +363,10 @@ def http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether an error, or one that led to it, is a refusal for want of space: the
-    system's, the database's or the object store's."""
+    """Return whether an error, or one that led to it, is a refusal for want of space.
+
+    The refusal may be the system's, the database's or the object store's.
+    """
     return any(
         sapnet_errors.is_disk_full(one) or _database_is_full(one) or _store_is_full(one)
         for one in sapnet_errors.chain_of(error)
@@ -360,7 +381,7 @@ def _database_is_full(error: BaseException) -> bool:
 
 
 def _store_is_full(error: BaseException) -> bool:
-    """obstore's errors have no code, only the text of the system's error or of the answer."""
+    """Errors of obstore have no code, only the text of the system's error or of the answer."""
     if not isinstance(error, StoreError):
         return False
     codes = {int(code) for code in re.findall(r"\(os error (\d+)\)", str(error))}

@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     stop_grace_seconds: PositiveFloat = 8
     """From SIGTERM to SIGKILL when a trainer is stopped. A cancelled job ends within 10 seconds."""
     max_bad_images: Probability = 0.05
-    """Share of a data set's images that may be set aside with an error, at least one (0: none),
+    """Share of a data set's images that may fail and be left out, at least one (0: none),
     before the job fails."""
     reserve_bytes: NonNegativeInt = 16 * 2**20
     """Free space of `data_dir` that a job leaves: with less it fails instead of filling the disk
@@ -123,9 +123,9 @@ class Settings(BaseSettings):
     """So long may a client take for the body, and longer by a second for each 16 KiB of it."""
     max_upload_bytes: PositiveInt = 64 * 2**30
     max_json_bytes: PositiveInt = 128 * 2**20
-    """Of a request's body that is neither an upload nor a picture."""
+    """Of a request's body that is neither an upload nor an image."""
     max_image_bytes: PositiveInt = 512 * 2**20
-    """Of a request that sends a picture to predict on."""
+    """Of a request that sends an image to predict on."""
     max_document_bytes: PositiveInt = 2**30
     """Of an annotations or truth document."""
     sync_import_bytes: NonNegativeInt = 64 * 2**20
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     backbone_weights: Path | None = None
     predict_cache_models: PositiveInt = 2
     predict_at_once: PositiveInt = 8
-    """Pictures in one request that are answered at once; more are work for a worker."""
+    """Images in one request that are answered at once; more are work for a worker."""
     predict_slots: PositiveInt = 8
     """Predictions that may be in progress or wait for their turn; those beyond it are answered with
     503. So are clicks, of which as many may be, and images that a request has fetched."""
@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     predict_score: Probability = 0.1
     """Least score of a result where the request names none: low, as COCO's AP wants them."""
     overlay_score: Probability = 0.3
-    """The same for pictures, where doubtful results would hide the good ones."""
+    """The same for drawn images, where doubtful results would hide the good ones."""
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod
@@ -217,6 +217,7 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
+        """Whether the work is done by this service's own worker, without a broker."""
         return self.broker_url is None
 
     def folder(self, *parts: str) -> Path:

@@ -79,8 +79,8 @@ def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
         sender.timer.call_after(CLEAN_UP_AFTER, clean_up_round, (settings,))
         sender.timer.call_repeatedly(CLEAN_UP_SECONDS, clean_up_round, (settings,))
         if IO in queues:
-            webhook_sender.keep()
-            sender.timer.call_repeatedly(settings.reap_seconds, webhook_sender.keep)
+            webhook_sender.restart_if_dead()
+            sender.timer.call_repeatedly(settings.reap_seconds, webhook_sender.restart_if_dead)
 
     setup_logging.connect(_leave_logs_alone, weak=False)
     worker_shutting_down.connect(request_shutdown, weak=False)
@@ -98,5 +98,7 @@ def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
 
 
 def _leave_logs_alone(**_: Any) -> None:
-    """Celery sets up no logging of its own where this signal has a receiver:
-    app.observability.logging has."""
+    """Keep Celery from setting up its own logging, which it does where this signal has no receiver.
+
+    `app.observability.logging` sets it up.
+    """

@@ -31,8 +31,11 @@ CLEAN_UP_SECONDS = 600.0
 
 
 def run(worker: WorkerContext, stop: Callable[[], None]) -> None:
-    """Works on the worker's queues until it is told to stop. A thread that fails calls `stop`, so
-    that the process ends, and a supervisor starts it again, instead of going on by half."""
+    """Work on the worker's queues until it is to stop.
+
+    A thread that fails calls `stop`, so that the process ends, and a supervisor starts it again,
+    instead of going on by half.
+    """
     workers = [replace(worker, queues=(q,), owner=new_owner()) for q in worker.queues]
 
     def run_beside(other: WorkerContext) -> None:
@@ -72,13 +75,15 @@ def loop(worker: WorkerContext) -> None:
 def work_once(worker: WorkerContext) -> bool:
     """Take the oldest job that may be taken; whether there was one."""
     with worker.database.read() as session:
-        found = waiting(session, queues=worker.queues)
-    return any(execute(job_id, worker) is not Outcome.REFUSED for job_id in found)
+        job_ids = waiting(session, queues=worker.queues)
+    return any(execute(job_id, worker) is not Outcome.REFUSED for job_id in job_ids)
 
 
 def clean_up(worker: WorkerContext) -> None:
-    """Remove what crashes and cancels left behind: the work folders of jobs that have ended or are
-    gone, and blobs that no row names."""
+    """Remove what crashes and cancels left behind.
+
+    These are the work folders of jobs that have ended or are gone, and blobs that no row names.
+    """
     folder = worker.settings.folder("jobs")
     names = {path.name for path in folder.iterdir()}
     with worker.database.read() as session:

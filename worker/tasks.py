@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 
 def register(celery: Celery, settings: Settings, stopping: Callable[[], bool]) -> None:
+    """Register the task that does a job; workers that shut down put it back."""
+
     def execute_job(job_id: str) -> None:
         if stopping():
             raise Reject("this worker is shutting down", requeue=True)

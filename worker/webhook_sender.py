@@ -48,6 +48,7 @@ class WebhookSender(threading.Thread):
         )
 
     def run(self) -> None:
+        """Do a round every `poll_seconds` until `stop`."""
         while not self._ended.wait(self._settings.poll_seconds):
             try:
                 self.run_once()
@@ -67,10 +68,10 @@ class WebhookSender(threading.Thread):
         """Take up what is due, and deliver each in a thread of its own."""
         self._deliveries = [d for d in self._deliveries if d.is_alive()]
         with self._database.read() as session:
-            found = service.due(session, AT_ONCE - len(self._deliveries))
-        for seen in found:
+            following = service.due(session, AT_ONCE - len(self._deliveries))
+        for waiting in following:
             with self._database.begin() as session:
-                lease = service.take(session, seen, self._settings)
+                lease = service.take(session, waiting, self._settings)
             if lease is not None:
                 delivery = threading.Thread(target=self._deliver, args=(lease,), daemon=True)
                 self._deliveries.append(delivery)
@@ -89,24 +90,24 @@ class WebhookSender(threading.Thread):
     def _step(self, lease: WebhookLease) -> bool:
         """Deliver the next event; whether there may be more to do now."""
         with self._database.read() as session:
-            found = service.following(session, lease)
-        if found is None:
+            following = service.following(session, lease)
+        if following is None:
             return False
-        failure = self._post(found) if found.wanted else None
+        failure = self._post(following) if following.wanted else None
         with self._database.begin() as session:
-            if found.event is None:
-                service.release(session, lease, found.newest)
+            if following.event is None:
+                service.release(session, lease, following.newest)
                 return False
             if failure is None:
-                return service.passed(session, lease, self._settings, found.event)
+                return service.passed(session, lease, self._settings, following.event)
             why, gone = failure
             service.failed(session, lease, self._settings, why, gone=gone)
-        log.warning("webhook not delivered", job=found.webhook.job_id, why=why)
+        log.warning("webhook not delivered", job=following.webhook.job_id, why=why)
         return False
 
-    def _post(self, found: Following) -> tuple[str, bool] | None:
+    def _post(self, following: Following) -> tuple[str, bool] | None:
         """None for an answer of 2xx; else why not, and whether it is for good."""
-        hook, event = found.webhook, found.event
+        hook, event = following.webhook, following.event
         assert event is not None
         url, secret = hook.url, hook.secret
         if url is None:
@@ -140,7 +141,7 @@ class WebhookSenderProcess:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def keep(self) -> None:
+    def restart_if_dead(self) -> None:
         """Start it, or start it again if it died. To be called by one thread, which it hangs on."""
         if self._process is None or self._process.poll() is not None:
             command = [sys.executable, "-m", "worker.webhook_sender"]
@@ -151,6 +152,7 @@ class WebhookSenderProcess:
             )
 
     def stop(self) -> None:
+        """End the process, and wait for it."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()

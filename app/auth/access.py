@@ -29,8 +29,13 @@ _NAME = "__access__"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """scope: of the key; None where nobody is asked for one. body: bytes. first: is asked before
-    the body is read, with the bytes that the request announces, and raises where there is no room.
+    """What a route demands of a request before its body is read.
+
+    Attributes:
+        scope: that the key must have; None where no key is asked for.
+        body: gives the most bytes that the body may have.
+        first: is called before the body is read, with the bytes that the request announces, and
+            raises where there is no room.
     """
 
     scope: Scope | None
@@ -71,8 +76,10 @@ class AccessTable:
         self._rows = list(_rows(routes))
 
     def of(self, method: str, path: str) -> Access:
-        """What the route asks for that answers this. Where an open path does not know the method,
-        it is open to say so."""
+        """Return what the route that answers this request demands.
+
+        Where an open path does not know the method, it is open to say so.
+        """
         others = None
         for pattern, methods, wanted in self._rows:
             if pattern.match(path):

@@ -39,6 +39,7 @@ class Caller:
 
     @property
     def sees_all(self) -> bool:
+        """Whether other owners' data are visible too."""
         return self.scope is Scope.ADMIN
 
 
@@ -75,8 +76,13 @@ def every(session: Session) -> list[ApiKey]:
 
 
 def revoke(session: Session, prefix: str) -> None:
-    """The key works no more, for good. The row stays: who had a key once is not open again.
-    Raises NotFound."""
+    """End a key, for good.
+
+    The row stays: a service that once had a key is not open again.
+
+    Raises:
+        NotFound: there is no such key.
+    """
     query = update(ApiKey).where(ApiKey.prefix == prefix, ApiKey.revoked_at.is_(None))
     if session.execute(query.values(revoked_at=now()).returning(ApiKey.id)).first() is None:
         raise NotFound("key that works, with prefix", prefix)

@@ -40,6 +40,7 @@ class AuthMiddleware:
         self._table: AccessTable | None = None
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """Pass a request on if key, rate, quota and size allow it; else answer with the problem."""
         if scope["type"] == "websocket":  # there are none, and none is open by accident
             await send({"type": "websocket.close", "code": 1008})
             return
@@ -69,8 +70,8 @@ class AuthMiddleware:
             request.state.caller = caller
             request.state.database = seen_by(self._database, caller, self._settings)
             if wanted.first is not None:
-                at = (self._database, self._settings, caller, length)
-                await run_in_threadpool(wanted.first, *at)
+                arguments = (self._database, self._settings, caller, length)
+                await run_in_threadpool(wanted.first, *arguments)
         return limit
 
     def _table_of(self, app: FastAPI) -> AccessTable:
@@ -123,12 +124,16 @@ def _length(request: Request) -> int:
 
 
 def _counted(receive: Receive, limit: int, seconds: float) -> Receive:
-    """Raises an HTTPException at the first byte too many, and where the body comes too slowly;
-    FastAPI would make other errors a 400.
+    """Count the body as it is read.
+
+    FastAPI would make other errors than HTTPException a 400.
 
     Args:
         limit: bytes of the body.
         seconds: that the body may take, and one more for each `BYTES_A_SECOND` of it.
+
+    Raises:
+        HTTPException: at the first byte too many, or where the body comes too slowly.
     """
     total, began, whole = 0, time.monotonic(), False
 

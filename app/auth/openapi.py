@@ -32,7 +32,9 @@ def describe(document: dict[str, Any], routes: AccessTable) -> None:
     """Add to the document: the key, who needs it, and how each operation may refuse."""
     components = document["components"]
     components["securitySchemes"] = {_SCHEME: _KEY}
-    components["responses"] = {f"Refused{s}": _refusal(*told) for s, told in _REFUSALS.items()}
+    components["responses"] = {
+        f"Refused{s}": _refusal(*refusal) for s, refusal in _REFUSALS.items()
+    }
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             scope = routes.of(method.upper(), path).scope

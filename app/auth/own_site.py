@@ -38,8 +38,12 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="sapnet"'}
 
 
 def admit(request: Request, settings: Settings) -> None:
-    """Raises ForeignRequest or Unauthorized for a request without a key that no user of this
-    machine need have sent, which says what to do."""
+    """Check a request without a key.
+
+    Raises:
+        ForeignRequest: no user of this machine need have sent it; says what to do.
+        Unauthorized: the same, from another machine.
+    """
     headers = request.headers
     trusting = settings.allow_without_keys
     address = request.client.host if request.client else ""
@@ -59,19 +63,24 @@ def admit(request: Request, settings: Settings) -> None:
 
 
 def is_local(address: str) -> bool:
-    """Whether a peer or a bound address is of this machine; what is no IP address is: a Unix
-    socket, or a caller in this process."""
+    """Whether a peer or a bound address is of this machine.
+
+    What is no IP address is: a Unix socket, or a caller in this process.
+    """
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return True
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
 
 
 def _by_itself(request: Request) -> None:
-    """No proxy hands it on. Such a header is proof enough that there is one, whether or not the
-    server believes it; and nginx, which adds none unless told to, has long spoken HTTP/1.0."""
+    """Whether no proxy hands the request on.
+
+    Such a header is proof enough that there is one, whether or not the server believes it; and
+    nginx, which adds none unless configured to, has long spoken HTTP/1.0.
+    """
     name = _of_a_proxy(request.headers)
     if name or request.scope.get("http_version") == "1.0":
         what = f"The header {name}" if name else "HTTP/1.0"
@@ -93,8 +102,8 @@ def _of_a_proxy(headers: Headers) -> str | None:
 
 def _called_by_its_name(headers: Headers, settings: Settings) -> None:
     sent = headers.getlist("host")
-    found = _authority(sent[0]) if len(sent) == 1 else None
-    if found is not None and _is_ours(found[0], settings):
+    parsed = _authority(sent[0]) if len(sent) == 1 else None
+    if parsed is not None and _is_ours(parsed[0], settings):
         return
     what = "names no host" if not sent else f"calls it {', '.join(sent)[:200]!r}"
     raise ForeignRequest(
@@ -112,8 +121,10 @@ def _is_ours(host: str, settings: Settings) -> bool:
 
 
 def _from_its_own_page(headers: Headers, trusting: bool) -> None:
-    """By what browsers say and no page can change: Sec-Fetch-Site, and Origin, which older ones
-    send alone. Other programs send neither."""
+    """Judge by what browsers say and no page can change: Sec-Fetch-Site and Origin.
+
+    Older ones send Origin alone. Other programs send neither.
+    """
     sites = headers.getlist("sec-fetch-site")
     own = all(site.strip().lower() in _OWN_SITES for site in sites)
     # Behind a proxy Host may be another than the browser's, which has compared them by itself.
@@ -140,10 +151,10 @@ def _same_origin(headers: Headers) -> bool:
 
 def _authority(text: str) -> tuple[str, int | None] | None:
     """Host in lower case, an IPv6 address in brackets, and port; None for what is none."""
-    found = _AUTHORITY.fullmatch(text.strip().lower())
-    if found is None:
+    parsed = _AUTHORITY.fullmatch(text.strip().lower())
+    if parsed is None:
         return None
-    return found[1], int(found[2]) if found[2] else None
+    return parsed[1], int(parsed[2]) if parsed[2] else None
 
 
 def _is_name(address: str) -> bool:

@@ -51,16 +51,20 @@ def _datasets(session: Session, settings: Settings, owner: str | None, more: int
         return
     table = Dataset.__table__
     query = select(func.count()).select_from(table).where(_of(table.c.owner, owner))
-    found = session.scalar(query) or 0
-    if found + more > limit:
-        raise _exceeded("data sets", limit, found, "delete one of them first", _LATER)
+    used = session.scalar(query) or 0
+    if used + more > limit:
+        raise _exceeded("data sets", limit, used, "delete one of them first", _LATER)
 
 
 def _bytes(
     session: Session, settings: Settings, owner: str | None, more: int, *, underway: bool = False
 ) -> None:
-    """Of data sets as they were sent, of the models trained on them, and of exports. underway: also
-    of uploads that are not yet a data set; one that becomes it must not be counted twice."""
+    """Check the bytes stored: data sets as they were sent, models trained on them, exports.
+
+    Args:
+        underway: whether to count uploads that are not yet a data set; one that becomes a data set
+            must not be counted twice.
+    """
     limit = settings.quota_bytes
     if not limit:
         return
@@ -71,13 +75,13 @@ def _bytes(
     sent = select(func.sum(datasets.c.bytes)).where(_of(datasets.c.owner, owner))
     trained = select(func.sum(models.c.size)).where(models.c.job_id.in_(of_jobs))
     exported = select(func.sum(exports.c.size)).where(exports.c.job_id.in_(of_jobs))
-    found = sum(int(session.scalar(query) or 0) for query in (sent, trained, exported))
+    used = sum(int(session.scalar(query) or 0) for query in (sent, trained, exported))
     if underway:
         uploads = Upload.__table__.c
         coming = select(func.sum(uploads.length)).where(_of(uploads.owner, owner))
-        found += int(session.scalar(coming) or 0)
-    if found + more > limit:
-        raise _exceeded("bytes stored", limit, found, "delete a data set first", _LATER)
+        used += int(session.scalar(coming) or 0)
+    if used + more > limit:
+        raise _exceeded("bytes stored", limit, used, "delete a data set first", _LATER)
 
 
 def _active_jobs(session: Session, settings: Settings, caller: Caller, new: list[Job]) -> None:
@@ -89,21 +93,21 @@ def _active_jobs(session: Session, settings: Settings, caller: Caller, new: list
     owner = row.owner if row else caller.owner
     own = select(datasets.c.id).where(_of(datasets.c.owner, owner))
     query = select(func.count()).select_from(jobs)
-    found = session.scalar(query.where(jobs.c.dataset_id.in_(own), jobs.c.state.in_(ACTIVE))) or 0
-    if found + len(new) > limit:
-        raise _exceeded("jobs at once", limit, found, "wait for one, or cancel it", _SOON)
+    used = session.scalar(query.where(jobs.c.dataset_id.in_(own), jobs.c.state.in_(ACTIVE))) or 0
+    if used + len(new) > limit:
+        raise _exceeded("jobs at once", limit, used, "wait for one, or cancel it", _SOON)
 
 
 def _of(column: ColumnElement[Any], owner: str | None) -> ColumnElement[bool]:
     return column.is_(None) if owner is None else column == owner
 
 
-def _exceeded(what: str, limit: int, found: int, mend: str, wait: int) -> QuotaExceeded:
+def _exceeded(what: str, limit: int, used: int, remedy: str, wait: int) -> QuotaExceeded:
     return QuotaExceeded(
-        f"At most {limit:,} {what}, and there are {found:,}: {mend}.",
+        f"At most {limit:,} {what}, and there are {used:,}: {remedy}.",
         headers={"Retry-After": str(wait)},
         limit=limit,
-        used=found,
+        used=used,
     )
 
 

@@ -32,8 +32,14 @@ class Rates:
         self._limiter = SlidingWindowCounterRateLimiter(storage)
 
     async def count(self, who: str, *, write: bool) -> None:
-        """Raises TooManyRequests. Where Redis is away nobody is refused: limits protect the
-        service from too much, and must not be what stops it."""
+        """Count a request of this caller.
+
+        Where Redis is away nobody is refused: limits protect the service from too much, and must
+        not be what stops it.
+
+        Raises:
+            TooManyRequests: it is one too many.
+        """
         limit, kind = (self._writes, "writes") if write else (self._reads, "reads")
         if not limit:
             return

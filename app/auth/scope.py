@@ -11,5 +11,6 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
     def allows(self, wanted: "Scope") -> bool:
+        """Whether a key of this scope may do what needs `wanted`: each includes those before it."""
         order = list(Scope)
         return order.index(self) >= order.index(wanted)

@@ -24,6 +24,7 @@ def is_id(text: str) -> bool:
 
 
 def now() -> datetime:
+    """Return the moment, in UTC."""
     return datetime.now(UTC)
 
 
@@ -34,6 +35,11 @@ class Utc(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC; without a zone on SQLite, which has none.
+
+        Raises:
+            ValueError: the moment has no zone.
+        """
         if value is None:
             return None
         if value.tzinfo is None:
@@ -42,6 +48,7 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment in UTC, with its zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -71,6 +78,8 @@ DatasetRef = Annotated[
 
 
 class Base(DeclarativeBase):
+    """The base of all tables; constraints and indices get their names by one convention."""
+
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",

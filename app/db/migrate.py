@@ -17,11 +17,13 @@ _LOCK = 0x5A9_5C4E  # PostgreSQL's advisory lock: two servers that start togethe
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
+    """Bring the schema to a revision, by default the newest, in one transaction."""
     with _connection(database.engine) as connection:
         command.upgrade(_config(connection), revision)
 
 
 def downgrade(database: Database, revision: str) -> None:
+    """Bring the schema back to an older revision, in one transaction."""
     with _connection(database.engine) as connection:
         command.downgrade(_config(connection), revision)
 
@@ -53,9 +55,9 @@ def revise(database: Database, revision: str, message: str) -> None:
 
 def head() -> str:
     """The newest revision this version knows."""
-    found = ScriptDirectory(_folder()).get_current_head()
-    assert found is not None
-    return found
+    revision = ScriptDirectory(_folder()).get_current_head()
+    assert revision is not None
+    return revision
 
 
 def current(database: Database) -> str | None:
@@ -66,9 +68,9 @@ def current(database: Database) -> str | None:
 
 def unknown_revision(database: Database) -> str | None:
     """The database's revision where this version does not know it: a newer one wrote it."""
-    found = current(database)
-    known = {script.revision for script in ScriptDirectory(_folder()).walk_revisions()}
-    return None if found is None or found in known else found
+    revision = current(database)
+    known_revisions = {script.revision for script in ScriptDirectory(_folder()).walk_revisions()}
+    return None if revision is None or revision in known_revisions else revision
 
 
 def _folder() -> Path:
@@ -84,8 +86,11 @@ def _config(connection: Connection) -> Config:
 
 @contextmanager
 def _connection(engine: Engine) -> Iterator[Connection]:
-    """One connection in one transaction. SQLite's foreign keys are off meanwhile: batch mode
-    rebuilds tables, and dropping the old one would cascade."""
+    """Open one connection in one transaction.
+
+    SQLite's foreign keys are off meanwhile: batch mode rebuilds tables, and dropping the old one
+    would cascade.
+    """
     with engine.connect() as connection:
         sqlite = engine.dialect.name == "sqlite"
         driver = connection.connection.driver_connection

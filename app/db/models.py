@@ -1,11 +1,12 @@
-"""All tables; what they are made of is in app/db/columns.py. Those of trained models are in
-app/db/models_registry.py, those of what comes in with requests in app/db/models_access.py: one
-file of them all would be 500 lines. Ids of datasets, jobs and models sort by time of creation, so
-they page by id.
+"""All tables; what they are made of is in app/db/columns.py.
+
+Those of trained models are in app/db/models_registry.py, those of what comes in with requests in
+app/db/models_access.py: one file of them all would be 500 lines. Ids of datasets, jobs and models
+sort by time of creation, so they page by id.
 
 `image_id`, `annotation_id` and `category_id` are always the user's own numbers, unique within a
 dataset. A column of type BlobRef names a blob by its SHA-256: `app.storage.garbage_collection`
-finds them by that mark.
+looks for that mark.
 """
 
 from enum import StrEnum
@@ -38,6 +39,8 @@ from app.db.models_registry import Prediction as Prediction
 
 
 class DatasetStatus(StrEnum):
+    """Whether a data set can be trained on: only one that is `ready` can."""
+
     READY = "ready"
     IMPORTING = "importing"
     INVALID = "invalid"
@@ -54,6 +57,8 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
+    """How far a job is. The last four are final."""
+
     QUEUED = "queued"
     RUNNING = "running"
     CANCELLING = "cancelling"
@@ -127,6 +132,8 @@ class Dataset(Base):
 
 
 class Category(Base):
+    """A class of a data set, with its number of objects."""
+
     __tablename__ = "category"
     __table_args__ = (Index(None, "dataset_id", "category_id", unique=True),)
 
@@ -138,6 +145,8 @@ class Category(Base):
 
 
 class Image(Base):
+    """An image of a data set: size in pixels, number of objects, and the blob of its file."""
+
     __tablename__ = "image"
     __table_args__ = (Index(None, "dataset_id", "image_id", unique=True),)
 
@@ -227,8 +236,8 @@ class Job(Base):
     @property
     def from_model(self) -> str | None:
         """The model that the training goes on from."""
-        found: str | None = self.request.get("from_model")
-        return found
+        model_id: str | None = self.request.get("from_model")
+        return model_id
 
 
 class JobEvent(Base):
@@ -239,7 +248,7 @@ class JobEvent(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """1, 2, 3, … within the job, without gaps, in the order of the commits."""
-    at: Mapped[Moment]
+    moment: Mapped[Moment] = mapped_column("at")
     attempt: Mapped[int]
     type: Mapped[str] = mapped_column(String(32))
     data: Mapped[Json]
@@ -299,6 +308,8 @@ class PseudoMask(Base):
 
 
 class MaskStatus(StrEnum):
+    """What was decided about a delivered mask."""
+
     OPEN = "open"
     ACCEPTED = "accepted"
     CORRECTED = "corrected"
@@ -306,8 +317,10 @@ class MaskStatus(StrEnum):
 
 
 class MaskDecision(Base):
-    """What somebody decided about a delivered mask, which itself never changes. A mask without a
-    row is open, at revision 0."""
+    """What somebody decided about a delivered mask, which itself never changes.
+
+    A mask without a row is open, and its revision is 0.
+    """
 
     __tablename__ = "mask_decision"
     __table_args__ = (Index(None, "job_id", "annotation_id", unique=True),)

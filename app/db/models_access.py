@@ -1,5 +1,7 @@
-"""Tables of what comes in with requests: keys, saved responses, files on their way. A part of
-app/db/models.py, from where they are imported."""
+"""Tables of what comes in with requests: keys, saved responses, files on their way.
+
+A part of app/db/models.py, from where they are imported.
+"""
 
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -42,8 +44,7 @@ class IdempotencyRecord(Base):
 
 
 class BlobPin(Base):
-    """A blob somebody is storing whose row is not written yet; see
-    `app.storage.garbage_collection`."""
+    """A blob that is being stored and has no row yet; see `app.storage.garbage_collection`."""
 
     __tablename__ = "blob_pin"
 
@@ -54,8 +55,10 @@ class BlobPin(Base):
 
 
 class ImportFile(Base):
-    """A file that was sent for a data set that is `importing`; one in pieces has several rows, in
-    order. Gone when the import is over."""
+    """A file that was sent for a data set that is `importing`.
+
+    One in pieces has several rows, in order. Gone when the import is over.
+    """
 
     __tablename__ = "import_file"
 

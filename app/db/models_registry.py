@@ -1,5 +1,7 @@
-"""Tables of trained models, of their names, and of what they saw: a part of app/db/models.py, from
-where they are imported."""
+"""Tables of trained models, of their names, and of their predictions.
+
+A part of app/db/models.py, from where they are imported.
+"""
 
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -25,7 +27,7 @@ class Model(Base):
     onnx_sha: Mapped[BlobRef | None]
     """The same in ONNX, once somebody asked for it."""
     curves_sha: Mapped[BlobRef | None]
-    """A picture of precision against recall, where truth was given."""
+    """A plot of precision against recall, where truth was given."""
     meta: Mapped[Json]
     metrics: Mapped[Json | None]
 
@@ -48,7 +50,7 @@ class ModelAlias(Base):
 
 
 class Prediction(Base):
-    """One picture of a job of the kind `predict`, and what the model saw in it."""
+    """One image of a job of the kind `predict`, and what the model predicts in it."""
 
     __tablename__ = "prediction"
     __table_args__ = (Index(None, "job_id", "number", unique=True),)
@@ -58,11 +60,11 @@ class Prediction(Base):
     number: Mapped[int]
     """Its place in the request, from 0."""
     image_id: Mapped[UserId | None]
-    """The user's own, where the picture is of a data set."""
+    """The user's own, where the image is of a data set."""
     url: Mapped[str | None]
     """Where it is to be fetched from."""
     sha256: Mapped[BlobRef | None]
-    """The picture, where it need not be fetched; None once the job is over."""
+    """The image, where it need not be fetched; None once the job is over."""
     size: Mapped[Json | None]
     """[height, width]"""
     results: Mapped[Json | None]

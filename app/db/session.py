@@ -62,6 +62,7 @@ class Database:
             session.execute(text("SELECT 1"))
 
     def dispose(self) -> None:
+        """Close all connections."""
         self.engine.dispose()
 
 
@@ -109,8 +110,11 @@ def get_database(request: Request) -> Database:
 
 
 def get_session(request: Request) -> Iterator[Session]:
-    """The request's session: reading for GET and HEAD, else a transaction that is committed before
-    the answer leaves (hence scope="function": a 201 must never be sent for a failed commit)."""
+    """Yield the request's session: reading for GET and HEAD, else a transaction.
+
+    It is committed before the answer leaves (hence scope="function": a 201 must never be sent for a
+    failed commit).
+    """
     database = get_database(request)
     reads = request.method in ("GET", "HEAD")
     with database.read() if reads else database.begin() as session:

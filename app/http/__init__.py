@@ -1,0 +1,1 @@
+"""What all endpoints share: middleware, forms, pages, headers, and the API's description."""

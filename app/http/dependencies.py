@@ -10,18 +10,25 @@ from app.storage.store import Storage
 
 
 def get_settings(request: Request) -> Settings:
+    """Return the service's settings."""
     settings: Settings = request.app.state.settings
     return settings
 
 
 def get_storage(request: Request) -> Storage:
+    """Return the service's storage."""
     storage: Storage = request.app.state.storage
     return storage
 
 
 def require_content_type(*kinds: str) -> Any:
-    """For a route's `dependencies`: a body of other kinds is refused as such. Without it, the
-    answer would be that every field is missing. The first kind is the one to recommend."""
+    """Refuse a body of another media type; for a route's `dependencies`.
+
+    Without it, the answer would be that every field is missing.
+
+    Args:
+        kinds: media types that are accepted; the first is the one to recommend.
+    """
 
     def check(request: Request) -> None:
         header = request.headers.get("content-type", "")

@@ -32,9 +32,16 @@ def blob_response(
     filename: str | None = None,
     immutable: bool = True,
 ) -> Response:
-    """A blob. Its digest is its ETag, and it never changes; unless `immutable`, another may come to
-    be at the same address. Raises BlobMissing, RangeNotSatisfiable. `filename` makes it a download
-    by that name."""
+    """Return a response with a blob, whole or by Range. Its digest is its ETag.
+
+    Args:
+        filename: makes it a download by that name.
+        immutable: whether the address always names this blob.
+
+    Raises:
+        BlobMissing: storage does not have it.
+        RangeNotSatisfiable: the blob has no such bytes.
+    """
     headers = {"ETag": f'"{sha}"', "Cache-Control": IMMUTABLE if immutable else "no-cache"}
     if _matches(request.headers.get("if-none-match"), sha):
         return Response(status_code=304, headers=headers)

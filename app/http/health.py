@@ -38,8 +38,11 @@ def readyz(database: DatabaseDep, storage: StorageDep) -> Response:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 def metrics(request: Request) -> Response:
-    """For Prometheus: requests and predictions of this process, this machine's GPUs, and from the
-    database the queues, jobs, leases and stages of all workers."""
+    """Figures for Prometheus.
+
+    Requests and predictions of this process, this machine's GPUs, and from the database the queues,
+    jobs, leases and stages of all workers.
+    """
     from app.observability.gpu import Gpus  # NVML's bindings, which nothing else of the API needs
 
     registry = CollectorRegistry()
@@ -52,10 +55,10 @@ def metrics(request: Request) -> Response:
 def _schema(database: Database) -> str:
     from app.db import migrate as schema
 
-    found, wanted = schema.current(database), schema.head()
-    if found == wanted:
+    revision, wanted = schema.current(database), schema.head()
+    if revision == wanted:
         return "ok"
-    return f"its schema is {found or 'empty'}, not {wanted}: run `sapnet-service migrate`"
+    return f"its schema is {revision or 'empty'}, not {wanted}: run `sapnet-service migrate`"
 
 
 def _answer(check: Callable[[], str | None]) -> str:

@@ -57,8 +57,10 @@ IDEMPOTENT = Depends(_described)
 
 
 def save_response(session: Session, status: int, location: str, body: BaseModel) -> None:
-    """Remember the answer to this request, if it has an Idempotency-Key. To be called in the
-    transaction that makes what the answer is about."""
+    """Save the response to this request, if it has an Idempotency-Key.
+
+    To be called in the transaction that makes what the response is about.
+    """
     once: _Once | None = session.info.get("once")
     if once is not None:
         once.save_response(session, status, location, body.model_dump_json())
@@ -73,6 +75,7 @@ class IdempotencyMiddleware:
         self._at_work: set[tuple[str, str]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a POST that has a key once, and repeat that answer; pass all else on."""
         key = None
         if scope["type"] == "http" and scope["method"] == "POST":
             key = Headers(scope=scope).get("idempotency-key")

@@ -12,6 +12,7 @@ IfMatch = Annotated[
 
 
 def etag(revision: int) -> str:
+    """Return the ETag of a revision."""
     return f'"{revision}"'
 
 

@@ -28,6 +28,7 @@ class HeadAsGet:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a HEAD on as a GET, and stop it once its headers are sent."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self.app(scope, receive, send)
             return
@@ -55,6 +56,7 @@ class Observed:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; count, time and log it, and put its id into the answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -95,8 +97,11 @@ class Observed:
 
 
 def _relative(location: str) -> str:
-    """Of a redirect, which the framework builds from the Host header: whoever sent that must not
-    choose where the client goes."""
+    """Strip scheme and host from a redirect's address.
+
+    The framework builds it from the Host header: whoever sent that must not choose where the client
+    goes.
+    """
     parts = urlsplit(location)
     if not parts.netloc:
         return location

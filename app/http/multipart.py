@@ -31,12 +31,15 @@ class FilePart:
 
 @dataclass(slots=True)
 class Form:
+    """A multipart form: its texts by name, and its files on disk."""
+
     texts: dict[str, str] = field(default_factory=dict)
     lists: dict[str, list[str]] = field(default_factory=dict)
     """The same texts, where a name may come several times."""
     files: list[FilePart] = field(default_factory=list)
 
     def named(self, name: str) -> list[FilePart]:
+        """Return the files of the parts of this name, in order."""
         return [file for file in self.files if file.name == name]
 
 

@@ -15,11 +15,13 @@ from app.http.middleware import HeadAsGet, Observed
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
-class FaultOut(BaseModel):
+class ValidationIssueOut(BaseModel):
+    """One thing that is wrong with a request."""
+
     part: str = Field(description="of the form, or body, query, path, header")
     pointer: str = Field(description='RFC 6901, within the part; "" is the whole of it')
     detail: str = Field(description="what is wrong")
-    hint: str = Field(description="how to mend it")
+    hint: str = Field(description="how to fix it")
 
 
 class Problem(BaseModel):
@@ -52,24 +54,29 @@ class Problem(BaseModel):
     status: int
     detail: str
     instance: str
-    errors: list[FaultOut] = Field([], description="everything that is wrong, in order")
+    errors: list[ValidationIssueOut] = Field([], description="everything that is wrong, in order")
 
 
 class Api(FastAPI):
-    """FastAPI, with its errors described as they are, and every answer observed: also the 500
-    that the framework's outermost middleware gives."""
+    """FastAPI, with its errors described as they are, and every answer observed.
+
+    Also the 500 that the framework's outermost middleware gives.
+    """
 
     def setup(self) -> None:
+        """Add the framework's own routes; the API's description is open to all."""
         super().setup()
         for route in self.routes:
             if isinstance(route, Route) and route.path == self.openapi_url:
                 open_to_all(route.endpoint)
 
     def build_middleware_stack(self) -> ASGIApp:
+        """Wrap the framework's middleware in what observes every answer."""
         # HeadAsGet is the outer one: a HEAD is counted as the GET it becomes.
         return HeadAsGet(Observed(super().build_middleware_stack()))
 
     def openapi(self) -> dict[str, Any]:
+        """Return the API's description, with problems as the body of every error."""
         if self.openapi_schema is None:
             document = super().openapi()
             schemas = document["components"]["schemas"]
@@ -78,7 +85,7 @@ class Api(FastAPI):
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             answer = {
-                "description": "What went wrong, and how to mend it",
+                "description": "What went wrong, and how to fix it",
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
             }
             _whole_bounds(document)
@@ -91,12 +98,14 @@ class Api(FastAPI):
         return self.openapi_schema
 
     def methods_of(self, path: str) -> list[str]:
-        """What may be done with a path, in the order of the alphabet. A path that is written out
-        (/jobs/train) is not one of a template (/jobs/{job_id}) as well."""
+        """Return what may be done with a path, in the order of the alphabet.
+
+        A path that is written out (/jobs/train) is not one of a template (/jobs/{job_id}) as well.
+        """
         paths = self.openapi()["paths"]
         templates = [path] if path in paths else [t for t in paths if _matches(t, path)]
-        found = {method.upper() for template in templates for method in paths[template]}
-        return sorted(found | ({"HEAD"} if "GET" in found else set()))
+        methods = {method.upper() for template in templates for method in paths[template]}
+        return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 def _matches(template: str, path: str) -> bool:

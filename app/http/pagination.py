@@ -27,8 +27,11 @@ def encode(key: int | str) -> str:
 
 
 def decode(cursor: str | None, kind: type[Key]) -> Key | None:
-    """Return the key that a cursor stands for; None for none. Raises Invalid for what is no
-    cursor."""
+    """Return the key that a cursor stands for; None for none.
+
+    Raises:
+        Invalid: it is no cursor.
+    """
     if cursor is None:
         return None
     try:
@@ -67,20 +70,22 @@ class Paging:
     cursor: str | None
 
     def after(self, kind: type[Key]) -> Key | None:
-        """Return the key that the page begins after; None where it is the first. Raises Invalid
-        for what is no cursor."""
+        """Return the key that the page begins after; None where it is the first.
+
+        Raises:
+            Invalid: what came is no cursor.
+        """
         return decode(self.cursor, kind)
 
-    def page(self, found: Sequence[Item], key_of: Callable[[Item], int | str]) -> Page[Item]:
-        """Return the page that begins with the first of the items found, and name the next one in
-        the response's Link header.
+    def page(self, rows: Sequence[Item], key_of: Callable[[Item], int | str]) -> Page[Item]:
+        """Return the page that begins with the first of the rows, with a Link header to the next.
 
         Args:
-            found: one more than `limit`, where there are so many.
+            rows: one more than `limit`, where there are so many.
             key_of: what the next page begins after, of an item.
         """
-        items = list(found[: self.limit])
-        if len(found) <= self.limit:
+        items = list(rows[: self.limit])
+        if len(rows) <= self.limit:
             return Page(items, None, {})
         cursor = encode(key_of(items[-1]))
         url = self.request.url.include_query_params(cursor=cursor)

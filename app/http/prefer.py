@@ -12,5 +12,6 @@ Prefer = Annotated[
 
 
 def wants_async(prefer: str | None) -> bool:
+    """Whether a Prefer header has `respond-async`."""
     wishes = [wish.split(";")[0].strip().lower() for wish in (prefer or "").split(",")]
     return ASYNC in wishes

@@ -44,8 +44,11 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 def _connections(wanted: int) -> int:
-    """At most `wanted`, as far as the system's limit on descriptors goes: each request may need
-    one for its connection and one for a file. The limit is raised as far as it may be."""
+    """Return at most `wanted`, as far as the system's limit on descriptors goes.
+
+    Each request may need one for its connection and one for a file. The limit is raised as far as
+    it may be.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -1,5 +1,8 @@
-"""The pages for people: the files of app/web at /web, the page at / for those who prefer HTML, and
-at /docs the API's, which is Swagger UI. All of it comes from this service."""
+"""The pages for people.
+
+The files of app/web at /web, the page at / for those who prefer HTML, and at /docs the API's,
+which is Swagger UI. All of it comes from this service.
+"""
 
 import mimetypes
 import os

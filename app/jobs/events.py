@@ -44,7 +44,7 @@ def append(session: Session, job_id: str, events: Sequence[NewEvent]) -> None:
     last, attempt = row
     moment, first = now(), last - len(events) + 1
     rows = [
-        {"job_id": job_id, "seq": first + i, "at": moment, "attempt": attempt, "type": type_}
+        {"job_id": job_id, "seq": first + i, "moment": moment, "attempt": attempt, "type": type_}
         | {"data": dict(data)}
         for i, (type_, data) in enumerate(events)
     ]
@@ -104,7 +104,7 @@ def document(event: JobEvent) -> dict[str, Any]:
     return {
         "id": event.seq,
         "type": event.type,
-        "timestamp": event.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "timestamp": event.moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "job_id": event.job_id,
         "attempt": event.attempt,
         "data": event.data,

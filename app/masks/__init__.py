@@ -1,0 +1,1 @@
+"""Masks that trainings delivered, their review, and the data sets made from it."""

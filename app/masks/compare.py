@@ -32,16 +32,16 @@ def _pairs(session: Session, before: Job, after: Job) -> list[dict[str, Any]]:
     one, two = aliased(PseudoMask), aliased(PseudoMask)
     same = and_(two.job_id == after.id, two.annotation_id == one.annotation_id)
     columns: list[Any] = [one.annotation_id, one.image_id, one.segmentation, one.quality]
-    columns += [two.segmentation.label("later"), two.quality.label("later_quality")]
+    columns += [two.segmentation.label("second"), two.quality.label("second_quality")]
     query = select(*columns).join(two, same)
     query = query.where(one.job_id == before.id, one.image_id == two.image_id)
     pairs = [
         {
             "id": row.annotation_id,
             "image_id": row.image_id,
-            "iou": iou(row.segmentation, row.later),
+            "iou": iou(row.segmentation, row.second),
             "quality_before": row.quality,
-            "quality_after": row.later_quality,
+            "quality_after": row.second_quality,
         }
         for row in session.execute(query)
     ]
@@ -57,12 +57,12 @@ def iou(one: Any, two: Any) -> float | None:
 
 def _lineage(session: Session, job: Job) -> set[str]:
     """The job's data set and all that it was made from."""
-    found: set[str] = set()
+    ancestors: set[str] = set()
     dataset = session.get(Dataset, job.dataset_id)
-    while dataset is not None and dataset.id not in found:
-        found.add(dataset.id)
+    while dataset is not None and dataset.id not in ancestors:
+        ancestors.add(dataset.id)
         dataset = session.get(Dataset, dataset.parent_id) if dataset.parent_id else None
-    return found
+    return ancestors
 
 
 def _quality(session: Session, job: Job) -> dict[str, Any]:

@@ -31,11 +31,14 @@ _NAME = 200
 
 
 def create(session: Session, job_id: str, name: str | None) -> DatasetOut:
-    """A data set whose parent is the job's: rejected objects are gone, accepted and corrected ones
-    have their masks as confirmed; of those that are open all is as it was.
+    """Make a data set of the review of a job's masks; its parent is the job's data set.
 
-    Raises NotFound; Conflict where the job has no results, where nothing was decided, and where
-    nothing would be left.
+    Rejected objects are gone, accepted and corrected ones have their masks as confirmed; of those
+    that are open all is as it was.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: the job has no results, nothing was decided, or nothing would be left.
     """
     job = get_successful(session, job_id)
     decided = counts(session, job)
@@ -77,10 +80,10 @@ def create(session: Session, job_id: str, name: str | None) -> DatasetOut:
 
 
 def next_name(name: str) -> str:
-    """cells -> cells, version 2 -> cells, version 3."""
-    found = _VERSION.search(name)
-    version = f", version {int(found[1]) + 1 if found else 2}"
-    return name[: found.start() if found else None][: _NAME - len(version)] + version
+    """Return the name of the next version: "cells" gives "cells, version 2", and so on."""
+    match = _VERSION.search(name)
+    version = f", version {int(match[1]) + 1 if match else 2}"
+    return name[: match.start() if match else None][: _NAME - len(version)] + version
 
 
 def _annotations(session: Session, job: Job, dataset_id: str) -> None:
@@ -127,8 +130,8 @@ def _categories(session: Session, job: Job, dataset_id: str, per_class: dict[int
 def _images(session: Session, job: Job, dataset_id: str) -> int:
     """How many of them have no annotation."""
     of_new = aliased(Annotation)
-    mine = and_(of_new.dataset_id == dataset_id, of_new.image_id == Image.image_id)
-    count = select(func.count()).select_from(of_new).where(mine).scalar_subquery()
+    in_new = and_(of_new.dataset_id == dataset_id, of_new.image_id == Image.image_id)
+    count = select(func.count()).select_from(of_new).where(in_new).scalar_subquery()
     columns = (Image.image_id, Image.file_name, Image.width, Image.height, Image.sha256)
     rows = select(literal(dataset_id), *columns, count).where(Image.dataset_id == job.dataset_id)
     names = ["dataset_id", *(column.key for column in columns), "annotations"]

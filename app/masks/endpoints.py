@@ -43,9 +43,11 @@ def pseudo_masks(
     limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
     cursor: Cursor = None,
 ) -> Response:
-    """One mask an annotation, as it stands: where one was corrected in the review, the correction.
-    `Accept: application/x-ndjson` streams all of them, a line each;
-    JSON comes in pages of `limit` (1,000)."""
+    """One mask per annotation, as it stands: where one was corrected in the review, the correction.
+
+    `Accept: application/x-ndjson` streams all of them, a line each; JSON comes in pages of `limit`
+    (1,000).
+    """
     kind = preferred(request, JSON, NDJSON, "application/ndjson", "application/jsonl")
     paging = Paging(request, response, limit or DEFAULT_LIMIT, cursor)
     after = paging.after(int)

@@ -1,8 +1,4 @@
-"""The review: masks worth a doubt first, and what is decided about each.
-
-A decision is a row of its own, so what a job delivered never changes. Two that decide at once:
-one wins by compare-and-set on the revision, the other is told.
-"""
+"""The review: masks of low quality first, and what is decided about each."""
 
 from typing import Any
 
@@ -18,15 +14,19 @@ from app.errors import Invalid, NotFound, ValidationIssue
 from app.http.if_match import changed_meanwhile, check_match
 from app.jobs.service import get_successful
 from app.masks.rle import checked
-from app.masks.schemas import Choice, Correction, Counts, Verdict
+from app.masks.schemas import Choice, Correction, Counts, PlainDecision
 from app.masks.service import Filter, as_it_stands, selected
 
 
 def queue(
     session: Session, job: Job, wanted: Filter, limit: int, after: int | None
 ) -> list[dict[str, Any]]:
-    """At most `limit` masks with their points, the worst quality first; those behind the mask of
-    the annotation `after`, whatever was decided about it since."""
+    """Return at most `limit` masks with their points, the lowest quality first.
+
+    Args:
+        after: an annotation id: only masks behind that annotation's are returned, whatever was
+            decided about it since.
+    """
     place = tuple_(PseudoMask.quality, PseudoMask.annotation_id)
     query = _with_points(wanted, job).order_by(PseudoMask.quality, PseudoMask.annotation_id)
     if after is not None:
@@ -40,8 +40,8 @@ def counts(session: Session, job: Job) -> Counts:
     """How many of the job's masks are in each status."""
     masks = select(func.count()).select_from(PseudoMask).where(PseudoMask.job_id == job.id)
     decided = select(MaskDecision.status, func.count()).where(MaskDecision.job_id == job.id)
-    found = {row[0]: row[1] for row in session.execute(decided.group_by(MaskDecision.status))}
-    named = {s.value: found.get(s, 0) for s in MaskStatus if s is not MaskStatus.OPEN}
+    by_status = {row[0]: row[1] for row in session.execute(decided.group_by(MaskDecision.status))}
+    named = {s.value: by_status.get(s, 0) for s in MaskStatus if s is not MaskStatus.OPEN}
     return Counts(open=(session.scalar(masks) or 0) - sum(named.values()), **named)
 
 
@@ -51,10 +51,23 @@ def get(session: Session, mask_id: str) -> dict[str, Any]:
 
 
 def decide(
-    session: Session, mask_id: str, decision: Verdict | Choice | Correction, if_match: str | None
+    session: Session,
+    mask_id: str,
+    decision: PlainDecision | Choice | Correction,
+    if_match: str | None,
 ) -> dict[str, Any]:
-    """The mask after the decision. Raises NotFound, Conflict; PreconditionRequired and
-    PreconditionFailed by If-Match; Invalid for a mask, or a candidate, that is none."""
+    """Record a decision, and return the mask after it.
+
+    Args:
+        if_match: the If-Match header: the mask's revision that the decision was made from.
+
+    Raises:
+        NotFound: there is no such mask.
+        Conflict: its job has no results.
+        PreconditionRequired: there is no If-Match.
+        PreconditionFailed: the mask has another revision by now.
+        Invalid: the mask, or the candidate, is none.
+    """
     row, _ = row_of(session, mask_id)
     revision = row.revision or 0
     check_match(if_match, revision)
@@ -74,17 +87,19 @@ def decide(
         except IntegrityError:
             raise changed_meanwhile() from None
     else:
-        mine = update(MaskDecision).filter_by(**key).where(MaskDecision.revision == revision)
-        if not rows_changed(session, mine.values(values)):
+        unchanged = update(MaskDecision).filter_by(**key).where(MaskDecision.revision == revision)
+        if not rows_changed(session, unchanged.values(values)):
             raise changed_meanwhile()
     return get(session, mask_id)
 
 
 def _outcome(
-    row: Row[Any], decision: Verdict | Choice | Correction
+    row: Row[Any], decision: PlainDecision | Choice | Correction
 ) -> tuple[MaskStatus, dict[str, Any] | None]:
-    """The status, and the mask in place of the delivered one. To accept what was corrected keeps
-    the correction: it is the mask as it stands."""
+    """Return the status, and the mask in place of the delivered one.
+
+    To accept what was corrected keeps the correction: it is the mask as it stands.
+    """
     if isinstance(decision, Correction):
         mask = checked(decision.segmentation, row.segmentation["size"])
         return MaskStatus.CORRECTED, dict(mask)

@@ -71,8 +71,11 @@ def correct(
     response: Response,
     body: Annotated[CorrectionsIn | None, Body()] = None,
 ) -> DatasetOut:
-    """Make what was decided a new version of the data set: rejected objects are gone, accepted and
-    corrected ones have their masks as confirmed. Training takes these as they are."""
+    """Make a new version of the data set from what was decided.
+
+    Rejected objects are gone, accepted and corrected ones have their masks as confirmed. Training
+    takes these as they are.
+    """
     dataset = corrections.create(session, job_id, body.name if body else None)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
@@ -85,13 +88,15 @@ def compare(
     session: SessionDep,
     paging: Annotated[Paging, paging(1_000, most=10_000)],
 ) -> Comparison:
-    """What a later job delivered beside an earlier one, of the same data set or a version of it:
-    figures, and for each annotation that both have how alike its two masks are, as they were
-    delivered; those that changed most come first."""
-    found = comparing.compare(session, job_id, other_job_id)
+    """What a later job delivered beside an earlier one, of the same data set or a version of it.
+
+    Figures, and for each annotation that both have how alike its two masks are, as they were
+    delivered; those that changed most come first.
+    """
+    comparison = comparing.compare(session, job_id, other_job_id)
     start = max(paging.after(int) or 0, 0)
-    page = paging.page(found["masks"][start:], lambda _: start + paging.limit)
-    return Comparison(**{**found, "masks": page.items, "next": page.next})
+    page = paging.page(comparison["masks"][start:], lambda _: start + paging.limit)
+    return Comparison(**{**comparison, "masks": page.items, "next": page.next})
 
 
 @router.get("/masks/{mask_id}", response_model=ReviewMask, responses=ETAG)
@@ -114,8 +119,8 @@ def decide(
 ) -> Response:
     """Decide about a mask. If-Match is needed: 428 without it, 412 where somebody else was first.
 
-    To accept a mask that was corrected keeps the correction; `reopen` gives back the delivered
-    one."""
+    To accept a mask that was corrected keeps the correction; `reopen` gives back the delivered one.
+    """
     return _answer(review.decide(session, mask_id, decision, if_match))
 
 
@@ -133,10 +138,11 @@ def suggest(
     storage: StorageDep,
     settings: SettingsDep,
 ) -> dict[str, Any]:
-    """The mask that the points mean: it holds every positive one and no negative one.
+    """The mask that the points mean: it has every positive one and no negative one.
 
     Send all points of the object, with the mask as it is now (`segmentation`) where that is not the
-    delivered one. Nothing is kept: send the answer as a decision if it is right."""
+    delivered one. Nothing is stored: send the answer as a decision if it is right.
+    """
     with database.read() as session:
         mask, sha = suggesting.find(session, mask_id)
     clicks: Capacity = request.app.state.clicks

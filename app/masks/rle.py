@@ -10,8 +10,14 @@ from sapnet.types import Rle
 
 
 def checked(sent: SegmentationIn, size: list[int], *, may_be_empty: bool = False) -> Rle:
-    """A body's segmentation as pycocotools writes it. Raises Invalid where it is no mask of an
-    image of this size [h, w], or empty."""
+    """Return a body's segmentation as pycocotools writes it.
+
+    Args:
+        size: [h, w] of the image.
+
+    Raises:
+        Invalid: it is no mask of an image of this size, or it is empty.
+    """
     try:
         rle = checked_rle({"size": sent.size, "counts": sent.counts}, check_size(size))
     except InvalidGeometry as error:
@@ -24,5 +30,5 @@ def checked(sent: SegmentationIn, size: list[int], *, may_be_empty: bool = False
 
 
 def measured(rle: Rle) -> dict[str, Any]:
-    """bbox (x, y, width, height) and area in pixels."""
+    """Return the bounding box (x, y, width, height) and the area of a mask, in pixels."""
     return {"bbox": tight_box(rle), "area": float(area(rle))}

@@ -24,7 +24,7 @@ class Candidate(BaseModel):
 
     index: int
     segmentation: Segmentation
-    probability: float = Field(description="that it is the object, by the training's belief")
+    probability: float = Field(description="posterior probability that it is the object")
 
 
 EXAMPLE: dict[str, Any] = {
@@ -43,8 +43,10 @@ EXAMPLE: dict[str, Any] = {
 
 
 class PseudoMaskOut(BaseModel):
-    """A mask as it stands: the delivered one, or the one that was put in its place. All ids but
-    `mask_id` are your own."""
+    """A mask as it stands: the delivered one, or the one that was put in its place.
+
+    All ids but `mask_id` are your own.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
     mask_id: str = Field(description="names this mask of this job; opaque")
@@ -76,6 +78,8 @@ class PseudoMaskOut(BaseModel):
 
 
 class PseudoMaskPage(BaseModel):
+    """Some masks, and the cursor of the next page; null on the last."""
+
     annotations: list[PseudoMaskOut]
     next: str | None
 
@@ -101,14 +105,19 @@ class Counts(BaseModel):
 
 
 class ReviewPage(BaseModel):
+    """Some masks for review, how many there are by status, and the cursor of the next page."""
+
     masks: list[ReviewMask]
     counts: Counts
     next: str | None
 
 
-class Verdict(BaseModel):
-    """accept: the mask as it stands is right. reject: there is no such object. reopen: as if
-    nothing had been decided."""
+class PlainDecision(BaseModel):
+    """A decision that brings no mask.
+
+    accept: the mask as it stands is right. reject: there is no such object. reopen: as if nothing
+    had been decided.
+    """
 
     model_config = ConfigDict(extra="forbid")
     decision: Literal["accept", "reject", "reopen"]
@@ -130,10 +139,12 @@ class Correction(BaseModel):
     segmentation: SegmentationIn
 
 
-DecisionIn = Annotated[Verdict | Choice | Correction, Field(discriminator="decision")]
+DecisionIn = Annotated[PlainDecision | Choice | Correction, Field(discriminator="decision")]
 
 
 class ClickIn(BaseModel):
+    """A click on an image, on the object or beside it."""
+
     x: float = Field(ge=0, description="pixels", allow_inf_nan=False)
     y: float = Field(ge=0, description="pixels", allow_inf_nan=False)
     positive: bool = Field(True, description="this is of the object; false: it is not", strict=True)
@@ -155,12 +166,16 @@ class SuggestIn(BaseModel):
 
 
 class Suggestion(BaseModel):
+    """A suggested mask, with its bounding box, and its area in pixels."""
+
     segmentation: Segmentation
     bbox: list[float] = Field(description="x, y, width, height in pixels")
     area: float
 
 
 class CorrectionsIn(BaseModel):
+    """The name of the new version of the data set."""
+
     model_config = ConfigDict(extra="forbid")
     name: str | None = Field(
         None,
@@ -182,6 +197,8 @@ class Pair(BaseModel):
 
 
 class Figures(BaseModel):
+    """Metrics of two jobs."""
+
     before: dict[str, Any]
     after: dict[str, Any]
 
@@ -194,11 +211,15 @@ class Quality(BaseModel):
 
 
 class Qualities(BaseModel):
+    """Quality of the masks of two jobs."""
+
     before: Quality
     after: Quality
 
 
 class Comparison(BaseModel):
+    """Two jobs, and the masks of the annotations that both have."""
+
     metrics: Figures
     quality: Qualities
     masks: list[Pair] = Field(description="of the annotations that both have")

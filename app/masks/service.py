@@ -15,8 +15,11 @@ BATCH = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which masks of which job. `detail` adds the mask before and after refinement, and what else
-    might be the object."""
+    """Which masks of which job.
+
+    Attributes:
+        detail: whether to add the mask before and after refinement, and the other candidates.
+    """
 
     job_id: str
     image_id: int | None = None

@@ -25,8 +25,11 @@ _UNDECIDED = {"status": None, "revision": None, "correction": None, "_fields": (
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """The lines of masks that nobody decided about yet, by annotation id. rows: columns of
-    `PseudoMask`, by name."""
+    """Write the lines of masks that nobody decided about yet, by annotation id.
+
+    Args:
+        rows: columns of `PseudoMask`, by name.
+    """
     made = [
         (row["annotation_id"], encode(as_it_stands(SimpleNamespace(**row, **_UNDECIDED))))
         for row in rows
@@ -47,8 +50,10 @@ def lines(
 
 
 def _stored(database: Database, storage: Storage, wanted: Filter) -> Iterator[bytes] | None:
-    """The blob with what was decided since; None where there is none, and where more was decided
-    than should be held at once."""
+    """Return the blob with what was decided since.
+
+    None where there is none, and where more was decided than should be in memory at once.
+    """
     job = Job.id == wanted.job_id
     with database.read() as session:
         sha = session.scalar(select(Job.masks_sha).where(job))

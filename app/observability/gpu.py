@@ -25,6 +25,7 @@ class Gpus:
         self._nvml = library or _library()
 
     def collect(self) -> Iterator[Metric]:
+        """Yield memory and load of each GPU; nothing where there is no driver."""
         if self._nvml is None:
             return
         labels = ["gpu", "name"]

@@ -37,8 +37,11 @@ _SECRETS = (
 
 
 def presentable(text: str, limit: int = MOST_BYTES) -> str:
-    """The text without secrets and control characters (but for tab and line feed), cut to `limit`
-    bytes of UTF-8."""
+    """Return the text without secrets and control characters (but for tab and line feed).
+
+    Args:
+        limit: bytes of UTF-8 to which it is cut.
+    """
     whole = len(text)
     text = text[: 2 * limit]  # a secret that is cut in two would not be recognised
     for secret in _SECRETS:
@@ -51,8 +54,11 @@ def presentable(text: str, limit: int = MOST_BYTES) -> str:
 
 
 def presentable_value(value: Any, depth: int = _DEPTH) -> Any:
-    """The same for what an event bears: numbers stay, containers are kept as far as they are
-    small, and anything else is its `repr`."""
+    """Return a value that a log line may have.
+
+    Numbers stay, containers are kept as far as they are small, and anything else is its `repr`,
+    made presentable.
+    """
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
@@ -78,17 +84,19 @@ def _named(name: str, value: Any) -> Any:
 def traceback_text(
     exc_info: tuple[type[BaseException], BaseException, TracebackType | None],
 ) -> str:
-    """A plain traceback, without the values of variables. Of many frames the innermost are kept; of
-    a long chain its first and its last exceptions."""
+    """Return a plain traceback, without the values of variables.
+
+    Of many frames the innermost are kept; of a long chain its first and its last exceptions.
+    """
     kind, error, trace = exc_info
     frames = max(_LEAST_FRAMES, _FRAMES // _chain_length(error))
-    found = traceback.TracebackException(
+    exception = traceback.TracebackException(
         kind, error, trace, limit=-frames, compact=True, max_group_width=4, max_group_depth=3
     )
     head: list[str] = []
     tail: deque[str] = deque()
     head_bytes = tail_bytes = left_out = 0
-    for line in found.format():
+    for line in exception.format():
         piece = presentable(line.removesuffix("\n"), _PIECE_BYTES) + "\n"
         size = len(piece.encode())
         if not tail and head_bytes + size <= _HEAD_BYTES:

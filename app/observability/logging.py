@@ -21,8 +21,12 @@ _CHATTY = ("uvicorn", "celery")  # at the level that is set; other libraries onl
 
 
 def configure(level: str, as_json: bool, *extra: Processor) -> None:
-    """Set up logging for this process; `level` is debug, info, warning or error. `extra` add to
-    every line."""
+    """Set up logging for this process.
+
+    Args:
+        level: debug, info, warning or error.
+        extra: processors that add to every line.
+    """
     number = getattr(logging, level.upper())
     common: list[Processor] = [
         structlog.contextvars.merge_contextvars,

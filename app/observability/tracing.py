@@ -16,10 +16,13 @@ from app.settings import Settings
 
 
 def start(settings: Settings, service: str) -> list[Processor]:
-    """Begin to trace this process, before its engine is made. What to add to its log lines: the
-    ids of the span under way; nothing where tracing is off.
+    """Begin to trace this process, before its engine is made.
 
-    Raises RuntimeError where it is wanted and not installed.
+    Returns:
+        What to add to its log lines: the ids of the current span; nothing where tracing is off.
+
+    Raises:
+        RuntimeError: tracing is wanted and not installed.
     """
     if settings.otel_endpoint is None:
         return []

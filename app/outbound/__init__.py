@@ -1,0 +1,1 @@
+"""Requests that the service makes itself: which addresses it may call, and how it signs."""

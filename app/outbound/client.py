@@ -1,5 +1,8 @@
-"""A client that calls no address but those that `app.outbound.url_policy` allows, for what fetches
-and posts. It stands apart because httpx2 takes a while to load, and most processes never call."""
+"""A client that calls no address but those that `app.outbound.url_policy` allows.
+
+For what fetches and posts. It stands apart because httpx2 takes a while to load, and most processes
+never call.
+"""
 
 import time
 from collections.abc import Iterable

@@ -1,10 +1,10 @@
-"""Which addresses the service may call when a user names a URL; `app.outbound.client` calls no
-other.
+"""Which addresses the service may call when a user names a URL.
 
-A URL of a user's could name this machine, its neighbours, or a cloud's metadata (server-side
-request forgery). Looking at the name is not enough: it may resolve to anything, and to something
-else a moment later (DNS rebinding). So the address is checked where the connection is made: the
-name is resolved once, all its addresses are checked, and the socket goes to one of those.
+`app.outbound.client` calls no other. A URL of a user's could name this machine, its neighbours, or
+a cloud's metadata (server-side request forgery). Looking at the name is not enough: it may resolve
+to anything, and to something else a moment later (DNS rebinding). So the address is checked where
+the connection is made: the name is resolved once, all its addresses are checked, and the socket
+goes to one of those.
 """
 
 import ipaddress
@@ -21,8 +21,11 @@ _NOT_FOR_USE = (
 
 
 class AddressRefused(Exception):
-    """A host that is, or resolves to, an address that is not public. `address` is None where the
-    URL itself was refused."""
+    """A host that is, or resolves to, an address that is not public.
+
+    Attributes:
+        address: None where the URL itself was refused.
+    """
 
     def __init__(self, host: str, address: str | None, why: str) -> None:
         super().__init__(why)
@@ -30,9 +33,14 @@ class AddressRefused(Exception):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet: not loopback, private, link-local,
-    shared, multicast, reserved or for documentation, also where an IPv6 address wraps an IPv4
-    one (mapped, 6to4, NAT64). Raises ValueError for what is no address."""
+    """Whether an IP address is one of the public internet.
+
+    It is not loopback, private, link-local, shared, multicast, reserved or for documentation, also
+    where an IPv6 address wraps an IPv4 one (mapped, 6to4, NAT64).
+
+    Raises:
+        ValueError: it is no address.
+    """
     return _is_public(ipaddress.ip_address(address))
 
 
@@ -56,10 +64,10 @@ def resolve(host: str, port: int, *, allow_private: bool = False) -> list[str]:
     Raises AddressRefused if one of them is not public, OSError where the name does not resolve.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (UnicodeError, OverflowError) as error:  # a label that is empty, a port too large
         raise OSError(f"{host!r} is no name of a host") from error
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     refused = [a for a in addresses if not (allow_private or is_public(a))]
     if refused:
         raise AddressRefused(host, refused[0], f"{host} is at {refused[0]}, which is not public")
@@ -92,8 +100,11 @@ def check_url(url: str, *, allow_private: bool = False) -> None:
 
 
 def _is_private_text(host: str) -> bool:
-    """An address that is not public in any of the forms that inet_aton takes (127.1, 0x7f.1,
-    2130706433), or a name that means this machine wherever it is looked up."""
+    """Whether a host is private by its text alone.
+
+    It is an address that is not public in any of the forms that inet_aton takes (127.1, 0x7f.1,
+    2130706433), or a name that means this machine wherever it is looked up.
+    """
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -35,9 +35,9 @@ def key_of(secret: str) -> bytes:
 
 def headers(secret: str | None, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
     """The message's headers; without a secret it is not signed."""
-    found = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
+    headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
     if secret is not None:
         signed = b".".join([message_id.encode(), str(timestamp).encode(), body])
         digest = hmac.new(key_of(secret), signed, hashlib.sha256).digest()
-        found["webhook-signature"] = "v1," + base64.b64encode(digest).decode()
-    return found
+        headers["webhook-signature"] = "v1," + base64.b64encode(digest).decode()
+    return headers

@@ -47,8 +47,10 @@ def put_alias(
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
 ) -> ModelAlias:
-    """Make it (`If-None-Match: *`), or move it to another model (`If-Match` with its ETag): of two
-    that move it at once, one gets 412, and sees what the other one did."""
+    """Make an alias (`If-None-Match: *`), or move it to another model (`If-Match` with its ETag).
+
+    Of two that move it at once, one gets 412, and sees what the other one did.
+    """
     model = service.get(session, body.model)
     alias, is_new = aliases.put(session, name, model, if_match, if_none_match)
     response.status_code = 201 if is_new else 200

@@ -26,6 +26,7 @@ _TAKEN = ("aliases",)  # /models/aliases is the list of them
 
 
 def find(session: Session, name: str) -> ModelAlias | None:
+    """Return the caller's alias of this name; None where there is none."""
     if not _NAME.fullmatch(name):
         return None
     query = select(ModelAlias).where(ModelAlias.owner == _owner(session), ModelAlias.name == name)
@@ -61,22 +62,22 @@ def put(
         raise Invalid([fault])
     if if_none_match is not None:
         return _make(session, name, model, if_none_match), True
-    found = find(session, name)
-    if found is None:
+    alias = find(session, name)
+    if alias is None:
         if if_match is None:
             raise PreconditionRequired("To make an alias, send If-None-Match: *")
         raise PreconditionFailed(
             f"There is no alias {name!r} (any more); to make it, send If-None-Match: *"
         )
-    check_match(if_match, found.revision)
+    check_match(if_match, alias.revision)
     moved = update(ModelAlias).where(
-        ModelAlias.pk == found.pk, ModelAlias.revision == found.revision
+        ModelAlias.pk == alias.pk, ModelAlias.revision == alias.revision
     )
-    values = {"model_id": model.id, "revision": found.revision + 1, "updated_at": now()}
+    values = {"model_id": model.id, "revision": alias.revision + 1, "updated_at": now()}
     if not rows_changed(session, moved.values(values)):
         raise changed_meanwhile()
-    session.refresh(found)
-    return found, False
+    session.refresh(alias)
+    return alias, False
 
 
 def _make(session: Session, name: str, model: Model, if_none_match: str) -> ModelAlias:
@@ -104,18 +105,21 @@ def _make(session: Session, name: str, model: Model, if_none_match: str) -> Mode
 
 def remove(session: Session, name: str, if_match: str | None) -> None:
     """Raises NotFound, PreconditionRequired, PreconditionFailed."""
-    found = get(session, name)
-    check_match(if_match, found.revision)
+    alias = get(session, name)
+    check_match(if_match, alias.revision)
     gone = delete(ModelAlias).where(
-        ModelAlias.pk == found.pk, ModelAlias.revision == found.revision
+        ModelAlias.pk == alias.pk, ModelAlias.revision == alias.revision
     )
     if not rows_changed(session, gone):
         raise changed_meanwhile()
 
 
 def of_jobs(session: Session, job_ids: list[str]) -> list[str]:
-    """Names that anybody gave to the models of these jobs. Core tables: whoever asks need not see
-    the aliases of others, but may not take their models away either."""
+    """Return the names that anybody gave to the models of these jobs.
+
+    Core tables: who asks need not see the aliases of others, but may not take their models away
+    either.
+    """
     aliases, models = cast(Table, ModelAlias.__table__), cast(Table, Model.__table__)
     query = select(aliases.c.name).join(models, models.c.id == aliases.c.model_id)
     return sorted(set(session.scalars(query.where(models.c.job_id.in_(job_ids)))))

@@ -51,8 +51,11 @@ def checkpoint(
 def weights(
     model_id: ModelName, request: Request, session: SessionDep, storage: StorageDep
 ) -> Response:
-    """The same as safetensors: weights by their names, and, under `sapnet` in the header's
-    metadata, classes and settings as JSON."""
+    """The same as safetensors.
+
+    Weights by their names, and, under `sapnet` in the header's metadata, classes and settings as
+    JSON.
+    """
     model = service.get(session, model_id)
     if model.weights_sha is None:
         raise NotFound("safetensors file (an older release trained it) of model", model.id)
@@ -63,11 +66,13 @@ def weights(
 def curves(
     model_id: ModelName, request: Request, session: SessionDep, storage: StorageDep
 ) -> Response:
-    """Precision against recall, overall and by class, where truth was given; as numbers they are in
-    `metrics`, under `curves`."""
+    """Precision against recall, overall and by class, where truth was given.
+
+    As numbers they are in `metrics`, under `curves`.
+    """
     model = service.get(session, model_id)
     if model.curves_sha is None:
-        raise NotFound("picture of curves (no truth was given in training) of model", model.id)
+        raise NotFound("plot of curves (no truth was given in training) of model", model.id)
     return _sent(request, storage, model, model_id, model.curves_sha, "image/png")
 
 
@@ -75,8 +80,11 @@ def curves(
 def get_onnx(
     model_id: ModelName, request: Request, session: SessionDep, storage: StorageDep
 ) -> Response:
-    """The model in ONNX, decoding included: `image` (1, 3, H, W) and `content` (h, w) in, `labels`,
-    `scores` and `masks` out. POST to this address has it made, once."""
+    """The model in ONNX, decoding included.
+
+    `image` (1, 3, H, W) and `content` (h, w) in, `labels`, `scores` and `masks` out. POST to this
+    address has it made, once.
+    """
     model = service.get(session, model_id)
     if model.onnx_sha is None:
         raise NotFound(f"ONNX file yet (POST /models/{model.id}/onnx makes it) of model", model.id)

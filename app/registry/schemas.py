@@ -10,11 +10,15 @@ ModelName = Annotated[str, Path(description="id of a model, or one of your alias
 
 
 class CategoryOut(BaseModel):
+    """A class that a model knows, by the user's own id."""
+
     id: int
     name: str
 
 
 class ModelOut(BaseModel):
+    """A trained model. `metrics` is null where no truth was given."""
+
     model_config = ConfigDict(from_attributes=True)
 
     id: str
@@ -28,10 +32,14 @@ class ModelOut(BaseModel):
 
 
 class ModelDetail(ModelOut):
+    """A trained model, with what its training says about it."""
+
     meta: dict[str, Any] = Field(description="settings, origin of the weights, seed, versions")
 
 
 class AliasIn(BaseModel):
+    """The model that an alias is to name."""
+
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"model": "01a1fc2766b68885ca3292807f96eddc"}]},
@@ -40,6 +48,8 @@ class AliasIn(BaseModel):
 
 
 class AliasOut(BaseModel):
+    """A name for a model, which may be moved to another one."""
+
     model_config = ConfigDict(
         from_attributes=True,
         json_schema_extra={
@@ -61,10 +71,14 @@ class AliasOut(BaseModel):
 
 
 class AliasPage(BaseModel):
+    """Some aliases, and the cursor of the next page; null on the last."""
+
     aliases: list[AliasOut]
     next: str | None
 
 
 class ModelPage(BaseModel):
+    """Some models, and the cursor of the next page; null on the last."""
+
     models: list[ModelOut]
     next: str | None

@@ -1,0 +1,1 @@
+"""Resumable uploads (tus), which data sets are made from."""

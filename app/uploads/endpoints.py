@@ -1,5 +1,8 @@
-"""Uploads that go on after a break: tus 1.0.0 (https://tus.io/protocols/resumable-upload) with its
-extensions creation, checksum, expiration and termination. POST /datasets takes them by id."""
+"""Uploads that go on after a break.
+
+tus 1.0.0 (https://tus.io/protocols/resumable-upload) with its extensions creation, checksum,
+expiration and termination. POST /datasets takes them by id.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -36,6 +39,8 @@ class TusRoute(APIRoute):
     """Every answer says the version, the refusals too."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, with the header Tus-Resumable on every answer."""
+
         async def send_with_version(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["Tus-Resumable"] = VERSION
@@ -46,11 +51,11 @@ class TusRoute(APIRoute):
 
 def _check_version(request: Request) -> None:
     """Before anything else of a request is looked at."""
-    found = request.headers.get("tus-resumable")
-    if found is None:
+    version = request.headers.get("tus-resumable")
+    if version is None:
         raise BadHeader(f"Send the header Tus-Resumable: {VERSION}.")
-    if found != VERSION:
-        detail = f"Tus-Resumable: this is {VERSION}, not {found!r}."
+    if version != VERSION:
+        detail = f"Tus-Resumable: this is {VERSION}, not {version!r}."
         raise PreconditionFailed(detail, headers={"Tus-Version": VERSION})
 
 
@@ -148,8 +153,11 @@ async def patch(
     upload_offset: Offset,
     upload_checksum: Sum = None,
 ) -> Response:
-    """Add bytes at the offset. What came before the line broke is kept, unless there is a checksum,
-    with which it is all or nothing: 460 where it does not fit."""
+    """Add bytes at the offset.
+
+    What came before the line broke is kept, unless there is a checksum, with which it is all or
+    nothing: 460 where it does not fit.
+    """
     return await _add(
         request, database, storage, settings, upload_id, upload_offset, upload_checksum
     )

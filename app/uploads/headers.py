@@ -26,11 +26,16 @@ class Checksum:
     digest: bytes
 
     def new(self) -> Any:
+        """Return a new hash object of the algorithm."""
         return hashlib.new(self.algorithm, usedforsecurity=False)
 
 
 def read_checksum(text: str | None) -> Checksum | None:
-    """`sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=`"""
+    """Read an Upload-Checksum header, such as `sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=`; None for none.
+
+    Raises:
+        BadHeader: it is not of this form, or names an unknown algorithm.
+    """
     if text is None:
         return None
     algorithm, _, digest = text.strip().partition(" ")
@@ -38,24 +43,24 @@ def read_checksum(text: str | None) -> Checksum | None:
         raise BadHeader(
             f"Upload-Checksum: {algorithm[:20]!r} is not known, only {', '.join(ALGORITHMS)}."
         )
-    found = Checksum(algorithm, _from_base64(digest.strip(), "Upload-Checksum"))
-    if len(found.digest) != found.new().digest_size:
-        raise BadHeader(f"Upload-Checksum: {len(found.digest)} bytes are no {algorithm}.")
-    return found
+    checksum = Checksum(algorithm, _from_base64(digest.strip(), "Upload-Checksum"))
+    if len(checksum.digest) != checksum.new().digest_size:
+        raise BadHeader(f"Upload-Checksum: {len(checksum.digest)} bytes are no {algorithm}.")
+    return checksum
 
 
 def read_filename(metadata: str) -> str:
     """The `filename` (or `name`) in `filename d29ybGQuemlw,is_confidential`; "" for none."""
     if len(metadata) > MAX_METADATA:
         raise BadHeader(f"Upload-Metadata: at most {MAX_METADATA:,} characters are taken.")
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for pair in metadata.split(",") if metadata.strip() else ():
         key, _, value = pair.strip().partition(" ")
-        if not key or not key.isascii() or key in found:
+        if not key or not key.isascii() or key in fields:
             raise BadHeader("Upload-Metadata: each key is ASCII, not empty, and comes once.")
         raw = _from_base64(value.strip(), "Upload-Metadata")
-        found[key] = raw.decode("utf-8", "replace")
-    name = found.get("filename") or found.get("name") or ""
+        fields[key] = raw.decode("utf-8", "replace")
+    name = fields.get("filename") or fields.get("name") or ""
     return name if name.isprintable() else ""
 
 
@@ -71,6 +76,7 @@ def of_upload(upload: Upload) -> dict[str, str]:
 
 
 def http_date(moment: datetime) -> str:
+    """Return a moment as HTTP's headers have it."""
     return format_datetime(moment, usegmt=True)
 
 

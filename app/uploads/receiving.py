@@ -29,8 +29,17 @@ async def receive(
     upload: Upload,
     checksum: Checksum | None,
 ) -> int:
-    """Add the request's body to the upload; where that is now. With a checksum all of it is kept
-    or nothing. Raises TooLarge, ChecksumMismatch, Conflict, ClientDisconnect."""
+    """Add the request's body to the upload. With a checksum all of it is kept or nothing.
+
+    Returns:
+        Where the upload is now, in bytes.
+
+    Raises:
+        TooLarge: it is more than the upload has room for.
+        ChecksumMismatch: the bytes are not those that were sent.
+        Conflict: somebody else has added meanwhile.
+        ClientDisconnect: the client left.
+    """
     room = upload.length - upload.received
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > room:
@@ -85,10 +94,10 @@ class _Pieces:
 
     def end(self) -> int:
         """Keep what has come; where the upload is now."""
-        told = self._checksum
-        if told is not None and self._sum is not None and self._sum.digest() != told.digest:
+        expected = self._checksum
+        if expected is not None and self._sum is not None and self._sum.digest() != expected.digest:
             raise ChecksumMismatch(
-                f"The {self._size:,} bytes that came have another {told.algorithm}; "
+                f"The {self._size:,} bytes that came have another {expected.algorithm}; "
                 "nothing of them was kept. Send them again."
             )
         if self._size:
@@ -97,8 +106,8 @@ class _Pieces:
 
     def _keep(self) -> None:
         sha = self._sha.hexdigest()
-        at = (self._database, self._storage, self._settings, self._upload, self._at)
-        self._at = service.add(*at, self._path, sha)
+        arguments = (self._database, self._storage, self._settings, self._upload, self._at)
+        self._at = service.add(*arguments, self._path, sha)
         self._size, self._sha = 0, hashlib.sha256()
 
 

@@ -78,8 +78,14 @@ def add(
     path: Path,
     sha: str,
 ) -> int:
-    """Add a file's bytes at `start`, where the upload has come to; where it is now. The file is
-    gone afterwards. Raises Conflict where somebody else has added, or it is gone."""
+    """Add a file's bytes at `start`, where the upload has come to. The file is gone afterwards.
+
+    Returns:
+        Where the upload is now, in bytes.
+
+    Raises:
+        Conflict: somebody else has added, or the upload is gone.
+    """
     size = path.stat().st_size
     after = start + size
     with blobs.pinned(database, storage, [sha]):

@@ -1,0 +1,1 @@
+"""Webhooks: where a job's events are posted, and what is still to be delivered."""

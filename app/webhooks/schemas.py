@@ -16,8 +16,11 @@ def _secret(value: str) -> str:
 
 
 class WebhookIn(BaseModel):
-    """Each event is posted there as JSON, in order and at least once, until the endpoint answers
-    2xx. With a secret, messages are signed by the Standard Webhooks convention."""
+    """An address to which each event is posted as JSON.
+
+    In order and at least once, until the endpoint answers 2xx. With a secret, messages are signed
+    by the Standard Webhooks convention.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -37,12 +40,16 @@ class WebhookIn(BaseModel):
 
 
 class Delivery(StrEnum):
+    """How far the deliveries of a webhook are."""
+
     WAITING = "waiting"  # for the next event, or for the next try
     DELIVERED = "delivered"  # to the end of the job
     GIVEN_UP = "given_up"
 
 
 class WebhookOut(BaseModel):
+    """A webhook of a job, and how far its deliveries are."""
+
     model_config = ConfigDict(from_attributes=True)
     url: str | None = Field(description="null is the one in the service's settings")
     events: list[EventType] | None

@@ -59,6 +59,7 @@ def register(session: Session, settings: Settings, job_id: str, webhook: Webhook
 
 
 def of_job(session: Session, job_id: str) -> list[WebhookOut]:
+    """Return the webhooks of a job, without their secrets."""
     query = select(Webhook).where(Webhook.job_id == job_id).order_by(Webhook.id)
     return [_out(webhook) for webhook in session.scalars(query)]
 
@@ -90,16 +91,21 @@ def due(session: Session, limit: int) -> list[WebhookLease]:
     return [WebhookLease(*row) for row in session.execute(query)]
 
 
-def take(session: Session, seen: WebhookLease, settings: Settings) -> WebhookLease | None:
+def take(session: Session, lease: WebhookLease, settings: Settings) -> WebhookLease | None:
     """Take a webhook up, by compare-and-set; None where another sender was quicker."""
-    taken = WebhookLease(seen.id, seen.turn + 1)
+    taken = WebhookLease(lease.id, lease.turn + 1)
     values = {"turn": taken.turn, "due_at": _in_hand_until(settings)}
-    return taken if _change(session, seen, values) else None
+    return taken if _change(session, lease, values) else None
 
 
 class Following(NamedTuple):
-    """What a sender needs to know. event: the one to deliver next, the oldest that is wanted, or
-    the job's end; None where there is none yet. newest: none up to this one is wanted then."""
+    """What a sender needs to know.
+
+    Attributes:
+        event: the one to deliver next: the oldest that is wanted, or the job's end; None where
+            there is none yet.
+        newest: where `event` is None, no event up to this number is wanted.
+    """
 
     webhook: Webhook
     event: JobEvent | None
@@ -107,6 +113,7 @@ class Following(NamedTuple):
 
     @property
     def wanted(self) -> bool:
+        """Whether the webhook asks for events of this type."""
         types = self.webhook.types
         return self.event is not None and (types is None or self.event.type in types)
 
@@ -142,8 +149,10 @@ def release(session: Session, lease: WebhookLease, newest: int | None = None) ->
 def failed(
     session: Session, lease: WebhookLease, settings: Settings, why: str, *, gone: bool
 ) -> None:
-    """A try failed: the next one comes later and later. Given up where the endpoint says that it
-    is gone for good, or after `webhook_max_tries`."""
+    """Record a failed try: the next one comes later and later.
+
+    It is given up where the endpoint says that it is gone for good, or after `webhook_max_tries`.
+    """
     webhook = session.get(Webhook, lease.id)
     if webhook is None:
         return
@@ -157,8 +166,11 @@ def failed(
 
 
 def _delay(tries: int, settings: Settings) -> timedelta:
-    """Doubles with each failure. Half of it is left to chance, so that the webhooks of an endpoint
-    that was away do not all come at once."""
+    """Return seconds that double with each failure.
+
+    Half of them are left to chance, so that the webhooks of an endpoint that was away do not all
+    come at once.
+    """
     doubled = settings.webhook_retry_seconds * 2.0 ** min(tries - 1, 40)
     full = min(doubled, LONGEST_DELAY.total_seconds())
     return timedelta(seconds=full * random.uniform(0.5, 1.0))

@@ -38,7 +38,7 @@ def log_of(database: Database) -> Callable[[str], list[JobEvent]]:
             assert [e.seq for e in found] == list(range(1, len(found) + 1))
             last = session.scalar(select(Job.last_event).where(Job.id == job_id))
         assert last == len(found)
-        assert all(a.at <= b.at for a, b in pairwise(found))
+        assert all(a.moment <= b.moment for a, b in pairwise(found))
         return found
 
     return read

@@ -54,7 +54,7 @@ def test_the_api_describes_its_errors_as_they_are(client: TestClient) -> None:
     assert used <= set(schemas)
     told = client.get("/datasets", params={"limit": 0}).json()
     assert set(told) == set(schemas["Problem"]["properties"])
-    assert set(told["errors"][0]) == set(schemas["FaultOut"]["properties"])
+    assert set(told["errors"][0]) == set(schemas["ValidationIssueOut"]["properties"])
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""What attempts of every kind share: lease, heartbeat, processes, progress and metrics."""

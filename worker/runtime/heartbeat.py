@@ -58,6 +58,7 @@ class Heartbeat(threading.Thread):
         return StopReason.LOST if silent > self._settings.lease_seconds else self._stop_reason
 
     def run(self) -> None:
+        """Renew the lease, and look for a reason to stop, until the attempt ends."""
         while not self._ended.wait(self._settings.poll_seconds):
             reason = self._check()
             if reason is StopReason.LOST:

@@ -1,7 +1,7 @@
 """What the columns of a job tell, as events: stages that begin and end, warnings, progress.
 
 Why from the columns: they are what was written. What could not be written comes again with the
-next columns, and its events with it. Images that are set aside have no column: they are kept here
+next columns, and its events with it. Images that failed have no column: they are kept here
 until they are written.
 """
 
@@ -32,8 +32,11 @@ class Journal:
         self._set_aside.append((EventType.IMAGE_SET_ASIDE, {n: entry.get(n) for n in named}))
 
     def of(self, columns: Mapping[str, Any], seconds: float) -> list[NewEvent]:
-        """The events that these columns of the job's row are worth; progress at most once in so
-        many `seconds`."""
+        """Return the events of these columns of the job's row.
+
+        Args:
+            seconds: progress is an event at most once in so many.
+        """
         warned = [m for m in columns.get("warnings", ()) if m not in self._warnings]
         events: list[NewEvent] = [(EventType.WARNING, {"message": m}) for m in warned]
         events += self._set_aside
@@ -49,6 +52,7 @@ class Journal:
         return events
 
     def mark_written(self, events: Sequence[NewEvent]) -> None:
+        """Note that these events are in the database, so that they are not written again."""
         self._set_aside = [event for event in self._set_aside if event not in events]
         for kind, data in events:
             if kind is EventType.WARNING:
@@ -60,4 +64,5 @@ class Journal:
 
 
 def stage_ended(stage: str) -> NewEvent:
+    """Return the event of the end of a stage."""
     return EventType.STAGE, {"stage": stage, "status": "ended"}

@@ -84,8 +84,14 @@ def write(session: Session, lease: Lease, *, unless_cancelled: bool = False, **v
 def renew_lease(
     session: Session, lease: Lease, settings: Settings, *, unless_cancelled: bool = False
 ) -> None:
-    """Make the lease last its full time from now. The row stays locked until the transaction ends,
-    so what else is written in it is written under the lease. Raises LeaseLost as `write` does."""
+    """Make the lease last its full time from now.
+
+    The row stays locked until the transaction ends, so what else is written in it is written under
+    the lease.
+
+    Raises:
+        LeaseLost: as `write` does.
+    """
     write(session, lease, unless_cancelled=unless_cancelled, lease_until=_lease_end(settings))
 
 

@@ -44,6 +44,7 @@ class Tally:
             self._counts[index] += 1
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the counter, with a sample for each value of its label."""
         family = CounterMetricFamily(self._name, self._about, labels=[self._label])
         for value, count in zip(self._values, self._counts, strict=True):
             family.add_metric([value], count)
@@ -78,8 +79,10 @@ def observed(execute: Execute) -> Execute:
 
 
 def serve(settings: Settings) -> None:
-    """Answer Prometheus from a thread, if a port is set. One that is taken is only warned of: the
-    second worker of a machine works as well as the first."""
+    """Answer Prometheus from a thread, if a port is set.
+
+    One that is taken is only warned of: the second worker of a machine works as well as the first.
+    """
     if settings.worker_metrics_port is None:
         return
     registry = CollectorRegistry()

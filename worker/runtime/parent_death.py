@@ -42,6 +42,11 @@ def exit_with_parent(parent: int, sig: int) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
+    """Become a command that ends with its parent.
+
+    Args:
+        argv: the parent's process id, the signal's number, a file to lock or "", and the command.
+    """
     parent, sig, lock, command = int(argv[0]), int(argv[1]), argv[2], list(argv[3:])
     exit_with_parent(parent, sig)
     if lock:

@@ -54,6 +54,7 @@ class Trainer:
 
     @property
     def pid(self) -> int:
+        """Process id of the trainer."""
         return self._process.pid
 
     def events(self) -> Iterator[Event]:
@@ -72,7 +73,7 @@ class Trainer:
         pipe = self._process.stdout.fileno()
         buffer, open_ = b"", True
         while True:
-            self._stop_if_asked()
+            self._stop_if_requested()
             ended = self._process.poll() is not None
             ready = open_ and select.select([pipe], [], [], 0 if ended else TICK_SECONDS)[0]
             if ready:
@@ -87,9 +88,12 @@ class Trainer:
         if buffer:
             yield buffer
 
-    def _stop_if_asked(self) -> None:
-        """The first signal goes to the trainer alone: torch takes a DataLoader worker that dies of
-        a signal for a crash, and the trainer would fail where it should stop."""
+    def _stop_if_requested(self) -> None:
+        """Send the trainer the first signal, to it alone.
+
+        Torch takes a DataLoader worker that dies of a signal for a crash, and the trainer would
+        fail where it should stop.
+        """
         if self._deadline is None:
             if self._should_stop():
                 self._deadline = time.monotonic() + self._grace

@@ -18,8 +18,10 @@ HEALTHY_AFTER = 60.0
 
 
 class Supervisor(threading.Thread):
-    """Starts the worker, starts it again when it dies, and stops it. All settings come from the
-    environment; should this process be killed, the worker gets SIGTERM."""
+    """Starts the worker, starts it again when it dies, and stops it.
+
+    All settings come from the environment; should this process be killed, the worker gets SIGTERM.
+    """
 
     def __init__(self, queues: Sequence[str], stop_seconds: float) -> None:
         """queues: those that the worker works on."""
@@ -28,6 +30,7 @@ class Supervisor(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
+        """Run the worker until `stop`; where it dies, again after a pause."""
         pause = 1.0
         while not self._stopping.is_set():
             began = time.monotonic()
