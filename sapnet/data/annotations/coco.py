@@ -43,6 +43,9 @@ from sapnet.data.annotations.document import (
     repeats,
 )
 from sapnet.data.annotations.ground_truth import check_truth, read_truth
+from sapnet.data.category_names import category_warnings
+from sapnet.data.file_names import is_address, relative
+from sapnet.data.file_pairing import Unpaired
 from sapnet.data.masks import area, check_rle, check_size, checked_rle
 from sapnet.errors import InvalidDataset, InvalidGeometry, ValidationIssue
 from sapnet.types import Category, ImageInfo, PointSet, Rle
@@ -88,7 +91,7 @@ def read_points(source: bytes | Path, progress: ReadProgress = ignore_progress) 
     except NoDocument:
         return PointDocument((), (), Rows(), issues.listed(), [], (), ())
     places = [index for index, _ in images.values()]
-    return PointDocument(
+    document = PointDocument(
         images=tuple(info for _, info in images.values()),
         categories=tuple(categories.values()),
         rows=rows,
@@ -97,6 +100,12 @@ def read_points(source: bytes | Path, progress: ReadProgress = ignore_progress) 
         image_indices=tuple(places),
         addresses=tuple(lists["images"][index].address for index in places),
     )
+    if categories:
+        parents = {c.supercategory for c in lists["categories"] if isinstance(c.supercategory, str)}
+        document.warnings.extend(
+            category_warnings(document.categories, document.per_category(), parents)
+        )
+    return document
 
 
 def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = None) -> PointSet:
@@ -133,7 +142,11 @@ def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = 
 
 
 def check_against_images(
-    document: PointDocument, states: Mapping[str, tuple[int, int] | str], *, complete: bool = True
+    document: PointDocument,
+    states: Mapping[str, tuple[int, int] | str],
+    *,
+    complete: bool = True,
+    missing: Mapping[str, Unpaired] | None = None,
 ) -> list[ValidationIssue]:
     """What does not fit between a document and its images.
 
@@ -143,6 +156,7 @@ def check_against_images(
     Args:
         states: file_name -> (h, w) of the decoded file, or in words what is wrong with that file.
         complete: whether a name that `states` lacks is a missing image.
+        missing: what there is to say of those, by file_name.
     """
     issues = Issues()
     undeclared: dict[int, ImageInfo] = {}
@@ -151,11 +165,10 @@ def check_against_images(
         pointer = f"/images/{index}"
         if state is None:
             if complete:
-                issues.add(
-                    f"{pointer}/file_name",
-                    f"there is no image {shown(image.file_name)}",
-                    "send it, or correct the name",
+                why = (missing or {}).get(image.file_name) or Unpaired(
+                    f"there is no image {shown(image.file_name)}", "send it, or correct the name"
                 )
+                issues.add(f"{pointer}/file_name", why.problem, why.hint)
         elif isinstance(state, str):
             issues.add(
                 f"{pointer}/file_name", f"{shown(image.file_name)}: {state}", "replace the image"
@@ -206,6 +219,8 @@ def _check_images(records: list[ImageEntry], issues: Issues) -> dict[int, tuple[
         return {}
     if not records:
         issues.add("/images", "there are no images", "list at least one image")
+    for record in records:
+        _resolve_address(record)
     first = first_of_each((r.id for r in records), "/images/{}/id", "image id", issues)
     first_of_each((r.file_name for r in records), "/images/{}/file_name", "file name", issues)
     images = {}
@@ -215,6 +230,13 @@ def _check_images(records: list[ImageEntry], issues: Issues) -> dict[int, tuple[
             size = (record.width or 0, record.height or 0)
             images[record.id] = (index, ImageInfo(record.id, record.file_name, *size))
     return images
+
+
+def _resolve_address(record: ImageEntry) -> None:
+    """A file name that is an address becomes its path; the address is kept as such."""
+    name = record.file_name
+    if name is not INVALID and is_address(name) and (path := relative(name)):
+        record.file_name, record.url = path, record.address or name
 
 
 def _check_image(record: ImageEntry, pointer: str, issues: Issues) -> bool:
@@ -228,7 +250,7 @@ def _check_image(record: ImageEntry, pointer: str, issues: Issues) -> bool:
             issues.add(
                 f"{pointer}/file_name",
                 f"{shown(name)} leaves the folder of images",
-                "use a plain name",
+                f"use its path within this folder, such as {shown(Path(relative(name)).name)}",
             )
         elif not name.strip() or not path.name:
             issues.add(f"{pointer}/file_name", "the file name is empty", "name the image's file")

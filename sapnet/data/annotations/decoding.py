@@ -56,6 +56,7 @@ class CategoryEntry(msgspec.Struct, gc=False):
 
     id: Id
     name: str
+    supercategory: Any = None
 
 
 class RunLengths(msgspec.Struct, gc=False):

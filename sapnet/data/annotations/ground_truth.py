@@ -114,7 +114,7 @@ def read_truth(
     return {
         "images": [truth.described(image) for image in truth.images.values()],
         "annotations": [truth.completed(record) for record in annotations],
-        "categories": [msgspec.structs.asdict(c) for c in truth.categories.values()],
+        "categories": [{"id": c.id, "name": c.name} for c in truth.categories.values()],
         "incomplete": sorted(truth.incomplete),
     }
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from sapnet.data.annotations.decoding import Issues
+from sapnet.data.file_names import relative
 from sapnet.errors import ValidationIssue
 
 _POINTER = re.compile(r"/(images|annotations|categories)(?:/(\d+))?[/\w]*")
@@ -78,20 +79,29 @@ class Conversion:
         return self.labels.setdefault(name, len(self.labels) + 1)
 
     def image(
-        self, file_name: str, size: tuple[int, int] | None, place: str, id_: int | None = None
+        self,
+        file_name: str,
+        size: tuple[int, int] | None,
+        place: str,
+        id_: int | None = None,
+        address: str | None = None,
     ) -> int:
         """Add an image.
 
         Args:
+            file_name: any path of it; what is kept is relative.
             size: (h, w) as the source has it.
             id_: as the source has it.
+            address: where the source has the image; it tells images of one name apart.
 
         Returns:
             Its id: the source's own where that is free.
         """
         if id_ is None or id_ in self._images:
             id_ = max(self._images, default=0) + 1
-        self._images[id_] = {"id": id_, "file_name": file_name}
+        self._images[id_] = {"id": id_, "file_name": relative(file_name)}
+        if address is not None:
+            self._images[id_]["url"] = address
         if size is not None:
             self._images[id_] |= {"width": size[1], "height": size[0]}
         self._places["images"].append(place)
@@ -107,8 +117,16 @@ class Conversion:
         self._used.add(label)
         places.append(place)
 
+    def _tell_apart(self) -> None:
+        """Images of one name get the path that their address has."""
+        count = Counter(image["file_name"] for image in self._images.values())
+        for image in self._images.values():
+            if "url" in image and count[image["file_name"]] > 1:
+                image["file_name"] = relative(image["url"])
+
     def finish(self) -> Converted:
         """Write what is left of the document, and close it."""
+        self._tell_apart()
         categories = [{"id": i, "name": n} for n, i in self.labels.items() if n in self._used]
         lists = {"images": list(self._images.values()), "categories": categories}
         self._file.write(b"]," + msgspec.json.encode(lists)[1:])

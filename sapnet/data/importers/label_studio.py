@@ -4,22 +4,19 @@ Read in pieces, so its size does not matter. Places are JSON pointers into the f
 """
 
 import io
-import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
 from sapnet.data.annotations.decoding import REFUSED, ReadProgress
 from sapnet.data.annotations.json_stream import Unreadable, pieces
+from sapnet.data.file_names import relative, without_upload_prefix
 from sapnet.data.images import FORMATS
 from sapnet.data.importers.base import Conversion
 
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
-"""What Label Studio puts before the name of a file that was uploaded to it."""
 _KEYPOINTS = ("keypointlabels", "keypoint")
 _SUFFIXES = (".jpg", ".tif", *(f".{name.lower()}" for name in FORMATS))
 _AGAIN = "export the project as JSON"
@@ -84,7 +81,8 @@ def _task(task: Any, place: str, conversion: Conversion) -> bool:
     results = [r if isinstance(r, dict) else {} for r in results]
     size = next((s for r in results if (s := _size(r)) is not None), None)
     id_ = task.get("id")
-    image_id = conversion.image(name, size, place, id_ if isinstance(id_, int) else None)
+    id_ = id_ if isinstance(id_, int) else None
+    image_id = conversion.image(name, size, place, id_, _address(task["data"]))
     for number, result in enumerate(results):
         _result(result, image_id, f"{pointer}/{number}", conversion)
     return True
@@ -123,21 +121,20 @@ def _size(result: dict[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-def _file_name(data: dict[str, Any]) -> str | None:
+def _address(data: dict[str, Any]) -> str | None:
     """Of the task's image: the member `image`, or the one that looks like an image's address."""
     texts = {key: value for key, value in data.items() if isinstance(value, str)}
-    looks = [v for v in texts.values() if PurePosixPath(_path(v)).suffix.lower() in _SUFFIXES]
-    address = texts.get("image") or (looks[0] if looks else None)
+    looks = [v for v in texts.values() if PurePosixPath(relative(v)).suffix.lower() in _SUFFIXES]
+    return texts.get("image") or (looks[0] if looks else None)
+
+
+def _file_name(data: dict[str, Any]) -> str | None:
+    """The name that the task's image had before it was uploaded, or came from a URL."""
+    address = _address(data)
     if address is None:
         return None
-    path = _path(address)
-    if "/upload/" in f"/{path}":
-        return _UPLOADED.sub("", PurePosixPath(path).name)
-    return path if "://" not in address else PurePosixPath(path).name
-
-
-def _path(address: str) -> str:
-    """Of a file in local storage (?d=), or of any URL."""
-    parts = urlsplit(address)
-    local = parse_qs(parts.query).get("d")
-    return (local[0] if local else unquote(parts.path)).lstrip("/")
+    path = relative(address)
+    if "/upload/" in f"/{address}":
+        return without_upload_prefix(PurePosixPath(path).name)
+    local = "://" not in address or "/local-files/?" in address
+    return path if local else PurePosixPath(path).name

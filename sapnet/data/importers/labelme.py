@@ -2,7 +2,7 @@
 
 import posixpath
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from sapnet.data.annotations.decoding import ReadProgress
@@ -58,7 +58,6 @@ def _shape(shape: Any, image_id: int, place: str, conversion: Conversion) -> Non
 
 def _beside(name: str, image: str) -> str:
     """An image's path, from that of the file that names it; above the archive there is nothing."""
-    path = posixpath.normpath(posixpath.join(posixpath.dirname(name), image.replace("\\", "/")))
-    while path.startswith(("../", "/")):
-        path = path.removeprefix("../").removeprefix("/")
-    return path
+    path = image.replace("\\", "/")
+    absolute = path.startswith("/") or PureWindowsPath(path).drive
+    return path if absolute else posixpath.join(posixpath.dirname(name), path)
