@@ -119,7 +119,7 @@ def write_rows(document: PointDocument, folder: Path) -> None:
     schema.upgrade(database)
     image_files = ImageFiles(
         {
-            image.file_name: ImageFile("", Path(), f"{image.id:064x}", Inspection(image.size), 0)
+            image.file_name: ImageFile("", Path(), f"{image.id:064x}", Inspection(image.size))
             for image in document.images
         }
     )

@@ -8,7 +8,7 @@ import gzip
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +24,9 @@ _LONG_HEADERS = (
     tarfile.GNUTYPE_LONGLINK,
 )
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
+
+
+NoteHidden = Callable[[str], None]
 
 
 class ArchiveProblem(Exception):
@@ -72,7 +75,7 @@ class _Counted:
 
 
 class Member:
-    """A regular file of an archive: its name, as cleaned by `_checked_name`, and its bytes."""
+    """A regular file of an archive: its name, with plain slashes, and its bytes."""
 
     def __init__(self, name: str, stream: "_Counted | IO[bytes]") -> None:
         self.name, self._stream = name, stream
@@ -91,10 +94,13 @@ def is_archive(path: Path) -> bool:
     return head[:4] in (b"PK\x03\x04", b"PK\x05\x06") or head[:2] == b"\x1f\x8b" or _is_tar(head)
 
 
-def members(path: Path, limits: Limits) -> Generator[Member]:
+def members(
+    path: Path, limits: Limits, note_hidden: NoteHidden = lambda name: None
+) -> Generator[Member]:
     """The regular files of an archive, each to be read before the next is asked for.
 
-    Folders, dotfiles and `__MACOSX` are left out. Raises ArchiveProblem for names that leave the
+    Folders, dotfiles, what is in folders of such names and `__MACOSX` are left out; `note_hidden`
+    is called with the names of those. Raises ArchiveProblem for names that leave the
     folder, links, devices, encryption, overlapping entries, damage, and for more files, bytes or
     compression than `limits` allow.
     """
@@ -102,17 +108,20 @@ def members(path: Path, limits: Limits) -> Generator[Member]:
         head = file.read(265)
     budget = _Budget(limits, path.stat().st_size)
     with _plain_words():
-        yield from (_zip if head[:2] == b"PK" else _tar)(path, budget)
+        yield from (_zip if head[:2] == b"PK" else _tar)(path, budget, note_hidden)
 
 
-def _zip(path: Path, budget: _Budget) -> Iterator[Member]:
+def _zip(path: Path, budget: _Budget, note_hidden: NoteHidden) -> Iterator[Member]:
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         _refuse_overlaps(infos, archive.start_dir)
         for info in infos:
             budget.member()
             name = _checked_name(_zip_name(info))
-            if info.is_dir() or name is None:
+            if info.is_dir() or not name:
+                continue
+            if _is_hidden(name):
+                note_hidden(name)
                 continue
             kind = info.external_attr >> 28  # the file type bits of a Unix mode
             if kind not in (0, 0o10):
@@ -144,7 +153,7 @@ def _refuse_overlaps(infos: list[zipfile.ZipInfo], directory: int) -> None:
         raise ArchiveProblem("its entries overlap")
 
 
-def _tar(path: Path, budget: _Budget) -> Iterator[Member]:
+def _tar(path: Path, budget: _Budget, note_hidden: NoteHidden) -> Iterator[Member]:
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -156,7 +165,10 @@ def _tar(path: Path, budget: _Budget) -> Iterator[Member]:
                 archive.members = []  # or it keeps every header it has seen
                 budget.member()
                 name = _checked_name(info.name)
-                if info.isdir() or name is None:
+                if info.isdir() or not name:
+                    continue
+                if _is_hidden(name):
+                    note_hidden(name)
                     continue
                 if not info.isreg() or info.issparse():
                     raise ArchiveProblem(f"{name!r} is a link, a device or a sparse file")
@@ -174,15 +186,17 @@ class _Header(tarfile.TarInfo):
         return info
 
 
-def _checked_name(name: str) -> str | None:
-    """The name with plain slashes; None for what is no image for sure. Raises ArchiveProblem."""
+def _checked_name(name: str) -> str:
+    """The name with plain slashes; empty for the folder itself. Raises ArchiveProblem."""
     path = PurePosixPath(name.replace("\\", "/"))
     drive = len(path.parts) > 0 and path.parts[0].endswith(":")
     if path.is_absolute() or drive or ".." in path.parts or "\0" in name:
         raise ArchiveProblem(f"the name {name!r} leaves the folder")
-    if any(part.startswith(".") or part == "__MACOSX" for part in path.parts) or not path.parts:
-        return None
-    return str(path)
+    return "/".join(path.parts)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def _is_tar(head: bytes) -> bool:

@@ -27,6 +27,7 @@ from app.outbound.url_policy import AddressRefused
 from app.settings import Settings
 from app.storage.store import CHUNK
 from sapnet.data.annotations.coco import PointDocument
+from sapnet.data.file_names import relative
 from sapnet.utils.files import file_sha256
 
 _TRIES = 3
@@ -130,10 +131,9 @@ def _image_file(settings: Settings, client: httpx2.Client, address: str, path: P
             _fetch(settings, client, address, path)
     except NotFetched as error:
         where = f"from {address[:300]}: " if address else ""
-        return ImageFile(address, path, "", f"it could not be fetched {where}{error}", 0)
-    return ImageFile(
-        address, path, file_sha256(path), inspect_file(path, settings.max_image_pixels), 0
-    )
+        return ImageFile(address, path, "", f"it could not be fetched {where}{error}")
+    inspection = inspect_file(path, settings.max_image_pixels)
+    return ImageFile(address, path, file_sha256(path), inspection)
 
 
 def _fetch(
@@ -223,7 +223,8 @@ def _from_bucket(settings: Settings, _client: httpx2.Client, address: str) -> It
 def _below(url: str, file_name: str) -> str:
     if url == FROM_DOCUMENT:
         return ""
-    return f"{url.rstrip('/')}/{quote(file_name) if not url.startswith('s3://') else file_name}"
+    path = relative(file_name)
+    return f"{url.rstrip('/')}/{path if url.startswith('s3://') else quote(path)}"
 
 
 @cache

@@ -1,21 +1,19 @@
 """From an uploaded form to checked files on disk. Touches neither database nor storage."""
 
-import os
-import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from app.datasets import archives
+from app.datasets import archives, unread_archives
 from app.errors import ValidationIssue
 from app.http.multipart import FilePart
 from app.storage.decode_budget import DECODING, IMPORT_PATIENCE
+from sapnet.data.file_pairing import Pairing, Unpaired
 from sapnet.data.images import ImageProblem, Inspection, inspect, read_header
 from sapnet.utils.files import file_sha256
 
-_EXACT, _BY_SUFFIX, _BY_BASENAME = range(3)  # how well a file's name fits, best first
 EXAMPLES = 10
 
 ReportProgress = Callable[[str, int, int], None]
@@ -30,14 +28,12 @@ class ImageFile:
         sent_as: its name as it was sent, or its address.
         sha: SHA-256 of its bytes.
         inspection: what is in it, or in words why it is no image.
-        fit: how well its name fits that of the image, 0 being the best.
     """
 
     sent_as: str
     path: Path
     sha: str
     inspection: Inspection | str
-    fit: int
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -51,6 +47,8 @@ class ImageFiles:
 
     Attributes:
         by_name: file_name of the document -> its file.
+        missing: file_name of the document -> why it has no file.
+        warnings: what was taken that may be wrong, and what was not read.
         unread: archives that were refused; what they hold is neither there nor missing.
         ignored: files that the document does not name.
         ignored_examples: names of the first `EXAMPLES` of these.
@@ -58,6 +56,8 @@ class ImageFiles:
 
     by_name: dict[str, ImageFile] = field(default_factory=dict)
     issues: list[ValidationIssue] = field(default_factory=list)
+    missing: Mapping[str, Unpaired] = field(default_factory=dict)
+    warnings: list[ValidationIssue] = field(default_factory=list)
     unread: int = 0
     ignored: int = 0
     ignored_examples: list[str] = field(default_factory=list)
@@ -77,34 +77,9 @@ class ImageFiles:
         }
 
 
-class _Names:
-    """Which of the document's file names a sent file is meant for."""
-
-    def __init__(self, names: list[str]) -> None:
-        self._exact = {_plain(name): name for name in names}
-        self._basenames: dict[str, str | None] = {}
-        for name in names:
-            base = PurePosixPath(_plain(name)).name
-            self._basenames[base] = None if base in self._basenames else name
-
-    def match(self, sent: str) -> tuple[str, int] | None:
-        """Return the document's name and how well it fits.
-
-        The same path fits best, then the end of the path (an archive of a folder), then the same
-        basename where only one image has it.
-        """
-        parts = PurePosixPath(_plain(sent)).parts
-        for start in range(len(parts)):
-            name = self._exact.get("/".join(parts[start:]))
-            if name is not None:
-                return name, _BY_SUFFIX if start else _EXACT
-        name = self._basenames.get(parts[-1]) if parts else None
-        return (name, _BY_BASENAME) if name is not None else None
-
-
 def collect(
     parts: Iterable[FilePart],
-    names: list[str],
+    names: Mapping[str, str | None],
     folder: Path,
     limits: archives.Limits,
     max_pixels: int,
@@ -115,34 +90,32 @@ def collect(
     Archives are removed once they are read; files that nobody asked for are never unpacked.
 
     Args:
+        names: file names of the document, with the address of the image where it has one.
         folder: for what is unpacked.
         max_pixels: of one image.
         report_progress: called before each file, with how many images there are of how many.
     """
-    wanted, image_files, numbers = _Names(names), ImageFiles(), count()
+    collection = _Collection(names, max_pixels)
+    numbers = count()
     for part in parts:
-        report_progress("images", len(image_files.by_name), len(names))
+        report_progress("images", len(collection.pairing), len(names))
         if not _archived(part):
-            _offer(image_files, wanted, part.filename, part.path, max_pixels)
+            collection.offer(part.filename, part.path)
             continue
         try:
-            with closing(archives.members(part.path, limits)) as members:
+            collection.archive = part.filename
+            with closing(archives.members(part.path, limits, collection.note_hidden)) as members:
                 for member in members:
-                    report_progress("images", len(image_files.by_name), len(names))
-                    if wanted.match(member.name) is None:
-                        _ignore(image_files, member.name)
-                        continue
-                    path = folder / f"image-{next(numbers)}"
-                    with path.open("wb") as file:
-                        file.writelines(member.chunks())
-                    _offer(image_files, wanted, member.name, path, max_pixels)
+                    report_progress("images", len(collection.pairing), len(names))
+                    if collection.wants(member.name):
+                        path = folder / f"image-{next(numbers)}"
+                        with path.open("wb") as file:
+                            file.writelines(member.chunks())
+                        collection.offer(member.name, path)
         except archives.ArchiveProblem as error:
-            image_files.unread += 1
-            detail = f"the archive {part.filename!r} is refused: {error}"
-            hint = "pack it anew as a plain zip or tar, or send the images one by one"
-            image_files.issues.append(ValidationIssue("images", "", detail, hint))
+            collection.refuse(str(error))
         part.path.unlink()
-    return image_files
+    return collection.finish()
 
 
 def _archived(part: FilePart) -> bool:
@@ -151,31 +124,87 @@ def _archived(part: FilePart) -> bool:
     return named or archives.is_archive(part.path)
 
 
-def _offer(
-    image_files: ImageFiles, wanted: _Names, sent_as: str, path: Path, max_pixels: int
-) -> None:
-    """Take a file for the image it fits. The better fit wins; equal fits must be equal files."""
-    match = wanted.match(sent_as)
-    if match is None:
-        _ignore(image_files, sent_as)
-        path.unlink()
-        return
-    name, fit = match
-    before = image_files.by_name.get(name)
-    if before is not None and before.fit < fit:
-        _ignore(image_files, sent_as)
-        path.unlink()
-        return
-    sha = file_sha256(path)
-    if before is not None and before.fit == fit and before.sha != sha:
-        detail = f"both {before.sent_as!r} and {sent_as!r} could be the image {name!r}"
-        hint = "send only one of them, or use its whole path as file_name"
-        image_files.issues.append(ValidationIssue("images", "", detail, hint))
-    if before is not None and before.fit > fit:
-        _ignore(image_files, before.sent_as)
-    if before is not None:
-        before.path.unlink()
-    image_files.by_name[name] = ImageFile(sent_as, path, sha, inspect_file(path, max_pixels), fit)
+def _same(one: ImageFile, other: ImageFile) -> bool:
+    return one.sha == other.sha
+
+
+class _Collection:
+    """Takes files for the images whose names they fit (`sapnet.data.file_names`)."""
+
+    def __init__(self, names: Mapping[str, str | None], max_pixels: int) -> None:
+        addresses = {name: address for name, address in names.items() if address}
+        self.pairing: Pairing[ImageFile] = Pairing(names, addresses, _same)
+        self.archive = ""  # which is being read
+        self._files = ImageFiles()
+        self._max_pixels = max_pixels
+        self._hidden: dict[str, str] = {}  # name of the document -> the first hidden file for it
+
+    def note_hidden(self, name: str) -> None:
+        """Remember a hidden member of the archive that would fit, in case nothing else does."""
+        for wanted in self.pairing.fits(name):
+            self._hidden.setdefault(wanted, f"{name!r} in {self.archive!r}")
+
+    def wants(self, name: str) -> bool:
+        """Whether a member of the archive is to be unpacked; those that are not are noted."""
+        if self.pairing.match(name) is not None:
+            return True
+        if unread_archives.is_named_so(name):
+            self._not_read(f"{name!r} in {self.archive!r}", "an archive within an archive")
+        self._ignore(name)
+        return False
+
+    def offer(self, sent_as: str, path: Path) -> None:
+        """Take a file, or remove it where it is of no use."""
+        match = self.pairing.match(sent_as)
+        if match is None:
+            if kind := unread_archives.kind_of(path):
+                self._not_read(repr(sent_as), kind)
+            self._ignore(sent_as)
+            path.unlink()
+            return
+        file = ImageFile(sent_as, path, file_sha256(path), inspect_file(path, self._max_pixels))
+        unused = self.pairing.take(match, sent_as, file)
+        if unused is not None:
+            unused.path.unlink()
+            if not _same(unused, file):
+                self._ignore(unused.sent_as)
+
+    def refuse(self, why: str) -> None:
+        """Note that the archive cannot be read."""
+        self._files.unread += 1
+        detail = f"the archive {self.archive!r} is refused: {why}"
+        self._files.issues.append(ValidationIssue("images", "", detail, unread_archives.HINT))
+
+    def finish(self) -> ImageFiles:
+        """Say what is missing, unclear or odd."""
+        files, pairing = self._files, self.pairing
+        files.by_name, files.missing = pairing.taken, pairing.missing()
+        for unclear in pairing.unclear().values():
+            files.issues.append(ValidationIssue("images", "", unclear.problem, unclear.hint))
+        for name, hidden in self._hidden.items():
+            if name in files.missing:
+                self._not_read(hidden, "in a hidden folder, or hidden itself")
+                break
+        if files.missing:
+            files.issues += files.warnings
+            files.warnings = []
+        for difference, pairs in pairing.warnings().items():
+            more = f" and {len(pairs) - EXAMPLES} more" if len(pairs) > EXAMPLES else ""
+            detail = f"taken although of {difference}: {', '.join(pairs[:EXAMPLES])}{more}"
+            hint = "look at the images; send those that the document names"
+            files.warnings.append(ValidationIssue("images", "", detail, hint))
+        return files
+
+    def _not_read(self, which: str, why: str) -> None:
+        if len(self._files.warnings) < EXAMPLES:
+            detail = f"{which} was not read: it is {why}"
+            issue = ValidationIssue("images", "", detail, unread_archives.HINT)
+            self._files.warnings.append(issue)
+
+    def _ignore(self, name: str) -> None:
+        self._files.ignored += 1
+        if len(self._files.ignored_examples) < EXAMPLES:
+            self._files.ignored_examples.append(name)
 
 
 def inspect_file(path: Path, max_pixels: int) -> Inspection | str:
@@ -186,18 +215,6 @@ def inspect_file(path: Path, max_pixels: int) -> Inspection | str:
             return inspect(path, max_pixels)
     except ImageProblem as error:
         return str(error)
-
-
-def _ignore(image_files: ImageFiles, name: str) -> None:
-    image_files.ignored += 1
-    if len(image_files.ignored_examples) < EXAMPLES:
-        image_files.ignored_examples.append(name)
-
-
-def _plain(name: str) -> str:
-    """One spelling for one name: slashes, no leading ./, composed accents (macOS splits them)."""
-    path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
-    return os.fspath(path)
 
 
 def media_type(head: bytes) -> str:

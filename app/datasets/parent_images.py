@@ -13,6 +13,7 @@ from app.db.session import Database
 from app.storage.store import Storage
 from sapnet.data.annotations.coco import PointDocument
 from sapnet.data.exif import orientation_of
+from sapnet.data.file_pairing import pair
 from sapnet.data.images import Inspection
 
 
@@ -29,15 +30,15 @@ def from_parent(database: Database, storage: Storage, parent_id: str) -> Fetch:
         columns = Image.file_name, Image.sha256, Image.height, Image.width
         with database.read() as session:
             rows = session.execute(select(*columns).where(Image.dataset_id == parent_id)).all()
-        row_of = {row.file_name: row for row in rows}
-        for index, image in enumerate(document.images):
-            report_progress("images", index, len(document.images))
-            if (row := row_of.get(image.file_name)) is not None:
-                path = target / str(index)
-                link(storage.local_path(row.sha256), path)
-                inspection = Inspection((row.height, row.width), orientation_of(path))
-                name = image.file_name
-                image_files.by_name[name] = ImageFile(name, path, row.sha256, inspection, 0)
+        names = [image.file_name for image in document.images]
+        pairing = pair(names, {row.file_name: row for row in rows})
+        image_files.missing = pairing.missing() | pairing.unclear()
+        for index, (name, row) in enumerate(pairing.matched.items()):
+            report_progress("images", index, len(names))
+            path = target / str(index)
+            link(storage.local_path(row.sha256), path)
+            inspection = Inspection((row.height, row.width), orientation_of(path))
+            image_files.by_name[name] = ImageFile(row.file_name, path, row.sha256, inspection)
         return image_files
 
     return fetch

@@ -87,7 +87,8 @@ def check(
     if sent.fetch is not None:
         image_files = sent.fetch(document, folder, report_progress)
     else:
-        names = [image.file_name for image in document.images]
+        file_names = (image.file_name for image in document.images)
+        names = dict(zip(file_names, document.addresses, strict=True))
         pixels = settings.max_image_pixels
         image_files = intake.collect(sent.images, names, folder, limits, pixels, report_progress)
     issues += image_files.issues
@@ -98,7 +99,9 @@ def check(
         files = {name: (image.size, image.orientation) for name, image in inspections.items()}
         document = in_stored_pixels(document, files, assumed)
         complete = not image_files.unread
-        mismatches = check_against_images(document, image_files.sizes, complete=complete)
+        mismatches = check_against_images(
+            document, image_files.sizes, complete=complete, missing=image_files.missing
+        )
         issues += to_issues("annotations", annotations.translated(mismatches))
     report = _report(document, image_files)
     of_image = {
@@ -185,7 +188,7 @@ def _watch(report_progress: ReportProgress, stage: str, path: Path) -> Callable[
 
 def _report(document: PointDocument, image_files: intake.ImageFiles) -> dict[str, Any]:
     warnings = _warnings("annotations", document.warnings)
-    warnings += [asdict(issue) for issue in _lost(image_files)]
+    warnings += [asdict(issue) for issue in (*image_files.warnings, *_lost(image_files))]
     return {
         "warnings": warnings,
         "images_without_annotations": len(document.images) - len(document.per_image()),

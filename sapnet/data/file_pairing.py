@@ -59,6 +59,11 @@ class Pairing(Generic[F]):
         self._unused: list[str] = []
 
     @property
+    def taken(self) -> dict[str, F]:
+        """The best file of each name, also where others fit equally well."""
+        return {name: taken.file for name, taken in self._taken.items()}
+
+    @property
     def matched(self) -> dict[str, F]:
         """The file of each name that has a clear one."""
         return {name: t.file for name, t in self._taken.items() if not t.others}
@@ -70,6 +75,11 @@ class Pairing(Generic[F]):
 
     def __len__(self) -> int:
         return len(self._taken)
+
+    def fits(self, sent_as: str) -> tuple[str, ...]:
+        """The names that a file fits; it is not taken, nor noted."""
+        match = self._index.match(sent_as)
+        return match.names if match else ()
 
     def match(self, sent_as: str) -> Match | None:
         """What a file would be taken for, by its name alone; None where it is of no use."""
@@ -87,11 +97,11 @@ class Pairing(Generic[F]):
             return None
         return match
 
-    def take(self, match: Match, sent_as: str, file: F) -> tuple[str, F] | None:
+    def take(self, match: Match, sent_as: str, file: F) -> F | None:
         """Keep a file for the name of its match.
 
         Returns:
-            The file that is not needed, with what it is called: one before, or this one.
+            The file that is not needed, if any: one before, or this one.
         """
         (name,) = match.names
         before = self._taken.get(name)
@@ -100,10 +110,10 @@ class Pairing(Generic[F]):
             if before is None:
                 return None
             self._set_by(before.sent_as)
-            return before.sent_as, before.file
+            return before.file
         if not self._equal(before.file, file):
             before.others.append(sent_as)
-        return sent_as, file
+        return file
 
     def _set_by(self, sent_as: str) -> None:
         if len(self._unused) < _POOL:
