@@ -242,7 +242,7 @@ def test_many_images_of_one_base_name() -> None:
 def test_many_names_without_files_take_no_long_search() -> None:
     pairing: Pairing[str] = Pairing([f"image_{number:05}.png" for number in range(20_000)])
     for number in range(20_000):
-        pairing.match(f"picture-{number:05}.png")
+        pairing.match(f"photo-{number:05}.png")
     began = time.process_time()
     assert len(pairing.missing()) == 20_000
     assert time.process_time() - began < 60

@@ -7,6 +7,7 @@ import tarfile
 from typing import Any
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 CVAT = (
@@ -14,6 +15,16 @@ CVAT = (
     '<image id="0" name="{}" width="40" height="30"><points label="red" points="3.5,2.5"/></image>'
     "</annotations>"
 )
+
+
+def image_bytes(seed: int = 0) -> bytes:
+    """A PNG, another one for each seed."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), (37 * seed % 256, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+IMAGES = {"1.png": image_bytes(seed=1), "2.png": image_bytes(seed=2)}
 
 
 def tasks(*addresses: str) -> bytes:
@@ -42,7 +53,7 @@ def stored(client: TestClient, answer: Any) -> dict[str, bytes]:
 
 
 def test_names_with_backslashes(client: TestClient, kit: Any) -> None:
-    a, b = kit.picture(seed=1), kit.picture(seed=2)
+    a, b = image_bytes(seed=1), image_bytes(seed=2)
     document = points(kit, "photos\\a.png", "photos\\deep\\b.png")
     archive = kit.zipped({"photos/a.png": a, "photos/deep/b.png": b})
     assert stored(client, kit.upload(client, document, archive)) == {
@@ -70,14 +81,14 @@ def test_names_with_backslashes(client: TestClient, kit: Any) -> None:
 def test_label_studios_names(
     client: TestClient, kit: Any, address: str, sent: str, name: str
 ) -> None:
-    a = kit.picture(seed=1)
+    a = image_bytes(seed=1)
     answer = kit.upload(client, tasks(address), kit.zipped({sent: a, "x/other.png": b"?"}))
     assert stored(client, answer) == {name: a}
     assert answer.json()["report"]["ignored_files"]["examples"] == ["x/other.png"]
 
 
 def test_label_studios_uploads_of_one_name(client: TestClient, kit: Any) -> None:
-    a, b = kit.picture(seed=1), kit.picture(seed=2)
+    a, b = image_bytes(seed=1), image_bytes(seed=2)
     two = tasks("/data/upload/1/1a2b3c4d-a.png", "/data/upload/1/9f8e7d6c-a.png")
     archive = kit.zipped({"9f8e7d6c-a.png": b, "1a2b3c4d-a.png": a})
     assert stored(client, kit.upload(client, two, archive)) == {
@@ -104,13 +115,13 @@ def test_label_studios_uploads_of_one_name(client: TestClient, kit: Any) -> None
     ],
 )
 def test_cvats_frames(client: TestClient, kit: Any, name: str, sent: str) -> None:
-    files = {sent: kit.picture(), "frame_000001.PNG": b"not asked for"}
+    files = {sent: image_bytes(), "frame_000001.PNG": b"not asked for"}
     answer = kit.upload(client, CVAT.format(name).encode(), kit.zipped(files))
-    assert stored(client, answer) == {name: kit.picture()}
+    assert stored(client, answer) == {name: image_bytes()}
 
 
 def test_addresses_as_names_in_coco(client: TestClient, kit: Any) -> None:
-    a, b = kit.picture(seed=1), kit.picture(seed=2)
+    a, b = image_bytes(seed=1), image_bytes(seed=2)
     document = points(
         kit, "https://host/train/a%20b.png?sig=1", "..\\..\\media\\upload\\3\\1a2b3c4d-b.png"
     )
@@ -119,19 +130,19 @@ def test_addresses_as_names_in_coco(client: TestClient, kit: Any) -> None:
 
 
 def test_another_kind_of_image_is_taken_and_reported(client: TestClient, kit: Any) -> None:
-    answer = kit.upload(client, points(kit, "a.jpg"), {"a.png": kit.picture()})
-    assert stored(client, answer) == {"a.jpg": kit.picture()}
+    answer = kit.upload(client, points(kit, "a.jpg"), {"a.png": image_bytes()})
+    assert stored(client, answer) == {"a.jpg": image_bytes()}
     (warning,) = answer.json()["report"]["warnings"]
     assert "another kind of image: 'a.png' for 'a.jpg'" in warning["detail"]
 
 
 def test_which_of_two_is_not_guessed(client: TestClient, kit: Any) -> None:
-    archive = kit.zipped({"train/1.png": kit.picture(seed=1), "val/1.png": kit.picture(seed=2)})
+    archive = kit.zipped({"train/1.png": image_bytes(seed=1), "val/1.png": image_bytes(seed=2)})
     answer = kit.upload(client, points(kit, "1.png"), archive)
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
     assert error["detail"] == "both 'train/1.png' and 'val/1.png' could be the image '1.png'"
-    answer = kit.upload(client, points(kit, "train/1.png", "val/1.png"), {"1.png": kit.picture()})
+    answer = kit.upload(client, points(kit, "train/1.png", "val/1.png"), {"1.png": image_bytes()})
     assert [error["pointer"] for error in answer.json()["errors"]] == [
         "/images/0/file_name",
         "/images/1/file_name",
@@ -141,13 +152,13 @@ def test_which_of_two_is_not_guessed(client: TestClient, kit: Any) -> None:
 
 
 def test_two_that_fit_do_not_matter_once_a_better_one_comes(client: TestClient, kit: Any) -> None:
-    pictures = {name: kit.picture(seed=n) for n, name in enumerate(("x/1.png", "y/1.png", "1.png"))}
-    answer = kit.upload(client, points(kit, "1.png"), kit.zipped(pictures))
-    assert stored(client, answer) == {"1.png": pictures["1.png"]}
+    images = {name: image_bytes(seed=n) for n, name in enumerate(("x/1.png", "y/1.png", "1.png"))}
+    answer = kit.upload(client, points(kit, "1.png"), kit.zipped(images))
+    assert stored(client, answer) == {"1.png": images["1.png"]}
 
 
 def test_near_misses_are_suggested(client: TestClient, kit: Any) -> None:
-    answer = kit.upload(client, points(kit, "cat_01.png"), {"cat01.png": kit.picture()})
+    answer = kit.upload(client, points(kit, "cat_01.png"), {"cat01.png": image_bytes()})
     (error,) = answer.json()["errors"]
     assert error["detail"] == "there is no image 'cat_01.png'"
     assert "did you mean 'cat01.png'?" in error["hint"]
@@ -155,7 +166,7 @@ def test_near_misses_are_suggested(client: TestClient, kit: Any) -> None:
 
 def packed(name: str, kit: Any) -> tuple[bytes, str]:
     """An archive that holds 1.png, and what it is called in the answer."""
-    files = {"1.png": kit.picture(seed=1)}
+    files = {"1.png": image_bytes(seed=1)}
     if name == "hidden.zip":
         return kit.zipped({f".data/{n}": data for n, data in files.items()}), "'.data/1.png'"
     if name == "outer.zip":
@@ -187,7 +198,7 @@ def test_what_was_not_read_is_named(client: TestClient, kit: Any, name: str) -> 
     assert missing["detail"] == "there is no image '1.png'"
     assert any(told in e["detail"] and "was not read" in e["detail"] for e in others), others
     assert all("zip, tar or tar.gz" in error["hint"] for error in others)
-    answer = kit.upload(client, points(kit, "1.png"), {name: data, "1.png": kit.picture()})
+    answer = kit.upload(client, points(kit, "1.png"), {name: data, "1.png": image_bytes()})
     assert answer.status_code == 201
     warnings = [warning["detail"] for warning in answer.json()["report"]["warnings"]]
     assert any(told in warning for warning in warnings) == (name != "hidden.zip")
@@ -196,7 +207,7 @@ def test_what_was_not_read_is_named(client: TestClient, kit: Any, name: str) -> 
 def test_a_corrected_version_may_spell_its_parents_names_otherwise(
     client: TestClient, kit: Any
 ) -> None:
-    a, b = kit.picture(seed=1), kit.picture(seed=2)
+    a, b = image_bytes(seed=1), image_bytes(seed=2)
     first = kit.upload(client, points(kit, "x\\1.PNG", "2.png"), {"x/1.PNG": a, "2.png": b})
     parent = first.json()["id"]
     answer = kit.upload(client, points(kit, "x/1.png", "2.png"), None, parent=parent)
@@ -224,7 +235,7 @@ def test_categories_that_other_tools_trip_over(
     client: TestClient, kit: Any, names: list[str], words: str
 ) -> None:
     categories = [{"id": id_, "name": name} for id_, name in zip((0, 7), names, strict=True)]
-    answer = kit.upload(client, kit.points(categories=categories), kit.pictures())
+    answer = kit.upload(client, kit.points(categories=categories), IMAGES)
     assert answer.status_code == 201, answer.text
     assert [c["name"] for c in answer.json()["categories"]] == names
     details = [warning["detail"] for warning in answer.json()["report"]["warnings"]]
@@ -237,11 +248,11 @@ def test_a_root_category_without_objects_is_named(client: TestClient, kit: Any) 
         {"id": 0, "name": "dog", "supercategory": "objects"},
         {"id": 7, "name": "cat", "supercategory": "objects"},
     ]
-    answer = kit.upload(client, kit.points(categories=categories), kit.pictures())
+    answer = kit.upload(client, kit.points(categories=categories), IMAGES)
     (warning,) = answer.json()["report"]["warnings"]
     assert "roots without annotations" in warning["detail"]
     assert "'objects' (id 1)" in warning["detail"]
     categories[0] |= {"name": "dog"}  # is used
     categories[1] |= {"name": "none"}
-    answer = kit.upload(client, kit.points(categories=categories[1:]), kit.pictures())
+    answer = kit.upload(client, kit.points(categories=categories[1:]), IMAGES)
     assert answer.json()["report"]["warnings"] == []
