@@ -37,7 +37,7 @@ WEIGHTS ?= $(firstword $(wildcard ../shared/weights/mobilenet_v2*.pt))
 ladder: $(STAMP) ## what each component adds, DATA="DIR DIR" [WEIGHTS=], into docs/results.md; most of an hour
 	$(BIN)/python benchmarks/ladder.py $(foreach dir,$(DATA),--data "$(dir)") \
 		--proposals simulated --proposals hierarchy --affinity 16 $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
-		--json docs/ladder.json --markdown docs/results.md --picture docs/ladder.png $(LADDERFLAGS)
+		--json docs/ladder.json --markdown docs/results.md --figure docs/ladder.png $(LADDERFLAGS)
 
 PROMPTER ?= ../shared/data/prompter
 WORK ?= var/prompter

@@ -39,14 +39,14 @@ from sapnet.data.samples import input_size, to_tensor
 from sapnet.evaluation.boundary_iou import boundary_iou
 from sapnet.labelers.affinity.global_filter import propagate
 from sapnet.labelers.affinity.local_filter import cascade, local_kernel
-from sapnet.labelers.affinity.refine import guides_of, pixel_guide, polished, refine
+from sapnet.labelers.affinity.refine import affinity_guides, pixel_guide, refine, refine_repeatedly
 from sapnet.labelers.affinity.tree import build_tree
 from sapnet.segmenters.backbones import build_backbone
 
 Row = dict[str, Any]
 FLAWS = ("eroded", "dilated", "holes", "coarse")
 LEVELS = ("pixel", "semantic", "both")
-ONCE, DEFAULT = "global, local × 2", "and polished"
+ONCE, DEFAULT = "global, local × 2", "and again"
 LEAST_AREA = 64  # pixels of the image: below it there is nothing to take away
 MOST_OBJECTS = 20  # of an image
 
@@ -163,8 +163,8 @@ def run(
         before.append(ious(scene.flawed, scene.truth))
         shape, found = (scene.flawed.shape[1], scene.flawed.shape[2]), []
         for *_, one in asked:
-            guides = guides_of(scene.image, scene.features, shape, one)
-            found.append(ious(polished(scene.flawed, guides, config=one), scene.truth))
+            guides = affinity_guides(scene.image, scene.features, shape, one)
+            found.append(ious(refine_repeatedly(scene.flawed, guides, config=one), scene.truth))
         after.append(found)
         tell(f"{data.name}: image {index + 1} of {len(scenes)}")
     start = np.concatenate(before, 1).mean(1)  # (4, 2)
@@ -194,7 +194,7 @@ def figures(was: np.ndarray, now: np.ndarray) -> dict[str, float]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """Two tables a data set: one round by level, and both levels by step."""
+    """Two tables a dataset: one round by level, and both levels by step."""
     parts = []
     for data in dict.fromkeys(row["data"] for row in rows):
         own = [row for row in rows if row["data"] == data]
@@ -243,7 +243,7 @@ def speed(masks: int = 20, size: tuple[int, int] = (200, 304)) -> str:
     probs = torch.rand(masks, *size, generator=random)
     tree, kernel, array = build_tree(guide), local_kernel(guide), probs.numpy()
     pixel = RefineConfig(levels="pixel")
-    guides = guides_of(guide, (), size, pixel)
+    guides = affinity_guides(guide, (), size, pixel)
     parts: dict[str, Callable[[], object]] = {
         "tree": lambda: build_tree(pixel_guide(guide, size)),
         "propagate": lambda: propagate(tree, array),

@@ -18,14 +18,14 @@ import msgspec
 import typer
 from comparison import Row, commit, machine
 
-HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs" / "performance.md"
+FOLDER = Path(__file__).resolve().parent
+PAGE = FOLDER.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- figures of `make bench` -->", "<!-- end of the figures -->"
 
 
 def names() -> list[str]:
     """Of all measurements, in the order of the alphabet."""
-    return sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+    return sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
 
 
 def run(name: str, small: bool = False) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def main(
         list[str] | None, typer.Argument(help="measurements; all unless named")
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="seconds; figures say little")] = False,
-    results: Annotated[Path, typer.Option(help="folder of the kept figures")] = HERE / "results",
+    results: Annotated[Path, typer.Option(help="folder of the kept figures")] = FOLDER / "results",
     markdown: Annotated[Path | None, typer.Option(help="page to write the table into")] = None,
 ) -> None:
     unknown = sorted(set(which or []) - set(names()))

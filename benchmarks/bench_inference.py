@@ -1,4 +1,4 @@
-"""A picture of 800×1333 to 100 instances: SOLOv2 as it predicts, and torchvision's Mask R-CNN."""
+"""An image of 800×1333 to 100 instances: SOLOv2 as it predicts, and torchvision's Mask R-CNN."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ CLASSES = 80
 
 def work(small: bool, device: str) -> tuple[Callable[[], int], Callable[[], int]]:
     """Ours and the peer's, each to the number of its instances. Weights are random, and what they
-    find is noise: ours runs its network on the picture, then decodes a made scene of 500 candidates
+    find is noise: ours runs its network on the image, then decodes a made scene of 500 candidates
     to the RLEs of 100 instances; Mask R-CNN delivers 100 of its own, as masks of full size."""
     size = (192, 320) if small else (800, 1333)
     config, draw = paper_r50_1x(), torch.Generator().manual_seed(0)

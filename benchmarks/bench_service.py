@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from comparison import Row, compare, row
 from load import process
-from PIL import Image as Picture
+from PIL import Image as PilImage
 from pycocotools import mask as coco_mask
 from sqlalchemy import insert, update
 
@@ -189,7 +189,7 @@ def post(port: int, body: bytes, headers: dict[str, str]) -> bytes:
 
 
 def predicting(port: int, model_id: str, predictor: Predictor, jpeg: Path, small: bool) -> Row:
-    """The route, which reads the picture too, against the call that it makes."""
+    """The route, which reads the image too, against the call that it makes."""
     image, border = read_rgb(jpeg), "a-border"
     parts = [
         f'--{border}\r\nContent-Disposition: form-data; name="model"\r\n\r\n{model_id}\r\n',
@@ -240,6 +240,6 @@ def measure(small: bool) -> list[Row]:
             )
             scene = next(make_scenes(folder / "scenes", 1, (480, 640)).images.iterdir())
             jpeg = folder / "a.jpg"
-            Picture.open(scene).convert("RGB").save(jpeg, quality=90)
+            PilImage.open(scene).convert("RGB").save(jpeg, quality=90)
             rows.append(predicting(port, model_id, predictor, jpeg, small))
     return rows

@@ -1,4 +1,4 @@
-"""A training step, two pictures of 512² with 15 objects each: SAPNet++ on R-50 and torchvision's
+"""A training step, two images of 512² with 15 objects each: SAPNet++ on R-50 and torchvision's
 Mask R-CNN; and what its parts beside the segmenter add to the step."""
 
 from collections.abc import Callable

@@ -1,11 +1,11 @@
-"""How much a click mends: mean IoU after 0 to 4 clicks, each at the centre of the largest error.
+"""How much clicks improve a mask: mean IoU after 0 to 4, each at the centre of the largest error.
 
     python benchmarks/clicks.py --data nuclei48/ --data coco96/ --scenes 40 [--objects 24]
         [--prompter]
 
 A folder of --data holds images/, points.json and instances.json. A mask to begin with is a proposal
 of the hierarchy of IoU 0.3 to 0.7; the object's own point counts as a click where it has it.
---prompter: the learned prompter mends, not the image's edges alone.
+--prompter: the learned prompter refines, not the image's edges alone.
 """
 
 import tempfile
@@ -82,14 +82,14 @@ def starts(data: DataSet, seed: int) -> Iterator[Start]:
             found += 1
 
 
-Mend = Callable[[list[Click], BoolArray], BoolArray]
+Refine = Callable[[list[Click], BoolArray], BoolArray]
 
 
-def by_edges(start: Start) -> Mend:
+def by_edges(start: Start) -> Refine:
     return lambda clicks, mask: suggest(start.image, clicks, mask, start.candidates)
 
 
-def by_prompter(start: Start) -> Mend:
+def by_prompter(start: Start) -> Refine:
     """The image's features are made once, before the first click."""
     from sapnet.proposals.prompter import weights
     from sapnet.proposals.prompter.clicks import refine
@@ -99,7 +99,7 @@ def by_prompter(start: Start) -> Mend:
     return lambda clicks, mask: refine(scene, clicks, mask)
 
 
-def climb(start: Start, mend: Mend, seconds: list[float]) -> list[float]:
+def climb(start: Start, refine: Refine, seconds: list[float]) -> list[float]:
     """IoU after each click; `seconds` of CPU are added to."""
     mask, row = start.mask, [iou(start.mask, start.truth)]
     y, x = int(start.point.y), int(start.point.x)
@@ -111,13 +111,13 @@ def climb(start: Start, mend: Mend, seconds: list[float]) -> list[float]:
             clicks = [c for c in clicks if (int(c.x), int(c.y)) != (int(click.x), int(click.y))]
             clicks.append(click)
             began = time.process_time()
-            mask = mend(clicks, mask)
+            mask = refine(clicks, mask)
             seconds.append(time.process_time() - began)
         row.append(iou(mask, start.truth))
     return row
 
 
-def line(name: str, data: DataSet, objects: int, seed: int, make: Callable[[Start], Mend]) -> str:
+def line(name: str, data: DataSet, objects: int, seed: int, make: Callable[[Start], Refine]) -> str:
     rows, seconds = [], []
     for start in starts(data, seed):
         rows.append(climb(start, make(start), seconds))
@@ -132,7 +132,7 @@ def main(
     scenes: Annotated[int, typer.Option(help="drawn scenes, 0 for none")] = 40,
     objects: Annotated[int, typer.Option(help="of each set")] = 24,
     seed: int = 0,
-    prompter: Annotated[bool, typer.Option(help="the learned one mends")] = False,
+    prompter: Annotated[bool, typer.Option(help="the learned one refines")] = False,
 ) -> None:
     make = by_prompter if prompter else by_edges
     typer.echo(

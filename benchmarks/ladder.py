@@ -1,7 +1,7 @@
 """The ladder: what each component of SAPNet++ adds to the selection of masks, on your own data.
 
     python benchmarks/ladder.py --data DIR [--data DIR] --proposals simulated|hierarchy|sam|given
-        [--proposals ...] [--seeds 3] [--json FILE] [--markdown FILE] [--picture FILE]
+        [--proposals ...] [--seeds 3] [--json FILE] [--markdown FILE] [--figure FILE]
 
 DIR holds images/, points.json and instances.json (COCO); for `given`, proposals.json too.
 `simulated` makes bags as SAM would from the true masks, in two variants. Rows: picks by rule, then
@@ -34,7 +34,7 @@ import torch
 import typer
 from ladder_climb import Climb, climb
 from ladder_data import SIMULATED, DataSet, expanded, freeze
-from ladder_picture import chosen
+from ladder_figure import chosen
 from ladder_report import About, Report
 
 from sapnet.cli.main import parse_overrides
@@ -52,7 +52,7 @@ SMALL: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class LadderOptions:
     """The whole benchmark, as the command line gives it. affinity: images of each set, 0 is none.
     work: a folder that is thrown away."""
 
@@ -72,7 +72,7 @@ class Asked:
         return self.work / f"features-{index}.pt"
 
     def settings(self, data: DataSet) -> dict[str, Any]:
-        """The overrides for one data set: on frozen features, few bags a step and many steps."""
+        """The overrides for one dataset: on frozen features, few bags a step and many steps."""
         if self.end_to_end:
             return self.overrides
         mean = len(data.points.annotations) / max(len(data.points.images), 1)
@@ -82,7 +82,7 @@ class Asked:
         return {**small, **self.overrides}
 
     def climbs(self, sets: list[DataSet], shown: int) -> Iterator[Climb]:
-        """Everything to be done. shown: objects of each set that the picture wants."""
+        """Everything to be done. shown: objects of each set that the figure wants."""
         for proposals in self.proposals:
             for seed in range(self.seeds):
                 for index, data in enumerate(sets):
@@ -100,31 +100,31 @@ class Asked:
                     )
 
 
-def prepare(asked: Asked, index: int) -> str:
-    """Features, and the bags that no seed changes, of one data set. Returns the body's origin."""
+def prepare(options: LadderOptions, index: int) -> str:
+    """Features, and the bags that no seed changes, of one dataset. Returns the body's origin."""
     torch.set_num_threads(1)
-    data = DataSet.read(asked.folders[index])
-    config = resolve_config("sapnet++", asked.preset, asked.settings(data))
-    origin = freeze(data, config, asked.weights, asked.features(index))
-    for proposals in asked.proposals:
+    data = DataSet.read(options.folders[index])
+    config = resolve_config("sapnet++", options.preset, options.settings(data))
+    origin = freeze(data, config, options.weights, options.features(index))
+    for proposals in options.proposals:
         if proposals not in SIMULATED:
-            bags = data.bags(proposals, 0, asked.work / "proposals", asked.sam)
+            bags = data.bags(proposals, 0, options.work / "proposals", options.sam)
             deque(bags, maxlen=0)
     return f"{config.backbone.name} ({origin})"
 
 
-def run(asked: Asked, report: Report, shown: int, tell: Callable[[str], None]) -> None:
+def run(options: LadderOptions, report: Report, shown: int, tell: Callable[[str], None]) -> None:
     """Prepare and climb, in `workers` processes; figures do not depend on how many."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(asked.workers, context, max_tasks_per_child=1) as pool:
-        report.bodies = list(pool.map(prepare, repeat(asked), range(len(asked.folders))))
-        climbs = {pool.submit(climb, one): one for one in asked.climbs(report.sets, shown)}
+    with ProcessPoolExecutor(options.workers, context, max_tasks_per_child=1) as pool:
+        report.bodies = list(pool.map(prepare, repeat(options), range(len(options.folders))))
+        climbs = {pool.submit(climb, one): one for one in options.climbs(report.sets, shown)}
         refined = [
             pool.submit(
-                affinity_benchmark.run, folder, images=asked.affinity, weights=asked.weights
+                affinity_benchmark.run, folder, images=options.affinity, weights=options.weights
             )
-            for folder in asked.folders
-            if asked.affinity
+            for folder in options.folders
+            if options.affinity
         ]
         for done, future in enumerate(as_completed(climbs), start=1):
             one = climbs[future]
@@ -142,7 +142,7 @@ def main(
     markdown: Annotated[
         Path | None, typer.Option(help="keep the tables, between two marks of the file")
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="draw objects under every method")] = None,
+    figure: Annotated[Path | None, typer.Option(help="draw objects under every method")] = None,
     weights: Annotated[Path | None, typer.Option(help="backbone state dict")] = None,
     preset: str = "cpu",
     override: Annotated[
@@ -152,10 +152,10 @@ def main(
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="the whole training")] = False,
     affinity: Annotated[int, typer.Option(help="images of each set to refine too")] = 0,
     workers: Annotated[int, typer.Option(help="processes of one thread each", min=1)] = 2,
-    shown: Annotated[int, typer.Option(help="objects of each set in the picture")] = 5,
+    shown: Annotated[int, typer.Option(help="objects of each set in the figure")] = 5,
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="ladder-") as work:
-        asked = Asked(
+        options = LadderOptions(
             folders=data,
             proposals=expanded(proposals),
             seeds=seeds,
@@ -169,10 +169,10 @@ def main(
             work=Path(work),
         )
         sets = [DataSet.read(folder) for folder in data]
-        configs = [resolve_config("sapnet++", preset, asked.settings(one)) for one in sets]
+        configs = [resolve_config("sapnet++", preset, options.settings(one)) for one in sets]
         about = About(configs, seeds, workers, end_to_end)
-        report = Report(sets, asked.proposals, about, json, markdown, picture)
-        run(asked, report, shown if picture else 0, lambda line: typer.echo(line, err=True))
+        report = Report(sets, options.proposals, about, json, markdown, figure)
+        run(options, report, shown if figure else 0, lambda line: typer.echo(line, err=True))
     typer.echo(report.text())
 
 

@@ -1,4 +1,4 @@
-"""One climb: every method on one data set, one kind of proposals, one seed; in a process alone."""
+"""One climb: every method on one dataset, one kind of proposals, one seed; in a process alone."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from sapnet.utils.resources import peak_memory_mb
 class Climb:
     """What a process is asked. features: the file of `ladder_data.freeze`; None trains end to end.
     work: a folder; in it the store of proposals. shown: annotations whose masks are wanted back,
-    for the picture."""
+    for the figure."""
 
     folder: Path
     proposals: str

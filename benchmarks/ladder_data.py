@@ -1,4 +1,4 @@
-"""What the ladder stands on: a data set's folder, its bags, and its images' frozen features."""
+"""What the ladder stands on: a dataset's folder, its bags, and its images' frozen features."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence

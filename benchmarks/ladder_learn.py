@@ -41,20 +41,22 @@ class OnFrozen:
         self.num_classes = len(data.points.categories)
         self.frozen = thaw(features)
         self.chooser: Chooser | None = None
-        self.judgements: dict[int, ProposalScores] = {}
+        self.proposal_scores: dict[int, ProposalScores] = {}
         self.picks: list[Picks] = []
 
     def __call__(self, stand: Stand) -> list[Row]:
         """The picks as pseudo-masks, scored by their certainty; the highest rung's are refined."""
         config, work = stand.config, stand.rung.work
-        if config.teacher.enabled and not self.judgements:
-            self.judgements = taught(self.records, config, self.weights, self.seed)
+        if config.teacher.enabled and not self.proposal_scores:
+            self.proposal_scores = taught(self.records, config, self.weights, self.seed)
         if work == "train" or self.chooser is None:
             self.chooser = learn(
-                self.frozen, self.records, self.judgements, self.num_classes, config, self.seed
+                self.frozen, self.records, self.proposal_scores, self.num_classes, config, self.seed
             )
         if work != "deliver" or not self.picks:
-            self.picks = choose(self.chooser, self.frozen, self.records, self.judgements, config)
+            self.picks = choose(
+                self.chooser, self.frozen, self.records, self.proposal_scores, config
+            )
         if not config.refine.enabled:
             return picked(self.records, self.picks)
         rows = []
@@ -119,7 +121,7 @@ def stacked(images: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 def learn(
     frozen: Sequence[Frozen],
     records: Sequence[ImageRecord],
-    judgements: Mapping[int, ProposalScores],
+    proposal_scores: Mapping[int, ProposalScores],
     num_classes: int,
     config: Config,
     seed: int,
@@ -128,7 +130,7 @@ def learn(
     NonFiniteLoss where it diverges."""
     channels = [level.shape[0] for level in frozen[0].levels]
     chooser = Chooser(channels=channels, num_classes=num_classes, config=config, seed=seed)
-    chooser.collate.judgements = judgements
+    chooser.collate.proposal_scores = proposal_scores
     chooser.train()
     make_fast(chooser)
     batches = BatchLoader(records, config, seed)
@@ -157,15 +159,15 @@ def choose(
     chooser: Chooser,
     frozen: Sequence[Frozen],
     records: Sequence[ImageRecord],
-    judgements: Mapping[int, ProposalScores],
+    proposal_scores: Mapping[int, ProposalScores],
     config: Config,
 ) -> list[Picks]:
     """What a trained chooser picks of every image, by the selection settings of `config`."""
     chooser.mil.config = config.mil
-    chooser.collate.judgements = judgements
+    chooser.collate.proposal_scores = proposal_scores
     picks = []
     for one, record in zip(frozen, records, strict=True):
         result = chooser([one], [one.sample(record)])
         selected, certainty = result.selected.tolist(), result.certainty.tolist()
-        picks.append(Picks(selected, certainty, result.belief.numpy()))
+        picks.append(Picks(selected, certainty, result.posterior.numpy()))
     return picks

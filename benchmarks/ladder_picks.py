@@ -27,14 +27,15 @@ class Picks:
 
     selected: list[int]
     certainty: list[float]
-    belief: np.ndarray | None = None
+    posterior: np.ndarray | None = None
 
 
 def by_rule(rule: str, record: ImageRecord, seed: int) -> Picks:
     """The picks that need no learning; each is as sure as its confidence, or its support."""
     selected, certainty = [], []
     known = bag_features(record, MilConfig())
-    for bag, foreign, medoid in zip(record.bags, known.foreign, known.medoid, strict=True):
+    per_bag = zip(record.bags, known.contains_other_point, known.medoid, strict=True)
+    for bag, excluded, medoid in per_bag:
         trust = bag.confidence
         if rule == "random":
             index = int(np.random.default_rng([seed, bag.annotation_id % 2**64]).integers(len(bag)))
@@ -43,7 +44,7 @@ def by_rule(rule: str, record: ImageRecord, seed: int) -> Picks:
         elif rule == "sam-top1":
             index = int(np.argmax(bag.confidence))
         else:
-            index, trust = consensus_pick(bag, foreign), medoid
+            index, trust = consensus_pick(bag, excluded), medoid
         selected.append(index)
         certainty.append(float(trust[index]))
     return Picks(selected, certainty)

@@ -11,8 +11,8 @@ import affinity as affinity_benchmark
 import msgspec
 from ladder_climb import Climb, Climbed
 from ladder_data import DataSet
+from ladder_figure import draw
 from ladder_picks import Row
-from ladder_picture import draw
 from ladder_tables import markdown, summary, write_section
 
 from sapnet.config.schema import Config
@@ -27,14 +27,14 @@ WHOLE = "Each learned rung is a whole run, trained end to end. "
 ABOUT = (
     "Rungs are cumulative; one that the preset leaves off is measured and goes again. `step` is "
     "the change from the rung below, seed by seed. Preset `{preset}`, short side {side}, {steps} "
-    "steps or more (by data set), {seeds} seeds, {workers} processes of one thread, {machine}, "
+    "steps or more (by dataset), {seeds} seeds, {workers} processes of one thread, {machine}, "
     "commit {commit}, {seconds:.0f} s in all."
 )
 
 
 @dataclass(frozen=True)
 class About:
-    """How it was measured, for the reader of the tables. configs: one a data set."""
+    """How it was measured, for the reader of the tables. configs: one a dataset."""
 
     configs: list[Config]
     seeds: int
@@ -60,7 +60,7 @@ class About:
 
 @dataclass
 class Report:
-    """Rows, masks for the picture, and the files that they go to, those that are wanted.
+    """Rows, masks for the figure, and the files that they go to, those that are wanted.
 
     bodies: where the frozen features come from, by set. affinity: rows of benchmarks/affinity.py.
     """
@@ -70,7 +70,7 @@ class Report:
     about: About
     json: Path | None = None
     markdown: Path | None = None
-    picture: Path | None = None
+    figure: Path | None = None
     bodies: list[str] = field(default_factory=list)
     affinity: list[Row] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -94,13 +94,13 @@ class Report:
             write_text(self.json, msgspec.json.format(msgspec.json.encode(rows)).decode() + "\n")
         if self.markdown:
             write_section(self.markdown, self.text())
-        if self.picture:
+        if self.figure:
             titles = {row["method"]: row["title"] for row in self.rows}
             sheets = [
                 (self.sets[i], f"{self.sets[i].folder.name}, {self.proposals[kind]}", masks)
                 for (i, kind), masks in sorted(self.shown.items())
             ]
-            draw(self.picture, sheets, titles)
+            draw(self.figure, sheets, titles)
 
     def text(self) -> str:
         """The tables in Markdown."""

@@ -17,7 +17,7 @@ START, END = "<!-- ladder: written by make ladder -->", "<!-- end of ladder -->"
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:
-    """One row a data set, proposals and method, in the order of first appearance.
+    """One row a dataset, proposals and method, in the order of first appearance.
 
     rows: a seed each. Figures are means over the seeds, None where no seed has one; `_spread` is
     their sample deviation, 0 for one seed.
@@ -76,7 +76,7 @@ def markdown(rows: Sequence[Row], about: str) -> str:
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    """All figures of one data set and one kind of proposals."""
+    """All figures of one dataset and one kind of proposals."""
     yield from head(
         *("", "mIoU_mask", "step", "mIoU_box", "Gap_local", "Gap_group"),
         *("AP", "AP50", "AP75", "AP25", "CPU s", "peak MB"),

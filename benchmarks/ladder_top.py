@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from sapnet.config.presets import PRESETS
 from sapnet.config.schema import Config
 from sapnet.data.samples import ImageRecord, load_sample
-from sapnet.labelers.affinity.refine import guides_of, polished
+from sapnet.labelers.affinity.refine import affinity_guides, refine_repeatedly
 from sapnet.labelers.delivery import at_image_size, blended, deliver
-from sapnet.labelers.sapnet.teacher import TeacherDataset, fit_teacher, judge
+from sapnet.labelers.sapnet.teacher import TeacherDataset, fit_teacher, score_proposals
 from sapnet.segmenters.backbones import build_backbone
 from sapnet.types import ProposalScores
 
@@ -32,12 +32,14 @@ def taught(
         backbone, _ = build_backbone(
             config.backbone, weights, generator=torch.Generator().manual_seed(0)
         )
-    lessons = TeacherDataset(backbone.body, records, config)
-    teacher = fit_teacher(lessons, config.teacher, seed=seed)
+    dataset = TeacherDataset(backbone.body, records, config)
+    teacher = fit_teacher(dataset, config.teacher, seed=seed)
     return {
-        annotation.id: judgement
-        for record, lesson in zip(records, lessons, strict=True)
-        for annotation, judgement in zip(record.annotations, judge(teacher, lesson), strict=True)
+        annotation.id: scores
+        for record, example in zip(records, dataset, strict=True)
+        for annotation, scores in zip(
+            record.annotations, score_proposals(teacher, example), strict=True
+        )
     }
 
 
@@ -53,11 +55,11 @@ def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: C
     h, w = sample.size
     grid = (-(-h // config.output.stride), -(-w // config.output.stride))
     guide = F.interpolate(sample.image[None], size=grid, mode="area")[0]
-    assert picks.belief is not None
+    assert picks.posterior is not None
     nothing = guide.new_zeros(0, *grid)
-    start = blended(record.bags, picks.selected, picks.belief, nothing, [])
-    rows, guides = [], guides_of(guide, levels, grid, config.refine)
-    for n, mask in enumerate(polished(start, guides, config=config.refine)):
+    start = blended(record.bags, picks.selected, picks.posterior, nothing, [])
+    rows, guides = [], affinity_guides(guide, levels, grid, config.refine)
+    for n, mask in enumerate(refine_repeatedly(start, guides, config=config.refine)):
         annotation, bag = record.annotations[n], record.bags[n]
         refined = at_image_size(mask, record.info.size, config.output.mask_threshold)
         delivered_mask = deliver(annotation, bag, picks.selected[n], refined, config)

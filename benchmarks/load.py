@@ -54,7 +54,7 @@ Paths = list[tuple[str, str]]
 def main(
     seconds: Annotated[float, typer.Option(help="on the service, in all")] = 60,
     clients: Annotated[int, typer.Option(help="at once")] = 64,
-    images: Annotated[int, typer.Option(help="of the data set")] = 24,
+    images: Annotated[int, typer.Option(help="of the dataset")] = 24,
     fake: Annotated[bool, typer.Option(help="a trainer that only waits, not a training")] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="keep the figures")] = None,
     markdown: Annotated[Path | None, typer.Option(help="write its section in this file")] = None,
@@ -95,7 +95,7 @@ def main(
 
 
 def prepare(folder: Path, images: int) -> tuple[Paths, str]:
-    """Into a data folder: a data set, a job that has ended (by the fake trainer, at once) and one
+    """Into a data folder: a dataset, a job that has ended (by the fake trainer, at once) and one
     that waits for the service's worker. What can be read then, and the id of the one that waits."""
     drawn = make_scenes(folder / "scenes", images)
     settings = Settings(data_dir=folder / "data", trainer_command=FAKE, log_level="error")

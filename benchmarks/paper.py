@@ -83,7 +83,7 @@ class Plan:
     overrides: dict[str, Any]
 
     def row(self, row: Row) -> Iterator[Step]:
-        """Everything from the data set to the figures on its val split."""
+        """Everything from the dataset to the figures on its val split."""
         yield from self.trained(row)
         yield self.points(row.data, "val")
         yield self.evaluate(row)

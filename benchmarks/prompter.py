@@ -6,7 +6,7 @@
     python benchmarks/prompter.py measure ../shared/data/coco96 --kind hierarchy+prompter
 
 `train` goes on from where the last slice ended; `train.log` in DIR has a line every hundred steps.
-`pack` fits the ranker on pictures that the network has not seen and writes the package's weights,
+`pack` fits the ranker on images that the network has not seen and writes the package's weights,
 `card` measures them and writes docs/prompter.md. A folder to measure holds images/, points.json and
 instances.json; nothing is fitted on it.
 """
@@ -29,8 +29,8 @@ from sapnet.proposals.prompter.network import Prompter
 app = typer.Typer(add_completion=False, help=__doc__)
 Data = Annotated[Path, typer.Option(help="folder of the sets to train on, with sets.json")]
 Work = Annotated[Path, typer.Option(help="where the state of the training and its log lie")]
-Name = Annotated[str, typer.Option(help='of the state; "all" is of pictures of any licence')]
-Most = Annotated[int | None, typer.Option(help="only so many pictures of each folder")]
+Name = Annotated[str, typer.Option(help='of the state; "all" is of images of any licence')]
+Most = Annotated[int | None, typer.Option(help="only so many images of each folder")]
 
 
 @app.command()
@@ -53,7 +53,7 @@ def train(
 
 @app.command()
 def pack(data: Data, work: Work, name: Name = "strict") -> None:
-    """Fit the ranker on pictures that the network has not seen, and write the package's weights."""
+    """Fit the ranker on images that the network has not seen, and write the package's weights."""
     torch.set_num_threads(1)
     trainer = prompter_train.Trainer(work / f"{name}.pt")
     model = Prompter()

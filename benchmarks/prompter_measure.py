@@ -20,7 +20,7 @@ SHARES = ((0.0, 0.005), (0.005, 0.03), (0.03, 0.15), (0.15, 1.01))  # of the ima
 
 
 @dataclass(frozen=True)
-class Picture:
+class LabeledImage:
     """image: (H, W, 3) uint8. truth: an RLE a point."""
 
     info: ImageInfo
@@ -29,7 +29,7 @@ class Picture:
     truth: list[dict[str, Any]]
 
 
-def pictures(folder: Path, most: int | None = None) -> Iterator[Picture]:
+def labeled_images(folder: Path, most: int | None = None) -> Iterator[LabeledImage]:
     """Of a folder with images/, points.json and instances.json."""
     content = json.loads((folder / "points.json").read_text())
     instances = json.loads((folder / "instances.json").read_text())["annotations"]
@@ -49,13 +49,13 @@ def pictures(folder: Path, most: int | None = None) -> Iterator[Picture]:
         ]
         truth = [_rle(segments[a["id"]], height, width) for a in annotations]
         info = ImageInfo(entry["id"], entry["file_name"], width, height)
-        yield Picture(info, image, points, truth)
+        yield LabeledImage(info, image, points, truth)
 
 
 def read(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as source:
+        return np.asarray(source.convert("RGB"))
 
 
 def _rle(segment: Any, height: int, width: int) -> dict[str, Any]:
@@ -80,22 +80,22 @@ class Row:
 def rows(
     generator: ProposalGenerator, folder: Path, most: int | None = None, masks: int = 16
 ) -> tuple[list[Row], dict[str, float]]:
-    """Bags of a folder's points beside the truth, and the cost: CPU seconds a picture, a point."""
+    """Bags of a folder's points beside the truth, and the cost: CPU seconds an image, a point."""
     out, cpu, count = [], 0.0, 0
-    for picture in pictures(folder, most):
+    for labeled in labeled_images(folder, most):
         began = time.process_time()
         bags = make_bags(
-            generator, picture.image, picture.info, picture.points, max_proposals=masks
+            generator, labeled.image, labeled.info, labeled.points, max_proposals=masks
         )
         cpu += time.process_time() - began
         count += 1
-        for bag, truth in zip(bags, picture.truth, strict=True):
+        for bag, truth in zip(bags, labeled.truth, strict=True):
             iou = coco_mask.iou(list(bag.masks), [truth], [0])[:, 0]
-            size = picture.info.height * picture.info.width
+            size = labeled.info.height * labeled.info.width
             out.append(Row(np.asarray(iou), bag, float(coco_mask.area(truth)) / size))
     return out, {
-        "pictures": count,
-        "cpu_a_picture": cpu / max(count, 1),
+        "images": count,
+        "cpu_per_image": cpu / max(count, 1),
         "cpu_a_point": cpu / max(len(out), 1),
     }
 

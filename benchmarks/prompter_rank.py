@@ -1,4 +1,4 @@
-"""Fitting of the ranker: on pictures that the network was not trained on."""
+"""Fitting of the ranker: on images that the network was not trained on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from sapnet.proposals.prompter.ranker import Perceptrons, Ranker, context, figur
 from sapnet.types import ImageInfo, PointAnnotation, Rle
 
 _STEPS, _RATE, _DECAY, _BATCH = 300, 6e-3, 3e-3, 2048
-_MOST = 14  # objects of a picture
+_MOST = 14  # objects of an image
 _DEPTH = 0.6  # clicks are where a mask is at least so deep, of its greatest depth
 
 
 @dataclass(frozen=True)
-class Judged:
+class RankedPoint:
     """One point's candidates. told: (M, FIGURES). iou: (M,) with the truth. image: its number."""
 
     told: np.ndarray
@@ -31,8 +31,8 @@ class Judged:
     image: int
 
 
-def held_out(root: Path, *, free: bool) -> Iterator[measure.Picture]:
-    """The pictures of the split "val", with a click on each of at most 14 objects.
+def held_out(root: Path, *, free: bool) -> Iterator[measure.LabeledImage]:
+    """The images of the split "val", with a click on each of at most 14 objects.
 
     free: see `prompter_data.entries`; the ranker is shipped, too.
     """
@@ -51,24 +51,26 @@ def held_out(root: Path, *, free: bool) -> Iterator[measure.Picture]:
             points.append(PointAnnotation(len(points), number, 1, float(x), float(y)))
             truth.append(entry.segments[index])
         info = ImageInfo(number, entry.path.name, entry.width, entry.height)
-        yield measure.Picture(info, measure.read(entry.path), points, truth)
+        yield measure.LabeledImage(info, measure.read(entry.path), points, truth)
 
 
-def gather(model: Prompter, pictures: Iterator[measure.Picture]) -> list[Judged]:
+def gather(model: Prompter, images: Iterator[measure.LabeledImage]) -> list[RankedPoint]:
     """model: as `weights.ready` makes it."""
     generator = JoinedGenerator.of(model, Ranker(), "")
     out = []
-    for picture in pictures:
-        places = np.array([(a.x, a.y) for a in picture.points], np.float32)
-        found = generator.candidates(picture.image, picture.info, picture.points)
+    for labeled in images:
+        places = np.array([(a.x, a.y) for a in labeled.points], np.float32)
+        found = generator.candidates(labeled.image, labeled.info, labeled.points)
         for index, (candidates, answer, _) in enumerate(found):
             told = figures(model.judge, answer, candidates, places, index)
-            iou = coco_mask.iou(list(candidates.rles), [picture.truth[index]], [0])[:, 0]
-            out.append(Judged(told, np.asarray(iou, np.float32), candidates.rles, picture.info.id))
+            iou = coco_mask.iou(list(candidates.rles), [labeled.truth[index]], [0])[:, 0]
+            out.append(
+                RankedPoint(told, np.asarray(iou, np.float32), candidates.rles, labeled.info.id)
+            )
     return out
 
 
-def fit(points: list[Judged], seed: int = 0) -> Ranker:
+def fit(points: list[RankedPoint], seed: int = 0) -> Ranker:
     """Both stages. What the second sees of the first comes from a fit on the other half of the
     images, as on new images."""
     torch.manual_seed(seed)
@@ -86,7 +88,7 @@ def fit(points: list[Judged], seed: int = 0) -> Ranker:
 
 
 @torch.inference_mode()
-def with_context(alone: Perceptrons, points: list[Judged]) -> list[np.ndarray]:
+def with_context(alone: Perceptrons, points: list[RankedPoint]) -> list[np.ndarray]:
     """(M, FIGURES + CONTEXT) of each point."""
     out: list[np.ndarray] = []
     estimates = [alone(torch.from_numpy(p.told)).numpy() for p in points]
@@ -118,7 +120,7 @@ def _train(perceptrons: Perceptrons, points: list[tuple[np.ndarray, np.ndarray]]
 
 
 @torch.inference_mode()
-def picked(ranker: Ranker, points: list[Judged]) -> dict[str, float]:
+def picked(ranker: Ranker, points: list[RankedPoint]) -> dict[str, float]:
     """Mean IoU of the candidate with the highest estimate of either stage, and of the best."""
     told = {"alone": [p.told for p in points], "together": with_context(ranker.alone, points)}
     out = {"best": float(np.mean([p.iou.max() for p in points]))}

@@ -30,7 +30,7 @@ FROZEN = 3  # the stem and so many stages of the body stay as they are
 _RATE, _BODY_RATE = 1.5e-3, 1e-4
 BODY_FROM = 4000  # steps before the rest of the body learns
 _SAVE_EVERY = 240.0  # seconds
-_FOREIGN = 0.35  # of the further clicks mend a mask that the network has not drawn
+_OTHER_MASK = 0.35  # of the further clicks refine a mask that the network has not drawn
 _SAME_CLICKS = 0.25  # of the further turns have the mask, and no further click
 _AGAIN = (0.4, 0.15)  # of the steps with one more click, and of those with two
 
@@ -147,8 +147,8 @@ class Trainer:
             figures |= {f"{k}{turn}": v for k, v in seen.items()}
             if turn + 1 < rounds:
                 mask = _picked(drawn)
-                if rng.random() < _FOREIGN:
-                    mask = _foreign(drawn, batch, windows, rng)
+                if rng.random() < _OTHER_MASK:
+                    mask = _other_masks(drawn, batch, windows, rng)
                 if rng.random() >= _SAME_CLICKS:
                     positive, negative = _one_more(mask, batch, positive, negative)
         total = torch.stack(losses).sum()
@@ -178,7 +178,7 @@ def _picked(drawn: Drawn) -> Tensor:
     return torch.sigmoid(logits)
 
 
-def _foreign(drawn: Drawn, batch: data.Batch, windows: Windows, rng: random.Random) -> Tensor:
+def _other_masks(drawn: Drawn, batch: data.Batch, windows: Windows, rng: random.Random) -> Tensor:
     """(N, FINE, FINE) middling masks that something else than the network might have drawn."""
     masks = _candidates(drawn, batch, windows, rng)
     chosen = masks[torch.arange(len(masks)), torch.randint(masks.shape[1], (len(masks),))]

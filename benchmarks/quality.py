@@ -1,7 +1,7 @@
 """How far a pseudo-mask's quality can be believed, and the weights that make it.
 
-Trains on data sets with truth (a finished training in the work folder is taken as it is, and only
-its masks are made anew), reads the doubts of every mask, and says how well they tell the masks with
+Trains on datasets with truth (a finished training in the work folder is taken as it is, and only
+its masks are made anew), reads the features of every mask, and says how well they tell masks with
 an IoU below 0.5 from the others: each signal alone; the shipped weights; weights fitted on the
 other sets alone; weights fitted on the set itself, cross-validated by image. Then it fits all sets
 together and prints what sapnet/labelers/quality.py should hold.
@@ -9,7 +9,7 @@ together and prints what sapnet/labelers/quality.py should hold.
     python benchmarks/quality.py --data DIR --data DIR --scenes 48 --work FOLDER --weights FILE
 
 The fit: logistic, every set weighing the same, weights not negative (a signal that is for a mask in
-one data set is not to be against it in the next), with a ridge.
+one dataset is not to be against it in the next), with a ridge.
 """
 
 import json
@@ -30,7 +30,7 @@ from sapnet.data.annotations.coco import load_points, read_truth
 from sapnet.data.synthetic import make_scenes
 from sapnet.evaluation.calibration import RIGHT, auroc, bins_of, brier
 from sapnet.evaluation.pseudo_masks import ious_with, true_masks
-from sapnet.labelers.quality import INTERCEPT, WEIGHTS, probability, signals
+from sapnet.labelers.quality import INTERCEPT, WEIGHTS, probability, quality_signals
 from sapnet.pipeline.run import Run
 from sapnet.pipeline.spec import RunSpec
 from sapnet.types import PseudoMask
@@ -42,7 +42,7 @@ FOLDS, RIDGE = 5, 0.01
 
 @dataclass(frozen=True)
 class Masks:
-    """The masks of a data set: their signals (N, S), in the order of WEIGHTS, whether each is right
+    """The masks of a dataset: their signals (N, S), in the order of WEIGHTS, whether each is right
     (N,), its image (N,), and the quality that the shipped weights give it (N,)."""
 
     signals: Floats
@@ -62,7 +62,7 @@ def masks_of(spec: RunSpec) -> Masks:
     assert spec.truth is not None
     ious = ious_with(masks, true_masks(load_points(spec.points), read_truth(spec.truth)))
     masks = [mask for mask in masks if mask.id in ious]
-    told = [signals(mask.mask_features) for mask in masks]
+    told = [quality_signals(mask.mask_features) for mask in masks]
     return Masks(
         signals=np.array([[one[name] for name in WEIGHTS] for one in told]),
         right=np.array([ious[mask.id] >= RIGHT for mask in masks], dtype=np.float64),
@@ -119,7 +119,7 @@ def figures(quality: Floats, right: Floats) -> dict[str, Any]:
 
 
 def measure(sets: dict[str, Masks]) -> dict[str, Any]:
-    """All figures by data set, and the weights fitted on all of them."""
+    """All figures by dataset, and the weights fitted on all of them."""
     by_set = {}
     for name, masks in sets.items():
         rest = [other for key, other in sets.items() if key != name]
@@ -146,7 +146,7 @@ def tables(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
     ways = ("shipped", "fitted on the other sets", "own, by image")
     lines = [
-        "| data set | masks | wrong | " + " | ".join(f"{w}: AUROC / Brier" for w in ways) + " |"
+        "| dataset | masks | wrong | " + " | ".join(f"{w}: AUROC / Brier" for w in ways) + " |"
     ]
     lines.append("|---" * (3 + len(ways)) + "|")
     for name, of in found["sets"].items():
@@ -175,7 +175,7 @@ def main(
     data: Annotated[
         list[Path], typer.Option(help="folder with points.json, instances.json, images")
     ],
-    work: Annotated[Path, typer.Option(help="a run a data set, by its name, goes here")],
+    work: Annotated[Path, typer.Option(help="a run a dataset, by its name, goes here")],
     weights: Annotated[Path | None, typer.Option(help="backbone state dict")] = None,
     scenes: Annotated[int, typer.Option(help="generated ones, as a further set")] = 0,
     out: Annotated[Path | None, typer.Option("--json", help="the figures go here too")] = None,

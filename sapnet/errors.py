@@ -94,12 +94,12 @@ DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error, those in it where it is a group, and all that led to it, each once."""
-    left, seen = [error], set[int]()
+    left, visited = [error], set[int]()
     while left:
         one = left.pop()
-        if one is None or id(one) in seen:
+        if one is None or id(one) in visited:
             continue
-        seen.add(id(one))
+        visited.add(id(one))
         yield one
         left += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):

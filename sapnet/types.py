@@ -39,6 +39,8 @@ class Rle(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Category:
+    """A class of objects; the id is the user's own."""
+
     id: int
     name: str
 
@@ -54,6 +56,7 @@ class ImageInfo:
 
     @property
     def size(self) -> tuple[int, int]:
+        """(height, width)."""
         return self.height, self.width
 
 
@@ -101,7 +104,7 @@ class PointSet:
 
 @dataclass(frozen=True, slots=True)
 class ProposalScores:
-    """What the teacher (sapnet/teacher) says of one annotation's bag.
+    """The teacher's scores of one annotation's bag (`sapnet.labelers.sapnet.teacher`).
 
     contrast: (M,) float32 <= 0, mean log-likelihood that the mask's inside is object and that the
     ring around it is not. overlap: (M,) float32 in [0, 1], soft IoU with the mask that the teacher

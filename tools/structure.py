@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 import grimp
 import networkx as nx
-from package_picture import draw
+from package_diagram import draw
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE = ROOT / "docs" / "images" / "rooms.svg"
+DIAGRAM = ROOT / "docs" / "images" / "rooms.svg"
 PACKAGES = ("app", "worker", "sapnet", "sapnet_client")
 
 
@@ -109,15 +109,15 @@ def read_exceptions() -> tuple[list[str], list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail where a limit is exceeded")
-    parser.add_argument("--draw", action="store_true", help=f"write {PICTURE.relative_to(ROOT)}")
+    parser.add_argument("--draw", action="store_true", help=f"write {DIAGRAM.relative_to(ROOT)}")
     options = parser.parse_args()
     packages, outside = read_packages()
     faults = report(packages)
-    picture = draw({name: packages[name] for name in LIMITS}, outside)
+    diagram = draw({name: packages[name] for name in LIMITS}, outside)
     if options.draw:
-        PICTURE.write_text(picture)
-    elif not PICTURE.exists() or PICTURE.read_text() != picture:
-        faults.append(f"{PICTURE.relative_to(ROOT)} is out of date: make structure")
+        DIAGRAM.write_text(diagram)
+    elif not DIAGRAM.exists() or DIAGRAM.read_text() != diagram:
+        faults.append(f"{DIAGRAM.relative_to(ROOT)} is out of date: make structure")
     if options.check:
         print(*(f"error: {fault}" for fault in faults), sep="\n", end="\n" if faults else "")
     return int(options.check and bool(faults))

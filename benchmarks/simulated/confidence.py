@@ -1,7 +1,7 @@
 """Confidences for simulated bags: drawn, not known.
 
 A mask's score is a Gumbel draw plus t1·IoU_mask + t2·(IoU_box - IoU_mask), IoUs with the truth. The
-two numbers are solved for over the whole data set, so that the most confident masks are as good as
+two numbers are solved for over the whole dataset, so that the most confident masks are as good as
 SAM's on COCO (SAPNet++, Table 6, first row).
 """
 

@@ -107,7 +107,7 @@ class SimulatedGenerator:
     def propose(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
     ) -> Iterator[RawProposals]:
-        """The masks made for each annotation of the data set."""
+        """The masks made for each annotation of the dataset."""
         for annotation in annotations:
             bag = self._bags[annotation.id]
             masks = decode_all(bag.masks).transpose(2, 0, 1).astype(bool)

@@ -214,12 +214,12 @@ def files_in(
 def _walked(folder: Path) -> dict[str, Path]:
     """Files by their path from the folder; links to folders are followed, once each."""
     results: dict[str, Path] = {}
-    seen: set[str] = set()
+    visited: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(root)) in seen:
+        if (real := os.path.realpath(root)) in visited:
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders.sort()
         for file in sorted(files):
             path = Path(root, file)

@@ -132,7 +132,7 @@ def read_rgb(
 ) -> ByteArray:
     """The image as (H, W, 3) uint8 RGB, in stored orientation (no EXIF rotation).
 
-    ranges: by which images of more than 8 bits are reduced, those of a data set or a model; else
+    ranges: by which images of more than 8 bits are reduced, those of a dataset or a model; else
     each by its own. `sapnet.data.pixels` says what becomes of which pixels. Raises ImageProblem as
     `inspect` does.
     """

@@ -13,20 +13,20 @@ from sapnet.data.sampler import Step
 from sapnet.data.samples import ImageRecord, mask_grid
 from sapnet.errors import Stopped
 from sapnet.labelers.affinity.loss import affinity_loss
-from sapnet.labelers.affinity.refine import Guides, guides_of, refine
+from sapnet.labelers.affinity.refine import Guides, affinity_guides, refine
 from sapnet.labelers.base import Labeler, Preparation
 from sapnet.labelers.delivery import alternatives, confirmed, deliver, refined_masks
-from sapnet.labelers.quality import doubts_of
+from sapnet.labelers.quality import compute_mask_features
 from sapnet.labelers.sapnet.bag_batch import Bags
 from sapnet.labelers.sapnet.bag_features import BagCollator
 from sapnet.labelers.sapnet.selector import MilResult
 from sapnet.labelers.sapnet.teacher import (
     TeacherDataset,
     fit_teacher,
-    judge,
     overlap_of,
-    read_judgements,
-    write_judgements,
+    read_proposal_scores,
+    score_proposals,
+    write_proposal_scores,
 )
 from sapnet.types import ProposalScores, PseudoMask
 from sapnet.utils.device import async_to_host, to_device
@@ -57,41 +57,43 @@ class BagLabeler(Labeler):
     def prepare(
         self, records: Sequence[ImageRecord], body: nn.Module, context: Preparation
     ) -> None:
-        """Train the teacher on all bags, and keep what it says of each proposal."""
+        """Train the teacher on all bags, and keep its scores of each proposal."""
         path = context.folder / "teacher.npz"
         if not path.exists():
-            lessons = TeacherDataset(body, records, self.config)
+            dataset = TeacherDataset(body, records, self.config)
             teacher = fit_teacher(
-                lessons, self.config.teacher, seed=context.seed, report=context.report
+                dataset, self.config.teacher, seed=context.seed, report=context.report
             )
-            found: dict[int, ProposalScores] = {}
-            for record, lesson in zip(records, lessons, strict=True):
+            scores: dict[int, ProposalScores] = {}
+            for record, example in zip(records, dataset, strict=True):
                 ids = [annotation.id for annotation in record.annotations]
-                found |= zip(ids, judge(teacher, lesson), strict=True)
+                scores |= zip(ids, score_proposals(teacher, example), strict=True)
                 if context.should_stop():
                     raise Stopped("stopped on request in teacher, which starts again")
-            write_judgements(path, found)
-        self.collate.judgements = read_judgements(path)
+            write_proposal_scores(path, scores)
+        self.collate.proposal_scores = read_proposal_scores(path)
 
     def forward(
         self, batch: Batch, features: list[Tensor], output: object, step: Step | None = None
     ) -> PseudoLabels:
-        """The selected masks as labels. On a GPU the host waits once: for what was selected, whose
-        masks it then makes."""
+        """The selected masks as labels.
+
+        On a GPU the host waits once: for the indices of the selected masks, which it then decodes.
+        """
         config = self.config.refine
         bags = self.collate(batch.samples)
         guides = None
         if step is not None and config.enabled and step.fraction >= config.warmup:
             guides = self.guides(batch, features)
-        found = self.select(batch, bags, features, step)
-        (index,) = async_to_host(found.selected)()
+        result = self.select(batch, bags, features, step)
+        (index,) = async_to_host(result.selected)()
         counts = [len(sample.record.bags) for sample in batch.samples]
         assignment = [
             mask_grid(sample, part.numpy(), batch.mask_size, MASK_STRIDE)
             for sample, part in zip(batch.samples, index.split(counts), strict=True)
         ]
         masks = [to_device(mask, batch.images.device) for mask in assignment]
-        boxes = list(found.boxes.split(counts))
+        boxes = list(result.boxes.split(counts))
 
         def mask_losses(objects: ObjectMasks) -> dict[str, Tensor]:
             if guides is None:
@@ -104,16 +106,18 @@ class BagLabeler(Labeler):
             assignment=assignment,
             masks=masks,
             boxes=boxes,
-            losses=found.losses,
+            losses=result.losses,
             mask_losses=mask_losses,
-            selection=Selection(index, found.belief, found.certainty),
-            undecided=found.undecided,
+            selection=Selection(index, result.posterior, result.expected_iou),
+            undecided=result.undecided,
         )
 
     def guides(self, batch: Batch, features: list[Tensor]) -> list[Guides]:
         """Of each image, along which its masks at stride 4 are refined. Trees are begun here."""
         return [
-            guides_of(image, [level[i] for level in features], batch.mask_size, self.config.refine)
+            affinity_guides(
+                image, [level[i] for level in features], batch.mask_size, self.config.refine
+            )
             for i, image in enumerate(batch.images)
         ]
 
@@ -139,16 +143,18 @@ class BagLabeler(Labeler):
     def deliver(
         self, batch: Batch, features: list[Tensor], labels: PseudoLabels, objects: ObjectMasks
     ) -> list[PseudoMask]:
-        """A confirmed mask as it is; else the selected one or its refinement, with what speaks for
-        and against it."""
+        """The pseudo-masks of one image, with their features and alternatives.
+
+        A confirmed mask is delivered as it is; else the selected one or its refinement.
+        """
         (sample,) = batch.samples
         record, selection = sample.record, labels.selection
         assert selection is not None
         selected = selection.index.tolist()
-        belief = selection.posterior.cpu().numpy()
-        certainty = selection.expected_iou.tolist()
+        posterior = selection.posterior.cpu().numpy()
+        expected_iou = selection.expected_iou.tolist()
         rows, probs = objects.drawn[0].tolist(), objects.probs[0]
-        refined = refined_masks(batch, features, selected, belief, rows, probs, self.config)
+        refined = refined_masks(batch, features, selected, posterior, rows, probs, self.config)
         scores = [] if objects.scores is None else objects.scores[0].tolist()
         out = []
         for n, annotation in enumerate(record.annotations):
@@ -163,24 +169,24 @@ class BagLabeler(Labeler):
                 predicted = float(overlap_of(probs[n], chosen)[0])
             features_of_mask = {
                 **mask.mask_features,
-                "certainty": certainty[n],
+                "certainty": expected_iou[n],
                 "predicted": predicted,
                 "seen": scores[n] if n in rows and scores else None,
-                **doubts_of(
+                **compute_mask_features(
                     mask.segmentation,
                     annotation,
                     record.annotations,
                     bag,
                     selected[n],
-                    belief[n],
-                    self.collate.judgements.get(annotation.id),
+                    posterior[n],
+                    self.collate.proposal_scores.get(annotation.id),
                 ),
             }
             out.append(
                 msgspec.structs.replace(
                     mask,
                     mask_features=features_of_mask,
-                    alternatives=alternatives(bag, selected[n], belief[n]),
+                    alternatives=alternatives(bag, selected[n], posterior[n]),
                 )
             )
         return out

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sapnet.config.schema import Config
 from sapnet.data.batch import Batch
 from sapnet.data.masks import area, decode_all, encode, tight_box
-from sapnet.labelers.affinity.refine import guides_of, polished
+from sapnet.labelers.affinity.refine import affinity_guides, refine_repeatedly
 from sapnet.labelers.sapnet.teacher import overlap_of
 from sapnet.types import CONFIRMED, Alternative, Bag, PointAnnotation, PseudoMask, Rle
 
@@ -22,24 +22,27 @@ def refined_masks(
     batch: Batch,
     features: list[Tensor],
     selected: Sequence[int],
-    belief: np.ndarray,
+    posterior: np.ndarray,
     rows: list[int],
     probs: Tensor,
     config: Config,
 ) -> list[Rle | None]:
-    """What the segmenter draws of each annotation of an image, through MLAR, at image size (Eqs
-    14-25); with `output.blend`, the mean of it, M_srm and what the bag expects.
+    """What the segmenter draws of each annotation of an image, through MLAR (Eqs 14-25).
 
-    None where there is nothing to refine, where the result is empty, or where MLAR is off.
+    With `output.blend`, what is refined is the mean of it, M_srm and the mask that the bag expects.
 
     Args:
         batch: of one image.
         features: its pyramid.
         selected: index into each of the N bags.
-        belief: (N, M), probabilities of the bags' masks.
+        posterior: (N, M), probabilities of the bags' masks.
         rows: the annotations that the segmenter draws.
         probs: (N, h, w) in [0, 1] at stride 4 of the padded input, what it draws.
         config: of the run.
+
+    Returns:
+        N RLEs at image size; None where there is nothing to refine, where the result is empty, or
+        where MLAR is off.
     """
     (sample,) = batch.samples
     refined: list[Rle | None] = [None] * len(selected)
@@ -51,10 +54,10 @@ def refined_masks(
     levels = [content(level[0], batch, grid) for level in features]
     start = content(probs[rows], batch, grid)
     if config.output.blend:
-        start = blended(sample.record.bags, selected, belief, start, rows)
+        start = blended(sample.record.bags, selected, posterior, start, rows)
         rows = list(range(len(selected)))
-    guides = guides_of(guide, levels, grid, config.refine)
-    fine = polished(start, guides, config=config.refine)
+    guides = affinity_guides(guide, levels, grid, config.refine)
+    fine = refine_repeatedly(start, guides, config=config.refine)
     for row, mask in zip(rows, fine, strict=True):
         refined[row] = at_image_size(mask, sample.record.info.size, config.output.mask_threshold)
     return refined
@@ -70,22 +73,31 @@ def at_image_size(mask: Tensor, size: tuple[int, int], threshold: float) -> Rle 
 def blended(
     bags: Sequence[Bag],
     selected: Sequence[int],
-    belief: np.ndarray,
+    posterior: np.ndarray,
     predicted: Tensor,
     rows: list[int],
 ) -> Tensor:
-    """The mean of M_srm, the mask that its bag expects and what the segmenter draws, (N, h, w): the
-    latter two each weigh as much as they agree with M_srm (soft IoU), M_srm itself weighs 1.
+    """The weighted mean of M_srm, the mask that its bag expects and what the segmenter draws.
 
-    belief: (N, M), probabilities of the bag's masks; their mean under it is what the bag expects.
-    predicted: (R, h, w) in [0, 1], of the annotations `rows`.
+    The latter two each weigh as much as they agree with M_srm (soft IoU), M_srm itself weighs 1.
+
+    Args:
+        bags: of the N annotations of one image.
+        selected: index into each bag, of M_srm.
+        posterior: (N, M), probabilities of the bags' masks; their mean under it is what the bag
+            expects.
+        predicted: (R, h, w) in [0, 1], of the annotations `rows`.
+        rows: the annotations that the segmenter draws.
+
+    Returns:
+        (N, h, w) in [0, 1].
     """
     grid = predicted.shape[1:]
     prediction = dict(zip(rows, predicted, strict=True))
     out = predicted.new_zeros(len(bags), *grid)
     for n, (bag, index) in enumerate(zip(bags, selected, strict=True)):
         masks = decode_all(bag.masks)
-        pair = np.stack([masks[..., index], masks @ belief[n, : len(bag)]]).astype(np.float32)
+        pair = np.stack([masks[..., index], masks @ posterior[n, : len(bag)]]).astype(np.float32)
         full = torch.from_numpy(pair).to(predicted)
         chosen, expected = F.interpolate(full[None], size=grid, mode="area")[0]
         drafts = [expected, *([prediction[n]] if n in prediction else [])]
@@ -160,17 +172,22 @@ def confirmed(annotation: PointAnnotation, mask: Rle) -> PseudoMask:
     )
 
 
-def alternatives(bag: Bag, index: int, belief: np.ndarray) -> list[Alternative]:
-    """The masks of a bag that might be the object if `index` is not: at most `MOST_ALTERNATIVES`,
-    the likeliest first, none like another or like that one (IoU above `ALIKE`).
+def alternatives(bag: Bag, index: int, posterior: np.ndarray) -> list[Alternative]:
+    """The masks of a bag that might be the object if the mask `index` is not.
 
-    belief: (M,) probabilities, M at least the bag's length. "index" counts those that are listed.
+    At most `MOST_ALTERNATIVES`, the likeliest first, none like another or like that one (IoU above
+    `ALIKE`). The `index` of an alternative counts those that are listed.
+
+    Args:
+        bag: the proposals of one annotation.
+        index: of the selected mask in the bag.
+        posterior: (M,) probabilities, M at least the bag's length.
     """
     kept = [index]
-    for m in np.argsort(-belief[: len(bag)], kind="stable").tolist():
+    for m in np.argsort(-posterior[: len(bag)], kind="stable").tolist():
         if len(kept) <= MOST_ALTERNATIVES and bag.overlaps[m, kept].max() <= ALIKE:
             kept.append(m)
     return [
-        Alternative(place, bag.masks[m], round(float(belief[m]), 6))
+        Alternative(place, bag.masks[m], round(float(posterior[m]), 6))
         for place, m in enumerate(kept[1:])
     ]

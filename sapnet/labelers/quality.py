@@ -1,9 +1,9 @@
-"""How far a pseudo-mask is to be trusted: the probability that it is the object, without truth.
+"""The quality of a pseudo-mask: the probability that it is the object, without truth.
 
-`doubts_of` gathers what is known of one mask: plain numbers, shares and ratios (never pixels), so
-that they mean the same in any data set; `rate` adds what only all masks together tell and joins
-them into `quality`, an estimate of P(IoU with the object >= 0.5). The weights were fitted by
-`benchmarks/quality.py`, which says how good they are.
+`compute_mask_features` gathers the features of one mask: plain numbers, shares and ratios (never
+pixels), so that they mean the same in any dataset; `assign_quality` adds those that need all masks
+together and joins them into `quality`, an estimate of P(IoU with the object >= 0.5). The weights
+were fitted by `benchmarks/quality.py`, which says how good they are.
 """
 
 import math
@@ -25,7 +25,7 @@ from sapnet.types import (
     Rle,
 )
 
-Doubts = dict[str, float | None]
+MaskFeatures = dict[str, float | None]
 
 WEIGHTS = {
     "predicted": 4.8,
@@ -36,7 +36,7 @@ WEIGHTS = {
     "fill": 2.0,
     "large": 0.27,
 }
-"""Log-odds a unit of each of the `signals`."""
+"""Log-odds a unit of each of the `quality_signals`."""
 INTERCEPT = -5.9
 EXPLANATIONS = {
     "predicted": "the segmenter draws it differently",
@@ -51,50 +51,61 @@ ALIKE = 0.5
 """IoU from which on two masks of a bag stand for the same object."""
 
 
-def doubts_of(
+def compute_mask_features(
     mask: Rle,
     annotation: PointAnnotation,
     siblings: Sequence[PointAnnotation],
     bag: Bag,
     index: int,
-    belief: FloatArray,
-    judgement: ProposalScores | None = None,
-) -> Doubts:
-    """What speaks for and against one delivered mask.
+    posterior: FloatArray,
+    scores: ProposalScores | None = None,
+) -> MaskFeatures:
+    """The features of one delivered mask, by which its quality is estimated.
 
-    siblings: the annotations of its image, itself among them or not. index: the pick's place in the
-    bag. belief: (M,) probabilities of the bag's masks.
+    Args:
+        mask: the delivered one.
+        annotation: its object.
+        siblings: the annotations of its image, itself among them or not.
+        bag: its proposals, M of them.
+        index: of the selected proposal in the bag.
+        posterior: (M,) or longer, probabilities of the bag's masks.
+        scores: the teacher's, if there is one.
 
-    margin: the pick's belief less the greatest one of a mask unlike it. decided: 1 - the belief's
-    entropy over its maximum. consensus, support: mean IoU with the bag's masks, weighed by belief
-    and not. expected: soft IoU with the mask that the bag expects. spread: how far that one is from
-    black and white, 0 to 1. confidence: the generator's, of the pick. contrast, overlap: the
-    teacher's (`ProposalScores`), of the pick. rivals, others: how many points of other annotations
-    the mask holds, of its class and of other ones. reach: log2 of its radius (of a disc of its
-    area) over the distance to the nearest other point. depth, off: the point's distance to the
-    border and to the middle, in radii. fill: its share of its box. round: 1 for a disc, less for
-    what is ragged. cut: how many sides of the image it touches. None: not known.
+    Returns:
+        By name; None where it cannot be known.
+
+        margin: the posterior of the pick less the greatest one of a mask unlike it. decided: 1 -
+        the posterior's entropy over its maximum. consensus, support: mean IoU with the bag's masks,
+        weighed by the posterior and not. expected: soft IoU with the mask that the bag expects.
+        spread: how far that one is from black and white, 0 to 1. confidence: the generator's, of
+        the pick. contrast, overlap: the teacher's, of the pick. "rivals", "others": how many points
+        of other annotations the mask contains, of its class and of other ones. reach: log2 of its
+        radius (of a disc of its area) over the distance to the nearest other point. depth, off: the
+        point's distance to the border and to the middle, in radii. fill: its share of its box.
+        round: 1 for a disc, less for what is ragged. cut: how many sides of the image it touches.
     """
-    share = np.asarray(belief[: len(bag)], dtype=np.float64)
+    share = np.asarray(posterior[: len(bag)], dtype=np.float64)
     share = share / max(float(share.sum()), 1e-12)
     return {
         **_of_bag(mask, bag, index, share),
         "confidence": float(bag.confidence[index]),
-        "contrast": None if judgement is None else float(judgement.contrast[index]),
-        "overlap": None if judgement is None else float(judgement.overlap[index]),
+        "contrast": None if scores is None else float(scores.contrast[index]),
+        "overlap": None if scores is None else float(scores.overlap[index]),
         **_of_points(mask, annotation, siblings),
         **_of_shape(mask, annotation),
     }
 
 
-def _of_bag(mask: Rle, bag: Bag, index: int, share: np.ndarray) -> Doubts:
+def _of_bag(mask: Rle, bag: Bag, index: int, share: np.ndarray) -> MaskFeatures:
     masks = list(bag.masks)
     areas = np.asarray(coco_mask.area(masks), dtype=np.float64)
     area = float(coco_mask.area(mask))
     ious = coco_mask.iou([mask], masks, [0] * len(bag))[0]
     overlaps = np.asarray(bag.overlaps, dtype=np.float64)
     both = overlaps / (1 + overlaps) * (areas[:, None] + areas)
-    held = float(share @ (ious / (1 + ious) * (area + areas)))  # of the expected mask, in this one
+    inside = float(
+        share @ (ious / (1 + ious) * (area + areas))
+    )  # of the expected mask, in this one
     size = float(share @ areas)
     unlike = share[overlaps[index] < ALIKE]
     entropy = -float(share @ np.log(np.maximum(share, 1e-12)))
@@ -103,14 +114,14 @@ def _of_bag(mask: Rle, bag: Bag, index: int, share: np.ndarray) -> Doubts:
         "decided": 1 - entropy / math.log(len(bag)) if len(bag) > 1 else 1.0,
         "consensus": float(share @ ious),
         "support": float(ious.mean()),
-        "expected": held / max(area + size - held, 1e-9),
+        "expected": inside / max(area + size - inside, 1e-9),
         "spread": 1 - float(share @ both @ share) / max(size, 1e-9),
     }
 
 
 def _of_points(
     mask: Rle, annotation: PointAnnotation, siblings: Sequence[PointAnnotation]
-) -> Doubts:
+) -> MaskFeatures:
     other = [s for s in siblings if s.id != annotation.id]
     xy = np.array([(s.x, s.y) for s in other], dtype=np.float64).reshape(-1, 2)
     same = np.array([s.category_id == annotation.category_id for s in other], dtype=bool)
@@ -127,7 +138,7 @@ def _of_points(
     }
 
 
-def _of_shape(mask: Rle, annotation: PointAnnotation) -> Doubts:
+def _of_shape(mask: Rle, annotation: PointAnnotation) -> MaskFeatures:
     x, y, w, h = (int(v) for v in coco_mask.toBbox(mask))
     height, width = mask["size"]
     padded = np.pad(decode(mask)[y : y + h, x : x + w], 1)
@@ -148,13 +159,17 @@ def _of_shape(mask: Rle, annotation: PointAnnotation) -> Doubts:
     }
 
 
-def rate(masks: Sequence[PseudoMask]) -> list[PseudoMask]:
-    """Give every mask of a run its `quality`, and the features that only all of them tell: claimed,
-    the greatest share of it that another mask of its image holds too; size, size_here: log2 of its
-    area over the median of its class, in the data set and in its image.
+def assign_quality(masks: Sequence[PseudoMask]) -> list[PseudoMask]:
+    """Give every mask of a run its `quality`, and the features that need all of them.
 
-    masks: with their other features. A confirmed mask has none, and a quality of 1. Returns them
-    in their order.
+    These are claimed, the greatest share of it that another mask of its image covers too; and size,
+    size_here: log2 of its area over the median of its class, in the dataset and in its image.
+
+    Args:
+        masks: with their other features. A confirmed mask has none, and a quality of 1.
+
+    Returns:
+        The masks, in their order.
     """
     areas: dict[Any, list[float]] = {}
     images: dict[int, list[PseudoMask]] = {}
@@ -162,16 +177,16 @@ def rate(masks: Sequence[PseudoMask]) -> list[PseudoMask]:
         for group in (mask.category_id, (mask.image_id, mask.category_id)):
             areas.setdefault(group, []).append(mask.area)
         images.setdefault(mask.image_id, []).append(mask)
-    median = {group: float(np.median(found)) for group, found in areas.items()}
+    median = {group: float(np.median(each)) for group, each in areas.items()}
     claimed = {
         id(mask): share
         for group in images.values()
         for mask, share in zip(group, _claimed(group), strict=True)
     }
-    return [_rated(mask, claimed[id(mask)], median) for mask in masks]
+    return [_with_quality(mask, claimed[id(mask)], median) for mask in masks]
 
 
-def _rated(mask: PseudoMask, claimed: float, median: Mapping[Any, float]) -> PseudoMask:
+def _with_quality(mask: PseudoMask, claimed: float, median: Mapping[Any, float]) -> PseudoMask:
     if mask.source == CONFIRMED:
         return replace(mask, quality=1.0, mask_features={})
     kind = mask.category_id
@@ -185,51 +200,60 @@ def _rated(mask: PseudoMask, claimed: float, median: Mapping[Any, float]) -> Pse
     return replace(mask, mask_features=features, quality=round(probability(features), 6))
 
 
-def signals(doubts: Mapping[str, float | None]) -> dict[str, float]:
-    """What speaks for a mask, the more the higher, from its doubts.
+def quality_signals(features: Mapping[str, float | None]) -> dict[str, float]:
+    """The terms of `probability`, from a mask's features: the higher, the better the mask.
 
     predicted, seen: what SOLOv2's own cells draw (soft IoU with M_srm) and score, in [0, 1]; 0 for
-    an object without a cell. expected, support, fill: the doubts themselves. contrast: the
-    teacher's, as a likelihood in (0, 1]; a middling one where there is no teacher. large: minus how
-    often its area is twice the median of its class, 0 to -3.
+    an object without a cell. expected, support, fill: the features themselves. contrast: the
+    teacher's, as a likelihood in (0, 1]; exp(-1) where there is no teacher. large: minus log2 of
+    its area over the median of its class, 0 to -3.
     """
 
-    def known(name: str, otherwise: float = 0.0) -> float:
-        value = doubts.get(name)
-        return otherwise if value is None else value
+    def value_of(name: str, default: float = 0.0) -> float:
+        value = features.get(name)
+        return default if value is None else value
 
     return {
-        "predicted": known("predicted"),
-        "seen": known("seen"),
-        "expected": known("expected"),
-        "support": known("support"),
-        "contrast": math.exp(min(known("contrast", -1.0), 0.0)),
-        "fill": known("fill"),
-        "large": -min(max(known("size"), 0.0), 3.0),
+        "predicted": value_of("predicted"),
+        "seen": value_of("seen"),
+        "expected": value_of("expected"),
+        "support": value_of("support"),
+        "contrast": math.exp(min(value_of("contrast", -1.0), 0.0)),
+        "fill": value_of("fill"),
+        "large": -min(max(value_of("size"), 0.0), 3.0),
     }
 
 
-def probability(doubts: Mapping[str, float | None]) -> float:
-    """P(IoU >= 0.5) of a mask with these doubts, in (0, 1): a logistic function of `signals`."""
-    told = signals(doubts)
-    return 1 / (1 + math.exp(-INTERCEPT - sum(WEIGHTS[name] * told[name] for name in WEIGHTS)))
+def probability(features: Mapping[str, float | None]) -> float:
+    """P(IoU >= 0.5) of a mask of these features, in (0, 1): logistic in its `quality_signals`."""
+    signals = quality_signals(features)
+    return 1 / (1 + math.exp(-INTERCEPT - sum(WEIGHTS[name] * signals[name] for name in WEIGHTS)))
 
 
 def explain_low_quality(
-    doubts: Mapping[str, float | None], usual: Mapping[str, float], most: int = 2
+    features: Mapping[str, float | None], usual: Mapping[str, float], most: int = 2
 ) -> list[str]:
-    """What speaks most against a mask, in words: the signals that lower its log-odds by at least a
-    half against the `usual` ones of its run."""
-    told = signals(doubts)
-    cost = {name: weight * (told[name] - usual[name]) for name, weight in WEIGHTS.items()}
+    """Why a mask's quality is low, in words, the strongest reason first.
+
+    Args:
+        features: of the mask.
+        usual: `usual_quality_signals` of its run.
+        most: how many reasons at most.
+
+    Returns:
+        The explanations of signals that lower its log-odds by at least a half against the usual.
+    """
+    signals = quality_signals(features)
+    cost = {name: weight * (signals[name] - usual[name]) for name, weight in WEIGHTS.items()}
     worst = sorted(cost, key=lambda name: cost[name])[:most]
     return [EXPLANATIONS[name] for name in worst if cost[name] <= -0.5]
 
 
-def usual_signals(masks: Sequence[PseudoMask]) -> dict[str, float]:
-    """The median of each signal over masks that have features; nothing known for none."""
-    told = [signals(m.mask_features) for m in masks if m.mask_features] or [signals({})]
-    return {name: float(np.median([one[name] for one in told])) for name in WEIGHTS}
+def usual_quality_signals(masks: Sequence[PseudoMask]) -> dict[str, float]:
+    """The median of each signal over masks that have features; without any, that of no features."""
+    features = [m.mask_features for m in masks if m.mask_features] or [{}]
+    signals = [quality_signals(each) for each in features]
+    return {name: float(np.median([each[name] for each in signals])) for name in WEIGHTS}
 
 
 def _claimed(group: Sequence[PseudoMask]) -> list[float]:

@@ -23,21 +23,23 @@ class RuleLabeler(BagLabeler):
     def select(
         self, batch: Batch, bags: Bags, features: list[Tensor], step: Step | None
     ) -> MilResult:
-        """As a branch that is sure of what it selects."""
+        """Like the MIL branch, with all of the posterior on the selected proposal."""
         if self.config.mil.rule == "confidence":
             selected = pick(bags.confidence, bags, bags.valid)
-            certainty = take(bags.confidence, selected)
+            expected_iou = take(bags.confidence, selected)
         else:
             picks = [
-                consensus_pick(bag, foreign)
+                consensus_pick(bag, excluded)
                 for sample in batch.samples
-                for bag, foreign in zip(
-                    sample.record.bags, self.collate.features(sample.record).foreign, strict=True
+                for bag, excluded in zip(
+                    sample.record.bags,
+                    self.collate.features(sample.record).contains_other_point,
+                    strict=True,
                 )
             ]
             selected = torch.tensor(picks, dtype=torch.int64)
-            certainty = take(bags.medoid, selected)
-        belief = one_hot(selected, bags.valid.shape[1]).float()
+            expected_iou = take(bags.medoid, selected)
+        posterior = one_hot(selected, bags.valid.shape[1]).float()
         none = torch.zeros((), dtype=torch.int64)
-        found = MilResult(selected, take(bags.boxes, selected), belief, certainty, {}, none)
-        return found.to(batch.images.device)
+        result = MilResult(selected, take(bags.boxes, selected), posterior, expected_iou, {}, none)
+        return result.to(batch.images.device)

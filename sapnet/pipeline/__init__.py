@@ -1,0 +1,1 @@
+"""A run of the pipeline, its stages and files, and offline jobs on trained models."""

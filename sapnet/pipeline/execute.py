@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 
 
 def execute(make_spec: "Callable[[], RunSpec | Job]", emit: EventSink) -> int:
-    """Run the pipeline, or the job, to its end. Returns the exit code: 0 done, 1 failed, 3 stopped
-    on request.
+    """Run the pipeline, or the job, to its end.
 
     SIGTERM and SIGINT ask for a stop, which takes hold after the step in hand. Warnings become
     events. A failure is one `error` event with a stable reason; where it is a bug of ours, its
-    traceback goes to stderr. Of several processes that torchrun started, the main one speaks.
+    traceback goes to stderr. Of several processes that torchrun started, the main one emits.
+
+    Args:
+        make_spec: reads what is to be run; its errors are reported like those of the run.
+        emit: takes each event.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 3 stopped on request (`ExitCode`).
     """
     should_stop = StopFlag()
     try:
@@ -85,6 +91,7 @@ class StopFlag:
             signal.signal(number, self._remember)
 
     def __call__(self) -> bool:
+        """Whether to stop."""
         return self.is_set
 
     def _remember(self, _number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Images that fail in a stage are set aside with their error, and the run goes on without them.
+"""Images that fail in a stage are recorded with their error, and the run goes on without them.
 
 One damaged file among thousands must not cost a night of training; many of them mean that
 something else is wrong, and the run says so instead of training on what is left.
@@ -23,7 +23,7 @@ NAMED = 3  # in a message; the report has them all
 
 
 class TooManyBadImages(SapnetError):
-    """More images failed than a run may set aside."""
+    """More images failed than a run may do without."""
 
     reason = "too_many_bad_images"
 
@@ -47,10 +47,10 @@ class FailedImage:
 
 
 class FailedImages:
-    """The images that were set aside, kept in a file, so that a resumed run does without them too.
+    """The images that failed, kept in a file, so that a resumed run does without them too.
 
-    share: how many of the `images` there may be, in [0, 1]; at least one where it is above 0, and
-    never all of them.
+    share: how many of the `images` may fail, in [0, 1]; at least one where it is above 0, and never
+    all of them.
     """
 
     def __init__(self, path: Path, images: int, share: float, emit: EventSink) -> None:
@@ -61,25 +61,26 @@ class FailedImages:
 
     @property
     def allowed(self) -> int:
-        """How many may be set aside."""
+        """How many may fail."""
         least = 1 if self._share > 0 else 0
         return min(max(int(self._share * self.images), least), self.images - 1)
 
     def read(self) -> None:
         """Take up what an earlier attempt, or the main process, has noted."""
         if self._path.exists():
-            found = [FailedImage(**entry) for entry in json.loads(self._path.read_bytes())]
-            self._entries = {entry.image_id: entry for entry in found}
+            entries = [FailedImage(**entry) for entry in json.loads(self._path.read_bytes())]
+            self._entries = {entry.image_id: entry for entry in entries}
 
     @property
     def entries(self) -> list[FailedImage]:
+        """In the order in which they failed."""
         return list(self._entries.values())
 
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._entries
 
     def add(self, info: ImageInfo, stage: str, error: Exception) -> None:
-        """Set an image aside. Raises TooManyBadImages where it is one too many."""
+        """Record an image. Raises TooManyBadImages where it is one too many."""
         if info.id in self:
             return
         plain = isinstance(error, ImageProblem)
@@ -92,8 +93,8 @@ class FailedImages:
             early = stage not in FROM_TRAINING_ON
             self._write([e for e in self.entries if e.is_early and not early])
             raise TooManyBadImages(
-                f"{self.summary()}; no more than {self.allowed} may be set aside. Mend or leave "
-                "out these images, or raise the share that may fail (SAPNET_MAX_BAD_IMAGES)"
+                f"{self.summary()}; no more than {self.allowed} may fail. Repair or leave out "
+                "these images, or raise the share that may fail (SAPNET_MAX_BAD_IMAGES)"
             )
         self._write(self.entries)
 
@@ -103,8 +104,10 @@ class FailedImages:
 
     @contextmanager
     def catch(self, info: ImageInfo, stage: str) -> Iterator[None]:
-        """What fails in this block sets the image aside, unless it is not the image's fault: the
-        run was stopped, its settings do not fit, the disk is full."""
+        """Record the image if the block fails, unless it is not the image's fault.
+
+        It is not when the run was stopped, its settings do not fit, or the disk is full.
+        """
         try:
             yield
         except ImageProblem as error:
@@ -117,8 +120,13 @@ class FailedImages:
             self.add(info, stage, error)
 
     def without(self, points: PointSet, *, early: bool = False) -> PointSet:
-        """The points of the images that are not set aside; early: before training began, whose
-        order of draws is a function of how many there are."""
+        """The points without those of failed images.
+
+        Args:
+            points: of the dataset.
+            early: only without images that failed before training began, whose order of draws is a
+                function of how many there are.
+        """
         out = {e.image_id for e in self.entries if not early or e.is_early}
         return PointSet(
             images=tuple(image for image in points.images if image.id not in out),
@@ -131,4 +139,4 @@ class FailedImages:
         entries = self.entries
         few = "; ".join(f"{entry}" for entry in entries[:NAMED])
         more = f"; and {len(entries) - NAMED} more" if len(entries) > NAMED else ""
-        return f"{len(entries)} of {self.images} images failed and were set aside: {few}{more}"
+        return f"{len(entries)} of {self.images} images failed and were left out: {few}{more}"

@@ -1,4 +1,4 @@
-"""Everything that the trained model says of one of its own images."""
+"""Pseudo-masks and detections of one training image by the trained model."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,12 @@ from sapnet.types import PseudoMask
 
 @dataclass(frozen=True)
 class ImageResult:
-    """pseudo_masks: one an annotation, without their quality. detections: the segmenter's own, as
-    COCO results without category ids ("label" instead)."""
+    """The results of one image.
+
+    Attributes:
+        pseudo_masks: one an annotation, without their quality.
+        detections: the segmenter's own, as COCO results without category ids ("label" instead).
+    """
 
     pseudo_masks: list[PseudoMask]
     detections: list[dict[str, Any]]
@@ -32,6 +36,6 @@ def label_image(model: JointModel, record: ImageRecord, detect_too: bool = True)
     detections: list[dict[str, Any]] = []
     if detect_too:
         sizes = [sample.size], [record.info.size]
-        (found,) = model.segmenter.decode(result.output, *sizes)
-        detections = as_results(found)
+        (instances,) = model.segmenter.decode(result.output, *sizes)
+        detections = as_results(instances)
     return ImageResult(masks, detections)

@@ -1,6 +1,6 @@
-"""What a worker has done with a model that is trained: predictions of many pictures, or ONNX.
+"""Jobs on a trained model: predictions of many images, or its export to ONNX.
 
-Job files like a training's (docs/architecture.md), told from it by their `kind`.
+Their job files are like a training's (docs/architecture.md), told from it by their `kind`.
 """
 
 import json
@@ -19,8 +19,8 @@ Wish = Callable[[], bool]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One of many. number: its place among them. error: why there is nothing to read at `path`."""
+class InputImage:
+    """One image to predict. number: its place among them. error: why there is no file to read."""
 
     number: int
     path: Path | None = None
@@ -29,65 +29,73 @@ class Picture:
 
 @dataclass(frozen=True)
 class PredictJob:
-    """Predict on many pictures. The result, `result/predictions.ndjson`, has a line a picture:
-    {"number", "size": [h, w], "results"} (COCO results), or {"number", "error"}.
+    """Predict on many images.
 
-    score: the least one of a result. max_pixels: of a picture.
+    The result, `result/predictions.ndjson`, has a line an image: {"number", "size": [h, w],
+    "results"} (COCO results), or {"number", "error"}.
+
+    Attributes:
+        model: an artifact, as `load_predictor` reads it.
+        workdir: the job's folder.
+        images: in the order of the result.
+        score: the least one of a result.
+        max_pixels: of an image.
     """
 
     model: Path
     workdir: Path
-    images: tuple[Picture, ...]
+    images: tuple[InputImage, ...]
     score: float = 0.1
     max_pixels: int = MAX_PIXELS
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> "PredictJob":
-        pictures = [
-            Picture(i["number"], Path(i["path"]) if "path" in i else None, i.get("error"))
+        """From the fields of a job file. Raises LookupError, TypeError or ValueError."""
+        images = [
+            InputImage(i["number"], Path(i["path"]) if "path" in i else None, i.get("error"))
             for i in data.pop("images")
         ]
         model, workdir = Path(data.pop("model")), Path(data.pop("workdir"))
-        return cls(model, workdir, tuple(pictures), **data)
+        return cls(model, workdir, tuple(images), **data)
 
     def __call__(self, emit: EventSink, should_stop: Wish) -> dict[str, Any]:
-        """Started again it goes on after the last whole line. Raises Stopped between pictures."""
+        """Started again it goes on after the last whole line. Raises Stopped between images."""
         from sapnet.segmenters.checkpoint import load_predictor
 
         part = self.workdir / "predictions.part"
-        seen = {line["number"]: "error" in line for line in _whole_lines(part)}
+        failed_by_number = {line["number"]: "error" in line for line in _whole_lines(part)}
         predictor = None
         began, eta = time.monotonic(), ProgressTimer()
         with part.open("ab") as file:
-            for step, picture in enumerate(self.images, start=1):
-                if picture.number not in seen:
-                    if picture.error is None and predictor is None:
+            for step, image in enumerate(self.images, start=1):
+                if image.number not in failed_by_number:
+                    if image.error is None and predictor is None:
                         predictor = load_predictor(self.model)
-                    line = self._line(predictor, picture)
-                    seen[picture.number] = "error" in line
+                    line = self._line(predictor, image)
+                    failed_by_number[image.number] = "error" in line
                     file.write(json.dumps(line).encode() + b"\n")
                     file.flush()
                 seconds, of = round(eta(step, len(self.images)), 1), len(self.images)
                 emit(Progressed("predict", step, of, seconds))
                 if step < of and should_stop():
-                    raise Stopped(f"stopped on request, {step} of {of} pictures done")
-        if failed := sum(seen.values()):
-            words = f"{failed} of {len(seen)} pictures could not be read; each says why"
+                    raise Stopped(f"stopped on request, {step} of {of} images done")
+        if failed := sum(failed_by_number.values()):
+            words = f"{failed} of {len(failed_by_number)} images could not be read; each says why"
             emit(Warned(words))
         target = self.workdir / "result" / "predictions.ndjson"
         target.parent.mkdir(exist_ok=True)
         part.replace(target)
         return _report(began)
 
-    def _line(self, predictor: Any, picture: Picture) -> dict[str, Any]:
+    def _line(self, predictor: Any, image: InputImage) -> dict[str, Any]:
         try:
-            if picture.path is None:
-                return {"number": picture.number, "error": picture.error or "it is missing"}
-            image = read_rgb(picture.path, self.max_pixels, predictor.pixel_ranges)
+            if image.path is None:
+                return {"number": image.number, "error": image.error or "it is missing"}
+            pixels = read_rgb(image.path, self.max_pixels, predictor.pixel_ranges)
         except ImageProblem as error:
-            return {"number": picture.number, "error": str(error)}
-        results = predictor.predict(image, self.score)
-        return {"number": picture.number, "size": list(image.shape[:2]), "results": results}
+            return {"number": image.number, "error": str(error)}
+        results = predictor.predict(pixels, self.score)
+        return {"number": image.number, "size": list(pixels.shape[:2]), "results": results}
 
 
 @dataclass(frozen=True)
@@ -99,11 +107,15 @@ class OnnxJob:
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> "OnnxJob":
+        """From the fields of a job file. Raises TypeError."""
         return cls(**{name: Path(value) for name, value in data.items()})
 
     def __call__(self, emit: EventSink, should_stop: Wish) -> dict[str, Any]:
-        """Takes a minute or so, in which it does not hear that it should stop: it is killed then,
-        and nothing is lost."""
+        """Export the model.
+
+        This takes a minute or so, in which `should_stop` is not asked: the process is killed then,
+        and nothing is lost.
+        """
         from sapnet.segmenters.checkpoint import load_predictor
         from sapnet.segmenters.onnx.export import export_onnx
 
@@ -141,8 +153,11 @@ _KINDS: dict[str, Callable[[dict[str, Any]], Job]] = {
 
 
 def job_of(path: Path) -> Job | None:
-    """The job that a file describes; None for a training's, which has no kind. InvalidConfig names
-    what is wrong with the file."""
+    """The job that a file describes; None for a training's, which has no kind.
+
+    Raises:
+        InvalidConfig: names what is wrong with the file.
+    """
     try:
         data = dict(json.loads(path.read_text()))
         kind = data.pop("kind", None)

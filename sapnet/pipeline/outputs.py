@@ -68,10 +68,10 @@ def draw_report(
     masks: list[PseudoMask],
     truth: dict[str, Any] | None,
 ) -> None:
-    """`report.html`. A run is not lost for want of a picture: that is a warning."""
+    """Write `report.html`. A failure is a warning, since the run's results are there without it."""
     try:
         true = true_masks(points, truth) if truth is not None else {}
-        story = ReportInputs(
+        inputs = ReportInputs(
             report=report,
             points=points,
             masks=masks,
@@ -81,7 +81,7 @@ def draw_report(
             true=true,
             ious=ious_with(masks, true),
         )
-        write_report(ctx.result / "report.html", story)
+        write_report(ctx.result / "report.html", inputs)
     except Exception as error:
         if is_disk_full(error):
             raise

@@ -21,7 +21,7 @@ from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.events import EventSink, Started
 from sapnet.pipeline.outputs import describe_model, draw_report, run_identity
-from sapnet.pipeline.run_directory import claim
+from sapnet.pipeline.run_directory import check_run_identity
 from sapnet.pipeline.spec import RunSpec
 from sapnet.proposals import build_generator
 from sapnet.segmenters.checkpoint import save_artifact
@@ -46,8 +46,14 @@ class Run:
         should_stop: Callable[[], bool],
         builders: Builders = BUILDERS,
     ) -> None:
-        """emit: takes each event. should_stop: asked between steps. builders: of another segmenter
-        or labeler than the configuration asks for."""
+        """Resolve the configuration.
+
+        Args:
+            spec: what the run is given.
+            emit: takes each event.
+            should_stop: asked between steps.
+            builders: of another segmenter or labeler than the configuration asks for.
+        """
         self.spec, self.builders = spec, builders
         self.config: Config = resolve_config(
             spec.method, spec.preset, spec.overrides, spec.proposals.get("kind", "")
@@ -55,8 +61,14 @@ class Run:
         self.context = RunContext(spec, self.config, emit, should_stop)
 
     def __call__(self) -> dict[str, Any]:
-        """Everything, to the end. Returns what `report.json` says. Errors: those of sapnet.errors;
-        Stopped where it was asked to stop."""
+        """Run all stages.
+
+        Returns:
+            The content of `report.json`.
+
+        Raises:
+            SapnetError: those of `sapnet.errors`; Stopped where `should_stop` said so.
+        """
         ctx = self.context
         ctx.result.mkdir(parents=True, exist_ok=True)
         points = load_points(self.spec.points)
@@ -65,7 +77,7 @@ class Run:
         truth = self._truth(sizes) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
         distributed.main_first(
-            lambda: claim(self.spec.workdir, run_identity(ctx, points, generator))
+            lambda: check_run_identity(self.spec.workdir, run_identity(ctx, points, generator))
         )
         model, origin = stages.make_model(ctx, points.categories, self.builders)
         total = steps_total(len(points.images), self.config.train)
@@ -125,5 +137,5 @@ class Run:
         """EXIF's, of an image of the run."""
         try:
             return orientation_of(self.spec.image_paths[image_id])
-        except (OSError, LookupError):  # it will be set aside where its pixels are asked for
+        except (OSError, LookupError):  # it fails where its pixels are read
             return AS_STORED

@@ -12,21 +12,21 @@ NAME = "run.json"
 SHOWN = 3
 
 
-def claim(workdir: Path, run: Mapping[str, Any]) -> None:
+def check_run_identity(workdir: Path, run: Mapping[str, Any]) -> None:
     """Note what defines this run in its folder; the same run started again finds its own note.
 
     run: values that JSON can hold, nested as one likes. Raises InvalidConfig, naming what differs,
     where the folder is another run's.
     """
     path = workdir / NAME
-    mine = dict(_flat(json.loads(json.dumps(run))))
+    current = dict(_flat(json.loads(json.dumps(run))))
     if not path.exists():
         write_text(path, json.dumps(run, indent=2) + "\n")
         return
-    theirs = dict(_flat(json.loads(path.read_text())))
-    names = [n for n in {**theirs, **mine} if theirs.get(n) != mine.get(n)]
+    stored = dict(_flat(json.loads(path.read_text())))
+    names = [n for n in {**stored, **current} if stored.get(n) != current.get(n)]
     if names:
-        few = ", ".join(f"{n} was {theirs.get(n)}, not {mine.get(n)}" for n in names[:SHOWN])
+        few = ", ".join(f"{n} was {stored.get(n)}, not {current.get(n)}" for n in names[:SHOWN])
         more = f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else ""
         raise InvalidConfig(
             f"the folder {workdir} holds another run: {few}{more}; "

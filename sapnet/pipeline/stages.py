@@ -13,7 +13,7 @@ from sapnet.evaluation.curves import as_metrics, draw_curves, precision_recall
 from sapnet.evaluation.pseudo_masks import as_selected, ious_with, true_masks
 from sapnet.evaluation.report.gallery import ROWS
 from sapnet.labelers.base import Preparation
-from sapnet.labelers.quality import rate
+from sapnet.labelers.quality import assign_quality
 from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.label import label_image
@@ -52,14 +52,14 @@ def find_pixel_ranges(ctx: RunContext, points: PointSet) -> Ranges:
         ranges = dataset_ranges([file for file in files if file is not None])
         if distributed.is_main():
             write_text(path, json.dumps(ranges) + "\n")
-    found: Ranges = json.loads(path.read_text())
-    return found
+    stored: Ranges = json.loads(path.read_text())
+    return stored
 
 
 def make_proposals(
     ctx: RunContext, generator: ProposalGenerator, points: PointSet
 ) -> dict[int, list[Bag]]:
-    """The bags of every image, by image id. Images that fail are set aside."""
+    """The bags of every image, by image id. Images that fail are recorded and left out."""
     bags: dict[int, list[Bag]] = {}
     eta = ProgressTimer()
     limit = ctx.config.data.max_proposals
@@ -76,8 +76,11 @@ def make_proposals(
 
 
 def prepare_labeler(ctx: RunContext, model: JointModel, dataset: TrainingSet) -> TrainingSet:
-    """What the labeler does once before training. Returns the images without those that it could
-    not read."""
+    """Do what the labeler does once before training.
+
+    Returns:
+        The dataset without the images that could not be read.
+    """
     labeler, stage = model.labeler, model.labeler.preparation
     if stage is None:
         return dataset
@@ -107,8 +110,11 @@ def prepare_labeler(ctx: RunContext, model: JointModel, dataset: TrainingSet) ->
 
 
 def train_model(ctx: RunContext, model: JointModel, dataset: TrainingSet) -> int:
-    """To the end, from the last checkpoint where there is one. Returns how many objects were
-    undecided."""
+    """Train to the end, from the last checkpoint where there is one.
+
+    Returns:
+        How many objects were undecided.
+    """
     timer = ProgressTimer()
 
     def report(step: int, of: int, losses: dict[str, float]) -> None:
@@ -140,23 +146,23 @@ def label_images(
     masks: list[PseudoMask] = []
     detections: list[dict[str, Any]] = []
     timer = ProgressTimer()
-    pictured = 0
+    shown = 0  # in the gallery
     for index, info in enumerate(dataset.points.images):
         if info.id not in ctx.failed:
             with ctx.failed.catch(info, Stage.PSEUDO_MASKS):
                 record = dataset[index]
                 # without truth, detections are for the gallery alone
-                pictured += bool(record.annotations)
-                wanted = ctx.spec.truth is not None or pictured <= ROWS
-                found = label_image(model, record, wanted)
-                masks += found.pseudo_masks
-                for detection in found.detections:
+                shown += bool(record.annotations)
+                wanted = ctx.spec.truth is not None or shown <= ROWS
+                labeled = label_image(model, record, wanted)
+                masks += labeled.pseudo_masks
+                for detection in labeled.detections:
                     label = detection.pop("label")
                     detections.append(
                         {"image_id": info.id, "category_id": category[label], **detection}
                     )
         ctx.progress(Stage.PSEUDO_MASKS, index + 1, len(dataset), timer)
-    masks = rate(masks)
+    masks = assign_quality(masks)
     with atomic_write(ctx.result / "pseudo_masks.ndjson") as file:
         file.writelines(mask.to_json() for mask in masks)
     return masks, detections

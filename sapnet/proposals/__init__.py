@@ -16,18 +16,18 @@ def build_generator(
 ) -> ProposalGenerator:
     """`{"kind": one of KINDS, ...}` -> a generator; the rest are its keywords.
 
-    points: the data set, against which `given` masks are checked. Raises InvalidConfig for an
+    points: the dataset, against which `given` masks are checked. Raises InvalidConfig for an
     unknown kind, keyword or value, InvalidDataset for bad given masks, WeightsUnavailable for SAM
     without a checkpoint and for weights of the prompter that are missing or damaged.
     """
     keywords = dict(settings)
     kind = keywords.pop("kind", None)
     build = _generator_class(kind)
-    known = inspect.signature(build).parameters
+    accepted = inspect.signature(build).parameters
     for keyword in keywords:
-        if keyword not in known:
+        if keyword not in accepted:
             raise InvalidConfig(
-                f"proposals kind {kind!r} knows no {keyword!r}, only {', '.join(known)}"
+                f"proposals kind {kind!r} knows no {keyword!r}, only {', '.join(accepted)}"
             )
     if kind == "given":
         keywords.setdefault("points", points)

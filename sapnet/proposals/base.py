@@ -20,8 +20,10 @@ class ProposalGenerator(Protocol):
 
     @property
     def calibrated(self) -> bool:
-        """Whether confidence estimates the IoU with the object, and masks follow the image's own
-        edges. Where not, presets weigh the teacher otherwise (`config.methods`)."""
+        """Whether confidence estimates the IoU with the object, and masks follow image edges.
+
+        Where not, presets weigh the teacher otherwise (`config.methods`).
+        """
         ...
 
     def fingerprint(self) -> str:

@@ -25,8 +25,14 @@ def populate_cache(
     paths: Mapping[int, Path],
     max_proposals: int,
 ) -> Iterator[tuple[int, list[Bag]]]:
-    """Yield image id and bags of every image: from the store where they are in it, else made and
-    put there. No image is done twice. Raises ImageProblem that names the image."""
+    """Make the bags of every image that the store lacks, and put them there.
+
+    Yields:
+        Image id and bags, image by image.
+
+    Raises:
+        ImageProblem: names the image.
+    """
     ranges = dataset_ranges([paths[info.id] for info in points.images if info.id in paths])
     maker = CachedProposals(folder, generator, paths, max_proposals, ranges)
     for info, annotations in points:
@@ -38,7 +44,7 @@ def populate_cache(
 class CachedProposals:
     """The bags of one image: from the store where they are in it, else made and put there.
 
-    The bag of an annotation whose mask is known is this mask alone. The store holds what was
+    The bag of an annotation with a confirmed mask is this mask alone. The store holds what was
     proposed for its point all the same: a mask that is confirmed later, or that differs, sends no
     image through the generator again.
     """
@@ -60,8 +66,11 @@ class CachedProposals:
         self._paths, self._max_proposals = paths, max_proposals
 
     def __call__(self, info: ImageInfo, annotations: Sequence[PointAnnotation]) -> list[Bag]:
-        """Those of the annotations, in their order. Raises ImageProblem where the image cannot be
-        read, and what the generator raises."""
+        """The bags of the annotations, in their order.
+
+        Raises:
+            ImageProblem: the image cannot be read. Besides what the generator raises.
+        """
         path = self._paths.get(info.id)
         if path is None:
             raise ImageProblem("no file was given")
@@ -71,9 +80,9 @@ class CachedProposals:
             raise ImageProblem("the file is missing") from None
         except OSError as error:
             raise ImageProblem(f"the file cannot be read: {error.strerror}") from error
-        known = {a.id: _confirmed(a.id, a.mask) for a in annotations if a.mask is not None}
-        if known and len(known) == len(annotations):
-            return list(known.values())
+        confirmed = {a.id: _confirmed_bag(a.id, a.mask) for a in annotations if a.mask is not None}
+        if confirmed and len(confirmed) == len(annotations):
+            return list(confirmed.values())
         key = key_of(content, annotations, self._fingerprint, self._max_proposals)
         bags = self._store.get(key)
         if bags is None:
@@ -81,17 +90,17 @@ class CachedProposals:
             limit = self._max_proposals
             bags = make_bags(self._generator, image, info, annotations, max_proposals=limit)
             self._store.put(key, bags)
-        return [known.get(bag.annotation_id, bag) for bag in bags]
+        return [confirmed.get(bag.annotation_id, bag) for bag in bags]
 
 
-def _confirmed(annotation_id: int, mask: Rle) -> Bag:
+def _confirmed_bag(annotation_id: int, mask: Rle) -> Bag:
     return bag_of(annotation_id, [mask], np.ones(1, np.float32), [CONFIRMED])
 
 
 def masks_digest(points: PointSet) -> str | None:
-    """Of the masks that are known, 16 hex digits; None where there are none."""
-    known = [(a.id, a.mask) for a in points.annotations if a.mask is not None]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16] if known else None
+    """Digest of the confirmed masks, 16 hex digits; None where there are none."""
+    confirmed = [(a.id, a.mask) for a in points.annotations if a.mask is not None]
+    return hashlib.sha256(json.dumps(confirmed).encode()).hexdigest()[:16] if confirmed else None
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class GivenGenerator:
     ) -> None:
         """Reads and checks the whole document.
 
-        points: the data set; with it, unknown ids and masks of a wrong size are found here rather
+        points: the dataset; with it, unknown ids and masks of a wrong size are found here rather
         than at the image. Raises InvalidDataset that lists everything found.
         """
         parsed = document if isinstance(document, dict | list) else _read(Path(document))
@@ -53,6 +53,7 @@ class GivenGenerator:
             raise InvalidDataset(issues)
 
     def fingerprint(self) -> str:
+        """sha256 hex of the masks and their scores."""
         content = json.dumps([self.name, 1, sorted(self._masks.items())], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -115,7 +116,7 @@ def _check(
     if not isinstance(entry, dict):
         issues.append(ValidationIssue(pointer, "not an object", _FORMS))
         return None
-    found = len(issues)
+    before = len(issues)
     annotation_id = _integer(key)
     if annotation_id is None:
         issues.append(
@@ -139,7 +140,7 @@ def _check(
         _check_segmentation(segmentation, size)
     except InvalidGeometry as error:
         issues.append(ValidationIssue(f"{pointer}/segmentation", str(error), error.hint))
-    if len(issues) > found or annotation_id is None:
+    if len(issues) > before or annotation_id is None:
         return None
     return annotation_id, segmentation, float(score)
 
@@ -154,8 +155,16 @@ def _integer(key: Any) -> int | None:
 
 
 def _check_segmentation(segmentation: Any, image: tuple[int, int] | None) -> None:
-    """Raises InvalidGeometry. image: where it is not known, an RLE is held against its own size,
-    and polygons against nothing until there is an image."""
+    """Refuse what is no mask of the image.
+
+    Args:
+        segmentation: an RLE or polygons.
+        image: (h, w); None where it is not known: then an RLE is checked against its own size, and
+            polygons only when there is an image.
+
+    Raises:
+        InvalidGeometry: says why.
+    """
     if isinstance(segmentation, dict):
         size = check_size(segmentation.get("size"))
         check_rle(segmentation["size"], segmentation.get("counts"), image or size)

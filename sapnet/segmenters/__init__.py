@@ -1,0 +1,1 @@
+"""Segmenters: networks that are trained on pseudo-labels, their files and their exports."""

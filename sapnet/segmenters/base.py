@@ -31,10 +31,12 @@ class Instances:
         return len(self.labels)
 
 
-def as_results(found: Instances) -> list[dict[str, Any]]:
+def as_results(instances: Instances) -> list[dict[str, Any]]:
     """`Instances` as COCO results; "label" is 0..K-1."""
-    boxes = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1)
-    columns = found.labels.tolist(), found.scores.tolist(), found.masks, boxes.tolist()
+    boxes = np.concatenate(
+        [instances.boxes[:, :2], instances.boxes[:, 2:] - instances.boxes[:, :2]], axis=1
+    )
+    columns = instances.labels.tolist(), instances.scores.tolist(), instances.masks, boxes.tolist()
     return [
         {"label": label, "segmentation": mask, "bbox": box, "score": score}
         for label, score, mask, box in zip(*columns, strict=True)
@@ -108,14 +110,18 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def take_weights(self, other: "Segmenter", classes: Sequence[tuple[int, int]]) -> None:
-        """Take another's weights; those of a class only for `classes`, pairs of (own, other's)
-        label. The rest keeps what it has. other: of the same architecture."""
+        """Take another's weights, those of a class only for `classes`; the rest stays.
+
+        Args:
+            other: of the same architecture.
+            classes: pairs of (own label, other's label).
+        """
         state = self.state_dict()
         pairs = torch.tensor(list(classes), dtype=torch.int64).reshape(-1, 2)
-        own, theirs = pairs.unbind(1)
+        own, source = pairs.unbind(1)
         for name, values in other.state_dict().items():
             if name.startswith(self.per_class):
-                state[name][own] = values[theirs]
+                state[name][own] = values[source]
             else:
                 state[name] = values
         self.load_state_dict(state)

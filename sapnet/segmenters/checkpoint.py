@@ -34,8 +34,13 @@ META = "sapnet"
 
 
 def save_artifact(folder: Path, segmenter: Segmenter, meta: dict[str, Any]) -> None:
-    """Write model.pt, model.safetensors and model.json. meta: categories, config, weights origin,
-    seed, versions."""
+    """Write model.pt, model.safetensors and model.json.
+
+    Args:
+        folder: in which.
+        segmenter: whose weights.
+        meta: categories, config, weights origin, seed, versions; JSON.
+    """
     meta = {"format": FORMAT, **meta}
     state = {k: v.detach().cpu().contiguous() for k, v in segmenter.state_dict().items()}
     write_text(folder / "model.json", json.dumps(meta, indent=2) + "\n")
@@ -61,10 +66,14 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
-        """COCO results of one image: category_id, segmentation (RLE at image size), bbox xywh,
-        score in [0, 1], best first.
+        """COCO results of one image, best first.
 
-        image: (H, W, 3) uint8 RGB.
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            score_threshold: least score of a result.
+
+        Returns:
+            category_id, segmentation (RLE at image size), bbox (xywh), score in [0, 1] of each.
         """
         h, w = image.shape[:2]
         data = self.config.data
@@ -74,8 +83,8 @@ class Predictor:
         wanted = self.config.train.precision
         with mixed(device, "float32" if wanted == "float32" else "auto"):
             _, output = self.segmenter(pixels)
-        (found,) = self.segmenter.decode(output, [size], [(h, w)])
-        results = [r for r in as_results(found) if r["score"] >= score_threshold]
+        (instances,) = self.segmenter.decode(output, [size], [(h, w)])
+        results = [r for r in as_results(instances) if r["score"] >= score_threshold]
         for result in results:
             result["category_id"] = self.categories[result.pop("label")].id
         return sorted(results, key=lambda r: -r["score"])
@@ -94,13 +103,16 @@ def load_predictor(
     ready: bool = True,
     build: SegmenterBuilder = build_segmenter,
 ) -> Predictor:
-    """Read `model.pt` or `model.safetensors`, told apart by what is in it. device: "auto" takes a
-    GPU where there is one.
+    """Read `model.pt` or `model.safetensors`, told apart by what is in it.
 
-    ready: make it fast, for good (`make_ready`); without, its tensors are the file's own. build:
-    what makes the segmenter from the file's configuration.
+    Args:
+        path: of the file.
+        device: "auto" takes a GPU where there is one.
+        ready: make it fast, for good (`make_ready`); without, its tensors are the file's own.
+        build: makes the segmenter from the file's configuration.
 
-    Errors: WeightsUnavailable where the file is missing, damaged or of another kind.
+    Raises:
+        WeightsUnavailable: the file is missing, damaged or of another kind.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -131,9 +143,9 @@ def _read(path: Path) -> Any:
             is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
         if not is_safetensors:
             return torch.load(path, map_location="cpu", weights_only=True)
-        with safetensors.safe_open(path, framework="pt") as held:
-            names = held.keys()
-            state = {name: held.get_tensor(name) for name in names}
-            return {"state_dict": state, "meta": (held.metadata() or {})[META]}
+        with safetensors.safe_open(path, framework="pt") as file:
+            names = file.keys()
+            state = {name: file.get_tensor(name) for name in names}
+            return {"state_dict": state, "meta": (file.metadata() or {})[META]}
     except Exception as error:  # the unpickler stumbles over damaged bytes in any way it likes
         raise WeightsUnavailable(f"{path.name} cannot be read: {error}") from error

@@ -28,8 +28,15 @@ class BatchLoader:
         seed: int,
         on_bad: OnBad | None = None,
     ) -> None:
-        """records: read when needed, on threads. on_bad: told of an image that cannot be read, in
-        whose place the next one is taken; without it the run fails."""
+        """Begin a run.
+
+        Args:
+            records: read when needed, on threads.
+            config: of the run.
+            seed: of the run.
+            on_bad: called with an image that cannot be read, in whose place the next one is taken;
+                without it the run fails.
+        """
         self._records, self._config, self._on_bad = records, config, on_bad
         upright = [record.info.height > record.info.width for record in records]
         self.sampler = Sampler(
@@ -43,11 +50,14 @@ class BatchLoader:
         self._ahead: tuple[Step, list[PendingSample]] | None = None
 
     def step(self, index: int) -> Step:
+        """The step of this index, 0 to `total` - 1."""
         return Step(index, self.total, self.per_epoch)
 
     def __call__(self, step: Step) -> tuple[list[Sample], list[torch.Generator]]:
-        """This process's images of a step, resized and flipped as their generators say, and these.
-        Those of the next step are begun."""
+        """This process's images of a step, and their generators.
+
+        They are resized and flipped by draws of these. Those of the next step are begun.
+        """
         begun, pending = self._ahead or (None, [])
         if begun != step:
             pending = self._begin(step)
@@ -78,11 +88,10 @@ class BatchLoader:
         return pending
 
     def _read(self, index: int, side: int, flip: bool) -> tuple[Sample | None, Bad]:
-        """The sample of an image, or of the first one after it that can be read, and those that
-        cannot."""
+        """The sample of an image, or of the next one that can be read; and those that cannot."""
         bad: Bad = []
-        for at in range(index, index + len(self._records)):
-            record = self._records[at % len(self._records)]
+        for number in range(index, index + len(self._records)):
+            record = self._records[number % len(self._records)]
             try:
                 return load_sample(record, self._config.data, side, flip), bad
             except ImageProblem as error:

@@ -63,7 +63,7 @@ def train(
     batches = BatchLoader(records, model.config, seed, on_bad)
     pending: list[StepMetrics] = []
 
-    def tell(but: int = 0) -> None:
+    def report_pending(but: int = 0) -> None:
         nonlocal undecided
         while len(pending) > but:
             oldest = pending.pop(0)
@@ -86,7 +86,7 @@ def train(
                 words = ""
             if words:  # what the step held is let go by now
                 optimizer.zero_grad(set_to_none=True)
-                tell()
+                report_pending()
                 warn(halve(model, len(records), step, words))
                 batches = BatchLoader(records, model.config, seed, on_bad)
                 done = done * batches.total // step.total
@@ -94,11 +94,11 @@ def train(
             done += 1
             if done % GIVE_BACK_EVERY == 0:
                 trim_memory()
-            tell(lag)
+            report_pending(lag)
             stop = distributed.any_of(should_stop())
             every = model.config.train.checkpoint_every
             if stop or done % every == 0 or done % step.per_epoch == 0 or done == batches.total:
-                tell()  # what is kept is known to be sound
+                report_pending()  # so that no checkpoint has losses that are not finite
                 with distributed.together():
                     if distributed.is_main():
                         batch = model.config.train.batch_size
@@ -109,9 +109,11 @@ def train(
 
 
 def make_fast(model: torch.nn.Module, precision: Precision = "auto") -> None:
-    """The same training in less time: memory is channels-last, and on a CPU wide convolutions of
-    float32 multiply less (sapnet/segmenters/winograd/conv.py). Parameters, their names and their
-    objects stay."""
+    """The same training in less time.
+
+    Memory is channels-last, and on a CPU wide convolutions of float32 multiply less
+    (`sapnet.segmenters.winograd.conv`). Parameters, their names and their objects stay.
+    """
     model.to(memory_format=torch.channels_last)
     if next(model.parameters()).device.type == "cpu" and precision != "bfloat16":
         multiply_less(model, LearningWinogradConv2d)
@@ -119,8 +121,10 @@ def make_fast(model: torch.nn.Module, precision: Precision = "auto") -> None:
 
 @contextmanager
 def compiled(model: JointModel, warn: Callable[[str], None]) -> Iterator[None]:
-    """Within it the segmenter runs compiled, where `train.compile` asks for it and there is a GPU.
-    Afterwards images come one by one, each in a size of its own."""
+    """Run the segmenter compiled, where `train.compile` asks for it and there is a GPU.
+
+    Not afterwards, when images come one by one, each in a size of its own.
+    """
     wanted, gpu = model.config.train.compile, model.device.type != "cpu"
     if wanted and not gpu:
         warn("train.compile is left out: there is no GPU")
@@ -135,6 +139,7 @@ def compiled(model: JointModel, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 def take_batch(model: JointModel, size: int) -> None:
+    """Go on with another batch size."""
     train = replace(model.config.train, batch_size=size)
     model.config = replace(model.config, train=train)
 

@@ -18,8 +18,10 @@ from sapnet.utils.device import async_to_host
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What a step says of itself, on its way from the GPU: the losses by name, and how many bags
-    had no best, both of the whole batch."""
+    """The losses of a step by name, and how many bags had no best proposal, of the whole batch.
+
+    The values may still be on their way from a GPU; `read` waits for them.
+    """
 
     step: Step
     names: tuple[str, ...]
@@ -58,8 +60,11 @@ def training_step(
 
 
 def all_losses(model: JointModel, batch: Batch, step: Step) -> tuple[dict[str, Tensor], Tensor]:
-    """The terms of the segmenter and of the labeler by name, each with its weight in it; and how
-    many objects were undecided."""
+    """The losses of the segmenter and of the labeler.
+
+    Returns:
+        The terms by name, each with its weight in it; and how many objects were undecided.
+    """
     result = model(batch, step)
     losses, objects = model.segmenter.loss(result.output, result.labels)
     losses = {**losses, **result.labels.losses, **result.labels.mask_losses(objects)}

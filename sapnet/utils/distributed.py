@@ -157,8 +157,8 @@ def start_alike(model: nn.Module, step: int) -> None:
     """
     if processes() == 1:
         return
-    held = model.state_dict()
-    state = {name: value for name, value in held.items() if isinstance(value, Tensor)}
+    entries = model.state_dict().items()
+    state = {name: value for name, value in entries if isinstance(value, Tensor)}
     own = step, {name: tuple(value.shape) for name, value in state.items()}
     gathered: list[Any] = [None] * processes()
     distributed.all_gather_object(gathered, own)

@@ -1,4 +1,4 @@
-"""The ladder's modules, and a data set that takes seconds."""
+"""The ladder's modules, and a dataset that takes seconds."""
 
 import importlib
 import sys

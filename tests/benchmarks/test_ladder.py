@@ -71,7 +71,7 @@ def test_what_the_preset_has_on_stays(ladder):
 
 @pytest.fixture(scope="module")
 def climbed(ladder, ask, scenes):
-    shown = ladder.picture.chosen(ladder.data.DataSet.read(scenes), 2)
+    shown = ladder.figure.chosen(ladder.data.DataSet.read(scenes), 2)
     return ladder.climb.climb(ask(scenes, shown=shown))
 
 
@@ -89,16 +89,16 @@ def test_a_climb_has_a_row_for_every_method(climbed):
     assert by_method["largest"]["gap_group"] > 0
 
 
-def test_masks_come_back_for_the_picture(climbed, ladder, scenes, tmp_path):
+def test_masks_come_back_for_the_figure(climbed, ladder, scenes, tmp_path):
     data = ladder.data.DataSet.read(scenes)
     assert list(climbed.shown) == METHODS
     ids = set(climbed.shown["random"])
     assert len(ids) == 2
     assert all(set(masks) == ids for masks in climbed.shown.values())
     titles = {row["method"]: row["title"] for row in climbed.rows}
-    ladder.picture.draw(tmp_path / "sheet.png", [(data, "scenes", climbed.shown)], titles)
+    ladder.figure.draw(tmp_path / "sheet.png", [(data, "scenes", climbed.shown)], titles)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    side, gap = ladder.picture.SIDE, ladder.picture.GAP
+    side, gap = ladder.figure.SIDE, ladder.figure.GAP
     assert sheet.shape[1] == (len(METHODS) + 2) * (side + gap) + gap
     panel = [sheet[36 : 36 + side, x : x + side] for x in (gap, gap + side + gap)]
     assert panel[0].std() > 5
@@ -307,7 +307,7 @@ def test_the_command_and_that_its_figures_know_no_workers(scenes, weights, tmp_p
     rows = {}
     for workers, more in ((2, ["--proposals", "simulated", "--affinity", 1]), (1, [])):
         out = tmp_path / str(workers)
-        files = {"json": "rows.json", "markdown": "t.md", "picture": "p.png"}
+        files = {"json": "rows.json", "markdown": "t.md", "figure": "p.png"}
         files = [part for name, file in files.items() for part in (f"--{name}", out / file)]
         done = start(
             *("--data", scenes, "--proposals", "hierarchy", "--seeds", 1, "--weights", weights),

@@ -70,7 +70,7 @@ def one_set(prompter: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_set")
-def test_only_free_pictures_train_what_is_shipped(prompter: SimpleNamespace, root: Path) -> None:
+def test_only_free_images_train_what_is_shipped(prompter: SimpleNamespace, root: Path) -> None:
     def names(split: str, free: bool) -> list[str]:
         return [e.path.stem for e in prompter.data.entries(root, split, free=free)]
 
@@ -171,7 +171,7 @@ def test_the_ranker_learns_what_tells_good_masks_apart(
         iou = rng.uniform(0, 1, 12).astype(np.float32)
         told = rng.standard_normal((12, FIGURES)).astype(np.float32)
         told[:, 4] = iou + rng.normal(0, 0.05, 12)
-        points.append(prompter.rank.Judged(told, iou, rles, number // 3))
+        points.append(prompter.rank.RankedPoint(told, iou, rles, number // 3))
     found = prompter.rank.picked(prompter.rank.fit(points[:42]), points[42:])
     assert found["best"] - 0.06 < found["alone"] <= found["best"]
     assert found["best"] - 0.06 < found["together"] <= found["best"]
@@ -181,7 +181,7 @@ def test_the_ranker_learns_what_tells_good_masks_apart(
 def test_the_card_tells_what_it_was_trained_on(prompter: SimpleNamespace, root: Path) -> None:
     training = {"data": "strict", "steps": 7, "windows": 224, "cpu_seconds": 5, "seeds": [1, 2]}
     size = {"objects": 2, "most_confident": 0.5, "best": 0.75, "over_half": 0.5}
-    figures = size | {"by_size": {"0.0%-0.5%": size}, "cpu_a_picture": 0.7, "pictures": 1}
+    figures = size | {"by_size": {"0.0%-0.5%": size}, "cpu_per_image": 0.7, "images": 1}
     text = prompter.card.text(training, root, {"coco96": figures})
     assert "| coco | a/b | own | 2 | 8 |" in text
     assert "| coco96 | 1 | 2 | 0.5 | 0.75 | 0.5 | 0.7 |" in text

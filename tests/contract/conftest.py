@@ -60,7 +60,7 @@ class Service:
     export: str
 
 
-def picture(seed: int = 0) -> bytes:
+def image_bytes(seed: int = 0) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30), (37 * seed % 256, 91, 13)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -79,8 +79,8 @@ def points() -> dict[str, Any]:
 def upload(client: httpx2.Client, name: str) -> str:
     files = [
         ("annotations", ("points.json", json.dumps(points()).encode())),
-        ("images", ("1.png", picture(1))),
-        ("images", ("2.png", picture(2))),
+        ("images", ("1.png", image_bytes(1))),
+        ("images", ("2.png", image_bytes(2))),
     ]
     answer = client.post("/datasets", files=files, data={"name": name})
     return str(answer.raise_for_status().json()["id"])

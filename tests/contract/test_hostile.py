@@ -29,13 +29,13 @@ EACH = 25
 ODD = [None, True, -1, 0.5, 1e308, 10**30, "", "\0", "../x", "\ud800", [], {}, [[]], "9" * 5000]
 
 
-def picture(width: int = 40, height: int = 30, kind: str = "PNG") -> bytes:
+def image_bytes(width: int = 40, height: int = 30, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise((width, height), 50).convert("RGB").save(buffer, kind)
     return buffer.getvalue()
 
 
-PICTURE = picture()
+IMAGE = image_bytes()
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def document(**changes: Any) -> dict[str, Any]:
     }
 
 
-def form(points: Any = None, images: bytes = PICTURE, name: str = "1.png") -> Form:
+def form(points: Any = None, images: bytes = IMAGE, name: str = "1.png") -> Form:
     raw = points if isinstance(points, bytes) else json.dumps(points or document()).encode()
     return [("annotations", ("points.json", raw)), ("images", (name, images))]
 
@@ -117,7 +117,7 @@ def zip_traps(r: Random) -> Form:
         elif trap == 4:
             archive.writestr("1.png", nested(r))
         else:
-            archive.writestr("1.png", PICTURE)
+            archive.writestr("1.png", IMAGE)
     raw = bytearray(buffer.getvalue())
     if trap == 5:
         raw = raw[: r.randrange(30, len(raw) - 30)]
@@ -145,7 +145,7 @@ def tar_traps(r: Random) -> Form:
     trap = r.randrange(6)
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("1.png")
-        body = PICTURE
+        body = IMAGE
         if trap == 0:
             info.name = r.choice(["../1.png", "/etc/1.png", "a/../../1.png", "x\\..\\..\\1.png"])
         elif trap == 1:
@@ -174,18 +174,18 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + tail
 
 
-def false_pictures(r: Random) -> Form:
+def false_images(r: Random) -> Form:
     """Files that are no image, or one of another size, or one of 3.6 gigapixels."""
     head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99)))
-    torn = bytearray(picture(80, 60, r.choice(["PNG", "JPEG"])))
+    torn = bytearray(image_bytes(80, 60, r.choice(["PNG", "JPEG"])))
     cut = bytes(torn[: r.randrange(10, len(torn) // 2)])
     data = r.choice(
         [
             bomb,
             cut,
             r.randbytes(r.randrange(5_000)),
-            picture(31, 30),
+            image_bytes(31, 30),
             b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
             b"<!DOCTYPE html><script>alert(1)</script>",
             b"%PDF-1.7\n" + r.randbytes(200),
@@ -213,7 +213,7 @@ def strange_forms(r: Random) -> Form:
             [*right, ("parent", (None, r.choice(["x", "\0", "' OR 1=1 --", "../.."])))],
             [*right, ("truth", ("t.json", r.choice([b"", b"{}", b"[]", b"nul", b"\xff"])))],
             [*right, *[(f"p{i}", ("x", b"")) for i in range(400)]],
-            [*right, ("images", ("1.png", picture()))],  # another one by the same name
+            [*right, ("images", ("1.png", image_bytes()))],  # another one by the same name
             [right[0], ("images", ("../../../tmp/1.png" + "\0", b"x"))],
             [("annotations", ("a", b"x" * (3 << 20))), right[1]],  # above the test's limit
         ]
@@ -253,7 +253,7 @@ FAMILIES: list[Make] = [
     broken_values,
     zip_traps,
     tar_traps,
-    false_pictures,
+    false_images,
     strange_forms,
 ]
 
@@ -283,8 +283,8 @@ def wrong_kind(r: Random) -> tuple[str, bytes]:
             ("multipart/form-data", text),
             ("multipart/form-data; boundary=", text),
             ("multipart/form-data; boundary=x", text),
-            ("multipart/form-data; boundary=x", part + PICTURE),
-            ("multipart/form-data; boundary=x", part + PICTURE + b"\r\n--y--\r\n"),
+            ("multipart/form-data; boundary=x", part + IMAGE),
+            ("multipart/form-data; boundary=x", part + IMAGE + b"\r\n--y--\r\n"),
             ("multipart/form-data; boundary=x", b"--x\r\nA: b\r\n\r\nc\r\n--x--\r\n"),
             ("multipart/form-data; boundary=x", b"--x\r\n" + b"A: b\r\n" * 9_000),
             ("multipart/form-data; boundary=" + "x" * 9_000, b""),

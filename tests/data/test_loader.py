@@ -70,7 +70,7 @@ def world(tmp_path: Path, seed=0, size=(40, 60), count=8):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_record_against_pixels(tmp_path, seed):
-    """distance (Eq. 2), foreign, medoid and size rank of each proposal, counted by hand."""
+    """Distance (Eq. 2), containment, medoid and size rank of each proposal, counted by hand."""
     exponent = 0.5
     record, masks = world(tmp_path, seed)
     found = bag_features(record, MilConfig(distance_exponent=exponent))
@@ -86,7 +86,7 @@ def test_record_against_pixels(tmp_path, seed):
             weight = sum(max(math.dist((a.x, a.y), (b.x, b.y)) / spacing, 0.01) for b in held)
             score = (1 / (1 + math.exp(-1 / weight))) ** exponent if weight else 1.0
             assert found.distance[n][m] == pytest.approx(score, rel=1e-5)
-            assert bool(found.foreign[n][m]) is bool(held)
+            assert bool(found.contains_other_point[n][m]) is bool(held)
             ious = [(mask & o).sum() / (mask | o).sum() for i, o in enumerate(masks[n]) if i != m]
             assert found.medoid[n][m] == pytest.approx(sum(ious) / max(len(ious), 1), abs=1e-6)
             larger = sum(area > areas[m] for area in areas)
@@ -117,7 +117,9 @@ def test_statistics_survive(tmp_path, change):
     other = make_record(info, record.path, annotations, bags, {4: 0, 9: 1})
     got, before = bag_features(other, MilConfig()), bag_features(record, MilConfig())
     for n, order in enumerate(orders):
-        np.testing.assert_array_equal(got.foreign[n], before.foreign[n][order])
+        np.testing.assert_array_equal(
+            got.contains_other_point[n], before.contains_other_point[n][order]
+        )
         np.testing.assert_allclose(got.distance[n], before.distance[n][order], rtol=1e-6)
         np.testing.assert_array_equal(got.medoid[n], before.medoid[n][order])
         if change == "shuffled":
@@ -216,7 +218,7 @@ def test_pad_and_collate(tmp_path):
             assert bags.labels[row] == sample.record.labels[n]
             pairs = {
                 "distance": collate.features(sample.record).distance[n],
-                "foreign": collate.features(sample.record).foreign[n],
+                "contains_other_point": collate.features(sample.record).contains_other_point[n],
                 "medoid": collate.features(sample.record).medoid[n],
                 "size_rank": collate.features(sample.record).size_rank[n],
                 "confidence": bag.confidence,
@@ -231,7 +233,7 @@ def test_judgements_travel_with_their_bags(tmp_path):
     rng = np.random.default_rng(0)
     record = world(tmp_path, 0)[0]
     sample = load_sample(record, DataConfig(short_sides=(70,), max_long_side=500))
-    judgements = {
+    proposal_scores = {
         bag.annotation_id: ProposalScores(
             -rng.random(len(bag)).astype(np.float32), rng.random(len(bag)).astype(np.float32)
         )
@@ -241,12 +243,12 @@ def test_judgements_travel_with_their_bags(tmp_path):
     assert bags.overlap.dtype == bags.contrast.dtype == torch.float32
     assert not bags.contrast.any()
     assert (bags.overlap == 1).all()
-    bags = BagCollator(MilConfig(), judgements)([sample])
+    bags = BagCollator(MilConfig(), proposal_scores)([sample])
     for row, annotation in enumerate(record.annotations):
-        judgement = judgements[annotation.id]
-        length = len(judgement.overlap)
-        np.testing.assert_array_equal(bags.contrast[row, :length].numpy(), judgement.contrast)
-        np.testing.assert_array_equal(bags.overlap[row, :length].numpy(), judgement.overlap)
+        scores = proposal_scores[annotation.id]
+        length = len(scores.overlap)
+        np.testing.assert_array_equal(bags.contrast[row, :length].numpy(), scores.contrast)
+        np.testing.assert_array_equal(bags.overlap[row, :length].numpy(), scores.overlap)
         assert not bags.contrast[row, length:].any()
         assert (bags.overlap[row, length:] == 1).all()
 

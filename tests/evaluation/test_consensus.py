@@ -24,7 +24,9 @@ def test_foreign_points_against_pixels(tools, seed):
     world = tools.world(seed, images=1, objects=8)
     group = world.points.annotations
     for annotation in group:
-        foreign, holds = point_containment(world.bags[annotation.id], annotation, group)
+        contains_other_point, holds = point_containment(
+            world.bags[annotation.id], annotation, group
+        )
         others = same_class_points(annotation, group)
         assert others == [
             a for a in group if a.category_id == annotation.category_id and a.id != annotation.id
@@ -34,15 +36,15 @@ def test_foreign_points_against_pixels(tools, seed):
         ]
         assert holds.shape == (len(expected), len(others))
         assert holds.tolist() == expected
-        assert foreign.tolist() == [any(row) for row in expected]
+        assert contains_other_point.tolist() == [any(row) for row in expected]
 
 
 def test_foreign_points_of_other_classes_do_not_count(tools):
     bag = tools.bag_of(1, [tools.block(0, 0, 10, 10)], [1.0])
     me, other = PointAnnotation(1, 0, 0, 1, 1), PointAnnotation(2, 0, 5, 2, 2)
-    foreign, holds = point_containment(bag, me, [me, other])
+    contains_other_point, holds = point_containment(bag, me, [me, other])
     assert holds.shape == (1, 0)
-    assert foreign.tolist() == [False]
+    assert contains_other_point.tolist() == [False]
     twin = PointAnnotation(3, 0, 0, 1, 1)  # the same point as mine
     assert point_containment(bag, me, [me, twin])[0].tolist() == [True]
 
@@ -54,8 +56,8 @@ def test_three_hundred_points_of_one_class(tools):
     assert holds.sum(axis=1).tolist() == [29, 2 + 3]
 
 
-def slow_pick(bag: Bag, foreign) -> int:
-    allowed = [m for m in range(len(bag)) if not foreign[m]] or list(range(len(bag)))
+def slow_pick(bag: Bag, contains_other_point) -> int:
+    allowed = [m for m in range(len(bag)) if not contains_other_point[m]] or list(range(len(bag)))
     rest = [[bag.overlaps[m, j] for j in range(len(bag)) if j != m] for m in range(len(bag))]
     return max(allowed, key=lambda m: float(np.mean(rest[m])) if rest[m] else 0.0)
 
@@ -64,11 +66,11 @@ def slow_pick(bag: Bag, foreign) -> int:
 def test_pick_against_a_loop_in_any_order(tools, seed):
     rng = np.random.default_rng(seed)
     for bag in tools.world(seed).bags.values():
-        foreign = rng.random(len(bag)) < 0.4
-        picked = consensus_pick(bag, foreign)
-        assert picked == slow_pick(bag, foreign)
+        contains_other_point = rng.random(len(bag)) < 0.4
+        picked = consensus_pick(bag, contains_other_point)
+        assert picked == slow_pick(bag, contains_other_point)
         order = rng.permutation(len(bag))
-        assert order[consensus_pick(shuffled(bag, order), foreign[order])] == picked
+        assert order[consensus_pick(shuffled(bag, order), contains_other_point[order])] == picked
 
 
 def test_all_foreign_is_as_none_foreign(tools):

@@ -3,7 +3,7 @@
     git worktree add /tmp/first 96436ea
     cd /tmp/first && PYTHONPATH=$PWD python …/tests/old_release/make.py …/tests/old_release
 
-It runs that release's own service: a data set with truth, a training, a review, exports, an alias,
+It runs that release's own service: a dataset with truth, a training, a review, exports, an alias,
 an API key. `first.json` holds what it answered to each of `PATHS`, for comparison.
 
 The model must be small to be committed, but MobileNetV2 has two million weights whatever the

@@ -36,11 +36,11 @@ def test_against_a_plain_reference():
         ends = np.sort(draw.integers(1, 200, (12, 2)), axis=1) + np.array([0, 1])
         masks = [stripe(a, b) for a, b in ends.tolist()]
         bag = bag_of(*masks)
-        belief = draw.dirichlet(np.ones(12))
+        posterior = draw.dirichlet(np.ones(12))
         picked = int(draw.integers(12))
         wanted = []
-        for m in sorted(range(12), key=lambda m: -belief[m]):
+        for m in sorted(range(12), key=lambda m: -posterior[m]):
             if m != picked and all(bag.overlaps[m, k] <= ALIKE for k in [picked, *wanted]):
                 wanted.append(m)
-        found = alternatives(bag, picked, belief)
+        found = alternatives(bag, picked, posterior)
         assert [a.segmentation for a in found] == [masks[m] for m in wanted[:MOST_ALTERNATIVES]]

@@ -229,15 +229,15 @@ def test_propose_refuses_in_words(scenes, tmp_path):
 @pytest.mark.slow
 def test_predict_and_evaluate(finished, scenes, tmp_path):
     model = finished.spec.workdir / "result" / "model.pt"
-    out, pictures = tmp_path / "out.json", tmp_path / "pictures"
-    options = ["--out", out, "--overlays", pictures, "--score", 0]
+    out, overlays = tmp_path / "out.json", tmp_path / "overlays"
+    options = ["--out", out, "--overlays", overlays, "--score", 0]
     result = call("predict", model, scenes.images, *options)
     assert result.exit_code == 0, result.output
     names = {p.name for p in scenes.images.iterdir()}
     found = json.loads(out.read_text())
     assert {r["file_name"] for r in found} <= names
-    assert {p.name for p in pictures.iterdir()} == names
-    assert Image.open(next(pictures.iterdir())).size == (128, 96)
+    assert {p.name for p in overlays.iterdir()} == names
+    assert Image.open(next(overlays.iterdir())).size == (128, 96)
     name, whole = min(names), {"size": [96, 128], "counts": [0, 96 * 128]}
     found.append({"file_name": name, "category_id": 1, "score": 0.1, "segmentation": whole})
     out.write_text(json.dumps(found))
@@ -264,7 +264,7 @@ def test_evaluate_the_truth_itself(scenes, tmp_path):
     assert figures["bbox"]["AP50"] == pytest.approx(1)
 
 
-def test_pictures_leave_doubtful_results_out(scenes, tmp_path, monkeypatch):
+def test_overlays_leave_doubtful_results_out(scenes, tmp_path, monkeypatch):
     from sapnet.data import drawing as draw
     from sapnet.segmenters import checkpoint as artifact
 
@@ -284,7 +284,7 @@ def test_pictures_leave_doubtful_results_out(scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(draw, "overlay", watched)
     monkeypatch.setattr(artifact, "load_predictor", lambda path: Predictor())
     image = sorted(scenes.images.iterdir())[0]
-    common = ["predict", tmp_path / "model.pt", image, "--overlays", tmp_path / "pictures"]
+    common = ["predict", tmp_path / "model.pt", image, "--overlays", tmp_path / "overlays"]
     found = json.loads(call(*common).stdout)
     assert [r["score"] for r in found] == [0.9, 0.3, 0.2]
     found = json.loads(call(*common, "--score", 0).stdout)

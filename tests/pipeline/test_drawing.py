@@ -1,4 +1,4 @@
-"""Pictures: what is painted where."""
+"""Drawings: what is painted where."""
 
 import json
 
@@ -88,6 +88,6 @@ def test_a_gallery_of_nothing(tmp_path):
 
 def test_the_runs_gallery_has_a_row_an_image(finished):
     folder = finished.spec.workdir / "result"
-    picture = Image.open(folder / "gallery.png")
-    assert picture.height > 4 * HEIGHT
+    image = Image.open(folder / "gallery.png")
+    assert image.height > 4 * HEIGHT
     assert len(json.loads((folder / "report.json").read_text())["seconds"]) == 5

@@ -1,4 +1,4 @@
-"""Images that fail in a stage are set aside, and batches that do not fit are halved."""
+"""Images that fail in a stage are left out, and batches that do not fit are halved."""
 
 import json
 from dataclasses import replace
@@ -55,8 +55,8 @@ def test_an_unreadable_image_is_set_aside_and_the_run_goes_on(small_world, go):
     assert outcome.report["images"] == 3
     assert masks_of(spec) == [0, 1, 3]
     assert messages(outcome, "image_set_aside") == [None]
-    (words,) = [m for m in messages(outcome) if "set aside" in m]
-    assert words.startswith("1 of 4 images failed and were set aside: image 2 (2.png) in proposals")
+    (words,) = [m for m in messages(outcome) if "left out" in m]
+    assert words.startswith("1 of 4 images failed and were left out: image 2 (2.png) in proposals")
     again = must(go(spec))  # which trains no more, and does without the same image
     assert again.steps == {}
     assert again.report["set_aside"] == outcome.report["set_aside"]
@@ -117,7 +117,7 @@ def test_a_pseudo_mask_that_fails(small_world, go, monkeypatch):
 
 
 @pytest.mark.slow
-def test_too_many_fail_and_a_mended_run_looks_anew(small_world, go):
+def test_too_many_fail_and_a_repaired_run_looks_anew(small_world, go):
     spec = small_world(SIZES, POINTS, overrides=TWO)
     whole = [spec.image_paths[i].read_bytes() for i in range(4)]
     for index in (1, 2):
@@ -125,7 +125,7 @@ def test_too_many_fail_and_a_mended_run_looks_anew(small_world, go):
     outcome = go(spec)
     assert isinstance(outcome.error, TooManyBadImages)
     assert "2 of 4 images failed" in str(outcome.error)
-    assert "no more than 1 may be" in str(outcome.error)
+    assert "no more than 1 may fail" in str(outcome.error)
     assert must(go(replace(spec, max_bad_images=0.5))).report["images"] == 2
     for index in (1, 2):
         spec.image_paths[index].write_bytes(whole[index])

@@ -1,4 +1,4 @@
-"""Job files of a model that is trained: predictions of many pictures, and ONNX."""
+"""Job files of a model that is trained: predictions of many images, and ONNX."""
 
 import json
 import subprocess
@@ -40,14 +40,14 @@ def model(tmp_path_factory, tiny):
 
 @pytest.fixture
 def job_file(model, tmp_path):
-    """Three pictures, one that is none, and one that could not be had; numbers with gaps."""
+    """Three images, one that is none, and one that could not be had; numbers with gaps."""
     rng = np.random.default_rng(0)
     images = []
     for number in (0, 1, 4):
         path = tmp_path / f"{number}.png"
         Image.fromarray(draw_scene((96, 100 + number), rng)[0]).save(path)
         images.append({"number": number, "path": str(path)})
-    (tmp_path / "text").write_text("no picture")
+    (tmp_path / "text").write_text("no image")
     images.insert(2, {"number": 2, "path": str(tmp_path / "text")})
     images.insert(3, {"number": 3, "error": "it could not be fetched"})
     document = {"kind": "predict", "model": str(model), "workdir": str(tmp_path), "score": 0.0}
@@ -62,7 +62,7 @@ def lines(folder):
 
 
 @pytest.mark.slow
-def test_a_line_a_picture(job_file, model, tmp_path):
+def test_a_line_an_image(job_file, model, tmp_path):
     events = []
     report = job_of(job_file)(events.append, lambda: False)
     assert report["peak_memory_mb"] > 0
@@ -81,7 +81,7 @@ def test_a_line_a_picture(job_file, model, tmp_path):
         ("predict", step, 5) for step in range(1, 6)
     ]
     assert [e.message for e in events if isinstance(e, Warned)] == [
-        "2 of 5 pictures could not be read; each says why"
+        "2 of 5 images could not be read; each says why"
     ]
 
 
@@ -101,11 +101,11 @@ def test_stopped_and_cut_off_it_goes_on_as_if_it_had_not_been(job_file, tmp_path
     )
     job_of(job_file)(lambda event: None, lambda: False)
     assert lines(tmp_path) == whole
-    assert len(read) == 2  # the text and the last picture
+    assert len(read) == 2  # the text and the last image
     assert not part.exists()
 
 
-def test_no_picture_at_all(job_file, tmp_path):
+def test_no_image_at_all(job_file, tmp_path):
     document = json.loads(job_file.read_text()) | {"images": []}
     job_file.write_text(json.dumps(document))
     assert isinstance(job_of(job_file), PredictJob)

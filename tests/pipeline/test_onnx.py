@@ -127,7 +127,7 @@ def test_masks_equal_torchs(exported):
 
 
 @pytest.mark.slow
-def test_a_threshold_and_a_picture_without_anything(exported):
+def test_a_threshold_and_an_image_without_anything(exported):
     _, path = exported
     image = draw_scene((128, 160), np.random.default_rng(1))[0]
     deployed = OnnxPredictor(path)

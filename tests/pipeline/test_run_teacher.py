@@ -52,7 +52,7 @@ def test_every_stage_in_order(taught):
 
 @pytest.mark.slow
 def test_its_figures_join_the_selection(taught, given, scenes):
-    """One judgement an annotation, one figure a proposal; all are numbers."""
+    """Scores of each annotation, one a proposal; all are numbers."""
     points = json.loads(scenes.points.read_text())["annotations"]
     with np.load(must(taught).spec.workdir / "train" / "teacher.npz") as data:
         assert sorted(data["ids"].tolist()) == sorted(p["id"] for p in points)

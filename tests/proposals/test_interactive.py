@@ -1,4 +1,4 @@
-"""Clicks that mend a mask: they are honoured, and the mask comes nearer to the truth."""
+"""Clicks that refine a mask: they are honoured, and the mask comes nearer to the truth."""
 
 import time
 

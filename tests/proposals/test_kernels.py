@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from sapnet.proposals.hierarchy import figure_ground as figure
-from sapnet.proposals.hierarchy import flood_fill as flood
+from sapnet.proposals.hierarchy import flood_fill
 from sapnet.proposals.hierarchy import mask_scoring as ranking
 from sapnet.proposals.hierarchy import superpixels as regions
 from sapnet.proposals.hierarchy.flood_fill import cells, fill_holes, stable_levels
@@ -131,7 +131,7 @@ def test_cells_against_distances() -> None:
 def test_unlike_against_plain_sums() -> None:
     image = image_of(6, (15, 21))
     owner = cells(15, 21, np.array([0, 10], np.int32), np.array([5, 15], np.int32))
-    distance, towards = flood.unlike(image, owner, 0, 5)
+    distance, towards = flood_fill.unlike(image, owner, 0, 5)
     reference = image[:2, 4:7].reshape(-1, 3).mean(axis=0)
     axis = image[owner == 0].mean(axis=0) - reference
     along = (image - reference) @ (axis / np.linalg.norm(axis))
@@ -139,7 +139,7 @@ def test_unlike_against_plain_sums() -> None:
     want = np.linalg.norm(image - reference, axis=2) * inside
     np.testing.assert_allclose(distance, want, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(towards, np.maximum(along, 0) * inside, rtol=1e-4, atol=1e-4)
-    alone = flood.unlike(image, np.arange(315, dtype=np.int32).reshape(15, 21), 3, 3)
+    alone = flood_fill.unlike(image, np.arange(315, dtype=np.int32).reshape(15, 21), 3, 3)
     assert (alone[1] >= 0).all()
     assert all(np.isfinite(table).all() and np.count_nonzero(table) <= 1 for table in alone)
 
@@ -148,7 +148,7 @@ def test_flood_against_a_plain_queue() -> None:
     rows, columns = np.array([4, 10], np.int32), np.array([5, 15], np.int32)
     owner = cells(15, 21, rows, columns)
     cost = np.abs(image_of(7, (15, 21))[..., 0]) * (owner == 0)
-    level, area = flood.flood(cost, owner, 4, 5, np.empty(15 * 21, np.int32))
+    level, area = flood_fill.flood_levels(cost, owner, 4, 5, np.empty(15 * 21, np.int32))
     share = np.sqrt(cost / cost.max())
     want = np.full((15, 21), 255)
     want[4, 5] = 0
@@ -163,7 +163,7 @@ def test_flood_against_a_plain_queue() -> None:
                     heapq.heappush(queue, (to, v, u))
     np.testing.assert_array_equal(level, want)
     assert area[:255].tolist() == np.bincount(level.ravel(), minlength=256)[:255].tolist()
-    boxes = flood.bounds(level)
+    boxes = flood_fill.bounds(level)
     for t in range(255):
         inside = np.argwhere(level <= t)
         assert boxes[t].tolist() == [
@@ -177,7 +177,7 @@ def test_a_mask_grows_by_a_pixel_within_its_cell() -> None:
     for size in [(1, 1), (1, 6), (12, 15)]:
         mask, within = rng.random(size) < 0.2, rng.random(size) < 0.7
         want = mask | (ndimage.binary_dilation(mask, CROSS) & within)
-        np.testing.assert_array_equal(flood.grown(mask, within), want)
+        np.testing.assert_array_equal(flood_fill.grown(mask, within), want)
 
 
 def test_stable_levels_find_the_step_and_keep_apart() -> None:

@@ -184,7 +184,7 @@ def test_the_checkpoint_is_looked_for_in_order(
 
 
 @pytest.mark.slow
-def test_without_weights_the_message_says_how_to_mend_it(
+def test_without_weights_the_message_says_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAPNET_SAM_CHECKPOINT", str(tmp_path / "no.pth"))

@@ -22,7 +22,7 @@ Data = tuple[PointSet, dict[str, Any], Callable[[ImageInfo], ByteArray]]
 
 
 def one_image(masks: list[np.ndarray], at: list[PointAnnotation]) -> Data:
-    """A data set of one grey image, with the true masks of its points."""
+    """A dataset of one grey image, with the true masks of its points."""
     height, width = masks[0].shape
     info = ImageInfo(1, "a.png", width, height)
     pixels = np.random.default_rng(0).integers(90, 120, (height, width, 3)).astype(np.uint8)

@@ -109,7 +109,7 @@ def test_a_torn_tail_is_cut_wherever_it_was_torn(tmp_path: Path) -> None:
         assert (root / "shard-00000.bags").read_bytes() == content
 
 
-def test_damage_inside_is_noticed_and_mended(tmp_path: Path) -> None:
+def test_damage_inside_is_noticed_and_repaired(tmp_path: Path) -> None:
     store = ProposalStore(tmp_path)
     for i in range(3):
         store.put(key(i), bags_of(i))

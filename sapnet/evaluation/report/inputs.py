@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sapnet.labelers.quality import usual_signals
+from sapnet.labelers.quality import usual_quality_signals
 from sapnet.types import PointAnnotation, PointSet, PseudoMask, Rle
 
 
@@ -47,7 +47,7 @@ class ReportInputs:
     @cached_property
     def usual(self) -> Mapping[str, float]:
         """The median of each quality signal over the masks of this run."""
-        return usual_signals(self.masks)
+        return usual_quality_signals(self.masks)
 
     def annotation_of(self, mask: PseudoMask) -> PointAnnotation:
         """The point that a mask belongs to."""

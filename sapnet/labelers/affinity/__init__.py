@@ -1,0 +1,1 @@
+"""Multi-level affinity refinement of soft masks (MLAR, SAPNet++ section 3.3.2)."""

@@ -66,10 +66,10 @@ def propagate_torch(tree: AffinityTree, probs: Tensor, zeta2: float | None = Non
     position = torch.arange(len(pixel), device=device)
     begun = torch.searchsorted(first, position, right=True)
     ended = torch.searchsorted(last[by_end], position, right=True)
-    held = _before(node_sums)[:, begun] - _before(node_sums[:, by_end])[:, ended]
-    held += masks * leaf_steps
-    out = torch.empty_like(held[:-1])
-    out[:, pixel] = held[:-1] / held[-1]
+    totals = _before(node_sums)[:, begun] - _before(node_sums[:, by_end])[:, ended]
+    totals += masks * leaf_steps
+    out = torch.empty_like(totals[:-1])
+    out[:, pixel] = totals[:-1] / totals[-1]
     return out.to(probs.dtype).reshape(probs.shape)
 
 
@@ -83,7 +83,7 @@ def _checked(tree: AffinityTree, shape: tuple[int, ...], zeta2: float | None) ->
 
 
 def _steps(tree: AffinityTree, zeta2: float) -> tuple[np.ndarray, np.ndarray]:
-    """d of each inner node (P-1,) and of each leaf position (P,), float64, all >= 0."""
+    """The d of each inner node (P-1,) and of each leaf position (P,), float64, all >= 0."""
     affinity = np.exp(-tree.weight.astype(np.float64) / zeta2)
     # Index -1 is the parent of the root: nothing is alike there.
     above = np.append(affinity, 0.0)

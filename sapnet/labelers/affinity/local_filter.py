@@ -71,11 +71,19 @@ def local_kernel(guide: Tensor, *, kernel: int = 5, zeta: float = 0.15) -> Tenso
 def cascade(
     weights: Tensor, probs: Tensor, *, iterations: int = 1, blocks: int = 2, mix: float = 0.5
 ) -> Tensor:
-    """Blocks of repeated averaging; a block's input is `mix` of the last output and `1 - mix` of
-    the last input (Eq. 25). The result is the last block's output.
+    """Blocks of repeated averaging (Eq. 25).
 
-    weights: from `local_kernel`. probs: (N, H, W). iterations >= 1 in each block. blocks >= 0
-    (0 gives the input back). mix in [0, 1].
+    A block's input is `mix` of the last output and `1 - mix` of the last input.
+
+    Args:
+        weights: from `local_kernel`.
+        probs: (N, H, W).
+        iterations: in each block, >= 1.
+        blocks: >= 0; 0 gives the input back.
+        mix: in [0, 1].
+
+    Returns:
+        The last block's output, (N, H, W).
     """
     given = probs.detach().float()
     # On a CPU a few masks at a time, as many as stay in its cache.

@@ -36,13 +36,19 @@ class RefinedMasks:
 
     @property
     def terms(self) -> list[Tensor]:
+        """The terms that were asked for."""
         return [term for term in (self.pixel, self.semantic) if term is not None]
 
 
 @dataclass(frozen=True)
 class Guide:
-    """What masks are refined along: values (C, H, W) float32 without graph, and their tree, which
-    is built on a thread until it is asked for; None where there is no global step."""
+    """What masks are refined along.
+
+    Attributes:
+        values: (C, H, W) float32 without graph.
+        tree: gives their tree, which is built on a thread meanwhile; None where there is no global
+            step.
+    """
 
     values: Tensor
     tree: Callable[[], AffinityTree] | None
@@ -56,12 +62,19 @@ class Guides:
     semantic: list[tuple[int, Guide]]
 
 
-def guides_of(
+def affinity_guides(
     image: Tensor, features: Sequence[Tensor], size: tuple[int, int], config: RefineConfig
 ) -> Guides:
-    """image: (3, h, w) float, normalised by ImageNet's mean and deviation, any size (Eq. 15 brings
-    it to `size`, that of the masks). features: (C, h, w) FPN levels of the same view, finest first.
-    Raises ValueError if a wanted term has nothing to be made from.
+    """The guides of one image at the size of its masks (Eqs 15, 16).
+
+    Args:
+        image: (3, h, w) float of any size, normalised by ImageNet's mean and deviation.
+        features: (C, h, w) FPN levels of the same view, finest first.
+        size: (H, W) of the masks.
+        config: which terms, from which levels.
+
+    Raises:
+        ValueError: a wanted term has nothing to be made from.
     """
     levels = [i for i in config.feature_levels if i < len(features)]
     if config.levels != "pixel" and not levels:
@@ -118,7 +131,9 @@ def finalize(refined: RefinedMasks) -> Tensor:
     return torch.stack(refined.terms).mean(0)
 
 
-def polished(probs: Tensor, guides: Guides, *, config: RefineConfig | None = None) -> Tensor:
+def refine_repeatedly(
+    probs: Tensor, guides: Guides, *, config: RefineConfig | None = None
+) -> Tensor:
     """The soft pseudo-masks of one image, (N, H, W): refined, and refined again by the image.
 
     Arguments as in `refine`; each round's windows lie around the masks that it is given. Without a

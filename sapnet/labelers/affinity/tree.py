@@ -74,8 +74,11 @@ def build_tree(image: Tensor | FloatArray) -> AffinityTree:
 
 
 def tree_beside(image: Tensor) -> Callable[[], AffinityTree]:
-    """`build_tree` on a thread of its own, while a GPU, or the caller, goes on: what is returned
-    waits for the tree and gives it."""
+    """`build_tree` on a thread of its own, while a GPU, or the caller, goes on.
+
+    Returns:
+        A function that waits for the tree and gives it.
+    """
     edges = async_to_host(_edges(image))
     return pool().submit(_tree, edges, image.shape[1], image.shape[2]).result
 

@@ -1,0 +1,1 @@
+"""SAPNet and SAPNet++: selection of proposals by multiple-instance learning."""

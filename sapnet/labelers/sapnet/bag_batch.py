@@ -15,7 +15,7 @@ class Bags:
     boxes: (N, M, 4) float32 xyxy, pixels of the network's input; 0 where not valid.
     valid: (N, M) bool; each row has at least one. labels: (N,) int64, 0..K-1.
     image: (N,) int64, index in the batch. distance: (N, M) S_dis in (0, 1].
-    foreign: (N, M) bool, holds another annotation's point of its own class.
+    contains_other_point: (N, M) bool, of another annotation of its own class in the image.
     medoid: (N, M) mean mask IoU to the rest of the bag. confidence: (N, M) in [0, 1].
     contrast, overlap: (N, M) the teacher's `ProposalScores`, 0 and 1 where there are none.
     size_rank: (N, M) int64, the place of each mask among its bag's by falling area, 0 first.
@@ -26,7 +26,7 @@ class Bags:
     labels: Tensor
     image: Tensor
     distance: Tensor
-    foreign: Tensor
+    contains_other_point: Tensor
     medoid: Tensor
     confidence: Tensor
     contrast: Tensor
@@ -55,11 +55,14 @@ class Bags:
         return rows.unflatten(0, self.valid.shape)
 
     def allowed(self, exclude_foreign: bool) -> Tensor:
-        """(N, M) bool: what may be picked. A proposal that holds another annotation's point of
-        its own class is out, unless every proposal of the bag does."""
+        """Which proposals may be picked, (N, M) bool.
+
+        With `exclude_foreign`, a proposal that contains another annotation's point of its own class
+        is out, unless every proposal of the bag does.
+        """
         if not exclude_foreign:
             return self.valid
-        clean = self.valid & ~self.foreign
+        clean = self.valid & ~self.contains_other_point
         return torch.where(clean.any(dim=1, keepdim=True), clean, self.valid)
 
     def joined(self, extra: Tensor, distance: Tensor) -> "Bags":
@@ -74,7 +77,7 @@ class Bags:
             labels=self.labels,
             image=self.image,
             distance=torch.cat([self.distance, column], 1),
-            foreign=torch.cat([self.foreign, none.bool()], 1),
+            contains_other_point=torch.cat([self.contains_other_point, none.bool()], 1),
             medoid=torch.cat([self.medoid, none], 1),
             confidence=torch.cat([self.confidence, none], 1),
             contrast=torch.cat([self.contrast, none], 1),

@@ -1,4 +1,4 @@
-"""What the bags of an image tell by themselves, and the bags of a batch as tensors."""
+"""Features of the bags of an image, before any learning, and the bags of a batch as tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sapnet.config.schema import MilConfig
 from sapnet.data.samples import ImageRecord, Sample
 from sapnet.labelers.same_class_points import point_containment, same_class_points
 from sapnet.labelers.sapnet.bag_batch import Bags
-from sapnet.labelers.sapnet.point_distance import distance_score, foreign_distance, mean_spacing
+from sapnet.labelers.sapnet.point_distance import contained_distance, distance_score, mean_spacing
 from sapnet.types import Bag, ProposalScores
 
 
@@ -21,7 +21,7 @@ class BagFeatures:
     """Of the bags of one image, a (M,) array a bag, see `Bags`."""
 
     distance: tuple[np.ndarray, ...]
-    foreign: tuple[np.ndarray, ...]
+    contains_other_point: tuple[np.ndarray, ...]
     medoid: tuple[np.ndarray, ...]
     size_rank: tuple[np.ndarray, ...]
 
@@ -30,19 +30,19 @@ def bag_features(record: ImageRecord, config: MilConfig) -> BagFeatures:
     """Compute them from the points and the proposals alone."""
     points = np.array([(a.x, a.y) for a in record.annotations], dtype=np.float64).reshape(-1, 2)
     spacing = mean_spacing(points)
-    distance, foreign, medoid = [], [], []
+    distance, contains_other_point, medoid = [], [], []
     for annotation, bag, point in zip(record.annotations, record.bags, points, strict=True):
-        rivals = same_class_points(annotation, record.annotations)
-        xy = np.array([(r.x, r.y) for r in rivals], dtype=np.float64).reshape(-1, 2)
-        held, holds = point_containment(bag, annotation, record.annotations)
-        weight = foreign_distance(point, xy, holds, spacing)
+        siblings = same_class_points(annotation, record.annotations)
+        xy = np.array([(s.x, s.y) for s in siblings], dtype=np.float64).reshape(-1, 2)
+        contains_any, contains = point_containment(bag, annotation, record.annotations)
+        weight = contained_distance(point, xy, contains, spacing)
         distance.append(distance_score(weight, config.distance_exponent))
-        foreign.append(held)
+        contains_other_point.append(contains_any)
         overlaps = bag.overlaps.astype(np.float64)  # so that the sum knows no order
         others = overlaps.sum(axis=1) - np.diag(overlaps)
         medoid.append((others / max(len(bag) - 1, 1)).astype(np.float32))
     ranks = tuple(size_rank(bag) for bag in record.bags)
-    return BagFeatures(tuple(distance), tuple(foreign), tuple(medoid), ranks)
+    return BagFeatures(tuple(distance), tuple(contains_other_point), tuple(medoid), ranks)
 
 
 def size_rank(bag: Bag) -> np.ndarray:
@@ -53,24 +53,25 @@ def size_rank(bag: Bag) -> np.ndarray:
 
 
 class BagCollator:
-    """Joins the bags of a batch's images. What they tell by themselves is computed once an image.
+    """Joins the bags of a batch's images; their features are computed once an image.
 
-    judgements: the teacher's, by annotation id; none where it has not been asked.
+    Attributes:
+        proposal_scores: the teacher's, by annotation id; empty without a teacher.
     """
 
     def __init__(
-        self, config: MilConfig, judgements: Mapping[int, ProposalScores] | None = None
+        self, config: MilConfig, proposal_scores: Mapping[int, ProposalScores] | None = None
     ) -> None:
         self.config = config
-        self.judgements: Mapping[int, ProposalScores] = judgements or {}
+        self.proposal_scores: Mapping[int, ProposalScores] = proposal_scores or {}
         self._features: WeakKeyDictionary[ImageRecord, BagFeatures] = WeakKeyDictionary()
 
     def features(self, record: ImageRecord) -> BagFeatures:
-        """What the image's bags tell."""
-        found = self._features.get(record)
-        if found is None:
-            found = self._features[record] = bag_features(record, self.config)
-        return found
+        """The features of the image's bags, computed at most once."""
+        features = self._features.get(record)
+        if features is None:
+            features = self._features[record] = bag_features(record, self.config)
+        return features
 
     def __call__(self, samples: Sequence[Sample]) -> Bags:
         """The bags of a batch in the input's pixels."""
@@ -78,7 +79,7 @@ class BagCollator:
         longest = max((len(s.record.bags[n]) for _, s, n in rows), default=1)
         shape = (len(rows), longest)
         boxes = np.zeros((*shape, 4), dtype=np.float32)
-        valid, foreign = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        valid, contains_other_point = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         distance = np.ones(shape, dtype=np.float32)
         medoid, confidence = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
         contrast, overlap = np.zeros(shape, dtype=np.float32), np.ones(shape, dtype=np.float32)
@@ -89,14 +90,14 @@ class BagCollator:
             boxes[row, used] = sample.boxes(bag)
             valid[row, used] = True
             distance[row, used] = of_bags.distance[n]
-            foreign[row, used] = of_bags.foreign[n]
+            contains_other_point[row, used] = of_bags.contains_other_point[n]
             medoid[row, used] = of_bags.medoid[n]
             ranks[row, used] = of_bags.size_rank[n]
             confidence[row, used] = bag.confidence
-            if self.judgements:
-                judgement = self.judgements[sample.record.annotations[n].id]
-                contrast[row, used] = judgement.contrast
-                overlap[row, used] = judgement.overlap
+            if self.proposal_scores:
+                scores = self.proposal_scores[sample.record.annotations[n].id]
+                contrast[row, used] = scores.contrast
+                overlap[row, used] = scores.overlap
         labels = [sample.record.labels[n] for _, sample, n in rows]
         return Bags(
             boxes=torch.from_numpy(boxes),
@@ -104,7 +105,7 @@ class BagCollator:
             labels=torch.tensor(labels, dtype=torch.int64),
             image=torch.tensor([i for i, _, _ in rows], dtype=torch.int64),
             distance=torch.from_numpy(distance),
-            foreign=torch.from_numpy(foreign),
+            contains_other_point=torch.from_numpy(contains_other_point),
             medoid=torch.from_numpy(medoid),
             confidence=torch.from_numpy(confidence),
             contrast=torch.from_numpy(contrast),

@@ -9,7 +9,7 @@ from sapnet.labelers.sapnet.selection import pick, take
 TOLERANCE = 2.0  # pixels of slack in "b_j contains b_sel"
 
 
-def mine(
+def mine_boxes(
     scores: Tensor,
     bags: Bags,
     selected: Tensor,

@@ -39,8 +39,15 @@ class RoiFeatures(nn.Module):
         return Pyramid(levels, self.strides)
 
     def forward(self, pyramid: Pyramid, rois: Tensor) -> Tensor:
-        """rois: (R, 5) batch index and xyxy in input pixels. Returns (R, D), L2-normalised and
-        scaled by sqrt(D) where asked for."""
+        """Features of RoIs.
+
+        Args:
+            pyramid: of the batch.
+            rois: (R, 5) batch index and xyxy in input pixels.
+
+        Returns:
+            (R, D), with `normalize` of L2 norm sqrt(D).
+        """
         which = self.level_of(rois[:, 1:])
         pooled = pyramid.roi_align(rois, which, RESOLUTION, self.sampling)
         features = F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))

@@ -28,5 +28,5 @@ class SapnetLabeler(BagLabeler):
         """What the branch selects, with its losses; completeness counts after its warm-up."""
         sizes = torch.tensor([sample.size for sample in batch.samples])
         use_completeness = step is None or step.fraction >= self.config.mil.completeness_warmup
-        found: MilResult = self.mil(features, bags, sizes, batch.generators, use_completeness)
-        return found
+        result: MilResult = self.mil(features, bags, sizes, batch.generators, use_completeness)
+        return result

@@ -22,27 +22,39 @@ def mean_spacing(points: np.ndarray) -> float:
     return spacing if spacing > 0 else 1.0
 
 
-def foreign_distance(
-    point: np.ndarray, rivals: np.ndarray, holds: BoolArray, spacing: float
+def contained_distance(
+    point: np.ndarray, others: np.ndarray, contains: BoolArray, spacing: float
 ) -> FloatArray:
-    """W_im of Eq. 2: how far away the swallowed neighbours are, in units of the mean spacing.
+    """W_im of Eq. 2: how far away the contained neighbours are, in units of the mean spacing.
 
-    point: (2,) xy of the bag's own annotation. rivals: (J, 2) xy of the others of its class.
-    holds: (M, J) bool, proposal m holds rival j (t_mj). spacing: `mean_spacing` of the image.
-    Returns (M,) float32, the sum of the distances to the rivals held; one in the very same place
-    counts as a hundredth of the spacing, so that holding it still shows.
+    One in the very same place counts as a hundredth of the spacing, so that it is not lost.
+
+    Args:
+        point: (2,) xy of the bag's own annotation.
+        others: (J, 2) xy of the other points of its class.
+        contains: (M, J) bool, whether proposal m contains point j (t_mj).
+        spacing: `mean_spacing` of the image.
+
+    Returns:
+        (M,) float32, the sum of the distances to the points contained.
     """
-    distance = np.maximum(np.linalg.norm(rivals - point, axis=1) / spacing, 0.01)
-    return (holds @ distance).astype(np.float32)
+    distance = np.maximum(np.linalg.norm(others - point, axis=1) / spacing, 0.01)
+    return (contains @ distance).astype(np.float32)
 
 
-def distance_score(foreign: np.ndarray, exponent: float) -> FloatArray:
+def distance_score(weight: np.ndarray, exponent: float) -> FloatArray:
     """S_dis: sigmoid(1/W)^d, and exactly 1 where W = 0 (never computed through 1/0).
 
-    foreign: W, any shape, >= 0. exponent: d > 0. Returns float32 in (0, 1], the shape of `foreign`.
     The sign of d is the stated intent (a penalty), not the printed one.
+
+    Args:
+        weight: W, any shape, >= 0.
+        exponent: d, > 0.
+
+    Returns:
+        float32 in (0, 1], of the shape of `weight`.
     """
-    held = foreign > 0
-    inverse = np.divide(1.0, foreign, out=np.zeros_like(foreign, dtype=np.float64), where=held)
+    positive = weight > 0
+    inverse = np.divide(1.0, weight, out=np.zeros_like(weight, dtype=np.float64), where=positive)
     score = (1.0 / (1.0 + np.exp(-inverse))) ** exponent
-    return np.where(held, score, 1.0).astype(np.float32)
+    return np.where(positive, score, 1.0).astype(np.float32)

@@ -32,31 +32,43 @@ def scaled_copies(
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance says of a batch's negatives, drawn before anything is picked. background: (U, 5)
-    RoIs. parts: (N, P, 4) numbers in [0, 1), for `part_boxes`."""
+    """The random draws for a batch's negatives, made before anything is picked.
+
+    Attributes:
+        background: (U, 5) RoIs.
+        parts: (N, P, 4) numbers in [0, 1), for `part_boxes`.
+    """
 
     background: Tensor
     parts: Tensor
 
     def to(self, device: torch.device) -> "Draws":
+        """The same draws on another device."""
         return Draws(to_device(self.background, device), to_device(self.parts, device))
 
 
 def draw_negatives(
     bags: Bags, sizes: Tensor, generators: Sequence[torch.Generator], config: MilConfig
 ) -> Draws:
-    """bags: on the CPU. sizes: (B, 2) (h, w) of each image. generators: one an image."""
+    """Draw the negatives of a batch (Algorithm 1); none with `negatives` off.
+
+    Args:
+        bags: on the CPU.
+        sizes: (B, 2) (h, w) of each image's content, pixels of the input.
+        generators: one an image.
+        config: how many, and how far they may overlap the proposals.
+    """
     background = [bags.boxes.new_zeros(0, 5)]
     parts = bags.boxes.new_zeros(len(bags), config.part_negatives if config.negatives else 0, 4)
     if config.negatives:
         for index, (size, generator) in enumerate(zip(sizes.tolist(), generators, strict=True)):
-            mine = bags.image == index
-            own = bags.boxes[mine][bags.valid[mine]]
+            of_image = bags.image == index
+            own = bags.boxes[of_image][bags.valid[of_image]]
             boxes = background_boxes(
                 config.background_negatives, size, own, config.background_iou, generator
             )
             background.append(with_image(boxes, torch.full((len(boxes),), index)))
-            parts[mine] = torch.rand(parts[mine].shape, generator=generator)
+            parts[of_image] = torch.rand(parts[of_image].shape, generator=generator)
     return Draws(torch.cat(background), parts)
 
 

@@ -13,8 +13,13 @@ class Pyramid:
     """The pixels of all levels as the rows of one table, to take RoIs from."""
 
     def __init__(self, levels: Sequence[Tensor], strides: Sequence[int]) -> None:
-        """levels: (B, C, h, w) each, finest first; bfloat16 becomes float32, so that the weights of
-        a cell sum to 1. strides: pixels of the input to one of each."""
+        """Join the levels into one table.
+
+        Args:
+            levels: (B, C, h, w) each, finest first; bfloat16 becomes float32, so that the weights
+                of a cell sum to 1.
+            strides: pixels of the input to one of each level.
+        """
         rows = [level.permute(0, 2, 3, 1).flatten(0, 2) for level in levels]
         pixels = torch.cat(rows)
         self.pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
@@ -67,13 +72,13 @@ def _taps(
     """
     steps = torch.arange(resolution * sampling, device=low.device, dtype=low.dtype)
     steps = (steps + 0.5) / (resolution * sampling)
-    at = low[:, None] + (high - low)[:, None] * steps
-    size = size[:, None].to(at.dtype)
-    weight = ((at >= -1) & (at <= size)).to(at) / sampling
+    positions = low[:, None] + (high - low)[:, None] * steps
+    size = size[:, None].to(positions.dtype)
+    weight = ((positions >= -1) & (positions <= size)).to(positions) / sampling
     last = size - 1
-    at = torch.minimum(at.clamp(min=0), last)
-    first = at.floor()
-    share = at - first
+    positions = torch.minimum(positions.clamp(min=0), last)
+    first = positions.floor()
+    share = positions - first
     index = torch.stack([first, torch.minimum(first + 1, last)], dim=-1).long()
     weights = torch.stack([(1 - share) * weight, share * weight], dim=-1)
     shape = (len(low), resolution, 2 * sampling)

@@ -25,11 +25,18 @@ def pick(scores: Tensor, bags: Bags, allowed: Tensor) -> Tensor:
 
 
 def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
-    """The selection score times what the bag itself and the teacher know, each to its exponent (0
-    is off).
+    """The selection score times the priors of the bag and the teacher, each to its exponent.
 
-    scores: (N, M) >= 0. Returns the same shape; the best prior of what may be picked counts as 1,
-    since products of high powers of small numbers would all be 0. Used to pick, never in a loss.
+    An exponent of 0 turns a prior off. Used to pick, never in a loss.
+
+    Args:
+        scores: (N, M) >= 0.
+        bags: of the batch.
+        config: the exponents.
+
+    Returns:
+        (N, M); the best prior of what may be picked counts as 1, since products of high powers of
+        small numbers would all be 0.
     """
     prior = torch.zeros_like(scores)
     if config.prior_medoid:

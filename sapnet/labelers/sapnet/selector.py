@@ -27,8 +27,14 @@ from sapnet.utils.distributed import global_sum
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage says of a batch's bags. bag: Ŝ, (N, K). complete: s, (N, M), or None.
-    rank: what the pick is made by, (N, M), detached. picked: (N,) index into the bag."""
+    """One stage's scores of a batch's bags.
+
+    Attributes:
+        bag: Ŝ, (N, K).
+        complete: s, (N, M); None where SASD is off.
+        rank: what the pick is made by, (N, M), detached.
+        picked: (N,) int64 index into the bag.
+    """
 
     bag: Tensor
     complete: Tensor | None
@@ -38,15 +44,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class MilResult:
-    """selected: (N,) index into the bag, M_srm. boxes: (N, 4) b_srm. belief: (N, M), the scores
-    of what may be picked as probabilities; each row sums to 1. certainty: (N,) in [0, 1], the
-    expected mask IoU of the pick under them (box IoU stands in). losses: by name. undecided: (),
-    how many bags had no best."""
+    """The proposals that were selected from a batch's bags.
+
+    Attributes:
+        selected: (N,) int64 index into the bag, M_srm.
+        boxes: (N, 4) xyxy, b_srm.
+        posterior: (N, M), the scores of what may be picked as probabilities; each row sums to 1.
+        expected_iou: (N,) in [0, 1], expected mask IoU of the pick under the posterior (box IoU
+            stands in).
+        losses: by name.
+        undecided: () int64, how many bags had no best proposal.
+    """
 
     selected: Tensor
     boxes: Tensor
-    belief: Tensor
-    certainty: Tensor
+    posterior: Tensor
+    expected_iou: Tensor
     losses: dict[str, Tensor]
     undecided: Tensor
 
@@ -93,12 +106,17 @@ class MilBranch(nn.Module):
         bags: Bags,
         sizes: Tensor,
         generators: Sequence[torch.Generator] | None = None,
-        trust_completeness: bool = True,
+        use_completeness: bool = True,
     ) -> MilResult:
-        """levels: FPN maps, finest first. bags, sizes: on the CPU, whose host need not wait for
-        what it can work out itself. sizes: (B, 2) (h, w) of the content of each image, pixels of
-        the input. generators: one an image, draw its negatives; None computes no loss.
-        trust_completeness: off while SASD warms up (its factor is left out of the picks)."""
+        """Select a proposal of each bag.
+
+        Args:
+            levels: FPN maps (B, C, h, w), finest first.
+            bags: on the CPU, so that the host need not wait for what it can work out itself.
+            sizes: (B, 2) (h, w) of the content of each image, pixels of the input; on the CPU.
+            generators: one an image, to draw its negatives; None computes no loss.
+            use_completeness: off while SASD warms up (its factor is left out of the picks).
+        """
         config = self.config
         device = levels[0].device
         draws = None
@@ -108,19 +126,21 @@ class MilBranch(nn.Module):
         bags, sizes = bags.to(device), to_device(sizes, device)
         pyramid = self.features.pyramid(levels)
         features = bags.spread(self.features(pyramid, rois), places)
-        first = self.stage(self.psm, features, bags, bags, trust_completeness)
+        first = self.stage(self.psm, features, bags, bags, use_completeness)
         final = first
         if config.refinement:
             wide, wide_features = self.enrich(pyramid, features, bags, first, sizes)
-            final = self.stage(self.srm, wide_features, wide, bags, trust_completeness)
+            final = self.stage(self.srm, wide_features, wide, bags, use_completeness)
         losses = {} if draws is None else self.losses(pyramid, bags, first, final, draws)
         return self.conclude(final, bags, losses)
 
     def stage(
-        self, head: StageHead, features: Tensor, scored: Bags, bags: Bags, trust: bool
+        self, head: StageHead, features: Tensor, scored: Bags, bags: Bags, use_completeness: bool
     ) -> Stage:
-        """Scores over `scored` (the bags, or the bags and their positives); the pick is one of
-        `bags`, since a mask is always one of the bag's own."""
+        """Scores over `scored` (the bags, or the bags and their positives).
+
+        The pick is one of `bags`, since a mask is always one of the bag's own.
+        """
         config = self.config
         scores = psm.proposal_scores(
             head.classify(features),
@@ -135,7 +155,7 @@ class MilBranch(nn.Module):
         rank = own.detach()
         if config.completeness:
             complete = head.complete(features[:, :count], own, bags.valid)
-            if trust:
+            if use_completeness:
                 rank = rank * completeness.factor(complete.detach(), config.completeness_floor)
         rank = with_priors(rank, bags, config)
         picked = pick(rank, bags, bags.allowed(config.exclude_foreign_points))
@@ -206,7 +226,7 @@ class MilBranch(nn.Module):
         allowed = bags.allowed(config.exclude_foreign_points)
         selected, boxes = final.picked, take(bags.boxes, final.picked)
         if config.box_mining and len(bags):
-            boxes = box_mining.mine(
+            boxes = box_mining.mine_boxes(
                 final.rank,
                 bags,
                 final.picked,
@@ -216,12 +236,12 @@ class MilBranch(nn.Module):
                 config.mining_containing_iou,
             )
             selected = box_mining.nearest_mask(boxes, bags, final.rank, allowed)
-        belief = final.rank * allowed
-        belief = belief / belief.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        posterior = final.rank * allowed
+        posterior = posterior / posterior.sum(dim=1, keepdim=True).clamp(min=1e-12)
         picked = take(bags.boxes, selected)
-        certainty = (belief * box_mining.paired_iou(bags.boxes, picked[:, None])).sum(dim=1)
+        expected_iou = (posterior * box_mining.paired_iou(bags.boxes, picked[:, None])).sum(dim=1)
         silent = undecided(final.rank, bags.valid)
-        return MilResult(selected, boxes, belief, certainty, losses, silent)
+        return MilResult(selected, boxes, posterior, expected_iou, losses, silent)
 
 
 def take_class(scores: Tensor, labels: Tensor) -> Tensor:

@@ -19,8 +19,16 @@ class CompletenessHead(nn.Module):
         self.fc = nn.Linear(channels, 1)
 
     def forward(self, features: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
-        """features: (N, M, D). scores: (N, M), rank the bag. valid: (N, M). Returns (N, M) in
-        (-1, 1)."""
+        """Completeness of each proposal.
+
+        Args:
+            features: (N, M, D).
+            scores: (N, M), by which the bag's best are chosen.
+            valid: (N, M) bool.
+
+        Returns:
+            (N, M) float32 in (-1, 1).
+        """
         k = min(self.top_k, scores.shape[1])
         ranked = scores.detach().masked_fill(~valid, float("-inf"))
         best = ranked.topk(k, dim=1)

@@ -1,0 +1,1 @@
+"""Proposals without weights: superpixels, merge trees, colour models and flood fills."""

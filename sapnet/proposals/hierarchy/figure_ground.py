@@ -65,10 +65,10 @@ class FigureGround:
         """(n,) soft share of the point's own Voronoi cell in each superpixel."""
         if self.near_distance.shape[1] < 2:
             return np.ones(len(self.size), np.float32)
-        mine = self.distance[:, index]
+        own_distance = self.distance[:, index]
         mine_is_nearest = self.nearest[:, 0] == index
         other = np.where(mine_is_nearest, self.near_distance[:, 1], self.near_distance[:, 0])
-        return _sigmoid((other - mine) / (0.15 * (mine + other) + _TINY))
+        return _sigmoid((other - own_distance) / (0.15 * (own_distance + other) + _TINY))
 
     def _density(self, weight: FloatArray) -> FloatArray:
         """(n, P * S) Parzen density of each superpixel's colour among those weighted so."""
@@ -96,15 +96,15 @@ def _smoothing(regions: Regions) -> csr_array:
 def connected(on: BoolArray, seed: int, length: FloatArray) -> BoolArray:
     """(n,) bool: the superpixels of `on` that are joined to the seed, and the seed itself."""
     count = on.size
-    found = np.zeros(count, np.bool_)
+    reached = np.zeros(count, np.bool_)
     stack = np.empty(count, np.int32)
-    found[seed], stack[0], used = True, seed, 1
+    reached[seed], stack[0], used = True, seed, 1
     while used > 0:
         used -= 1
         here = stack[used]
         for there in range(count):
-            if on[there] and not found[there] and length[here, there] > 0:
-                found[there] = True
+            if on[there] and not reached[there] and length[here, there] > 0:
+                reached[there] = True
                 stack[used] = there
                 used += 1
-    return found
+    return reached

@@ -81,7 +81,7 @@ def unlike(
 
 
 @nb.njit(cache=True)
-def flood(
+def flood_levels(
     cost: FloatArray, owner: IntArray, row: int, column: int, scratch: IntArray
 ) -> tuple[ByteArray, IntArray]:
     """Minimax flood of a point's cell -> level (H, W) uint8, area (256,) pixels per level.
@@ -151,8 +151,12 @@ def _otsu(histogram: IntArray) -> int:
 
 @nb.njit(cache=True)
 def bounds(level: ByteArray) -> IntArray:
-    """(255, 4) y0, y1, x0, x1 of the pixels that are not above each level; the ends lie just
-    behind. Levels below the least have y0 = height, x0 = width and ends of 0."""
+    """Bounding boxes of the pixels that are not above each level.
+
+    Returns:
+        (255, 4) int32 y0, y1, x0, x1, the ends exclusive. Levels below the least have y0 = height,
+        x0 = width and ends of 0.
+    """
     height, width = level.shape
     box = np.zeros((LEVELS, 4), np.int32)
     box[:, 0], box[:, 2] = height, width

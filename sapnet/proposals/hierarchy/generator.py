@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2lab
 
 from sapnet.proposals.bags import point_pixel
-from sapnet.proposals.hierarchy import flood_fill as flood
+from sapnet.proposals.hierarchy import flood_fill
 from sapnet.proposals.hierarchy import mask_scoring as ranking
 from sapnet.proposals.hierarchy.figure_ground import FigureGround, connected
 from sapnet.proposals.hierarchy.superpixels import IntArray, Regions, chain, merge_tree, superpixels
@@ -59,6 +59,7 @@ class HierarchyGenerator:
         self.max_side = max_side
 
     def fingerprint(self) -> str:
+        """sha256 hex of the generator's name, version and settings."""
         settings = json.dumps([self.name, _VERSION, self.max_side])
         return hashlib.sha256(settings.encode()).hexdigest()
 
@@ -109,18 +110,18 @@ class _Scene:
         rows = np.array([row for row, _ in pixels], np.int32)
         columns = np.array([column for _, column in pixels], np.int32)
         regions = superpixels(normal, _SCALE, max(_MIN_SIZE, height * width // _DENSITY), _MOST)
-        held = np.zeros(len(regions.size), bool)
-        held[regions.labels[rows, columns]] = True
+        with_point = np.zeros(len(regions.size), bool)
+        with_point[regions.labels[rows, columns]] = True
         return cls(
             image=normal,
             points=points,
             rows=rows,
             columns=columns,
             regions=regions,
-            parent=merge_tree(regions, held, _POWER, _EDGE),
+            parent=merge_tree(regions, with_point, _POWER, _EDGE),
             figure=FigureGround(regions, points),
             figures=ranking.RegionFigures(regions),
-            owner=flood.cells(height, width, rows, columns),
+            owner=flood_fill.cells(height, width, rows, columns),
             scratch=np.empty(height * width, np.int32),
         )
 
@@ -153,9 +154,9 @@ def _proposals(
     tags = [*tags, *["hierarchy-flood"] * sum(nest.depth for nest in nests)]
     shapes = ranking.joined(scene.figures.shapes(members), *flooded)
     iou = ranking.overlaps(shapes, members, nests)
-    foreign = _foreign(scene, index, members, nests)
+    contains_other = _contains_other_point(scene, index, members, nests)
     pixels = scene.owner.size
-    confidence = ranking.estimate(shapes, iou, foreign, scene.points[index], pixels)
+    confidence = ranking.estimate(shapes, iou, contains_other, scene.points[index], pixels)
     kept = ranking.select(confidence, iou, most=_BAG, alike=_ALIKE)
     nested = [(nest.first, step) for nest in nests for step in range(nest.depth)]
     final = np.empty((len(kept), *scene.owner.shape), bool)
@@ -190,7 +191,7 @@ def _flooded(scene: _Scene, index: int) -> tuple[list[ranking.Nest], list[rankin
     The colour flood's are grown by a pixel: outlines drawn by hand lie a little outside.
     """
     row, column = scene.rows[index], scene.columns[index]
-    distance, towards = flood.unlike(scene.image, scene.owner, row, column)
+    distance, towards = flood_fill.unlike(scene.image, scene.owner, row, column)
     cell = scene.owner == scene.owner[row, column]
     pairs = [_nest(scene, index, distance, cell), _nest(scene, index, towards, None)]
     return [nest for nest, _ in pairs], [shapes for _, shapes in pairs]
@@ -200,11 +201,11 @@ def _nest(
     scene: _Scene, index: int, cost: FloatArray, cell: BoolArray | None
 ) -> tuple[ranking.Nest, ranking.Shapes]:
     """Masks of a flood's stable levels. cell: (H, W), they are grown by a pixel within it."""
-    level, area = flood.flood(
+    level, area = flood_fill.flood_levels(
         cost, scene.owner, scene.rows[index], scene.columns[index], scene.scratch
     )
-    levels = sorted(flood.stable_levels(area, _LEVELS))
-    boxes = flood.bounds(level)
+    levels = sorted(flood_fill.stable_levels(area, _LEVELS))
+    boxes = flood_fill.bounds(level)
     height, width = level.shape
     first = np.full((height, width), len(levels), np.int32)
     figures = np.empty((len(levels), 5), np.float32)
@@ -212,9 +213,9 @@ def _nest(
         y0, y1, x0, x1 = boxes[levels[step]]
         if cell is not None:
             y0, y1, x0, x1 = max(y0 - 1, 0), min(y1 + 1, height), max(x0 - 1, 0), min(x1 + 1, width)
-        mask = flood.fill_holes(level[y0:y1, x0:x1] <= levels[step])
+        mask = flood_fill.fill_holes(level[y0:y1, x0:x1] <= levels[step])
         if cell is not None:
-            mask = flood.grown(mask, cell[y0:y1, x0:x1])
+            mask = flood_fill.grown(mask, cell[y0:y1, x0:x1])
         first[y0:y1, x0:x1][mask] = step
         figures[step] = ranking.measure(scene.image, mask, y0, x0)
     nest = ranking.Nest(first, len(levels))
@@ -223,11 +224,13 @@ def _nest(
     return nest, ranking.Shapes(counts[:-1].cumsum(axis=0), *figures.T)
 
 
-def _foreign(scene: _Scene, index: int, members: BoolArray, nests: list[ranking.Nest]) -> BoolArray:
-    """(M,) does the mask hold another annotated point's pixel? In the order of `overlaps`."""
+def _contains_other_point(
+    scene: _Scene, index: int, members: BoolArray, nests: list[ranking.Nest]
+) -> BoolArray:
+    """(M,) does the mask contain another annotated point's pixel? In the order of `overlaps`."""
     elsewhere = (scene.rows != scene.rows[index]) | (scene.columns != scene.columns[index])
     rows, columns = scene.rows[elsewhere], scene.columns[elsewhere]
     regional = members[:, scene.regions.labels[rows, columns]].any(axis=1)
     earliest = [nest.first[rows, columns].min(initial=nest.depth) for nest in nests]
-    nested = [np.arange(nest.depth) >= at for nest, at in zip(nests, earliest, strict=True)]
+    nested = [np.arange(nest.depth) >= step for nest, step in zip(nests, earliest, strict=True)]
     return np.concatenate([regional, *nested])

@@ -34,8 +34,11 @@ class Shapes(NamedTuple):
 
 
 class Nest(NamedTuple):
-    """Masks each of which lies within the next: first (H, W) int32 tells for each pixel which is
-    the first to hold it (`depth` where none does)."""
+    """Masks each of which lies within the next.
+
+    first: (H, W) int32, for each pixel the index of the first mask that contains it, `depth` where
+    none does. depth: how many masks.
+    """
 
     first: IntArray
     depth: int
@@ -103,6 +106,7 @@ def measure(image: FloatArray, mask: BoolArray, top: int, left: int) -> FloatArr
 
 
 def joined(*shapes: Shapes) -> Shapes:
+    """The figures of all masks, one after the other."""
     return Shapes(*(np.concatenate(figures) for figures in zip(*shapes, strict=True)))
 
 
@@ -117,8 +121,16 @@ def tally(one: IntArray, two: IntArray, rows: int, columns: int) -> FloatArray:
 
 
 def overlaps(shapes: Shapes, members: BoolArray, nests: Sequence[Nest]) -> FloatArray:
-    """(M, M) IoU. The first masks are those of `members` (R, n), unions of superpixels; the rest
-    are those of the nests, in their order."""
+    """IoU of all masks with each other.
+
+    Args:
+        shapes: figures of all M masks.
+        members: (R, n) bool, of the first R masks, which are unions of superpixels.
+        nests: the rest, in their order.
+
+    Returns:
+        (M, M) float32.
+    """
     regional, area = len(members), shapes.area
     shared = np.zeros((len(area), len(area)), np.float32)
     shared[:regional] = members.astype(np.float32) @ shapes.counts.T
@@ -134,12 +146,12 @@ def overlaps(shapes: Shapes, members: BoolArray, nests: Sequence[Nest]) -> Float
 
 
 def estimate(
-    shapes: Shapes, iou: FloatArray, foreign: BoolArray, point: FloatArray, pixels: int
+    shapes: Shapes, iou: FloatArray, contains_other: BoolArray, point: FloatArray, pixels: int
 ) -> FloatArray:
     """(M,) the IoU to expect of each mask with its object, in [0, 1].
 
-    iou: (M, M) of the masks with each other: what many sources find is more often right. foreign:
-    (M,) holds another annotated point. point: (2,) xy. pixels: of the image.
+    iou: (M, M) of the masks with each other: what many sources find is more often right.
+    contains_other: (M,) another annotated point. point: (2,) xy. pixels: of the image.
     """
     contrast = shapes.strength / np.maximum(shapes.border, 1)
     share = np.log(shapes.area / pixels + 1e-5)
@@ -150,7 +162,7 @@ def estimate(
         + 0.04 * np.log1p(contrast)
         - 0.09 * share
         - 0.01 * share**2
-        - 0.12 * foreign
+        - 0.12 * contains_other
         - 0.15 * np.minimum(away, 2)
         + 0.50 * compact
         + 0.52 * iou.mean(axis=1)

@@ -12,8 +12,11 @@ BARRIER = np.float32(1e6)  # added to the cost of a merger that would join two a
 
 
 class Regions(NamedTuple):
-    """n superpixels: labels (H, W) int32; size (n,) pixels; colour (n, C), summed over pixels;
-    length (n, n), the pixel edges two regions share; strength (n, n), the sum of their weights."""
+    """The n superpixels of an image.
+
+    labels: (H, W) int32. size: (n,) pixels. colour: (n, C), summed over pixels. length: (n, n),
+    pixel edges that two regions share. strength: (n, n), the sum of the weights of these edges.
+    """
 
     labels: IntArray
     size: FloatArray
@@ -184,20 +187,20 @@ def _cost(
     return (np.sqrt(distance) + edge * strength[a, b] / length[a, b]) * harmonic**power
 
 
-def merge_tree(regions: Regions, held: BoolArray, power: float, edge: float) -> IntArray:
+def merge_tree(regions: Regions, with_point: BoolArray, power: float, edge: float) -> IntArray:
     """Greedy merging of neighbours, cheapest first -> parent (2n-1,) int32, the root's is -1.
 
-    Leaves are the superpixels 0..n-1, inner nodes are numbered as they are made. held: (n,)
-    regions with an annotated point; two of them join only when nothing else is left.
+    Leaves are the superpixels 0..n-1, inner nodes are numbered as they are made. with_point: (n,)
+    bool, regions with an annotated point; two of them join only when nothing else is left.
     """
     size, colour, length, strength = (table.copy() for table in regions[1:])
-    return _merge((size, colour, length, strength), held.copy(), power, edge)
+    return _merge((size, colour, length, strength), with_point.copy(), power, edge)
 
 
 @nb.njit(cache=True)
 def _merge(
     tables: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
-    held: BoolArray,
+    with_point: BoolArray,
     power: float,
     edge: float,
 ) -> IntArray:
@@ -212,7 +215,7 @@ def _merge(
     for a in range(n):
         for b in range(n):
             if a != b and length[a, b] > 0:
-                barrier = BARRIER if held[a] and held[b] else np.float32(0)
+                barrier = BARRIER if with_point[a] and with_point[b] else np.float32(0)
                 cost[a, b] = _cost(a, b, tables, power, edge) + barrier
                 if cost[a, b] < best_cost[a]:
                     best_cost[a], best[a] = cost[a, b], b
@@ -224,7 +227,7 @@ def _merge(
         node[a] = made
         alive[b] = False
         size[a] += size[b]
-        held[a] |= held[b]
+        with_point[a] |= with_point[b]
         for c in range(colour.shape[1]):
             colour[a, c] += colour[b, c]
         best_cost[b] = np.inf
@@ -236,7 +239,7 @@ def _merge(
             length[a, c] += length[b, c]
             strength[a, c] += strength[b, c]
             length[c, a], strength[c, a] = length[a, c], strength[a, c]
-            barrier = BARRIER if held[a] and held[c] else np.float32(0)
+            barrier = BARRIER if with_point[a] and with_point[c] else np.float32(0)
             new = _cost(a, c, tables, power, edge) + barrier
             cost[a, c], cost[c, a], cost[c, b] = new, new, np.inf
             if new < best_cost[a]:

@@ -1,0 +1,1 @@
+"""Masks refined by clicks."""

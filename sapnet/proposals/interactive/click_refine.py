@@ -1,4 +1,4 @@
-"""A mask mended by clicks: what a person points at belongs to the object, or does not.
+"""A mask refined by clicks: what a person points at belongs to the object, or does not.
 
 Works on the image round the mask, made small, so that an answer takes a fraction of a second.
 Imports no torch.
@@ -34,13 +34,23 @@ def suggest(
     mask: BoolArray | None = None,
     candidates: Sequence[BoolArray] = (),
 ) -> BoolArray:
-    """The mask that holds every positive click and no negative one, changed where the image's
-    edges say so and left alone elsewhere. A mask that honours the clicks comes back as it is.
+    """The mask that contains every positive click and no negative one.
 
-    image: (H, W, 3) uint8 RGB. mask: (H, W) bool, the present one; None where there is none yet.
-    candidates: (H, W) bool each, what the object might be. Later clicks change what earlier ones
-    have made. Raises ValueError for a click outside the image, for two that contradict each other,
-    for masks of another size, and where there is neither a mask nor a positive click.
+    It is changed along the image's edges near the clicks and left alone elsewhere. A mask that
+    honours the clicks comes back as it is. Later clicks change what earlier ones have made.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        clicks: in the order in which they were made.
+        mask: (H, W) bool, the present one; None where there is none yet.
+        candidates: (H, W) bool each, what the object might be.
+
+    Returns:
+        (H, W) bool, a new array.
+
+    Raises:
+        ValueError: a click lies outside the image, two contradict each other, a mask is of another
+            size, or there is neither a mask nor a positive click.
     """
     size = image.shape[:2]
     pixels = clicked_pixels(clicks, size)
@@ -75,8 +85,10 @@ def _begun(
     pixels: dict[tuple[int, int], bool],
     candidates: Sequence[BoolArray],
 ) -> BoolArray:
-    """A mask to begin with: of the candidates, or else of what is proposed for the first positive
-    click, the one that honours most clicks; of equals the first."""
+    """A mask to begin with: the one that honours most clicks, of equals the first.
+
+    Of the candidates, or else of what is proposed for the first positive click.
+    """
     positive = [c for c in clicks if c.positive]
     if not positive:
         raise ValueError("there is neither a mask nor a positive click to start from")
@@ -105,14 +117,14 @@ def clicked_pixels(clicks: Sequence[Click], size: tuple[int, ...]) -> dict[tuple
     Raises:
         ValueError: a click lies outside the image, or a pixel is clicked both ways.
     """
-    found: dict[tuple[int, int], bool] = {}
+    wanted: dict[tuple[int, int], bool] = {}
     for click in clicks:
         if not (0 <= click.x <= size[1] and 0 <= click.y <= size[0]):
             raise ValueError(f"the click ({click.x:g}, {click.y:g}) is outside the image")
         pixel = point_pixel(click.x, click.y, (size[0], size[1]))
-        if found.setdefault(pixel, click.positive) != click.positive:
+        if wanted.setdefault(pixel, click.positive) != click.positive:
             raise ValueError(f"the pixel at ({click.x:g}, {click.y:g}) is clicked both ways")
-    return found
+    return wanted
 
 
 def _frame(
@@ -121,8 +133,8 @@ def _frame(
     """The part of the image to look at."""
     spans = []
     for axis in (0, 1):
-        held = np.flatnonzero(mask.any(axis=1 - axis))
-        ends = [int(held[0]), int(held[-1]), *(pixel[axis] for pixel in pixels)]
+        occupied = np.flatnonzero(mask.any(axis=1 - axis))
+        ends = [int(occupied[0]), int(occupied[-1]), *(pixel[axis] for pixel in pixels)]
         spans.append((min(ends), max(ends) + 1))
     margin = max(_LEAST, round(_MARGIN * max(end - start for start, end in spans)))
     rows, columns = (
@@ -146,8 +158,8 @@ class _Small:
         ratio = min(1.0, _SIDE / max(height, width))
         size = max(round(width * ratio), 2), max(round(height * ratio), 2)
         if size != (width, height):
-            picture = Image.fromarray(np.ascontiguousarray(image))
-            image = np.asarray(picture.resize(size, Image.Resampling.BOX))
+            part = Image.fromarray(np.ascontiguousarray(image))
+            image = np.asarray(part.resize(size, Image.Resampling.BOX))
         return cls(np.ascontiguousarray(image), frame)
 
     def mask(self, mask: BoolArray) -> BoolArray:
@@ -158,11 +170,11 @@ class _Small:
         return _resized(mask, (rows.stop - rows.start, columns.stop - columns.start))
 
     def place(self, pixel: tuple[int, int]) -> tuple[int, int]:
-        at = []
+        place = []
         for axis, (span, index) in enumerate(zip(self.frame, pixel, strict=True)):
             length = self.image.shape[axis]
-            at.append((index - span.start) * length // (span.stop - span.start))
-        return at[0], at[1]
+            place.append((index - span.start) * length // (span.stop - span.start))
+        return place[0], place[1]
 
 
 def _resized(mask: BoolArray, size: tuple[int, ...]) -> BoolArray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_fill_holes, label
 
-from sapnet.proposals.hierarchy import flood_fill as flood
+from sapnet.proposals.hierarchy import flood_fill
 from sapnet.proposals.hierarchy.generator import normalised
 from sapnet.proposals.hierarchy.superpixels import IntArray, Regions, chain, merge_tree, superpixels
 from sapnet.types import BoolArray, ByteArray, FloatArray
@@ -23,8 +23,16 @@ _SPECK = 0.1  # a piece that a cut leaves over, below this share of the mask, go
 
 @dataclass(frozen=True)
 class View:
-    """An image as it is worked on, made once for all clicks. colour: (h, w, 3), see `normalised`.
-    down, right: strength of the edge between a pixel and the one below, beside it."""
+    """An image as it is worked on, made once for all clicks.
+
+    Attributes:
+        colour: (h, w, 3) float32, see `normalised`.
+        regions: its superpixels.
+        parent: their merge tree.
+        down: (h-1, w) strength of the edge between a pixel and the one below.
+        right: (h, w-1) the same for the pixel to the right.
+        scratch: (h * w,) int32, memory for flood fills.
+    """
 
     colour: FloatArray
     regions: Regions
@@ -57,8 +65,10 @@ def changed(
     kept: Sequence[tuple[int, int]],
     wholes: Sequence[BoolArray],
 ) -> BoolArray:
-    """The mask (h, w) changed so that the pixel `place` changes sides, and the pixels `kept` do
-    not: the best of many such masks by `estimate`. wholes: masks that it might be altogether."""
+    """The mask (h, w) changed so that the pixel `place` changes sides, and those of `kept` do not.
+
+    The best of many such masks by `estimate`. wholes: masks that it might be altogether.
+    """
     options = list(_options(view, mask, place, kept, wholes))
     table = figures(view, mask, place, options, wholes)
     scores = estimate(table, adding=not mask[place])
@@ -93,15 +103,18 @@ def _regions(
     place: tuple[int, int],
     wholes: Sequence[BoolArray],
 ) -> Iterator[BoolArray]:
-    """What may belong to the place: stable levels of floods on its side of the mask, the growing
-    regions of the merging tree, what a whole mask has there, discs, and half of the way."""
+    """Regions that may belong to the place.
+
+    Stable levels of flood fills on its side of the mask, the growing regions of the merging tree,
+    what a whole mask has there, discs, and all of its side.
+    """
     owner = side.astype(np.int32)
-    for cost in flood.unlike(view.colour, owner, *place):
-        level, area = flood.flood(cost * side, owner, *place, view.scratch)
-        for at in flood.stable_levels(area, _LEVELS):
-            filled = flood.fill_holes(level <= at)
+    for cost in flood_fill.unlike(view.colour, owner, *place):
+        level, area = flood_fill.flood_levels(cost * side, owner, *place, view.scratch)
+        for threshold in flood_fill.stable_levels(area, _LEVELS):
+            filled = flood_fill.fill_holes(level <= threshold)
             yield filled
-            yield flood.grown(filled & side, side)
+            yield flood_fill.grown(filled & side, side)
     seed = int(view.regions.labels[place])
     for node in chain(view.parent, seed, len(view.regions.size)):
         yield node[view.regions.labels]
@@ -142,12 +155,16 @@ def figures(
     options: Sequence[BoolArray],
     wholes: Sequence[BoolArray],
 ) -> FloatArray:
-    """(n, 13) what is known of each changed mask: the strength of the outline that it draws, of the
-    one that it gives up, and of its whole outline; how compact it is; how large the change is
-    against the mask (log, and its square); how far off the place the change's centre is, and how
-    deep in the change the place lies; whether the change has the mask's colour rather than that of
-    its surroundings, and how far the two are apart; how far the other options agree with it, and
-    the wholes (on average, and the one that agrees most)."""
+    """The figures of each changed mask by which it is estimated.
+
+    Returns:
+        (n, 13) float32: the strength of the outline that it draws, of the one that it gives up, and
+        of its whole outline; how compact it is; how large the change is against the mask (log, and
+        its square); how far off the place the change's centre is, and how deep in the change the
+        place lies; whether the change has the mask's colour rather than that of its surroundings,
+        and how far the two are apart; how far the other options agree with it, and the wholes (on
+        average, and the one that agrees most).
+    """
     far = _distance(mask.shape, place)
     area = max(int(mask.sum()), 1)
     old = _outline(mask)
@@ -164,7 +181,7 @@ def figures(
         away = np.hypot(ys.mean() - place[0], xs.mean() - place[1]) if ys.size else 0.0
         depth = float(far[~change].min(initial=far.max()))
         share = np.log(count / area + 1e-3)
-        ring = _mean_colour(view, flood.grown(option, ~option) & ~option)
+        ring = _mean_colour(view, flood_fill.grown(option, ~option) & ~option)
         own = _mean_colour(view, change)
         near, off = np.linalg.norm(own - inner), np.linalg.norm(own - ring)
         alike = (near - off) / (near + off + 1.0)
@@ -255,20 +272,20 @@ def _outline(mask: BoolArray) -> tuple[BoolArray, BoolArray]:
 
 def _strength(view: View, lines: Sequence[BoolArray]) -> float:
     """Log of the mean strength of the image's edges along outlines."""
-    found = [view.down[lines[0]], view.right[lines[1]]]
-    count = sum(f.size for f in found)
-    return float(np.log1p(sum(f.sum() for f in found) / count)) if count else 0.0
+    edges = [view.down[lines[0]], view.right[lines[1]]]
+    count = sum(e.size for e in edges)
+    return float(np.log1p(sum(e.sum() for e in edges) / count)) if count else 0.0
 
 
 def _mean_colour(view: View, mask: BoolArray) -> FloatArray:
-    found = view.colour[mask]
-    return found.mean(axis=0) if len(found) else np.zeros(3, np.float32)
+    colours = view.colour[mask]
+    return colours.mean(axis=0) if len(colours) else np.zeros(3, np.float32)
 
 
 def _apart(view: View, mask: BoolArray, ring: FloatArray) -> float:
     """How far the colour of a mask is from that of its surroundings, in its own deviations."""
-    found = view.colour[mask]
-    if not len(found):
+    colours = view.colour[mask]
+    if not len(colours):
         return 0.0
-    gap = float(np.linalg.norm(found.mean(axis=0) - ring))
-    return gap / (gap + float(np.linalg.norm(found.std(axis=0))) + 1.0)
+    gap = float(np.linalg.norm(colours.mean(axis=0) - ring))
+    return gap / (gap + float(np.linalg.norm(colours.std(axis=0))) + 1.0)

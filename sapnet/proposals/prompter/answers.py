@@ -64,8 +64,9 @@ def answers(scene: Scene, points: FloatArray) -> Iterator[Answer]:
                 rows[index] = _rows(drawn, slice(row, row + 1))
         first = []
         for k in range(len(chunk)):
-            mine = slice(k * count, (k + 1) * count)
-            first.append(Answer(frames[mine], _joined([r for r in rows[mine] if r is not None])))
+            own_rows = slice(k * count, (k + 1) * count)
+            drawn_rows = [r for r in rows[own_rows] if r is not None]
+            first.append(Answer(frames[own_rows], _joined(drawn_rows)))
         yield from _closer(scene, points, chunk, first)
 
 
@@ -96,35 +97,35 @@ def _closer(
             for row, (index, frame) in enumerate(zip(indices, look.frames, strict=True)):
                 more[owner[index]].append((frame, _rows(drawn, slice(row, row + 1))))
     for k, answer in zip(chunk, first, strict=True):
-        found = more[int(k)]
+        closer = more[int(k)]
         yield Answer(
-            np.concatenate([answer.frames, *[frame[None] for frame, _ in found]]),
-            _joined([answer.drawn, *[drawn for _, drawn in found]]),
+            np.concatenate([answer.frames, *[frame[None] for frame, _ in closer]]),
+            _joined([answer.drawn, *[drawn for _, drawn in closer]]),
         )
 
 
 def _round(answer: Answer, point: FloatArray) -> list[tuple[FloatArray, Tensor]]:
     """Windows (xyxy) round the best masks of an answer, and the masks in them."""
     estimates = answer.iou().copy()
-    found: list[tuple[FloatArray, Tensor]] = []
-    while len(found) < CLOSER and estimates.max() > 0:
+    windows: list[tuple[FloatArray, Tensor]] = []
+    while len(windows) < CLOSER and estimates.max() > 0:
         window, index = np.unravel_index(int(estimates.argmax()), estimates.shape)
         estimates[window] = 0  # one of each window
         logits = answer.drawn.mask_logits[window, index].numpy().copy()
         drop_pieces(logits)
-        held = logits > 0
-        if not held.any():
+        inside = logits > 0
+        if not inside.any():
             continue
         frame = answer.frames[window]
         cell = (frame[2] - frame[0]) / FINE
-        rows, columns = np.flatnonzero(held.any(1)), np.flatnonzero(held.any(0))
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
         low = frame[:2] + np.array([columns[0], rows[0]]) * cell
         high = frame[:2] + np.array([columns[-1] + 1, rows[-1] + 1]) * cell
         low, high = np.minimum(low, point), np.maximum(high, point)
         centre, half = (low + high) / 2, float((high - low).max()) * WIDE / 2
         square = np.concatenate([centre - half, centre + half]).astype(np.float32)
-        found.append((square, _moved(logits, frame, square)))
-    return found
+        windows.append((square, _moved(logits, frame, square)))
+    return windows
 
 
 def _moved(logits: FloatArray, frame: FloatArray, other: FloatArray) -> Tensor:

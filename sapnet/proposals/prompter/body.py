@@ -118,9 +118,9 @@ def _names() -> Iterator[tuple[str, str, str]]:
     number = 0
     for stage, (_, _, expansion, _, repeats) in enumerate(_STAGES):
         for index in range(repeats):
-            ours, theirs = f"stages.{stage}.{index}", f"_blocks.{number}"
+            target, source = f"stages.{stage}.{index}", f"_blocks.{number}"
             if expansion != 1:
-                yield f"{ours}.expand.1", f"{theirs}._expand_conv", f"{theirs}._bn0"
-            yield f"{ours}.depthwise.1", f"{theirs}._depthwise_conv", f"{theirs}._bn1"
-            yield f"{ours}.project", f"{theirs}._project_conv", f"{theirs}._bn2"
+                yield f"{target}.expand.1", f"{source}._expand_conv", f"{source}._bn0"
+            yield f"{target}.depthwise.1", f"{source}._depthwise_conv", f"{source}._bn1"
+            yield f"{target}.project", f"{source}._project_conv", f"{source}._bn2"
             number += 1

@@ -7,7 +7,7 @@ import torch
 
 from sapnet.proposals.interactive.click_refine import Click, clicked_pixels
 from sapnet.proposals.prompter.answers import answers, drop_pieces
-from sapnet.proposals.prompter.scene import Scene, paste, seen
+from sapnet.proposals.prompter.scene import Scene, cell_shares, paste
 from sapnet.proposals.prompter.windows import FINE
 from sapnet.types import BoolArray, FloatArray
 
@@ -38,15 +38,15 @@ def refine(scene: Scene, clicks: Sequence[Click], mask: BoolArray | None = None)
         if len(clicks) == 1:
             return _honoured(_first(scene, positive), pixels)
         mask = np.zeros(scene.size, bool)
-        known = False
+        has_mask = False
     else:
-        known = True
-    return _honoured(_again(scene, positive, negative, mask, known), pixels)
+        has_mask = True
+    return _honoured(_again(scene, positive, negative, mask, has_mask), pixels)
 
 
 def _places(clicks: Sequence[Click], positive: bool) -> FloatArray:
-    found = [(c.x, c.y) for c in clicks if c.positive == positive]
-    return np.array(found, np.float32).reshape(-1, 2)
+    places = [(c.x, c.y) for c in clicks if c.positive == positive]
+    return np.array(places, np.float32).reshape(-1, 2)
 
 
 def _first(scene: Scene, point: FloatArray) -> BoolArray:
@@ -57,11 +57,11 @@ def _first(scene: Scene, point: FloatArray) -> BoolArray:
 
 
 def _again(
-    scene: Scene, positive: FloatArray, negative: FloatArray, mask: BoolArray, known: bool
+    scene: Scene, positive: FloatArray, negative: FloatArray, mask: BoolArray, has_mask: bool
 ) -> BoolArray:
     """The mask of the highest estimate in windows round the present mask and the clicks."""
     places = np.concatenate([positive, negative])
-    if known:
+    if has_mask:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         ends = [(columns[0], rows[0]), (columns[-1] + 1, rows[-1] + 1)]
         places = np.concatenate([places, np.array(ends, np.float32)])
@@ -74,14 +74,14 @@ def _again(
     centres = np.repeat(centre[None], len(sides), 0).astype(np.float32)
     for indices, look in scene.look(centres, sides):
         count = len(indices)
-        present = np.concatenate([seen(mask[None], f, FINE) for f in look.frames])
+        present = np.concatenate([cell_shares(mask[None], f, FINE) for f in look.frames])
         soft = torch.from_numpy((1 - _SURE) / 2 + _SURE * present)
         drawn = scene.draw(
             look,
             [positive] * count,
             [negative] * count,
             [positive[:0]] * count,
-            soft if known else None,
+            soft if has_mask else None,
         )
         row, index = np.unravel_index(int(drawn.iou.argmax()), drawn.iou.shape)
         estimate = float(drawn.iou[row, index])

@@ -34,6 +34,7 @@ class PrompterGenerator:
         return made
 
     def fingerprint(self) -> str:
+        """sha256 hex of the generator's name and version and of the weights."""
         settings = json.dumps([self.name, VERSION, self._sha256])
         return hashlib.sha256(settings.encode()).hexdigest()
 

@@ -42,6 +42,7 @@ class JoinedGenerator:
         return made
 
     def fingerprint(self) -> str:
+        """sha256 hex of name, version, weights and the hierarchy's fingerprint."""
         settings = json.dumps([self.name, _VERSION, self._sha256, self.hierarchy.fingerprint()])
         return hashlib.sha256(settings.encode()).hexdigest()
 
@@ -50,13 +51,14 @@ class JoinedGenerator:
     ) -> Iterator[RawProposals]:
         """At most 16 masks an annotation, by falling confidence."""
         points = np.array([(a.x, a.y) for a in annotations], np.float32).reshape(-1, 2)
-        rles, ious, told, listed = [], [], [], []
-        for index, (found, answer, sources) in enumerate(self.candidates(image, info, annotations)):
-            told.append(figures(self.model.judge, answer, found, points, index))
-            rles.append(found.rles)
-            ious.append(found.iou)
+        rles, ious, tables, listed = [], [], [], []
+        per_point = enumerate(self.candidates(image, info, annotations))
+        for index, (candidates, answer, sources) in per_point:
+            tables.append(figures(self.model.judge, answer, candidates, points, index))
+            rles.append(candidates.rles)
+            ious.append(candidates.iou)
             listed.append(sources)
-        for index, confidence in enumerate(self.ranked(rles, told)):
+        for index, confidence in enumerate(self.ranked(rles, tables)):
             kept = mask_scoring.select(confidence, ious[index], most=_BAG, alike=_ALIKE)
             yield RawProposals(
                 tuple(rles[index][i] for i in kept),
@@ -65,13 +67,15 @@ class JoinedGenerator:
             )
 
     @torch.inference_mode()
-    def ranked(self, rles: Sequence[Sequence[Rle]], told: Sequence[FloatArray]) -> list[FloatArray]:
-        """(M,) IoU to expect of each point's candidates. told: of `figures`."""
-        alone = [self.ranker.alone(torch.from_numpy(t)).numpy() for t in told]
+    def ranked(
+        self, rles: Sequence[Sequence[Rle]], tables: Sequence[FloatArray]
+    ) -> list[FloatArray]:
+        """(M,) IoU to expect of each point's candidates. tables: of `figures`, one a point."""
+        alone = [self.ranker.alone(torch.from_numpy(t)).numpy() for t in tables]
         out = []
-        for index, own in enumerate(told):
-            seen = np.concatenate([own, context(rles, alone, index)], 1)
-            out.append(self.ranker.together(torch.from_numpy(seen)).numpy())
+        for index, own in enumerate(tables):
+            table = np.concatenate([own, context(rles, alone, index)], 1)
+            out.append(self.ranker.together(torch.from_numpy(table)).numpy())
         return out
 
     def candidates(
@@ -82,8 +86,8 @@ class JoinedGenerator:
             return
         points = np.array([(a.x, a.y) for a in annotations], np.float32)
         given = self.hierarchy.propose(image, info, annotations)
-        said = answers(Scene(self.model, image), points)
-        for raw, answer in zip(given, said, strict=True):
+        per_point = zip(given, answers(Scene(self.model, image), points), strict=True)
+        for raw, answer in per_point:
             assert not isinstance(raw.masks, tuple)  # the hierarchy draws, it writes no RLE
             drawn = np.concatenate(
                 [
@@ -91,7 +95,7 @@ class JoinedGenerator:
                     for logits, frame in zip(answer.logits(), answer.frames, strict=True)
                 ]
             )
-            found = Candidates.of(raw.masks, raw.confidence, drawn, answer.iou().reshape(-1))
+            candidates = Candidates.of(raw.masks, raw.confidence, drawn, answer.iou().reshape(-1))
             listed = [*raw.sources, *tags(len(answer.frames))]
-            held = np.concatenate([raw.masks.any((1, 2)), drawn.any((1, 2))])
-            yield found, answer, [s for s, h in zip(listed, held, strict=True) if h]
+            drawn_any = np.concatenate([raw.masks.any((1, 2)), drawn.any((1, 2))])
+            yield candidates, answer, [s for s, d in zip(listed, drawn_any, strict=True) if d]

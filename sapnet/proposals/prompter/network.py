@@ -88,11 +88,17 @@ class Prompter(nn.Module):
         self.body = Lite0()
         self.pyramid = _Pyramid(self.body.channels[: _Pyramid.levels + 1])
         self.unet = _UNet()
-        self.judge = Judge()
+        self.judge = IouHead()  # the key in shipped weights
 
     def features(self, colours: Tensor, sizes: Tensor, frozen: int = 0) -> Features:
-        """colours: (B, 3, H, W) float, (value - 127) / 128, 0 outside of the images; H and W
-        multiples of 32. sizes: (B, 2) float, height and width without the padding."""
+        """The pyramid of a batch of images.
+
+        Args:
+            colours: (B, 3, H, W) float, (value - 127) / 128, 0 outside of the images; H and W
+                multiples of 32.
+            sizes: (B, 2) float, height and width without the padding.
+            frozen: so many first stages of the body run without gradient.
+        """
         levels = self.pyramid(self.body(colours, frozen))
         return Features([level.float() for level in levels], colours.float(), sizes)
 
@@ -117,10 +123,10 @@ class Prompter(nn.Module):
         near = bumps(boxes, prompts.positive, FINE, (1.0, 5.0))
         apart = bumps(boxes, prompts.negative, FINE, (1.0,))
         others = bumps(boxes, prompts.others, GRID, (1.2,))
-        known = float(mask is not None)
+        has_mask = float(mask is not None)
         fine = torch.cat([near[:, :1], apart, present[:, None]], 1)
         coarse = F.avg_pool2d(torch.cat([near, apart, present[:, None]], 1), FINE // GRID)
-        flat = torch.stack([windows.log_side, torch.full_like(windows.log_side, known)], 1)
+        flat = torch.stack([windows.log_side, torch.full_like(windows.log_side, has_mask)], 1)
         maps = torch.cat(
             [
                 coarse,
@@ -212,7 +218,7 @@ class _UNet(nn.Module):
         return self.masks(self.refine(torch.cat([self.spread(y), colour], 1))), y, whole
 
 
-class Judge(nn.Module):
+class IouHead(nn.Module):
     """The IoU that a mask has with the object that is meant."""
 
     figures = 3 * MASKS + 6
@@ -242,13 +248,13 @@ class Judge(nn.Module):
         own_part = shared / own_area[:, None].clamp(min=1e-4)
         mask_part = shared / area[:, :, None].clamp(min=1e-4)
         frame = torch.cat([masks[:, :, 0], masks[:, :, -1], masks[..., 0], masks[..., -1]], 2)
-        held = torch.einsum("nkp,np->nk", one, click.flatten(1)) / click.flatten(1).sum(1)[
+        at_click = torch.einsum("nkp,np->nk", one, click.flatten(1)) / click.flatten(1).sum(1)[
             :, None
         ].clamp(min=1e-3)
         sure = (4 * (one - 0.5).square()).mean(2)
         soft = (one * (1 - one)).mean(2) / area.clamp(min=1e-3)
         side = log_side[:, None].expand_as(area)
-        plain = torch.stack([area.sqrt(), frame.mean(2), held, sure, soft, side], 2)
+        plain = torch.stack([area.sqrt(), frame.mean(2), at_click, sure, soft, side], 2)
         background = drawn.whole[:, None].expand(-1, count, -1)
         figures = torch.cat([shared / union, own_part, mask_part, plain], 2)
         logits: Tensor = self.layers(torch.cat([*means, background, figures], 2))

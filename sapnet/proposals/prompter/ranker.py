@@ -1,6 +1,6 @@
 """The IoU to expect of every candidate of a bag, whatever made it.
 
-The network's head judges each mask in each window; a small perceptron weighs these estimates, how
+The network's head scores each mask in each window; a small perceptron weighs these estimates, how
 much the candidates agree with each other, and plain figures of the mask. A second one sees besides
 what the first would take for the image's other points: objects seldom overlap, and those of one
 image are often of like size.
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from sapnet.data.masks import encode_all, mask_iou, tight_boxes
 from sapnet.proposals.prompter.answers import Answer
-from sapnet.proposals.prompter.network import Judge
-from sapnet.proposals.prompter.scene import seen
+from sapnet.proposals.prompter.network import IouHead
+from sapnet.proposals.prompter.scene import cell_shares
 from sapnet.proposals.prompter.windows import GRID
 from sapnet.types import BoolArray, FloatArray, Rle
 
 FIGURES = 22
 CONTEXT = 7  # more figures, which the second perceptron sees
-_WHOLLY = 0.97  # of a mask's area: a window that holds so much of it can judge it
+_WHOLLY = 0.97  # of a mask's area: a window that shows so much of it can score it
 _HIDDEN = (48, 24)
 _MEMBERS = 3
 
@@ -32,7 +32,7 @@ _MEMBERS = 3
 class Candidates:
     """The masks of one point. The first `given` come from elsewhere, the rest from the network.
 
-    masks: (M, H, W) bool. rles: M, the same. confidence: (M,) as their makers tell. iou: (M, M).
+    masks: (M, H, W) bool. rles: M, the same. confidence: (M,) of their makers. iou: (M, M).
     """
 
     masks: BoolArray
@@ -47,11 +47,11 @@ class Candidates:
     ) -> "Candidates":
         """Without those that are empty. given (M, H, W), drawn (K, H, W) bool."""
         masks = np.concatenate([given, drawn])
-        told = np.concatenate([confidence, estimates]).astype(np.float32)
-        held = np.asarray(masks.any((1, 2)))
-        masks = masks[held]
+        scores = np.concatenate([confidence, estimates]).astype(np.float32)
+        filled = np.asarray(masks.any((1, 2)))
+        masks = masks[filled]
         rles = encode_all(masks)
-        return cls(masks, rles, int(held[: len(given)].sum()), told[held], mask_iou(rles))
+        return cls(masks, rles, int(filled[: len(given)].sum()), scores[filled], mask_iou(rles))
 
 
 class Ranker(nn.Module):
@@ -94,10 +94,12 @@ class Perceptrons(nn.Module):
 
 
 @torch.inference_mode()
-def judged(judge: Judge, answer: Answer, masks: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """(W, M) IoU by each window's judgement, and the share of each mask that each window holds."""
-    cells = np.stack([seen(masks, frame, GRID) for frame in answer.frames])
-    estimates = judge(answer.drawn, torch.from_numpy(cells)).numpy()
+def estimated_ious(
+    head: IouHead, answer: Answer, masks: BoolArray
+) -> tuple[FloatArray, FloatArray]:
+    """(W, M) IoU by each window's estimate, and the share of each mask that each window shows."""
+    cells = np.stack([cell_shares(masks, frame, GRID) for frame in answer.frames])
+    estimates = head(answer.drawn, torch.from_numpy(cells)).numpy()
     area = masks.sum((1, 2))
     sides = answer.frames[:, 2] - answer.frames[:, 0]
     shown = cells.sum((2, 3)) * ((sides / GRID) ** 2)[:, None]
@@ -105,18 +107,18 @@ def judged(judge: Judge, answer: Answer, masks: BoolArray) -> tuple[FloatArray, 
 
 
 def figures(
-    judge: Judge, answer: Answer, candidates: Candidates, points: FloatArray, own: int
+    head: IouHead, answer: Answer, candidates: Candidates, points: FloatArray, own: int
 ) -> FloatArray:
     """(M, FIGURES) of one point's candidates. points: (N, 2) xy of all; own: whose they are."""
-    masks, given, told = candidates.masks, candidates.given, candidates.confidence
+    masks, given, scores = candidates.masks, candidates.given, candidates.confidence
     out = np.zeros((len(masks), FIGURES), np.float32)
     drawn = np.arange(len(masks)) >= given
     out[:, 0] = ~drawn
-    out[~drawn, 1] = told[~drawn]
-    out[drawn, 2] = told[drawn]
-    estimates, held = judged(judge, answer, masks)
-    weight = np.where(held >= _WHOLLY, 1.0, 1e-3 * held**4)
-    fit = np.argmax(held >= held.max(0) - 0.02, axis=0)  # the smallest window that shows it all
+    out[~drawn, 1] = scores[~drawn]
+    out[drawn, 2] = scores[drawn]
+    estimates, shown = estimated_ious(head, answer, masks)
+    weight = np.where(shown >= _WHOLLY, 1.0, 1e-3 * shown**4)
+    fit = np.argmax(shown >= shown.max(0) - 0.02, axis=0)  # the smallest window that shows it all
     every = np.arange(len(masks))
     out[:, 3] = estimates[fit, every]
     out[:, 4] = (estimates * weight).sum(0) / weight.sum(0)
@@ -125,9 +127,9 @@ def figures(
     area = masks.sum((1, 2)).astype(np.float64)
     out[:, 6] = np.sqrt(area) / sides
     if drawn.any():
-        out[:, 7:14] = _agreement(candidates.iou[:, given:], told[given:], area, area[given:])
+        out[:, 7:14] = _agreement(candidates.iou[:, given:], scores[given:], area, area[given:])
     if given:
-        agreed = _agreement(candidates.iou[:, :given], told[:given], area, area[:given])
+        agreed = _agreement(candidates.iou[:, :given], scores[:given], area, area[:given])
         out[:, 14:17] = agreed[:, [0, 3, 5]]
     size = masks.shape[1] * masks.shape[2]
     out[:, 17] = np.log(area / size + 1e-5) / 3
@@ -171,17 +173,17 @@ def context(rles: Sequence[Sequence[Rle]], estimates: Sequence[FloatArray], own:
 
 
 def _agreement(
-    iou: FloatArray, told: FloatArray, area: np.ndarray, others: np.ndarray
+    iou: FloatArray, scores: FloatArray, area: np.ndarray, others: np.ndarray
 ) -> FloatArray:
     """(M, 7) of M masks with K others. iou: (M, K). told: (K,) confidence. area: (M,), (K,)."""
     out = np.zeros((len(iou), 7), np.float32)
     for column, heat in enumerate((0.06, 0.2)):
-        weight = np.exp((told - told.max()) / heat)
+        weight = np.exp((scores - scores.max()) / heat)
         out[:, column] = iou @ (weight / weight.sum())
-    top = int(told.argmax())
-    out[:, 2] = (iou * told).max(1)
+    top = int(scores.argmax())
+    out[:, 2] = (iou * scores).max(1)
     out[:, 3] = iou[:, top]
-    out[:, 4] = told[top]
+    out[:, 4] = scores[top]
     out[:, 5] = iou.mean(1)
     out[:, 6] = np.log(area / max(others[top], 1))
     return out

@@ -96,7 +96,7 @@ class Scene:
                 bool(c) and self._within(self._key(click), centre, side)
                 for c, click, centre, side in zip(close, clicks, centres, sides, strict=True)
             ]
-        found = []
+        looks = []
         groups: dict[int, tuple[Features, list[tuple[int, _Place]]]] = {}
         if not close.all():
             members = [(int(i), self._whole_place) for i in np.flatnonzero(~close)]
@@ -117,8 +117,8 @@ class Scene:
             windows = self.model.windows(features, images, torch.from_numpy(squares))
             half = sides[indices, None] / 2
             frames = np.concatenate([centres[indices] - half, centres[indices] + half], 1)
-            found.append((indices, Look(windows, features, places, frames)))
-        return found
+            looks.append((indices, Look(windows, features, places, frames)))
+        return looks
 
     def prepare(self, points: FloatArray) -> None:
         """See the parts of the image round many points at once. points: (N, 2) xy."""
@@ -141,8 +141,15 @@ class Scene:
         others: Sequence[FloatArray],
         mask: Tensor | None = None,
     ) -> Drawn:
-        """Masks in the windows. positive, negative, others: N arrays (P, 2) xy of the image, the
-        first not empty. mask: (N, FINE, FINE) probabilities of a present mask, or None."""
+        """Masks in the windows.
+
+        Args:
+            look: N windows.
+            positive: of each window (P, 2) xy of the image, on the object; not empty.
+            negative: the same, not on the object.
+            others: the same, on other objects.
+            mask: (N, FINE, FINE) probabilities of a present mask, or None.
+        """
 
         def working(listed: Sequence[FloatArray]) -> list[Tensor]:
             return [
@@ -241,11 +248,11 @@ def paste(logits: FloatArray, frame: FloatArray, size: tuple[int, int]) -> BoolA
     """
     out = np.zeros((len(logits), size[1], size[0]), bool).transpose(0, 2, 1)
     for mask, values in zip(out, logits, strict=True):
-        held = values > 0
-        if not held.any():
+        inside = values > 0
+        if not inside.any():
             continue
         rows, columns = (
-            _Line.of(held.any(axis=1 - i), float(frame[1 - i]), float(frame[3 - i]), length)
+            _Line.of(inside.any(axis=1 - i), float(frame[1 - i]), float(frame[3 - i]), length)
             for i, length in enumerate(size)
         )
         between = values[rows.low] + (values[rows.low + 1] - values[rows.low]) * rows.part[:, None]
@@ -263,10 +270,10 @@ class _Line:
     part: FloatArray
 
     @classmethod
-    def of(cls, held: BoolArray, start: float, end: float, length: int) -> "_Line":
-        """Of `length` pixels those that lie in start..end and near the cells that are held."""
+    def of(cls, occupied: BoolArray, start: float, end: float, length: int) -> "_Line":
+        """Of `length` pixels those that lie in start..end and near the occupied cells."""
         cell = (end - start) / FINE
-        marked = np.flatnonzero(held)
+        marked = np.flatnonzero(occupied)
         first = max(math.floor(start + max(marked[0] - 1, 0) * cell), math.floor(start), 0)
         last = min(math.ceil(start + min(marked[-1] + 2, FINE) * cell), length)
         place = (np.arange(first, max(last, first)) + 0.5 - start) / cell - 0.5
@@ -275,8 +282,8 @@ class _Line:
         return cls(slice(first, max(last, first)), low, (place - low).astype(np.float32))
 
 
-def seen(masks: BoolArray, frame: FloatArray, cells: int) -> FloatArray:
-    """(K, cells, cells) share of each cell of a window that masks (K, H, W) hold, in quarters.
+def cell_shares(masks: BoolArray, frame: FloatArray, cells: int) -> FloatArray:
+    """(K, cells, cells) share of each cell of a window that masks (K, H, W) cover, in quarters.
 
     frame: (4,) xyxy in pixels of the image.
     """

@@ -56,18 +56,18 @@ def lite0_state() -> dict[str, Tensor]:
 
 
 def card(folder: Path = FOLDER) -> dict[str, object]:
-    """What is told of the shipped weights: their sha256, the training, figures.
+    """The description of the shipped weights: their sha256, the training, figures.
 
     Raises:
         WeightsUnavailable: there is no such file, or it is damaged.
     """
     path = folder / "prompter.json"
     try:
-        told: dict[str, object] = json.loads(path.read_text())
-        str(told["sha256"])
+        description: dict[str, object] = json.loads(path.read_text())
+        str(description["sha256"])
     except (OSError, ValueError, KeyError) as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error}") from error
-    return told
+    return description
 
 
 def packaged_state(folder: Path = FOLDER) -> dict[str, Tensor]:
@@ -117,24 +117,26 @@ def ready(model: Prompter) -> Prompter:
 
 
 def save(
-    state: Mapping[str, Tensor], ranker: Ranker, folder: Path, told: Mapping[str, object]
+    state: Mapping[str, Tensor], ranker: Ranker, folder: Path, description: Mapping[str, object]
 ) -> str:
-    """Write a trained state, kernels in half precision, with what is told of it; -> its sha256.
+    """Write a trained state, kernels in half precision, with its description; -> its sha256.
 
     What equals the ImageNet weights is left out, and so are counters that nothing reads.
     """
-    known = {f"body.{k}": v for k, v in lite0_state().items()}
+    imagenet = {f"body.{k}": v for k, v in lite0_state().items()}
     kept = {
         name: (value.half() if value.dim() > 1 else value).contiguous()
         for name, value in sorted(state.items())
-        if not (name in known and torch.equal(known[name], value))
+        if not (name in imagenet and torch.equal(imagenet[name], value))
     }
     kept |= {_RANKER + name: value.contiguous() for name, value in ranker.state_dict().items()}
     content = save_tensors(kept)
     digest = hashlib.sha256(content).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "prompter.safetensors").write_bytes(content)
-    (folder / "prompter.json").write_text(json.dumps({"sha256": digest, **told}, indent=2) + "\n")
+    (folder / "prompter.json").write_text(
+        json.dumps({"sha256": digest, **description}, indent=2) + "\n"
+    )
     return digest
 
 
@@ -151,9 +153,9 @@ def checked(path: Path, sha256: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise WeightsUnavailable(f"{path} is damaged: sha256 {found}, not {sha256}")
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != sha256:
+        raise WeightsUnavailable(f"{path} is damaged: sha256 {actual}, not {sha256}")
     return content
 
 

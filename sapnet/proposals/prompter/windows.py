@@ -101,7 +101,7 @@ def read_points(
 
 
 def cell_centres(boxes: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """x and y of the centres of each window's columns and rows, both (N, cells)."""
+    """Return x and y of the centres of each window's columns and rows, both (N, cells)."""
     steps = (torch.arange(cells, dtype=boxes.dtype) + 0.5) / cells
     sides = (boxes[:, 2] - boxes[:, 0])[:, None]
     return boxes[:, 0:1] + steps * sides, boxes[:, 1:2] + steps * sides

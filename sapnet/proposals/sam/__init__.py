@@ -1,0 +1,1 @@
+"""Proposals of the Segment Anything Model (Kirillov et al., ICCV 2023)."""

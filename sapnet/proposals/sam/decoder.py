@@ -24,8 +24,13 @@ class PromptDecoder:
     """What the prompts of one image share."""
 
     def __init__(self, model: Sam, features: Tensor, size: tuple[int, int] | None = None) -> None:
-        """features: (1, C, h, w) of the image encoder. size: rows and columns of the logits that
-        are wanted, None is all of them, (4h, 4w)."""
+        """Project what does not depend on the prompts.
+
+        Args:
+            model: SAM.
+            features: (1, C, h, w) of the image encoder.
+            size: rows and columns of the logits that are wanted; None is all of them, (4h, 4w).
+        """
         self._model = model
         self._grid = features.shape[2:]
         self._tile = _TILE if features.device.type == "cpu" else self._grid.numel()
@@ -37,9 +42,9 @@ class PromptDecoder:
         asked = [layer.cross_attn_token_to_image for layer in transformer.layers]
         asked.append(transformer.final_attn_token_to_image)
         asking = [layer.cross_attn_image_to_token for layer in transformer.layers]
-        known = [self._cells + places] + [places] * len(asking)
-        self._keys = [_heads(a, a.k_proj(k)) for a, k in zip(asked, known, strict=True)]
-        self._queries = [_heads(a, a.q_proj(k)) for a, k in zip(asking, known[:-1], strict=True)]
+        shared = [self._cells + places] + [places] * len(asking)
+        self._keys = [_heads(a, a.k_proj(k)) for a, k in zip(asked, shared, strict=True)]
+        self._queries = [_heads(a, a.q_proj(k)) for a, k in zip(asking, shared[:-1], strict=True)]
         self._values = _heads(asked[0], F.linear(self._cells, asked[0].v_proj.weight))
         upscaling = model.mask_decoder.output_upscaling
         self._spreads = [_as_product(upscaling[0]), _as_product(upscaling[3])]
@@ -61,8 +66,10 @@ class PromptDecoder:
         return self._masks(cells, weights), quality
 
     def _transformed(self, tokens: Tensor, answers: int) -> tuple[Tensor, Tensor]:
-        """Tokens (P, T, C) -> the first `answers` of them, and the cells (P, N, C), after the
-        two-way transformer."""
+        """The two-way transformer.
+
+        Tokens (P, T, C) -> the first `answers` of them, and the cells (P, N, C).
+        """
         transformer = self._model.mask_decoder.transformer
         queries, cells = tokens, self._cells.repeat(len(tokens), 1, 1)
         for index, layer in enumerate(transformer.layers):
@@ -73,34 +80,34 @@ class PromptDecoder:
                 queries = layer.norm1(queries + layer.self_attn(q, q, queries))
             changed = cells if index else None
             attention = layer.cross_attn_token_to_image
-            seen = self._seen(attention, queries + tokens, self._keys[index], changed)
-            queries = layer.norm2(queries + seen)
+            attended = self._attend(attention, queries + tokens, self._keys[index], changed)
+            queries = layer.norm2(queries + attended)
             queries = layer.norm3(queries + layer.mlp(queries))
             attention = layer.cross_attn_image_to_token
             k = _heads(attention, attention.k_proj(queries + tokens))
             share = _scores(k, attention.q_proj, self._queries[index], changed).softmax(2)
-            said = _said(attention, queries).flatten(1, 2)
+            values = _token_values(attention, queries).flatten(1, 2)
             shares = share.flatten(1, 2).transpose(1, 2).split(self._tile, 1)
-            for some, heard in zip(cells.split(self._tile, 1), shares, strict=True):
-                some.copy_(layer.norm4(some.baddbmm_(heard, said)))
+            for some, weights in zip(cells.split(self._tile, 1), shares, strict=True):
+                some.copy_(layer.norm4(some.baddbmm_(weights, values)))
         queries, tokens = queries[:, :answers], tokens[:, :answers]
         attention = transformer.final_attn_token_to_image
-        seen = self._seen(attention, queries + tokens, self._keys[-1], cells)
-        return transformer.norm_final_attn(queries + seen), cells
+        attended = self._attend(attention, queries + tokens, self._keys[-1], cells)
+        return transformer.norm_final_attn(queries + attended), cells
 
-    def _seen(
+    def _attend(
         self, attention: Attention, queries: Tensor, keys: Tensor, cells: Tensor | None
     ) -> Tensor:
-        """What tokens see in the cells: queries (P, T, C) -> (P, T, C). keys, cells: as _scores."""
+        """Attention of tokens to cells: queries (P, T, C) -> (P, T, C). keys, cells: as _scores."""
         q = _heads(attention, attention.q_proj(queries))
         share = _scores(q, attention.k_proj, keys, cells).softmax(3)
         if cells is None:
-            seen = share @ self._values
+            attended = share @ self._values
         else:
             mean = torch.bmm(share.flatten(1, 2), cells).view(*q.shape[:3], -1)
             to_values = attention.v_proj.weight.unflatten(0, (attention.num_heads, -1))
-            seen = mean @ to_values.transpose(1, 2)
-        return attention.out_proj(seen.transpose(1, 2).flatten(2) + attention.v_proj.bias)
+            attended = mean @ to_values.transpose(1, 2)
+        return attention.out_proj(attended.transpose(1, 2).flatten(2) + attention.v_proj.bias)
 
     def _masks(self, cells: Tensor, weights: Tensor) -> Tensor:
         """Cells (P, N, C) up to four times the grid, times the masks' weights (P, M, c)."""
@@ -125,22 +132,22 @@ def _heads(attention: Attention, projected: Tensor) -> Tensor:
 
 
 def _scores(
-    tokens: Tensor, projection: torch.nn.Linear, known: Tensor, cells: Tensor | None
+    tokens: Tensor, projection: torch.nn.Linear, shared: Tensor, cells: Tensor | None
 ) -> Tensor:
     """Tokens (P, heads, T, d) times the cells' projection, scaled: (P, heads, T, N).
 
-    known: (1, heads, N, d), what of the projection the prompts share. cells: (P, N, C), still to be
-    projected and added to it, if not None.
+    shared: (1, heads, N, d), what of the projection the prompts share. cells: (P, N, C), still to
+    be projected and added to it, if not None.
     """
     tokens = tokens / math.sqrt(tokens.shape[3])
-    scores = tokens @ known.transpose(2, 3)
+    scores = tokens @ shared.transpose(2, 3)
     if cells is not None:
         asked = tokens @ projection.weight.unflatten(0, (tokens.shape[1], -1))
         scores.flatten(1, 2).baddbmm_(asked.flatten(1, 2), cells.transpose(1, 2))
     return scores
 
 
-def _said(attention: Attention, values: Tensor) -> Tensor:
+def _token_values(attention: Attention, values: Tensor) -> Tensor:
     """What a cell that sees but one token takes from it, by head: (P, T, C) -> (P, heads, T, C)."""
     v = _heads(attention, attention.v_proj(values))
     weight = attention.out_proj.weight.unflatten(1, (attention.num_heads, -1)).permute(1, 2, 0)

@@ -25,12 +25,12 @@ class EmbeddingCache:
         """(1, C, h, w) on the CPU, or None where it is not there, or cannot be read any more."""
         path = self._folder / f"{key}.pt"
         try:
-            found: Tensor = torch.load(path, map_location="cpu", weights_only=True)
+            features: Tensor = torch.load(path, map_location="cpu", weights_only=True)
         except Exception:  # the unpickler stumbles over damaged bytes in any way it likes
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # used just now
-        return found
+        return features
 
     def put(self, key: str, features: Tensor) -> None:
         """Keep it, and make room. Raises DiskFull, OSError."""
@@ -46,12 +46,12 @@ class EmbeddingCache:
             with contextlib.suppress(FileNotFoundError):
                 about = path.stat()
                 files.append((about.st_mtime_ns, about.st_size, path))
-        held = sum(size for _, size, _ in files)
+        total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
-            if held <= self._max_bytes:
+            if total <= self._max_bytes:
                 break
             path.unlink(missing_ok=True)
-            held -= size
+            total -= size
 
 
 def key_of(image: ByteArray, weights: str) -> str:

@@ -97,8 +97,11 @@ class SamGenerator:
     def propose(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
     ) -> Iterator[RawProposals]:
-        """Up to six masks an annotation (three where no negative is at hand), SAM's IoU as
-        confidence. A mask that surely is one of higher confidence is left out."""
+        """Up to six masks an annotation, with SAM's IoU as confidence.
+
+        Three where no negative is at hand. A mask that is the double of one of higher confidence is
+        left out.
+        """
         if not annotations:
             return
         points = np.array([(a.x, a.y) for a in annotations], np.float64)
@@ -111,10 +114,10 @@ class SamGenerator:
             decoded = iter(self._decode(decoder, prompts, info.size))
             alone = [next(decoded) for _ in indices]
             for place, index in enumerate(indices):
-                found = [(*alone[place], "sam")]
+                decodings = [(*alone[place], "sam")]
                 if len(others[index]):
-                    found.append((*next(decoded), "sam-negatives"))
-                yield self._proposals(found, content, info.size)
+                    decodings.append((*next(decoded), "sam-negatives"))
+                yield self._proposals(decodings, content, info.size)
 
     @torch.inference_mode()
     def _decoder(self, image: ByteArray) -> tuple[PromptDecoder, tuple[int, int]]:
@@ -169,14 +172,14 @@ class SamGenerator:
 
     def _proposals(
         self,
-        found: Sequence[tuple[FloatArray, FloatArray, str]],
+        decodings: Sequence[tuple[FloatArray, FloatArray, str]],
         content: tuple[int, int],
         size: tuple[int, int],
     ) -> RawProposals:
         """The masks of one point at image size, but for those that are one another's double."""
-        logits = np.concatenate([logits for logits, _, _ in found])
-        confidence = np.concatenate([quality for _, quality, _ in found]).clip(0, 1)
-        sources = [source for _, quality, source in found for _ in quality]
+        logits = np.concatenate([logits for logits, _, _ in decodings])
+        confidence = np.concatenate([quality for _, quality, _ in decodings]).clip(0, 1)
+        sources = [source for _, quality, source in decodings for _ in quality]
         frame, level = self.model.image_encoder.img_size, self.model.mask_threshold
         used = [math.ceil(side / LOGIT) for side in content]
         kept = distinct(logits[:, : used[0], : used[1]] > level, confidence)
@@ -195,7 +198,7 @@ def find_checkpoint(
 ) -> Path:
     """The given file, else the environment's, else the cached or downloaded one.
 
-    Raises WeightsUnavailable with the ways to mend it.
+    Raises WeightsUnavailable with the ways to get one.
     """
     given = checkpoint or os.environ.get(CHECKPOINT_VARIABLE)
     if given:

@@ -66,22 +66,22 @@ def _weights(cells: int, frame: int, content: int, size: int) -> tuple[IntArray,
     first, second, part = _taps(cells, frame)
     start = first[low]
     weights = np.zeros((size, 3))
-    at = np.arange(size)
+    pixels = np.arange(size)
     for cell, weight in (
         (first[low], (1 - share) * (1 - part[low])),
         (second[low], (1 - share) * part[low]),
         (first[high], share * (1 - part[high])),
         (second[high], share * part[high]),
     ):
-        np.add.at(weights, (at, cell - start), weight)
+        np.add.at(weights, (pixels, cell - start), weight)
     return start, weights.astype(np.float32)
 
 
 def _taps(cells: int, size: int) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
     """Of a bilinear resize from `cells` to `size`: the cell before, the one after, its weight."""
-    at = ((np.arange(size) + 0.5) * (cells / size) - 0.5).clip(0)
-    low = np.minimum(at.astype(np.int64), cells - 1)
-    return low, np.minimum(low + 1, cells - 1), at - low
+    centres = ((np.arange(size) + 0.5) * (cells / size) - 0.5).clip(0)
+    low = np.minimum(centres.astype(np.int64), cells - 1)
+    return low, np.minimum(low + 1, cells - 1), centres - low
 
 
 @njit(cache=True, nogil=True)

@@ -36,6 +36,7 @@ class FpnConv(nn.Module):
             self.gn = group_norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride), rounded up."""
         for layer in self.children():
             x = layer(x)
         return x

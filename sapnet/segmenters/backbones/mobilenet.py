@@ -26,7 +26,7 @@ class MobileNetBody(nn.Module):
         return [blocks[start:end] for start, end in _STAGES]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """images (B, 3, H, W) -> C2..C5 at strides 4, 8, 16, 32."""
+        """Images (B, 3, H, W) -> C2..C5 at strides 4, 8, 16, 32."""
         x = images
         features = []
         for stage in self.stages():

@@ -26,7 +26,7 @@ class ResNetBody(nn.Module):
         return [stem, [self.layer2], [self.layer3], [self.layer4]]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """images (B, 3, H, W) -> C2..C5 at strides 4, 8, 16, 32."""
+        """Images (B, 3, H, W) -> C2..C5 at strides 4, 8, 16, 32."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         features = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):

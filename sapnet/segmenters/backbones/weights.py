@@ -21,8 +21,14 @@ _DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 
 @dataclass(frozen=True, slots=True)
 class WeightsOrigin:
-    """kind: how the body was initialised. detail: the file's name, a URL or a reason. sha256: of
-    the file. model: sha256 of the model that the training went on from, whose origin this is."""
+    """Where a body's weights come from.
+
+    Attributes:
+        kind: how the body was initialised.
+        detail: the file's name, a URL or a reason.
+        sha256: of the file.
+        model: sha256 of the model that the training went on from, whose origin this is.
+    """
 
     kind: Literal["file", "torchvision", "random"]
     detail: str
@@ -54,9 +60,9 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
         "of another shape": [k for k in own if k in given and own[k].shape != given[k].shape],
         "unknown": [k for k in given if k not in own],
     }
-    found = [f"{len(keys)} {name} ({_some(keys)})" for name, keys in problems.items() if keys]
-    if found:
-        raise WeightsUnavailable(f"{what} does not fit the model: keys {'; '.join(found)}")
+    listed = [f"{len(keys)} {name} ({_some(keys)})" for name, keys in problems.items() if keys]
+    if listed:
+        raise WeightsUnavailable(f"{what} does not fit the model: keys {'; '.join(listed)}")
     module.load_state_dict({k: v.to(own[k].dtype) for k, v in given.items()})
 
 
@@ -107,7 +113,7 @@ def warn_random(name: str, reason: str) -> None:
     """Say once, in words that a user understands, that training starts from nothing."""
     warnings.warn(
         f"{name} starts from random weights ({reason}): results will be much poorer than with "
-        "ImageNet weights; give a weights file to mend it",
+        "ImageNet weights; give a weights file to avoid it",
         stacklevel=3,
     )
 

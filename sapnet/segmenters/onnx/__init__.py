@@ -1,0 +1,1 @@
+"""Export of a segmenter to ONNX, and prediction without torch."""

@@ -30,10 +30,7 @@ _LARGEST = 1 << 15  # pixels of a side
 
 
 class Graph(nn.Module):
-    """What is exported. In: `image` (1, 3, H, W) float32 RGB in [0, 255], of H and W multiples of
-    64, and `content` (2,) int64, its (h, w) without the padding, which may hold anything. Out, by
-    falling score: `labels` (n,) int64 in 0..K-1, `scores` (n,) float32 in (0, 1], `masks`
-    (n, H/4, W/4) float32, probabilities at stride 4, 0 in the padding."""
+    """The graph that is exported: normalisation, network and decoding (Matrix NMS)."""
 
     def __init__(self, segmenter: SoloV2, config: SoloConfig) -> None:
         super().__init__()
@@ -42,6 +39,16 @@ class Graph(nn.Module):
         self.register_buffer("scale", 1 / (255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)))
 
     def forward(self, image: Tensor, content: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Instances of one image, by falling score.
+
+        Args:
+            image: (1, 3, H, W) float32 RGB in [0, 255], H and W multiples of 64.
+            content: (2,) int64, its (h, w) without the padding, which may hold anything.
+
+        Returns:
+            labels (n,) int64 in 0..K-1; scores (n,) float32 in (0, 1]; masks (n, H/4, W/4) float32,
+            probabilities at stride 4, 0 in the padding.
+        """
         config = self.config
         mean, scale = self.get_buffer("mean"), self.get_buffer("scale")
         inside = _inside(image.shape[2], image.shape[3], content)
@@ -79,11 +86,13 @@ def _inside(height: int, width: int, size: Tensor) -> Tensor:
 
 
 def export_onnx(predictor: Predictor, path: Path) -> None:
-    """Write `path`, one file with weights, graph and what `OnnxPredictor` needs to know. Takes the
-    better part of a minute.
+    """Write `path`, one file with weights, graph and what `OnnxPredictor` needs to know.
 
-    Needs the packages onnx and onnxscript (the extra `onnx`): ImportError without.
-    ValueError for a segmenter other than SOLOv2.
+    This takes the better part of a minute.
+
+    Raises:
+        ImportError: the packages onnx and onnxscript are not installed (the extra `onnx`).
+        ValueError: the segmenter is another than SOLOv2.
     """
     import onnx
 

@@ -1,8 +1,7 @@
 """A model in ONNX, asked without torch: numpy, Pillow, pycocotools and onnxruntime do.
 
-An example for those who deploy: what is around the graph is resizing the image, and enlarging the
-masks (sapnet/data/resize.py). The graph itself normalises the image and decodes the network's
-output.
+An example for those who deploy: what is around the graph is resizing the image and the masks
+(sapnet/data/resize.py). The graph itself normalises the image and decodes the network's output.
 """
 
 import json
@@ -23,8 +22,16 @@ class OnnxPredictor:
     """As `sapnet.segmenters.checkpoint.Predictor`, for a file that `sapnet onnx export` wrote."""
 
     def __init__(self, path: Path, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
-        """providers: of onnxruntime, by preference. Errors: WeightsUnavailable for a file that is
-        missing, damaged or of another kind, and without onnxruntime (the extra `onnx`)."""
+        """Load a file.
+
+        Args:
+            path: of the file.
+            providers: of onnxruntime, by preference.
+
+        Raises:
+            WeightsUnavailable: the file is missing, damaged or of another kind, or onnxruntime is
+                not installed (the extra `onnx`).
+        """
         try:
             import onnxruntime
         except ImportError as error:
@@ -43,8 +50,12 @@ class OnnxPredictor:
             ) from error
 
     def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
-        """COCO results: category_id, segmentation (RLE at image size), bbox xywh, score in [0, 1],
-        best first. image: (H, W, 3) uint8 RGB."""
+        """COCO results of one image, best first, as those of `checkpoint.Predictor.predict`.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            score_threshold: least score of a result.
+        """
         original = image.shape[0], image.shape[1]
         content = input_size(original, *self._size)
         feeds = {"image": network_input(image, content), "content": np.array(content, np.int64)}
@@ -70,8 +81,15 @@ class OnnxPredictor:
 
 
 def network_input(image: ByteArray, size: tuple[int, int]) -> FloatArray:
-    """(H, W, 3) uint8 to (1, 3, h', w') float32 in [0, 255]: resized to `size` (h, w), bilinearly
-    with antialiasing, and padded with zeros to multiples of 64."""
+    """The graph's input of an image: resized, and padded with zeros to multiples of 64.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        size: (h, w) to resize to, bilinearly with antialiasing.
+
+    Returns:
+        (1, 3, h', w') float32 in [0, 255].
+    """
     height, width = size
     out = np.zeros((1, 3, height + -height % PAD_TO, width + -width % PAD_TO), dtype=np.float32)
     for channel in range(3):  # as floats, one at a time: Pillow would round colours to bytes

@@ -14,7 +14,7 @@ from sapnet.segmenters.base import Instances
 from sapnet.segmenters.solov2.head import SoloOutput
 from sapnet.segmenters.solov2.mask_stats import weigh
 from sapnet.segmenters.solov2.matrix_nms import decay
-from sapnet.segmenters.solov2.resize_to_rle import enlarge
+from sapnet.segmenters.solov2.resize_to_rle import resize_to_rle
 from sapnet.utils.threads import pool
 
 # a mask must cover more pixels at stride 4 than its level's stride after the head's resampling
@@ -75,7 +75,17 @@ def _decode_image(
     original: tuple[int, int],
     config: SoloConfig,
 ) -> Instances:
-    """scores (C, K), kernels (C, E), features (E, H, W), least_area (C,)."""
+    """Instances of one image.
+
+    Args:
+        scores: (C, K) in [0, 1], of all cells.
+        kernels: (C, E).
+        features: (E, H, W).
+        least_area: (C,) of a mask, in cells of the features.
+        content: (h, w) of the image in the network's input.
+        original: (h, w) of the image.
+        config: thresholds and the decay.
+    """
     cells, labels = (scores > config.score_threshold).nonzero(as_tuple=True)
     scores = scores[cells, labels]
     best = scores.argsort(descending=True, stable=True)[: config.nms_pre]
@@ -99,10 +109,12 @@ def _decode_image(
     order = order[decayed[order] >= config.keep_threshold]
     kept = big[order]
     probs = logits[kept][..., :width].sigmoid().cpu().numpy()
-    to_rle = partial(enlarge, content=content, original=original, threshold=config.mask_threshold)
-    found = list(pool().map(to_rle, probs))
-    rest = [i for i, one in enumerate(found) if one is not None]
-    rles, boxes = zip(*(one for one in found if one is not None), strict=True) if rest else ([], [])
+    to_rle = partial(
+        resize_to_rle, content=content, original=original, threshold=config.mask_threshold
+    )
+    drawn = list(pool().map(to_rle, probs))
+    rest = [i for i, one in enumerate(drawn) if one is not None]
+    rles, boxes = zip(*(one for one in drawn if one is not None), strict=True) if rest else ([], [])
     return Instances(
         labels[kept].cpu().numpy()[rest],
         decayed[order].cpu().numpy()[rest],

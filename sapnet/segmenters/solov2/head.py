@@ -31,8 +31,11 @@ class SoloOutput:
         return _flat(self.cls_logits)
 
     def flat_kernels(self) -> Tensor:
-        """(B, C, E), of the mask features' type: in mixed precision these come from a norm, in
-        float32 on a GPU, and the kernels from a convolution."""
+        """(B, C, E), of the mask features' dtype.
+
+        In mixed precision these come from a norm, in float32 on a GPU, and the kernels from a
+        convolution.
+        """
         return _flat(self.kernels).to(self.mask_features.dtype)
 
 
@@ -46,6 +49,7 @@ class ConvGn(nn.Module):
         self.gn = group_norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
         return F.relu(self.gn(self.conv(x)))
 
     def of_all(self, xs: Sequence[Tensor]) -> list[Tensor]:
@@ -149,7 +153,7 @@ class SoloHead(nn.Module):
 
 
 def with_coordinates(x: Tensor) -> Tensor:
-    """x (B, C, h, w) -> (B, C + 2, h, w): then x and y, from -1 at the first to 1 at the last."""
+    """Append x and y to (B, C, h, w), from -1 at the first to 1 at the last: (B, C + 2, h, w)."""
     batch, _, height, width = x.shape
     ys, xs = (_ramp(side, x) for side in (height, width))
     grid = torch.stack((xs.expand(height, width), ys[:, None].expand(height, width)))
@@ -157,8 +161,11 @@ def with_coordinates(x: Tensor) -> Tensor:
 
 
 def _ramp(steps: int, like: Tensor) -> Tensor:
-    """-1 to 1 in so many steps. An exported or compiled graph takes images of any size, and torch
-    would write the example's number of steps into it: there it is said by arithmetic."""
+    """-1 to 1 in so many steps.
+
+    An exported or compiled graph takes images of any size, and torch would write the example's
+    number of steps into it: there the values are computed.
+    """
     if torch.compiler.is_compiling():
         return torch.arange(steps, device=like.device, dtype=like.dtype) * (2 / (steps - 1)) - 1
     return torch.linspace(-1, 1, steps, device=like.device, dtype=like.dtype)

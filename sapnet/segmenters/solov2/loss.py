@@ -22,17 +22,25 @@ def solo_loss(
     pixel_weights: Sequence[Tensor] | None = None,
     weights: Sequence[Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Losses {"mask", "cls"} of a batch (weights in), and of each image what `instance_probs` gives
-    (with graph).
+    """Losses of a batch (SOLOv2, Eqs 1-3), and the masks that they were computed from.
 
     mask: `dice_weight` × the mean dice loss over the positive cells of the batch. cls: the focal
     loss of all cells, over their number + 1. Only positive cells are predicted. Without a positive
     cell, mask is 0 and still has a graph.
 
-    targets: one per image. masks: one per image, (N_i, h, w) at stride 4, bool or float in [0, 1].
-    pixel_weights: (N_i, h, w) in [0, 1], see `dice_loss`. weights: (N_i,) in [0, 1]: a positive
-    cell counts as much as its instance, in both losses and in the number of positive cells, so that
-    one of weight 0 is as if it were not there, and its cells are no background either.
+    Args:
+        output: of the network.
+        targets: one per image.
+        masks: one per image, (N_i, h, w) at stride 4, bool or float in [0, 1].
+        config: of the losses.
+        pixel_weights: (N_i, h, w) in [0, 1], see `dice_loss`.
+        weights: (N_i,) in [0, 1]: a positive cell counts as much as its instance, in both losses
+            and in the number of positive cells, so that one of weight 0 is as if it were not there,
+            and its cells are no background either.
+
+    Returns:
+        {"mask", "cls"} with their weights in; and of each image what `instance_probs` gives, with
+        graph.
     """
     kernels = output.flat_kernels()
     dice, predicted = [], []
@@ -88,7 +96,7 @@ def _cell_weights(targets: Sequence[SoloTargets], weights: Sequence[Tensor]) -> 
 
 
 def _cell_probs(kernels: Tensor, features: Tensor, targets: SoloTargets) -> Tensor:
-    """kernels (C, E), features (E, h, w) -> (P, h·w) float32, the positive cells' masks."""
+    """Masks (P, h·w) float32 of the positive cells, of kernels (C, E) and features (E, h, w)."""
     return (kernels[targets.cells] @ features.flatten(1)).float().sigmoid()
 
 

@@ -48,8 +48,10 @@ def _weigh_floats(logits: Tensor, width: int, limit: float) -> tuple[Tensor, Ten
 def _pack(
     logits: FloatArray, width: int, limit: float
 ) -> tuple[IntArray, FloatArray, Words, IntArray]:
-    """-> areas, sums inside, masks as bits (n, h, ceil(width / 64)), the rows that hold all of it
-    (first, and last + 1; (n, 2))."""
+    """Areas (n,), sums inside (n,), masks as bits (n, h, ceil(width / 64)), and rows (n, 2).
+
+    The rows are those that contain all of a mask: the first, and the last + 1.
+    """
     n, height, _ = logits.shape
     floor = np.float32(limit)
     area = np.zeros(n, dtype=np.int64)

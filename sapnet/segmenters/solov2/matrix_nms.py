@@ -48,8 +48,16 @@ def decay(
 def decay_of(
     overlap: Tensor, labels: Tensor, kernel: Literal["gaussian", "linear"], sigma: float
 ) -> Tensor:
-    """What `decay` multiplies scores with, (n,) in [0, 1]; overlap and labels are by falling score.
-    An empty mask decays no other."""
+    """The factors of `decay`, (n,) in [0, 1].
+
+    An empty mask decays no other.
+
+    Args:
+        overlap: (n, n) shared areas, by falling score.
+        labels: (n,), by falling score.
+        kernel: of the decay.
+        sigma: of the Gaussian one.
+    """
     area = overlap.diagonal()
     union = area[:, None] + area - overlap
     same = labels[:, None] == labels

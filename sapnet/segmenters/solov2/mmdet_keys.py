@@ -12,7 +12,7 @@ from torch import Tensor
 from sapnet.segmenters.backbones.weights import load_exactly
 from sapnet.segmenters.solov2.model import SoloV2
 
-# (ours, theirs): # is a number, * the rest of a key; the first pattern that fits decides
+# (ours, mmdetection's): # is a number, * the rest of a key; the first pattern that fits decides
 _TABLE = (
     ("backbone.body.*", "backbone.*"),
     ("backbone.fpn.*", "neck.*"),
@@ -24,12 +24,12 @@ _TABLE = (
 
 def to_mmdet_key(key: str) -> str:
     """Our name of a tensor -> mmdetection's. ValueError where it has none."""
-    return _translate(key, [(ours, theirs) for ours, theirs in _TABLE])
+    return _translate(key, list(_TABLE))
 
 
 def from_mmdet_key(key: str) -> str:
-    """mmdetection's name of a tensor -> ours. ValueError where there is none."""
-    return _translate(key, [(theirs, ours) for ours, theirs in _TABLE])
+    """Name in mmdetection of a tensor -> ours. ValueError where there is none."""
+    return _translate(key, [(mmdet, own) for own, mmdet in _TABLE])
 
 
 def load_mmdet_state_dict(model: SoloV2, state: Mapping[str, Tensor]) -> None:

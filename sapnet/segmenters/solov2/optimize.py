@@ -26,8 +26,10 @@ def make_ready(segmenter: Segmenter) -> Segmenter:
 
 
 def _fold(module: nn.Module) -> None:
-    """Fold batch norms into the convolutions that are registered right before them; in all networks
-    here that is the order in which they run."""
+    """Fold batch norms into the convolutions that are registered right before them.
+
+    In all networks here that is the order in which they run.
+    """
     children = list(module.named_children())
     for (name, conv), (norm_name, norm) in pairwise(children):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

@@ -13,10 +13,10 @@ from sapnet.types import BoolArray, FloatArray, Rle
 IntArray = npt.NDArray[np.int64]
 
 
-def enlarge(
+def resize_to_rle(
     probs: FloatArray, content: tuple[int, int], original: tuple[int, int], threshold: float
 ) -> tuple[Rle, tuple[int, int, int, int]] | None:
-    """Bilinear enlargement to the original image, thresholded, as RLE with its tight box (xyxy).
+    """Resize bilinearly to the original image and threshold; as RLE with its tight box (xyxy).
 
     None where no pixel is above. Pixel centres are at .5 on every scale; values go on beyond the
     border. What lies between four cells that are all above, or all below, is not computed.
@@ -40,17 +40,27 @@ def enlarge(
 def _taps(
     set_cells: IntArray, cells: int, content: int, original: int
 ) -> tuple[int, IntArray, FloatArray]:
-    """Along one axis: the first pixel that can be above; per pixel from there to the last that can,
-    the cell before it and the weight of the next cell. set_cells: those with a value above."""
+    """Taps of bilinear interpolation along one axis.
+
+    Args:
+        set_cells: those with a value above the threshold.
+        cells: how many there are.
+        content: pixels of the network's input that the cells cover.
+        original: pixels of the image.
+
+    Returns:
+        The first pixel that can be above; and for each pixel from there to the last that can, (n,)
+        each: the cell before it, and the weight of the next cell.
+    """
     scale = content / original / MASK_STRIDE  # cells per pixel
     # a value above the threshold reaches less than one cell beyond the centres of the set cells
     first = max(math.floor((set_cells[0] - 0.5) / scale - 0.5), 0) if set_cells[0] else 0
     last = original - 1
     if set_cells[-1] < cells - 1:
         last = min(math.ceil((set_cells[-1] + 1.5) / scale - 0.5), last)
-    at = ((np.arange(first, last + 1) + 0.5) * scale - 0.5).clip(0, cells - 1)
-    low = at.astype(np.int64)
-    return first, low, (at - low).astype(np.float32)
+    centres = ((np.arange(first, last + 1) + 0.5) * scale - 0.5).clip(0, cells - 1)
+    low = centres.astype(np.int64)
+    return first, low, (centres - low).astype(np.float32)
 
 
 @njit(cache=True, nogil=True)

@@ -60,8 +60,8 @@ def assign(masks: Tensor, labels: Tensor, config: SoloConfig, num_classes: int) 
     columns, rows = _profiles(masks.contiguous().view(torch.uint8).numpy())
     grids = np.array(config.num_grids, dtype=np.int64)
     ranges = np.array(config.scale_ranges, dtype=np.float64)
-    found = _owners(columns, rows, grids, ranges, config.center_region)
-    cells, levels, instances = torch.from_numpy(found)
+    owners = _owners(columns, rows, grids, ranges, config.center_region)
+    cells, levels, instances = torch.from_numpy(owners)
     count = sum(grid * grid for grid in config.num_grids)
     classes = torch.full((count,), num_classes, dtype=torch.int64)
     classes[cells] = labels[instances]
@@ -122,29 +122,29 @@ def _owners(
             for r in range(top, bottom + 1):
                 for c in range(left, right + 1):
                     cell, reaching = first + r * grid + c, r != row or c != column
-                    rival = owner[cell]
+                    other = owner[cell]
                     if (
-                        rival < 0
+                        other < 0
                         or reaching < reached[cell]
-                        or (reaching == reached[cell] and mass[i] < mass[rival])
+                        or (reaching == reached[cell] and mass[i] < mass[other])
                     ):
                         owner[cell], reached[cell] = i, reaching
     cells = np.nonzero(owner >= 0)[0]
-    found = np.empty((3, len(cells)), dtype=np.int64)
-    found[0], found[1], found[2] = cells, np.searchsorted(ends, cells, side="right"), owner[cells]
-    return found
+    out = np.empty((3, len(cells)), dtype=np.int64)
+    out[0], out[1], out[2] = cells, np.searchsorted(ends, cells, side="right"), owner[cells]
+    return out
 
 
 @njit(cache=True, nogil=True)
 def _extent(profile: IntArray) -> tuple[int, float, int]:
     """Area, centre of mass and extent along an axis."""
     mass, moment, first, last = 0, 0.0, -1, -1
-    for at in range(len(profile)):
-        if profile[at] > 0:
-            mass += profile[at]
-            moment += profile[at] * at
-            first = at if first < 0 else first
-            last = at
+    for i in range(len(profile)):
+        if profile[i] > 0:
+            mass += profile[i]
+            moment += profile[i] * i
+            first = i if first < 0 else first
+            last = i
     return mass, moment / max(mass, 1) + 0.5, last - first + 1
 
 

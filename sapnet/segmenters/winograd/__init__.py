@@ -1,0 +1,1 @@
+"""3×3 convolutions on the CPU by Winograd's algorithm."""

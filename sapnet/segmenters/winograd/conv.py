@@ -69,6 +69,7 @@ class WinogradConv2d(nn.Module):
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K, H, W)."""
         with _scratch() as scratch:
             return _convolve([x], self.weight, self.bias, scratch)[0]
 
@@ -82,6 +83,7 @@ class LearningWinogradConv2d(nn.Conv2d):
         self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K, H, W)."""
         return self.of_all([x])[0]
 
     def of_all(self, xs: Sequence[Tensor]) -> list[Tensor]:
@@ -103,26 +105,29 @@ class _Learning(Function):
         weight, *xs = ctx.saved_tensors
         of_weight, of_bias, *of_xs = ctx.needs_input_grad
         with _scratch() as scratch:
-            found = _backward(weight, xs, grads, of_weight, of_xs, scratch)
+            results = _backward(weight, xs, grads, of_weight, of_xs, scratch)
         bias = torch.stack([grad.sum((0, 2, 3)) for grad in grads]).sum(0) if of_bias else None
-        return found[0], bias, *found[1:]
+        return results[0], bias, *results[1:]
 
 
 def _convolve(
     xs: Sequence[Tensor], weight: Tensor, bias: Tensor | None, scratch: "_Scratch"
 ) -> list[Tensor]:
-    """xs (B, C, H, W), weight (K, 36, C) transformed -> (B, K, H, W) each, channels-last."""
+    """Convolve xs (B, C, H, W) with a transformed weight (K, 36, C): (B, K, H, W) each.
+
+    The results are channels-last.
+    """
     channels = len(weight)
-    pictures = [_last(x) for x in xs]
-    outs = [x.new_empty(*x.shape[:3], channels) for x in pictures]
+    maps = [_last(x) for x in xs]
+    outs = [x.new_empty(*x.shape[:3], channels) for x in maps]
     added = (weight.new_zeros(channels) if bias is None else bias.detach()).numpy()
-    most = _most(pictures)
+    most = _most(maps)
     before = scratch.planes("before", most, weight.shape[2])
     after = scratch.planes("after", most, channels)
-    for group in _groups(pictures):
+    for group in _groups(maps):
         count = _even(group[-1].end, before)
         for part in group:
-            part.spread(tiles.taken, part.of(pictures), before.numpy())
+            part.spread(tiles.taken, part.of(maps), before.numpy())
         _products(before[:count], weight, after[:count])
         for part in group:
             part.spread(tiles.given, after.numpy(), added, part.of(outs))
@@ -139,23 +144,23 @@ def _backward(
 ) -> list[Tensor | None]:
     """Gradients of the weight and of each of xs, None where not asked for."""
     kernels, channels = weight.shape[:2]
-    pictures, given = [_last(x) for x in xs], [_last(grad) for grad in grads]
-    results = [torch.zeros_like(x) if any(of_xs) else None for x in pictures]
+    maps, given = [_last(x) for x in xs], [_last(grad) for grad in grads]
+    results = [torch.zeros_like(x) if any(of_xs) else None for x in maps]
     transformed = grown = None
     if any(of_xs):
         transformed = _transformed(weight, scratch.planes("weights", kernels, channels))
     if of_weight:
         grown = scratch.planes("grown", kernels, channels).zero_()
-    most = _most(pictures)
+    most = _most(maps)
     before = scratch.planes("before", most, channels)
     after = scratch.planes("after", most, kernels)
-    for group in _groups(pictures):
+    for group in _groups(maps):
         count = _even(group[-1].end, before, after)
         for part in group:
             part.spread(tiles.given_back, part.of(given), after.numpy())
         if grown is not None:
             for part in group:
-                part.spread(tiles.taken, part.of(pictures), before.numpy())
+                part.spread(tiles.taken, part.of(maps), before.numpy())
             grown.transpose(0, 1).baddbmm_(
                 after[:count].permute(1, 2, 0), before[:count].transpose(0, 1)
             )
@@ -174,8 +179,11 @@ def _backward(
 
 
 class _Part(NamedTuple):
-    """Rows first..last of tiles of one picture: image `image` of map `level`; their place among
-    the tiles that are multiplied at once is start..end."""
+    """Rows first..last of tiles of one image of a batch.
+
+    level, image: the map, and the index in it. start, end: their place among the tiles that are
+    multiplied at once.
+    """
 
     level: int
     image: int
@@ -184,10 +192,11 @@ class _Part(NamedTuple):
     start: int
     end: int
 
-    def of(self, pictures: Sequence[Tensor | None]) -> tiles.FloatArray:
-        picture = pictures[self.level]
-        assert picture is not None
-        array: tiles.FloatArray = picture[self.image].numpy()
+    def of(self, maps: Sequence[Tensor | None]) -> tiles.FloatArray:
+        """(H, W, C) of the image in maps (B, H, W, C)."""
+        batch = maps[self.level]
+        assert batch is not None
+        array: tiles.FloatArray = batch[self.image].numpy()
         return array
 
     def spread(self, work: Callable[..., None], *arrays: tiles.FloatArray) -> None:
@@ -212,13 +221,13 @@ class _Part(NamedTuple):
             _side_by_side(some, 0, len(turn))
 
 
-def _groups(pictures: Sequence[Tensor]) -> Iterator[list[_Part]]:
+def _groups(maps: Sequence[Tensor]) -> Iterator[list[_Part]]:
     """All rows of tiles of maps (B, H, W, C), as many at a time as make _TILES."""
     group: list[_Part] = []
     start = 0
-    for level, picture in enumerate(pictures):
-        rows, columns = -(-picture.shape[1] // 4), -(-picture.shape[2] // 4)
-        for image in range(picture.shape[0]):
+    for level, batch in enumerate(maps):
+        rows, columns = -(-batch.shape[1] // 4), -(-batch.shape[2] // 4)
+        for image in range(batch.shape[0]):
             first = 0
             while first < rows:
                 if group and start + columns > _TILES:
@@ -232,9 +241,9 @@ def _groups(pictures: Sequence[Tensor]) -> Iterator[list[_Part]]:
         yield group
 
 
-def _most(pictures: Sequence[Tensor]) -> int:
+def _most(maps: Sequence[Tensor]) -> int:
     """Tiles of the largest of the groups, made a multiple of _EVEN."""
-    most = max((group[-1].end for group in _groups(pictures)), default=0)
+    most = max((group[-1].end for group in _groups(maps)), default=0)
     return -(-most // _EVEN) * _EVEN
 
 
@@ -247,8 +256,10 @@ def _even(count: int, *planes: Tensor) -> int:
 
 
 class _Scratch:
-    """Buffers of one computation. They are kept for the next: fresh memory has to be zeroed by the
-    system first."""
+    """Buffers of one computation, kept for the next.
+
+    Fresh memory has to be zeroed by the system first.
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
@@ -279,7 +290,7 @@ def _scratch() -> Iterator[_Scratch]:
 
 
 def _products(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """left (T, 36, C), right (K, 36, C) -> out (T, 36, K): a matrix product for each of the 36."""
+    """Multiply left (T, 36, C) with right (K, 36, C) for each of the 36, into out (T, 36, K)."""
     torch.bmm(left.transpose(0, 1), right.permute(1, 2, 0), out=out.transpose(0, 1))
 
 

@@ -1,7 +1,7 @@
-"""The transforms of Winograd's F(4×4, 3×3), compiled: pictures to tiles and back, and weights.
+"""The transforms of Winograd's F(4×4, 3×3), compiled: images to tiles and back, and weights.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1 and its
-matrices Bᵀ, G and Aᵀ. All arrays are float32, contiguous, channels last. A picture (H, W, C) has
+matrices Bᵀ, G and Aᵀ. All arrays are float32, contiguous, channels last. An image (H, W, C) has
 ceil(H / 4) rows of ceil(W / 4) tiles; kernels take rows first..last of them, and the first tile
 is `tiles[start]`. A tile's 36 planes lie together: written apart, 36 streams of stores wait for
 memory, and a transform takes three times as long.
@@ -83,8 +83,10 @@ def given_back(out: FloatArray, tiles: FloatArray, first: int, last: int, start:
 
 @njit(cache=True, nogil=True)
 def taken_back(tiles: FloatArray, x: FloatArray, first: int, last: int, start: int) -> None:
-    """The gradient of `taken`, BdBᵀ of tiles (T, 36, C), added to x (H, W, C). Rows next to one
-    another overlap."""
+    """The gradient of `taken`, BdBᵀ of tiles (T, 36, C), added to x (H, W, C).
+
+    Rows next to one another overlap.
+    """
     height, width, channels = x.shape
     columns, long = (width + 3) // 4, 6 * channels
     grids = tiles.reshape(-1, 6, long)
@@ -134,17 +136,17 @@ def weights_back(grown: FloatArray, taps: FloatArray, first: int, last: int) -> 
 
 @njit(cache=True, nogil=True)
 def _cut(x: FloatArray, top: int, left: int, side: int, patch: FloatArray) -> None:
-    """side × side pixels of x (H, W, C) -> patch (side, side · C), zeros outside."""
+    """Copy side × side pixels of x (H, W, C) to patch (side, side · C), zeros outside."""
     height, width, channels = x.shape
     for i in range(side):
         for j in range(side):
-            y, z, at = top + i, left + j, j * channels
+            y, z, offset = top + i, left + j, j * channels
             if 0 <= y < height and 0 <= z < width:
                 for c in range(channels):
-                    patch[i, at + c] = x[y, z, c]
+                    patch[i, offset + c] = x[y, z, c]
             else:
                 for c in range(channels):
-                    patch[i, at + c] = 0
+                    patch[i, offset + c] = 0
 
 
 @njit(cache=True, nogil=True)

@@ -32,7 +32,7 @@ def gains(rows, figure, **which):
 
 
 def test_generated_scenes(benchmark, tmp_path):
-    """Textured objects on textured ground: the image alone mends a part of it.
+    """Textured objects on textured ground: the image alone corrects a part of it.
     Features of random numbers know nothing, so nothing is asked of them."""
     make_scenes(tmp_path / "scenes", 1, (96, 128), seed=3)
     weights = tmp_path / "mobilenet.pt"

@@ -9,19 +9,19 @@ import torch
 from sapnet.labelers.affinity import refine as affinity
 from sapnet.labelers.affinity.crop import box_windows, mask_boxes
 from sapnet.labelers.affinity.loss import affinity_loss
-from sapnet.labelers.affinity.refine import RefineConfig, RefinedMasks, finalize, guides_of
+from sapnet.labelers.affinity.refine import RefineConfig, RefinedMasks, affinity_guides, finalize
 
 PAPER = RefineConfig(levels="pixel", window=None, balance=0.0)
 
 
 def refine(probs, image, features=(), *, boxes=None, config=None):
-    guides = guides_of(image, features, tuple(probs.shape[1:]), config or RefineConfig())
+    guides = affinity_guides(image, features, tuple(probs.shape[1:]), config or RefineConfig())
     return affinity.refine(probs, guides, boxes=boxes, config=config)
 
 
-def polished(probs, image, features=(), *, config=None):
-    guides = guides_of(image, features, tuple(probs.shape[1:]), config or RefineConfig())
-    return affinity.polished(probs, guides, config=config)
+def refine_repeatedly(probs, image, features=(), *, config=None):
+    guides = affinity_guides(image, features, tuple(probs.shape[1:]), config or RefineConfig())
+    return affinity.refine_repeatedly(probs, guides, config=config)
 
 
 def scene(n=3, size=(12, 16), seed=0):
@@ -206,10 +206,10 @@ def test_polish_is_the_image_once_more():
     once = finalize(refine(probs, image, features))
     pixel = RefineConfig(levels="pixel")
     twice = finalize(refine(once, image, config=pixel))
-    torch.testing.assert_close(polished(probs, image, features), twice)
+    torch.testing.assert_close(refine_repeatedly(probs, image, features), twice)
     plain = RefineConfig(polish=0)
-    torch.testing.assert_close(polished(probs, image, features, config=plain), once)
+    torch.testing.assert_close(refine_repeatedly(probs, image, features, config=plain), once)
     semantic = RefineConfig(levels="semantic")
     expected = finalize(refine(probs, image, features, config=semantic))
-    torch.testing.assert_close(polished(probs, image, features, config=semantic), expected)
-    assert polished(probs[:0], image, features).shape == (0, 12, 16)
+    torch.testing.assert_close(refine_repeatedly(probs, image, features, config=semantic), expected)
+    assert refine_repeatedly(probs[:0], image, features).shape == (0, 12, 16)

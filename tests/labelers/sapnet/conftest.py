@@ -34,7 +34,7 @@ def make_bags(
         labels=torch.randint(classes, (count,), generator=generator),
         image=torch.arange(count) * images // max(count, 1),
         distance=torch.where(draw(count, longest) < 0.3, 0.9, 1.0),
-        foreign=(draw(count, longest) < 0.3) & valid,
+        contains_other_point=(draw(count, longest) < 0.3) & valid,
         medoid=(draw(count, longest) * 4).round() / 4 * valid,
         size_rank=torch.stack([torch.randperm(longest, generator=generator) for _ in lengths])
         if count

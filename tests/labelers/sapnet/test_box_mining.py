@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sapnet.labelers.sapnet.box_mining import area, contains, mine, nearest_mask, paired_iou
+from sapnet.labelers.sapnet.box_mining import area, contains, mine_boxes, nearest_mask, paired_iou
 
 
 def slow_mine(tools, bags, scores, selected, allowed, k=3, first=0.6, second=0.3):
@@ -47,7 +47,7 @@ def test_against_the_loop(tools, seed):
     scores = (scores * 6).round() / 6  # ties
     allowed = bags.allowed(exclude_foreign=seed % 2 == 0)
     selected = torch.tensor([tools.ranking(bags, scores, allowed, n)[0] for n in range(len(bags))])
-    got = mine(scores, bags, selected, allowed)
+    got = mine_boxes(scores, bags, selected, allowed)
     torch.testing.assert_close(got, slow_mine(tools, bags, scores, selected, allowed))
 
 
@@ -57,8 +57,8 @@ def test_the_seeds_above_mine_in_both_ways(tools):
     for seed in range(40):
         bags, scores = nested(tools, seed)
         selected = torch.tensor([tools.ranking(bags, scores, bags.valid, n)[0] for n in range(6)])
-        got = mine(scores, bags, selected, bags.valid)
-        near_only = mine(scores, bags, selected, bags.valid, min_containing_iou=2.0)
+        got = mine_boxes(scores, bags, selected, bags.valid)
+        near_only = mine_boxes(scores, bags, selected, bags.valid, min_containing_iou=2.0)
         moved += int((near_only != bags.boxes[torch.arange(6), selected]).any())
         moved += 1000 * int((got != near_only).any())
     assert moved > 5000
@@ -77,17 +77,17 @@ def test_thresholds_start_anew_for_every_object(tools):
     bags = tools.make_bags(0, (2, 2))
     bags.boxes[0], bags.boxes[1] = torch.tensor([chosen, near]), torch.tensor([chosen, far])
     scores = torch.tensor([[0.9, 0.5], [0.9, 0.5]])
-    both = mine(scores, bags, torch.tensor([0, 0]), bags.valid)
+    both = mine_boxes(scores, bags, torch.tensor([0, 0]), bags.valid)
     alone, score = one_bag(tools, [chosen, far], [0.9, 0.5])
-    torch.testing.assert_close(both[1:], mine(score, alone, torch.tensor([0]), alone.valid))
+    torch.testing.assert_close(both[1:], mine_boxes(score, alone, torch.tensor([0]), alone.valid))
     assert (both[1] != torch.tensor(chosen)).any()
 
 
 def test_only_the_top_k_pull(tools):
     boxes = [[10.0, 10, 30, 30], [0.0, 0, 5, 5], [50.0, 50, 55, 55], [9.0, 9, 31, 31]]
     bags, scores = one_bag(tools, boxes, [0.9, 0.8, 0.7, 0.6])
-    assert mine(scores, bags, torch.tensor([0]), bags.valid, top_k=3).tolist() == [boxes[0]]
-    assert mine(scores, bags, torch.tensor([0]), bags.valid, top_k=4).tolist() != [boxes[0]]
+    assert mine_boxes(scores, bags, torch.tensor([0]), bags.valid, top_k=3).tolist() == [boxes[0]]
+    assert mine_boxes(scores, bags, torch.tensor([0]), bags.valid, top_k=4).tolist() != [boxes[0]]
 
 
 @pytest.mark.parametrize(("slack", "inside"), [(0.0, True), (2.0, True), (2.5, False)])
@@ -101,17 +101,17 @@ def test_containment_has_two_pixels_of_slack(slack, inside):
 def test_what_is_not_allowed_pulls_nothing(tools):
     bags, scores = one_bag(tools, [[10.0, 10, 30, 30], [9.0, 9, 31, 31]], [0.5, 0.9])
     allowed = torch.tensor([[True, False]])
-    assert mine(scores, bags, torch.tensor([0]), allowed).tolist() == [[10, 10, 30, 30]]
+    assert mine_boxes(scores, bags, torch.tensor([0]), allowed).tolist() == [[10, 10, 30, 30]]
 
 
 def test_no_bags_and_bags_of_one(tools):
     none = tools.make_bags(0, ())
     index = torch.zeros(0, dtype=torch.int64)
-    assert mine(none.medoid, none, index, none.valid).shape == (0, 4)
+    assert mine_boxes(none.medoid, none, index, none.valid).shape == (0, 4)
     assert nearest_mask(torch.zeros(0, 4), none, none.medoid, none.valid).shape == (0,)
     one = tools.make_bags(0, (1, 1))
     torch.testing.assert_close(
-        mine(one.medoid, one, torch.zeros(2, dtype=torch.int64), one.valid), one.boxes[:, 0]
+        mine_boxes(one.medoid, one, torch.zeros(2, dtype=torch.int64), one.valid), one.boxes[:, 0]
     )
 
 

@@ -54,11 +54,12 @@ def test_pick_of_scores_that_died(tools):
 @pytest.mark.parametrize("seed", range(5))
 def test_foreign_proposals_only_where_there_is_no_other(tools, seed):
     bags = tools.make_bags(seed)
-    bags.foreign[2] = bags.valid[2]
+    bags.contains_other_point[2] = bags.valid[2]
     allowed = bags.allowed(exclude_foreign=True)
     for n in range(len(bags)):
         clean = [
-            bool(v) and not bool(f) for v, f in zip(bags.valid[n], bags.foreign[n], strict=True)
+            bool(v) and not bool(f)
+            for v, f in zip(bags.valid[n], bags.contains_other_point[n], strict=True)
         ]
         assert allowed[n].tolist() == (clean if any(clean) else bags.valid[n].tolist())
     assert torch.equal(bags.allowed(exclude_foreign=False), bags.valid)
@@ -76,7 +77,7 @@ def test_priors(tools):
     )
     got = with_priors(scores, bags, config)
     allowed = bags.allowed(True)
-    assert bags.foreign.any()
+    assert bags.contains_other_point.any()
     for n in range(len(bags)):
         inside = [m for m in range(8) if bags.valid[n, m]]
         areas = {m: tools.box_area(bags.boxes[n, m].tolist()) for m in inside}
@@ -117,7 +118,7 @@ def test_a_teacher_that_says_nothing_changes_nothing(tools):
 
 
 def test_enriched_bags_are_neutral_where_they_are_new(tools):
-    """Scaled boxes (PNPG) have no judgement of their own."""
+    """Scaled boxes (PNPG) have no scores of their own."""
     bags = tools.make_bags(2)
     joined = bags.joined(torch.rand(4, 2, 4), torch.full((4,), 0.5))
     assert torch.equal(joined.contrast[:, :8], bags.contrast)

@@ -58,7 +58,7 @@ def test_order_of_arrival(tools, method, seed):
         got = branch(levels, mixed, sizes_of())
         assert take(order, got.selected).tolist() == straight.selected.tolist()
         torch.testing.assert_close(got.boxes, straight.boxes)
-        torch.testing.assert_close(got.certainty, straight.certainty)
+        torch.testing.assert_close(got.expected_iou, straight.expected_iou)
 
 
 @pytest.mark.parametrize("method", OF_METHOD)
@@ -68,7 +68,7 @@ def test_twins_of_one_box(tools, method):
     bags.boxes[:] = torch.tensor([10.0, 20, 50, 60])
     bags.medoid[:] = 0.5
     bags.distance[:] = 1.0
-    bags.foreign[:] = False
+    bags.contains_other_point[:] = False
     bags.medoid[0, 4] = 0.75
     got = make_branch(OF_METHOD[method])(make_levels(), bags, sizes_of())
     assert got.selected.tolist() == [4, int(bags.size_rank[1].argmin())]
@@ -88,7 +88,7 @@ def test_padding_is_never_picked_and_never_counts(tools, method):
     assert results[0].losses.keys() == results[1].losses.keys()
     for name, loss in results[0].losses.items():
         torch.testing.assert_close(loss, results[1].losses[name])
-    torch.testing.assert_close(results[0].certainty, results[1].certainty)
+    torch.testing.assert_close(results[0].expected_iou, results[1].expected_iou)
 
 
 @pytest.mark.parametrize("method", OF_METHOD)
@@ -106,15 +106,15 @@ def test_alone_or_in_a_batch(tools, method):
         alone = branch([m[index : index + 1] for m in levels], Bags(**own), sizes_of(1))
         assert torch.equal(alone.selected, together.selected[rows])
         torch.testing.assert_close(alone.boxes, together.boxes[rows])
-        torch.testing.assert_close(alone.certainty, together.certainty[rows])
+        torch.testing.assert_close(alone.expected_iou, together.expected_iou[rows])
 
 
 def test_foreign_proposals_are_not_picked(tools):
     bags = tools.make_bags(5, (8, 8, 8, 8, 8, 8))
     branch = make_branch(OF_METHOD["sapnet++"])
     picked = branch(make_levels(), bags, sizes_of()).selected
-    assert not take(bags.foreign, picked).any()
-    bags.foreign[:] = True
+    assert not take(bags.contains_other_point, picked).any()
+    bags.contains_other_point[:] = True
     free = replace(OF_METHOD["sapnet++"], exclude_foreign_points=False)
     everywhere = branch(make_levels(), bags, sizes_of()).selected
     assert torch.equal(everywhere, make_branch(free)(make_levels(), bags, sizes_of()).selected)
@@ -139,9 +139,9 @@ def test_losses_of_each_method(tools, method, terms, lengths, classes):
     total.backward()
     assert all(level.grad is None or level.grad.isfinite().all() for level in levels)
     assert any(level.grad is not None and level.grad.any() for level in levels)
-    assert first.selected.shape == first.certainty.shape == (len(lengths),)
-    assert ((first.certainty >= 0) & (first.certainty <= 1 + 1e-5)).all()
-    assert not first.certainty.requires_grad
+    assert first.selected.shape == first.expected_iou.shape == (len(lengths),)
+    assert ((first.expected_iou >= 0) & (first.expected_iou <= 1 + 1e-5)).all()
+    assert not first.expected_iou.requires_grad
 
 
 def test_without_a_generator_nothing_is_lost(tools):
@@ -154,8 +154,8 @@ def test_completeness_is_not_trusted_at_first(tools):
     bags, levels = tools.make_bags(1, (8,) * 8), make_levels()
     config = replace(OF_METHOD["sapnet++"], box_mining=False, completeness_floor=0.0)
     branch = make_branch(config)
-    cold = branch(levels, bags, sizes_of(), trust_completeness=False)
-    warm = branch(levels, bags, sizes_of(), trust_completeness=True)
+    cold = branch(levels, bags, sizes_of(), use_completeness=False)
+    warm = branch(levels, bags, sizes_of(), use_completeness=True)
     plain = make_branch(replace(config, completeness=False))
     assert torch.equal(cold.selected, plain(levels, bags, sizes_of()).selected)
     assert not torch.equal(cold.selected, warm.selected)
@@ -168,7 +168,7 @@ def test_the_instance_branch_waits_for_a_second_class(tools, classes, same_as):
     found = [
         make_branch(replace(BASE, instance_branch=setting), classes)(
             make_levels(), bags, sizes_of()
-        ).certainty
+        ).expected_iou
         for setting in (None, same_as, not same_as)
     ]
     assert torch.equal(found[0], found[1])

@@ -36,21 +36,21 @@ def test_sure_and_without_a_prediction_it_is_what_was_selected(world):
 
 
 def test_an_empty_prediction_weighs_nothing(world):
-    selected, belief = np.array([0, 0, 0]), np.full((3, 3), 1 / 3)
+    selected, posterior = np.array([0, 0, 0]), np.full((3, 3), 1 / 3)
     bags = world.record.bags
-    got = blended(bags, selected, belief, torch.zeros(3, *GRID), [0, 1, 2])
-    torch.testing.assert_close(got, blended(bags, selected, belief, torch.zeros(0, *GRID), []))
+    got = blended(bags, selected, posterior, torch.zeros(3, *GRID), [0, 1, 2])
+    torch.testing.assert_close(got, blended(bags, selected, posterior, torch.zeros(0, *GRID), []))
 
 
 def test_against_the_formula(world):
-    """Object 0 has a prediction; the rows of belief are padded, as those of a batch are."""
+    """Object 0 has a prediction; the rows of posterior are padded, as those of a batch are."""
     selected = np.array([0, 1, 2])
-    belief = np.array([[0.5, 0.3, 0.2, 0], [0.1, 0.6, 0.3, 0], [0, 0.5, 0.5, 0]], np.float32)
+    posterior = np.array([[0.5, 0.3, 0.2, 0], [0.1, 0.6, 0.3, 0], [0, 0.5, 0.5, 0]], np.float32)
     predicted = torch.rand(1, *GRID, generator=torch.Generator().manual_seed(0))
-    got = blended(world.record.bags, selected, belief, predicted, [0])
+    got = blended(world.record.bags, selected, posterior, predicted, [0])
     for n, index in enumerate(selected):
         masks = [by_area(mask) for mask in world.masks[n]]
-        drafts = [sum(float(w) * mask for w, mask in zip(belief[n], masks, strict=False))]
+        drafts = [sum(float(w) * mask for w, mask in zip(posterior[n], masks, strict=False))]
         drafts += [predicted[0]] if n == 0 else []
         weights = [soft_iou(draft, masks[index]) for draft in drafts]
         total = masks[index] + sum(w * d for w, d in zip(weights, drafts, strict=True))

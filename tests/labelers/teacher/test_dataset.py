@@ -12,7 +12,7 @@ from sapnet.labelers.sapnet.teacher.dataset import (
     TeacherDataset,
     cells_of,
     frame_of,
-    make_lesson,
+    make_example,
     normal_colours,
 )
 
@@ -49,9 +49,9 @@ OBJECTS = {
 }
 
 
-def frames(lesson, short_side):
+def frames(example, short_side):
     """The windows in pixels of the image; the network's short side is 96."""
-    return lesson.windows.double() * (short_side / 96)
+    return example.windows.double() * (short_side / 96)
 
 
 @pytest.mark.parametrize("name", OBJECTS)
@@ -59,18 +59,18 @@ def test_masks_on_cells_against_a_loop(own_record, body, config, name):
     x, y, boxes = OBJECTS[name]
     masks = [box_mask((48, 64), *box) for box in boxes]
     record = own_record((48, 64), [(x, y, 3, masks)])
-    lesson = make_lesson(body, record, config)
+    example = make_example(body, record, config)
     low = [min(min(b[i] for b in boxes), (x, y)[i]) for i in (0, 1)]
     high = [max(max(b[i + 2] for b in boxes), (x, y)[i]) for i in (0, 1)]
     margin = [0.1 * (h - lo) + 4 for lo, h in zip(low, high, strict=True)]
     frame = [low[0] - margin[0], low[1] - margin[1], high[0] + margin[0], high[1] + margin[1]]
-    assert frames(lesson, 48)[0].tolist() == pytest.approx(frame, abs=1e-4)
-    for mask, got in zip(masks, lesson.masks[0], strict=True):
-        expected = shares_of(mask, frames(lesson, 48)[0].numpy(), config.teacher.cells)
+    assert frames(example, 48)[0].tolist() == pytest.approx(frame, abs=1e-4)
+    for mask, got in zip(masks, example.masks[0], strict=True):
+        expected = shares_of(mask, frames(example, 48)[0].numpy(), config.teacher.cells)
         assert expected.sum() > 0
         np.testing.assert_allclose(got.numpy() / 255, expected, atol=1 / 255)
     factor = torch.tensor([2.0, 2.0])  # short side 48 to 96
-    torch.testing.assert_close(lesson.points, torch.tensor([[x, y]]) * factor)
+    torch.testing.assert_close(example.points, torch.tensor([[x, y]]) * factor)
 
 
 def test_cells_say_where_the_image_ends():
@@ -86,25 +86,25 @@ def test_a_speck_that_no_sample_meets_keeps_a_cell(own_record, body, config):
     size = (200, 200)
     speck = box_mask(size, 101, 97, 102, 98)
     record = own_record(size, [(101.5, 97.5, 3, [box_mask(size, 5, 5, 195, 195), speck])])
-    lesson = make_lesson(body, record, config)
-    assert shares_of(speck, frames(lesson, 200)[0].numpy(), config.teacher.cells).sum() == 0
-    (place,) = lesson.masks[0][1].nonzero().tolist()
-    x0, y0, x1, y1 = frames(lesson, 200)[0].tolist()
+    example = make_example(body, record, config)
+    assert shares_of(speck, frames(example, 200)[0].numpy(), config.teacher.cells).sum() == 0
+    (place,) = example.masks[0][1].nonzero().tolist()
+    x0, y0, x1, y1 = frames(example, 200)[0].tolist()
     wanted = [int((97.5 - y0) / (y1 - y0) * 16), int((101.5 - x0) / (x1 - x0) * 16)]
     assert place == wanted
 
 
 def test_foreign_proposals_do_not_widen_the_window(own_record, body, config):
-    """Unless all of them are foreign: then all are allowed."""
+    """Unless all of them contain another point: then all are allowed."""
     size = (48, 64)
     small, wide = box_mask(size, 5, 5, 15, 15), box_mask(size, 2, 2, 60, 40)
     record = own_record(size, [(10.5, 10.5, 3, [small, wide]), (50.5, 30.5, 3, [wide])])
-    lesson = make_lesson(body, record, config)
-    assert [a.tolist() for a in lesson.allowed] == [[True, False], [True]]
-    assert frames(lesson, 48)[0].tolist() == pytest.approx([0, 0, 20, 20], abs=1e-4)
-    assert frames(lesson, 48)[1].tolist() == pytest.approx([-7.8, -5.8, 69.8, 47.8], abs=1e-4)
+    example = make_example(body, record, config)
+    assert [a.tolist() for a in example.allowed] == [[True, False], [True]]
+    assert frames(example, 48)[0].tolist() == pytest.approx([0, 0, 20, 20], abs=1e-4)
+    assert frames(example, 48)[1].tolist() == pytest.approx([-7.8, -5.8, 69.8, 47.8], abs=1e-4)
     other_class = own_record(size, [(10.5, 10.5, 3, [small, wide]), (50.5, 30.5, 7, [wide])])
-    assert make_lesson(body, other_class, config).allowed[0].tolist() == [True, True]
+    assert make_example(body, other_class, config).allowed[0].tolist() == [True, True]
 
 
 def test_frame_holds_the_point(own_record):
@@ -116,14 +116,14 @@ def test_frame_holds_the_point(own_record):
 
 def test_colours_are_the_pixels_of_the_cells(own_record, body, config):
     record = own_record((48, 64), [(30.5, 20.5, 3, [box_mask((48, 64), 20, 12, 40, 30)])])
-    lesson = make_lesson(body, record, config)
+    example = make_example(body, record, config)
     pixels = np.asarray(Image.open(record.path)).astype(float) / 255
     pixels = pixels - pixels.mean(axis=(0, 1))
     pixels /= pixels.std() + 0.02
-    frame = frames(lesson, 48)[0].double().numpy()
+    frame = frames(example, 48)[0].double().numpy()
     for channel in range(3):
         expected = shares_of(pixels[..., channel], frame, 16)
-        np.testing.assert_allclose(lesson.colours[0, channel].numpy(), expected, atol=5e-3)
+        np.testing.assert_allclose(example.colours[0, channel].numpy(), expected, atol=5e-3)
 
 
 def test_colours_of_one_colour_are_nothing():
@@ -131,27 +131,27 @@ def test_colours_of_one_colour_are_nothing():
 
 
 def test_an_image_without_objects(own_record, body, config):
-    lesson = make_lesson(body, own_record((48, 64), []), config)
-    assert len(lesson) == 0
-    assert lesson.points.shape == (0, 2)
-    assert lesson.windows.shape == (0, 4)
-    assert lesson.colours.shape == (0, 3, 16, 16)
+    example = make_example(body, own_record((48, 64), []), config)
+    assert len(example) == 0
+    assert example.points.shape == (0, 2)
+    assert example.windows.shape == (0, 4)
+    assert example.colours.shape == (0, 3, 16, 16)
 
 
 def test_the_cache_is_bounded(plant, body, config, monkeypatch):
     records = [plant(seed).record for seed in range(3)]
-    size = make_lesson(body, records[0], config).nbytes
+    size = make_example(body, records[0], config).nbytes
     monkeypatch.setattr(lessons_module, "CACHE_BYTES", int(size * 2.5))
-    lessons = TeacherDataset(body, records, config)
-    first = [lessons[i] for i in range(3)]
-    again = [lessons[i] for i in range(3)]
+    dataset = TeacherDataset(body, records, config)
+    first = [dataset[i] for i in range(3)]
+    again = [dataset[i] for i in range(3)]
     assert [a is b for a, b in zip(first, again, strict=True)] == [True, True, False]
     assert torch.equal(first[2].features[0], again[2].features[0])
     assert torch.equal(first[2].masks[1], again[2].masks[1])
-    assert len(list(lessons)) == 3
+    assert len(list(dataset)) == 3
 
 
 def test_nbytes_is_what_the_big_tensors_take(plant, body, config):
-    lesson = make_lesson(body, plant(0).record, config)
-    parts = [*lesson.features, *lesson.masks, lesson.colours]
-    assert lesson.nbytes == sum(part.untyped_storage().nbytes() for part in parts)
+    example = make_example(body, plant(0).record, config)
+    parts = [*example.features, *example.masks, example.colours]
+    assert example.nbytes == sum(part.untyped_storage().nbytes() for part in parts)

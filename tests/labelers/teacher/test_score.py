@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sapnet.config.schema import TeacherConfig
-from sapnet.labelers.sapnet.teacher import read_judgements, write_judgements
+from sapnet.labelers.sapnet.teacher import read_proposal_scores, write_proposal_scores
 from sapnet.labelers.sapnet.teacher.score import contrast_of, overlap_of
 from sapnet.labelers.sapnet.teacher.train import agreed_loss, dice
 from sapnet.types import ProposalScores
@@ -107,8 +107,8 @@ def test_judgements_come_back(tmp_path):
         index: ProposalScores(*(rng.random(length).astype(np.float32) for _ in range(2)))
         for index, length in ((7, 3), (2, 1), (40, 5))
     }
-    write_judgements(tmp_path / "new" / "t.npz", found)
-    back = read_judgements(tmp_path / "new" / "t.npz")
+    write_proposal_scores(tmp_path / "new" / "t.npz", found)
+    back = read_proposal_scores(tmp_path / "new" / "t.npz")
     assert list(back) == [7, 2, 40]
     for index, one in found.items():
         for name in ("contrast", "overlap"):

@@ -9,19 +9,19 @@ import torch
 from sapnet.labelers.sapnet.teacher import (
     TeacherDataset,
     fit_teacher,
-    judge,
     network,
+    score_proposals,
     teacher_steps,
 )
-from sapnet.labelers.sapnet.teacher.dataset import make_lesson
+from sapnet.labelers.sapnet.teacher.dataset import make_example
 from sapnet.labelers.sapnet.teacher.network import Teacher
 
 WHOLE, PART, BLEED = 0, 1, 2
 
 
 @pytest.fixture
-def lesson(plant, body, config):
-    return make_lesson(body, plant(0, count=7).record, config)
+def example(plant, body, config):
+    return make_example(body, plant(0, count=7).record, config)
 
 
 @pytest.fixture
@@ -32,25 +32,25 @@ def teacher():
 
 
 @torch.no_grad()
-def test_object_knows_nothing_of_the_place(teacher, lesson, monkeypatch):
-    rows = torch.arange(len(lesson))
-    inside, mask = teacher(lesson, rows)
+def test_object_knows_nothing_of_the_place(teacher, example, monkeypatch):
+    rows = torch.arange(len(example))
+    inside, mask = teacher(example, rows)
     assert inside.shape == mask.shape == (7, 16, 16)
     monkeypatch.setattr(network, "where", lambda offset: offset.new_ones(7, 6, 16, 16))
-    elsewhere, other = teacher(lesson, rows)
+    elsewhere, other = teacher(example, rows)
     assert torch.equal(inside, elsewhere)
     assert not torch.allclose(mask, other, atol=1e-3)
 
 
 @torch.no_grad()
-def test_points_do_not_see_each_other(teacher, lesson):
-    inside, mask = teacher(lesson, torch.arange(7))
+def test_points_do_not_see_each_other(teacher, example):
+    inside, mask = teacher(example, torch.arange(7))
     for n in range(7):
-        alone = teacher(lesson, torch.tensor([n]))
+        alone = teacher(example, torch.tensor([n]))
         torch.testing.assert_close(alone[0][0], inside[n], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(alone[1][0], mask[n], atol=1e-4, rtol=1e-4)
     order = torch.tensor([4, 1, 6])
-    torch.testing.assert_close(teacher(lesson, order)[1], mask[order], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(teacher(example, order)[1], mask[order], atol=1e-4, rtol=1e-4)
 
 
 def test_where_is_relative_to_the_point():
@@ -65,7 +65,7 @@ def test_where_is_relative_to_the_point():
 
 
 def test_an_image_without_objects_has_no_judgements(teacher, own_record, body, config):
-    assert judge(teacher, make_lesson(body, own_record((48, 64), []), config)) == []
+    assert score_proposals(teacher, make_example(body, own_record((48, 64), []), config)) == []
 
 
 @pytest.mark.parametrize("lone", [True, False])
@@ -96,14 +96,14 @@ def test_steps(config):
 @pytest.mark.slow
 def test_the_seed_alone_decides(plant, body, config):
     config = replace(config, teacher=replace(config.teacher, min_steps=4, points_per_image=2))
-    lessons = TeacherDataset(body, [plant(seed).record for seed in range(3)], config)
+    dataset = TeacherDataset(body, [plant(seed).record for seed in range(3)], config)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first = fit_teacher(lessons, config.teacher, seed=2).state_dict()
+    first = fit_teacher(dataset, config.teacher, seed=2).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(6)
-    again = fit_teacher(lessons, config.teacher, seed=2).state_dict()
-    other = fit_teacher(lessons, config.teacher, seed=3).state_dict()
+    again = fit_teacher(dataset, config.teacher, seed=2).state_dict()
+    other = fit_teacher(dataset, config.teacher, seed=3).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
@@ -117,24 +117,24 @@ def test_it_learns_what_is_object(plant, body, config):
     sure[WHOLE] = 0.7
     records = [replace(r, bags=[replace(bag, confidence=sure) for bag in r.bags]) for r in records]
     config = replace(config, mil=replace(config.mil, prior_confidence=8.0))
-    lessons = TeacherDataset(body, records, config)
+    dataset = TeacherDataset(body, records, config)
     frozen = {name: value.clone() for name, value in body.state_dict().items()}
     losses = []
     teacher = fit_teacher(
-        lessons, config.teacher, seed=0, report=lambda _step, _of, told: losses.append(told)
+        dataset, config.teacher, seed=0, report=lambda _step, _of, told: losses.append(told)
     )
     assert all(torch.equal(value, frozen[name]) for name, value in body.state_dict().items())
     assert not teacher.training
     assert losses[-1]["object"] < 0.5 * losses[0]["object"]
     assert losses[-1]["mask"] < 0.7 * losses[0]["mask"]
-    found = [j for lesson in lessons for j in judge(teacher, lesson)]
+    found = [j for example in dataset for j in score_proposals(teacher, example)]
     contrast = np.stack([j.contrast for j in found])
     assert len(found) == 32
     assert (contrast[:, WHOLE] > contrast[:, BLEED]).mean() > 0.9
     assert (contrast[:, WHOLE] > contrast[:, PART]).mean() > 0.9
-    for judgement in found:
-        assert (judgement.contrast <= 0).all()
-        assert ((judgement.overlap >= 0) & (judgement.overlap <= 1)).all()
+    for scores in found:
+        assert (scores.contrast <= 0).all()
+        assert ((scores.overlap >= 0) & (scores.overlap <= 1)).all()
     overlap = np.stack([j.overlap for j in found])
     assert (overlap[:, WHOLE] > overlap[:, BLEED]).mean() > 0.85
     assert (overlap[:, WHOLE] > overlap[:, PART]).mean() > 0.85

@@ -87,7 +87,7 @@ def test_joined_bags_hold_both_kinds_by_falling_confidence(drawn: Drawn) -> None
 
 
 @pytest.mark.slow
-def test_clicks_are_honoured_and_mend(drawn: Drawn) -> None:
+def test_clicks_are_honoured_and_improve_the_mask(drawn: Drawn) -> None:
     image, masks, at = drawn
     scene = Scene(weights.load(), image)
     truth = masks[1]
@@ -97,9 +97,9 @@ def test_clicks_are_honoured_and_mend(drawn: Drawn) -> None:
     half = truth.copy()
     half[:, 215:] = False
     clicks.append(Click(250.5, 60.5, True))
-    mended = refine(scene, clicks, half)
-    assert mended[60, 250]
-    assert iou(mended, truth) > iou(half, truth) + 0.1
+    refined = refine(scene, clicks, half)
+    assert refined[60, 250]
+    assert iou(refined, truth) > iou(half, truth) + 0.1
     away = refine(scene, [*clicks, Click(160.5, 120.5, False)], truth | masks[0])
     assert not away[120, 160]
 

@@ -11,8 +11,8 @@ from sapnet.proposals.prompter.ranker import (
     Candidates,
     Ranker,
     context,
+    estimated_ious,
     figures,
-    judged,
 )
 from sapnet.proposals.prompter.scene import SIDES, Scene
 from sapnet.proposals.prompter.weights import ready
@@ -98,7 +98,7 @@ def test_figures_do_not_depend_on_the_order_of_the_candidates(scene: Scene) -> N
 def test_what_a_window_holds_of_a_mask(scene: Scene) -> None:
     (answer,) = answers(scene, np.array([[40, 30]], np.float32))
     ends = [(14, 22, 46, 58), (0, 0, 60, 80)]  # top, left, bottom, right
-    _, held = judged(scene.model.judge, answer, np.stack([box(*e) for e in ends]))
+    _, held = estimated_ious(scene.model.judge, answer, np.stack([box(*e) for e in ends]))
     for (x0, y0, x1, y1), shares in zip(answer.frames, held, strict=True):
         for (top, left, bottom, right), share in zip(ends, shares, strict=True):
             wide = max(min(right, x1) - max(left, x0), 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sapnet.proposals.prompter.scene import paste, seen
+from sapnet.proposals.prompter.scene import cell_shares, paste
 from sapnet.proposals.prompter.windows import (
     FINE,
     GRID,
@@ -130,9 +130,9 @@ def test_seen_counts_quarters_of_cells() -> None:
     masks = np.zeros((2, 20, 30), bool)
     masks[0, 4:12, 10:20] = True
     masks[1] = True
-    cells = seen(masks, np.array([8, 0, 24, 16], np.float32), 8)
+    cells = cell_shares(masks, np.array([8, 0, 24, 16], np.float32), 8)
     assert cells.shape == (2, 8, 8)
     assert cells[0].sum() * 4 == 80
     assert cells[1].all()
-    beyond = seen(masks, np.array([20, 10, 52, 42], np.float32), 8)
+    beyond = cell_shares(masks, np.array([20, 10, 52, 42], np.float32), 8)
     assert beyond[1].sum() * 16 == 10 * 10

@@ -13,7 +13,7 @@ from sapnet.config.schema import SoloConfig
 from sapnet.data.resize import resize_mask
 from sapnet.segmenters.solov2 import SoloOutput, assign, decode
 from sapnet.segmenters.solov2.decode import peaks
-from sapnet.segmenters.solov2.resize_to_rle import enlarge
+from sapnet.segmenters.solov2.resize_to_rle import resize_to_rle
 
 
 def scene(config, masks, labels, num_classes, strength=20.0):
@@ -129,8 +129,8 @@ def test_only_the_peak_of_a_neighbourhood_speaks(generator):
     got = peaks(logits)
     probs = logits.sigmoid()
     for b, k, i, j in itertools.product(range(2), range(3), range(6), range(6)):
-        rivals = probs[b, k, max(i - 1, 0) : i + 1, max(j - 1, 0) : j + 1]
-        expected = probs[b, k, i, j] if probs[b, k, i, j] == rivals.max() else 0
+        neighbours = probs[b, k, max(i - 1, 0) : i + 1, max(j - 1, 0) : j + 1]
+        expected = probs[b, k, i, j] if probs[b, k, i, j] == neighbours.max() else 0
         assert got[b, k, i, j] == expected
 
 
@@ -158,7 +158,7 @@ def test_enlarging_a_part_is_enlarging_the_whole(generator, content, original, t
         whole = torch.ops.aten.upsample_bilinear2d(
             probs[None, None], list(original), False, *scales
         )[0, 0]
-        found = enlarge(probs.numpy(), content, original, threshold)
+        found = resize_to_rle(probs.numpy(), content, original, threshold)
         got = np.zeros(original, dtype=bool)
         if found is not None:  # a coarser original may have no pixel there
             rle, box = found
@@ -181,14 +181,14 @@ def test_enlarging_at_the_same_scale_is_interpolate(generator, fill):
         top, bottom, left, right = part.get(fill, (5, 9, 4, 7))
         probs = torch.zeros(9, 7)
         probs[top:bottom, left:right] = 0.9
-    rle, box = enlarge(probs.numpy(), (36, 28), (36, 28), 0.5)
+    rle, box = resize_to_rle(probs.numpy(), (36, 28), (36, 28), 0.5)
     whole = F.interpolate(probs[None, None], size=(36, 28), mode="bilinear")[0, 0] > 0.5
     assert rle == encoded(whole.numpy())
     assert list(box) == tight(whole.numpy())
 
 
 def test_nothing_above_the_threshold_enlarges_to_nothing():
-    assert enlarge(np.zeros((4, 4), dtype=np.float32), (16, 16), (50, 50), 0.5) is None
+    assert resize_to_rle(np.zeros((4, 4), dtype=np.float32), (16, 16), (50, 50), 0.5) is None
 
 
 def encoded(mask):

@@ -141,8 +141,8 @@ def published_decode(output, config, strides=(8, 8, 16, 32, 32)):
             for i in range(rows):
                 for j in range(columns):
                     score = probs[label, i, j]
-                    rivals = probs[label, max(i - 1, 0) : i + 1, max(j - 1, 0) : j + 1]
-                    if score <= config.score_threshold or score < rivals.max():
+                    neighbours = probs[label, max(i - 1, 0) : i + 1, max(j - 1, 0) : j + 1]
+                    if score <= config.score_threshold or score < neighbours.max():
                         continue
                     soft = torch.einsum("e,ehw->hw", kernels[0, :, i, j], features).sigmoid()
                     mask = soft > config.mask_threshold

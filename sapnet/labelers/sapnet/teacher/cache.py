@@ -1,4 +1,4 @@
-"""ProposalScores on disk: one file for a data set, whole or not at all."""
+"""Proposal scores on disk: one file for a dataset, whole or not at all."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,21 +9,21 @@ from sapnet.types import ProposalScores
 from sapnet.utils.files import atomic_write
 
 
-def write_judgements(path: Path, judgements: Mapping[int, ProposalScores]) -> None:
+def write_proposal_scores(path: Path, proposal_scores: Mapping[int, ProposalScores]) -> None:
     """Write them by annotation id."""
-    found = list(judgements.values())
+    scores = list(proposal_scores.values())
     with atomic_write(path) as file:
         np.savez(
             file,
-            ids=np.array(list(judgements), dtype=np.int64),
-            lengths=np.array([len(j.contrast) for j in found], dtype=np.int64),
-            contrast=np.concatenate([j.contrast for j in found]),
-            overlap=np.concatenate([j.overlap for j in found]),
+            ids=np.array(list(proposal_scores), dtype=np.int64),
+            lengths=np.array([len(s.contrast) for s in scores], dtype=np.int64),
+            contrast=np.concatenate([s.contrast for s in scores]),
+            overlap=np.concatenate([s.overlap for s in scores]),
         )
 
 
-def read_judgements(path: Path) -> dict[int, ProposalScores]:
-    """What `write_judgements` wrote."""
+def read_proposal_scores(path: Path) -> dict[int, ProposalScores]:
+    """What `write_proposal_scores` wrote."""
     with np.load(path, allow_pickle=False) as data:
         ends = np.cumsum(data["lengths"])[:-1]
         rows = zip(

@@ -16,14 +16,14 @@ from sapnet.data.samples import ImageRecord, load_sample, pad
 from sapnet.labelers.sapnet.bag_features import bag_features
 from sapnet.types import Bag, ByteArray
 
-CACHE_BYTES = 2 << 30  # lessons past this are made anew each time they are asked for
+CACHE_BYTES = 2 << 30  # dataset past this are made anew each time they are asked for
 _FINE = 2  # samples a cell and axis
 _MARGIN = 0.1  # of the window's side, and the pixels below, on each side of the bag
 _MARGIN_PIXELS = 4.0
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TeacherExample:
     """One image, N points, windows of G×G cells.
 
     features: (C, h, w) float16 a level of the body, cut to the image's own part; strides 4, 8, 16,
@@ -46,34 +46,35 @@ class Lesson:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of its large tensors."""
         tensors = (*self.features, *self.masks, self.colours)
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
-class TeacherDataset(Sequence[Lesson]):
-    """A lesson an image, made when first asked for and kept while there is room."""
+class TeacherDataset(Sequence[TeacherExample]):
+    """A example an image, made when first asked for and kept while there is room."""
 
     def __init__(self, body: nn.Module, records: Sequence[ImageRecord], config: Config) -> None:
         """body: images (B, 3, H, W) -> features at strides 4, 8, 16, 32; left as it is."""
         self._body, self._records, self._config = body, records, config
-        self._kept: dict[int, Lesson] = {}
+        self._kept: dict[int, TeacherExample] = {}
         self._room = CACHE_BYTES
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: Any) -> Any:
-        lesson = self._kept.get(index)
-        if lesson is None:
-            lesson = make_lesson(self._body, self._records[index], self._config)
-            if lesson.nbytes <= self._room:
-                self._room -= lesson.nbytes
-                self._kept[index] = lesson
-        return lesson
+        example = self._kept.get(index)
+        if example is None:
+            example = make_example(self._body, self._records[index], self._config)
+            if example.nbytes <= self._room:
+                self._room -= example.nbytes
+                self._kept[index] = example
+        return example
 
 
 @torch.no_grad()
-def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
+def make_example(body: nn.Module, record: ImageRecord, config: Config) -> TeacherExample:
     """Read one image and cut its windows."""
     settings = config.teacher
     sample = load_sample(record, config.data)
@@ -89,10 +90,10 @@ def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
     pixels = normal_colours(read_rgb(record.path, ranges=record.ranges))
     frames, colours, masks, allowed, prior = [], [], [], [], []
     of_bags = bag_features(record, config.mil)
-    for bag, point, foreign, medoid in zip(
-        record.bags, xy, of_bags.foreign, of_bags.medoid, strict=True
+    for bag, point, excluded, medoid in zip(
+        record.bags, xy, of_bags.contains_other_point, of_bags.medoid, strict=True
     ):
-        clean = ~foreign if not foreign.all() else np.ones(len(bag), dtype=bool)
+        clean = ~excluded if not excluded.all() else np.ones(len(bag), dtype=bool)
         frame = frame_of(bag, clean, point)
         rows, columns, inside = cells_of(frame, record.info.size, settings.cells)
         decoded = decode_all(bag.masks)[rows[:, None], columns]
@@ -100,8 +101,8 @@ def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
         frames.append(frame)
         shares = keep_specks(F.avg_pool2d(stacked, _FINE), bag, frame)
         masks.append((shares * 255).round().byte().to(device))
-        seen = torch.from_numpy(pixels[rows[:, None], columns]).permute(2, 0, 1)
-        colours.append(F.avg_pool2d(seen, _FINE).half())
+        cut = torch.from_numpy(pixels[rows[:, None], columns]).permute(2, 0, 1)
+        colours.append(F.avg_pool2d(cut, _FINE).half())
         allowed.append(torch.from_numpy(clean).to(device))
         confidence = np.log(np.maximum(bag.confidence, 1e-4))
         agreement = np.log(np.maximum(medoid, 1e-4))
@@ -110,7 +111,7 @@ def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
     side = settings.cells
     windows = torch.from_numpy(np.array(frames, dtype=np.float32).reshape(-1, 4))
     stacked_colours = torch.stack(colours) if colours else torch.zeros(0, 3, side, side).half()
-    return Lesson(
+    return TeacherExample(
         features=features,
         points=(torch.from_numpy(xy) * scale[:2]).to(device),
         windows=(windows * scale).to(device),
@@ -122,16 +123,20 @@ def make_lesson(body: nn.Module, record: ImageRecord, config: Config) -> Lesson:
 
 
 def normal_colours(image: ByteArray) -> np.ndarray:
-    """(H, W, 3) uint8 to float32 of mean 0 by channel and deviation 1 over all: dim micrographs
-    and bright photographs look alike."""
+    """(H, W, 3) uint8 to float32 of mean 0 by channel and deviation 1 over all.
+
+    So dim micrographs and bright photographs look alike.
+    """
     pixels = image.astype(np.float32) / 255
     pixels -= pixels.mean(axis=(0, 1))
     return pixels / (pixels.std() + 0.02)
 
 
 def frame_of(bag: Bag, clean: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """The window of a bag, (4,) xyxy in pixels of the image: around all that may be picked, and
-    the point, with a margin."""
+    """The window of a bag, (4,) float32 xyxy in pixels of the image.
+
+    It lies around all that may be picked (`clean`, (M,) bool) and the point, with a margin.
+    """
     low = np.minimum(bag.boxes[clean, :2].min(axis=0), point)
     high = np.maximum(bag.boxes[clean, 2:].max(axis=0), point)
     margin = _MARGIN * (high - low) + _MARGIN_PIXELS
@@ -155,8 +160,9 @@ def cells_of(
 
 
 def keep_specks(shares: Tensor, bag: Bag, frame: np.ndarray) -> Tensor:
-    """(M, G, G) shares, where a mask that no sample met has the cell at its box's centre: with no
-    cell at all nothing could be said against it, and its contrast of 0 would be the best there is.
+    """Give a mask that no sample met the cell at its box's centre, in (M, G, G) shares.
+
+    With no cell at all its contrast would be 0, the best there is.
     """
     side = shares.shape[-1]
     for m in (shares.sum((1, 2)) == 0).nonzero()[:, 0].tolist():

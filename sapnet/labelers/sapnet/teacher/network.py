@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sapnet.labelers.sapnet.teacher.dataset import Lesson
+from sapnet.labelers.sapnet.teacher.dataset import TeacherExample
 
 _POINT_CHANNELS = 48
 _REACHES = (24.0, 96.0)  # pixels of the input
@@ -34,34 +34,34 @@ class Teacher(nn.Module):
             nn.Linear(128, 2 * (2 * hidden + 1)),
         )
 
-    def forward(self, lesson: Lesson, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, example: TeacherExample, rows: Tensor) -> tuple[Tensor, Tensor]:
         """rows: (R,) int64, which points. Returns the two logits, each (R, G, G)."""
-        points, windows = lesson.points[rows], lesson.windows[rows]
-        maps = [feature.float()[None] for feature in lesson.features]
+        points, windows = example.points[rows], example.windows[rows]
+        maps = [feature.float()[None] for feature in example.features]
         size = maps[0].shape[-2:]
         extent = points.new_tensor([size[1], size[0]]) * 4
         fused = self.fuse(maps)
-        side = lesson.colours.shape[-1]
+        side = example.colours.shape[-1]
         x, y = centres(windows, side)
         grid = torch.stack([x[:, None].expand(-1, side, -1), y[..., None].expand(-1, -1, side)], -1)
         # all windows as one tall grid: as many maps as rows would be filled in the backward pass
         tall = sample(fused, (grid / extent).reshape(1, -1, side, 2))[0]
-        seen = tall.unflatten(1, (len(rows), side)).transpose(0, 1)
-        own = at(fused, points / extent)
-        colours = lesson.colours[rows].float()
+        windowed = tall.unflatten(1, (len(rows), side)).transpose(0, 1)
+        own = sample_points(fused, points / extent)
+        colours = example.colours[rows].float()
         inside = (points - windows[:, :2]) / (windows[:, 2:] - windows[:, :2])
         colour = sample(F.avg_pool2d(colours, 3, 1, 1), inside[:, None, None])[..., 0, 0]
         looks = torch.cat(
             [
-                seen,
-                (seen - own[..., None, None]).abs(),
+                windowed,
+                (windowed - own[..., None, None]).abs(),
                 colours,
                 (colours - colour[..., None, None]).abs(),
             ],
             dim=1,
         )
         features = [
-            F.relu(layer(at(level, points / extent)))
+            F.relu(layer(sample_points(level, points / extent)))
             for layer, level in zip(self.at_point, maps, strict=True)
         ]
         one, two = self.condition(torch.cat([*features, colour], 1)).chunk(2, dim=1)
@@ -98,7 +98,7 @@ class Reader(nn.Module):
 
 
 def centres(windows: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """x and y of the cells' centres, each (R, side), in the windows' unit."""
+    """Return x and y of the cells' centres, each (R, side), in the windows' unit."""
     steps = (torch.arange(side, device=windows.device) + 0.5) / side
     extent = windows[:, 2:] - windows[:, :2]
     x = windows[:, :1] + extent[:, :1] * steps
@@ -107,12 +107,12 @@ def centres(windows: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def sample(maps: Tensor, grid: Tensor) -> Tensor:
-    """maps (R, C, h, w) at grid (R, a, b, 2), xy in shares of the map: (R, C, a, b)."""
+    """Sample maps (R, C, h, w) at grid (R, a, b, 2), xy in shares of the map: (R, C, a, b)."""
     return F.grid_sample(maps, grid * 2 - 1, padding_mode="border", align_corners=False)
 
 
-def at(maps: Tensor, points: Tensor) -> Tensor:
-    """maps (1, C, h, w) at points (R, 2), xy in shares of the map: (R, C)."""
+def sample_points(maps: Tensor, points: Tensor) -> Tensor:
+    """Sample maps (1, C, h, w) at points (R, 2), xy in shares of the map: (R, C)."""
     return sample(maps, points[None, :, None])[0, :, :, 0].T
 
 

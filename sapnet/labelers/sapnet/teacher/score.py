@@ -1,4 +1,4 @@
-"""What a taught teacher says of each proposal."""
+"""A trained teacher's scores of each proposal."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from sapnet.types import ProposalScores
 
 if TYPE_CHECKING:
-    from sapnet.labelers.sapnet.teacher.dataset import Lesson
+    from sapnet.labelers.sapnet.teacher.dataset import TeacherExample
     from sapnet.labelers.sapnet.teacher.network import Teacher
 
 _RING = 3  # cells around a mask that count as its surroundings
@@ -17,22 +17,22 @@ _LIMIT = 6.0  # logits beyond this add nothing
 
 
 @torch.no_grad()
-def judge(teacher: "Teacher", lesson: "Lesson") -> list[ProposalScores]:
-    """One judgement a point of the image."""
-    if not len(lesson):
+def score_proposals(teacher: "Teacher", example: "TeacherExample") -> list[ProposalScores]:
+    """The scores of each point's proposals, an entry a point of the image."""
+    if not len(example):
         return []
-    inside, mask = teacher(lesson, torch.arange(len(lesson), device=lesson.points.device))
+    inside, mask = teacher(example, torch.arange(len(example), device=example.points.device))
     probs = mask.sigmoid()
-    found = []
-    for n, stored in enumerate(lesson.masks):
+    scores = []
+    for n, stored in enumerate(example.masks):
         masks = stored.float() / 255
-        found.append(
+        scores.append(
             ProposalScores(
                 contrast_of(inside[n], masks).cpu().numpy(),
                 overlap_of(probs[n], masks).cpu().numpy(),
             )
         )
-    return found
+    return scores
 
 
 def contrast_of(logits: Tensor, masks: Tensor) -> Tensor:

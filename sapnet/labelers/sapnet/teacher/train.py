@@ -1,4 +1,4 @@
-"""Teach: the inside from what bags agree on, the mask from the bags' own posterior."""
+"""Training of the teacher: the inside from what bags agree on, the mask from their posterior."""
 
 import math
 from collections.abc import Callable
@@ -9,32 +9,38 @@ from torch.nn import functional as F
 
 from sapnet.config.schema import TeacherConfig
 from sapnet.data.sampler import Sampler
-from sapnet.labelers.sapnet.teacher.dataset import Lesson, TeacherDataset
+from sapnet.labelers.sapnet.teacher.dataset import TeacherDataset, TeacherExample
 from sapnet.labelers.sapnet.teacher.network import Teacher
 from sapnet.labelers.sapnet.teacher.score import overlap_of
 
 
 def teacher_steps(count: int, config: TeacherConfig) -> int:
-    """How many steps a data set of `count` images takes."""
+    """How many steps a dataset of `count` images takes."""
     sampler = Sampler(count=count, batch_size=config.batch_size, seed=0)
     return max(sampler.steps_per_epoch * config.epochs, config.min_steps)
 
 
 def fit_teacher(
-    lessons: TeacherDataset,
+    dataset: TeacherDataset,
     config: TeacherConfig,
     *,
     seed: int,
     report: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> Teacher:
-    """Train a teacher from nothing. report: called after each step with (step, of, losses),
-    no losses where its images hold no object.
+    """Train a teacher from nothing.
 
     The order of images and of their points is a function of (seed, step).
+
+    Args:
+        dataset: an example an image.
+        config: of the teacher.
+        seed: of its weights and of all draws.
+        report: called after each step with (step, of, losses); no losses where the step's images
+            have no object.
     """
-    sampler = Sampler(count=len(lessons), batch_size=config.batch_size, seed=seed)
-    total = teacher_steps(len(lessons), config)
-    first = lessons[0]
+    sampler = Sampler(count=len(dataset), batch_size=config.batch_size, seed=seed)
+    total = teacher_steps(len(dataset), config)
+    first = dataset[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         teacher = Teacher(
@@ -49,11 +55,11 @@ def fit_teacher(
         for group in optimizer.param_groups:
             group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * step / total))
         generator = sampler.generator(step)
-        trust = step >= config.warmup * total
+        use_overlap = step >= config.warmup * total
         terms = [
             part
             for index in sampler.batch(step)
-            for part in lesson_losses(teacher, lessons[index], config, generator, trust)
+            for part in example_losses(teacher, dataset[index], config, generator, use_overlap)
         ]
         losses = {}
         if terms:  # images without an object teach nothing
@@ -68,24 +74,24 @@ def fit_teacher(
     return teacher.eval()
 
 
-def lesson_losses(
+def example_losses(
     teacher: Teacher,
-    lesson: Lesson,
+    example: TeacherExample,
     config: TeacherConfig,
     generator: torch.Generator,
-    trust: bool,
+    use_overlap: bool,
 ) -> list[tuple[Tensor, Tensor]]:
     """Both losses of each point drawn from an image."""
-    if not len(lesson):
+    if not len(example):
         return []
-    drawn = torch.randperm(len(lesson), generator=generator)[: config.points_per_image]
-    inside, mask = teacher(lesson, drawn.to(lesson.points.device))
+    drawn = torch.randperm(len(example), generator=generator)[: config.points_per_image]
+    inside, mask = teacher(example, drawn.to(example.points.device))
     pairs = []
     for n, row in enumerate(drawn.tolist()):
-        masks = lesson.masks[row].float() / 255
-        allowed = lesson.allowed[row]
-        weight = lesson.prior[row]
-        if trust:
+        masks = example.masks[row].float() / 255
+        allowed = example.allowed[row]
+        weight = example.prior[row]
+        if use_overlap:
             overlap = overlap_of(mask[n].detach().sigmoid(), masks)
             weight = weight + config.agreement * overlap.clamp(min=1e-3).log()
         weight = weight.masked_fill(~allowed, float("-inf")).softmax(0)
@@ -100,17 +106,22 @@ def lesson_losses(
 
 
 def agreed_loss(logits: Tensor, masks: Tensor, config: TeacherConfig) -> Tensor:
-    """Cross-entropy where the bag is of one mind: cells that (nearly) all of its masks hold
-    against cells that none holds, both weighing the same; the rest is left open.
+    """Cross-entropy where the masks of the bag agree.
 
-    logits: (G, G). masks: (M, G, G) in [0, 1]. The best agreed cells count as held where no cell
-    reaches the share asked for.
+    Cells that (nearly) all of its masks cover are positive, cells that none covers are negative,
+    both weighing the same; the rest is ignored. Where no cell reaches the share asked for
+    (`config.held`), those of the largest share are positive.
+
+    Args:
+        logits: (G, G).
+        masks: (M, G, G) in [0, 1].
+        config: the shares from which on cells count.
     """
     votes = masks.mean(0)
-    held = (votes >= min(config.held, float(votes.max()) - 1e-3)).float()
-    free = (votes <= config.free).float()
-    inside = (F.softplus(-logits) * held).sum() / held.sum().clamp(min=1e-3)
-    outside = (F.softplus(logits) * free).sum() / free.sum().clamp(min=1e-3)
+    positive = (votes >= min(config.held, float(votes.max()) - 1e-3)).float()
+    negative = (votes <= config.free).float()
+    inside = (F.softplus(-logits) * positive).sum() / positive.sum().clamp(min=1e-3)
+    outside = (F.softplus(logits) * negative).sum() / negative.sum().clamp(min=1e-3)
     return inside + outside
 
 

@@ -2,7 +2,7 @@
 
 Long arrows are led around boxes by way points in the rows between (Sugiyama's layered drawing:
 levels, then an order within each row that avoids crossings, then positions). The same graph gives
-the same picture, byte for byte.
+the same diagram, byte for byte.
 """
 
 import itertools
