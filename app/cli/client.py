@@ -23,7 +23,7 @@ Url = Annotated[
 Key = Annotated[str | None, typer.Option(help="an API key, where one is needed [SAPNET_KEY]")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="its id")]
 MIN_QUALITY = "masks below it stay behind"
-LEAST_SCORE = "least score; by default the service's own: 0.1, and 0.3 in pictures"
+LEAST_SCORE = "least score; by default the service's own: 0.1, and 0.3 in drawn images"
 Out = Annotated[Path, typer.Option(help="folder for what comes of it")]
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -46,7 +46,7 @@ def train(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """From pictures and points to masks and a model: send, train, wait, fetch."""
+    """From images and points to masks and a model: send, train, wait, fetch."""
     overrides = dict(_setting(text) for text in set_ or [])
     with _client(url, key) as client:
         dataset = client.create_dataset(images, points, truth=truth, name=name)
@@ -73,11 +73,11 @@ def status(
             _show(client.job(job))
             return
         table = Table("job", "kind", "state", "stage", "done", "method", "made")
-        for found, _ in zip(client.jobs(), range(20), strict=False):
-            made = f"{found.created_at:%Y-%m-%d %H:%M}" if found.created_at else ""
-            share = f"{found.progress:.0%}"
-            kind = (found.id, found.kind, found.state, found.stage or "", share)
-            table.add_row(*kind, found.method or "", made)
+        for job_info, _ in zip(client.jobs(), range(20), strict=False):
+            made = f"{job_info.created_at:%Y-%m-%d %H:%M}" if job_info.created_at else ""
+            share = f"{job_info.progress:.0%}"
+            kind = (job_info.id, job_info.kind, job_info.state, job_info.stage or "", share)
+            table.add_row(*kind, job_info.method or "", made)
         Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -101,14 +101,14 @@ def masks(
 
 def predict(
     model: Annotated[str, typer.Argument(help="a model's id or alias, or the id of its job")],
-    images: Annotated[list[Path], typer.Argument(help="pictures, or folders of them")],
+    images: Annotated[list[Path], typer.Argument(help="images, or folders of them")],
     score: Annotated[float | None, typer.Option(min=0, max=1, help=LEAST_SCORE)] = None,
-    overlays: Annotated[bool, typer.Option(help="pictures with the masks drawn on too")] = False,
+    overlays: Annotated[bool, typer.Option(help="images with the masks drawn on too")] = False,
     out: Out = Path("predictions"),
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Masks in new pictures: OUT/predictions.json, COCO results with a file name each."""
+    """Masks in new images: OUT/predictions.json, COCO results with a file name each."""
     from sapnet.data.images import ImageProblem, drawings, image_files
 
     try:
@@ -116,20 +116,20 @@ def predict(
     except ImageProblem as error:
         raise typer.BadParameter(str(error)) from error
     out.mkdir(parents=True, exist_ok=True)
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     drawn = drawings(files, ".overlay.png")
     with _client(url, key) as client:
         model = _model(client, model)
         for name, file in files.items():
-            seen = client.predict(model, file, score=score)
-            found += [{"file_name": str(file), **document(one)} for one in seen]
+            instances = client.predict(model, file, score=score)
+            results += [{"file_name": str(file), **document(one)} for one in instances]
             if overlays:
-                picture = client.overlay(model, file, score=score)
+                overlay = client.overlay(model, file, score=score)
                 target = out / drawn[name]
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(picture)
-            console.print(f"{file}: {len(seen)} objects")
-    (out / "predictions.json").write_text(json.dumps(found))
+                target.write_bytes(overlay)
+            console.print(f"{file}: {len(instances)} objects")
+    (out / "predictions.json").write_text(json.dumps(results))
     typer.echo(out / "predictions.json")
 
 
@@ -140,7 +140,7 @@ def export(
         typer.Option(help="coco, coco-polygons, yolo-seg, voc, png, label-studio or cvat"),
     ] = "coco",
     min_quality: Annotated[float, typer.Option(min=0, max=1, help=MIN_QUALITY)] = 0.0,
-    images: Annotated[bool, typer.Option(help="with the pictures")] = False,
+    images: Annotated[bool, typer.Option(help="with the images")] = False,
     out: Annotated[Path, typer.Option(help="folder, or the file itself")] = Path("."),
     url: Url = None,
     key: Key = None,
@@ -164,7 +164,7 @@ def review(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """How far the review is, and the masks most worth a doubt."""
+    """How far the review is, and the masks of lowest quality."""
     with _client(url, key) as client:
         counts = client.review_counts(job)
         typer.echo("  ".join(f"{name} {count}" for name, count in counts.items()))
@@ -192,6 +192,7 @@ def demo(context: typer.Context) -> None:
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to the service's command line."""
     for command in (train, wait, status, cancel, masks, predict, export, review):
         app.command(rich_help_panel=PANEL)(command)
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -200,7 +201,7 @@ def add_to(app: typer.Typer) -> None:
 
 @contextmanager
 def _client(url: str | None, key: str | None) -> Iterator[Client]:
-    """What the service refuses is said in its own words."""
+    """Connect; print what the service refuses in its own words, and exit with 1."""
     try:
         with Client(url, key=key, progress=Bars(console)) as client:
             yield client
@@ -253,11 +254,11 @@ def _annotation(mask: Any) -> dict[str, Any]:
 
 
 def _show(job: Job) -> None:
-    said = [f"{job.state}, {job.progress:.0%}"]
-    said += [f"stage {job.stage}"] if job.stage and not job.over else []
-    said += [f"model {job.model_id}"] if job.model_id else []
-    said += [f"{job.error}"] if job.error else []
-    console.print(f"Job {job.id}: {'  '.join(said)}", markup=False)
+    parts = [f"{job.state}, {job.progress:.0%}"]
+    parts += [f"stage {job.stage}"] if job.stage and not job.over else []
+    parts += [f"model {job.model_id}"] if job.model_id else []
+    parts += [f"{job.error}"] if job.error else []
+    console.print(f"Job {job.id}: {'  '.join(parts)}", markup=False)
     for warning in job.warnings:
         console.print(f"warning: {warning}", markup=False)
 

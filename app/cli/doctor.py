@@ -1,5 +1,7 @@
-"""What the service needs, checked one by one: `sapnet-service doctor`. The machine's own parts are
-in `app.cli.doctor_machine`."""
+"""What the service needs, checked one by one: `sapnet-service doctor`.
+
+The machine's own parts are in `app.cli.doctor_machine`.
+"""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -27,7 +29,7 @@ PATIENCE_SECONDS = 600
 
 
 def checks(settings: Settings, *, blobs: bool = False) -> Iterator[Check]:
-    """Every check, in an order in which the first fault may explain the later ones.
+    """Yield every check, in an order in which the first failure may explain the later ones.
 
     Args:
         settings: of the service that is checked.
@@ -74,15 +76,17 @@ def _database(settings: Settings) -> Iterator[Check]:
 def _schema(revision: str | None, head: str, unknown: str | None) -> Check:
     if revision is None:
         return Check("schema", None, "no tables yet", "sapnet-service serve makes them")
-    mend = "sapnet-service migrate (serve does it by itself)"
+    remedy = "sapnet-service migrate (serve does it by itself)"
     if unknown:
-        mend = "a newer release wrote this database: install that one, or name another database"
-    return Check("schema", revision == head, f"{revision}, newest {head}", mend)
+        remedy = "a newer release wrote this database: install that one, or name another database"
+    return Check("schema", revision == head, f"{revision}, newest {head}", remedy)
 
 
 def _blobs(settings: Settings) -> Iterator[Check]:
-    """Every stored file that the database names is read and compared with its SHA-256. A damaged
-    one is set aside, so that the same file, sent again, is stored anew."""
+    """Read every stored file that the database names, and compare it with its SHA-256.
+
+    A damaged one is moved aside, so that the same file, sent again, is stored anew.
+    """
     database, storage = Database(settings.database), make_storage(settings)
     try:
         if schema.current(database) is None:
@@ -101,8 +105,8 @@ def _blobs(settings: Settings) -> Iterator[Check]:
             yield Check("blobs", True, f"{len(wanted)}, all whole")
         for sha, state in issues.items():
             users = ", ".join(sorted(wanted[sha]))
-            mend = "send the same file again (a data set's images and documents), or restore it"
-            yield Check(f"blob {sha}", False, f"{state}, named by {users}", mend)
+            remedy = "send the same file again (a data set's images and documents), or restore it"
+            yield Check(f"blob {sha}", False, f"{state}, named by {users}", remedy)
     except SQLAlchemyError as error:
         yield Check("blobs", False, str(error).splitlines()[0], "see the database above")
     finally:
@@ -115,22 +119,22 @@ def _clock(database: Database, settings: Settings) -> Iterator[Check]:
         return
     with database.read() as session:
         began = now()
-        there: datetime = session.execute(select(func.now().cast(Utc))).scalar_one()
-        here = began + (now() - began) / 2
-    skew = abs((there - here).total_seconds())
-    mend = "set the clocks by NTP: a lease would run out early on one machine and late on another"
-    found = f"{skew:.1f} s from the database's, leases of {settings.lease_seconds:g} s"
-    yield Check("clock", skew < settings.lease_seconds / 4, found, mend)
+        database_time: datetime = session.execute(select(func.now().cast(Utc))).scalar_one()
+        local_time = began + (now() - began) / 2
+    skew = abs((database_time - local_time).total_seconds())
+    remedy = "set the clocks by NTP: a lease would run out early on one machine and late on another"
+    state = f"{skew:.1f} s from the database's, leases of {settings.lease_seconds:g} s"
+    yield Check("clock", skew < settings.lease_seconds / 4, state, remedy)
 
 
 def _lease_settings(settings: Settings) -> Check:
     lease, beat, poll = settings.lease_seconds, settings.heartbeat_seconds, settings.poll_seconds
-    mend = (
+    remedy = (
         "SAPNET_LEASE_SECONDS should be three times SAPNET_HEARTBEAT_SECONDS and "
         "SAPNET_POLL_SECONDS together, so that one slow heartbeat loses no job"
     )
-    found = f"of {lease:g} s, renewed every {beat:g} s, looked at every {poll:g} s"
-    return Check("leases", lease >= 3 * (beat + poll), found, mend)
+    state = f"of {lease:g} s, renewed every {beat:g} s, looked at every {poll:g} s"
+    return Check("leases", lease >= 3 * (beat + poll), state, remedy)
 
 
 def _jobs(database: Database, settings: Settings) -> Check:
@@ -141,14 +145,14 @@ def _jobs(database: Database, settings: Settings) -> Check:
         running = select(func.count()).where(Job.state == JobState.RUNNING)
         busy = session.scalar(running) or 0
     age = (now() - oldest).total_seconds() if oldest else 0.0
-    found = f"{busy} running, {count} waiting"
+    state = f"{busy} running, {count} waiting"
     if silent:
-        mend = "their workers are gone, and nobody takes them up: start sapnet-service worker"
-        return Check("jobs", False, f"{found}, {silent} of workers that fell silent", mend)
+        remedy = "their workers are gone, and nobody takes them up: start sapnet-service worker"
+        return Check("jobs", False, f"{state}, {silent} of workers that fell silent", remedy)
     if age > PATIENCE_SECONDS and not busy:
-        mend = "is there a worker? serve starts one; else sapnet-service worker"
-        return Check("jobs", False, f"{found}, for {age / 60:.0f} min, none is running", mend)
-    return Check("jobs", True, found)
+        remedy = "is there a worker? serve starts one; else sapnet-service worker"
+        return Check("jobs", False, f"{state}, for {age / 60:.0f} min, none is running", remedy)
+    return Check("jobs", True, state)
 
 
 def _keys(database: Database, settings: Settings) -> Check:
@@ -162,7 +166,7 @@ def _keys(database: Database, settings: Settings) -> Check:
 
 
 def _round_trip(storage: Storage) -> None:
-    """A blob that nobody else has is written, read and deleted. Raises what any of it raises."""
+    """Write, read and delete a blob that nobody else has. Raises what any of it raises."""
     storage.ping()
     data = secrets.token_bytes(64)
     sha = storage.put_bytes(data)
@@ -184,8 +188,8 @@ def _broker(settings: Settings) -> Iterator[Check]:
     shown = make_url(settings.broker_url).render_as_string(hide_password=True)
     client = Redis.from_url(settings.broker_url, socket_connect_timeout=3, socket_timeout=5)
     with client:
-        mend = "start Redis, or unset SAPNET_BROKER_URL"
-        answer = _tried("broker", client.ping, shown, mend)
+        remedy = "start Redis, or unset SAPNET_BROKER_URL"
+        answer = _tried("broker", client.ping, shown, remedy)
         yield answer
         if answer.ok:
             yield _redis_is_fit(dict(client.info()))
@@ -194,22 +198,22 @@ def _broker(settings: Settings) -> Iterator[Check]:
 def _redis_is_fit(info: dict[str, object]) -> Check:
     version = str(info.get("redis_version", "0.0"))
     policy = str(info.get("maxmemory_policy", "noeviction"))
-    found = f"Redis {version}, maxmemory-policy {policy}"
+    state = f"Redis {version}, maxmemory-policy {policy}"
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
-        return Check("queue", False, found, "Celery needs Redis 6.2 or newer")
+        return Check("queue", False, state, "Celery needs Redis 6.2 or newer")
     if policy != "noeviction":
-        mend = "set maxmemory-policy noeviction: Redis throws messages out to make room"
-        return Check("queue", False, found, mend)
+        remedy = "set maxmemory-policy noeviction: Redis throws messages out to make room"
+        return Check("queue", False, state, remedy)
     if not info.get("aof_enabled"):
-        mend = "appendonly yes keeps messages over a restart; without it workers find the rows"
-        return Check("queue", None, f"{found}, not appendonly", mend)
-    return Check("queue", True, f"{found}, appendonly")
+        remedy = "appendonly yes keeps messages over a restart; without it workers find the rows"
+        return Check("queue", None, f"{state}, not appendonly", remedy)
+    return Check("queue", True, f"{state}, appendonly")
 
 
-def _tried(name: str, action: Callable[[], object], found: str, mend: str) -> Check:
+def _tried(name: str, action: Callable[[], object], state: str, remedy: str) -> Check:
     try:
         action()
     except Exception as error:  # whatever it raises is what the user needs to read
         lines = str(error).split("(Background on")[0].strip().splitlines() or [""]
-        return Check(name, False, f"{found}: {type(error).__name__}: {lines[0]}", mend)
-    return Check(name, True, found)
+        return Check(name, False, f"{state}: {type(error).__name__}: {lines[0]}", remedy)
+    return Check(name, True, state)

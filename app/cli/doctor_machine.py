@@ -29,28 +29,34 @@ print(json.dumps({"version": torch.__version__, "gpus": gpus, "threads": torch.g
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """ok: None is worth knowing and no fault. mend: what to do about it."""
+    """The outcome of one check.
+
+    Attributes:
+        ok: whether it passed; None for what is worth knowing and no failure.
+        state: what was seen, for people.
+        remedy: what to do about it.
+    """
 
     name: str
     ok: bool | None
-    found: str
-    mend: str = ""
+    state: str
+    remedy: str = ""
 
 
 def disks(settings: Settings) -> Iterator[Check]:
-    """The data folder's disk, and the storage folder's where that is another one."""
+    """Check the data folder's disk, and the storage folder's where that is another one."""
     places = {"disk": settings.folder()}
     storage = Path(settings.storage)  # of S3 there is no such folder
     if storage.is_dir() and storage.stat().st_dev != settings.folder().stat().st_dev:
         places["storage's disk"] = storage
     for name, folder in places.items():
         free = shutil.disk_usage(folder).free / 1e9
-        mend = f"{LEAST_DISK_GB} GB or more are wise; SAPNET_DATA_DIR may name another disk"
-        yield Check(name, free >= LEAST_DISK_GB, f"{free:.1f} GB free at {folder}", mend)
+        remedy = f"{LEAST_DISK_GB} GB or more are wise; SAPNET_DATA_DIR may name another disk"
+        yield Check(name, free >= LEAST_DISK_GB, f"{free:.1f} GB free at {folder}", remedy)
 
 
 def ports(settings: Settings) -> Iterator[Check]:
-    """Free, or in the hands of this service."""
+    """Check that each port is free, or used by this service."""
     yield _port("port", settings.host, settings.port, "/healthz", "SAPNET_PORT")
     if settings.worker_metrics_port is not None:
         number = settings.worker_metrics_port
@@ -82,8 +88,11 @@ def _is_ours(host: str, port: int, path: str) -> bool:
 
 
 def torch_and_gpus() -> Iterator[Check]:
-    """torch in a process of its own, since this one stays light; the GPUs as their driver sees
-    them, which tells a CPU build of torch from a machine without any."""
+    """Check torch, and compare its GPUs with those of the driver.
+
+    Torch is loaded in a process of its own, since this one stays light. The comparison tells a CPU
+    build of torch from a machine without any GPU.
+    """
     gpus = [metric for metric in Gpus().collect() if metric.name == "sapnet_gpu_memory_bytes"]
     driver = [
         f"{sample.labels['name']} ({sample.value / 2**30:.0f} GiB)"
@@ -95,31 +104,33 @@ def torch_and_gpus() -> Iterator[Check]:
         last = done.stderr.strip().splitlines()[-1:]
         yield Check("torch", False, "".join(last), "pip install --force-reinstall torch")
         return
-    found = json.loads(done.stdout)
-    yield Check("torch", True, f"{found['version']}, {found['threads']} threads")
-    if found["gpus"]:
-        yield Check("GPU", True, ", ".join(driver or found["gpus"]))
+    state = json.loads(done.stdout)
+    yield Check("torch", True, f"{state['version']}, {state['threads']} threads")
+    if state["gpus"]:
+        yield Check("GPU", True, ", ".join(driver or state["gpus"]))
     elif driver:
-        mend = "this torch was built without CUDA, or for a newer driver: see pytorch.org"
-        yield Check("GPU", False, f"{', '.join(driver)}, and torch sees none", mend)
+        remedy = "this torch was built without CUDA, or for a newer driver: see pytorch.org"
+        yield Check("GPU", False, f"{', '.join(driver)}, and torch sees none", remedy)
     else:
-        mend = "the presets for CPUs (cpu, demo) train in minutes to hours"
-        yield Check("GPU", None, "none", mend)
+        remedy = "the presets for CPUs (cpu, demo) train in minutes to hours"
+        yield Check("GPU", None, "none", remedy)
 
 
 def backbone(settings: Settings) -> Check:
+    """Check the file of backbone weights that the settings name."""
     name, path = "backbone weights", settings.backbone_weights
     if path is None:
-        mend = "SAPNET_BACKBONE_WEIGHTS may name a torchvision state dict of this machine"
-        return Check(name, None, "torchvision's download, else random", mend)
+        remedy = "SAPNET_BACKBONE_WEIGHTS may name a torchvision state dict of this machine"
+        return Check(name, None, "torchvision's download, else random", remedy)
     return _weights(name, path, "SAPNET_BACKBONE_WEIGHTS")
 
 
 def sam() -> Check:
+    """Check the SAM checkpoint that the environment names."""
     name, path = "SAM checkpoint", os.environ.get("SAPNET_SAM_CHECKPOINT")
     if not path:
-        mend = "set SAPNET_SAM_CHECKPOINT to sam_vit_b_01ec64.pth or its like"
-        return Check(name, None, "none set: fetched when a job asks for SAM", mend)
+        remedy = "set SAPNET_SAM_CHECKPOINT to sam_vit_b_01ec64.pth or its like"
+        return Check(name, None, "none set: fetched when a job asks for SAM", remedy)
     return _weights(name, Path(path), "SAPNET_SAM_CHECKPOINT")
 
 
@@ -129,16 +140,19 @@ def _weights(name: str, path: Path, setting: str) -> Check:
         digest = file_sha256(path)
     except OSError as error:
         return Check(name, False, f"{path}: {error.strerror}", f"{setting} must name a file")
-    said = _HASH_IN_NAME.search(path.name)
-    if said and not digest.startswith(said[1]):
-        mend = f"fetch {path.name} again: its content is not what its name says"
-        return Check(name, False, f"{path}: SHA-256 begins with {digest[: len(said[1])]}", mend)
-    checked = "whole" if said else "its name holds no digest to check"
+    named_hash = _HASH_IN_NAME.search(path.name)
+    if named_hash and not digest.startswith(named_hash[1]):
+        remedy = f"fetch {path.name} again: its content is not what its name says"
+        return Check(
+            name, False, f"{path}: SHA-256 begins with {digest[: len(named_hash[1])]}", remedy
+        )
+    checked = "whole" if named_hash else "its name holds no digest to check"
     return Check(name, True, f"{path}, {path.stat().st_size / 1e6:.0f} MB, {checked}")
 
 
 def tracing(settings: Settings) -> Iterator[Check]:
+    """Check that tracing is installed where the settings ask for it."""
     if settings.otel_endpoint is not None:
         installed = importlib.util.find_spec("opentelemetry.sdk") is not None
-        found = f"to {settings.otel_endpoint}"
-        yield Check("tracing", installed, found, "pip install 'sapnet-service[otel]'")
+        state = f"to {settings.otel_endpoint}"
+        yield Check("tracing", installed, state, "pip install 'sapnet-service[otel]'")

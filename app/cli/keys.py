@@ -1,5 +1,7 @@
-"""`sapnet-service keys`: make, list and revoke API keys. Whoever can run it is trusted: it goes to
-the database directly."""
+"""`sapnet-service keys`: make, list and revoke API keys.
+
+Whoever can run it is trusted: it goes to the database directly.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -36,6 +38,7 @@ SAPNET_ALLOW_WITHOUT_KEYS=true."""
 
 
 def no_key(database: "Database") -> bool:
+    """Whether no key was ever made."""
     from app.auth import keys
 
     with database.read() as session:

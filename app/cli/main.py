@@ -56,8 +56,11 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
 
 
 def _serve(settings: "Settings", listener: socket, *, local: bool, worker: bool) -> None:
-    """The API on a listening socket, and workers beside it. local: this machine alone is
-    answered."""
+    """Run the API on a listening socket, and workers beside it.
+
+    Args:
+        local: whether this machine alone is answered.
+    """
     import uvicorn
 
     from app.http.server import server_config
@@ -129,7 +132,7 @@ def migrate(
 @app.command()
 def doctor(
     blobs: Annotated[
-        bool, typer.Option("--blobs", help="read every stored file, set damaged ones aside")
+        bool, typer.Option("--blobs", help="read every stored file, move damaged ones aside")
     ] = False,
 ) -> None:
     """Check everything the service needs, and say how to fix what is missing."""
@@ -138,16 +141,18 @@ def doctor(
     failed = False
     for check in checks(_settings(), blobs=blobs):
         mark = {True: "ok  ", False: "FAIL", None: "note"}[check.ok]
-        typer.echo(f"{mark}  {check.name}: {check.found}")
-        if check.ok is not True and check.mend:
-            typer.echo(f"      → {check.mend}")
+        typer.echo(f"{mark}  {check.name}: {check.state}")
+        if check.ok is not True and check.remedy:
+            typer.echo(f"      → {check.remedy}")
         failed = failed or check.ok is False
     raise typer.Exit(1 if failed else 0)
 
 
 def _settings() -> "Settings":
-    """From the environment; what is wrong there in one line each, without the values: some are
-    secrets."""
+    """Read the settings from the environment.
+
+    What is wrong there is printed in one line each, without the values: some are secrets.
+    """
     from pydantic import ValidationError
 
     from app.cli import preflight

@@ -49,9 +49,9 @@ def bring_up_to_date(settings: Settings, revision: str = "head", *, down: bool =
     except OSError as error:
         refuse(f"{error.filename}: {error.strerror}. Check SAPNET_DATABASE_URL.")
     try:
-        if not down and (found := schema.unknown_revision(database)):
+        if not down and (newer := schema.unknown_revision(database)):
             refuse(
-                f"The database {shown} was written by a newer release (its schema is {found!r}, "
+                f"The database {shown} was written by a newer release (its schema is {newer!r}, "
                 f"the newest that this one knows is {schema.head()!r}). Install that release, or "
                 "name another database with SAPNET_DATA_DIR or SAPNET_DATABASE_URL."
             )

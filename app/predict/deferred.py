@@ -1,4 +1,4 @@
-"""Predictions that a worker makes: asked for, looked at, and tidied up after."""
+"""Predictions that a worker makes: requested, looked up, and cleaned up after."""
 
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from app.http import idempotency
 from app.jobs.schemas import JobCreated
 from app.jobs.service import get as get_job
 from app.jobs.submit import new_job, submit
-from app.predict.request import Asked, Source
+from app.predict.request import PredictArguments, Source
 from app.predict.service import find_images, find_model
 from app.settings import Settings
 from app.storage.garbage_collection import forget, pinned
@@ -26,22 +26,33 @@ _BATCH = 2_000
 
 
 def create(
-    database: Database, storage: Storage, settings: Settings, asked: Asked, score: float
+    database: Database,
+    storage: Storage,
+    settings: Settings,
+    arguments: PredictArguments,
+    score: float,
 ) -> Job:
-    """A queued job; its id is sent once it is committed. Pictures that were sent are stored first;
-    where anything fails, no row and no blob is left. Raises NotFound, Invalid."""
+    """Put a prediction into the queue; its id is sent once it is committed.
+
+    Images that were sent are stored first; where anything fails, no row and no blob is left.
+
+    Raises:
+        NotFound: there is no such model, or no such data set.
+        Conflict: the data set is not ready.
+        Invalid: with every image that is not there.
+    """
     with tempfile.TemporaryDirectory(dir=settings.folder("uploads")) as name:
-        files = dict(_on_disk(asked, Path(name)))
+        files = dict(_on_disk(arguments, Path(name)))
         with pinned(database, storage, files.values()):
             storage.put_files({sha: path for path, sha in files.items()}, move=True)
             by_source = {int(path.name): sha for path, sha in files.items()}
             with database.begin() as session:
-                return _create(session, settings, asked, score, by_source)
+                return _create(session, settings, arguments, score, by_source)
 
 
-def _on_disk(asked: Asked, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Each picture that was sent as a file, named by its number, with its digest."""
-    for number, source in enumerate(asked.sources):
+def _on_disk(arguments: PredictArguments, folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each image that was sent as a file, named by its number, with its digest."""
+    for number, source in enumerate(arguments.sources):
         if source.file is not None:
             path = folder / str(number)
             with path.open("wb") as out:
@@ -51,18 +62,22 @@ def _on_disk(asked: Asked, folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _create(
-    session: Session, settings: Settings, asked: Asked, score: float, sent: dict[int, str]
+    session: Session,
+    settings: Settings,
+    arguments: PredictArguments,
+    score: float,
+    sent: dict[int, str],
 ) -> Job:
-    model = find_model(session, asked.model)
+    model = find_model(session, arguments.model)
     issues: list[ValidationIssue] = []
-    of_dataset = asked.dataset or model.dataset_id
-    shas = find_images(session, of_dataset, asked, issues)
+    of_dataset = arguments.dataset or model.dataset_id
+    shas = find_images(session, of_dataset, arguments, issues)
     if issues:
         raise Invalid(issues)
     job = submit(
         session, settings, new_job(JobKind.PREDICT, of_dataset, {"score": score}, model.id)
     )
-    sources = asked.sources or tuple(Source("", id=id) for id in shas)
+    sources = arguments.sources or tuple(Source("", id=id) for id in shas)
     for start in range(0, len(sources), _BATCH):
         rows = [
             {
@@ -80,7 +95,12 @@ def _create(
 
 
 def get_successful(session: Session, job_id: str) -> Job:
-    """A job that has predictions. Raises NotFound; Conflict, with its state, where it has none."""
+    """Look up a job that has predictions.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: it has no predictions; with its state.
+    """
     job = get_job(session, job_id)
     if job.kind is not JobKind.PREDICT:
         raise Conflict(f"The job made no predictions: its kind is {job.kind}.")
@@ -92,7 +112,11 @@ def get_successful(session: Session, job_id: str) -> Job:
 
 
 def page(session: Session, job_id: str, limit: int, after: int | None) -> list[dict[str, Any]]:
-    """At most `limit` pictures, in the order of the request, from the one after number `after`."""
+    """Return at most `limit` images with their results, in the order of the request.
+
+    Args:
+        after: number of an image in the request; those behind it are returned.
+    """
     query = select(Prediction).where(Prediction.job_id == job_id)
     if after is not None:
         query = query.where(Prediction.number > after)
@@ -100,25 +124,27 @@ def page(session: Session, job_id: str, limit: int, after: int | None) -> list[d
 
 
 def _line(row: Prediction) -> dict[str, Any]:
-    known = {} if row.image_id is None else {"image_id": row.image_id}
+    own_id = {} if row.image_id is None else {"image_id": row.image_id}
     return {
         "number": row.number,
         "image_id": row.image_id,
         "url": row.url,
         "size": row.size,
         "error": row.error,
-        "results": [{**known, **result} for result in row.results or []],
+        "results": [{**own_id, **result} for result in row.results or []],
     }
 
 
 def clean_up(database: Database, storage: Storage) -> None:
-    """Let go of the pictures of jobs that are over: what no data set names is removed. Whoever does
-    it again does nothing."""
+    """Remove the images of jobs that are over, but for those that a data set names.
+
+    Calling it again does nothing.
+    """
     over = select(Job.id).where(Job.kind == JobKind.PREDICT, Job.state.not_in(ACTIVE))
-    held = (Prediction.job_id.in_(over), Prediction.sha256.is_not(None))
+    named_blobs = (Prediction.job_id.in_(over), Prediction.sha256.is_not(None))
     with database.read() as session:
-        shas = set(session.scalars(select(Prediction.sha256).where(*held).distinct()))
+        shas = set(session.scalars(select(Prediction.sha256).where(*named_blobs).distinct()))
     if shas:
         with database.begin() as session:
-            session.execute(update(Prediction).where(*held).values(sha256=None))
+            session.execute(update(Prediction).where(*named_blobs).values(sha256=None))
         forget(database, storage, [sha for sha in shas if sha is not None])

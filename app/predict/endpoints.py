@@ -1,5 +1,7 @@
-"""GET and POST /predict: COCO results, or a picture with them drawn on it; and, of many pictures,
-what a worker saw in them."""
+"""GET and POST /predict, and the predictions of jobs.
+
+COCO results, or the image with them drawn on it; and, of many images, what a worker predicted.
+"""
 
 from collections.abc import Iterator
 from operator import itemgetter
@@ -19,10 +21,15 @@ from app.http.idempotency import IDEMPOTENT
 from app.http.pagination import Cursor, Paging
 from app.http.prefer import ASYNC, Prefer, wants_async
 from app.jobs.schemas import JobCreated
-from app.predict import deferred as later
-from app.predict import service
+from app.predict import deferred, service
 from app.predict.model_cache import Runtime
-from app.predict.request import FORM_SCHEMA, JSON, Asked, AskedDep, json_schema
+from app.predict.request import (
+    FORM_SCHEMA,
+    JSON,
+    PredictArguments,
+    PredictArgumentsDep,
+    json_schema,
+)
 from app.predict.schemas import PredictionPage, Result
 from app.settings import Settings
 from app.storage.images import NotAnImage
@@ -31,13 +38,13 @@ from sapnet.data.orientation import AS_STORED
 router = APIRouter(tags=["predict"])
 
 PNG, NDJSON = "image/png", "application/x-ndjson"
-BATCH = 200  # pictures; each may have a hundred results
-SCORE = "least score of a result; default 0.1, and 0.3 in pictures"
+BATCH = 200  # images; each may have a hundred results
+SCORE = "least score of a result; default 0.1, and 0.3 in drawn images"
 FRAME, STORED = "Coordinate-Frame", "stored"
 _FRAMED = {
     "schema": {"type": "string"},
     "description": "what masks and boxes refer to: `stored`, the pixels of the file. Viewers turn "
-    "an image that has `;exif-orientation=2` to `8`; pictures of results are not turned",
+    "an image that has `;exif-orientation=2` to `8`; drawn images are not turned",
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {PNG: {}}, "headers": {FRAME: _FRAMED}}
@@ -66,6 +73,7 @@ BODY = {
 
 
 def get_runtime(request: Request) -> Runtime:
+    """Return the models in memory."""
     runtime: Runtime = request.app.state.runtime
     return runtime
 
@@ -86,22 +94,24 @@ def predict_known(
     dataset: Annotated[str | None, Query(description="default: the model's own")] = None,
     score: Score = None,
 ) -> Response:
-    """Instances in an image of a data set, as COCO results. `Accept: image/png` gives the picture
-    with those drawn on it whose score is 0.3 or more; `score` sets another limit.
+    """Instances in an image of a data set, as COCO results.
 
-    Below its own `solo.score_threshold` (0.1) a model gives nothing, whatever `score` says."""
+    `Accept: image/png` gives the image with those drawn on it whose score is 0.3 or more; `score`
+    sets another limit. Below its own `solo.score_threshold` (0.1) a model gives nothing, whatever
+    `score` says.
+    """
     kind = preferred(request, JSON, PNG)
     with database.read() as session:
-        known = service.find_model(session, model)
-        image_id, sha = service.find_image(session, dataset or known.dataset_id, image)
+        model_info = service.find_model(session, model)
+        image_id, sha = service.find_image(session, dataset or model_info.dataset_id, image)
     least = _least(settings, kind, score)
     path = storage.local_path(sha)
     try:
-        at = (runtime, storage, settings, known, path, least)
-        prediction = service.predict(*at, draw=kind == PNG)
+        common = (runtime, storage, settings, model_info, path, least)
+        prediction = service.predict(*common, draw=kind == PNG)
     except NotAnImage as error:
         raise Invalid(
-            [ValidationIssue("query", "/image", str(error), "mend the data set")]
+            [ValidationIssue("query", "/image", str(error), "correct the data set")]
         ) from error
     for result in prediction.results:
         result["image_id"] = image_id
@@ -123,38 +133,44 @@ def predict_sent(
     storage: StorageDep,
     settings: SettingsDep,
     runtime: RuntimeDep,
-    asked: AskedDep,
+    arguments: PredictArgumentsDep,
     prefer: Prefer = None,
 ) -> Response:
-    """Instances in a picture that is sent (`file`, or `image` in base64), or at a `url`: as `GET
-    /predict` says, without `image_id`. Addresses that are not public are not called.
+    """Instances in an image that is sent (`file`, or `image` in base64), or at a `url`.
 
-    `images` is a list of ids, addresses and pictures: the answer then has an entry for each, also
-    for those that could not be looked at. With `Prefer: respond-async` a worker does it, and the
-    answer is the job; its results are `/jobs/{id}/predictions`. More than a few pictures
-    (`predict_at_once`, 8) and whole data sets (`dataset` alone) are done that way alone."""
+    As `GET /predict` says, without `image_id`. Addresses that are not public are not called.
+
+    `images` is a list of ids, addresses and images in base64: the answer then has an entry for
+    each, also for those that could not be read. With `Prefer: respond-async` a worker does it, and
+    the answer is the job; its results are `/jobs/{id}/predictions`. More than a few images
+    (`predict_at_once`, 8) and whole data sets (`dataset` alone) are done that way alone.
+    """
     if wants_async(prefer):
-        return _later(request, database, storage, settings, asked)
-    kind = preferred(request, JSON) if asked.many else preferred(request, JSON, PNG)
-    least = _least(settings, kind, asked.score)
-    issues = _too_many(settings, asked)
+        return _deferred(request, database, storage, settings, arguments)
+    kind = preferred(request, JSON) if arguments.many else preferred(request, JSON, PNG)
+    least = _least(settings, kind, arguments.score)
+    issues = _too_many(settings, arguments)
     with database.read() as session:
-        known = service.find_model(session, asked.model)
-        of_list = asked.many and not issues
-        dataset = asked.dataset or known.dataset_id
-        shas = service.find_images(session, dataset, asked, issues) if of_list else {}
+        model_info = service.find_model(session, arguments.model)
+        of_list = arguments.many and not issues
+        dataset = arguments.dataset or model_info.dataset_id
+        shas = service.find_images(session, dataset, arguments, issues) if of_list else {}
     if issues:
         raise Invalid(issues)
-    at = (runtime, storage, settings, known, asked)
-    if not asked.many:
-        return _answer(service.predict_one(*at, least, draw=kind == PNG))
-    body = {"predictions": list(service.predict_each(*at, shas, least)), "next": None}
+    common = (runtime, storage, settings, model_info, arguments)
+    if not arguments.many:
+        return _answer(service.predict_one(*common, least, draw=kind == PNG))
+    body = {"predictions": list(service.predict_each(*common, shas, least)), "next": None}
     headers = {"Vary": "Accept", FRAME: STORED}
     return Response(msgspec.json.encode(body), media_type=JSON, headers=headers)
 
 
-def _later(
-    request: Request, database: Database, storage: StorageDep, settings: Settings, asked: Asked
+def _deferred(
+    request: Request,
+    database: Database,
+    storage: StorageDep,
+    settings: Settings,
+    arguments: PredictArguments,
 ) -> Response:
     caller: Caller = getattr(request.state, "caller", ANYONE)
     if not caller.scope.allows(Scope.WRITE):
@@ -162,18 +178,20 @@ def _later(
             f"A job needs a key with the scope {Scope.WRITE}; this one's is {caller.scope}.",
             headers={"WWW-Authenticate": 'Bearer realm="sapnet", error="insufficient_scope"'},
         )
-    job = later.create(database, storage, settings, asked, _least(settings, JSON, asked.score))
+    job = deferred.create(
+        database, storage, settings, arguments, _least(settings, JSON, arguments.score)
+    )
     body = JobCreated.model_validate(job).model_dump_json()
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": ASYNC}
     return Response(body, 202, media_type=JSON, headers=headers)
 
 
-def _too_many(settings: Settings, asked: Asked) -> list[ValidationIssue]:
+def _too_many(settings: Settings, arguments: PredictArguments) -> list[ValidationIssue]:
     hint = f"send Prefer: {ASYNC}, and a worker does it"
-    if not asked.sources:
+    if not arguments.sources:
         return [ValidationIssue("body", "/dataset", "a whole data set is not done at once", hint)]
-    if len(asked.sources) > settings.predict_at_once:
-        detail = f"at most {settings.predict_at_once} pictures are done at once"
+    if len(arguments.sources) > settings.predict_at_once:
+        detail = f"at most {settings.predict_at_once} images are done at once"
         return [ValidationIssue("body", "/images", detail, hint)]
     return []
 
@@ -191,20 +209,23 @@ def predictions(
     limit: Annotated[int | None, Query(ge=1, le=1_000)] = None,
     cursor: Cursor = None,
 ) -> Response:
-    """What a job saw, picture by picture, in the order of its request. `Accept:
-    application/x-ndjson` streams all of them, a line each; JSON comes in pages of `limit` (100)."""
+    """What a job predicted, image by image, in the order of its request.
+
+    `Accept: application/x-ndjson` streams all of them, a line each; JSON comes in pages of `limit`
+    (100).
+    """
     kind = preferred(request, JSON, NDJSON, "application/ndjson", "application/jsonl")
     paging = Paging(request, response, limit or 100, cursor)
     after = paging.after(int)
     with database.read() as session:
-        later.get_successful(session, job_id)
+        deferred.get_successful(session, job_id)
     vary = {"Vary": "Accept", FRAME: STORED}
     if kind != JSON:
         lines = _lines(database, job_id, limit, after)
         return StreamingResponse(lines, media_type=kind, headers=vary)
     with database.read() as session:
-        found = later.page(session, job_id, paging.limit + 1, after)
-    page = paging.page(found, itemgetter("number"))
+        rows = deferred.page(session, job_id, paging.limit + 1, after)
+    page = paging.page(rows, itemgetter("number"))
     body = msgspec.json.encode({"predictions": page.items, "next": page.next})
     return Response(body, media_type=JSON, headers=vary | page.headers)
 
@@ -217,12 +238,12 @@ def _lines(
     while left is None or left > 0:
         size = BATCH if left is None else min(BATCH, left)
         with database.read() as session:
-            found = later.page(session, job_id, size, after)
-        if not found:
+            rows = deferred.page(session, job_id, size, after)
+        if not rows:
             return
-        yield b"".join(msgspec.json.encode(line) + b"\n" for line in found)
-        after = found[-1]["number"]
-        left = None if left is None else left - len(found)
+        yield b"".join(msgspec.json.encode(line) + b"\n" for line in rows)
+        after = rows[-1]["number"]
+        left = None if left is None else left - len(rows)
 
 
 def _least(settings: Settings, kind: str, score: float | None) -> float:

@@ -1,4 +1,4 @@
-"""The only door to torch: warm models, loaded at the first prediction and kept by last use."""
+"""Models in memory, loaded at the first prediction: the only part of the API that loads torch."""
 
 import io
 import threading
@@ -23,23 +23,33 @@ class Predictor(Protocol):
     """What `sapnet.segmenters.checkpoint.load_predictor` gives."""
 
     @property
-    def categories(self) -> Sequence[Category]: ...
+    def categories(self) -> Sequence[Category]:
+        """Classes of the model."""
 
-    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> Results: ...
+    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> Results:
+        """Return COCO results by falling score. image: (H, W, 3) uint8."""
 
 
 def load(path: Path) -> Predictor:
+    """Load a trained model, and with it torch.
+
+    Raises:
+        WeightsUnavailable: this release cannot load the file.
+    """
     from sapnet.segmenters.checkpoint import load_predictor
 
     return load_predictor(path)
 
 
 class Runtime:
-    """At most `capacity` models in memory; the one used longest ago makes room. `predictions` and
-    `fetches` bound what requests do with it at once, `slots` of each.
+    """At most `capacity` models in memory; the one used longest ago makes room.
 
-    One lock for all of it: torch uses every core for one picture as it is, and two models that
-    load at once would need the memory of both.
+    One lock for all of it: torch uses every core for one image as it is, and two models that load
+    at once would need the memory of both.
+
+    Attributes:
+        predictions: bounds how many predictions requests wait for at once, to `slots`.
+        fetches: bounds how many images are fetched at once, to `slots`.
     """
 
     def __init__(
@@ -57,14 +67,20 @@ class Runtime:
     def predict(
         self, sha256: str, artifact: Callable[[], Path], image: ByteArray, score: float
     ) -> Results:
-        """COCO results of the model whose artifact has this digest, by falling score. Raises
-        Unavailable for one that this release cannot load.
+        """Return the COCO results of a model, by falling score.
 
-        artifact: called where the model is not warm, gives its local file. image: (H, W, 3) uint8.
+        Args:
+            sha256: of the model's file.
+            artifact: gives that file; called where the model is not in memory.
+            image: (H, W, 3) uint8.
+            score: the least score of a result.
+
+        Raises:
+            Unavailable: this release cannot load the model.
         """
-        asked = time.perf_counter()
+        began = time.perf_counter()
         with self._lock:
-            PREDICT_WAIT_SECONDS.observe(time.perf_counter() - asked)
+            PREDICT_WAIT_SECONDS.observe(time.perf_counter() - began)
             with PREDICT_SECONDS.labels("warm" if sha256 in self._warm else "cold").time():
                 return self._model(sha256, artifact).predict(image, score_threshold=score)
 
@@ -81,7 +97,11 @@ class Runtime:
 
 
 def overlay_png(image: ByteArray, results: Results, categories: Sequence[Category]) -> bytes:
-    """The picture with its results drawn on it, as PNG. image: (H, W, 3) uint8."""
+    """Return an image with its results drawn on it, as PNG.
+
+    Args:
+        image: (H, W, 3) uint8.
+    """
     from sapnet.data.drawing import overlay
 
     buffer = io.BytesIO()

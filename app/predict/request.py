@@ -1,4 +1,4 @@
-"""What a POST to /predict asks for: a form with a picture or its address, or JSON."""
+"""What a POST to /predict asks for: a form with an image or its address, or JSON."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ from starlette.datastructures import UploadFile
 from app.datasets.image_sources import NotFetched, check_address
 from app.errors import Invalid, TooLarge, ValidationIssue
 from app.http.dependencies import SettingsDep
-from app.predict.schemas import Picture, PredictRequest
+from app.predict.schemas import ImageIn, PredictRequest
 from app.settings import Settings
 
 JSON = "application/json"
@@ -27,7 +27,14 @@ Body = TypeVar("Body", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a picture is: at hand, at an address, or in a data set. pointer: to it in the body."""
+    """Where an image is: in the request, at an address, or in a data set.
+
+    Attributes:
+        pointer: JSON pointer to it in the body.
+        file: its bytes, where they came with the request.
+        url: its address.
+        id: its id in the data set.
+    """
 
     pointer: str
     file: BinaryIO | None = None
@@ -36,9 +43,17 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """sources: none where a whole data set is meant. many: whether the answer is a list of
-    pictures, also of one. part: "body", or "form"."""
+class PredictArguments:
+    """What a request to /predict asks for, whether it came as JSON or as a form.
+
+    Attributes:
+        model: its id, or an alias.
+        score: least score of a result; None for the service's own.
+        sources: images; none where a whole data set is meant.
+        many: whether the answer is a list of images, also of one.
+        dataset: id of the data set whose image ids are meant; None for the model's own.
+        part: "body", or "form".
+    """
 
     model: str
     score: float | None
@@ -47,8 +62,8 @@ class Asked:
     dataset: str | None = None
     part: str = "body"
 
-    def fault(self, source: Source, detail: str, hint: str = "") -> ValidationIssue:
-        """What is wrong with one of the pictures."""
+    def issue(self, source: Source, detail: str, hint: str = "") -> ValidationIssue:
+        """Return what is wrong with one of the images."""
         if self.part == "body":
             return ValidationIssue("body", source.pointer, detail, hint)
         return ValidationIssue(source.pointer.removeprefix("/"), "", detail, hint)
@@ -65,7 +80,7 @@ FORM_SCHEMA = {
     "type": "object",
     "properties": {
         "model": {"type": "string", "minLength": 1, "description": "its id, or an alias"},
-        "file": {"type": "string", "format": "binary", "description": "the picture"},
+        "file": {"type": "string", "format": "binary", "description": "the image"},
         "url": {"type": "string", "description": "its address, in place of the file"},
         "score": {"type": "number", "minimum": 0, "maximum": 1},
     },
@@ -74,7 +89,7 @@ FORM_SCHEMA = {
 
 
 def json_schema() -> dict[str, Any]:
-    """Of the JSON body, in one piece: it is read here, not by the framework."""
+    """Return the schema of the JSON body, in one piece: it is read here, not by the framework."""
     schema = PredictRequest.model_json_schema()
     parts = schema.pop("$defs")
 
@@ -85,37 +100,43 @@ def json_schema() -> dict[str, Any]:
             return {name: whole(value) for name, value in node.items()}
         return [whole(item) for item in node] if isinstance(node, list) else node
 
-    found: dict[str, Any] = whole(schema)
-    return found
+    resolved: dict[str, Any] = whole(schema)
+    return resolved
 
 
-async def read(request: Request, settings: SettingsDep) -> AsyncIterator[Asked]:
-    """Raises Invalid and RequestValidationError with all that is wrong, TooLarge."""
+async def read(request: Request, settings: SettingsDep) -> AsyncIterator[PredictArguments]:
+    """Read what a request asks for; its file is open until the request is over.
+
+    Raises:
+        Invalid: with all that is wrong.
+        RequestValidationError: the body is not of the form it should have.
+        TooLarge: the JSON is larger than `max_json_bytes`.
+    """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     async with AsyncExitStack() as stack:
         if kind == JSON:
-            asked = _from_json(await _json(request, settings))
+            arguments = _from_json(await _json(request, settings))
         else:
             form = await stack.enter_async_context(request.form(max_files=1, max_fields=20))
-            asked = _from_form(form)
-        if issues := address_issues(settings, asked):
+            arguments = _from_form(form)
+        if issues := address_issues(settings, arguments):
             raise Invalid(issues)
-        yield asked
+        yield arguments
 
 
-AskedDep = Annotated[Asked, Depends(read)]
+PredictArgumentsDep = Annotated[PredictArguments, Depends(read)]
 
 
-def address_issues(settings: Settings, asked: Asked) -> list[ValidationIssue]:
-    """Addresses that must not be called, as far as their text tells."""
+def address_issues(settings: Settings, arguments: PredictArguments) -> list[ValidationIssue]:
+    """Return the addresses that must not be called, as far as their text tells."""
     issues = []
-    for source in asked.sources:
+    for source in arguments.sources:
         if source.url is not None:
             try:
                 check_address(settings, source.url)
             except NotFetched as error:
-                hint = "https://host/picture.jpg, s3://bucket/key, or a number: the id of an image"
-                issues.append(asked.fault(source, f"{source.url[:200]!r}: {error}", hint))
+                hint = "https://host/image.jpg, s3://bucket/key, or a number: the id of an image"
+                issues.append(arguments.issue(source, f"{source.url[:200]!r}: {error}", hint))
     return issues
 
 
@@ -127,39 +148,39 @@ async def _json(request: Request, settings: Settings) -> Any:
     async for chunk in request.stream():
         total += len(chunk)
         if total > limit:
-            hint = "send large pictures as files, or name their addresses"
+            hint = "send large images as files, or name their addresses"
             raise TooLarge(f"At most {limit:,} bytes of JSON are taken here: {hint}.", limit=limit)
         parts.append(chunk)
     raw = b"".join(parts)
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
-        at = getattr(error, "pos", 0)
+        position = getattr(error, "pos", 0)
         why = {"error": getattr(error, "msg", None) or str(error)}
-        wrong = {"type": "json_invalid", "loc": ("body", at), "msg": "not JSON", "ctx": why}
+        wrong = {"type": "json_invalid", "loc": ("body", position), "msg": "not JSON", "ctx": why}
         raise RequestValidationError([wrong]) from error
 
 
-def _from_json(document: Any) -> Asked:
+def _from_json(document: Any) -> PredictArguments:
     body = _checked(PredictRequest, document)
     if body.images is None:
-        single = Picture.model_construct(id=None, url=body.url, image=body.image)
-        pictures = [] if body.url is None and body.image is None else [("", single)]
+        single = ImageIn.model_construct(id=None, url=body.url, image=body.image)
+        entries = [] if body.url is None and body.image is None else [("", single)]
     else:
-        pictures = [(f"/images/{n}", picture) for n, picture in enumerate(body.images)]
+        entries = [(f"/images/{n}", entry) for n, entry in enumerate(body.images)]
     issues: list[ValidationIssue] = []
-    sources = [_source(pointer, picture, issues) for pointer, picture in pictures]
+    sources = [_source(pointer, entry, issues) for pointer, entry in entries]
     if issues:
         raise Invalid(issues)
     many = body.images is not None or not sources
-    return Asked(body.model, body.score, tuple(sources), many, body.dataset)
+    return PredictArguments(body.model, body.score, tuple(sources), many, body.dataset)
 
 
-def _source(pointer: str, picture: Picture, issues: list[ValidationIssue]) -> Source:
-    if picture.image is None:
-        name = "url" if picture.url is not None else "id"
-        return Source(f"{pointer}/{name}", None, picture.url, picture.id)
-    text = picture.image
+def _source(pointer: str, entry: ImageIn, issues: list[ValidationIssue]) -> Source:
+    if entry.image is None:
+        name = "url" if entry.url is not None else "id"
+        return Source(f"{pointer}/{name}", None, entry.url, entry.id)
+    text = entry.image
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -172,7 +193,7 @@ def _source(pointer: str, picture: Picture, issues: list[ValidationIssue]) -> So
         return Source(f"{pointer}/image")
 
 
-def _from_form(form: Mapping[str, Any]) -> Asked:
+def _from_form(form: Mapping[str, Any]) -> PredictArguments:
     texts = {name: form[name] for name in ("model", "score", "url") if name in form}
     errors: list[Any] = []
     try:
@@ -188,13 +209,13 @@ def _from_form(form: Mapping[str, Any]) -> Asked:
     if errors:
         raise RequestValidationError(errors, body=texts)
     source = Source("/url", url=values.url) if file is None else Source("/file", file.file)
-    return Asked(values.model, values.score, (source,), part="form")
+    return PredictArguments(values.model, values.score, (source,), part="form")
 
 
 def _checked(kind: type[Body], document: Any) -> Body:
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        found: Sequence[Any] = error.errors(include_url=False, include_input=False)
-        wrong = [{**e, "loc": ("body", *e["loc"])} for e in found]
+        problems: Sequence[Any] = error.errors(include_url=False, include_input=False)
+        wrong = [{**e, "loc": ("body", *e["loc"])} for e in problems]
         raise RequestValidationError(wrong, body=document) from error

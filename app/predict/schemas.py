@@ -1,4 +1,4 @@
-"""What goes over the wire about predictions: COCO results, of one picture or of many."""
+"""What goes over the wire about predictions: COCO results, of one image or of many."""
 
 from typing import Annotated, Any
 
@@ -18,6 +18,8 @@ INT64 = 2**63
 
 
 class Result(BaseModel):
+    """One predicted instance, as COCO results have it."""
+
     model_config = ConfigDict(json_schema_extra={"examples": [RESULT]})
     image_id: int | None = Field(None, description="your own, where the image is of a data set")
     category_id: int = Field(description="your own")
@@ -26,7 +28,7 @@ class Result(BaseModel):
     score: float = Field(description="0 to 1")
 
 
-class Picture(BaseModel):
+class ImageIn(BaseModel):
     """One of a list: by its id in a data set, by its address, or itself in base64."""
 
     model_config = ConfigDict(
@@ -39,10 +41,10 @@ class Picture(BaseModel):
     )
     id: int | None = Field(None, ge=-INT64, lt=INT64, description="your own, in the data set")
     url: str | None = Field(None, description="https://…, or s3://bucket/key")
-    image: str | None = Field(None, description="a picture's file in base64")
+    image: str | None = Field(None, description="an image file in base64")
 
     @model_validator(mode="after")
-    def _is_one(self) -> "Picture":
+    def _is_one(self) -> "ImageIn":
         if len([v for v in (self.id, self.url, self.image) if v is not None]) != 1:
             raise ValueError("should have just one of id, url and image")
         return self
@@ -56,11 +58,11 @@ def _short(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) else value
 
 
-AnyPicture = Annotated[Picture, BeforeValidator(_short, json_schema_input_type=Picture | str | int)]
+AnyImageIn = Annotated[ImageIn, BeforeValidator(_short, json_schema_input_type=ImageIn | str | int)]
 
 
 class PredictRequest(BaseModel):
-    """One picture (`url` or `image`), a list (`images`), or a whole data set (`dataset` alone)."""
+    """One image (`url` or `image`), a list (`images`), or a whole data set (`dataset` alone)."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -74,8 +76,8 @@ class PredictRequest(BaseModel):
     )
     model: str = Field(min_length=1, description="its id, or an alias")
     url: str | None = Field(None, description="https://…, or s3://bucket/key")
-    image: str | None = Field(None, description="a picture's file in base64")
-    images: list[AnyPicture] | None = Field(
+    image: str | None = Field(None, description="an image file in base64")
+    images: list[AnyImageIn] | None = Field(
         None, min_length=1, description="a number alone is an id, a text alone a url"
     )
     dataset: str | None = Field(
@@ -92,7 +94,7 @@ class PredictRequest(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What was seen in one picture of many, or why it could not be looked at."""
+    """What a model predicts in one image of many, or why it could not be read."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -110,12 +112,14 @@ class Prediction(BaseModel):
     )
     number: int = Field(description="its place in the request, from 0")
     image_id: int | None = Field(description="your own, where it is of a data set")
-    url: str | None = Field(description="as it was asked for")
+    url: str | None = Field(description="as it was requested")
     size: list[int] | None = Field(description="height, width")
-    error: str | None = Field(description="why it could not be looked at")
+    error: str | None = Field(description="why it could not be read")
     results: list[Result] = Field(description="by falling score")
 
 
 class PredictionPage(BaseModel):
+    """Predictions of some images, and the cursor of the next page; null on the last."""
+
     predictions: list[Prediction]
     next: str | None

@@ -1,5 +1,7 @@
-"""What a trained model sees in an image: one of a data set, one that was sent, or one that is
-fetched."""
+"""What a trained model predicts in an image.
+
+The image is one of a data set, one that was sent, or one that is fetched.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from app.db.models import DatasetStatus, Image, Job
 from app.errors import BlobMissing, Conflict, Invalid, NotFound, ValidationIssue
 from app.http.capacity import Capacity
 from app.predict.model_cache import Results, Runtime, overlay_png
-from app.predict.request import Asked, Source
+from app.predict.request import PredictArguments, Source
 from app.registry.service import get as get_model
 from app.settings import Settings
 from app.storage.images import NotAnImage, decoded_image
@@ -31,8 +33,14 @@ _BATCH = 500  # below SQLite's limit on bound values
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """size: (h, w) of the image, as stored. orientation: its EXIF's, which is not applied. results:
-    COCO's, by falling score. drawn: a PNG, where one was asked for."""
+    """What a model predicts in one image.
+
+    Attributes:
+        size: (h, w) of the image in pixels, as stored.
+        orientation: its EXIF's, which is not applied.
+        results: COCO's, by falling score.
+        drawn: a PNG with the results drawn on it, where one was requested.
+    """
 
     size: tuple[int, int]
     orientation: int
@@ -41,8 +49,8 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What the rows say about a model, so that no session is held while it works."""
+class ModelInfo:
+    """What the rows say about a model, so that no session is open while it works."""
 
     id: str
     sha256: str
@@ -51,17 +59,25 @@ class Known:
     pixel_ranges: Ranges
 
 
-def find_model(session: Session, name: str) -> Known:
-    """By its id, or by an alias. Raises NotFound."""
+def find_model(session: Session, name: str) -> ModelInfo:
+    """Look a model up by its id, or by an alias.
+
+    Raises:
+        NotFound: there is none.
+    """
     model = get_model(session, name)
     dataset_id = session.get_one(Job, model.job_id).dataset_id
     categories = tuple(Category(c["id"], c["name"]) for c in model.categories)
     ranges = model.meta.get("pixel_ranges") or {}
-    return Known(model.id, model.sha256, dataset_id, categories, ranges)
+    return ModelInfo(model.id, model.sha256, dataset_id, categories, ranges)
 
 
 def find_image(session: Session, dataset_id: str, image: str) -> tuple[int, str]:
-    """Id and digest of a data set's image, by that id or its file name. Raises NotFound."""
+    """Return id and digest of a data set's image, by that id or its file name.
+
+    Raises:
+        NotFound: there is no such data set, or no such image.
+    """
     get_dataset(session, dataset_id)
     query = select(Image.image_id, Image.sha256).where(Image.dataset_id == dataset_id)
     is_id = image.removeprefix("-").isdecimal() and len(image) <= 18  # of 64 bits
@@ -74,25 +90,32 @@ def find_image(session: Session, dataset_id: str, image: str) -> tuple[int, str]
 
 
 def find_images(
-    session: Session, dataset_id: str, asked: Asked, issues: list[ValidationIssue]
+    session: Session, dataset_id: str, arguments: PredictArguments, issues: list[ValidationIssue]
 ) -> dict[int, str]:
-    """Digests by image id of those that are asked for; of all, where none is named. Ids that are
-    not there are faults. Raises NotFound for the data set; Conflict where it is not ready."""
+    """Return the digests by image id of the images requested; of all, where none is named.
+
+    Args:
+        issues: ids that are not there are appended to it.
+
+    Raises:
+        NotFound: there is no such data set.
+        Conflict: it is not ready.
+    """
     dataset = get_dataset(session, dataset_id)
     if dataset.status is not DatasetStatus.READY:
         raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)
     query = select(Image.image_id, Image.sha256).where(Image.dataset_id == dataset_id)
-    ids = [source.id for source in asked.sources if source.id is not None]
-    if asked.sources:
-        found: dict[int, str] = {}
+    ids = [source.id for source in arguments.sources if source.id is not None]
+    if arguments.sources:
+        shas: dict[int, str] = {}
         for start in range(0, len(ids), _BATCH):
             some = query.where(Image.image_id.in_(ids[start : start + _BATCH]))
-            found |= {row.image_id: row.sha256 for row in session.execute(some)}
-        for source in asked.sources:
-            if source.id is not None and source.id not in found:
+            shas |= {row.image_id: row.sha256 for row in session.execute(some)}
+        for source in arguments.sources:
+            if source.id is not None and source.id not in shas:
                 detail = f"the data set {dataset_id!r} has no image {source.id}"
-                issues.append(asked.fault(source, detail, "see /datasets/{id}/images"))
-        return found
+                issues.append(arguments.issue(source, detail, "see /datasets/{id}/images"))
+        return shas
     return {row.image_id: row.sha256 for row in session.execute(query.order_by(Image.image_id))}
 
 
@@ -100,56 +123,64 @@ def predict_one(
     runtime: Runtime,
     storage: Storage,
     settings: Settings,
-    model: Known,
-    asked: Asked,
+    model: ModelInfo,
+    arguments: PredictArguments,
     score: float,
     *,
     draw: bool,
 ) -> Prediction:
-    """Of the one picture that is asked for. Raises Invalid, which says why it cannot be had."""
-    (source,) = asked.sources
+    """Predict in the one image requested.
+
+    Raises:
+        Invalid: says why the image cannot be had.
+        Unavailable: other requests hold all that is free, or the model cannot be loaded.
+    """
+    (source,) = arguments.sources
     try:
         with _readable(storage, settings, runtime.fetches, source, {}) as file:
             return predict(runtime, storage, settings, model, file, score, draw=draw)
     except NotFetched as error:
-        raise Invalid([asked.fault(source, f"it could not be fetched: {error}")]) from error
+        raise Invalid([arguments.issue(source, f"it could not be fetched: {error}")]) from error
     except NotAnImage as error:
         hint = "send a JPEG, PNG, WebP, TIFF or BMP"
-        raise Invalid([asked.fault(source, str(error), hint)]) from error
+        raise Invalid([arguments.issue(source, str(error), hint)]) from error
 
 
 def predict_each(
     runtime: Runtime,
     storage: Storage,
     settings: Settings,
-    model: Known,
-    asked: Asked,
+    model: ModelInfo,
+    arguments: PredictArguments,
     shas: dict[int, str],
     score: float,
 ) -> Iterator[dict[str, object]]:
-    """Of a list: what was seen in each picture, or why it could not be looked at. shas: of those
-    that are of a data set, by id."""
-    for number, source in enumerate(asked.sources):
+    """Predict in each image of a list; yield the results, or why the image could not be read.
+
+    Args:
+        shas: digests of those that are of a data set, by id.
+    """
+    for number, source in enumerate(arguments.sources):
         line: dict[str, object] = {"number": number, "image_id": source.id, "url": source.url}
         try:
             with _readable(storage, settings, runtime.fetches, source, shas) as file:
-                seen = predict(runtime, storage, settings, model, file, score)
+                prediction = predict(runtime, storage, settings, model, file, score)
         except NotFetched as error:
             why = f"it could not be fetched: {error}"
             yield {**line, "size": None, "error": why, "results": []}
         except (NotAnImage, BlobMissing) as error:
             yield {**line, "size": None, "error": str(error), "results": []}
         else:
-            known = {} if source.id is None else {"image_id": source.id}
-            results = [{**known, **result} for result in seen.results]
-            yield {**line, "size": list(seen.size), "error": None, "results": results}
+            own_id = {} if source.id is None else {"image_id": source.id}
+            results = [{**own_id, **result} for result in prediction.results]
+            yield {**line, "size": list(prediction.size), "error": None, "results": results}
 
 
 @contextmanager
 def _readable(
     storage: Storage, settings: Settings, fetches: Capacity, source: Source, shas: dict[int, str]
 ) -> Iterator[Path | BinaryIO]:
-    """A picture as a file, for the time of this block. Raises NotFetched, BlobMissing."""
+    """Open an image as a file, for the time of this block. Raises NotFetched, BlobMissing."""
     if source.file is not None:
         yield source.file
     elif source.id is not None:
@@ -159,7 +190,7 @@ def _readable(
 
         assert source.url is not None
         with tempfile.TemporaryDirectory(dir=settings.folder("uploads")) as name:
-            path = Path(name) / "picture"
+            path = Path(name) / "image"
             with fetches.slot():
                 fetch_one(settings, source.url, path)
             yield path
@@ -169,13 +200,22 @@ def predict(
     runtime: Runtime,
     storage: Storage,
     settings: Settings,
-    model: Known,
+    model: ModelInfo,
     source: Path | BinaryIO,
     score: float,
     *,
     draw: bool = False,
 ) -> Prediction:
-    """score: the least one of a result. Raises NotAnImage, Unavailable."""
+    """Predict in one image.
+
+    Args:
+        score: the least score of a result.
+        draw: whether to draw the results on the image too.
+
+    Raises:
+        NotAnImage: it cannot be decoded.
+        Unavailable: other requests hold all that is free, or the model cannot be loaded.
+    """
 
     def artifact() -> Path:
         return storage.local_path(model.sha256)

@@ -60,8 +60,8 @@ def examined(settings: Settings, **changes: Any) -> dict[str, Check]:
     found = [*doctor.checks(settings.model_copy(update=changes))]
     assert len({check.name for check in found}) == len(found)
     for check in found:
-        assert check.found
-        assert check.ok is True or check.mend or check.name == "torch", check
+        assert check.state
+        assert check.ok is True or check.remedy or check.name == "torch", check
     return {check.name: check for check in found}
 
 
@@ -75,9 +75,9 @@ def wrong(settings: Settings, **changes: Any) -> dict[str, Check]:
 def test_a_sound_service_is_found_sound(settings: Settings, stack: dict[str, str]) -> None:
     assert wrong(settings) == {}
     found = examined(settings)
-    assert found["broker"].found.startswith("redis://" if stack else "none")
+    assert found["broker"].state.startswith("redis://" if stack else "none")
     assert ("clock" in found) is bool(stack)
-    assert found["storage"].found.startswith("s3://" if stack else "/")
+    assert found["storage"].state.startswith("s3://" if stack else "/")
 
 
 @pytest.mark.slow
@@ -93,53 +93,53 @@ def test_a_torch_without_cuda_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     family = SimpleNamespace(name="sapnet_gpu_memory_bytes", samples=[sample])
     monkeypatch.setattr(doctor_machine, "Gpus", lambda: SimpleNamespace(collect=lambda: [family]))
     _, gpu = doctor_machine.torch_and_gpus()
-    assert (gpu.ok, gpu.found) == (False, "H100 (80 GiB), and torch sees none")
+    assert (gpu.ok, gpu.state) == (False, "H100 (80 GiB), and torch sees none")
 
 
 def test_a_torch_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_machine, "TORCH", "raise ImportError('libcudart is missing')")
     (torch,) = doctor_machine.torch_and_gpus()
-    assert (torch.ok, torch.found) == (False, "ImportError: libcudart is missing")
+    assert (torch.ok, torch.state) == (False, "ImportError: libcudart is missing")
 
 
 def test_a_database_before_its_migration(settings: Settings, database: Database) -> None:
     schema.downgrade(database, "base")
     assert wrong(settings) == {}
     found = examined(settings)["schema"]
-    assert (found.ok, "serve" in found.mend) == (None, True)
+    assert (found.ok, "serve" in found.remedy) == (None, True)
 
 
 def test_a_database_of_a_newer_release(settings: Settings, database: Database) -> None:
     with database.begin() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    assert "newer release" in wrong(settings)["schema"].mend
+    assert "newer release" in wrong(settings)["schema"].remedy
 
 
 def test_a_database_that_is_away_and_its_password(settings: Settings) -> None:
     url = "postgresql+psycopg://user:s3cret@127.0.0.1:1/none"
     (fault,) = wrong(settings, database_url=url).values()
     assert fault.name == "database"
-    assert "s3cret" not in fault.found
-    assert "SAPNET_DATABASE_URL" in fault.mend
+    assert "s3cret" not in fault.state
+    assert "SAPNET_DATABASE_URL" in fault.remedy
 
 
 def test_a_storage_that_cannot_be_written(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (fault,) = wrong(settings, storage_url=str(tmp_path / "file" / "blobs")).values()
-    assert (fault.name, "NotADirectoryError" in fault.found) == ("storage", True)
+    assert (fault.name, "NotADirectoryError" in fault.state) == ("storage", True)
 
 
 @pytest.mark.service
 def test_a_bucket_that_is_not_there(settings: Settings, bucket: str) -> None:
     (fault,) = wrong(settings, storage_url=bucket.replace("s3://", "s3://no-")).values()
     assert fault.name == "storage"
-    assert "the bucket must be there" in fault.mend
+    assert "the bucket must be there" in fault.remedy
 
 
 def test_a_broker_that_is_away(settings: Settings) -> None:
     (fault,) = wrong(settings, broker_url="redis://:s3cret@127.0.0.1:1/0").values()
     assert fault.name == "broker"
-    assert "s3cret" not in fault.found
+    assert "s3cret" not in fault.state
 
 
 @pytest.mark.service
@@ -150,7 +150,7 @@ def test_a_redis_that_throws_messages_out(settings: Settings, redis_database: st
             (fault,) = wrong(settings, broker_url=redis_database).values()
         finally:
             client.config_set("maxmemory-policy", "noeviction")
-    assert (fault.name, "noeviction" in fault.mend) == ("queue", True)
+    assert (fault.name, "noeviction" in fault.remedy) == ("queue", True)
 
 
 def test_an_old_redis() -> None:
@@ -165,7 +165,7 @@ def test_clocks_that_differ(
     monkeypatch.setattr(doctor, "now", lambda: now() + timedelta(seconds=30))
     (fault,) = wrong(settings, database_url=postgres_database).values()
     assert fault.name == "clock"
-    assert float(fault.found.split()[0]) == pytest.approx(30, abs=8)
+    assert float(fault.state.split()[0]) == pytest.approx(30, abs=8)
 
 
 def test_leases_that_one_slow_heartbeat_loses(settings: Settings) -> None:
@@ -179,18 +179,18 @@ def test_jobs_that_nobody_takes_up(
     add_job(database, created_at=now() - timedelta(minutes=1))
     assert wrong(settings) == {}
     add_job(database, created_at=now() - timedelta(minutes=20))
-    assert "20 min" in wrong(settings)["jobs"].found
+    assert "20 min" in wrong(settings)["jobs"].state
     add_job(database, state=JobState.RUNNING, lease_until=now() + timedelta(seconds=900))
     assert wrong(settings) == {}  # they wait for that one
     add_job(database, state=JobState.RUNNING, lease_until=now() - timedelta(seconds=9))
-    assert "1 of workers that fell silent" in wrong(settings)["jobs"].found
+    assert "1 of workers that fell silent" in wrong(settings)["jobs"].state
 
 
 @pytest.mark.slow
 def test_an_open_address_without_keys(settings: Settings, database: Database) -> None:
     assert examined(settings)["keys"].ok is None
     (fault,) = wrong(settings, host="0.0.0.0").values()
-    assert (fault.name, "keys create" in fault.mend) == ("keys", True)
+    assert (fault.name, "keys create" in fault.remedy) == ("keys", True)
     assert examined(settings, host="0.0.0.0", allow_without_keys=True)["keys"].ok is None
     with database.begin() as session:
         keys.create(session, "me", Scope.ADMIN)
@@ -291,11 +291,11 @@ def test_damaged_and_missing_blobs_are_found_and_set_aside(settings: Settings) -
     storage.delete(shas[2])
     found = {c.name: c for c in doctor.checks(settings, blobs=True) if c.name.startswith("blob")}
     assert set(found) == {f"blob {shas[1]}", f"blob {shas[2]}"}
-    assert "damaged" in found[f"blob {shas[1]}"].found
-    assert "missing" in found[f"blob {shas[2]}"].found
-    assert all(check.ok is False and check.mend for check in found.values())
+    assert "damaged" in found[f"blob {shas[1]}"].state
+    assert "missing" in found[f"blob {shas[2]}"].state
+    assert all(check.ok is False and check.remedy for check in found.values())
     assert storage.put_bytes(b"damaged") == shas[1]  # sent again
     storage.put_bytes(b"missing")
     (check,) = (c for c in doctor.checks(settings, blobs=True) if c.name.startswith("blob"))
     assert check.ok
-    assert "3" in check.found
+    assert "3" in check.state
