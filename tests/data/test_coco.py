@@ -122,16 +122,6 @@ def test_one_class_one_object(read):
         ({"point": [1, 2, 3]}, "/annotations/0/point", "two numbers"),
         ({"point": ["1", 2]}, "/annotations/0/point", "two numbers"),
         ({"point": [True, 2]}, "/annotations/0/point", "two numbers"),
-        ({"point": None}, "/annotations/0", "no point"),
-        ({"point": None, "bbox": [1, 1, 5, 5]}, "/annotations/0", "no point"),
-        ({"point": None, "bbox": [1, 1, 0, 5]}, "/annotations/0", "no point"),
-        ({"point": None, "bbox": []}, "/annotations/0", "no point"),
-        ({"point": None, "keypoints": [1, 1, 0]}, "/annotations/0", "no point"),
-        (
-            {"point": None, "keypoints": [1, 1, 2, 3, 3, 1]},
-            "/annotations/0/keypoints",
-            "2 keypoints are visible",
-        ),
         ({"point": None, "keypoints": [1, 1]}, "/annotations/0/keypoints", "multiple of 3"),
         ({"point": [float("nan"), 2]}, "/annotations/0/point/0", "nan"),
         ({"point": [1, float("inf")]}, "/annotations/0/point/1", "inf"),
@@ -207,7 +197,6 @@ def test_missing_fields_and_records_of_the_wrong_kind(document, read):
     assert "object" in problem_at(issues, "/annotations/5")
     for name in ("id", "image_id", "category_id"):
         assert f'"{name}" is missing' in problem_at(issues, "/annotations/4")
-    assert "no point" in problem_at(issues, "/annotations/4")
 
 
 def test_every_error_of_every_record_is_listed_at_once(document, read):

@@ -70,7 +70,6 @@ def test_a_data_set_of_each(
     ("raw", "pointer", "detail"),
     [
         (CVAT.format("99,4").encode(), "/annotations/image[1]/points[2]", "outside its image"),
-        (CVAT.format("1;2").encode(), "/annotations/image[1]/points[2]", "2 points"),
         (label_studio(120), "/0/annotations/0/result/0", "outside its image"),
         (labelme("3.png", 1), "p.bin#", "there is no image '3.png'"),
     ],
@@ -92,3 +91,63 @@ def test_archives_that_hold_no_points(client: TestClient, kit: Any, holds: str) 
     answer = kit.upload(client, kit.zipped(files), kit.pictures())
     assert answer.status_code == 422
     assert "Labelme's JSON files in a zip" in answer.json()["errors"][0]["hint"]
+
+
+def warnings_of(client: TestClient, kit: Any, document: Any) -> tuple[Any, list[tuple[str, str]]]:
+    """The data set that a document becomes, and the places and words of its warnings."""
+    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+    answer = kit.upload(client, raw, kit.pictures(1))
+    assert answer.status_code == 201, answer.text
+    body = answer.json()
+    return body, [(w["pointer"], w["detail"]) for w in body["report"]["warnings"]]
+
+
+@pytest.mark.parametrize(
+    ("raw", "pointer"),
+    [
+        (CVAT.format(""), "/annotations/image[1]/points[2]"),
+        (CVAT.format("x"), "/annotations/image[1]/points[2]"),
+        (CVAT.format("3.00,4.00;3.50,4.50"), "/annotations/image[1]/points[2]"),
+    ],
+)
+def test_what_was_left_out_is_reported_where_it_is(
+    client: TestClient, kit: Any, raw: str, pointer: str
+) -> None:
+    body, warnings = warnings_of(client, kit, raw.encode())
+    assert body["annotations"] == (2 if ";" in raw else 1)
+    ((place, words),) = warnings
+    assert place == pointer
+    assert "left out" in words or "most central" in words
+
+
+SQUARE = [[1, 1, 9, 1, 9, 9, 1, 9]]
+
+
+@pytest.mark.parametrize(
+    ("second", "pointer", "words"),
+    [
+        (None, "/annotations/1/segmentation", "1 annotation without a segmentation"),
+        ([], "/annotations/1/segmentation", "1 annotation without a segmentation"),
+        ([[1, 2, 3, 4]], "/annotations/1/segmentation", "three points"),
+        ([*SQUARE, [1, 2, 3, 4]], "/annotations/1/segmentation/1", "covers nothing"),
+        ([[1, 2, 3, 4, 5]], "/annotations/1/segmentation", "three points"),
+        ([[1, 1, 9, 1, 9, 1e6]], "/annotations/1/segmentation", "far outside"),
+        ({"size": [40, 30], "counts": [1200]}, "/annotations/1/segmentation", "size"),
+        ("none", "/annotations/1/segmentation", "should be polygons"),
+    ],
+)
+def test_truth_of_some_objects(
+    client: TestClient, kit: Any, second: Any, pointer: str, words: str
+) -> None:
+    """The masks of the others are kept, and the report says which are not."""
+    document = kit.points(1)
+    document["annotations"][0]["segmentation"] = SQUARE
+    if second is not None:
+        document["annotations"][1]["segmentation"] = second
+    body, warnings = warnings_of(client, kit, document)
+    assert body["report"]["truth"] == "annotations"
+    assert body["annotations"] == 2
+    ((place, detail),) = warnings
+    assert place == pointer
+    assert "left out" in detail
+    assert words in detail

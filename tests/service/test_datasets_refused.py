@@ -84,7 +84,7 @@ def post_raw(
 Change = Callable[[dict[str, Any]], Any]
 
 DOCUMENTS: dict[str, tuple[Change, str]] = {
-    "no point": (lambda d: d["annotations"][1].pop("point"), "/annotations/1"),
+    "no point": (lambda d: [a.pop("point") for a in d["annotations"]], "/annotations"),
     "outside": (lambda d: d["annotations"][1].update(point=[40, 3]), "/annotations/1/point"),
     "text": (lambda d: d["annotations"][1].update(point=["a", 3]), "/annotations/1/point"),
     "no image": (lambda d: d["annotations"][0].update(image_id=9), "/annotations/0/image_id"),
@@ -137,7 +137,7 @@ def test_wrong_images(client: TestClient, kit: Any, case: str, packed: bool) -> 
     assert where(errors) == {("annotations", "/images/1/file_name")}
 
 
-def test_a_picture_of_too_many_pixels_is_told_by_its_header(client: TestClient, kit: Any) -> None:
+def test_an_image_of_too_many_pixels_is_told_by_its_header(client: TestClient, kit: Any) -> None:
     """20,000 × 20,000: refused before it is decoded (it has no pixels to decode)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -153,14 +153,14 @@ def test_a_picture_of_too_many_pixels_is_told_by_its_header(client: TestClient, 
 
 def test_everything_is_listed_at_once(client: TestClient, kit: Any) -> None:
     document = kit.points(4, 2)
-    del document["annotations"][0]["point"]
+    document["annotations"][0]["point"] = [1]
     document["annotations"][3]["category_id"] = 5
     document["images"][2]["height"] = 31
     images = kit.pictures(3) | {"2.png": b"text"}
     answer = kit.upload(client, document, images, truth={"images": []}, name="x" * 201, colour="r")
     errors = refused(answer)
     expected = {
-        ("annotations", "/annotations/0"),
+        ("annotations", "/annotations/0/point"),
         ("annotations", "/annotations/3/category_id"),
         ("annotations", "/images/1/file_name"),
         ("annotations", "/images/2"),

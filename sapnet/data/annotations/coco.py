@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sapnet.data.annotations.annotation_checks import AnnotationChecks, check_inside, check_mask
 from sapnet.data.annotations.decoding import (
     INVALID,
     MAX_ISSUES,
@@ -32,23 +33,16 @@ from sapnet.data.annotations.decoding import (
     shown,
 )
 from sapnet.data.annotations.document import (
-    AT_BBOX,
-    AT_POINT,
-    CROWD,
-    HAS_ID,
-    TRUTH,
-    VALID,
     PointDocument,
     Rows,
-    repeats,
 )
 from sapnet.data.annotations.ground_truth import check_truth, read_truth
 from sapnet.data.category_names import category_warnings
 from sapnet.data.file_names import is_address, relative
 from sapnet.data.file_pairing import Unpaired
-from sapnet.data.masks import area, check_rle, check_size, checked_rle
+from sapnet.data.masks import check_size
 from sapnet.errors import InvalidDataset, InvalidGeometry, ValidationIssue
-from sapnet.types import Category, ImageInfo, PointSet, Rle
+from sapnet.types import Category, ImageInfo, PointSet
 
 __all__ = [
     "PointDocument",
@@ -58,9 +52,6 @@ __all__ = [
     "read_points",
     "read_truth",
 ]
-
-NO_MASK_HINT = "give the RLE of the whole image, or leave the mask out"
-NO_POINT_HINT = 'add "point": [x, y], keypoints with one visible point, or a bbox of zero size'
 
 
 def read_points(source: bytes | Path, progress: ReadProgress = ignore_progress) -> PointDocument:
@@ -81,13 +72,13 @@ def read_points(source: bytes | Path, progress: ReadProgress = ignore_progress) 
         lists = read_lists(source, kinds, ("annotations",), issues)
         categories = _check_categories(lists["categories"], issues)
         images = _check_images(lists["images"], issues)
-        checks = _Annotations(lists, images, categories, rows, issues)
+        checks = AnnotationChecks(lists, images, categories, rows, issues, warnings)
         if lists["annotations"] is not INVALID:
             for start, records in read_list(
                 source, "annotations", AnnotationEntry, issues, progress
             ):
                 checks.add(start, records)
-            checks.finish(warnings)
+            checks.finish()
     except NoDocument:
         return PointDocument((), (), Rows(), issues.listed(), [], (), ())
     places = [index for index, _ in images.values()]
@@ -190,9 +181,9 @@ def check_against_images(
         concerned = np.isin(np.asarray(rows.image_ids)[document.kept], list(undeclared))
         for row in document.kept[concerned].tolist():
             image = undeclared[rows.image_ids[row]]
-            _check_inside(rows.pointer(row), (rows.x[row], rows.y[row]), image, issues)
+            check_inside(rows.pointer(row), (rows.x[row], rows.y[row]), image, issues)
             if row in rows.masks:
-                _check_mask(f"/annotations/{row}/mask", rows.masks[row], image.size, issues)
+                check_mask(f"/annotations/{row}/mask", rows.masks[row], image.size, issues)
     return issues.listed()
 
 
@@ -263,149 +254,3 @@ def _check_image(record: ImageEntry, pointer: str, issues: Issues) -> bool:
             issues.add(pointer, str(error), error.hint)
     readable = name is not INVALID and record.width is not INVALID and record.height is not INVALID
     return readable and issues.total == before
-
-
-class _Annotations:
-    """Checks annotations as they come, and writes a row for each."""
-
-    def __init__(
-        self,
-        lists: Mapping[str, Any],
-        images: Mapping[int, tuple[int, ImageInfo]],
-        categories: Mapping[int, Category],
-        rows: Rows,
-        issues: Issues,
-    ) -> None:
-        # Ids as the file states them: a record with another fault is still known by its id.
-        self._image_ids = _stated_ids(lists["images"])
-        self._category_ids = _stated_ids(lists["categories"])
-        self._images, self._categories = images, categories
-        self._rows, self._issues = rows, issues
-
-    def add(self, start: int, records: list[AnnotationEntry]) -> None:
-        """Check records of the list, from its index `start` on."""
-        for index, record in enumerate(records, start):
-            self._add(record, f"/annotations/{index}")
-
-    def _add(self, record: AnnotationEntry, pointer: str) -> None:
-        issues, rows = self._issues, self._rows
-        before = issues.total
-        image_id, category_id = record.image_id, record.category_id
-        _check_known(image_id, self._image_ids, f"{pointer}/image_id", "image", issues)
-        _check_known(category_id, self._category_ids, f"{pointer}/category_id", "category", issues)
-        crowd = record.iscrowd is not INVALID and bool(record.iscrowd)
-        point = None if crowd else _point_of(record, pointer, issues)
-        _, image = self._images.get(image_id, (0, None))
-        place, (x, y) = point or (AT_POINT, (0.0, 0.0))
-        rows.ids.append(0 if record.id is INVALID else record.id)
-        rows.image_ids.append(0 if image_id is INVALID else image_id)
-        rows.category_ids.append(0 if category_id is INVALID else category_id)
-        rows.x.append(x)
-        rows.y.append(y)
-        rows.places.append(place)
-        row = len(rows.ids) - 1
-        if point and image and image.width:
-            _check_inside(rows.pointer(row), (x, y), image, issues)
-        if mask := _mask_of(record, pointer, issues):
-            rows.masks[row] = mask
-            if image and image.width:
-                _check_mask(f"{pointer}/mask", mask, image.size, issues)
-        resolved = (
-            image is not None and category_id in self._categories and record.mask is not INVALID
-        )
-        right = issues.total == before and resolved and (crowd or point is not None)
-        rows.flags.append(
-            (HAS_ID if record.id is not INVALID else 0)
-            | (VALID if right and record.id is not INVALID else 0)
-            | (CROWD if crowd else 0)
-            | (TRUTH if record.has_segmentation else 0)
-        )
-
-    def finish(self, warnings: Issues) -> None:
-        """What can only be said of all together."""
-        rows, issues = self._rows, self._issues
-        for row, first in repeats(rows.where(HAS_ID), np.asarray(rows.ids)):
-            problem = f"annotation id {rows.ids[row]} was used before, at /annotations/{first}/id"
-            issues.add(f"/annotations/{row}/id", problem, "give each its own annotation id")
-            rows.flags[row] &= ~VALID
-        if len(rows.where(CROWD)) == len(rows):
-            problem = "there is no annotation to train on"
-            issues.add("/annotations", problem, "give a point an object")
-        places = (np.asarray(column) for column in (rows.y, rows.x, rows.image_ids))
-        for row, first in repeats(rows.where(VALID, unset=CROWD), *places):
-            warnings.add(
-                f"/annotations/{row}",
-                f"has the same point as /annotations/{first}",
-                "check that these are two objects",
-            )
-
-
-def _stated_ids(records: list[ImageEntry] | list[CategoryEntry]) -> set[int]:
-    return set() if records is INVALID else {r.id for r in records if r.id is not INVALID}
-
-
-def _check_known(id_: int, listed: set[int], pointer: str, what: str, issues: Issues) -> None:
-    # An empty list of ids is an issue of its own.
-    if listed and id_ is not INVALID and id_ not in listed:
-        hint = f"correct the id, or list this {what}"
-        issues.add(pointer, f"there is no {what} with id {id_}", hint)
-
-
-def _point_of(
-    record: AnnotationEntry, pointer: str, issues: Issues
-) -> tuple[int, tuple[float, float]] | None:
-    """The annotation's point and where it stands; None where there is none, which is an issue."""
-    if INVALID in (record.point, record.keypoints, record.bbox):
-        return None  # an issue already
-    if record.point is not None:
-        return AT_POINT, record.point
-    keypoints, bbox = record.keypoints or [], record.bbox or []
-    if len(keypoints) % 3:
-        issues.add(f"{pointer}/keypoints", "the length is no multiple of 3", "use [x, y, visible]")
-        return None
-    visible = [i for i in range(0, len(keypoints), 3) if keypoints[i + 2] > 0]
-    if len(visible) == 1:
-        x, y, _ = keypoints[visible[0] : visible[0] + 3]
-        return visible[0], (x, y)
-    if len(bbox) == 4 and bbox[2] == 0 and bbox[3] == 0:
-        return AT_BBOX, (bbox[0], bbox[1])
-    if visible:
-        issues.add(f"{pointer}/keypoints", f"{len(visible)} keypoints are visible", NO_POINT_HINT)
-    else:
-        issues.add(pointer, "the annotation has no point", NO_POINT_HINT)
-    return None
-
-
-def _mask_of(record: AnnotationEntry, pointer: str, issues: Issues) -> Rle | None:
-    """The annotation's mask, compressed; None where there is none, or one that is an issue."""
-    if record.mask is None or record.mask is INVALID:
-        return None
-    size, counts = record.mask.size, record.mask.counts
-    try:
-        mask = checked_rle({"size": size, "counts": counts}, size)
-    except InvalidGeometry as error:
-        issues.add(f"{pointer}/mask", str(error), NO_MASK_HINT)
-        return None
-    if not area(mask):
-        issues.add(f"{pointer}/mask", "the mask is empty", "leave it out, or the annotation")
-        return None
-    return mask
-
-
-def _check_mask(pointer: str, mask: Rle, size: tuple[int, int], issues: Issues) -> None:
-    try:
-        check_rle(mask["size"], mask["counts"], size)
-    except InvalidGeometry as error:
-        issues.add(pointer, str(error), NO_MASK_HINT)
-
-
-def _check_inside(
-    pointer: str, point: tuple[float, float], image: ImageInfo, issues: Issues
-) -> None:
-    x, y = point
-    if not (0 <= x < image.width and 0 <= y < image.height):
-        issues.add(
-            pointer,
-            f"the point ({x:g}, {y:g}) is outside its image of {image.width}×{image.height} pixels",
-            "0 ≤ x < width and 0 ≤ y < height",
-        )

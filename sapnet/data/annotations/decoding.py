@@ -67,7 +67,7 @@ class RunLengths(msgspec.Struct, gc=False):
 
 
 class AnnotationEntry(msgspec.Struct, gc=False):
-    """An annotation as the document has it: its point in one of three forms."""
+    """An annotation as the document has it: its point in one of four forms."""
 
     id: Id
     image_id: Id
@@ -75,6 +75,8 @@ class AnnotationEntry(msgspec.Struct, gc=False):
     point: tuple[float, float] | None = None
     keypoints: list[float] | None = None
     bbox: list[float] | None = None
+    points: Any = None
+    group_id: Any = None
     iscrowd: int | bool = 0
     mask: RunLengths | None = None
     segmentation: msgspec.Raw = msgspec.Raw()  # not read, only known to be there

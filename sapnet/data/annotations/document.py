@@ -14,10 +14,10 @@ from sapnet.errors import ValidationIssue
 from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet, Rle
 
 Indices = npt.NDArray[np.int64]
-HAS_ID, VALID, CROWD, TRUTH = 1, 2, 4, 8
+HAS_ID, VALID, CROWD, TRUTH, SKIPPED = 1, 2, 4, 8, 16
 """Flags of a row: its id could be read; nothing is wrong with it; it is `iscrowd`; it has a
-segmentation."""
-AT_POINT, AT_BBOX = -1, -2
+segmentation; it is left out, since it states no point or another row stands for its object."""
+AT_POINT, AT_BBOX, AT_POINTS = -1, -2, -3
 """Where a row's point stands: there, or else at this place (0, 3, 6, …) of its keypoints."""
 _BATCH = 10_000
 
@@ -62,7 +62,9 @@ class Rows:
     def pointer(self, row: int) -> str:
         """RFC 6901, to the point of a row."""
         place = self.places[row]
-        kind = {AT_POINT: "point", AT_BBOX: "bbox"}.get(place, f"keypoints/{place}")
+        kind = {AT_POINT: "point", AT_BBOX: "bbox", AT_POINTS: "points"}.get(
+            place, f"keypoints/{place}"
+        )
         return f"/annotations/{row}/{kind}"
 
 

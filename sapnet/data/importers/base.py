@@ -1,8 +1,11 @@
 """A COCO points document as it is made from another tool's file, and the way back for messages."""
 
+import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -63,6 +66,8 @@ class Conversion:
     labels: dict[str, int] = field(default_factory=dict)
     """Classes that the source names, whether or not a point has them -> category id."""
     _images: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _skipped: Issues = field(default_factory=Issues)
     _used: set[str] = field(default_factory=set)
     _places: dict[str, list[str]] = field(default_factory=lambda: {"images": [], "annotations": []})
 
@@ -104,14 +109,34 @@ class Conversion:
             self._images[id_]["url"] = address
         if size is not None:
             self._images[id_] |= {"width": size[1], "height": size[0]}
+            self._sizes[id_] = size
         self._places["images"].append(place)
         return id_
 
-    def point(self, image_id: int, label: str, x: float, y: float, place: str) -> None:
-        """Add a point; x, y are pixels."""
+    def object(
+        self,
+        image_id: int,
+        label: str,
+        points: Sequence[tuple[float, float]],
+        place: str,
+        group: int | str | None = None,
+    ) -> None:
+        """Add an object.
+
+        Args:
+            points: x and y in pixels, of one or of several points of this object.
+            group: of the objects of one image and class that have the same one, all are one.
+        """
+        if not points or not all(map(math.isfinite, chain.from_iterable(points))):
+            self.skip(place, "it has no point", "draw it anew, or remove it")
+            return
         places = self._places["annotations"]
-        record = {"id": len(places) + 1, "image_id": image_id, "point": [x, y]}
-        record["category_id"] = self.label(label)
+        size = self._sizes.get(image_id)
+        pairs = [_on_last_pixel(point, size) if size else list(point) for point in points]
+        record: dict[str, Any] = {"id": len(places) + 1, "image_id": image_id}
+        record |= {"point": pairs[0]} if len(pairs) == 1 else {"points": pairs}
+        record |= {"category_id": self.label(label)}
+        record |= {} if group is None else {"group_id": group}
         self._file.write(b",\n" if places else b"")
         self._file.write(msgspec.json.encode(record))
         self._used.add(label)
@@ -124,6 +149,10 @@ class Conversion:
             if "url" in image and count[image["file_name"]] > 1:
                 image["file_name"] = relative(image["url"])
 
+    def skip(self, place: str, problem: str, hint: str) -> None:
+        """Leave out an object that cannot be read; it is an issue where no other is left."""
+        self._skipped.add(place, problem, hint)
+
     def finish(self) -> Converted:
         """Write what is left of the document, and close it."""
         self._tell_apart()
@@ -132,9 +161,22 @@ class Conversion:
         self._file.write(b"]," + msgspec.json.encode(lists)[1:])
         self._file.close()
         others = ", ".join(f"{count} of {kind}" for kind, count in self.left_out.most_common())
-        if not self._places["annotations"] and not self.issues.total:
+        empty = not self._places["annotations"]
+        for issue in self._skipped.listed():
+            if empty:
+                self.issues.add(issue.pointer, issue.problem, issue.hint)
+            else:
+                self.warnings.add(issue.pointer, f"left out: {issue.problem}", issue.hint)
+        if empty and not self.issues.total:
             problem = "there is no point in it" + (f", only {others}" if others else "")
             self.issues.add("", problem, "draw a point on each object")
         elif others:
             self.warnings.add("", f"left out, since they are no points: {others}", "")
         return Converted(self.target, self.issues.listed(), self.warnings.listed(), self._places)
+
+
+def _on_last_pixel(point: tuple[float, float], size: tuple[int, int]) -> list[float]:
+    """Tools let people click on the right and lower border: that is the pixel beside it."""
+    height, width = size
+    x, y = point
+    return [width - 0.5 if x == width else x, height - 0.5 if y == height else y]

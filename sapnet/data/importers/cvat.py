@@ -102,19 +102,25 @@ class _Reader:
         if self._image_id is None:
             return
         text = attributes.get("points", "")
-        pairs = [pair.split(",") for pair in text.split(";")]
-        if len(pairs) > 1:
-            problem = f"a shape of {len(pairs)} points: an object has one"
-            hint = "draw one point an object (in CVAT: Number of points 1)"
-            self._conversion.issues.add(place, problem, hint)
-            return
         try:
-            x, y = map(float, pairs[0])
+            points = [_pair(pair) for pair in text.split(";") if pair.strip()]
         except ValueError:
             problem = f"{text[:40]!r} is no point"
-            self._conversion.issues.add(place, problem, 'it should be "x,y", in pixels')
+            self._conversion.skip(place, problem, 'it should be "x,y", in pixels')
             return
-        self._conversion.point(self._image_id, attributes.get("label", ""), x, y, place)
+        group = attributes.get("group_id", "0")
+        self._conversion.object(
+            self._image_id,
+            attributes.get("label", ""),
+            points,
+            place,
+            group if group not in ("", "0") else None,
+        )
+
+
+def _pair(text: str) -> tuple[float, float]:
+    x, y = map(float, text.split(","))
+    return x, y
 
 
 def _whole(text: str | None) -> int | None:

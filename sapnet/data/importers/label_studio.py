@@ -18,6 +18,8 @@ from sapnet.data.images import FORMATS
 from sapnet.data.importers.base import Conversion
 
 _KEYPOINTS = ("keypointlabels", "keypoint")
+_LABELS = ("labels", "choices")
+"""Results that give a region of any kind its class."""
 _SUFFIXES = (".jpg", ".tif", *(f".{name.lower()}" for name in FORMATS))
 _AGAIN = "export the project as JSON"
 
@@ -83,35 +85,94 @@ def _task(task: Any, place: str, conversion: Conversion) -> bool:
     id_ = task.get("id")
     id_ = id_ if isinstance(id_, int) else None
     image_id = conversion.image(name, size, place, id_, _address(task["data"]))
+    regions = _Regions(results)
     for number, result in enumerate(results):
-        _result(result, image_id, f"{pointer}/{number}", conversion)
+        _result(result, regions, image_id, size, f"{pointer}/{number}", conversion)
     return True
 
 
-def _result(result: dict[str, Any], image_id: int, place: str, conversion: Conversion) -> None:
+class _Regions:
+    """What results of one annotation say of each other: they share ids, or name a parent."""
+
+    def __init__(self, results: list[dict[str, Any]]) -> None:
+        self._parents: dict[str, str] = {}
+        self._labels: dict[str, list[Any]] = {}
+        self._keypoints: set[str] = set()
+        self._outer: set[str] = set()
+        for result in results:
+            id_, parent = _text(result, "id"), _text(result, "parentID")
+            kind, value = _text(result, "type"), result.get("value")
+            if id_ and parent:
+                self._parents[id_] = parent
+                self._outer.add(parent)
+            if id_ and kind in _KEYPOINTS:
+                self._keypoints.add(id_)
+            labels = value.get(kind) if isinstance(value, dict) else None
+            if id_ and kind in _LABELS and isinstance(labels, list):
+                self._labels.setdefault(id_, []).extend(labels)
+
+    def labels(self, result: dict[str, Any]) -> list[Any]:
+        """The classes of a keypoint: its own, or those of a tag for all kinds of regions."""
+        value = result["value"].get("keypointlabels")
+        own = value if isinstance(value, list) else []
+        return own or self._labels.get(_text(result, "id"), [])
+
+    def label_of_another(self, result: dict[str, Any]) -> bool:
+        """Whether a result is only the class of a keypoint."""
+        return _text(result, "type") in _LABELS and _text(result, "id") in self._keypoints
+
+    def group(self, result: dict[str, Any]) -> str | None:
+        """What the keypoints of one object have in common: the outermost region around them."""
+        id_, visited = _text(result, "id"), set[str]()
+        if id_ not in self._parents and id_ not in self._outer:
+            return None
+        while id_ in self._parents and id_ not in visited:
+            visited.add(id_)
+            id_ = self._parents[id_]
+        return id_
+
+
+def _text(result: dict[str, Any], name: str) -> str:
+    """A member that should be a text; empty where it is none."""
+    value = result.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _result(
+    result: dict[str, Any],
+    regions: _Regions,
+    image_id: int,
+    image_size: tuple[int, int] | None,
+    place: str,
+    conversion: Conversion,
+) -> None:
     kind = result.get("type")
-    if kind not in _KEYPOINTS:
-        if isinstance(kind, str):
-            conversion.left_out[kind] += 1
+    if kind not in _KEYPOINTS or result.get("is_positive") in (0, False):
+        if isinstance(kind, str) and not regions.label_of_another(result):
+            conversion.left_out[kind if kind not in _KEYPOINTS else f"negative {kind}"] += 1
         return
-    value, size = result.get("value"), _size(result)
-    value = value if isinstance(value, dict) else {}
-    labels = value.get("keypointlabels")
-    if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
-        problem = f"a keypoint with {len(labels) if isinstance(labels, list) else 'no'} labels"
-        conversion.issues.add(place, problem, "give each keypoint one label")
+    value = result["value"] if isinstance(result.get("value"), dict) else {}
+    size = _size(result) or image_size
+    labels = regions.labels({**result, "value": value})
+    if size is None or not all(_is_number(value.get(name)) for name in ("x", "y")):
+        problem = "x, y, original_width or original_height is missing"
+        conversion.skip(place, problem, _AGAIN)
+    elif len(labels) != 1 or not isinstance(labels[0], str):
+        problem = f"a keypoint with {len(labels) or 'no'} labels"
+        conversion.skip(place, problem, "give each keypoint one label")
     elif result.get("image_rotation"):
         conversion.issues.add(place, "the image was rotated", "label it as it is stored")
-    elif size is None or not all(isinstance(value.get(n), int | float) for n in ("x", "y")):
-        problem = "x, y, original_width or original_height is missing"
-        conversion.issues.add(place, problem, _AGAIN)
     else:
         try:
-            x, y = value["x"] / 100 * size[1], value["y"] / 100 * size[0]
+            point = value["x"] / 100 * size[1], value["y"] / 100 * size[0]
         except OverflowError:
-            conversion.issues.add(place, "x, y or the size is no number of an image", _AGAIN)
+            conversion.skip(place, "x, y or the size is no number of an image", _AGAIN)
         else:
-            conversion.point(image_id, labels[0], x, y, place)
+            conversion.object(image_id, labels[0], [point], place, regions.group(result))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _size(result: dict[str, Any]) -> tuple[int, int] | None:

@@ -9,6 +9,9 @@ from sapnet.data.annotations.decoding import ReadProgress
 from sapnet.data.depth import parse
 from sapnet.data.importers.base import Conversion
 
+_POINTS = ("point", "points")
+"""Shape types: a point, and those that its models are prompted with."""
+
 
 def read(files: Sequence[tuple[str, Path]], conversion: Conversion, progress: ReadProgress) -> None:
     """Read Labelme's files, one per image, into the conversion."""
@@ -40,20 +43,30 @@ def _file(name: str, document: Any, conversion: Conversion) -> None:
 
 def _shape(shape: Any, image_id: int, place: str, conversion: Conversion) -> None:
     shape = shape if isinstance(shape, dict) else {}
-    kind, label = shape.get("shape_type", "polygon"), shape.get("label")
-    if kind != "point":
+    kind, label, group = (
+        shape.get("shape_type", "polygon"),
+        shape.get("label"),
+        shape.get("group_id"),
+    )
+    if kind not in _POINTS:
         conversion.left_out[str(kind)] += 1
         return
     try:
-        ((x, y),) = shape["points"]
-        x, y = float(x), float(y)
+        points = [(float(x), float(y)) for x, y in shape["points"]]
     except (KeyError, TypeError, ValueError, OverflowError):
-        conversion.issues.add(f"{place}/points", "should be one point", "it is [[x, y]], in pixels")
+        conversion.skip(f"{place}/points", "should be one point", "it is [[x, y]], in pixels")
         return
-    if not isinstance(label, str) or not label:
-        conversion.issues.add(f"{place}/label", "the point has no label", "give it one")
-        return
-    conversion.point(image_id, label, x, y, place)
+    signs = shape.get("point_labels")
+    if isinstance(signs, list) and len(signs) == len(points):  # 0: not on the object
+        points = [point for point, sign in zip(points, signs, strict=True) if sign]
+    if not points:
+        conversion.skip(f"{place}/points", "it has not one point", "it is [[x, y]], in pixels")
+    elif not isinstance(label, str) or not label:
+        conversion.skip(f"{place}/label", "the point has no label", "give it one")
+    else:
+        group = shape.get("group_id")
+        is_group = isinstance(group, int | str) and not isinstance(group, bool)
+        conversion.object(image_id, label, points, place, group if is_group else None)
 
 
 def _beside(name: str, image: str) -> str:
