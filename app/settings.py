@@ -21,6 +21,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.outbound.webhook_signature import key_of
+from sapnet.config.methods import DEFAULT_PROPOSALS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -150,7 +151,7 @@ class Settings(BaseSettings):
     max_archive_ratio: PositiveFloat = 200
     """Unpacked over packed, checked from 10 MiB unpacked on."""
 
-    proposals: dict[str, Any] = {"kind": "hierarchy"}
+    proposals: dict[str, Any] = {"kind": DEFAULT_PROPOSALS}
     backbone_weights: Path | None = None
     predict_cache_models: PositiveInt = 2
     predict_at_once: PositiveInt = 8

@@ -1,6 +1,6 @@
 """The ladder: what each component of SAPNet++ adds to the selection of masks, on your own data.
 
-    python benchmarks/ladder.py --data DIR [--data DIR] --proposals simulated|hierarchy|sam|given
+    python benchmarks/ladder.py --data DIR [--data DIR] --proposals simulated|hierarchy|sam|...
         [--proposals ...] [--seeds 3] [--json FILE] [--markdown FILE] [--figure FILE]
 
 DIR holds images/, points.json and instances.json (COCO); for `given`, proposals.json too.
@@ -33,7 +33,7 @@ import msgspec
 import torch
 import typer
 from ladder_climb import Climb, climb
-from ladder_data import SIMULATED, DataSet, expanded, freeze
+from ladder_data import KINDS, SIMULATED, DataSet, expanded, freeze
 from ladder_figure import chosen
 from ladder_report import About, Report
 
@@ -136,7 +136,7 @@ def run(options: LadderOptions, report: Report, shown: int, tell: Callable[[str]
 
 def main(
     data: Annotated[list[Path], typer.Option(help="folder: images/, points.json, instances.json")],
-    proposals: Annotated[list[str], typer.Option(help="simulated, hierarchy, sam, given")],
+    proposals: Annotated[list[str], typer.Option(help=", ".join(KINDS))],
     seeds: Annotated[int, typer.Option(help="how many, from 0", min=1)] = 3,
     json: Annotated[Path | None, typer.Option(help="keep the rows")] = None,
     markdown: Annotated[

@@ -16,13 +16,14 @@ from sapnet.data.annotations.coco import load_points
 from sapnet.data.annotations.ground_truth import read_truth
 from sapnet.data.images import read_rgb
 from sapnet.data.samples import PAD_TO, ImageRecord, Sample, input_size, to_tensor
+from sapnet.proposals import KINDS as GENERATORS
 from sapnet.proposals import build_generator
 from sapnet.proposals.cached import populate_cache
 from sapnet.segmenters.backbones import build_backbone
 from sapnet.types import Bag, ByteArray, ImageInfo, PointSet
 
 SIMULATED = {f"simulated-{variant}".replace("-balanced", ""): variant for variant in VARIANTS}
-KINDS = ("simulated", "hierarchy", "sam", "given")
+KINDS = ("simulated", *GENERATORS)
 
 
 @dataclass(frozen=True)

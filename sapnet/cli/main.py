@@ -14,6 +14,7 @@ from sapnet.cli.console import Bars, EventLog, friendly_errors
 from sapnet.cli.export import export
 from sapnet.cli.mmdet import app as mmdet
 from sapnet.cli.onnx import app as onnx
+from sapnet.config.methods import DEFAULT_PROPOSALS
 from sapnet.data.depth import parse
 from sapnet.errors import InvalidConfig, ValidationIssue
 from sapnet.pipeline.events import Event, Progressed, Warned
@@ -76,7 +77,7 @@ def train(
     ] = "sapnet++",
     preset: Annotated[str, typer.Option(help="cpu, demo, paper_r50_1x, paper_r101_3x")] = "cpu",
     seed: int = 0,
-    proposals: Kind = "hierarchy",
+    proposals: Kind = DEFAULT_PROPOSALS,
     weights: Annotated[Path | None, typer.Option(help="backbone state dict, or a model")] = None,
     store: Store = None,
     override: Override = None,
@@ -117,7 +118,7 @@ def propose(
     points: Points,
     images: Images,
     store: Annotated[Path, typer.Option(help="where the bags go")],
-    proposals: Kind = "hierarchy",
+    proposals: Kind = DEFAULT_PROPOSALS,
 ) -> None:
     """Make the bags of every image, once; `train --store` then finds them."""
     from sapnet.config.schema import DataConfig

@@ -6,7 +6,12 @@ from typing import Any, cast
 
 import msgspec
 
-from sapnet.config.methods import CALIBRATED_PROPOSALS, METHODS, for_uncalibrated_proposals
+from sapnet.config.methods import (
+    CALIBRATED_PROPOSALS,
+    DEFAULT_PROPOSALS,
+    METHODS,
+    for_uncalibrated_proposals,
+)
 from sapnet.config.overrides import is_finite, numbers, override, override_names, quoted
 from sapnet.config.presets import PRESETS
 from sapnet.config.schema import Config
@@ -49,7 +54,7 @@ def resolve_config(
     method: str = "sapnet++",
     preset: str = "cpu",
     overrides: Mapping[str, Any] | None = None,
-    proposals: str = "hierarchy",
+    proposals: str = DEFAULT_PROPOSALS,
 ) -> Config:
     """Join preset, method and overrides into one checked `Config`.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sapnet.config.methods import DEFAULT_PROPOSALS
 from sapnet.errors import InvalidConfig
 
 PATHS = ("points", "workdir", "proposal_store", "truth", "backbone_weights", "initial_model")
@@ -28,7 +29,7 @@ class RunSpec:
     preset: str = "cpu"
     overrides: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-    proposals: dict[str, Any] = field(default_factory=lambda: {"kind": "hierarchy"})
+    proposals: dict[str, Any] = field(default_factory=lambda: {"kind": DEFAULT_PROPOSALS})
     backbone_weights: Path | None = None
     initial_model: Path | None = None
     max_bad_images: float = 0.05

@@ -85,7 +85,7 @@ def test_a_job_names_everything_that_is_wrong_with_it(client: TestClient, datase
     assert client.get("/jobs").json() == {"jobs": [], "next": None}
 
 
-@pytest.mark.parametrize(("asked", "kind"), [(None, "hierarchy"), ("sam", "sam")])
+@pytest.mark.parametrize(("asked", "kind"), [(None, "hierarchy+prompter"), ("sam", "sam")])
 def test_settings_are_checked_as_the_run_resolves_them(
     client: TestClient,
     dataset_id: str,
@@ -136,14 +136,21 @@ def test_a_job_of_no_dataset(client: TestClient, database: Database, dataset_id:
     problem(client.post("/jobs/train", json={"dataset_id": dataset_id}), 409)
 
 
-@pytest.mark.parametrize("proposals", ["hierarchy", {"kind": "hierarchy"}, None])
+@pytest.mark.parametrize(
+    ("proposals", "kind"),
+    [
+        ("hierarchy", "hierarchy"),
+        ({"kind": "hierarchy"}, "hierarchy"),
+        (None, "hierarchy+prompter"),
+    ],
+)
 def test_proposals_may_be_a_word(
-    client: TestClient, dataset_id: str, database: Database, proposals: Any
+    client: TestClient, dataset_id: str, database: Database, proposals: Any, kind: str
 ) -> None:
     body = {"dataset_id": dataset_id, "proposals": proposals}
     job_id = client.post("/jobs/train", json=body).json()["id"]
     with database.read() as session:
-        assert session.get_one(Job, job_id).request["proposals"] == {"kind": "hierarchy"}
+        assert session.get_one(Job, job_id).request["proposals"] == {"kind": kind}
 
 
 def test_truth_is_stored_with_the_job(

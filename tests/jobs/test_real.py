@@ -142,7 +142,7 @@ def check_the_results(asking: Client, job: Job, scenes: Scenes) -> None:
     assert 0 < metrics.pseudo_masks["miou_mask"] <= 1
     assert metrics.proposals["best_of_bag_miou_mask"] >= metrics.pseudo_masks["miou_mask"] / 2
     assert set(metrics.seconds) >= {"proposals", "train", "pseudo-masks"}
-    assert metrics.proposal_generator == "hierarchy"
+    assert metrics.proposal_generator == "hierarchy+prompter"
     ids = [mask.id for mask in asking.pseudo_masks(job)]
     assert ids == sorted(a["id"] for a in points["annotations"])
     assert Picture.open(io.BytesIO(asking.gallery(job))).size > (100, 100)

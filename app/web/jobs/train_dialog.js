@@ -22,7 +22,9 @@ const METHODS = {
 };
 const PROPOSALS = {
   "": "What the service is set to.",
-  hierarchy: "Regions of the picture itself. Needs no weights, fast on a CPU.",
+  "hierarchy+prompter": "Regions of the image, and masks by the small network that comes with the service. A second for ten points on a CPU.",
+  hierarchy: "Regions of the image alone. A third of the time, for drawings and diagrams.",
+  prompter: "The small network alone.",
   sam: "Segment Anything at each point. Better masks; needs its weights and, better, a GPU.",
 };
 
@@ -50,7 +52,7 @@ export async function train(dataset, { model = null, preset: wished = null, sign
   if (signal?.aborted) return null;
   const preset = choice(can.presets.map((name) => [name, name]), wished ?? (models.length ? "cpu" : "demo"));
   const method = choice(can.methods.map((name) => [name, name]), "sapnet++");
-  const proposals = choice([["", "the service's own"], ["hierarchy", "hierarchy"], ["sam", "Segment Anything"]], "");
+  const proposals = choice([["", "the service's own"], ["hierarchy+prompter", "regions and network"], ["hierarchy", "regions"], ["prompter", "network"], ["sam", "Segment Anything"]], "");
   const epochs = h("input", { type: "number", min: 1, max: 1000, step: 1, placeholder: "the preset's", inputmode: "numeric" });
   const seed = h("input", { type: "number", min: 0, step: 1, value: "0", required: true, inputmode: "numeric" });
   const from = choice([["", "fresh weights"], ...models.map((m) => [m.id, `${m.name || short(m.id)}, ${when(m.created_at)}`])], model ?? "");
