@@ -5,7 +5,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -37,14 +37,20 @@ class Datasets(Jobs):
         parent: Ref | None = None,
         wait: bool = True,
     ) -> Dataset:
-        """Send pictures and their points. Large files are sent resumably.
+        """Send images and their points. Large files are sent resumably.
 
-        images: a folder, an archive, picture files, or "https://host/folder/" or
-        "s3://bucket/folder/"; None with a `parent` takes the parent's. Of a folder those that
-        `points` names are sent. points: COCO with a "point" for each annotation; CVAT's XML; Label
-        Studio's JSON; or a folder of Labelme's JSON files. truth: COCO instances, for figures
-        alone. name: by default the folder's.
-        Raises Invalid, or DatasetInvalid where it turns out later; both list everything.
+        Args:
+            images: a folder, an archive, image files, or "https://host/folder/" or
+                "s3://bucket/folder/"; None with a `parent` takes the parent's. Of a folder those
+                that `points` names are sent, by the rule that the service finds them by.
+            points: COCO with a "point" for each annotation; CVAT's XML; Label Studio's JSON; or a
+                folder of Labelme's JSON files.
+            truth: COCO instances, for figures alone.
+            name: by default the folder's.
+
+        Raises:
+            Invalid: lists everything that is wrong.
+            DatasetInvalid: as Invalid, where it turns out later.
         """
         form: dict[str, Any] = {"name": name or _name_of(images)} if name or images else {}
         if parent is not None:
@@ -118,7 +124,7 @@ def _document(part: str, name: str, document: Document, folder: Path) -> tuple[s
         return part, name, path
     if (path := Path(document)).is_dir():  # a document for each picture, as Labelme writes them
         archive = folder / f"{part}.zip"
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
             for one in sorted(path.rglob("*.json")):
                 packed.write(one, one.relative_to(path).as_posix())
         return part, archive.name, archive
@@ -127,39 +133,47 @@ def _document(part: str, name: str, document: Document, folder: Path) -> tuple[s
 
 class _File(msgspec.Struct):
     file_name: str
+    coco_url: Any = None
+    url: Any = None
 
 
 class _Named(msgspec.Struct):
     images: list[_File]
 
 
-def _named(points: Path) -> set[str] | None:
-    """Last steps of the file names that COCO has; None for what is not, or is wrong: that is the
-    service's to say."""
+def _named(points: Path) -> dict[str, str] | None:
+    """File names that COCO has, with the address of each or "".
+
+    Returns:
+        None for what is not COCO, or is wrong: that is the service's to say.
+    """
     try:
         images = msgspec.json.decode(points.read_bytes(), type=_Named).images
     except msgspec.DecodeError:
         return None
-    return {PurePosixPath(image.file_name).name for image in images}
+    return {image.file_name: str(image.coco_url or image.url or "") for image in images}
 
 
-def _archives(images: Images, named: set[str] | None, archive: Path) -> list[Path]:
-    """The archives to send; single pictures are put into one."""
+def _archives(images: Images, named: Mapping[str, str] | None, archive: Path) -> list[Path]:
+    """The archives to send; single images are put into one."""
+    from sapnet.data.file_pairing import files_below, pair  # the rule that the service has
+
     if isinstance(images, str | Path):
         root = Path(images)
         if root.is_file() and root.suffix.lower() in ARCHIVES:
             return [root]
         if not root.exists():
             raise FileNotFoundError(f"there is no folder {str(root)!r}")
-        found = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
-        root = root.parent if root.is_file() else root
-        pictures = {path.relative_to(root).as_posix(): path for path in found}
+        files = {root.name: root} if root.is_file() else files_below(root)
     else:
         given = [Path(path) for path in images]
         root = Path(os.path.commonpath([p.parent.resolve() for p in given])) if given else Path()
-        pictures = {path.resolve().relative_to(root).as_posix(): path for path in given}
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-        for name, path in pictures.items():
-            if named is None or path.name in named:
-                packed.write(path, name)
+        files = {path.resolve().relative_to(root).as_posix(): path for path in given}
+    wanted: Iterable[str] = files
+    if named is not None:
+        addresses = {name: address for name, address in named.items() if address}
+        wanted = pair(named, files, addresses).candidates()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as packed:
+        for name in wanted:
+            packed.write(files[name], name)
     return [archive]

@@ -8,7 +8,7 @@ import typer
 
 from sapnet.cli.console import Bars, friendly_errors
 from sapnet.errors import InvalidConfig
-from sapnet.pipeline.events import Progressed
+from sapnet.pipeline.events import Progressed, Warned
 
 
 def export(
@@ -29,6 +29,7 @@ def export(
     from sapnet.data.exporters import FORMATS, Options, suffix_of
     from sapnet.data.exporters import export as write
     from sapnet.data.exporters.sapnet_results import RunSource
+    from sapnet.data.file_pairing import NAMED
 
     with Bars() as bars, friendly_errors(bars.emit):
         if format not in FORMATS:
@@ -37,6 +38,8 @@ def export(
         if out.suffix != suffix_of(format, options):
             raise InvalidConfig(f"this makes a {suffix_of(format, options)}: name it so")
         source = RunSource(masks, load_points(points), images, min_quality)
+        for why in source.unpaired[:NAMED]:
+            bars.emit(Warned(f"{why.problem} ({why.hint})"))
 
         def progress(done: int, of: int) -> None:
             bars.emit(Progressed("export", done, of))

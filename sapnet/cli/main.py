@@ -16,8 +16,8 @@ from sapnet.cli.mmdet import app as mmdet
 from sapnet.cli.onnx import app as onnx
 from sapnet.config.methods import DEFAULT_PROPOSALS
 from sapnet.data.depth import parse
-from sapnet.errors import InvalidConfig, ValidationIssue
-from sapnet.pipeline.events import Event, Progressed, Warned
+from sapnet.errors import InvalidConfig, InvalidDataset, ValidationIssue
+from sapnet.pipeline.events import Event, EventSink, Progressed, Warned
 from sapnet.pipeline.execute import execute
 from sapnet.utils import command_line
 from sapnet.utils.command_line import Version
@@ -89,7 +89,7 @@ def train(
 
         return RunSpec(
             points=points,
-            image_paths=image_paths(points, images),
+            image_paths=image_paths(points, images, bars.emit),
             workdir=out,
             proposal_store=store or out / "proposals",
             truth=truth,
@@ -129,7 +129,7 @@ def propose(
     with Bars() as bars, friendly_errors(bars.emit):
         document = load_points(points)
         generator = build_generator(parse_kind(proposals), document)
-        paths = image_paths(points, images)
+        paths = image_paths(points, images, bars.emit)
         limit = DataConfig().max_proposals
         steps = populate_cache(store, generator, document, paths, limit)
         total = len(document.images)
@@ -277,11 +277,19 @@ def open_model(path: Path) -> "Predictor | OnnxPredictor":
     return load_predictor(path)
 
 
-def image_paths(points: Path, images: Path) -> dict[int, Path]:
+def image_paths(points: Path, images: Path, emit: EventSink) -> dict[int, Path]:
     """Image id -> file, for a points file whose names are relative to a folder."""
     from sapnet.data.annotations.coco import read_points
+    from sapnet.data.file_pairing import image_files
 
-    return {i.id: images / i.file_name for i in read_points(points).points.images}
+    document = read_points(points)
+    if document.issues:
+        raise InvalidDataset(document.issues)
+
+    def warn(message: str) -> None:
+        emit(Warned(message))
+
+    return image_files(images, document.images, document.addresses_by_name, warn)
 
 
 def parse_kind(text: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ that is uploaded; in kind, one of them maybe without a suffix; but for the kind 
 Rank = tuple[int, ...]
 """How well a file fits a name; less is better."""
 EXACT: Rank = (-1, 0, 0, 0, 0, 0)
-UNCLEAR: Rank = (OTHER_KIND + 1, 0, 0, 0, 0, 0)
+UNCLEAR: Rank = (2, 0, 0, 0, 0, 0)
 
 
 def is_address(name: str) -> bool:
@@ -136,11 +136,11 @@ def _rank(wanted: _Parts, sent: _Parts, by_address: bool) -> Rank | None:
     whole = shared == len(one) == len(other)
     within = shared == min(len(one), len(other))
     return (
+        int(not within),
         agreement,
         int(not whole),
         -shared,
         int(by_address),
-        int(not within),
         int(wanted.plain != sent.plain),
     )
 
@@ -155,9 +155,9 @@ class Match:
     @property
     def warning(self) -> str | None:
         """What speaks against it, for people: the match holds, but should be looked at."""
-        if self.rank[0] == OTHER_KIND:
+        if self.rank[1] == OTHER_KIND:
             return "another kind of image"
-        return "another folder" if self.rank[4] else None
+        return "another folder" if self.rank[0] == 1 else None
 
 
 class FileNames:

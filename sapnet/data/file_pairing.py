@@ -10,9 +10,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sapnet.data.file_names import FileNames, Match, plain_path, relative
+from sapnet.errors import InvalidDataset, ValidationIssue
+
+if TYPE_CHECKING:
+    from sapnet.types import ImageInfo
 
 NAMED = 10
 """Names in a message, and names that near misses are looked for."""
@@ -207,12 +211,43 @@ def files_in(
     exact = {name: folder / name for name in names if relative(name) == name}
     there = {name: path for name, path in exact.items() if path.is_file()}
     if len(there) < len(names):
-        there |= _walked(folder)
+        there |= files_below(folder)
     return pair(names, there, addresses, lambda one, other: filecmp.cmp(one, other, shallow=False))
 
 
-def _walked(folder: Path) -> dict[str, Path]:
-    """Files by their path from the folder; links to folders are followed, once each."""
+def image_files(
+    folder: Path,
+    images: Iterable["ImageInfo"],
+    addresses: Mapping[str, str] | None = None,
+    warn: Callable[[str], None] = lambda message: None,
+) -> dict[int, Path]:
+    """The file of each image, by image id, in a folder and all below it.
+
+    Args:
+        addresses: see `FileNames`.
+        warn: called with what should be looked at.
+
+    Raises:
+        InvalidDataset: lists the images that have no file, or several that fit equally well.
+    """
+    ids = {image.file_name: image.id for image in images}
+    if not folder.is_dir():
+        raise InvalidDataset([ValidationIssue("", f"there is no folder {folder}", "name another")])
+    pairing = files_in(folder, ids, addresses)
+    if unpaired := pairing.missing() | pairing.unclear():
+        raise InvalidDataset(
+            [
+                ValidationIssue(f"image {ids[name]}", f"{why.problem} ({why.hint})", why.hint)
+                for name, why in unpaired.items()
+            ]
+        )
+    for difference, pairs in pairing.warnings().items():
+        warn(f"taken although of {difference}: {in_words(pairs)}")
+    return {ids[name]: path for name, path in pairing.matched.items()}
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """All files below a folder, by their path from it; links to folders are followed, once each."""
     results: dict[str, Path] = {}
     visited: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
@@ -228,8 +263,12 @@ def _walked(folder: Path) -> dict[str, Path]:
 
 
 def _listed(names: Iterable[str], word: str = "and") -> str:
-    names = list(names)
-    few = [repr(name) for name in names[:NAMED]]
+    return in_words([repr(name) for name in names], word)
+
+
+def in_words(names: list[str], word: str = "and") -> str:
+    """A list for a message: the first `NAMED`, and how many more there are."""
+    few = names[:NAMED]
     if len(names) > NAMED:
         return f"{', '.join(few)} {word} {len(names) - NAMED} more"
     return f" {word} ".join([", ".join(few[:-1]), few[-1]] if len(few) > 1 else few)

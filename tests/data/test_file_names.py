@@ -102,6 +102,13 @@ def test_the_better_fit_wins_in_any_order(name: str, files: list[str]) -> None:
         assert found.unclear() == {}
 
 
+def test_folders_that_contradict_count_less_than_another_suffix() -> None:
+    files = ["train/c.png", "val/c.png"]
+    for order in (files, files[::-1]):
+        found = paired(["train/c.jpg", "images/val/c.png"], order)
+        assert found.matched == {"train/c.jpg": "train/c.png", "images/val/c.png": "val/c.png"}
+
+
 def test_subsets_that_share_base_names() -> None:
     names = ["train/a.jpg", "val/a.jpg"]
     for top in ("", "set/", "set/images/"):

@@ -90,6 +90,12 @@ class PointDocument:
     image_indices: tuple[int, ...]
     addresses: tuple[str | None, ...]
 
+    @property
+    def addresses_by_name(self) -> dict[str, str]:
+        """The addresses of the images that have one, by file name."""
+        pairs = zip(self.images, self.addresses, strict=True)
+        return {image.file_name: address for image, address in pairs if address}
+
     @cached_property
     def kept(self) -> Indices:
         """The rows to train on: those that are right, `iscrowd` left out."""

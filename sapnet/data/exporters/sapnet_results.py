@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from sapnet.data.exporters.source import Instance
+from sapnet.data.file_pairing import Unpaired, files_in
 from sapnet.types import Category, ImageInfo, PointSet
 
 
@@ -19,6 +20,9 @@ class RunSource:
         folder: of the images, where they are wanted.
         min_quality: masks below it are not exported.
 
+    Attributes:
+        unpaired: images of the points that have no clear file in the folder, and why.
+
     Raises:
         ValueError: a line is no mask.
         OSError: the file cannot be read.
@@ -27,8 +31,14 @@ class RunSource:
     def __init__(
         self, masks: Path, points: PointSet, folder: Path | None, min_quality: float = 0.0
     ) -> None:
-        self._path, self._points, self._folder = masks, points, folder
-        self._min_quality = min_quality
+        self._path, self._points, self._min_quality = masks, points, min_quality
+        names = [image.file_name for image in points.images]
+        self._files: dict[str, Path] = {}
+        self.unpaired: list[Unpaired] = []
+        if folder is not None:
+            pairing = files_in(folder, names)
+            self._files = pairing.matched
+            self.unpaired = [*pairing.missing().values(), *pairing.unclear().values()]
         self._lines: dict[int, list[int]] = {}
         place = 0
         with masks.open("rb") as file:
@@ -67,8 +77,7 @@ class RunSource:
 
     def file(self, image: ImageInfo) -> Path | None:
         """The image in the folder, where it is there."""
-        path = None if self._folder is None else self._folder / image.file_name
-        return path if path is not None and path.is_file() else None
+        return self._files.get(image.file_name)
 
 
 def _decoded(line: bytes, number: int | None) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""Of a folder the client sends what the service finds under the names of the document."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from PIL import Image
+
+from sapnet_client import Client
+from sapnet_client.errors import Invalid
+
+
+@pytest.fixture
+def client(server: str) -> Client:
+    return Client(url=server)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images of different colours, and files that nobody asks for."""
+    root = tmp_path / "photos"
+    names = (
+        "a.png",
+        "B.PNG",
+        "train/c.png",
+        "val/c.png",
+        "1a2b3c4d-d.png",
+        "my photo.png",
+        "e.png",
+    )
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (40, 30), (9 * number, 0, 0)).save(path)
+    (root / "huge.bin").write_bytes(b"\0" * 1000)
+    os.utime(root / "a.png", (0, 0))  # before a zip's first year
+    return root
+
+
+def points(path: Path, *names: str) -> Path:
+    document = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": 1, "point": [3, 4]}
+            for number in range(len(names))
+        ],
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    file = path.with_name("points.json")
+    file.write_text(json.dumps(document))
+    return file
+
+
+def stored(client: Client, dataset: Any) -> dict[str, bytes]:
+    return {i.file_name: client.image_bytes(dataset, i.id) for i in client.images(dataset)}
+
+
+@pytest.mark.slow
+def test_however_the_document_spells_them(client: Client, folder: Path, server: str) -> None:
+    files = {
+        "photos\\a.png": "a.png",
+        "b.png": "B.PNG",
+        "train/c.jpg": "train/c.png",
+        "images/val/c.png": "val/c.png",
+        "d.png": "1a2b3c4d-d.png",
+        "my_photo.png": "my photo.png",
+        "e": "e.png",
+    }
+    dataset = client.create_dataset(folder, points(folder, *files))
+    read = {name: (folder / file).read_bytes() for name, file in files.items()}
+    assert stored(client, dataset) == read
+    with urlopen(f"{server}/datasets/{dataset.id}") as answer:
+        report = json.load(answer)["report"]
+    assert report["ignored_files"]["count"] == 0  # nothing else was sent
+
+
+@pytest.mark.slow
+def test_what_fits_no_name_or_several_is_told_by_the_service(client: Client, folder: Path) -> None:
+    with pytest.raises(Invalid, match=r"both 'train/c.png' and 'val/c.png' could be"):
+        client.create_dataset(folder, points(folder, "c.png"))
+    with pytest.raises(Invalid, match=r"did you mean 'my photo\.png'") as refused:
+        client.create_dataset(folder, points(folder, "my-photo.png", "a.png"))
+    assert len(refused.value.errors) == 1
+    given = [folder / "train/c.png", folder / "a.png"]
+    assert set(stored(client, client.create_dataset(given, points(folder, "C.png", "a")))) == {
+        "C.png",
+        "a",
+    }
