@@ -3,7 +3,7 @@
 from sapnet_client import Client
 
 client = Client()
-job = client.wait(client.train(client.create_dataset("photos/", "points.json")))
+job = client.wait(client.train(client.create_dataset("images/", "points.json")))
 client.export(job, "coco", "out/")
 """
 
@@ -13,7 +13,6 @@ from sapnet_client.errors import (
     ChangedMeanwhile,
     Conflict,
     DatasetInvalid,
-    Fault,
     Forbidden,
     Invalid,
     JobFailed,
@@ -26,6 +25,7 @@ from sapnet_client.errors import (
     Unauthorized,
     Unavailable,
     Unreachable,
+    ValidationIssue,
 )
 from sapnet_client.progress import Bars, Progress
 from sapnet_client.types import Dataset, Job, Segmentation, document
@@ -39,7 +39,6 @@ __all__ = [
     "Conflict",
     "Dataset",
     "DatasetInvalid",
-    "Fault",
     "Forbidden",
     "Invalid",
     "Job",
@@ -55,5 +54,6 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Unreachable",
+    "ValidationIssue",
     "document",
 ]

@@ -27,8 +27,12 @@ GATEWAY = (502, 504)
 
 
 class HasId(Protocol):
+    """What the service made: it has an id."""
+
     @property
-    def id(self) -> Any: ...
+    def id(self) -> Any:
+        """Id of it."""
+        ...
 
 
 Ref = str | HasId
@@ -36,19 +40,28 @@ Ref = str | HasId
 
 
 def id_of(thing: Ref) -> str:
+    """Return the id of a thing, or the id itself."""
     return thing if isinstance(thing, str) else str(thing.id)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
+    """An answer that was read."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
 class Calls:
-    """patience: seconds for which a call that may be sent again is tried, from its first failure
-    on. show: what is told of uploads, downloads and jobs; None is silence."""
+    """What every method of the client stands on: calls, sent until they are answered.
+
+    Args:
+        wire: sends them.
+        patience: seconds for which a call that may be sent again is tried, from its first failure
+            on.
+        show: called with the progress of uploads, downloads and jobs; None shows nothing.
+    """
 
     def __init__(self, wire: Wire, *, patience: float, show: Show | None) -> None:
         self._wire, self._patience, self._show = wire, patience, show
@@ -56,13 +69,15 @@ class Calls:
 
     @property
     def url(self) -> str:
-        """Of the service."""
+        """Address of the service."""
         return self._wire.url
 
     @asynccontextmanager
     async def _open(self, call: Call) -> AsyncIterator[Answer]:
-        """The answer, still to be read. Raises Problem, Unreachable; inside the block the line may
-        break: httpx2.TransportError."""
+        """Open the answer, still to be read.
+
+        Inside the block the line may break: httpx2.TransportError. Raises Problem, Unreachable.
+        """
         async with AsyncExitStack() as kept:
 
             async def once() -> Answer:
@@ -97,15 +112,13 @@ class Calls:
     async def _pages(
         self, kind: type[T], path: str, name: str, **params: Any
     ) -> AsyncGenerator[T, None]:
-        """All things of a list, page by page as they are asked for."""
+        """Yield all things of a list, page by page as they are read."""
         cursor = None
         while True:
-            found = await self._get(
-                dict[str, Any], path, **{"limit": PAGE, **params}, cursor=cursor
-            )
-            for item in found[name]:
+            page = await self._get(dict[str, Any], path, **{"limit": PAGE, **params}, cursor=cursor)
+            for item in page[name]:
                 yield convert(kind, item)
-            cursor = found.get("next")
+            cursor = page.get("next")
             if cursor is None:
                 return
 
@@ -120,7 +133,7 @@ class Calls:
                 patience = self._patience - (time.monotonic() - began)
                 pause = _pause(call, error, tries)
                 if pause is None or pause > patience or self._gave_up(error, tries):
-                    raise self._said(error) from error
+                    raise self._as_client_error(error) from error
                 await self._wire.sleep(pause)
             except httpx2.InvalidURL as error:
                 raise Unreachable(f"{self._wire.url!r} is no address: {error}") from error
@@ -129,19 +142,23 @@ class Calls:
                 return result
 
     @contextmanager
-    def _telling(self, what: str) -> Iterator[Callable[..., None]]:
-        """`tell(done, of, stage=, note=)` inside the block, where None is as much as before; and
-        that it is over, however it ends."""
+    def _reporting(self, what: str) -> Iterator[Callable[..., None]]:
+        """Give `report_progress(done, of, stage=, note=)` inside the block, and report its end.
+
+        None for `done` is as much as before.
+        """
         last = Progress(what, 0.0, 1.0)
 
-        def tell(done: float | None, of: float, *, stage: str = "", note: str = "") -> None:
+        def report_progress(
+            done: float | None, of: float, *, stage: str = "", note: str = ""
+        ) -> None:
             nonlocal last
             last = Progress(what, last.done if done is None else done, of, stage, note)
             if self._show is not None:
                 self._show(last)
 
         try:
-            yield tell
+            yield report_progress
         finally:
             if self._show is not None:
                 self._show(replace(last, over=True))
@@ -149,7 +166,7 @@ class Calls:
     def _gave_up(self, error: Exception, tries: int) -> bool:
         return not self._met and isinstance(error, httpx2.ConnectError) and tries >= FIRST_TRIES
 
-    def _said(self, error: Exception) -> SapnetError:
+    def _as_client_error(self, error: Exception) -> SapnetError:
         if isinstance(error, SapnetError):
             return error
         what = str(error) or type(error).__name__
@@ -181,7 +198,11 @@ def _pause(call: Call, error: httpx2.TransportError | Problem, tries: int) -> fl
 
 
 def read(kind: type[T], body: bytes) -> T:
-    """A JSON answer as one of the types; fields that are not known are passed over."""
+    """Parse a JSON answer as one of the types; fields that are not known are passed over.
+
+    Raises:
+        NotUnderstood: it is no such document.
+    """
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
@@ -189,7 +210,11 @@ def read(kind: type[T], body: bytes) -> T:
 
 
 def convert(kind: type[T], document: Any) -> T:
-    """The same of what was parsed already."""
+    """Make one of the types of what was parsed already.
+
+    Raises:
+        NotUnderstood: it is no such document.
+    """
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
@@ -202,9 +227,11 @@ def _strange(kind: Any, error: Exception) -> NotUnderstood:
 
 
 def address(url: str | None) -> str:
+    """Return the service's address: the one given, else $SAPNET_URL, else this machine's."""
     return url or os.environ.get("SAPNET_URL") or URL
 
 
 def authorization(key: str | None) -> dict[str, str]:
+    """Return the headers with the key: the one given, else $SAPNET_KEY; none without a key."""
     key = key or os.environ.get("SAPNET_KEY")
     return {"Authorization": f"Bearer {key}"} if key else {}

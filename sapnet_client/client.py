@@ -37,6 +37,7 @@ class AsyncClient(Models):
         super().__init__(AsyncWire(http), patience=patience, show=wanted(progress))
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._wire.close()
 
     async def __aenter__(self) -> Self:
@@ -69,10 +70,15 @@ def _iterating(
 class Client:
     """The service, from a plain program.
 
-    url: default $SAPNET_URL, or this machine's. key: default $SAPNET_KEY. progress: bars (default:
-    where stderr is a terminal), or a function that is told. timeout: seconds of silence after which
-    an answer is given up. patience: seconds for which a request that may be sent again is tried
-    where the service is away. http: a client of your own, with proxies or certificates.
+    Args:
+        url: default $SAPNET_URL, or this machine's.
+        key: default $SAPNET_KEY.
+        progress: bars (default: where stderr is a terminal), or a function that is called with a
+            `Progress`.
+        timeout: seconds of silence after which an answer is given up.
+        patience: seconds for which a request that may be sent again is tried where the service is
+            away.
+        http: a client of your own, with proxies or certificates.
     """
 
     def __init__(
@@ -93,9 +99,11 @@ class Client:
 
     @property
     def url(self) -> str:
+        """Address of the service."""
         return self._core.url
 
     def close(self) -> None:
+        """Close all connections."""
         run(self._core._wire.close())
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Data sets: pictures with one point an object."""
+"""Data sets: images with one point per object."""
 
 import json
 import os
@@ -23,10 +23,12 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
 Document = str | Path | Mapping[str, Any]
 """A file, or what would be in it as JSON."""
 Images = str | Path | Iterable[str | Path]
-"""A folder, an archive, picture files, or an address below which the pictures are."""
+"""A folder, an archive, image files, or an address below which the images are."""
 
 
 class Datasets(Jobs):
+    """The client's methods for data sets."""
+
     async def create_dataset(
         self,
         images: Images | None,
@@ -45,8 +47,10 @@ class Datasets(Jobs):
                 that `points` names are sent, by the rule that the service finds them by.
             points: COCO with a "point" for each annotation; CVAT's XML; Label Studio's JSON; or a
                 folder of Labelme's JSON files.
-            truth: COCO instances, for figures alone.
+            truth: COCO instances, for metrics alone.
             name: by default the folder's.
+            parent: the data set that this one corrects.
+            wait: whether to wait until a large one is imported.
 
         Raises:
             Invalid: lists everything that is wrong.
@@ -74,39 +78,60 @@ class Datasets(Jobs):
         return await self.ready(dataset) if wait else dataset
 
     async def ready(self, dataset: Ref) -> Dataset:
-        """Wait until a data set is imported. Raises DatasetInvalid."""
-        found = await self.dataset(dataset)
-        if found.status == "importing" and found.report.progress is not None:
-            await self.wait(found.report.progress.job_id, check=False)
-            found = await self.dataset(dataset)
-        if found.status != "ready":
-            raise DatasetInvalid(found)
-        return found
+        """Wait until a data set is imported.
+
+        Raises:
+            DatasetInvalid: it turned out not to be usable.
+        """
+        imported = await self.dataset(dataset)
+        if imported.status == "importing" and imported.report.progress is not None:
+            await self.wait(imported.report.progress.job_id, check=False)
+            imported = await self.dataset(dataset)
+        if imported.status != "ready":
+            raise DatasetInvalid(imported)
+        return imported
 
     async def dataset(self, dataset: Ref) -> Dataset:
+        """Look a data set up.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
         return await self._get(Dataset, f"/datasets/{id_of(dataset)}")
 
     def datasets(self) -> AsyncGenerator[Dataset, None]:
-        """The newest first."""
+        """Yield all data sets, the newest first."""
         return self._pages(Dataset, "/datasets", "datasets")
 
     def images(self, dataset: Ref) -> AsyncGenerator[Image, None]:
+        """Yield the images of a data set, by id."""
         return self._pages(Image, f"/datasets/{id_of(dataset)}/images", "images")
 
     def annotations(
         self, dataset: Ref, *, image_id: int | None = None
     ) -> AsyncGenerator[Annotation, None]:
-        """Points, with the masks that were confirmed."""
+        """Yield points, with the masks that were confirmed, by id.
+
+        Args:
+            image_id: for those of one image alone.
+        """
         path = f"/datasets/{id_of(dataset)}/annotations"
         return self._pages(Annotation, path, "annotations", image_id=image_id)
 
     async def image_bytes(self, dataset: Ref, image_id: int) -> bytes:
-        """The picture as it was sent."""
+        """Return an image's file as it was sent."""
         path = f"/datasets/{id_of(dataset)}/images/{image_id}"
         return (await self._send(Call("GET", path, again=True))).body
 
     async def delete_dataset(self, dataset: Ref, *, force: bool = False) -> None:
-        """force: with its jobs, masks and models."""
+        """Delete a data set.
+
+        Args:
+            force: with its jobs, masks and models.
+
+        Raises:
+            Conflict: it has jobs, or one of them is not over.
+        """
         path, params = f"/datasets/{id_of(dataset)}", {"force": str(force).lower()}
         await self._send(Call("DELETE", path, params))
 
@@ -122,7 +147,7 @@ def _document(part: str, name: str, document: Document, folder: Path) -> tuple[s
         path = folder / name
         path.write_text(json.dumps(document))
         return part, name, path
-    if (path := Path(document)).is_dir():  # a document for each picture, as Labelme writes them
+    if (path := Path(document)).is_dir():  # a document for each image, as Labelme writes them
         archive = folder / f"{part}.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
             for one in sorted(path.rglob("*.json")):
@@ -142,10 +167,9 @@ class _Named(msgspec.Struct):
 
 
 def _named(points: Path) -> dict[str, str] | None:
-    """File names that COCO has, with the address of each or "".
+    """Return the file names that COCO has, with the address of each or "".
 
-    Returns:
-        None for what is not COCO, or is wrong: that is the service's to say.
+    None for what is not COCO, or is wrong: that is for the service to report.
     """
     try:
         images = msgspec.json.decode(points.read_bytes(), type=_Named).images
@@ -155,7 +179,7 @@ def _named(points: Path) -> dict[str, str] | None:
 
 
 def _archives(images: Images, named: Mapping[str, str] | None, archive: Path) -> list[Path]:
-    """The archives to send; single images are put into one."""
+    """Return the archives to send; single images are put into one."""
     from sapnet.data.file_pairing import files_below, pair  # the rule that the service has
 
     if isinstance(images, str | Path):

@@ -28,8 +28,11 @@ class NotUnderstood(SapnetError):
 
 
 class BrokenUpload(SapnetError):
-    """An upload that did not come to its end. `upload_id` and what is kept of it stay for a day:
-    `upload(path, resume=error.upload_id)` goes on."""
+    """An upload that did not come to its end.
+
+    `upload_id` and the bytes received stay for a day: `upload(path, resume=error.upload_id)` goes
+    on.
+    """
 
     def __init__(self, upload_id: str, why: Exception) -> None:
         super().__init__(f"The upload {upload_id} broke off; it can be resumed. {why}")
@@ -50,8 +53,10 @@ class DatasetInvalid(SapnetError):
     """What was imported is not usable; `dataset.report.errors` lists why."""
 
     def __init__(self, dataset: "Dataset") -> None:
-        faults = [Fault(f.part, f.pointer, f.detail, f.hint) for f in dataset.report.errors]
-        super().__init__(f"The data set {dataset.id} is not usable.{_listed(faults)}")
+        issues = [
+            ValidationIssue(f.part, f.pointer, f.detail, f.hint) for f in dataset.report.errors
+        ]
+        super().__init__(f"The data set {dataset.id} is not usable.{_listed(issues)}")
         self.dataset = dataset
 
 
@@ -60,7 +65,7 @@ class StillRunning(SapnetError, TimeoutError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ValidationIssue:
     """One thing that is wrong with a request: part of it, JSON pointer there, what, and a hint."""
 
     part: str
@@ -75,15 +80,23 @@ class Fault:
 
 
 class Problem(SapnetError):
-    """The service refused (RFC 9457). `slug` is the stable code, such as "not-found"; `errors`
-    everything that is wrong; `document` the whole answer."""
+    """The service refused (RFC 9457).
+
+    Attributes:
+        status: of HTTP.
+        slug: the stable code, such as "not-found".
+        detail: what went wrong, for people.
+        errors: everything that is wrong with the request.
+        retry_after: seconds after which to try again, where the service says so.
+        document: the whole answer.
+    """
 
     def __init__(
         self,
         status: int,
         slug: str,
         detail: str,
-        errors: tuple[Fault, ...] = (),
+        errors: tuple[ValidationIssue, ...] = (),
         retry_after: float | None = None,
         document: Mapping[str, Any] | None = None,
     ) -> None:
@@ -97,11 +110,11 @@ class Unauthorized(Problem):
 
 
 class Forbidden(Problem):
-    """403"""
+    """403: the key does not allow this."""
 
 
 class NotFound(Problem):
-    """404"""
+    """404: there is no such thing, or it is another owner's."""
 
 
 class Conflict(Problem):
@@ -113,7 +126,7 @@ class ChangedMeanwhile(Problem):
 
 
 class Invalid(Problem):
-    """422: `errors` says what is wrong, where, and how to mend it."""
+    """422: `errors` says what is wrong, where, and how to fix it."""
 
 
 class TooManyRequests(Problem):
@@ -146,9 +159,11 @@ def problem(status: int, headers: Mapping[str, str], body: bytes) -> Problem:
         document = {}
     kind = str(document.get("type", ""))
     errors = tuple(
-        Fault(*(str(fault.get(name, "")) for name in ("part", "pointer", "detail", "hint")))
-        for fault in document.get("errors", ())
-        if isinstance(fault, dict)
+        ValidationIssue(
+            *(str(issue.get(name, "")) for name in ("part", "pointer", "detail", "hint"))
+        )
+        for issue in document.get("errors", ())
+        if isinstance(issue, dict)
     )
     return _BY_STATUS.get(status, Problem)(
         status,
@@ -160,9 +175,9 @@ def problem(status: int, headers: Mapping[str, str], body: bytes) -> Problem:
     )
 
 
-def _listed(faults: tuple[Fault, ...] | list[Fault]) -> str:
-    more = [f"… and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-    return "".join(f"\n  {line}" for line in [*map(str, faults[:SHOWN]), *more])
+def _listed(issues: tuple[ValidationIssue, ...] | list[ValidationIssue]) -> str:
+    more = [f"… and {len(issues) - SHOWN} more"] if len(issues) > SHOWN else []
+    return "".join(f"\n  {line}" for line in [*map(str, issues[:SHOWN]), *more])
 
 
 def _phrase(status: int) -> str:

@@ -23,6 +23,8 @@ POLL = 1.0
 
 
 class Jobs(Transfers):
+    """The client's methods for jobs."""
+
     async def train(
         self,
         dataset: Ref,
@@ -36,8 +38,15 @@ class Jobs(Transfers):
         from_model: Ref | None = None,
         webhook: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Start a training; `wait` for it. overrides: {"train.epochs": 6}. from_model: start from
-        its weights."""
+        """Start a training; `wait` for it.
+
+        Args:
+            overrides: settings by name: {"train.epochs": 6}.
+            proposals: "hierarchy", "hierarchy+prompter", "sam", or a document with settings.
+            truth: COCO instances, for metrics alone.
+            from_model: a model whose weights the training begins with.
+            webhook: where the job's events are posted.
+        """
         body = {
             "dataset_id": id_of(dataset),
             "method": method,
@@ -53,49 +62,72 @@ class Jobs(Transfers):
         return await self._post(Job, "/jobs/train", given)
 
     async def job(self, job: Ref) -> Job:
+        """Look a job up.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
         return await self._get(Job, f"/jobs/{id_of(job)}")
 
     def jobs(
         self, *, state: str | None = None, dataset: Ref | None = None
     ) -> AsyncGenerator[Job, None]:
-        """The newest first."""
+        """Yield jobs, the newest first."""
         of = None if dataset is None else id_of(dataset)
         return self._pages(Job, "/jobs", "jobs", state=state, dataset_id=of)
 
     async def cancel(self, job: Ref) -> Job:
+        """Cancel a job; a running one stops within seconds.
+
+        Raises:
+            Conflict: it is over already.
+        """
         call = Call("POST", f"/jobs/{id_of(job)}/cancel", again=True)
         return read(Job, (await self._send(call)).body)
 
     async def wait(self, job: Ref, *, timeout: float | None = None, check: bool = True) -> Job:
-        """The job once it is over; it survives restarts of the service. timeout: seconds.
+        """Wait until a job is over; it survives restarts of the service.
 
         It listens to the job's events; where these cannot be had (a proxy that keeps streams to
-        itself) it asks again and again. Raises JobFailed unless `check` is false, StillRunning.
+        itself) it asks again and again.
+
+        Args:
+            timeout: seconds.
+            check: whether a job that did not succeed raises.
+
+        Raises:
+            JobFailed: it did not succeed.
+            StillRunning: it is not over in time.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        with self._telling(f"job {id_of(job)[:8]}") as tell:
+        with self._reporting(f"job {id_of(job)[:8]}") as report_progress:
             try:
                 async with aclosing(self._events(id_of(job), 0, until)) as events:
                     async for event in events:
-                        _tell(tell, event)
+                        _report(report_progress, event)
             except (httpx2.TransportError, Unreachable, Problem):
                 pass  # what is wrong with the job itself, the next line says
-            found = await self.job(job)
-            while not found.over:
-                stage = found.stage or found.state
-                tell(found.progress, 1.0, stage=stage, note=losses(found.losses))
+            current = await self.job(job)
+            while not current.over:
+                stage = current.stage or current.state
+                report_progress(current.progress, 1.0, stage=stage, note=losses(current.losses))
                 if until is not None and time.monotonic() >= until:
-                    raise StillRunning(f"The job {found.id} is still {found.state}.")
+                    raise StillRunning(f"The job {current.id} is still {current.state}.")
                 await self._wire.sleep(POLL)
-                found = await self.job(job)
-            tell(found.progress, 1.0, stage=found.stage or found.state)
-        if check and not found.succeeded:
-            raise JobFailed(found, await self.logs(found, tail=15))
-        return found
+                current = await self.job(job)
+            report_progress(current.progress, 1.0, stage=current.stage or current.state)
+        if check and not current.succeeded:
+            raise JobFailed(current, await self.logs(current, tail=15))
+        return current
 
     def events(self, job: Ref, *, after: int = 0) -> AsyncGenerator[Event, None]:
-        """What happened to a job and what happens, until its end. It comes back after breaks and
-        restarts, and misses and repeats nothing. after: the id of the last one seen."""
+        """Yield what happened to a job and what happens, until its end.
+
+        It comes back after breaks and restarts, and misses and repeats nothing.
+
+        Args:
+            after: the id of the last event that is not wanted again.
+        """
         return self._events(id_of(job), after, None)
 
     async def _events(
@@ -132,11 +164,16 @@ class Jobs(Transfers):
             await self._wire.sleep(0.2 * (1 + breaks))
 
     async def logs(self, job: Ref, *, tail: int | None = None) -> str:
-        """What the trainer wrote so far; tail: its last lines alone."""
+        """Return what the trainer wrote so far.
+
+        Args:
+            tail: how many of its last lines; None for all.
+        """
         call = Call("GET", f"/jobs/{id_of(job)}/logs", {"tail": tail}, again=True)
         return (await self._send(call)).body.decode(errors="replace")
 
     async def metrics(self, job: Ref) -> Metrics:
+        """Return the metrics of a training that succeeded."""
         return await self._get(Metrics, f"/jobs/{id_of(job)}/metrics")
 
     async def pseudo_masks(
@@ -148,7 +185,12 @@ class Jobs(Transfers):
         min_quality: float | None = None,
         detail: bool = False,
     ) -> AsyncGenerator[Mask, None]:
-        """One mask an annotation, by annotation id, as they come; any number in little memory."""
+        """Yield one mask per annotation, by annotation id, as they come, in little memory.
+
+        Args:
+            min_quality: masks below it are left out.
+            detail: whether to add the mask before and after refinement, and the other candidates.
+        """
         params: dict[str, Any] = {"image_id": image_id, "category_id": category_id}
         params |= {"min_quality": min_quality, "detail": "true" if detail else None}
         path, headers = f"/jobs/{id_of(job)}/pseudo-masks", {"Accept": NDJSON}
@@ -171,37 +213,37 @@ class Jobs(Transfers):
                 await self._wire.sleep(0.2 * breaks)
 
     async def gallery(self, job: Ref) -> bytes:
-        """A PNG: image, point, proposals, picked, refined, predicted, for a few images."""
+        """Return a PNG: point, proposals, masks selected, refined and predicted, of a few images."""
         return (await self._send(Call("GET", f"/jobs/{id_of(job)}/gallery", again=True))).body
 
     async def report(self, job: Ref) -> dict[str, Any]:
-        """All that the training says about itself."""
+        """Return all that the training says about itself."""
         return await self._get(dict[str, Any], f"/jobs/{id_of(job)}/report")
 
     async def download_report(self, job: Ref, to: str | Path = ".") -> Path:
-        """report.html: one page for people, with figures, curves and pictures inside."""
+        """Download report.html: one page for people, with metrics, curves and drawn masks."""
         return await self._download(f"/jobs/{id_of(job)}/report.html", to, "report.html")
 
     async def download_checkpoint(self, job: Ref, to: str | Path = ".") -> Path:
-        """model.pt, into a folder or as the file that is named; it goes on after a break."""
+        """Download model.pt, into a folder or as the named file; it goes on after a break."""
         return await self._download(f"/jobs/{id_of(job)}/checkpoint", to, "checkpoint")
 
 
-def _tell(tell: Callable[..., None], event: Event) -> None:
+def _report(report_progress: Callable[..., None], event: Event) -> None:
     data = event.data
     if event.type == "progress":
-        tell(
+        report_progress(
             data.get("progress"),
             1.0,
             stage=data.get("stage") or "",
             note=losses(data.get("losses")),
         )
     elif event.type == "stage" and data.get("status") == "started":
-        tell(None, 1.0, stage=data["stage"])
+        report_progress(None, 1.0, stage=data["stage"])
     elif event.type in ("created", "state"):
-        tell(None, 1.0, stage=data["state"])
+        report_progress(None, 1.0, stage=data["state"])
 
 
-def losses(found: Mapping[str, float | None] | None) -> str:
-    """In a few words."""
-    return " ".join(f"{n} {v:.2f}" for n, v in (found or {}).items() if v is not None)
+def losses(values: Mapping[str, float | None] | None) -> str:
+    """Return losses by name in a few words."""
+    return " ".join(f"{n} {v:.2f}" for n, v in (values or {}).items() if v is not None)

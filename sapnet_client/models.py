@@ -1,5 +1,4 @@
-"""Trained models: what they see in a picture, their files, and names that move from one to the
-next."""
+"""Trained models: their predictions, their files, and names that move from one to the next."""
 
 import base64
 import io
@@ -15,7 +14,7 @@ from sapnet_client.types import Alias, Job, Model, PredictedImage, Prediction
 from sapnet_client.wire import Call
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-Picture = int | str | Path | bytes | Any
+ImageSource = int | str | Path | bytes | Any
 """The id of an image in a data set; a file; an address, as https://… or s3://…; the bytes of a
 file; an array (height, width, 3) of uint8, or (height, width) of numbers; or a Pillow image. With
 `dataset`, a text is a file name there. Results are in its pixels as they are stored: an EXIF
@@ -23,42 +22,58 @@ orientation is not applied."""
 
 
 class Models(Exports):
+    """The client's methods for models and predictions."""
+
     async def predict(
         self,
         model: Ref,
-        image: Picture,
+        image: ImageSource,
         *,
         dataset: Ref | None = None,
         score: float | None = None,
     ) -> list[Prediction]:
-        """Instances in a picture. model: it, its id, or an alias. dataset: default, for an id of
-        an image, the one that the model was trained on. score: least one, 0.1 by default."""
+        """Return the instances in an image.
+
+        Args:
+            model: it, its id, or an alias.
+            dataset: whose image an id or a file name means; by default the model's own.
+            score: least score of a result, 0.1 by default.
+        """
         call = _call(model, image, dataset, score, "application/json")
         return read(list[Prediction], (await self._send(call)).body)
 
     async def overlay(
         self,
         model: Ref,
-        image: Picture,
+        image: ImageSource,
         *,
         dataset: Ref | None = None,
         score: float | None = None,
     ) -> bytes:
-        """The same drawn on the picture, as a PNG. score: 0.3 by default."""
+        """Return the image with its instances drawn on it, as a PNG.
+
+        Args:
+            score: least score of an instance, 0.3 by default.
+        """
         return (await self._send(_call(model, image, dataset, score, "image/png"))).body
 
     async def predict_many(
         self,
         model: Ref,
-        images: Iterable[Picture] | None = None,
+        images: Iterable[ImageSource] | None = None,
         *,
         dataset: Ref | None = None,
         score: float | None = None,
     ) -> AsyncGenerator[PredictedImage, None]:
-        """Instances in many pictures, by a job, in their order. images: as for `predict`; None is
-        all of the `dataset`. A picture that cannot be read has an `error`, and no other is less for
-        it. Pictures that are sent go as one body; for more than a hundred megabytes name addresses
-        or make a data set."""
+        """Yield the instances in many images, by a job, in their order.
+
+        An image that cannot be read has an `error`, and the others are predicted all the same.
+        Images that are sent go as one body; for more than a hundred megabytes name addresses or
+        make a data set.
+
+        Args:
+            images: as for `predict`; None is all of the `dataset`.
+        """
         body = {
             "model": id_of(model),
             "images": None if images is None else [_listed(image) for image in images],
@@ -71,19 +86,24 @@ class Models(Exports):
         await self.wait(job)
         path = f"/jobs/{job.id}/predictions"
         async with aclosing(self._pages(PredictedImage, path, "predictions")) as pages:
-            async for found in pages:
-                yield found
+            async for prediction in pages:
+                yield prediction
 
     def models(self) -> AsyncGenerator[Model, None]:
-        """The newest first."""
+        """Yield all models, the newest first."""
         return self._pages(Model, "/models", "models")
 
     async def model(self, model: Ref) -> Model:
+        """Look a model up by its id, or by an alias."""
         return await self._get(Model, f"/models/{id_of(model)}")
 
     async def download_model(self, model: Ref, to: str | Path = ".", *, format: str = "pt") -> Path:
-        """format: pt, safetensors or onnx, which is made first where nobody has asked for it yet.
-        to: a folder, or the file."""
+        """Download a model's file.
+
+        Args:
+            to: a folder, or the file.
+            format: pt, safetensors or onnx, which is made first where it was not made yet.
+        """
         path = f"/models/{id_of(model)}"
         if format == "onnx":
             await self.wait(await self._post(Job, f"{path}/onnx"))
@@ -93,36 +113,44 @@ class Models(Exports):
         return await self._download(f"{path}/{files[format]}", to, f"model.{format}")
 
     async def curves(self, model: Ref) -> bytes:
-        """Precision against recall as a PNG, where truth was given."""
+        """Return precision against recall as a PNG, where truth was given."""
         call = Call("GET", f"/models/{id_of(model)}/curves.png", again=True)
         return (await self._send(call)).body
 
     def aliases(self) -> AsyncGenerator[Alias, None]:
+        """Yield all aliases, by name."""
         return self._pages(Alias, "/models/aliases", "aliases")
 
     async def alias(self, name: str) -> Alias:
+        """Look an alias up."""
         return await self._get(Alias, f"/models/aliases/{name}")
 
-    async def set_alias(self, name: str, model: Ref, *, seen: Alias | None = None) -> Alias:
-        """Let a name stand for a model, wherever one is asked for; it is made or moved. seen: move
-        it only from there, or raise ChangedMeanwhile."""
-        headers = {"If-Match": "*" if seen is None else f'"{seen.revision}"'}
+    async def set_alias(self, name: str, model: Ref, *, expected: Alias | None = None) -> Alias:
+        """Let a name stand for a model, wherever one is named; it is made or moved.
+
+        Args:
+            expected: move it only if it is still this one.
+
+        Raises:
+            ChangedMeanwhile: it is not.
+        """
+        headers = {"If-Match": "*" if expected is None else f'"{expected.revision}"'}
         path, body = f"/models/aliases/{name}", {"model": id_of(model)}
-        if seen is None:
+        if expected is None:
             with suppress(ChangedMeanwhile):  # it is there already
                 made = Call("PUT", path, json=body, headers={"If-None-Match": "*"})
                 return read(Alias, (await self._send(made)).body)
-        moved = Call("PUT", path, json=body, headers=headers, again=seen is None)
+        moved = Call("PUT", path, json=body, headers=headers, again=expected is None)
         return read(Alias, (await self._send(moved)).body)
 
     async def delete_alias(self, name: str) -> None:
-        """The model itself stays."""
+        """Delete an alias. The model itself stays."""
         call = Call("DELETE", f"/models/aliases/{name}", headers={"If-Match": "*"})
         await self._send(call)
 
 
 def _call(
-    model: Ref, image: Picture, dataset: Ref | None, score: float | None, accept: str
+    model: Ref, image: ImageSource, dataset: Ref | None, score: float | None, accept: str
 ) -> Call:
     headers, wanted = {"Accept": accept}, {"model": id_of(model), "score": score}
     if isinstance(image, int) or (dataset is not None and isinstance(image, str)):
@@ -158,8 +186,8 @@ def _file(image: Any) -> tuple[str, Path | bytes]:
         return "image", image
     from PIL import Image
 
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    pil_image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     buffer = io.BytesIO()
-    kind = "PNG" if picture.mode in _PNG_MODES else "TIFF"  # the service converts, as in training
-    picture.save(buffer, kind)
+    kind = "PNG" if pil_image.mode in _PNG_MODES else "TIFF"  # the service converts, as in training
+    pil_image.save(buffer, kind)
     return f"image.{kind.lower()}", buffer.getvalue()

@@ -18,8 +18,15 @@ from rich.progress import Progress as RichProgress
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """what: "upload images.zip", "job 01a1…". done of `of`, in bytes or as a share of 1.
-    stage, note: of a job, such as "train" and its losses. over: nothing more will come."""
+    """How far something is.
+
+    Attributes:
+        what: "upload images.zip", "job 01a1…".
+        done: of `of`, in bytes or as a share of 1.
+        stage: of a job, such as "train".
+        note: of a job: its losses.
+        over: whether nothing more will come.
+    """
 
     what: str
     done: float
@@ -33,7 +40,7 @@ Show = Callable[[Progress], None]
 
 
 def wanted(progress: bool | Show | None) -> Show | None:
-    """None is bars where somebody looks at the terminal."""
+    """Return what shows progress; None in is bars where stderr is a terminal."""
     if callable(progress):
         return progress
     if progress is None:
@@ -42,8 +49,10 @@ def wanted(progress: bool | Show | None) -> Show | None:
 
 
 class Bars:
-    """Bars in the terminal, one for each thing that is under way; where the console is none, a
-    line for each stage of a job."""
+    """Bars in the terminal, one for each thing that is under way.
+
+    Where the console is no terminal, a line for each stage of a job.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -52,6 +61,7 @@ class Bars:
         self._stage = ""
 
     def __call__(self, progress: Progress) -> None:
+        """Show progress; a bar goes when its thing is over."""
         if not self._console.is_terminal:
             self._line(progress)
             return
@@ -71,6 +81,7 @@ class Bars:
                 self.close()
 
     def close(self) -> None:
+        """Remove all bars."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

@@ -1,4 +1,4 @@
-"""The review: masks that are worth a doubt, decisions about them, and training again from these."""
+"""The review: masks of low quality first, decisions about them, and training again from these."""
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
@@ -17,6 +17,8 @@ Click = tuple[float, float] | tuple[float, float, bool]
 
 
 class Review(Datasets):
+    """The client's methods for the review of a job's masks."""
+
     def review(
         self,
         job: Ref,
@@ -26,47 +28,61 @@ class Review(Datasets):
         image_id: int | None = None,
         max_quality: float | None = None,
     ) -> AsyncGenerator[Mask, None]:
-        """Masks of the job with their points and alternatives, the most doubtful first.
-        status: open, accepted, corrected, rejected; None is all."""
+        """Yield masks of the job with their points and alternatives, the lowest quality first.
+
+        Args:
+            status: open, accepted, corrected, rejected; None is all.
+        """
         wanted = {"status": status, "category_id": category_id, "image_id": image_id}
         path = f"/jobs/{id_of(job)}/review"
         return self._pages(Mask, path, "masks", **wanted, max_quality=max_quality)
 
     async def review_counts(self, job: Ref) -> dict[str, int]:
-        """How many are open, accepted, corrected and rejected."""
+        """Return how many are open, accepted, corrected and rejected."""
         page = await self._get(dict[str, Any], f"/jobs/{id_of(job)}/review", limit=1)
         counts: dict[str, int] = page["counts"]
         return counts
 
     async def mask(self, mask: Mask | str) -> Mask:
+        """Look a mask up by its `mask_id`."""
         return await self._get(Mask, f"/masks/{_id(mask)}")
 
     async def accept(self, mask: Mask) -> Mask:
-        """It is right. This and the decisions below raise ChangedMeanwhile where the mask is at
-        another revision than this one, and give it at its new one."""
+        """Accept the mask as it stands, and return it at its new revision.
+
+        Raises:
+            ChangedMeanwhile: the mask has another revision by now; so do the decisions below.
+        """
         return await self._decide(mask, {"decision": "accept"})
 
     async def reject(self, mask: Mask) -> Mask:
-        """There is no such object."""
+        """Decide that there is no such object."""
         return await self._decide(mask, {"decision": "reject"})
 
     async def reopen(self, mask: Mask) -> Mask:
+        """Take a decision back."""
         return await self._decide(mask, {"decision": "reopen"})
 
     async def choose(self, mask: Mask, candidate: int) -> Mask:
-        """One of `mask.candidates`, by its index, is the right one."""
+        """Decide that one of `mask.candidates`, by its index, is the right mask."""
         return await self._decide(mask, {"decision": "choose", "candidate": candidate})
 
     async def correct(self, mask: Mask, segmentation: MaskLike) -> Mask:
-        """This is the right one."""
+        """Decide that this is the right mask."""
         wanted = {"decision": "correct", "segmentation": _document(segmentation)}
         return await self._decide(mask, wanted)
 
     async def suggest(
         self, mask: Mask | str, clicks: Iterable[Click], segmentation: MaskLike | None = None
     ) -> Suggestion:
-        """The mask that clicks on the object and beside it make; nothing is kept: `correct` keeps
-        it. segmentation: the mask as it stands, to be mended."""
+        """Return the mask that clicks on the object and beside it make.
+
+        Nothing is stored: `correct` stores it.
+
+        Args:
+            clicks: x, y in pixels, and whether the object is there.
+            segmentation: the mask to be changed; by default the mask as it stands.
+        """
         points = [
             {"x": x, "y": y, "positive": bool(positive[0]) if positive else True}
             for x, y, *positive in clicks
@@ -77,17 +93,20 @@ class Review(Datasets):
         return read(Suggestion, (await self._send(call)).body)
 
     async def corrections(self, job: Ref, *, name: str | None = None) -> Dataset:
-        """A data set of what was decided: rejected ones gone, accepted and corrected ones with
-        their masks. Train on it with `from_model=job.model_id`."""
+        """Make a data set of what was decided.
+
+        Rejected objects are gone, accepted and corrected ones have their masks. Train on it with
+        `from_model=job.model_id`.
+        """
         body = {} if name is None else {"name": name}
         return await self._post(Dataset, f"/jobs/{id_of(job)}/corrections", body)
 
     async def compare(self, before: Ref, after: Ref) -> Comparison:
-        """Two jobs of a data set, or of it and its correction, side by side."""
+        """Compare two jobs of a data set, or of it and its correction."""
         path = f"/jobs/{id_of(before)}/compare/{id_of(after)}"
-        found = await self._get(Comparison, path, limit=1)
+        comparison = await self._get(Comparison, path, limit=1)
         async with aclosing(self._pages(Pair, path, "masks", limit=10_000)) as pages:
-            return replace(found, masks=[pair async for pair in pages])
+            return replace(comparison, masks=[pair async for pair in pages])
 
     async def _decide(self, mask: Mask, decision: Mapping[str, Any]) -> Mask:
         headers = {"If-Match": f'"{mask.revision}"'}

@@ -32,9 +32,20 @@ TRIES = 8
 
 
 class Transfers(Calls):
+    """Uploads and downloads that go on after a break."""
+
     async def upload(self, path: str | Path, *, resume: str | None = None) -> str:
-        """The id of an upload with the file's bytes, for `create_dataset`. It goes on after a
-        break. resume: the id in a `BrokenUpload`, of this same file."""
+        """Upload a file for `create_dataset`. It goes on after a break.
+
+        Args:
+            resume: the id in a `BrokenUpload`, of this same file.
+
+        Returns:
+            The id of the upload.
+
+        Raises:
+            BrokenUpload: it broke off again and again.
+        """
         path = Path(path)
         size = path.stat().st_size
         upload_id = resume or await self._begin(path.name, size)
@@ -56,29 +67,29 @@ class Transfers(Calls):
     async def _rest(self, path: Path, size: int, upload_id: str) -> None:
         where = f"/uploads/{upload_id}"
         breaks = 0
-        with self._telling(f"upload {path.name}") as tell:
-            at = await self._offset(where, size)
-            while at < size:
-                tell(at, size)
+        with self._reporting(f"upload {path.name}") as report_progress:
+            offset = await self._offset(where, size)
+            while offset < size:
+                report_progress(offset, size)
                 headers = {
                     **TUS,
                     "Content-Type": OFFSETS,
-                    "Upload-Offset": str(at),
-                    "Content-Length": str(min(PIECE, size - at)),
+                    "Upload-Offset": str(offset),
+                    "Content-Length": str(min(PIECE, size - offset)),
                 }
-                call = Call("PATCH", where, headers=headers, body=partial(_piece, path, at))
-                before = at
+                call = Call("PATCH", where, headers=headers, body=partial(_piece, path, offset))
+                before = offset
                 try:
                     reply = await self._send(call)
-                    at = int(reply.headers["upload-offset"])
+                    offset = int(reply.headers["upload-offset"])
                 except (SapnetError, httpx2.TransportError) as error:
                     # What came before the line broke is kept, so the place must be asked for.
                     if not _may_pass(error) or breaks >= TRIES:
                         raise
                     await self._wire.sleep(min(0.1 * 2**breaks, 10.0))
-                    at = await self._offset(where, size)
-                breaks = 0 if at > before else breaks + 1
-            tell(size, size)
+                    offset = await self._offset(where, size)
+                breaks = 0 if offset > before else breaks + 1
+            report_progress(size, size)
 
     async def _offset(self, where: str, size: int) -> int:
         reply = await self._send(Call("HEAD", where, headers=TUS, again=True))
@@ -87,9 +98,14 @@ class Transfers(Calls):
         return int(reply.headers["upload-offset"])
 
     async def _download(self, path: str, to: str | Path, what: str) -> Path:
-        """The file, whole or not at all. to: a folder, which is made where the name ends in a
-        slash or has no suffix and nothing is there, or the file itself. What an earlier try has
-        left beside it is used."""
+        """Download a file, whole or not at all.
+
+        What an earlier try has left beside it is used.
+
+        Args:
+            to: a folder, which is made where the name ends in a slash or has no suffix and nothing
+                is there, or the file itself.
+        """
         about = await self._send(Call("HEAD", path, again=True))
         size = int(about.headers["content-length"])
         tag = about.headers.get("etag", "")
@@ -108,14 +124,14 @@ class Transfers(Calls):
 
     async def _fill(self, path: str, part: Path, size: int, tag: str, what: str) -> None:
         breaks = 0
-        with self._telling(what) as tell, part.open("ab") as file:
+        with self._reporting(what) as report_progress, part.open("ab") as file:
             if file.tell() > size:
                 _empty(file)
-            while (at := file.tell()) < size:
-                tell(at, size)
+            while (offset := file.tell()) < size:
+                report_progress(offset, size)
                 headers = {"Accept-Encoding": "identity"}
-                if at:
-                    headers |= {"Range": f"bytes={at}-", **({"If-Range": tag} if tag else {})}
+                if offset:
+                    headers |= {"Range": f"bytes={offset}-", **({"If-Range": tag} if tag else {})}
                 try:
                     call = Call("GET", path, headers=headers, again=True)
                     async with self._open(call) as answer:
@@ -123,21 +139,23 @@ class Transfers(Calls):
                             _empty(file)
                         async for chunk in answer.chunks():
                             file.write(chunk)
-                            tell(file.tell(), size)
+                            report_progress(file.tell(), size)
                 except httpx2.TransportError as error:
                     if breaks >= TRIES:
                         done = f"after {file.tell():,} of {size:,} bytes"
                         raise Unreachable(f"The download broke off {done}: {error}") from error
                     await self._wire.sleep(min(0.1 * 2**breaks, 10.0))
-                breaks = 0 if file.tell() > at else breaks + 1
+                breaks = 0 if file.tell() > offset else breaks + 1
                 if breaks > TRIES:
-                    raise SapnetError(f"{path} ends after {at:,} of {size:,} bytes.")
-            tell(size, size)
+                    raise SapnetError(f"{path} ends after {offset:,} of {size:,} bytes.")
+            report_progress(size, size)
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether a piece may be sent again, from the place that is asked for: the line broke, the
-    service was away, or somebody else's piece came in between."""
+    """Whether a piece may be sent again, from the offset that the service has.
+
+    The line broke, the service was away, or somebody else's piece came in between.
+    """
     broken = isinstance(error.__cause__, httpx2.TransportError)
     return broken or isinstance(error, Conflict | Unavailable)
 
@@ -147,9 +165,9 @@ def _empty(file: IO[bytes]) -> None:
     file.seek(0)
 
 
-def _piece(path: Path, at: int) -> Iterator[bytes]:
+def _piece(path: Path, offset: int) -> Iterator[bytes]:
     with path.open("rb") as file:
-        file.seek(at)
+        file.seek(offset)
         left = PIECE
         while chunk := file.read(min(CHUNK, left)):
             yield chunk
@@ -158,8 +176,8 @@ def _piece(path: Path, at: int) -> Iterator[bytes]:
 
 def _file_name(disposition: str) -> str:
     """Of a download; the last step alone, whatever the header says."""
-    found = re.search(r'filename="?([^";]+)"?', disposition)
-    return Path(found[1]).name if found else ""
+    match = re.search(r'filename="?([^";]+)"?', disposition)
+    return Path(match[1]).name if match else ""
 
 
 def _target(to: str | Path, name: str) -> Path:

@@ -1,5 +1,8 @@
-"""What the service answers. Fields that this version does not know are passed over; ids of images,
-annotations and categories are your own."""
+"""What the service answers.
+
+Fields that this version does not know are passed over; ids of images, annotations and categories
+are your own.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,17 +15,25 @@ MAX_PIXELS = 2**30  # of a mask
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmentation:
-    """A mask as compressed COCO RLE. size: height, width in pixels."""
+    """A mask as compressed COCO RLE.
+
+    Attributes:
+        size: height, width in pixels.
+    """
 
     size: list[int]
     counts: str
 
     def array(self) -> Any:
-        """bool numpy array (height, width). ValueError where this is no mask of its size."""
+        """Return a boolean numpy array (height, width).
+
+        Raises:
+            ValueError: this is no mask of its size.
+        """
         import numpy
 
         if len(self.size) != 2 or not all(type(n) is int and n > 0 for n in self.size):
-            raise ValueError(f"{self.size} is no size of a picture")
+            raise ValueError(f"{self.size} is no size of an image")
         height, width = self.size
         runs = _run_lengths(self.counts)
         if height * width > MAX_PIXELS or min(runs, default=0) < 0 or sum(runs) != height * width:
@@ -32,7 +43,11 @@ class Segmentation:
 
     @classmethod
     def of(cls, array: Any) -> "Segmentation":
-        """Of an array (height, width); what is not 0 is the object."""
+        """Make one of an array (height, width); what is not 0 is the object.
+
+        Raises:
+            ValueError: the array has not two axes.
+        """
         import numpy
         from pycocotools import mask
 
@@ -42,11 +57,14 @@ class Segmentation:
         return cls(size=[int(n) for n in rle["size"]], counts=rle["counts"].decode())
 
     def document(self) -> dict[str, Any]:
+        """Return the mask as plain JSON values."""
         return {"size": list(self.size), "counts": self.counts}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Category:
+    """A class of a data set, by your own id, with its number of annotations."""
+
     id: int
     name: str
     annotations: int = 0
@@ -64,6 +82,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportProgress:
+    """How far the import of a data set is: `progress` from 0 to 1."""
+
     job_id: str
     state: str
     stage: str | None = None
@@ -73,6 +93,8 @@ class ImportProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetReport:
+    """What the import of a data set met with."""
+
     progress: ImportProgress | None = None
     errors: list[Note] = field(default_factory=list)
     warnings: list[Note] = field(default_factory=list)
@@ -81,7 +103,11 @@ class DatasetReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """status: ready, importing or invalid. Lists of data sets have no categories and report."""
+    """A data set. Lists of data sets have no categories and no report.
+
+    Attributes:
+        status: ready, importing or invalid.
+    """
 
     id: str
     name: str
@@ -96,6 +122,8 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
+    """An image of a data set, by your own id: its size in pixels, its number of annotations."""
+
     id: int
     file_name: str
     width: int
@@ -117,9 +145,14 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """progress: of the whole job, 0 to 1. eta_seconds: to the end of the stage. reason is why it is
-    in its state, for programs; error the same for people. Just after its start only id and state
-    are known."""
+    """A job. Just after its start only id and state are known.
+
+    Attributes:
+        progress: of the whole job, 0 to 1.
+        eta_seconds: to the end of the stage.
+        reason: why it is in its state, for programs.
+        error: what went wrong, for people.
+    """
 
     id: str
     state: str
@@ -148,16 +181,22 @@ class Job:
 
     @property
     def over(self) -> bool:
+        """Whether its state is final."""
         return self.state not in ("queued", "running", "cancelling")
 
     @property
     def succeeded(self) -> bool:
+        """Whether it has results."""
         return self.state in ("succeeded", "succeeded_with_warnings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened to a job. id: 1, 2, 3, …; the last is of type "end"."""
+    """Something that happened to a job.
+
+    Attributes:
+        id: 1, 2, 3, …; the last event is of type "end".
+    """
 
     id: int
     type: str
@@ -169,7 +208,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """Figures, where truth was given. seconds: a stage."""
+    """Figures, where truth was given.
+
+    Attributes:
+        seconds: of each stage.
+    """
 
     pseudo_masks: dict[str, Any] | None = None
     model: dict[str, Any] | None = None
@@ -191,9 +234,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
-    """A pseudo-mask. bbox: x, y, width, height in pixels. quality: 0 to 1. status: open, accepted,
-    corrected or rejected, at this revision. delivered: what a corrected one was before. What is
-    below revision comes with detail."""
+    """A pseudo-mask. `doubts` and what is below it come with detail.
+
+    Attributes:
+        bbox: x, y, width, height in pixels.
+        quality: 0 to 1.
+        status: open, accepted, corrected or rejected, at this revision.
+        doubts: what the quality is made of.
+        delivered: what a corrected mask was before.
+    """
 
     id: int
     image_id: int
@@ -217,7 +266,7 @@ class Mask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """A mask that clicks make; nothing of it is kept."""
+    """A mask that clicks make; nothing of it is stored."""
 
     segmentation: Segmentation
     bbox: list[float]
@@ -226,7 +275,11 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """What two jobs delivered for one annotation. iou: None where the image's size changed."""
+    """What two jobs delivered for one annotation.
+
+    Attributes:
+        iou: None where the image's size changed.
+    """
 
     id: int
     image_id: int
@@ -245,20 +298,27 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
+    """Metrics of two jobs."""
+
     before: dict[str, Any]
     after: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qualities:
+    """Quality of the masks of two jobs."""
+
     before: Quality
     after: Quality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two jobs side by side. masks: of the annotations that both have, those that changed most
-    first."""
+    """Two jobs side by side.
+
+    Attributes:
+        masks: of the annotations that both have, those that changed most first.
+    """
 
     metrics: Figures
     quality: Qualities
@@ -267,7 +327,13 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """An instance. score: 0 to 1. image_id: your own, where the image is of a data set."""
+    """A predicted instance.
+
+    Attributes:
+        bbox: x, y, width, height in pixels.
+        score: 0 to 1.
+        image_id: your own, where the image is of a data set.
+    """
 
     category_id: int
     segmentation: Segmentation
@@ -278,8 +344,12 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictedImage:
-    """What was seen in one picture of many, or why it could not be looked at. number: its place
-    among those that were asked for, from 0. size: height, width."""
+    """What a model predicts in one image of many, or why it could not be read.
+
+    Attributes:
+        number: its place in the request, from 0.
+        size: height, width in pixels.
+    """
 
     number: int
     results: list[Prediction]
@@ -291,6 +361,8 @@ class PredictedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
+    """A trained model. `metrics` is None where no truth was given."""
+
     id: str
     job_id: str
     name: str
@@ -304,8 +376,12 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """It is a job of the same id. report: how many masks are in it, which were left out and why,
-    and the IoU with the masks here after the way back."""
+    """An export. It is a job of the same id.
+
+    Attributes:
+        report: how many masks are in it, which were left out and why, and the mean IoU of the masks
+            read back from it with those of the job.
+    """
 
     id: str
     job_id: str
@@ -320,7 +396,11 @@ class Export:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alias:
-    """A name for a model. revision: raised with each move."""
+    """A name for a model.
+
+    Attributes:
+        revision: raised with each move.
+    """
 
     name: str
     model_id: str
@@ -329,13 +409,16 @@ class Alias:
 
 
 def document(thing: Any) -> Any:
-    """A type's instance as plain JSON values."""
+    """Return an instance of these types as plain JSON values."""
     return msgspec.to_builtins(thing)
 
 
 def _run_lengths(counts: str) -> list[int]:
-    """Of a compressed COCO RLE, background first; here, since pycocotools reads past the end of
-    damaged text. ValueError for that."""
+    """Return the run lengths of a compressed COCO RLE, background first.
+
+    It is done here, since pycocotools reads past the end of damaged text. Raises ValueError for
+    that.
+    """
     runs: list[int] = []
     value = shift = 0
     for character in counts:

@@ -22,8 +22,15 @@ Part = tuple[str, str, Path | bytes]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request. again: it does no harm when it is sent twice, because it changes nothing or has
-    an idempotency key. body: gives the bytes anew for each try. timeout: seconds of silence."""
+    """A request.
+
+    Attributes:
+        parts: files of the form.
+        body: gives the bytes anew for each try.
+        again: whether it does no harm when it is sent twice, because it changes nothing or has an
+            idempotency key.
+        timeout: seconds of silence.
+    """
 
     method: str
     path: str
@@ -38,26 +45,44 @@ class Call:
 
 
 class Answer(Protocol):
-    """One that is not read yet."""
+    """An answer that is not read yet. Reading raises httpx2.TransportError on a broken line."""
 
     @property
-    def status(self) -> int: ...
+    def status(self) -> int:
+        """Of HTTP."""
+
     @property
-    def headers(self) -> Mapping[str, str]: ...
-    async def read(self) -> bytes: ...
-    def chunks(self) -> AsyncGenerator[bytes, None]: ...
-    def lines(self) -> AsyncGenerator[str, None]: ...
-    def events(self) -> AsyncGenerator[httpx2.ServerSentEvent, None]: ...
+    def headers(self) -> Mapping[str, str]:
+        """By their names, in any case."""
+
+    async def read(self) -> bytes:
+        """Return the whole body."""
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it comes."""
+
+    def lines(self) -> AsyncGenerator[str, None]:
+        """Yield the body's lines, without their ends."""
+
+    def events(self) -> AsyncGenerator[httpx2.ServerSentEvent, None]:
+        """Yield the server-sent events of the body."""
 
 
 class Wire(Protocol):
     """Sends calls; raises httpx2.TransportError where the line breaks."""
 
     @property
-    def url(self) -> str: ...
-    def open(self, call: Call) -> AbstractAsyncContextManager[Answer]: ...
-    async def sleep(self, seconds: float) -> None: ...
-    async def close(self) -> None: ...
+    def url(self) -> str:
+        """Address of the service."""
+
+    def open(self, call: Call) -> AbstractAsyncContextManager[Answer]:
+        """Send a call; the answer is open inside the block."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait before another try."""
+
+    async def close(self) -> None:
+        """Close all connections."""
 
 
 class _Answered:
@@ -74,15 +99,19 @@ class _Answered:
 
 
 class BlockingWire:
+    """Sends calls without an event loop, over httpx2's blocking client."""
+
     def __init__(self, http: httpx2.Client) -> None:
         self._http = http
 
     @property
     def url(self) -> str:
+        """Address of the service."""
         return str(self._http.base_url)
 
     @asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[Answer]:
+        """Send a call; the answer is open inside the block."""
         with ExitStack() as files:
             arguments = _arguments(call, files)
             content: dict[str, Any] = {"content": call.body()} if call.body else {}
@@ -90,9 +119,11 @@ class BlockingWire:
                 yield _BlockingAnswer(response)
 
     async def sleep(self, seconds: float) -> None:
+        """Block for so many seconds."""
         time.sleep(seconds)
 
     async def close(self) -> None:
+        """Close all connections."""
         self._http.close()
 
 
@@ -114,15 +145,19 @@ class _BlockingAnswer(_Answered):
 
 
 class AsyncWire:
+    """Sends calls in an event loop, over httpx2's asynchronous client."""
+
     def __init__(self, http: httpx2.AsyncClient) -> None:
         self._http = http
 
     @property
     def url(self) -> str:
+        """Address of the service."""
         return str(self._http.base_url)
 
     @asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[Answer]:
+        """Send a call; the answer is open inside the block."""
         with ExitStack() as files:
             arguments = _arguments(call, files)
             sent = call.body and _asynchronous(call.body())
@@ -133,9 +168,11 @@ class AsyncWire:
                 yield _AsyncAnswer(response)
 
     async def sleep(self, seconds: float) -> None:
+        """Suspend for so many seconds."""
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._http.aclose()
 
 
@@ -157,7 +194,7 @@ class _AsyncAnswer(_Answered):
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine over a `BlockingWire`."""
+    """Run a coroutine over a `BlockingWire`, and return its result."""
     try:
         work.send(None)
     except StopIteration as done:
@@ -168,7 +205,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def each(work: AsyncGenerator[T, None]) -> Iterator[T]:
-    """What an asynchronous generator over a `BlockingWire` yields."""
+    """Yield what an asynchronous generator over a `BlockingWire` yields."""
     try:
         while True:
             try:
@@ -191,10 +228,10 @@ async def _asynchronous(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 def _arguments(call: Call, opened: ExitStack) -> dict[str, Any]:
     """httpx2's names for what a call has; files that it names are closed with the stack."""
-    found: dict[str, Any] = {"headers": dict(call.headers)}
-    found["params"] = {name: value for name, value in call.params.items() if value is not None}
+    arguments: dict[str, Any] = {"headers": dict(call.headers)}
+    arguments["params"] = {name: value for name, value in call.params.items() if value is not None}
     if call.json is not None:
-        found["json"] = call.json
+        arguments["json"] = call.json
     if call.form is not None:  # always multipart: without a file, `data` would not be
         texts = [
             (name, (None, str(text)))
@@ -205,7 +242,7 @@ def _arguments(call: Call, opened: ExitStack) -> dict[str, Any]:
             (part, (name, opened.enter_context(it.open("rb")) if isinstance(it, Path) else it))
             for part, name, it in call.parts
         ]
-        found["files"] = [*texts, *files]
+        arguments["files"] = [*texts, *files]
     if call.timeout is not None:
-        found["timeout"] = httpx2.Timeout(call.timeout, connect=min(call.timeout, 10.0))
-    return found
+        arguments["timeout"] = httpx2.Timeout(call.timeout, connect=min(call.timeout, 10.0))
+    return arguments

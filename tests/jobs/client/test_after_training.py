@@ -115,8 +115,8 @@ def test_names_of_models(client: Client, job: Job, tmp_path: Path) -> None:
     moved = client.set_alias("best", job.model_id)
     assert moved.revision == made.revision + 1
     with pytest.raises(ChangedMeanwhile):
-        client.set_alias("best", job.model_id, seen=made)
-    assert client.set_alias("best", job.model_id, seen=moved).revision == moved.revision + 1
+        client.set_alias("best", job.model_id, expected=made)
+    assert client.set_alias("best", job.model_id, expected=moved).revision == moved.revision + 1
     assert [a.name for a in client.aliases()] == ["best"]
     assert client.model("best").id == job.model_id
     assert client.download_model("best", tmp_path / "model.pt").stat().st_size > 0
