@@ -213,7 +213,7 @@ class Jobs(Transfers):
                 await self._wire.sleep(0.2 * breaks)
 
     async def gallery(self, job: Ref) -> bytes:
-        """Return a PNG: point, proposals, masks selected, refined and predicted, of a few images."""
+        """Return a PNG of a few images: proposals, and the masks selected, refined, predicted."""
         return (await self._send(Call("GET", f"/jobs/{id_of(job)}/gallery", again=True))).body
 
     async def report(self, job: Ref) -> dict[str, Any]:
