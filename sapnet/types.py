@@ -64,8 +64,9 @@ class ImageInfo:
 class PointAnnotation:
     """One object: its point (pixels, xy) and its class. All ids are the user's own.
 
-    mask: what its owner says that it is, at image size, not empty; None where only the point is
-    known.
+    Attributes:
+        mask: what its owner says that it is, at image size, not empty; None where only the point is
+            known.
     """
 
     id: int
@@ -106,9 +107,10 @@ class PointSet:
 class ProposalScores:
     """The teacher's scores of one annotation's bag (`sapnet.labelers.sapnet.teacher`).
 
-    contrast: (M,) float32 <= 0, mean log-likelihood that the mask's inside is object and that the
-    ring around it is not. overlap: (M,) float32 in [0, 1], soft IoU with the mask that the teacher
-    would draw.
+    Attributes:
+        contrast: (M,) float32 <= 0, mean log-likelihood that the mask's inside is object and that
+            the ring around it is not.
+        overlap: (M,) float32 in [0, 1], soft IoU with the mask that the teacher would draw.
     """
 
     contrast: FloatArray
@@ -119,8 +121,10 @@ class ProposalScores:
 class RawProposals:
     """What a generator yields for one point, before the bag rules.
 
-    masks: (M, H, W) bool at image size, or M RLEs of that size. confidence: (M,) float32 in
-    [0, 1]. sources: M tags.
+    Attributes:
+        masks: (M, H, W) bool at image size, or M RLEs of that size.
+        confidence: (M,) float32 in [0, 1].
+        sources: M tags.
     """
 
     masks: BoolArray | tuple[Rle, ...]
@@ -132,8 +136,12 @@ class RawProposals:
 class Bag:
     """The proposals of one point after the bag rules, by falling confidence. Never empty.
 
-    boxes: (M, 4) float32, tight xyxy of the masks, pixels of the image. masks: M RLEs at image
-    size. confidence: (M,) float32 in [0, 1]. sources: M tags. overlaps: (M, M) float32, mask IoU.
+    Attributes:
+        boxes: (M, 4) float32, tight xyxy of the masks, pixels of the image.
+        masks: M RLEs at image size.
+        confidence: (M,) float32 in [0, 1].
+        sources: M tags.
+        overlaps: (M, M) float32, mask IoU.
     """
 
     annotation_id: int

@@ -64,7 +64,7 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def emit(self, event: Event) -> None:
+    def emit_event(self, event: Event) -> None:
         """Move the bar of the event's stage, or print a warning or an error above the bars."""
         match event:
             case Progressed(stage=stage):
@@ -84,10 +84,10 @@ class Bars:
 
 
 @contextmanager
-def friendly_errors(emit: EventSink) -> Iterator[None]:
+def friendly_errors(emit_event: EventSink) -> Iterator[None]:
     """Report errors that the user can fix in one line, and exit with `ExitCode.FAILED`."""
     try:
         yield
     except (SapnetError, OSError, ValueError) as error:
-        emit(Failed(message=describe_error(error)))
+        emit_event(Failed(message=describe_error(error)))
         raise typer.Exit(ExitCode.FAILED) from error

@@ -31,7 +31,7 @@ def export(
     from sapnet.data.exporters.sapnet_results import RunSource
     from sapnet.data.file_pairing import NAMED
 
-    with Bars() as bars, friendly_errors(bars.emit):
+    with Bars() as bars, friendly_errors(bars.emit_event):
         if format not in FORMATS:
             raise InvalidConfig(f"there is no format {format!r}, only {', '.join(FORMATS)}")
         options = Options(images=images is not None, simplify=simplify)
@@ -39,10 +39,10 @@ def export(
             raise InvalidConfig(f"this makes a {suffix_of(format, options)}: name it so")
         source = RunSource(masks, load_points(points), images, min_quality)
         for why in source.unpaired[:NAMED]:
-            bars.emit(Warned(f"{why.problem} ({why.hint})"))
+            bars.emit_event(Warned(f"{why.problem} ({why.hint})"))
 
         def progress(done: int, of: int) -> None:
-            bars.emit(Progressed("export", done, of))
+            bars.emit_event(Progressed("export", done, of))
 
         out.parent.mkdir(parents=True, exist_ok=True)
         typer.echo(json.dumps(write(source, format, out, options, progress), indent=2))

@@ -52,7 +52,7 @@ def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architectur
     """Run a job file; speaks JSON lines on stdout."""
     log = EventLog()
 
-    def emit(event: Event) -> None:
+    def emit_event(event: Event) -> None:
         sys.stdout.write(event.to_json() + "\n")
         sys.stdout.flush()
         log(event)
@@ -63,7 +63,7 @@ def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architectur
 
         return job_of(job) or RunSpec.read(job)
 
-    raise typer.Exit(execute(spec, emit))
+    raise typer.Exit(execute(spec, emit_event))
 
 
 @app.command()
@@ -89,7 +89,7 @@ def train(
 
         return RunSpec(
             points=points,
-            image_paths=image_paths(points, images, bars.emit),
+            image_paths=image_paths(points, images, bars.emit_event),
             workdir=out,
             proposal_store=store or out / "proposals",
             truth=truth,
@@ -102,7 +102,7 @@ def train(
         )
 
     with Bars() as bars:
-        code = execute(spec, bars.emit)
+        code = execute(spec, bars.emit_event)
     if code:
         raise typer.Exit(code)
     from sapnet.utils.distributed import is_main
@@ -126,15 +126,15 @@ def propose(
     from sapnet.proposals import build_generator
     from sapnet.proposals.cached import populate_cache
 
-    with Bars() as bars, friendly_errors(bars.emit):
+    with Bars() as bars, friendly_errors(bars.emit_event):
         document = load_points(points)
         generator = build_generator(parse_kind(proposals), document)
-        paths = image_paths(points, images, bars.emit)
+        paths = image_paths(points, images, bars.emit_event)
         limit = DataConfig().max_proposals
         steps = populate_cache(store, generator, document, paths, limit)
         total = len(document.images)
         for index, (_, bags) in enumerate(steps):
-            bars.emit(Progressed("proposals", index + 1, total))
+            bars.emit_event(Progressed("proposals", index + 1, total))
             del bags
 
 
@@ -162,7 +162,7 @@ def predict(
     from sapnet.data.orientation import AS_STORED
 
     results, turned = [], []
-    with Bars() as bars, friendly_errors(bars.emit):
+    with Bars() as bars, friendly_errors(bars.emit_event):
         files = image_files(images)
         predictor, drawn = open_model(model), drawings(files, ".png")
         for index, (name, file) in enumerate(files.items()):
@@ -180,12 +180,12 @@ def predict(
                 least = LEAST_DRAWN if score is None else score
                 sure = [result for result in predicted if result["score"] >= least]
                 Image.fromarray(overlay(image, sure, predictor.categories)).save(target)
-            bars.emit(Progressed("predict", index + 1, len(files)))
+            bars.emit_event(Progressed("predict", index + 1, len(files)))
         if turned:
             few = ", ".join(turned[:5]) + (", …" if len(turned) > 5 else "")
             what = "viewers turn by EXIF; their masks are in pixels as stored"
             message = f"{len(turned)} images that {what}: {few}"
-            bars.emit(Warned(message))
+            bars.emit_event(Warned(message))
     text = json.dumps(results)
     if out:
         out.write_text(text)
@@ -215,10 +215,10 @@ def evaluate(
     from sapnet.evaluation.results import read_results
     from sapnet.utils.files import write_text
 
-    with Bars() as bars, friendly_errors(bars.emit):
+    with Bars() as bars, friendly_errors(bars.emit_event):
 
         def warn(issue: ValidationIssue) -> None:
-            bars.emit(Warned(issue.problem))
+            bars.emit_event(Warned(issue.problem))
 
         files: dict[int, Path] = {}
         if images is None:
@@ -231,7 +231,7 @@ def evaluate(
         elif results is None and model is not None and images is not None:
 
             def progress(step: int, of: int) -> None:
-                bars.emit(Progressed("predict", step, of))
+                bars.emit_event(Progressed("predict", step, of))
 
             detections = detect(open_model(model), files, document, progress)
         else:
@@ -261,7 +261,7 @@ def points(
     """Draw a point in each mask of a public dataset."""
     from sapnet.data.public import export, read_split
 
-    with Bars() as bars, friendly_errors(bars.emit):
+    with Bars() as bars, friendly_errors(bars.emit_event):
         counts = export(read_split(source, root, split), out, rule=rule, seed=seed)
         typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
 
@@ -277,7 +277,7 @@ def open_model(path: Path) -> "Predictor | OnnxPredictor":
     return load_predictor(path)
 
 
-def image_paths(points: Path, images: Path, emit: EventSink) -> dict[int, Path]:
+def image_paths(points: Path, images: Path, emit_event: EventSink) -> dict[int, Path]:
     """Image id -> file, for a points file whose names are relative to a folder."""
     from sapnet.data.annotations.coco import read_points
     from sapnet.data.file_pairing import image_files
@@ -287,7 +287,7 @@ def image_paths(points: Path, images: Path, emit: EventSink) -> dict[int, Path]:
         raise InvalidDataset(document.issues)
 
     def warn(message: str) -> None:
-        emit(Warned(message))
+        emit_event(Warned(message))
 
     return image_files(images, document.images, document.addresses_by_name, warn)
 

@@ -19,7 +19,7 @@ def export_model(
     """Write a model as mmdetection's SOLOv2 loads it; says what its config must be set to."""
     from sapnet.segmenters.solov2.mmdet import export_mmdet
 
-    with Bars() as bars, friendly_errors(bars.emit):
+    with Bars() as bars, friendly_errors(bars.emit_event):
         typer.echo(json.dumps(export_mmdet(model, out), indent=2))
 
 
@@ -31,6 +31,6 @@ def import_model(
     """Write a model of mmdetection as one that `sapnet predict` reads."""
     from sapnet.segmenters.solov2.mmdet import import_mmdet
 
-    with Bars() as bars, friendly_errors(bars.emit):
+    with Bars() as bars, friendly_errors(bars.emit_event):
         meta = import_mmdet(checkpoint, out)
         typer.echo(f"{len(meta['categories'])} classes, written to {out / 'model.pt'}")

@@ -19,6 +19,6 @@ def export_model(
     from sapnet.segmenters.checkpoint import load_predictor
     from sapnet.segmenters.onnx.export import export_onnx
 
-    with Bars() as bars, friendly_errors(bars.emit):
+    with Bars() as bars, friendly_errors(bars.emit_event):
         export_onnx(load_predictor(model, device="cpu", ready=False), out)
         typer.echo(f"{out.stat().st_size >> 10:,} KiB, written to {out}")

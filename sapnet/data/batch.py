@@ -17,9 +17,10 @@ from sapnet.utils.device import to_device
 class Batch:
     """B images of one step.
 
-    images: (B, 3, H, W) float32, ImageNet-normalised and padded, on the model's device.
-    generators: one an image, of all that is drawn at random for it; None where nothing is to be
-    learned, as when the trained model labels its images.
+    Attributes:
+        images: (B, 3, H, W) float32, ImageNet-normalised and padded, on the model's device.
+        generators: one an image, of all that is drawn at random for it; None where nothing is to be
+            learned, as when the trained model labels its images.
     """
 
     samples: list[Sample]
@@ -38,7 +39,11 @@ def make_batch(
     generators: Sequence[torch.Generator] | None = None,
     frame: tuple[int, int] | None = None,
 ) -> Batch:
-    """Pad images to one size and bring them to `device`. frame: see `pad`."""
+    """Pad images to one size and bring them to `device`.
+
+    Args:
+        frame: see `pad`.
+    """
     images = to_device(pad(samples, frame), device)
     return Batch(samples, images.contiguous(memory_format=torch.channels_last), generators)
 
@@ -47,9 +52,10 @@ def make_batch(
 class Selection:
     """Which proposal of each bag a labeler takes, of the N objects of a batch.
 
-    index: (N,) int64 into the bag, on the CPU. posterior: (N, M) probabilities of the bag's masks,
-    each row sums to 1. expected_iou: (N,) in [0, 1], of the selected mask with the object, under
-    the posterior.
+    Attributes:
+        index: (N,) int64 into the bag, on the CPU.
+        posterior: (N, M) probabilities of the bag's masks, each row sums to 1.
+        expected_iou: (N,) in [0, 1], of the selected mask with the object, under the posterior.
     """
 
     index: Tensor
@@ -61,10 +67,12 @@ class Selection:
 class ObjectMasks:
     """What the segmenter draws for each labeled object, whatever it would score. An entry an image.
 
-    probs: (N_i, h, w) float32 in [0, 1] at stride 4 of the padded input, with graph in training;
-    zeros for an object that it has no place for. drawn: (V_i,) int64, ascending, the objects that
-    it has one for. scores: (N_i,) float32 in [0, 1], for the object's own class, without graph;
-    None in training, where nobody asks.
+    Attributes:
+        probs: (N_i, h, w) float32 in [0, 1] at stride 4 of the padded input, with graph in
+            training; zeros for an object that it has no place for.
+        drawn: (V_i,) int64, ascending, the objects that it has one for.
+        scores: (N_i,) float32 in [0, 1], for the object's own class, without graph; None in
+            training, where nobody asks.
     """
 
     probs: list[Tensor]

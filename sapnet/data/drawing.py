@@ -31,7 +31,11 @@ def colour(index: int) -> tuple[int, int, int]:
 
 
 def paint(image: ByteArray, masks: Iterable[tuple[Rle, tuple[int, int, int]]]) -> ByteArray:
-    """Masks half see-through with a solid outline. image: (H, W, 3) uint8, left as it was."""
+    """Masks half see-through with a solid outline.
+
+    Args:
+        image: (H, W, 3) uint8, left as it was.
+    """
     out = image.copy()
     for rle, rgb in masks:
         x, y, w, h = coco_mask.toBbox(rle).astype(int)
@@ -43,7 +47,11 @@ def paint(image: ByteArray, masks: Iterable[tuple[Rle, tuple[int, int, int]]]) -
 
 
 def dots(image: ByteArray, points: Iterable[tuple[float, float]], radius: float = 3.0) -> ByteArray:
-    """Annotated points as white discs with a dark rim. points: xy pixels."""
+    """Annotated points as white discs with a dark rim.
+
+    Args:
+        points: xy pixels.
+    """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
     for x, y in points:
@@ -57,7 +65,12 @@ def overlay(
 ) -> ByteArray:
     """Predictions over their image: one colour an instance, class and score beside it.
 
-    image: (H, W, 3) uint8 RGB. results: COCO results with RLE masks. Returns (H, W, 3) uint8.
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        results: COCO results with RLE masks.
+
+    Returns:
+        (H, W, 3) uint8.
     """
     names = {category.id: category.name for category in categories}
     canvas = Image.fromarray(

@@ -147,7 +147,11 @@ def _rank(wanted: _Parts, sent: _Parts, by_address: bool) -> Rank | None:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a file may be. names: of the document; one, unless several fit equally well."""
+    """What a file may be.
+
+    Attributes:
+        names: of the document; one, unless several fit equally well.
+    """
 
     names: tuple[str, ...]
     rank: Rank

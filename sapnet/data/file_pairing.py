@@ -26,7 +26,11 @@ F = TypeVar("F")
 
 @dataclass(frozen=True, slots=True)
 class Unpaired:
-    """A name whose file is not there, or not clear. problem: without a full stop, for people."""
+    """A name whose file is not there, or not clear.
+
+    Attributes:
+        problem: without a full stop, for people.
+    """
 
     problem: str
     hint: str

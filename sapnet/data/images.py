@@ -93,7 +93,12 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is known before pixels are decoded. deep: whether a pixel may have more than 8 bits."""
+    """Properties of an image file from its header.
+
+    Attributes:
+        size: (h, w) as stored.
+        deep: whether a pixel may have more than 8 bits.
+    """
 
     size: Size
     deep: bool
@@ -102,8 +107,9 @@ class Header:
 def inspect(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Inspection:
     """Decode all pixels of an image, and say what there is to be known of it.
 
-    Raises ImageProblem for a file that is missing, empty, cut off, of another format, or of more
-    than `max_pixels` pixels (told from the header, before anything is decoded).
+    Raises:
+        ImageProblem: the file is missing, empty, cut off, of another format, or has more than
+            `max_pixels` pixels (known from the header, before anything is decoded).
     """
     with _pixels(source, max_pixels) as pixels:
         size = pixels.image.height, pixels.image.width
@@ -113,7 +119,11 @@ def inspect(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Inspection
 
 
 def probe(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Size:
-    """(height, width) of an image, after all its pixels have been decoded. Raises as `inspect`."""
+    """(height, width) of an image, after all its pixels have been decoded.
+
+    Raises:
+        ImageProblem: as `inspect` does.
+    """
     return inspect(source, max_pixels).size
 
 
@@ -132,9 +142,12 @@ def read_rgb(
 ) -> ByteArray:
     """The image as (H, W, 3) uint8 RGB, in stored orientation (no EXIF rotation).
 
-    ranges: by which images of more than 8 bits are reduced, those of a dataset or a model; else
-    each by its own. `sapnet.data.pixels` says what becomes of which pixels. Raises ImageProblem as
-    `inspect` does.
+    Args:
+        ranges: by which images of more than 8 bits are reduced, those of a dataset or a model; else
+            each by its own. `sapnet.data.pixels` says what becomes of which pixels.
+
+    Raises:
+        ImageProblem: as `inspect` does.
     """
     with _pixels(source, max_pixels) as pixels:
         return pixels.rgb(ranges)

@@ -65,7 +65,11 @@ def check_size(size: Any) -> Size:
 def check_rle(size: Any, counts: Any, image: Size) -> IntArray:
     """(R,) int64 run lengths of an RLE, compressed (text or bytes) or not (a list).
 
-    image: what `check_size` returned. Raises InvalidGeometry where it is no mask of this image.
+    Args:
+        image: what `check_size` returned.
+
+    Raises:
+        InvalidGeometry: it is no mask of this image.
     """
     height, width = image
     sides = list(size) if isinstance(size, list | tuple) else []
@@ -91,7 +95,10 @@ def check_polygons(polygons: Any, image: Size) -> None:
     """Raises InvalidGeometry for what is not polygons [[x, y, ...], ...] in or near the image.
 
     A corner may lie outside of the image by as much as its longer side is long; what lies outside
-    is cut off. image: what `check_size` returned.
+    is cut off.
+
+    Args:
+        image: what `check_size` returned.
     """
     if not isinstance(polygons, list | tuple):
         raise InvalidGeometry("the segmentation is neither polygons nor an RLE", _POLYGON_HINT)
@@ -167,7 +174,8 @@ def checked_rle(segmentation: Any, image: Size) -> Rle:
 def run_lengths(counts: str | bytes, pixels: int | None = None) -> IntArray:
     """(R,) int64 run lengths in pixels, background first. InvalidGeometry on damaged text.
 
-    pixels: of the image; text of more runs than these, or than MAX_RUNS, is refused.
+    Args:
+        pixels: of the image; text of more runs than these, or than MAX_RUNS, is refused.
     """
     try:
         text = counts.encode() if isinstance(counts, str) else counts
@@ -201,7 +209,11 @@ def run_lengths(counts: str | bytes, pixels: int | None = None) -> IntArray:
 
 
 def from_runs(runs: IntArray, size: Size) -> Rle:
-    """A compressed RLE. runs: (R,) run lengths, background first, that add up to h·w."""
+    """A compressed RLE.
+
+    Args:
+        runs: (R,) run lengths, background first, that add up to h·w.
+    """
     height, width = size
     packed = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, *size)
     return _rle(packed)

@@ -45,14 +45,23 @@ def exchanged(size: Size) -> Size:
 
 
 def upright_size(size: Size, orientation: int) -> Size:
-    """(h, w) of the image as it is shown. size: as stored."""
+    """(h, w) of the image as it is shown.
+
+    Args:
+        size: as stored.
+    """
     return exchanged(size) if is_turned(orientation) else size
 
 
 def stored_places(
     xy: npt.NDArray[np.float64], orientation: int, size: Size
 ) -> npt.NDArray[np.float64]:
-    """Places of the upright image, in stored pixels. xy: (N, 2). size: as stored."""
+    """Places of the upright image, in stored pixels.
+
+    Args:
+        xy: (N, 2).
+        size: as stored.
+    """
     turned, back_x, back_y = _MOVES[orientation]
     moved = np.array(xy[:, ::-1] if turned else xy, dtype=np.float64)
     height, width = size
@@ -104,7 +113,11 @@ def stored_array(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 
 def stored_mask(mask: Rle, orientation: int) -> Rle:
-    """A mask of the upright image, in stored pixels. mask: checked, compressed."""
+    """A mask of the upright image, in stored pixels.
+
+    Args:
+        mask: checked, compressed.
+    """
     if orientation == AS_STORED:
         return mask
     return encode(np.asfortranarray(stored_array(decode(mask), orientation)))

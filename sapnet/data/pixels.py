@@ -45,9 +45,13 @@ NO_VALUE = "pixels that have no value (NaN or nodata) are black"
 class Pixels:
     """An image whose pixels are decoded.
 
-    image: a band of more than 8 bits, or bands of 8. low: of 16 bits a band, the lower 8, where
-    `image` has the upper ones. notes: what is lost. opaque: a last band is no transparency.
-    inverted: 0 is white. nodata: the value of pixels that have none.
+    Attributes:
+        image: a band of more than 8 bits, or bands of 8.
+        low: of 16 bits a band, the lower 8, where `image` has the upper ones.
+        notes: what is lost.
+        opaque: a last band is no transparency.
+        inverted: 0 is white.
+        nodata: the value of pixels that have none.
     """
 
     image: Image.Image
@@ -67,7 +71,11 @@ class Pixels:
         return "integer" if deep else None
 
     def rgb(self, ranges: Ranges | None = None) -> ByteArray:
-        """(H, W, 3) uint8. ranges: of values; its own, where there is none of its kind."""
+        """(H, W, 3) uint8.
+
+        Args:
+            ranges: of values; its own, where there is none of its kind.
+        """
         width, height = self.image.size
         out = np.empty((height, width, 3), dtype=np.uint8)
         if self.kind is None:
@@ -189,7 +197,11 @@ def _of_sixteen(
 
 
 def range_of(sample: FloatValues) -> tuple[float, float]:
-    """The lowest and the highest value that are told apart. sample: (n,), sorted."""
+    """The lowest and the highest value that are told apart.
+
+    Args:
+        sample: (n,), sorted.
+    """
     if not sample.size:
         return 0.0, 0.0
     last = sample.size - 1
@@ -260,7 +272,10 @@ def _unsaid_nodata(sample: FloatValues) -> float | None:
     """A negative number that stands for "no value" without being declared so, as -9999 does.
 
     It is the lowest, occurs more than once, and is farther from all others than these are from one
-    another. sample: (n,), sorted.
+    another.
+
+    Args:
+        sample: (n,), sorted.
     """
     if sample.size < 4 or sample[0] >= 0 or sample[1] != sample[0]:
         return None

@@ -24,8 +24,12 @@ def resize_mask(
 ) -> tuple[BoolArray, int, int]:
     """Bilinear enlargement to the original image, thresholded, of the part that can be inside.
 
-    probs: (h, w) at stride 4 of a content of (h, w) pixels. Returns that part's mask, and its top
-    and left in the original; all outside of it is False. Without a pixel above: an empty (0, 0).
+    Args:
+        probs: (h, w) at stride 4 of a content of (h, w) pixels.
+
+    Returns:
+        That part's mask, and its top and left in the original; all outside of it is False. Without
+        a pixel above: an empty (0, 0).
     """
     above: BoolArray = probs > threshold
     if not above.any():

@@ -25,8 +25,10 @@ _LARGE = 1 << 23  # pixels
 class ImageRecord:
     """One image with its points, labels and bags. Rows follow `annotations`.
 
-    labels: (N,) int64, 0..K-1. bags: the proposals of each annotation. ranges: by which an image of
-    more than 8 bits is read.
+    Attributes:
+        bags: the proposals of each annotation.
+        labels: (N,) int64, 0..K-1.
+        ranges: by which an image of more than 8 bits is read.
     """
 
     info: ImageInfo
@@ -45,7 +47,11 @@ def make_record(
     label_of: Mapping[int, int],
     ranges: Ranges | None = None,
 ) -> ImageRecord:
-    """Join an image, its points and their bags. label_of: category_id -> label."""
+    """Join an image, its points and their bags.
+
+    Args:
+        label_of: category_id -> label.
+    """
     labels = np.array([label_of[a.category_id] for a in annotations], dtype=np.int64)
     return ImageRecord(info, path, tuple(annotations), tuple(bags), labels, ranges)
 
@@ -54,8 +60,10 @@ def make_record(
 class Sample:
     """One image as the network sees it, before padding.
 
-    image: (3, h, w) float32, ImageNet-normalised. scale: (2,) x and y factor from the image's own
-    pixels to the input's. flipped: mirrored left to right.
+    Attributes:
+        image: (3, h, w) float32, ImageNet-normalised.
+        scale: (2,) x and y factor from the image's own pixels to the input's.
+        flipped: mirrored left to right.
     """
 
     record: ImageRecord
@@ -109,7 +117,11 @@ def to_tensor(image: ByteArray, size: tuple[int, int]) -> Tensor:
 def load_sample(
     record: ImageRecord, config: DataConfig, short_side: int | None = None, flip: bool = False
 ) -> Sample:
-    """Read and resize one image. short_side: the largest of the config unless given."""
+    """Read and resize one image.
+
+    Args:
+        short_side: the largest of the config unless given.
+    """
     image = read_rgb(record.path, ranges=record.ranges)
     h, w = image.shape[:2]
     size = input_size((h, w), short_side or max(config.short_sides), config.max_long_side)
@@ -131,7 +143,8 @@ def largest(samples: Sequence[Sample]) -> tuple[int, int]:
 def pad(samples: Sequence[Sample], frame: tuple[int, int] | None = None) -> Tensor:
     """(B, 3, H, W): zeros to the right and below, to a multiple of 64.
 
-    frame: (h, w) to fill at least, that of the whole batch where `samples` are a part of it.
+    Args:
+        frame: (h, w) to fill at least, that of the whole batch where `samples` are a part of it.
     """
     h, w = frame or largest(samples)
     batch = torch.zeros(len(samples), 3, -(-h // PAD_TO) * PAD_TO, -(-w // PAD_TO) * PAD_TO)
@@ -148,7 +161,9 @@ def quarter_size(images: Tensor) -> tuple[int, int]:
 def mask_grid(sample: Sample, picked: np.ndarray, shape: tuple[int, int], stride: int) -> Tensor:
     """One mask of each bag of an image, on the batch's padded grid: (N, *shape) bool.
 
-    picked: (N,) index into each bag. shape: (h, w) of the batch's grid at `stride`.
+    Args:
+        picked: (N,) index into each bag.
+        shape: (h, w) of the batch's grid at `stride`.
     """
     masks = torch.zeros(len(picked), *shape, dtype=torch.bool)
     for row, bag, index in zip(masks, sample.record.bags, picked, strict=True):

@@ -17,14 +17,19 @@ BINS = 10
 def auroc(suspicion: npt.ArrayLike, wrong: npt.ArrayLike) -> float | None:
     """Probability that a wrong mask is more suspicious than a right one, ties counting half.
 
-    suspicion: (N,) the higher the worse. wrong: (N,) bool. None where all are right, or all wrong.
+    Args:
+        suspicion: (N,) the higher the worse.
+        wrong: (N,) bool.
+
+    Returns:
+        In [0, 1]; None where all are right, or all wrong.
     """
-    bad = np.asarray(wrong, dtype=bool)
+    is_wrong = np.asarray(wrong, dtype=bool)
     ranks = rankdata(suspicion)
-    many, few = int((~bad).sum()), int(bad.sum())
+    many, few = int((~is_wrong).sum()), int(is_wrong.sum())
     if not many or not few:
         return None
-    return float((ranks[bad].sum() - few * (few + 1) / 2) / (many * few))
+    return float((ranks[is_wrong].sum() - few * (few + 1) / 2) / (many * few))
 
 
 def brier(quality: npt.ArrayLike, right: npt.ArrayLike) -> float:

@@ -60,13 +60,20 @@ def pseudo_mask_metrics(
 ) -> dict[str, Any]:
     """mIoU, Gap_local and Gap_group (SAPNet++ section 4.3.4, Eq. 29) of pseudo-masks.
 
-    records: one an annotation, each a `PseudoMask` or like one. bags: annotation id ->
-    bag, for all of them. truth: as `read_truth` gives it; other ids than the points' are ignored,
-    and so is `iscrowd`. A point with truth but without a record counts as an IoU of 0.
+    A point with truth but without a record counts as an IoU of 0.
 
-    Returns count, miou_mask, miou_box, gap_local, gap_group, per_class, and under "proposals" the
-    same mIoUs of the best of each bag, of the most confident proposal, and of the medoid.
-    InvalidDataset where the masks of the truth are not of the size of the points' images.
+    Args:
+        records: one an annotation, each a `PseudoMask` or like one.
+        bags: annotation id -> bag, for all of them.
+        truth: as `read_truth` gives it; other ids than the points' are ignored, and so is
+            `iscrowd`.
+
+    Returns:
+        count, miou_mask, miou_box, gap_local, gap_group, per_class, and under "proposals" the same
+        mIoUs of the best of each bag, of the most confident proposal, and of the medoid.
+
+    Raises:
+        InvalidDataset: the masks of the truth are not of the size of the points' images.
     """
     recorded = {record.id: record for record in records}
     true = _truth_of(points, truth)
@@ -139,7 +146,11 @@ def _match(
 
 
 def true_masks(points: PointSet, truth: Mapping[str, Any]) -> dict[int, Rle]:
-    """The true mask of each annotation that has one, by id. Errors: as `pseudo_mask_metrics`."""
+    """The true mask of each annotation that has one, by id.
+
+    Raises:
+        InvalidDataset: as `pseudo_mask_metrics` does.
+    """
     return {id_: mask for id_, (mask, _) in _truth_of(points, truth).items()}
 
 
@@ -184,14 +195,16 @@ def _truth_of(points: PointSet, truth: Mapping[str, Any]) -> dict[int, tuple[Rle
 
 def _gap_group(recorded: Mapping[int, Delivered], points: PointSet) -> float | None:
     """Share of pseudo-masks that hold another annotation's point of their class."""
-    bad = []
+    containing = []
     for _, siblings in points:
         for annotation in siblings:
             if annotation.id in recorded:
                 others = same_class_points(annotation, siblings)
                 xy = np.array([(other.x, other.y) for other in others]).reshape(-1, 2)
-                bad.append(bool(holds_points(recorded[annotation.id].segmentation, xy).any()))
-    return _mean(bad)
+                containing.append(
+                    bool(holds_points(recorded[annotation.id].segmentation, xy).any())
+                )
+    return _mean(containing)
 
 
 def _per_class(matches: Sequence[_Match], points: PointSet) -> list[dict[str, Any]]:

@@ -51,7 +51,11 @@ class BagLabeler(Labeler):
     def select(
         self, batch: Batch, bags: Bags, features: list[Tensor], step: Step | None
     ) -> MilResult:
-        """Which mask of each bag it is. bags: on the CPU. Other arguments as in `forward`."""
+        """Which mask of each bag it is.
+
+        Args:
+            bags: on the CPU. Other arguments as in `forward`.
+        """
         raise NotImplementedError
 
     def prepare(

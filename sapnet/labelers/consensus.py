@@ -9,9 +9,11 @@ from sapnet.types import Bag, BoolArray
 def consensus_pick(bag: Bag, excluded: BoolArray) -> int:
     """Index of the medoid: the highest mean mask IoU to the rest of the bag.
 
-    excluded: (M,) bool, proposals left out of the choice unless all are; they still vote. Ties go
-    to the higher confidence, then to the larger area, then to the mask's own text, so that the
-    choice does not depend on the order in which the proposals arrive.
+    Ties go to the higher confidence, then to the larger area, then to the mask's own text, so that
+    the choice does not depend on the order in which the proposals arrive.
+
+    Args:
+        excluded: (M,) bool, proposals left out of the choice unless all are; they still vote.
     """
     count = len(bag)
     others = np.asarray(bag.overlaps, dtype=np.float64).sum(axis=1) - np.diag(bag.overlaps)

@@ -26,7 +26,7 @@ class RunContext:
 
     Attributes:
         spec: what the run was given. config: its settings, resolved.
-        emit: takes each event. should_stop: asked between steps.
+        emit_event: takes each event. should_stop: asked between steps.
         folder: `train/` of the work folder, for what training needs. result: `result/`, for what
             comes of the run.
         seconds: by stage, of earlier attempts too. losses: of the training, likewise.
@@ -35,21 +35,26 @@ class RunContext:
     """
 
     def __init__(
-        self, spec: RunSpec, config: Config, emit: EventSink, should_stop: Callable[[], bool]
+        self, spec: RunSpec, config: Config, emit_event: EventSink, should_stop: Callable[[], bool]
     ) -> None:
-        self.spec, self.config, self.emit, self.should_stop = spec, config, emit, should_stop
+        self.spec, self.config, self.emit_event, self.should_stop = (
+            spec,
+            config,
+            emit_event,
+            should_stop,
+        )
         self.pixel_ranges: Ranges = {}
         self.folder, self.result = spec.workdir / "train", spec.workdir / "result"
         path = self.result / "seconds.json"
         self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
         self.losses = LossHistory(self.folder / "losses.json")
         self.failed = FailedImages(
-            spec.workdir / "set_aside.json", len(spec.image_paths), spec.max_bad_images, emit
+            spec.workdir / "set_aside.json", len(spec.image_paths), spec.max_bad_images, emit_event
         )
 
     def warn(self, message: str) -> None:
         """Tell the user what ends nothing."""
-        self.emit(Warned(message))
+        self.emit_event(Warned(message))
 
     def progress(
         self,
@@ -62,7 +67,7 @@ class RunContext:
         stoppable: bool = True,
     ) -> None:
         """Tell how far a stage is; between images it is also where a stop takes hold."""
-        self.emit(Progressed(stage, step, of, round(timer(step, of), 1), losses))
+        self.emit_event(Progressed(stage, step, of, round(timer(step, of), 1), losses))
         self.keep_room()
         if stoppable and step < of and self.should_stop():
             raise Stopped(f"stopped on request in {stage}, {step} of {of} done")

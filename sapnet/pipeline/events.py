@@ -33,7 +33,11 @@ class Started(Event, frozen=True, tag="start"):
 
 
 class Progressed(Event, frozen=True, tag="progress"):
-    """A stage has come to `step` of `of`. losses: by name, of a stage that learns."""
+    """A stage has come to `step` of `of`.
+
+    Attributes:
+        losses: by name, of a stage that learns.
+    """
 
     stage: str
     step: int
@@ -49,7 +53,11 @@ class Warned(Event, frozen=True, tag="warning"):
 
 
 class ImageSetAside(Event, frozen=True, tag="image_set_aside"):
-    """The run goes on without an image. error: how it failed in `stage`."""
+    """The run goes on without an image.
+
+    Attributes:
+        error: how it failed in `stage`.
+    """
 
     image_id: int
     file_name: str
@@ -58,14 +66,22 @@ class ImageSetAside(Event, frozen=True, tag="image_set_aside"):
 
 
 class Failed(Event, frozen=True, tag="error"):
-    """The end, without a result. reason: one of a fixed list, where a program may read it."""
+    """The end, without a result.
+
+    Attributes:
+        reason: one of a fixed list, where a program may read it.
+    """
 
     reason: str | UnsetType = UNSET
     message: str = ""
 
 
 class Done(Event, frozen=True, tag="done"):
-    """The end, with a result. seconds: by stage."""
+    """The end, with a result.
+
+    Attributes:
+        seconds: by stage.
+    """
 
     seconds: dict[str, float]
     peak_memory_mb: int

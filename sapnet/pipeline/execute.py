@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sapnet.pipeline.offline_jobs import Job
 
 
-def execute(make_spec: "Callable[[], RunSpec | Job]", emit: EventSink) -> int:
+def execute(make_spec: "Callable[[], RunSpec | Job]", emit_event: EventSink) -> int:
     """Run the pipeline, or the job, to its end.
 
     SIGTERM and SIGINT ask for a stop, which takes hold after the step in hand. Warnings become
@@ -27,7 +27,7 @@ def execute(make_spec: "Callable[[], RunSpec | Job]", emit: EventSink) -> int:
 
     Args:
         make_spec: reads what is to be run; its errors are reported like those of the run.
-        emit: takes each event.
+        emit_event: takes each event.
 
     Returns:
         The exit code: 0 done, 1 failed, 3 stopped on request (`ExitCode`).
@@ -38,21 +38,21 @@ def execute(make_spec: "Callable[[], RunSpec | Job]", emit: EventSink) -> int:
 
         distributed.join()
         if not distributed.is_main():
-            emit = _say_nothing
+            emit_event = _say_nothing
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: emit(Warned(str(message)))
+            warnings.showwarning = lambda message, *_: emit_event(Warned(str(message)))
             spec = make_spec()
             if isinstance(spec, RunSpec):
                 from sapnet.pipeline.run import Run
 
-                report = Run(spec, emit, should_stop)()
+                report = Run(spec, emit_event, should_stop)()
             else:
-                report = spec(emit, should_stop)
+                report = spec(emit_event, should_stop)
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return ExitCode.STOPPED
     except SapnetError as error:
-        emit(Failed(error.reason, f"{error}"))
+        emit_event(Failed(error.reason, f"{error}"))
         return ExitCode.FAILED
     except Exception as error:
         full = is_disk_full(error)
@@ -62,9 +62,9 @@ def execute(make_spec: "Callable[[], RunSpec | Job]", emit: EventSink) -> int:
         if full:
             reason = DiskFull.reason
             words = f"no space is left on the disk: {words}. Make room, and start it again"
-        emit(Failed(reason, words))
+        emit_event(Failed(reason, words))
         return ExitCode.FAILED
-    emit(Done(report["seconds"], report["peak_memory_mb"]))
+    emit_event(Done(report["seconds"], report["peak_memory_mb"]))
     return ExitCode.DONE
 
 

@@ -53,9 +53,9 @@ class FailedImages:
     all of them.
     """
 
-    def __init__(self, path: Path, images: int, share: float, emit: EventSink) -> None:
+    def __init__(self, path: Path, images: int, share: float, emit_event: EventSink) -> None:
         self.images, self._share = images, share
-        self._path, self._emit = path, emit
+        self._path, self._emit_event = path, emit_event
         self._entries: dict[int, FailedImage] = {}
         self.read()
 
@@ -80,14 +80,18 @@ class FailedImages:
         return image_id in self._entries
 
     def add(self, info: ImageInfo, stage: str, error: Exception) -> None:
-        """Record an image. Raises TooManyBadImages where it is one too many."""
+        """Record an image.
+
+        Raises:
+            TooManyBadImages: it is one too many.
+        """
         if info.id in self:
             return
         plain = isinstance(error, ImageProblem)
         words = f"{error}" if plain else f"{type(error).__name__}: {error}"
         entry = FailedImage(info.id, info.file_name, stage, words)
         self._entries[info.id] = entry
-        self._emit(ImageSetAside(**asdict(entry)))
+        self._emit_event(ImageSetAside(**asdict(entry)))
         if len(self._entries) > self.allowed:
             # started again the run looks anew, but at what its checkpoint was made from
             early = stage not in FROM_TRAINING_ON

@@ -20,7 +20,12 @@ Wish = Callable[[], bool]
 
 @dataclass(frozen=True)
 class InputImage:
-    """One image to predict. number: its place among them. error: why there is no file to read."""
+    """One image to predict.
+
+    Attributes:
+        number: its place among them.
+        error: why there is no file to read.
+    """
 
     number: int
     path: Path | None = None
@@ -50,7 +55,13 @@ class PredictJob:
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> "PredictJob":
-        """From the fields of a job file. Raises LookupError, TypeError or ValueError."""
+        """From the fields of a job file.
+
+        Raises:
+            LookupError: a field is missing.
+            TypeError: a field is unknown or missing.
+            ValueError: a value does not fit.
+        """
         images = [
             InputImage(i["number"], Path(i["path"]) if "path" in i else None, i.get("error"))
             for i in data.pop("images")
@@ -58,8 +69,12 @@ class PredictJob:
         model, workdir = Path(data.pop("model")), Path(data.pop("workdir"))
         return cls(model, workdir, tuple(images), **data)
 
-    def __call__(self, emit: EventSink, should_stop: Wish) -> dict[str, Any]:
-        """Started again it goes on after the last whole line. Raises Stopped between images."""
+    def __call__(self, emit_event: EventSink, should_stop: Wish) -> dict[str, Any]:
+        """Started again it goes on after the last whole line.
+
+        Raises:
+            Stopped: between images.
+        """
         from sapnet.segmenters.checkpoint import load_predictor
 
         part = self.workdir / "predictions.part"
@@ -76,12 +91,12 @@ class PredictJob:
                     file.write(json.dumps(line).encode() + b"\n")
                     file.flush()
                 seconds, of = round(eta(step, len(self.images)), 1), len(self.images)
-                emit(Progressed("predict", step, of, seconds))
+                emit_event(Progressed("predict", step, of, seconds))
                 if step < of and should_stop():
                     raise Stopped(f"stopped on request, {step} of {of} images done")
         if failed := sum(failed_by_number.values()):
             words = f"{failed} of {len(failed_by_number)} images could not be read; each says why"
-            emit(Warned(words))
+            emit_event(Warned(words))
         target = self.workdir / "result" / "predictions.ndjson"
         target.parent.mkdir(exist_ok=True)
         part.replace(target)
@@ -107,10 +122,14 @@ class OnnxJob:
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> "OnnxJob":
-        """From the fields of a job file. Raises TypeError."""
+        """From the fields of a job file.
+
+        Raises:
+            TypeError: a field is missing, unknown, or no path.
+        """
         return cls(**{name: Path(value) for name, value in data.items()})
 
-    def __call__(self, emit: EventSink, should_stop: Wish) -> dict[str, Any]:
+    def __call__(self, emit_event: EventSink, should_stop: Wish) -> dict[str, Any]:
         """Export the model.
 
         This takes a minute or so, in which `should_stop` is not asked: the process is killed then,
@@ -120,10 +139,10 @@ class OnnxJob:
         from sapnet.segmenters.onnx.export import export_onnx
 
         began = time.monotonic()
-        emit(Progressed("onnx", 0, 1, None))
+        emit_event(Progressed("onnx", 0, 1, None))
         predictor = load_predictor(self.model, device="cpu", ready=False)
         export_onnx(predictor, self.workdir / "result" / "model.onnx")
-        emit(Progressed("onnx", 1, 1, 0.0))
+        emit_event(Progressed("onnx", 1, 1, 0.0))
         return _report(began)
 
 

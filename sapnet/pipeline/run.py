@@ -42,7 +42,7 @@ class Run:
     def __init__(
         self,
         spec: RunSpec,
-        emit: EventSink,
+        emit_event: EventSink,
         should_stop: Callable[[], bool],
         builders: Builders = BUILDERS,
     ) -> None:
@@ -50,7 +50,7 @@ class Run:
 
         Args:
             spec: what the run is given.
-            emit: takes each event.
+            emit_event: takes each event.
             should_stop: asked between steps.
             builders: of another segmenter or labeler than the configuration asks for.
         """
@@ -58,7 +58,7 @@ class Run:
         self.config: Config = resolve_config(
             spec.method, spec.preset, spec.overrides, spec.proposals.get("kind", "")
         )
-        self.context = RunContext(spec, self.config, emit, should_stop)
+        self.context = RunContext(spec, self.config, emit_event, should_stop)
 
     def __call__(self) -> dict[str, Any]:
         """Run all stages.
@@ -81,7 +81,7 @@ class Run:
         )
         model, origin = stages.make_model(ctx, points.categories, self.builders)
         total = steps_total(len(points.images), self.config.train)
-        ctx.emit(Started(generator.name, origin.in_words(), total))
+        ctx.emit_event(Started(generator.name, origin.in_words(), total))
         ctx.pixel_ranges = distributed.main_first(lambda: stages.find_pixel_ranges(ctx, points))
         with ctx.stage(Stage.PROPOSALS):
             bags = distributed.main_first(lambda: stages.make_proposals(ctx, generator, points))

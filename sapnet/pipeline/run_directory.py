@@ -15,8 +15,11 @@ SHOWN = 3
 def check_run_identity(workdir: Path, run: Mapping[str, Any]) -> None:
     """Note what defines this run in its folder; the same run started again finds its own note.
 
-    run: values that JSON can hold, nested as one likes. Raises InvalidConfig, naming what differs,
-    where the folder is another run's.
+    Args:
+        run: values that JSON can hold, nested as one likes.
+
+    Raises:
+        InvalidConfig: the folder is another run's; names what differs.
     """
     path = workdir / NAME
     current = dict(_flat(json.loads(json.dumps(run))))

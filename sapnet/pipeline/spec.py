@@ -15,9 +15,11 @@ PATHS = ("points", "workdir", "proposal_store", "truth", "backbone_weights", "in
 class RunSpec:
     """What a run is given; the fields of JOB.json (docs/architecture.md).
 
-    initial_model: a `model.pt` to go on from, in place of `backbone_weights`.
-    max_bad_images: share of the images that may fail, see `FailedImages`. reserve_bytes: of free
-    space on the work folder's disk, below which the run ends with DiskFull.
+    Attributes:
+        initial_model: a `model.pt` to go on from, in place of `backbone_weights`.
+        max_bad_images: share of the images that may fail, see `FailedImages`.
+        reserve_bytes: of free space on the work folder's disk, below which the run ends with
+            DiskFull.
     """
 
     points: Path

@@ -131,7 +131,7 @@ def train_model(ctx: RunContext, model: JointModel, dataset: TrainingSet) -> int
         report=report,
         should_stop=ctx.should_stop,
         warn=ctx.warn,
-        on_bad=lambda info, error: ctx.failed.add(info, Stage.TRAIN, error),
+        on_failed_image=lambda info, error: ctx.failed.add(info, Stage.TRAIN, error),
     )
     if undecided:
         ctx.warn(f"{undecided} bags had no best proposal")

@@ -16,9 +16,13 @@ def build_generator(
 ) -> ProposalGenerator:
     """`{"kind": one of KINDS, ...}` -> a generator; the rest are its keywords.
 
-    points: the dataset, against which `given` masks are checked. Raises InvalidConfig for an
-    unknown kind, keyword or value, InvalidDataset for bad given masks, WeightsUnavailable for SAM
-    without a checkpoint and for weights of the prompter that are missing or damaged.
+    Args:
+        points: the dataset, against which `given` masks are checked.
+
+    Raises:
+        InvalidConfig: the kind, a keyword or a value is unknown.
+        InvalidDataset: given masks do not fit.
+        WeightsUnavailable: SAM's checkpoint or the prompter's weights are missing or damaged.
     """
     keywords = dict(settings)
     kind = keywords.pop("kind", None)

@@ -38,8 +38,13 @@ def make_bags(
 ) -> list[Bag]:
     """One bag per annotation of an image, in their order.
 
-    image: (H, W, 3) uint8 RGB. Holds the masks of one annotation at a time. Raises ValueError
-    where the image is not of the size that `info` tells, or max_proposals is below 1.
+    The masks of one annotation at a time are in memory.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the image is not of the size that `info` tells, or max_proposals is below 1.
     """
     if image.shape != (info.height, info.width, 3):
         raise ValueError(f"image {info.id} is {image.shape}, not ({info.height}, {info.width}, 3)")
@@ -123,7 +128,10 @@ def bag_of(
 ) -> Bag:
     """The last rules, for masks that are neither empty nor far from the point: order, duplicates.
 
-    rles: at least one, at image size. confidence: (M,). sources: M tags.
+    Args:
+        rles: at least one, at image size.
+        confidence: (M,).
+        sources: M tags.
     """
     confidence = np.clip(confidence, 0, 1).astype(np.float32)
     order = _by_confidence(confidence, rles, sources)

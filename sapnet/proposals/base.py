@@ -33,5 +33,9 @@ class ProposalGenerator(Protocol):
     def propose(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
     ) -> Iterator[RawProposals]:
-        """One RawProposals per annotation, in order. image: (H, W, 3) uint8 RGB."""
+        """One RawProposals per annotation, in order.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+        """
         ...

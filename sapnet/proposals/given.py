@@ -37,8 +37,12 @@ class GivenGenerator:
     ) -> None:
         """Reads and checks the whole document.
 
-        points: the dataset; with it, unknown ids and masks of a wrong size are found here rather
-        than at the image. Raises InvalidDataset that lists everything found.
+        Args:
+            points: the dataset; with it, unknown ids and masks of a wrong size are found here
+                rather than at the image.
+
+        Raises:
+            InvalidDataset: lists all issues.
         """
         parsed = document if isinstance(document, dict | list) else _read(Path(document))
         sizes = _sizes(points) if points is not None else None

@@ -18,8 +18,11 @@ from sapnet.types import FloatArray, Rle
 class Instances:
     """What was found in one image, by falling score.
 
-    labels: (n,) int64 in 0..K-1. scores: (n,) float32 in (0, 1]. masks: n RLEs at the original
-    size. boxes: (n, 4) float32, the masks' tight xyxy in its pixels.
+    Attributes:
+        labels: (n,) int64 in 0..K-1.
+        scores: (n,) float32 in (0, 1].
+        masks: n RLEs at the original size.
+        boxes: (n, 4) float32, the masks' tight xyxy in its pixels.
     """
 
     labels: npt.NDArray[np.int64]
@@ -78,8 +81,9 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor) -> tuple[list[Tensor], Any]:
         """images: (B, 3, H, W) as `BackboneWithFpn.forward` wants them.
 
-        Returns the pyramid, a map (B, out_channels, H / stride, W / stride) for each of `strides`,
-        and the output.
+        Returns:
+            The pyramid, a map (B, out_channels, H / stride, W / stride) for each of `strides`, and
+            the output.
         """
         raise NotImplementedError
 
@@ -103,8 +107,9 @@ class Segmenter(nn.Module):
     ) -> list[Instances]:
         """What it finds in each image of the batch.
 
-        sizes: (h, w) of each image in the network's input, without the padding, in pixels.
-        original_sizes: (h, w) of the images as they were before resizing.
+        Args:
+            sizes: (h, w) of each image in the network's input, without the padding, in pixels.
+            original_sizes: (h, w) of the images as they were before resizing.
         """
         raise NotImplementedError
 

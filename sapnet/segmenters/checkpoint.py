@@ -52,7 +52,11 @@ def save_artifact(folder: Path, segmenter: Segmenter, meta: dict[str, Any]) -> N
 
 @dataclass(frozen=True)
 class Predictor:
-    """A segmenter ready to be asked. categories: by label, 0..K-1, with the user's own ids."""
+    """A trained segmenter that predicts.
+
+    Attributes:
+        categories: by label, 0..K-1, with the user's own ids.
+    """
 
     segmenter: Segmenter
     config: Config

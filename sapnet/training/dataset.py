@@ -20,7 +20,14 @@ class TrainingSet(Sequence[ImageRecord]):
         bags: Mapping[int, list[Bag]],
         ranges: Ranges | None = None,
     ) -> None:
-        """paths, bags: by image id. ranges: by which images of more than 8 bits are read."""
+        """Join images, points and bags.
+
+        Args:
+            points: of the dataset.
+            paths: of the images, by image id.
+            bags: of the annotations, by image id.
+            ranges: by which images of more than 8 bits are read.
+        """
         self.points, self._paths, self._bags, self._ranges = points, paths, bags, ranges
         self._made: dict[int, ImageRecord] = {}
 

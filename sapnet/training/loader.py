@@ -14,8 +14,8 @@ from sapnet.data.samples import ImageRecord, Sample, load_sample
 from sapnet.types import ImageInfo
 from sapnet.utils import distributed
 
-OnBad = Callable[[ImageInfo, ImageProblem], None]
-Bad = list[tuple[ImageInfo, ImageProblem]]
+OnFailedImage = Callable[[ImageInfo, ImageProblem], None]
+FailedReads = list[tuple[ImageInfo, ImageProblem]]
 
 
 class BatchLoader:
@@ -26,7 +26,7 @@ class BatchLoader:
         records: Sequence[ImageRecord],
         config: Config,
         seed: int,
-        on_bad: OnBad | None = None,
+        on_failed_image: OnFailedImage | None = None,
     ) -> None:
         """Begin a run.
 
@@ -34,10 +34,10 @@ class BatchLoader:
             records: read when needed, on threads.
             config: of the run.
             seed: of the run.
-            on_bad: called with an image that cannot be read, in whose place the next one is taken;
-                without it the run fails.
+            on_failed_image: called with an image that cannot be read, in whose place the next one
+                is taken; without it the run fails.
         """
-        self._records, self._config, self._on_bad = records, config, on_bad
+        self._records, self._config, self._on_failed_image = records, config, on_failed_image
         upright = [record.info.height > record.info.width for record in records]
         self.sampler = Sampler(
             count=len(records), batch_size=config.train.batch_size, seed=seed, upright=upright
@@ -64,13 +64,14 @@ class BatchLoader:
         self._ahead = (step.next, self._begin(step.next)) if step.index + 1 < step.total else None
         samples = []
         for one in pending:
-            sample, bad = one.sample.result()
-            for info, error in bad:
-                if self._on_bad is None or distributed.processes() > 1:  # the others would not know
+            sample, failed = one.sample.result()
+            for info, error in failed:
+                # of several processes the others would not know
+                if self._on_failed_image is None or distributed.processes() > 1:
                     raise error
-                self._on_bad(info, error)
+                self._on_failed_image(info, error)
             if sample is None:
-                raise bad[0][1]
+                raise failed[0][1]
             samples.append(sample)
         return samples, [one.generator for one in pending]
 
@@ -87,23 +88,23 @@ class BatchLoader:
             )
         return pending
 
-    def _read(self, index: int, side: int, flip: bool) -> tuple[Sample | None, Bad]:
+    def _read(self, index: int, side: int, flip: bool) -> tuple[Sample | None, FailedReads]:
         """The sample of an image, or of the next one that can be read; and those that cannot."""
-        bad: Bad = []
+        failed: FailedReads = []
         for number in range(index, index + len(self._records)):
             record = self._records[number % len(self._records)]
             try:
-                return load_sample(record, self._config.data, side, flip), bad
+                return load_sample(record, self._config.data, side, flip), failed
             except ImageProblem as error:
-                bad.append((record.info, error))
-        return None, bad
+                failed.append((record.info, error))
+        return None, failed
 
 
 @dataclass(frozen=True)
 class PendingSample:
     """An image on its way, and the generator of what else is drawn for it."""
 
-    sample: "Future[tuple[Sample | None, Bad]]"
+    sample: "Future[tuple[Sample | None, FailedReads]]"
     generator: torch.Generator
 
 

@@ -12,7 +12,7 @@ from sapnet.data.samples import ImageRecord
 from sapnet.errors import InvalidConfig, OutOfMemory, Stopped
 from sapnet.segmenters.winograd.conv import LearningWinogradConv2d, multiply_less
 from sapnet.training.checkpoint import load_checkpoint, save_checkpoint
-from sapnet.training.loader import BatchLoader, OnBad
+from sapnet.training.loader import BatchLoader, OnFailedImage
 from sapnet.training.model import JointModel
 from sapnet.training.optim import make_optimizer
 from sapnet.training.step import StepMetrics, training_step
@@ -34,21 +34,35 @@ def train(
     report: Report,
     should_stop: Callable[[], bool],
     warn: Callable[[str], None] = lambda _message: None,
-    on_bad: OnBad | None = None,
+    on_failed_image: OnFailedImage | None = None,
 ) -> int:
-    """Train to the end, from `checkpoint` where there is one. Returns how many bags were undecided.
+    """Train to the end, from `checkpoint` where there is one.
 
-    records: the images, read when needed. report: called after each step with (step, of, losses).
-    A stop on request writes the checkpoint and raises Stopped. on_bad: told of an image that cannot
-    be read, in whose place the next one is taken; without it the run fails. A step that does not
-    fit into the GPU's memory is done again with half the batch, to the same share of the run, and
-    `warn` is told; the checkpoint remembers. Order, crops, flips and negatives
-    are functions of (seed, step), so a resumed run gives the figures of an unbroken one; those of
-    an image depend on its place in the batch too, so several processes
-    (sapnet/utils/distributed.py) give the figures of one, up to rounding. A stop asked of one
-    process stops all.
-    Errors: NonFiniteLoss names the term; OutOfMemory where a batch of one does not fit;
-    InvalidConfig where processes cannot train as one.
+    Order, crops, flips and negatives are functions of (seed, step), so a resumed run gives the
+    figures of an unbroken one; those of an image depend on its place in the batch too, so several
+    processes (`sapnet.utils.distributed`) give the figures of one, up to rounding. A step that does
+    not fit into the GPU's memory is done again with half the batch, to the same share of the run;
+    the checkpoint remembers.
+
+    Args:
+        model: trained in place.
+        records: the images, read when needed.
+        seed: of the run.
+        checkpoint: the file; written now and then, and on a stop.
+        report: called after each step with (step, of, losses).
+        should_stop: asked after each step; a stop asked of one process stops all.
+        warn: called with a message where the batch is halved.
+        on_failed_image: called with an image that cannot be read, in whose place the next one is
+            taken; without it the run fails.
+
+    Returns:
+        How many bags were undecided.
+
+    Raises:
+        Stopped: on request, after the checkpoint is written.
+        NonFiniteLoss: names the term.
+        OutOfMemory: a batch of one does not fit.
+        InvalidConfig: processes cannot train as one.
     """
     if distributed.processes() > 1 and model.config.backbone.fpn_norm == "batch":
         raise InvalidConfig("backbone.fpn_norm 'batch' sees one process's share; take another")
@@ -60,7 +74,7 @@ def train(
         take_batch(model, batch)
     distributed.start_alike(model, done)
     model.train()
-    batches = BatchLoader(records, model.config, seed, on_bad)
+    batches = BatchLoader(records, model.config, seed, on_failed_image)
     pending: list[StepMetrics] = []
 
     def report_pending(but: int = 0) -> None:
@@ -88,7 +102,7 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 report_pending()
                 warn(halve(model, len(records), step, words))
-                batches = BatchLoader(records, model.config, seed, on_bad)
+                batches = BatchLoader(records, model.config, seed, on_failed_image)
                 done = done * batches.total // step.total
                 continue
             done += 1
@@ -147,8 +161,9 @@ def take_batch(model: JointModel, size: int) -> None:
 def halve(model: JointModel, images: int, step: Step, words: str) -> str:
     """Train on with half the batch, whose learning rate is in proportion; what to tell the user.
 
-    Raises OutOfMemory where there is nothing to halve; so does one of several processes, since the
-    others are in the middle of the step.
+    Raises:
+        OutOfMemory: there is nothing to halve; so does one of several processes, since the others
+            are in the middle of the step.
     """
     size = min(model.config.train.batch_size, images)
     if size == 1 or distributed.processes() > 1:

@@ -50,7 +50,11 @@ class JointModel(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, batch: Batch, step: Any = None) -> ForwardResult:
-        """Run both parts on a batch. step: where training stands; None once it is over."""
+        """Run both parts on a batch.
+
+        Args:
+            step: where training stands; None once it is over.
+        """
         with mixed(self.device, self.config.train.precision):
             features, output = self.segmenter(batch.images)
             labels = self.labeler(batch, features, output, step)

@@ -43,7 +43,11 @@ def training_step(
     step: Step,
     generators: list[torch.Generator],
 ) -> StepMetrics:
-    """Learn from a batch, of which `samples` are this process's share. generators: one a sample."""
+    """Learn from a batch, of which `samples` are this process's share.
+
+    Args:
+        generators: one a sample.
+    """
     height, width = distributed.global_max(*largest(samples))
     batch = make_batch(samples, model.device, generators, (height, width))
     losses, undecided = all_losses(model, batch, step)

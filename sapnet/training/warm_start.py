@@ -23,10 +23,14 @@ def go_on_from(
 ) -> tuple[JointModel, WeightsOrigin]:
     """A model whose segmenter has the weights of a `model.pt`.
 
-    categories: of this training. Those that the model knows, by id and name, keep their class's
-    weights, whatever their place; those that are new begin at random from `seed`, as the labeler
-    does. InvalidConfig where the model is of another architecture, WeightsUnavailable where the
-    file is none of ours.
+    Args:
+        categories: of this training. Those that the model knows, by id and name, keep their class's
+            weights, whatever their place; those that are new begin at random from `seed`, as the
+            labeler does.
+
+    Raises:
+        InvalidConfig: the model is of another architecture.
+        WeightsUnavailable: the file is none of ours.
     """
     before = load_predictor(path, device="cpu", ready=False, build=builders.segmenter)
     differing = architecture_differences(config, before.config.to_dict())

@@ -45,8 +45,10 @@ class FailedElsewhere(SapnetError):
 def join() -> None:
     """Find the processes that torchrun started beside this one, for the rest of its life.
 
-    Does nothing where it is the only one. Raises InvalidConfig where a process has no GPU and
-    others have.
+    Does nothing where it is the only one.
+
+    Raises:
+        InvalidConfig: a process has no GPU and others have.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or processes() > 1:
         return

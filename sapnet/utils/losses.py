@@ -15,9 +15,13 @@ def focal_loss(
 ) -> Tensor:
     """The sum over all entries; the caller divides.
 
-    logits: (C, K), one sigmoid a class. classes: (C,) int64 in 0..K, K is background (all K targets
-    are 0). weights: (C,), multiply each entry's terms; None is 1. Returns a float32 scalar, 0 with
-    a graph where C = 0.
+    Args:
+        logits: (C, K), one sigmoid a class.
+        classes: (C,) int64 in 0..K, K is background (all K targets are 0).
+        weights: (C,), multiply each entry's terms; None is 1.
+
+    Returns:
+        A float32 scalar, 0 with a graph where C = 0.
     """
     num_classes = logits.shape[1]
     one_hot = F.one_hot(classes, num_classes + 1)[:, :num_classes].float()

@@ -111,8 +111,9 @@ def in_stored_pixels(
 ) -> PointDocument:
     """The document with points and masks in stored pixels, and warnings where that was not sure.
 
-    files: file_name -> (h, w) as stored and EXIF orientation. assumed: what this kind of document
-    has where sizes do not tell.
+    Args:
+        files: file_name -> (h, w) as stored and EXIF orientation.
+        assumed: what this kind of document has where sizes do not tell.
     """
     by_id = {
         image.id: ImageFrame(

@@ -66,7 +66,11 @@ class Lacking:
             self._pointers.append(pointer)
 
     def issue(self, problem: str, hint: str) -> ValidationIssue:
-        """All of them in one. problem: what they lack, with {} for "3 annotations"."""
+        """All of them in one.
+
+        Args:
+            problem: what they lack, with {} for "3 annotations".
+        """
         count = f"{self.total:,} annotation{'' if self.total == 1 else 's'}"
         more = f" and {self.total - _NAMED:,} more" if self.total > _NAMED else ""
         text = f"{problem.format(count)}: {', '.join(self._pointers)}{more}"

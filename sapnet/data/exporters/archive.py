@@ -74,7 +74,11 @@ class Archive:
     def file(
         self, name: str, path: Path, *, packed: bool = False, patches: Sequence[Patch] = ()
     ) -> None:
-        """A copy of a file, whatever its size. patches: bytes that are others in the copy."""
+        """A copy of a file, whatever its size.
+
+        Args:
+            patches: bytes that are others in the copy.
+        """
         info = _info(name, packed)
         info.file_size = path.stat().st_size  # so that a large one is written as zip64
         with path.open("rb") as source, self._archive.open(info, "w") as target:

@@ -7,10 +7,13 @@ MARGIN = 2.0  # pixels: what a small box grows by at least
 
 
 def box_windows(boxes: Tensor, size: tuple[int, int], dilation: float) -> Tensor:
-    """Which pixels lie in each dilated box: (N, H, W) bool.
+    """Which pixels have their centre in each dilated box: (N, H, W) bool.
 
-    boxes: (N, 4) xyxy in mask pixels. size: (H, W). dilation: each side moves out by this share of
-    the box's extent (>= 0), and by 2 pixels at least. A pixel is inside when its centre is.
+    Args:
+        boxes: (N, 4) xyxy in mask pixels.
+        size: (H, W).
+        dilation: each side moves out by this share of the box's extent (>= 0), and by 2 pixels at
+            least.
     """
     height, width = size
     left, top, right, bottom = boxes.detach().float().unbind(-1)
@@ -26,7 +29,8 @@ def box_windows(boxes: Tensor, size: tuple[int, int], dilation: float) -> Tensor
 def mask_boxes(probs: Tensor) -> Tensor:
     """Tight boxes (N, 4) xyxy of the pixels at 0.5 and above; of the highest ones where none is.
 
-    probs: (N, H, W) in [0, 1], H, W >= 1.
+    Args:
+        probs: (N, H, W) in [0, 1], H, W >= 1.
     """
     if not len(probs):
         return probs.new_zeros(0, 4)

@@ -28,9 +28,16 @@ LANES = 8  # masks walked together: they share each read of the tree
 def propagate(tree: AffinityTree, probs: FloatArray, zeta2: float | None = None) -> FloatArray:
     """Global affinity refinement on the CPU, linear in pixels and masks.
 
-    probs: (N, H, W) float32, any range. zeta2: the bandwidth, in the unit of the tree's edges
-    (squared differences), > 0; None takes the median tree edge. Returns (N, H, W) float32 within
-    the range of each mask's input. Raises ValueError on a size or a zeta2 that does not fit.
+    Args:
+        probs: (N, H, W) float32, any range.
+        zeta2: the bandwidth, in the unit of the tree's edges (squared differences), > 0; None takes
+            the median tree edge.
+
+    Returns:
+        (N, H, W) float32 within the range of each mask's input.
+
+    Raises:
+        ValueError: the size or zeta2 does not fit.
     """
     bandwidth = _checked(tree, probs.shape, zeta2)
     steps, leaf_steps = _steps(tree, bandwidth)
@@ -43,9 +50,14 @@ def propagate(tree: AffinityTree, probs: FloatArray, zeta2: float | None = None)
 def propagate_torch(tree: AffinityTree, probs: Tensor, zeta2: float | None = None) -> Tensor:
     """The same on any device: leaf intervals, gathers and float64 cumulative sums.
 
-    probs: (N, H, W) float tensor. Returns (N, H, W) in its dtype, on its device, without graph.
-    Sums over an interval are differences of cumulative sums. In float32 these cancel (errors up
-    to 0.8 were seen); in float64 they are safe, because sum_a d_a n_a is the pixel count.
+    Sums over an interval are differences of cumulative sums. In float32 these cancel (errors up to
+    0.8 were seen); in float64 they are safe, because sum_a d_a n_a is the pixel count.
+
+    Args:
+        probs: (N, H, W) float tensor.
+
+    Returns:
+        (N, H, W) in its dtype, on its device, without graph.
     """
     bandwidth = _checked(tree, tuple(probs.shape), zeta2)
     device = probs.device

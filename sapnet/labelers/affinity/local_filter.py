@@ -25,22 +25,34 @@ def local_affinity(
     blocks: int = 2,
     mix: float = 0.5,
 ) -> Tensor:
-    """Cascaded local refinement of masks by one guide.
+    """Cascaded local refinement of masks by one guide: `local_kernel`, then `cascade`.
 
-    guide: (C, H, W) float. probs: (N, H, W) float, on the guide's device. Returns (N, H, W) in
-    the range of each mask's input, without graph. See `local_kernel` and `cascade` for the rest.
+    Args:
+        guide: (C, H, W) float.
+        probs: (N, H, W) float, on the guide's device.
+
+    Returns:
+        (N, H, W) in the range of each mask's input, without graph.
     """
     weights = local_kernel(guide, kernel=kernel, zeta=zeta)
     return cascade(weights, probs, iterations=iterations, blocks=blocks, mix=mix)
 
 
 def local_kernel(guide: Tensor, *, kernel: int = 5, zeta: float = 0.15) -> Tensor:
-    """Normalised weights of each pixel's window (Eqs 21-24): (kernel**2, H, W) float32.
+    """Normalised weights of each pixel's window (Eqs 21-24).
 
-    guide: (C, H, W) float. kernel: odd, >= 1. zeta: bandwidth in the guide's unit, > 0.
-    Row (dy + r) * kernel + (dx + r), r = kernel // 2, holds the weight of pixel (y + dy, x + dx);
-    the weights of a pixel sum to 1, those outside of the guide are 0.
-    Raises ValueError on a kernel or zeta out of range.
+    Args:
+        guide: (C, H, W) float.
+        kernel: odd, >= 1.
+        zeta: bandwidth in the guide's unit, > 0.
+
+    Returns:
+        (kernel**2, H, W) float32. Row (dy + r) * kernel + (dx + r), r = kernel // 2, has the weight
+        of pixel (y + dy, x + dx); the weights of a pixel sum to 1, those outside of the guide are
+        0.
+
+    Raises:
+        ValueError: kernel or zeta is out of range.
     """
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"kernel must be odd and at least 1, got {kernel}")

@@ -56,7 +56,12 @@ class Guide:
 
 @dataclass(frozen=True)
 class Guides:
-    """Of one image. pixel: None for a term not asked for. semantic: with the FPN level of each."""
+    """The guides of one image.
+
+    Attributes:
+        pixel: of the image itself; None for a term not asked for.
+        semantic: of FPN levels, with the level of each.
+    """
 
     pixel: Guide | None
     semantic: list[tuple[int, Guide]]
@@ -100,8 +105,12 @@ def refine(
 ) -> RefinedMasks:
     """Refine the masks of one image along its guides.
 
-    probs: (N, H, W) float in [0, 1], of the guides' size. boxes: (N, 4) xyxy in mask pixels, the
-    windows before dilation; None takes each mask's own. Zero outside of the windows.
+    Args:
+        probs: (N, H, W) float in [0, 1], of the guides' size.
+        boxes: (N, 4) xyxy in mask pixels, the windows before dilation; None takes each mask's own.
+
+    Returns:
+        The terms of `config.levels`, zero outside of the windows.
     """
     config = config or RefineConfig()
     masks = probs.detach().float()

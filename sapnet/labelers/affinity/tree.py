@@ -29,15 +29,18 @@ FloatArray = npt.NDArray[np.float32]
 class AffinityTree:
     """Kruskal reconstruction tree of a 4-connected grid of P = H*W pixels.
 
-    Inner nodes (P-1 of them) are numbered in preorder, the root is 0, so a parent stands before
-    its children and a subtree is contiguous. Leaves are ordered by the same walk, so the pixels
-    below a node are an interval of leaf positions.
+    Inner nodes (P-1 of them) are numbered in preorder, the root is 0, so a parent stands before its
+    children and a subtree is contiguous. Leaves are ordered by the same walk, so the pixels below a
+    node are an interval of leaf positions.
 
-    size: (H, W). parent: (P-1,) int32, of each inner node, -1 at the root.
-    weight: (P-1,) float32 >= 0, the edge that a node merged by (squared difference).
-    leaf_parent: (P,) int32, the inner node above each leaf position (-1 where P = 1).
-    pixel: (P,) int32, the pixel (row-major) at each leaf position.
-    first: (P-1,) int32, a node's first leaf position. count: (P-1,) int32, its leaves.
+    Attributes:
+        size: (H, W).
+        parent: (P-1,) int32, of each inner node, -1 at the root.
+        weight: (P-1,) float32 >= 0, the edge that a node merged by (squared difference).
+        leaf_parent: (P,) int32, the inner node above each leaf position (-1 where P = 1).
+        pixel: (P,) int32, the pixel (row-major) at each leaf position.
+        first: (P-1,) int32, a node's first leaf position.
+        count: (P-1,) int32, its leaves.
     """
 
     size: tuple[int, int]
@@ -66,8 +69,13 @@ class AffinityTree:
 def build_tree(image: Tensor | FloatArray) -> AffinityTree:
     """The tree of an image or feature map, by squared differences of 4-neighbours (Eqs 15-18).
 
-    image: (C, H, W) float, any range, any device (differences are taken there). C, H, W >= 1.
-    Raises ValueError on any other shape. O(C*P + P log P) in theory, linear in practice.
+    O(C*P + P log P) in theory, linear in practice.
+
+    Args:
+        image: (C, H, W) float, any range, any device (differences are taken there). C, H, W >= 1.
+
+    Raises:
+        ValueError: it is of any other shape.
     """
     values = torch.as_tensor(image)
     return _tree(async_to_host(_edges(values)), values.shape[1], values.shape[2])

@@ -12,13 +12,18 @@ from sapnet.utils.device import to_device
 class Bags:
     """The bags of a whole batch. N points over all images, M the longest bag.
 
-    boxes: (N, M, 4) float32 xyxy, pixels of the network's input; 0 where not valid.
-    valid: (N, M) bool; each row has at least one. labels: (N,) int64, 0..K-1.
-    image: (N,) int64, index in the batch. distance: (N, M) S_dis in (0, 1].
-    contains_other_point: (N, M) bool, of another annotation of its own class in the image.
-    medoid: (N, M) mean mask IoU to the rest of the bag. confidence: (N, M) in [0, 1].
-    contrast, overlap: (N, M) the teacher's `ProposalScores`, 0 and 1 where there are none.
-    size_rank: (N, M) int64, the place of each mask among its bag's by falling area, 0 first.
+    Attributes:
+        boxes: (N, M, 4) float32 xyxy, pixels of the network's input; 0 where not valid.
+        valid: (N, M) bool; each row has at least one.
+        labels: (N,) int64, 0..K-1.
+        image: (N,) int64, index in the batch.
+        distance: (N, M) S_dis in (0, 1].
+        contains_other_point: (N, M) bool, of another annotation of its own class in the image.
+        medoid: (N, M) mean mask IoU to the rest of the bag.
+        confidence: (N, M) in [0, 1].
+        contrast: (N, M) of the teacher's `ProposalScores`, 0 where there are none.
+        overlap: (N, M) of the teacher's `ProposalScores`, 1 where there are none.
+        size_rank: (N, M) int64, the place of each mask among its bag's by falling area, 0 first.
     """
 
     boxes: Tensor

@@ -20,11 +20,19 @@ def mine_boxes(
 ) -> Tensor:
     """b_srm of Algorithm 2, (N, 4) xyxy, from the top k of each bag.
 
-    scores: (N, M). selected: (N,) index of b_sel. allowed: (N, M) bool. A box of the top k that is
-    larger than b_sel and overlaps it by more than T_min1 pulls b_srm towards itself; before any
-    did, one that contains b_sel and overlaps it by more than T_min2 is averaged in. The thresholds
-    rise with each merge and start anew for every object (the printed algorithm lets one object's
-    raise the next one's).
+    A box of the top k that is larger than b_sel and overlaps it by more than T_min1 pulls b_srm
+    towards itself; before any did, one that contains b_sel and overlaps it by more than T_min2 is
+    averaged in. The thresholds rise with each merge and start anew for every object (the printed
+    algorithm lets one object's raise the next one's).
+
+    Args:
+        scores: (N, M).
+        bags: of the batch.
+        selected: (N,) index of b_sel.
+        allowed: (N, M) bool.
+        top_k: k.
+        min_iou: T_min1.
+        min_containing_iou: T_min2.
     """
     chosen = take(bags.boxes, selected)
     result = chosen.clone()

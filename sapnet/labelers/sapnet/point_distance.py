@@ -12,7 +12,8 @@ from sapnet.types import BoolArray, FloatArray
 def mean_spacing(points: np.ndarray) -> float:
     """Mean distance from a point to its nearest neighbour; 1 where there is no second place.
 
-    points: (N, 2) float xy, pixels.
+    Args:
+        points: (N, 2) float xy, pixels.
     """
     if len(points) < 2:
         return 1.0

@@ -17,8 +17,14 @@ def scaled_copies(
 ) -> Tensor:
     """Positives, Eq. 4: copies of each b_psm about its centre by (1 ± v / S_dis).
 
-    boxes: (N, 4) xyxy. distance: (N,) S_dis of the pick. scales: the grid of v. sizes: (N, 2)
-    (h, w) of each box's image, pixels. Returns (N, 2·len(scales), 4), clipped to the image.
+    Args:
+        boxes: (N, 4) xyxy.
+        distance: (N,) S_dis of the pick.
+        scales: the grid of v.
+        sizes: (N, 2) (h, w) of each box's image, pixels.
+
+    Returns:
+        (N, 2·len(scales), 4), clipped to the image.
     """
     steps = torch.tensor([sign * v for v in scales for sign in (1.0, -1.0)], dtype=boxes.dtype)
     steps = to_device(steps, boxes.device)
@@ -77,8 +83,14 @@ def background_boxes(
 ) -> Tensor:
     """Background negatives: random boxes of the image, kept below `max_iou` with every proposal.
 
-    The paper's text filters these out; its Algorithm 1 and its intent keep them. size: (h, w).
-    bags: (R, 4), all proposals of all bags of the image. Returns (U, 4), U <= count.
+    The paper's text filters these out; its Algorithm 1 and its intent keep them.
+
+    Args:
+        size: (h, w).
+        bags: (R, 4), all proposals of all bags of the image.
+
+    Returns:
+        (U, 4), U <= count.
     """
     h, w = size
     draws = torch.rand(count, 4, generator=generator)
@@ -94,9 +106,15 @@ def background_boxes(
 def part_boxes(boxes: Tensor, draws: Tensor, max_iou: float) -> Tensor:
     """Part negatives: smaller boxes inside each b_psm, IoU below `max_iou` to it.
 
-    boxes: (N, 4). draws: (N, P, 4) in [0, 1). Returns (N, P, 4). Inside, IoU is the share of the
-    area, so the share is drawn below the threshold instead of drawing and throwing away: every
-    object has its parts.
+    Inside, IoU is the share of the area, so the share is drawn below the threshold instead of
+    drawing and throwing away: every object has its parts.
+
+    Args:
+        boxes: (N, 4).
+        draws: (N, P, 4) in [0, 1).
+
+    Returns:
+        (N, P, 4).
     """
     share = 0.1 * max_iou + 0.85 * max_iou * draws[..., 0]
     # the longer side keeps between share and all of its length, the other what is left

@@ -20,7 +20,11 @@ def class_scores(logits: Tensor, softmax_over_k: bool = False) -> Tensor:
 
 
 def instance_scores(logits: Tensor, valid: Tensor) -> Tensor:
-    """S_ins, (N, M, K): softmax over the valid proposals of each bag. logits: (N, M, K)."""
+    """S_ins, (N, M, K): softmax over the valid proposals of each bag.
+
+    Args:
+        logits: (N, M, K).
+    """
     filled = logits.masked_fill(~valid[..., None], float("-inf"))
     return filled.softmax(dim=1)
 
@@ -34,8 +38,11 @@ def proposal_scores(
 ) -> Tensor:
     """S = S_cls * S_ins * S_dis of Eq. 3, (N, M, K) in [0, 1], zero where not valid.
 
-    class_logits: (N, M, K+1). instance_logits: (N, M, K), or None: an even share for each.
-    distance: (N, M) S_dis. valid: (N, M) bool.
+    Args:
+        class_logits: (N, M, K+1).
+        instance_logits: (N, M, K), or None: an even share for each.
+        distance: (N, M) S_dis.
+        valid: (N, M) bool.
     """
     classes = class_scores(class_logits, softmax_over_k)
     even = torch.zeros_like(classes) if instance_logits is None else instance_logits
@@ -49,7 +56,11 @@ def bag_scores(scores: Tensor) -> Tensor:
 
 
 def psm_loss(bag: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of Eq. 3, summed over classes, mean over bags. bag: (N, K)."""
+    """Binary cross-entropy of Eq. 3, summed over classes, mean over bags.
+
+    Args:
+        bag: (N, K).
+    """
     target = torch.nn.functional.one_hot(labels, bag.shape[1]).to(bag.dtype)
     terms = target * bag.log() + (1 - target) * (1 - bag).log()
     return -terms.sum() / max(global_sum(len(bag)), 1)

@@ -31,13 +31,18 @@ class Pyramid:
     def roi_align(self, rois: Tensor, which: Tensor, resolution: int, sampling: int) -> Tensor:
         """As `torchvision.ops.roi_align` with `aligned=True` on each RoI's level, up to rounding.
 
-        rois: (R, 5), batch index and xyxy in pixels of the input, without gradient. which: (R,)
-        int64, the level of each. resolution: cells a side. sampling: samples a cell and side, >= 1.
-        Returns (R, C, resolution, resolution).
-
         On a CPU torchvision goes through channel after channel, and its backward takes seven times
         as long as its forward; a bag of rows is five times as fast over both. On any device one
         call for all levels needs no list of the RoIs of each, for which a GPU's host would wait.
+
+        Args:
+            rois: (R, 5), batch index and xyxy in pixels of the input, without gradient.
+            which: (R,) int64, the level of each.
+            resolution: cells a side.
+            sampling: samples a cell and side, >= 1.
+
+        Returns:
+            (R, C, resolution, resolution).
         """
         channels = self.pixels.shape[1]
         if not len(rois) or not len(self.pixels):

@@ -12,9 +12,13 @@ ROUNDING = 1e-5  # relative: equal proposals of one bag may differ by less, from
 def pick(scores: Tensor, bags: Bags, allowed: Tensor) -> Tensor:
     """The index of the best proposal of each bag, (N,) int64.
 
-    scores: (N, M) >= 0. allowed: (N, M) bool, at least one a row. Ties, up to rounding, go to the
-    proposal that agrees most with its bag (medoid), then to the larger mask (`size_rank`): never to
-    the first that came, since a bag sorted by confidence would make that `sam-top1`.
+    Ties, up to rounding, go to the proposal that agrees most with its bag (medoid), then to the
+    larger mask (`size_rank`): never to the first that came, since a bag sorted by confidence would
+    make that `sam-top1`.
+
+    Args:
+        scores: (N, M) >= 0.
+        allowed: (N, M) bool, at least one a row.
     """
     tied = allowed
     for key in (scores, bags.medoid):

@@ -13,7 +13,13 @@ from sapnet.utils.distributed import global_sum
 def positive_loss(bag: Tensor, labels: Tensor, weight: Tensor, gamma: float = 2.0) -> Tensor:
     """Eq. 5: focal loss of the SRM bag score, weighted by the PSM bag score of the class.
 
-    bag: (N, K) in (0, 1). labels: (N,). weight: (N,), detached. Returns the mean over bags.
+    Args:
+        bag: (N, K) in (0, 1).
+        labels: (N,).
+        weight: (N,), detached.
+
+    Returns:
+        The mean over bags.
     """
     target = F.one_hot(labels, bag.shape[1]).to(bag.dtype)
     hit = target * (1 - bag) ** gamma * bag.log()
@@ -29,8 +35,11 @@ def negative_loss(
 ) -> Tensor:
     """Eq. 7 over the negatives: their class scores must vanish. Divided by |U|; 0 where none is.
 
-    logits: (U, K+1). beta: Eq. 6, the mean PSM bag score. "focal" is the paper's p² · log(1 - p);
-    "cross_entropy" asks for the background column itself, which p² starves on many classes.
+    Args:
+        logits: (U, K+1).
+        beta: Eq. 6, the mean PSM bag score.
+        kind: "focal" is the paper's p² · log(1 - p); "cross_entropy" asks for the background column
+            itself, which p² starves on many classes.
     """
     count = max(global_sum(len(logits)), 1)
     if kind == "cross_entropy":

@@ -14,7 +14,13 @@ _FULL = 0.9  # a level that floods more of its cell than this shows the cell, no
 def cells(height: int, width: int, rows: IntArray, columns: IntArray) -> IntArray:
     """(H, W) int32: the point that is nearest in city-block distance; ties go to the first.
 
-    rows, columns: (N,) int32 pixels of the points. Breadth first, so every cell is connected.
+    Breadth first, so every cell is connected.
+
+    Args:
+        height: H.
+        width: W.
+        rows: (N,) int32, of the points' pixels.
+        columns: (N,) int32, of the points' pixels.
     """
     owner = np.full((height, width), -1, np.int32)
     queue = np.empty(height * width, np.int32)
@@ -88,7 +94,11 @@ def flood_levels(
 
     A pixel's level is the least t for which a path of the cell joins it to the point and stays
     within the cost t (0 to 254, on a square-root scale up to the highest of the cell). Pixels
-    outside the cell have the level 255. cost: (H, W), 0 outside the cell. scratch: (H * W,) int32.
+    outside the cell have the level 255.
+
+    Args:
+        cost: (H, W), 0 outside the cell.
+        scratch: (H * W,) int32.
     """
     height, width = cost.shape
     who = owner[row, column]
@@ -122,7 +132,11 @@ def flood_levels(
 def stable_levels(area: IntArray, count: int, window: int = 12, growth: float = 1.15) -> list[int]:
     """Levels at which the flooded area grows least (as in MSER), best first, and Otsu's level.
 
-    area: pixels per level. Two of the levels differ in area by `growth` at least.
+    Args:
+        area: (256,) pixels per level.
+        count: how many levels at most, besides Otsu's.
+        window: levels over which growth is measured.
+        growth: least ratio of the areas of two of the levels.
     """
     total = np.cumsum(area[:LEVELS]).astype(np.float64)
     before = total[np.maximum(np.arange(LEVELS) - window // 2, 0)]

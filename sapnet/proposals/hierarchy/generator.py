@@ -53,7 +53,14 @@ class HierarchyGenerator:
     calibrated = True
 
     def __init__(self, *, max_side: int = 640) -> None:
-        """max_side: a larger image is worked on at this size (pixels). Raises ValueError."""
+        """Check the setting.
+
+        Args:
+            max_side: a larger image is worked on at this size, in pixels.
+
+        Raises:
+            ValueError: it is no integer of at least 16.
+        """
         if isinstance(max_side, bool) or not isinstance(max_side, int) or max_side < 16:
             raise ValueError(f"max_side is {max_side!r}, not an integer of at least 16")
         self.max_side = max_side

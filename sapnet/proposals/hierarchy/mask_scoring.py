@@ -20,9 +20,12 @@ _SPREAD = 0.12  # a mask whose confidence is lower by this is e times less likel
 class Shapes(NamedTuple):
     """M masks in figures, (M,) each unless said; pixels.
 
-    counts: (M, n) pixels of each superpixel. border: pixel edges on the mask's outline, those on
-    the image's border included. strength: sum of the image's edge weights on the outline.
-    x, y: centre of mass.
+    Attributes:
+        counts: (M, n) pixels of each superpixel.
+        border: pixel edges on the mask's outline, those on the image's border included.
+        strength: sum of the image's edge weights on the outline.
+        x: of the centre of mass.
+        y: of the centre of mass.
     """
 
     counts: FloatArray
@@ -36,8 +39,10 @@ class Shapes(NamedTuple):
 class Nest(NamedTuple):
     """Masks each of which lies within the next.
 
-    first: (H, W) int32, for each pixel the index of the first mask that contains it, `depth` where
-    none does. depth: how many masks.
+    Attributes:
+        first: (H, W) int32, for each pixel the index of the first mask that contains it, `depth`
+            where none does.
+        depth: how many masks.
     """
 
     first: IntArray
@@ -76,7 +81,8 @@ class RegionFigures:
 def measure(image: FloatArray, mask: BoolArray, top: int, left: int) -> FloatArray:
     """(5,) area, border, strength, x and y (see Shapes) of a mask that is a window's content.
 
-    mask: (h, w), whose first pixel lies at (top, left) of the (H, W, C) image; empty outside.
+    Args:
+        mask: (h, w), whose first pixel lies at (top, left) of the (H, W, C) image; empty outside.
     """
     height, width, channels = image.shape
     area, border, strength, sx, sy = 0, 0, 0.0, 0.0, 0.0
@@ -150,8 +156,11 @@ def estimate(
 ) -> FloatArray:
     """(M,) the IoU to expect of each mask with its object, in [0, 1].
 
-    iou: (M, M) of the masks with each other: what many sources find is more often right.
-    contains_other: (M,) another annotated point. point: (2,) xy. pixels: of the image.
+    Args:
+        iou: (M, M) of the masks with each other: what many sources find is more often right.
+        contains_other: (M,) another annotated point.
+        point: (2,) xy.
+        pixels: of the image.
     """
     contrast = shapes.strength / np.maximum(shapes.border, 1)
     share = np.log(shapes.area / pixels + 1e-5)

@@ -14,8 +14,12 @@ BARRIER = np.float32(1e6)  # added to the cost of a merger that would join two a
 class Regions(NamedTuple):
     """The n superpixels of an image.
 
-    labels: (H, W) int32. size: (n,) pixels. colour: (n, C), summed over pixels. length: (n, n),
-    pixel edges that two regions share. strength: (n, n), the sum of the weights of these edges.
+    Attributes:
+        labels: (H, W) int32.
+        size: (n,) pixels.
+        colour: (n, C), summed over pixels.
+        length: (n, n), pixel edges that two regions share.
+        strength: (n, n), the sum of the weights of these edges.
     """
 
     labels: IntArray
@@ -159,7 +163,11 @@ def centres(regions: Regions) -> tuple[FloatArray, FloatArray]:
 
 @nb.njit(cache=True)
 def neighbours(length: FloatArray) -> tuple[IntArray, IntArray]:
-    """The pairs (first < second) of superpixels that share a border; length: of Regions."""
+    """The pairs (first < second) of superpixels that share a border.
+
+    Args:
+        length: (n, n), of `Regions`.
+    """
     first, second = [np.int32(0) for _ in range(0)], [np.int32(0) for _ in range(0)]
     for a in range(length.shape[0]):
         for b in range(a + 1, length.shape[0]):
@@ -190,8 +198,11 @@ def _cost(
 def merge_tree(regions: Regions, with_point: BoolArray, power: float, edge: float) -> IntArray:
     """Greedy merging of neighbours, cheapest first -> parent (2n-1,) int32, the root's is -1.
 
-    Leaves are the superpixels 0..n-1, inner nodes are numbered as they are made. with_point: (n,)
-    bool, regions with an annotated point; two of them join only when nothing else is left.
+    Leaves are the superpixels 0..n-1, inner nodes are numbered as they are made.
+
+    Args:
+        with_point: (n,) bool, regions with an annotated point; two of them join only when nothing
+            else is left.
     """
     size, colour, length, strength = (table.copy() for table in regions[1:])
     return _merge((size, colour, length, strength), with_point.copy(), power, edge)

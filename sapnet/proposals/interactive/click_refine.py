@@ -21,7 +21,13 @@ _MARGIN, _LEAST = 0.6, 24  # round the mask and the clicks: share of their exten
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """x, y in pixels. positive: this is of the object."""
+    """A point that a person marks on an image.
+
+    Attributes:
+        x: in pixels.
+        y: in pixels.
+        positive: whether it is on the object.
+    """
 
     x: float
     y: float

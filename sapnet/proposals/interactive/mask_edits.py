@@ -67,7 +67,10 @@ def changed(
 ) -> BoolArray:
     """The mask (h, w) changed so that the pixel `place` changes sides, and those of `kept` do not.
 
-    The best of many such masks by `estimate`. wholes: masks that it might be altogether.
+    The best of many such masks by `estimate`.
+
+    Args:
+        wholes: masks that it might be altogether.
     """
     options = list(_options(view, mask, place, kept, wholes))
     table = figures(view, mask, place, options, wholes)

@@ -21,7 +21,12 @@ _PIECE = 0.15  # of the largest piece's area: smaller pieces of a mask are dropp
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To one click. frames: (W, 4) xyxy of the windows in pixels of the image. drawn: W rows."""
+    """The network's answer to one click.
+
+    Attributes:
+        frames: (W, 4) xyxy of the windows in pixels of the image.
+        drawn: W rows.
+    """
 
     frames: FloatArray
     drawn: Drawn
@@ -40,7 +45,11 @@ class Answer:
 
 @torch.inference_mode()
 def answers(scene: Scene, points: FloatArray) -> Iterator[Answer]:
-    """To one click on each of N objects, in order. points: (N, 2) xy in pixels of the image."""
+    """To one click on each of N objects, in order.
+
+    Args:
+        points: (N, 2) xy in pixels of the image.
+    """
     points = np.asarray(points, np.float32).reshape(-1, 2)
     scene.prepare(points)
     sides = np.array(scene.sides(), np.float32)

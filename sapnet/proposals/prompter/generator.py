@@ -28,7 +28,11 @@ class PrompterGenerator:
 
     @classmethod
     def of(cls, model: Prompter, sha256: str) -> "PrompterGenerator":
-        """With other weights than those of the package. model: as `weights.ready` makes it."""
+        """With other weights than those of the package.
+
+        Args:
+            model: as `weights.ready` makes it.
+        """
         made = cls.__new__(cls)
         made.model, made._sha256 = model, sha256
         return made

@@ -27,7 +27,15 @@ class JoinedGenerator:
     calibrated = True
 
     def __init__(self, *, max_side: int = 640) -> None:
-        """max_side: of the hierarchy. Raises WeightsUnavailable, ValueError."""
+        """Load the prompter's weights.
+
+        Args:
+            max_side: of the hierarchy.
+
+        Raises:
+            WeightsUnavailable: the weights are missing or damaged.
+            ValueError: max_side is out of range.
+        """
         self.hierarchy = HierarchyGenerator(max_side=max_side)
         self.model = weights.load()
         self.ranker: Ranker = weights.load_ranker()
@@ -35,7 +43,11 @@ class JoinedGenerator:
 
     @classmethod
     def of(cls, model: Prompter, ranker: Ranker, sha256: str) -> "JoinedGenerator":
-        """With other weights than those of the package. model: as `weights.ready` makes it."""
+        """With other weights than those of the package.
+
+        Args:
+            model: as `weights.ready` makes it.
+        """
         made = cls.__new__(cls)
         made.hierarchy, made.model, made.ranker = HierarchyGenerator(), model, ranker
         made._sha256 = sha256
@@ -70,7 +82,11 @@ class JoinedGenerator:
     def ranked(
         self, rles: Sequence[Sequence[Rle]], tables: Sequence[FloatArray]
     ) -> list[FloatArray]:
-        """(M,) IoU to expect of each point's candidates. tables: of `figures`, one a point."""
+        """(M,) IoU to expect of each point's candidates.
+
+        Args:
+            tables: of `figures`, one a point.
+        """
         alone = [self.ranker.alone(torch.from_numpy(t)).numpy() for t in tables]
         out = []
         for index, own in enumerate(tables):

@@ -37,8 +37,10 @@ _MAPS = 8  # prompt maps beside the similarities
 class Features:
     """Of B working images of one padded size.
 
-    levels: (B, 48, h, w) float32 at strides 4, 8 and 16. colours: (B, 3, H, W) float32,
-    normalised. sizes: (B, 2) float32, height and width without padding.
+    Attributes:
+        levels: (B, 48, h, w) float32 at strides 4, 8 and 16.
+        colours: (B, 3, H, W) float32, normalised.
+        sizes: (B, 2) float32, height and width without padding.
     """
 
     levels: list[Tensor]
@@ -50,9 +52,14 @@ class Features:
 class Drawn:
     """What was drawn in N windows.
 
-    mask_logits: (N, MASKS, FINE, FINE). iou: (N, MASKS) in [0, 1], estimated. For `judge`:
-    own: (N, MASKS, GRID, GRID) probabilities. cells: (N, C, GRID, GRID), whole: (N, D) features.
-    clicked: (N, GRID, GRID) bumps at the positive clicks. log_side: (N,).
+    Attributes:
+        mask_logits: (N, MASKS, FINE, FINE).
+        iou: (N, MASKS) in [0, 1], estimated.
+        own: (N, MASKS, GRID, GRID) probabilities; this and the rest are for `IouHead`.
+        cells: (N, C, GRID, GRID) features.
+        whole: (N, D) features of the window.
+        clicked: (N, GRID, GRID) bumps at the positive clicks.
+        log_side: (N,) of the windows.
     """
 
     mask_logits: Tensor
@@ -68,8 +75,13 @@ class Drawn:
 class Windows:
     """N windows of images, read out once; more clicks in the same windows use them again.
 
-    boxes: (N, 4) xyxy. images: (N,) index into B. cells: (N, 48, GRID, GRID). colours:
-    (N, 3, FINE, FINE). valid: (N, GRID, GRID). log_side: (N,).
+    Attributes:
+        boxes: (N, 4) xyxy.
+        images: (N,) int64 index in the batch.
+        cells: (N, 48, GRID, GRID) features of the pyramid.
+        colours: (N, 3, FINE, FINE).
+        valid: (N, GRID, GRID), 1 where a cell's centre is in its image.
+        log_side: (N,).
     """
 
     boxes: Tensor
@@ -103,7 +115,13 @@ class Prompter(nn.Module):
         return Features([level.float() for level in levels], colours.float(), sizes)
 
     def windows(self, features: Features, images: Tensor, boxes: Tensor) -> Windows:
-        """images: (N,) int64 index. boxes: (N, 4) float xyxy, square, pixels."""
+        """Read windows of images.
+
+        Args:
+            features: of a batch.
+            images: (N,) int64 index in the batch.
+            boxes: (N, 4) float xyxy, square, pixels.
+        """
         return Windows(
             boxes=boxes,
             images=images,

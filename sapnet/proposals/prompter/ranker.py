@@ -32,7 +32,11 @@ _MEMBERS = 3
 class Candidates:
     """The masks of one point. The first `given` come from elsewhere, the rest from the network.
 
-    masks: (M, H, W) bool. rles: M, the same. confidence: (M,) of their makers. iou: (M, M).
+    Attributes:
+        masks: (M, H, W) bool.
+        rles: M, the same.
+        confidence: (M,) of their makers.
+        iou: (M, M).
     """
 
     masks: BoolArray
@@ -109,7 +113,12 @@ def estimated_ious(
 def figures(
     head: IouHead, answer: Answer, candidates: Candidates, points: FloatArray, own: int
 ) -> FloatArray:
-    """(M, FIGURES) of one point's candidates. points: (N, 2) xy of all; own: whose they are."""
+    """(M, FIGURES) of one point's candidates.
+
+    Args:
+        points: (N, 2) xy of all.
+        own: whose they are.
+    """
     masks, given, scores = candidates.masks, candidates.given, candidates.confidence
     out = np.zeros((len(masks), FIGURES), np.float32)
     drawn = np.arange(len(masks)) >= given
@@ -149,7 +158,10 @@ def figures(
 def context(rles: Sequence[Sequence[Rle]], estimates: Sequence[FloatArray], own: int) -> FloatArray:
     """(M, CONTEXT) of one point's candidates beside the best of every other point's.
 
-    rles: of all points, M each. estimates: (M,) each, of `Ranker.alone`. own: which point.
+    Args:
+        rles: of all points, M each.
+        estimates: (M,) each, of `Ranker.alone`.
+        own: which point.
     """
     out = np.zeros((len(rles[own]), CONTEXT), np.float32)
     out[:, 0] = estimates[own]
@@ -175,7 +187,7 @@ def context(rles: Sequence[Sequence[Rle]], estimates: Sequence[FloatArray], own:
 def _agreement(
     iou: FloatArray, scores: FloatArray, area: np.ndarray, others: np.ndarray
 ) -> FloatArray:
-    """(M, 7) of M masks with K others. iou: (M, K). told: (K,) confidence. area: (M,), (K,)."""
+    """(M, 7) of M masks with K others. iou: (M, K). scores: (K,) confidence. area: (M,), (K,)."""
     out = np.zeros((len(iou), 7), np.float32)
     for column, heat in enumerate((0.06, 0.2)):
         weight = np.exp((scores - scores.max()) / heat)

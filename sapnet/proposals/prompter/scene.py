@@ -45,7 +45,11 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The windows that N prompts are answered in. frames: (N, 4) xyxy in pixels of the image."""
+    """The windows that N prompts are answered in.
+
+    Attributes:
+        frames: (N, 4) xyxy in pixels of the image.
+    """
 
     windows: Windows
     features: Features
@@ -57,7 +61,12 @@ class Scene:
     """One image's features. Not for use by two threads at once."""
 
     def __init__(self, model: Prompter, image: ByteArray) -> None:
-        """model: in eval mode. image: (H, W, 3) uint8 RGB."""
+        """Compute the features of the whole image.
+
+        Args:
+            model: in eval mode.
+            image: (H, W, 3) uint8 RGB.
+        """
         self.model = model
         self.size = height, width = image.shape[0], image.shape[1]
         longest = max(height, width)
@@ -84,9 +93,12 @@ class Scene:
     ) -> list[tuple[list[int], Look]]:
         """Windows of one scale together: lists of indices and the windows there.
 
-        centres: (N, 2) xy and sides: (N,) in pixels of the image. clicks: (N, 2) xy, where the
-        centres are not those: small windows are read from the part of the image that is seen for
-        the click, and where they do not lie in it, from the whole.
+        Args:
+            centres: (N, 2) xy in pixels of the image.
+            sides: (N,) in pixels of the image.
+            clicks: (N, 2) xy, where the centres are not those: small windows are read from the part
+                of the image that is seen for the click, and where they do not lie in it, from the
+                whole.
         """
         close = (sides * self.scale < _CLOSE) & (self.finer > self.scale)
         if clicks is None:
@@ -121,7 +133,11 @@ class Scene:
         return looks
 
     def prepare(self, points: FloatArray) -> None:
-        """See the parts of the image round many points at once. points: (N, 2) xy."""
+        """See the parts of the image round many points at once.
+
+        Args:
+            points: (N, 2) xy.
+        """
         if self.finer == self.scale:
             return
         keys = sorted({self._key(p) for p in points} - set(self._parts))
@@ -241,10 +257,15 @@ def _squared(boxes: FloatArray) -> FloatArray:
 
 
 def paste(logits: FloatArray, frame: FloatArray, size: tuple[int, int]) -> BoolArray:
-    """(K, H, W) masks at image size from logits in one window; outside of it nothing.
+    """Masks at image size from logits in one window; outside of it nothing.
 
-    logits: (K, FINE, FINE), interpolated bilinearly between the centres of the cells. frame: (4,)
-    xyxy in pixels of the image. The result lies in memory column by column, as RLEs are read.
+    Args:
+        logits: (K, FINE, FINE), interpolated bilinearly between the centres of the cells.
+        frame: (4,) xyxy in pixels of the image.
+        size: (H, W) of the image.
+
+    Returns:
+        (K, H, W) bool, in memory column by column, as RLEs are read.
     """
     out = np.zeros((len(logits), size[1], size[0]), bool).transpose(0, 2, 1)
     for mask, values in zip(out, logits, strict=True):
@@ -285,7 +306,8 @@ class _Line:
 def cell_shares(masks: BoolArray, frame: FloatArray, cells: int) -> FloatArray:
     """(K, cells, cells) share of each cell of a window that masks (K, H, W) cover, in quarters.
 
-    frame: (4,) xyxy in pixels of the image.
+    Args:
+        frame: (4,) xyxy in pixels of the image.
     """
     height, width = masks.shape[1:]
     steps = (np.arange(2 * cells) + 0.5) / (2 * cells)

@@ -148,7 +148,11 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def checked(path: Path, sha256: str) -> bytes:
-    """A file's content, where it is the expected one. Raises WeightsUnavailable."""
+    """A file's content, where it is the expected one.
+
+    Raises:
+        WeightsUnavailable: it cannot be read, or is another.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -60,7 +60,8 @@ def sample(
 def sample_pyramid(levels: list[Tensor], images: Tensor, boxes: Tensor) -> Tensor:
     """(N, C, GRID, GRID), each window from the level that suits its size.
 
-    levels: (B, C, h, w) float32 at strides 4, 8 and so on.
+    Args:
+        levels: (B, C, h, w) float32 at strides 4, 8 and so on.
     """
     sides = boxes[:, 2] - boxes[:, 0]
     chosen = level_of(sides, len(levels))
@@ -79,7 +80,9 @@ def read_points(
 ) -> Tensor:
     """(N, C) mean feature at each window's points, from the level that the window is read from.
 
-    sides: (N,) pixels of the windows. points: N tensors (P, 2) xy, P at least 1.
+    Args:
+        sides: (N,) pixels of the windows.
+        points: N tensors (P, 2) xy, P at least 1.
     """
     counts = [len(p) for p in points]
     owner = torch.repeat_interleave(torch.arange(len(points)), torch.tensor(counts))
@@ -110,7 +113,9 @@ def cell_centres(boxes: Tensor, cells: int) -> tuple[Tensor, Tensor]:
 def bumps(boxes: Tensor, points: list[Tensor], cells: int, radii: tuple[float, ...]) -> Tensor:
     """(N, len(radii), cells, cells): Gaussian bumps at points, the largest where several overlap.
 
-    points: N tensors (P, 2) xy; may be empty. radii: standard deviations in 32nds of the window.
+    Args:
+        points: N tensors (P, 2) xy; may be empty.
+        radii: standard deviations in 32nds of the window.
     """
     out = boxes.new_zeros(len(boxes), len(radii), cells, cells)
     owner = [i for i, p in enumerate(points) for _ in range(len(p))]
@@ -131,7 +136,11 @@ def bumps(boxes: Tensor, points: list[Tensor], cells: int, radii: tuple[float, .
 
 
 def inside(boxes: Tensor, images: Tensor, sizes: Tensor, cells: int) -> Tensor:
-    """(N, cells, cells): 1 where a cell's centre is in its image. sizes: (B, 2) height, width."""
+    """(N, cells, cells): 1 where a cell's centre is in its image.
+
+    Args:
+        sizes: (B, 2) height, width.
+    """
     xs, ys = cell_centres(boxes, cells)
     height, width = sizes[images, 0:1], sizes[images, 1:2]
     x_in = (xs >= 0) & (xs < width)

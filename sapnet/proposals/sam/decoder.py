@@ -52,8 +52,9 @@ class PromptDecoder:
     def __call__(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (P, 3, *size) and SAM's estimates of their IoU (P, 3).
 
-        points: (P, n, 2) float32 xy in pixels of the model's input. labels: (P, n), 1 is inside, 0
-        outside.
+        Args:
+            points: (P, n, 2) float32 xy in pixels of the model's input.
+            labels: (P, n), 1 is inside, 0 outside.
         """
         decoder = self._model.mask_decoder
         sparse, _ = self._model.prompt_encoder(points=(points, labels), boxes=None, masks=None)
@@ -136,8 +137,9 @@ def _scores(
 ) -> Tensor:
     """Tokens (P, heads, T, d) times the cells' projection, scaled: (P, heads, T, N).
 
-    shared: (1, heads, N, d), what of the projection the prompts share. cells: (P, N, C), still to
-    be projected and added to it, if not None.
+    Args:
+        shared: (1, heads, N, d), what of the projection the prompts share.
+        cells: (P, N, C), still to be projected and added to it, if not None.
     """
     tokens = tokens / math.sqrt(tokens.shape[3])
     scores = tokens @ shared.transpose(2, 3)

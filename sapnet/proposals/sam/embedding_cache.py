@@ -33,7 +33,12 @@ class EmbeddingCache:
         return features
 
     def put(self, key: str, features: Tensor) -> None:
-        """Keep it, and make room. Raises DiskFull, OSError."""
+        """Keep it, and make room.
+
+        Raises:
+            DiskFull: no space is left.
+            OSError: the folder cannot be written.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self._folder / f"{key}.pt") as file:
             torch.save(features.detach().cpu().clone(), file)
@@ -55,7 +60,11 @@ class EmbeddingCache:
 
 
 def key_of(image: ByteArray, weights: str) -> str:
-    """sha256 of the pixels, their shape, and the digest of the weights. image: (H, W, 3) uint8."""
+    """sha256 of the pixels, their shape, and the digest of the weights.
+
+    Args:
+        image: (H, W, 3) uint8.
+    """
     digest = hashlib.sha256(f"{image.shape} {weights} ".encode())
     digest.update(image.tobytes())
     return digest.hexdigest()

@@ -56,13 +56,21 @@ class SamGenerator:
     ) -> None:
         """Finds, checks and loads the weights, unless a built `model` is given.
 
-        model_type: vit_b, vit_l or vit_h. negatives: how many of the nearest other points are
-        negative prompts of the second decoding; 0 turns it off. chunk: prompts decoded at a time,
-        None is 1 on a CPU, whose caches hold no more, and 32 elsewhere.
-        embedding_cache_mb: so much of encoded images is kept in the cache folder, 4 MB an image,
-        for runs with other settings; 0 keeps none. encoder_bf16: encode in bfloat16, faster where
-        the processor multiplies it; masks change a little. device: None takes CUDA where there is
-        one. Raises WeightsUnavailable, ValueError.
+        Args:
+            model_type: vit_b, vit_l or vit_h.
+            negatives: how many of the nearest other points are negative prompts of the second
+                decoding; 0 turns it off.
+            chunk: prompts decoded at a time, None is 1 on a CPU, whose caches hold no more, and 32
+                elsewhere.
+            embedding_cache_mb: so much of encoded images is kept in the cache folder, 4 MB an
+                image, for runs with other settings; 0 keeps none.
+            encoder_bf16: encode in bfloat16, faster where the processor multiplies it; masks change
+                a little.
+            device: None takes CUDA where there is one.
+
+        Raises:
+            WeightsUnavailable: there is no checkpoint, or it is damaged.
+            ValueError: a setting is out of range.
         """
         if model_type not in _FILES:
             raise ValueError(f"model_type {model_type!r} is not one of {', '.join(_FILES)}")
@@ -148,8 +156,11 @@ class SamGenerator:
     ) -> list[tuple[FloatArray, FloatArray]]:
         """Low-resolution logits (3, h, w) and confidence (3,) of each prompt, in order.
 
-        prompts: (P, 2) xy each, pixels of the image; the first point is positive, the rest are
-        negative. Prompts of equal P go through the decoder together: padding would change it.
+        Prompts of equal P go through the decoder together: padding would change it.
+
+        Args:
+            prompts: (P, 2) xy each, pixels of the image; the first point is positive, the rest are
+                negative.
         """
         results: dict[int, tuple[FloatArray, FloatArray]] = {}
         for length in sorted({len(p) for p in prompts}):
@@ -198,7 +209,8 @@ def find_checkpoint(
 ) -> Path:
     """The given file, else the environment's, else the cached or downloaded one.
 
-    Raises WeightsUnavailable with the ways to get one.
+    Raises:
+        WeightsUnavailable: there is none; names the ways to get one.
     """
     given = checkpoint or os.environ.get(CHECKPOINT_VARIABLE)
     if given:

@@ -23,8 +23,9 @@ def rles_of(
 ) -> list[Rle]:
     """(M, h, w) float32 logits -> M RLEs of `size` (H, W) where they are above `level`.
 
-    frame: side of SAM's square input. content: (h, w) of the image within it; logits beyond its
-    `reach` may lack.
+    Args:
+        frame: side of SAM's square input.
+        content: (h, w) of the image within it; logits beyond its `reach` may lack.
     """
     y0, wy = _weights(frame // LOGIT, frame, content[0], size[0])
     x0, wx = _weights(frame // LOGIT, frame, content[1], size[1])
@@ -44,7 +45,9 @@ def reach(frame: int, content: int) -> int:
 def distinct(masks: BoolArray, confidence: FloatArray) -> list[int]:
     """Indices in order, without those masks that surely are one of higher confidence.
 
-    masks: (M, h, w) at low resolution. confidence: (M,).
+    Args:
+        masks: (M, h, w) at low resolution.
+        confidence: (M,).
     """
     flat = masks.reshape(len(masks), -1).astype(np.float32)
     both = flat @ flat.T

@@ -74,8 +74,12 @@ class BackboneWithFpn(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """P2..P6 at `strides`.
 
-        images: (B, 3, H, W) float, RGB, normalised by IMAGENET_MEAN and IMAGENET_STD; H and W
-        multiples of 32. Returns five (B, fpn_channels, ceil(H / stride), ceil(W / stride)).
+        Args:
+            images: (B, 3, H, W) float, RGB, normalised by IMAGENET_MEAN and IMAGENET_STD; H and W
+                multiples of 32.
+
+        Returns:
+            Five (B, fpn_channels, ceil(H / stride), ceil(W / stride)).
         """
         height, width = images.shape[-2:]
         if height % 32 or width % 32:

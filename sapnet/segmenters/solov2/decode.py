@@ -36,8 +36,9 @@ def decode(
     As published but for two things: the `nms_pre` best are taken before there are masks, not after,
     which bounds the memory; and what lies in the padding is no part of a mask.
 
-    content_sizes: (h, w) of each image in the network's input, without the padding, in pixels.
-    original_sizes: (h, w) of the images as they were before resizing.
+    Args:
+        content_sizes: (h, w) of each image in the network's input, without the padding, in pixels.
+        original_sizes: (h, w) of the images as they were before resizing.
     """
     scores = torch.cat([peaks(level).flatten(2) for level in output.cls_logits], 2)
     least = least_areas(output)

@@ -13,13 +13,19 @@ def dice_loss(
 ) -> Tensor:
     """1 - 2 Σpt / (Σp² + Σt²) of each prediction against the target it belongs to.
 
-    probs: (P, L) in [0, 1]. targets: (N, L) bool, or float in [0, 1]. target_of: (P,) int64, a row
-    of `targets` for each prediction. eps is added to each of the two squared sums. weights: (N, L)
-    in [0, 1], multiply p and t before all three sums; 0 where the target is not known. Returns (P,)
-    float32 in [0, 1].
-
     Several predictions may share a target. It is not copied for each: all products are one matrix
     product, N / E times the cost of the one that made the predictions from kernels of size E.
+
+    Args:
+        probs: (P, L) in [0, 1].
+        targets: (N, L) bool, or float in [0, 1].
+        target_of: (P,) int64, a row of `targets` for each prediction.
+        eps: added to each of the two squared sums.
+        weights: (N, L) in [0, 1], multiply p and t before all three sums; 0 where the target is not
+            known.
+
+    Returns:
+        (P,) float32 in [0, 1].
     """
     probs, targets = probs.float(), targets.float()  # sums of 1e5 terms
     if weights is not None:

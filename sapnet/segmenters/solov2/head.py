@@ -15,11 +15,15 @@ from sapnet.segmenters.winograd.conv import of_all
 
 @dataclass
 class SoloOutput:
-    """What the head says of a batch, before any decision.
+    """The head's output for a batch.
 
-    cls_logits: per level (B, K, S, S). kernels: per level (B, E, S, S). mask_features:
-    (B, E, H/4, W/4). The cells of all levels form one list of C = ΣS² cells, level by level, row by
-    row; `SoloTargets.cells` index it.
+    The cells of all levels form one list of C = ΣS² cells, level by level, row by row;
+    `SoloTargets.cells` index it.
+
+    Attributes:
+        cls_logits: per level (B, K, S, S).
+        kernels: per level (B, E, S, S).
+        mask_features: (B, E, H/4, W/4).
     """
 
     cls_logits: list[Tensor]

@@ -76,9 +76,12 @@ def instance_probs(
 ) -> Tensor:
     """The masks that the cells of `targets` predict for their instances, in one image of a batch.
 
-    The cells are the annotation's own, so no score decides. Returns (N, h, w) float32 in [0, 1] at
-    stride 4: the mean of the probabilities (not logits) of the instance's positive cells; zeros
-    where it has none (`SoloTargets.answered` are those that have).
+    The cells are the annotation's own, so no score decides.
+
+    Returns:
+        (N, h, w) float32 in [0, 1] at stride 4: the mean of the probabilities (not logits) of the
+        instance's positive cells; zeros where it has none (`SoloTargets.answered` are those that
+        have).
     """
     features = output.mask_features[index_in_batch]
     kernels = output.flat_kernels()[index_in_batch]

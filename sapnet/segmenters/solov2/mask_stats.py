@@ -22,7 +22,9 @@ def weigh(
     overlaps: the pixels that two masks of one label share; of others 0 or anything. Areas lie on
     the diagonal. Masks are where the sigmoid exceeds `threshold`, 0 < threshold < 1.
 
-    logits: (n, h, W) float32, of which the first `width` columns count. labels: (n,) int64.
+    Args:
+        logits: (n, h, W) float32, of which the first `width` columns count.
+        labels: (n,) int64.
     """
     limit = math.log(threshold / (1 - threshold))
     if logits.device.type == "cpu":

@@ -33,8 +33,11 @@ def decay(
     those above i, and f(iou) = exp(-σ·iou²), or 1 - iou for "linear". Of equal scores, the one that
     comes first counts as higher.
 
-    overlap: (n, n) float, the pixels that two masks share, and on the diagonal their areas; those
-    of two classes are not read. labels: (n,) int64. scores: (n,) float in [0, 1].
+    Args:
+        overlap: (n, n) float, the pixels that two masks share, and on the diagonal their areas;
+            those of two classes are not read.
+        labels: (n,) int64.
+        scores: (n,) float in [0, 1].
     """
     if len(scores) == 0:
         return scores.clone()

@@ -21,8 +21,11 @@ def resize_to_rle(
     None where no pixel is above. Pixel centres are at .5 on every scale; values go on beyond the
     border. What lies between four cells that are all above, or all below, is not computed.
 
-    probs: (h, w) float32 in [0, 1] at stride 4 of a content of (h, w) pixels; `original` and
-    `content` are (h, w).
+    Args:
+        probs: (h, w) float32 in [0, 1] at stride 4 of the content.
+        content: (h, w) of the image in the network's input.
+        original: (h, w) of the image.
+        threshold: of the probabilities.
     """
     above: BoolArray = probs > threshold
     rows, columns = np.flatnonzero(above.any(1)), np.flatnonzero(above.any(0))

@@ -21,9 +21,12 @@ IndexArray = npt.NDArray[np.int64]
 class SoloTargets:
     """One image's targets. A cell answers for one instance at most, an instance may have many.
 
-    cells: (P,) int64, ascending, the positive cells, in the order of `SoloOutput`'s flat cells.
-    levels: (P,) int64, 0..4. instances: (P,) int64, 0..N-1. classes: (C,) int64 of all cells, K is
-    background. answered: (V,) int64, ascending, the instances that have a cell.
+    Attributes:
+        cells: (P,) int64, ascending, the positive cells, in the order of `SoloOutput`'s flat cells.
+        levels: (P,) int64, 0..4.
+        instances: (P,) int64, 0..N-1.
+        classes: (C,) int64 of all cells, K is background.
+        answered: (V,) int64, ascending, the instances that have a cell.
     """
 
     cells: Tensor
@@ -48,13 +51,15 @@ def assign(masks: Tensor, labels: Tensor, config: SoloConfig, num_classes: int) 
     positive cells are those that its centre region touches (the box scaled by
     `config.center_region`, moved to the mask's centre of mass), at most one step from the cell of
     the centre of mass, at most 3×3. Where instances compete for a cell it goes to one whose centre
-    of mass lies in it, before one that merely reaches it; then to the smaller mask; then to the
-    one that comes first. (Published: the cell answers for all of their masks, under the class of
-    the last. There, too, an object outside of all ranges has no cell, and centres lie half a pixel
+    of mass lies in it, before one that merely reaches it; then to the smaller mask; then to the one
+    that comes first. (Published: the cell answers for all of their masks, under the class of the
+    last. There, too, an object outside of all ranges has no cell, and centres lie half a pixel
     further to the top left.)
 
-    masks: (N, h, w) bool at stride 4 of the network's padded input, on the CPU; an empty
-    one gets no cell. labels: (N,) int64 in 0..K-1.
+    Args:
+        masks: (N, h, w) bool at stride 4 of the network's padded input, on the CPU; an empty one
+            gets no cell.
+        labels: (N,) int64 in 0..K-1.
     """
     # a sum of bools would first make a copy of them in 32 bits
     columns, rows = _profiles(masks.contiguous().view(torch.uint8).numpy())

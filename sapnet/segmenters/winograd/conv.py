@@ -181,8 +181,11 @@ def _backward(
 class _Part(NamedTuple):
     """Rows first..last of tiles of one image of a batch.
 
-    level, image: the map, and the index in it. start, end: their place among the tiles that are
-    multiplied at once.
+    Attributes:
+        level: index of the map.
+        image: index in the map's batch.
+        start: of their places among the tiles that are multiplied at once.
+        end: of these places.
     """
 
     level: int

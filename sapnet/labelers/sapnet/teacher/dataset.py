@@ -26,11 +26,15 @@ _MARGIN_PIXELS = 4.0
 class TeacherExample:
     """One image, N points, windows of G×G cells.
 
-    features: (C, h, w) float16 a level of the body, cut to the image's own part; strides 4, 8, 16,
-    32. points: (N, 2) xy and windows: (N, 4) xyxy, float32, pixels of the network's input.
-    colours: (N, 3, G, G) float16, of mean 0 over the image. masks: a (M, G, G) uint8 a bag, the
-    share of the cell, 255 is all of it. allowed: (M,) bool a bag, what may be picked. prior: (M,)
-    float32 a bag, log weights from the bag alone.
+    Attributes:
+        features: (C, h, w) float16 a level of the body, cut to the image's own part; strides 4, 8,
+            16, 32.
+        points: (N, 2) float32 xy, pixels of the network's input.
+        windows: (N, 4) float32 xyxy, pixels of the network's input.
+        colours: (N, 3, G, G) float16, of mean 0 over the image.
+        masks: a (M, G, G) uint8 a bag, the share of the cell, 255 is all of it.
+        allowed: (M,) bool a bag, what may be picked.
+        prior: (M,) float32 a bag, log weights from the bag alone.
     """
 
     features: tuple[Tensor, ...]
@@ -148,8 +152,9 @@ def cells_of(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The pixels that stand for a window's cells, several a cell.
 
-    Returns rows (cells · 2,) and columns (cells · 2,) int64, clipped to the image, and where they
-    are inside of it, (cells · 2, cells · 2) uint8.
+    Returns:
+        Rows (cells · 2,) and columns (cells · 2,) int64, clipped to the image, and where they are
+        inside of it, (cells · 2, cells · 2) uint8.
     """
     steps = (np.arange(cells * _FINE) + 0.5) / (cells * _FINE)
     x = np.floor(frame[0] + steps * (frame[2] - frame[0])).astype(np.int64)

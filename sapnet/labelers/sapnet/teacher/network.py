@@ -35,7 +35,7 @@ class Teacher(nn.Module):
         )
 
     def forward(self, example: TeacherExample, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """rows: (R,) int64, which points. Returns the two logits, each (R, G, G)."""
+        """The logits of `object` and of `mask`, each (R, G, G). rows: (R,) int64, which points."""
         points, windows = example.points[rows], example.windows[rows]
         maps = [feature.float()[None] for feature in example.features]
         size = maps[0].shape[-2:]
@@ -89,7 +89,7 @@ class Reader(nn.Module):
         self.answer = nn.Conv2d(hidden, 1, 1)
 
     def forward(self, cells: Tensor, condition: Tensor) -> Tensor:
-        """cells: (R, channels, G, G). condition: (R, 2 · hidden + 1). Returns (R, G, G)."""
+        """Logits (R, G, G) of cells (R, channels, G, G). condition: (R, 2 · hidden + 1)."""
         width = self.enter.out_channels
         scale, shift, bias = condition[..., None, None].split([width, width, 1], dim=1)
         x = F.relu(self.enter(cells) * (1 + scale) + shift)

@@ -38,7 +38,9 @@ def score_proposals(teacher: "Teacher", example: "TeacherExample") -> list[Propo
 def contrast_of(logits: Tensor, masks: Tensor) -> Tensor:
     """Mean log p inside each mask plus mean log (1 − p) in the ring around it, (M,).
 
-    logits: (G, G). masks: (M, G, G) in [0, 1].
+    Args:
+        logits: (G, G).
+        masks: (M, G, G) in [0, 1].
     """
     logits = logits.clamp(-_LIMIT, _LIMIT)
     wide = F.max_pool2d(masks[:, None], 2 * _RING + 1, 1, _RING)[:, 0]
