@@ -85,7 +85,7 @@ test: $(DEVSTAMP) lint ## everything that is tested
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 SCREENSHOTS ?= build/screenshots
-test-ui: $(DEVSTAMP) ## the page in Chromium, the whole story included; pictures of it in SCREENSHOTS=
+test-ui: $(DEVSTAMP) ## the page in Chromium, the whole story included; images of it in SCREENSHOTS=
 	@tests/servers.sh chromium
 	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/pytest -n 2 --dist loadgroup tests/web
 

@@ -149,7 +149,7 @@ def show(result: Json, out: Path, *, judged: bool) -> bool:
     console.print(table)
     for warning in job["warnings"]:
         console.print(f"warning: {warning}")
-    console.print(f"Pictures: {out / 'gallery.png'}   Figures: {out / 'result.json'}")
+    console.print(f"Images: {out / 'gallery.png'}   Figures: {out / 'result.json'}")
     missed = [n for n, bar in BARS.items() if judged and (figures[n] or 0.0) < bar]
     for name in missed:
         console.print(f"[red]{name} is below {BARS[name]}[/]")

@@ -23,10 +23,10 @@ SETTINGS = QUICK if SHORT else {}
 
 client = Client()
 
-# %% Scenes with one point an object. Yours: a folder of pictures, and points in COCO's form
+# %% Scenes with one point an object. Yours: a folder of images, and points in COCO's form
 scenes = make_scenes(OUT / "scenes", 4 if SHORT else 12, size=SIZE, seed=1)
 points = json.loads(scenes.points.read_text())
-print(f"{len(points['images'])} pictures, {len(points['annotations'])} points")
+print(f"{len(points['images'])} images, {len(points['annotations'])} points")
 print("a point:", points["annotations"][0])
 
 # %% Send them. What is wrong with them would be listed here, all of it at once
@@ -40,33 +40,33 @@ print(job.state, figures.seconds)
 print("mIoU of the delivered masks:", (figures.pseudo_masks or {})["miou_mask"])
 
 
-# %% The masks that are most worth a doubt
-def picture_of(mask: Mask) -> Image.Image:
+# %% The masks that are of lowest quality
+def image_of(mask: Mask) -> Image.Image:
     """The image with the mask in red and its point in white."""
     path = scenes.images / names[mask.image_id]
-    picture = Image.open(path).convert("RGB")
-    red = Image.new("RGB", picture.size, (255, 0, 0))
+    image = Image.open(path).convert("RGB")
+    red = Image.new("RGB", image.size, (255, 0, 0))
     half = Image.fromarray(mask.segmentation.array().astype("uint8") * 128)
-    picture.paste(red, mask=half)
+    image.paste(red, mask=half)
     if mask.point:
         x, y = mask.point
-        ImageDraw.Draw(picture).ellipse([x - 3, y - 3, x + 3, y + 3], fill="white")
-    return picture
+        ImageDraw.Draw(image).ellipse([x - 3, y - 3, x + 3, y + 3], fill="white")
+    return image
 
 
 names = {image.id: image.file_name for image in client.images(dataset)}
 worst = list(client.review(job))[:5]
 for mask in worst:
     print(f"annotation {mask.id}: quality {mask.quality:.2f}, {mask.area:.0f} pixels")
-picture_of(worst[0]).save(OUT / "doubtful.png")
+image_of(worst[0]).save(OUT / "doubtful.png")
 
-# %% Mend the worst: a click beside it says that this is of the object too
+# %% Correct the worst: a click beside it says that this is of the object too
 left, top, width, height = worst[0].bbox
 x = left + width + 2 if left + width + 4 < SIZE[1] else left - 2
 suggested = client.suggest(worst[0], [(x, top + height / 2)])
-mended = client.correct(worst[0], suggested.segmentation)
-picture_of(mended).save(OUT / "mended.png")
-print(f"{worst[0].area:.0f} pixels before, {mended.area:.0f} after; it is {mended.status} now")
+after = client.correct(worst[0], suggested.segmentation)
+image_of(after).save(OUT / "corrected.png")
+print(f"{worst[0].area:.0f} pixels before, {after.area:.0f} after; it is {after.status} now")
 
 # %% One that is right, and, where the bag has a better one, another choice
 client.accept(worst[1])
@@ -75,23 +75,23 @@ if worst[2].candidates:
 print(client.review_counts(job))
 
 # %% Train again: on what was decided, from the weights that there are
-second = client.corrections(job, name="scenes, mended")
+second = client.corrections(job, name="scenes, corrected")
 again = client.wait(
     client.train(second, preset="demo", overrides=SETTINGS, from_model=job.model_id)
 )
 side_by_side = client.compare(job, again)
 print("quality before:", side_by_side.quality.before, "now:", side_by_side.quality.after)
-(same,) = [pair for pair in side_by_side.masks if pair.id == mended.id]
-print(f"the mended mask is kept: IoU with what was delivered before {same.iou:.2f}")
+(same,) = [pair for pair in side_by_side.masks if pair.id == after.id]
+print(f"the corrected mask is kept: IoU with what was delivered before {same.iou:.2f}")
 
-# %% A name for the better model, and a picture that it never saw
+# %% A name for the better model, and an image that it never saw
 assert again.model_id is not None
 client.set_alias("scenes-best", again.model_id)
 new = make_scenes(OUT / "new", 1, size=SIZE, seed=1, start_id=100_001)
-picture = next(new.images.iterdir())
-for found in client.predict("scenes-best", picture, score=0.05)[:5]:
+image = next(new.images.iterdir())
+for found in client.predict("scenes-best", image, score=0.05)[:5]:
     print(f"class {found.category_id}, score {found.score:.2f}, box {found.bbox}")
-(OUT / "predicted.png").write_bytes(client.overlay("scenes-best", picture))
+(OUT / "predicted.png").write_bytes(client.overlay("scenes-best", image))
 
 # %% Take it away: masks in formats of other tools, and the model
 for format in ("coco", "yolo-seg", "png"):

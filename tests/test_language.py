@@ -30,7 +30,8 @@ HISTORY = ("CHANGELOG.md", "docs/log.md", "docs/decisions/")  # says what was, i
 GLOSSARY = ("CONTRIBUTING.md", "tests/test_language.py", "tests/language.json")  # names them
 EXCEPTIONS = re.compile(
     "image_set_aside|set_aside|left_out"  # names in public JSON
-    '|"doubts"|`doubts`|doubts: dict|doubts: what|"rivals"'  # also: a mask's features, and one
+    '|"doubts"|`doubts`|doubts: dict|doubts: what'  # also: a mask's features
+    r'|mask\.doubts|"rivals"'  # and one of them
     "|exclude_foreign_points|foreign_key|ForeignKey"  # a setting; SQL
     r"|held: float|config\.held"  # a setting, teacher.held
     r"|\.judge\b"  # a key of the prompter's stored weights

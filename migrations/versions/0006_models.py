@@ -1,4 +1,4 @@
-"""Models as safetensors and ONNX, with curves and aliases; predictions of many pictures."""
+"""Models as safetensors and ONNX, with curves and aliases; predictions of many images."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 from sqlalchemy import text, update
 
@@ -357,7 +357,7 @@ class Square:
 def png() -> Callable[..., bytes]:
     def make(height: int = 30, width: int = 40) -> bytes:
         buffer = io.BytesIO()
-        Picture.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, format="PNG")
+        PILImage.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, format="PNG")
         return buffer.getvalue()
 
     return make

@@ -90,7 +90,7 @@ def results(job: dict, folder: Path, model_mb: int) -> None:
 
 
 def predictions(job: dict, args: argparse.Namespace) -> None:
-    """A square in each picture, but where the job file says that there is none to look at."""
+    """A square in each image, but where the job file says that there is none to look at."""
     part = Path(job["workdir"]) / "predictions.part"
     done = part.read_text().count("\n") if part.exists() else 0
     rle = square({"point": [3, 3]}, 30, 40)
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--crash-always", action="store_true", help="SIGKILL itself at the start")
     parser.add_argument("--deaf", action="store_true", help="does not hear SIGTERM")
     parser.add_argument("--model-mb", type=int, default=0)
-    parser.add_argument("--curves", action="store_true", help="leaves a picture of curves")
+    parser.add_argument("--curves", action="store_true", help="leaves an image of curves")
     parser.add_argument("--child", action="store_true", help="leaves a child that holds stdout")
     args = parser.parse_args()
 

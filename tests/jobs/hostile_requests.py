@@ -78,7 +78,7 @@ def trainings() -> dict[str, dict[str, Any]]:
     return found
 
 
-def picture() -> bytes:
+def make_image() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (12, 10)).save(file, "PNG")
     return file.getvalue()
@@ -105,7 +105,7 @@ def datasets() -> dict[str, list[Any]]:
     documents["deep"] = points | {"info": "deep 10000"}
     for name, document in documents.items():
         files = [("annotations", ("points.json", dumped(document)))]
-        found[f"data set, {name}"] = [*files, ("images", ("a.png", picture()))]
+        found[f"data set, {name}"] = [*files, ("images", ("a.png", make_image()))]
     for name, segmentation in {
         **{f"truth {n}": polygons for n, polygons in enumerate(POLYGONS)},
         **{f"truth rle {n}": mask for n, mask in enumerate(rles)},
@@ -113,13 +113,13 @@ def datasets() -> dict[str, list[Any]]:
         sent = dumped(truth(segmentation, (10, 12)))
         found[f"data set, {name}"] = [
             ("annotations", ("points.json", dumped(points))),
-            ("images", ("a.png", picture())),
+            ("images", ("a.png", make_image())),
             ("truth", ("truth.json", sent)),
         ]
     sent = dumped(truth(WIDE, (HUGE, HUGE)))
     found["data set, huge truth"] = [
         ("annotations", ("points.json", dumped(points))),
-        ("images", ("a.png", picture())),
+        ("images", ("a.png", make_image())),
         ("truth", ("truth.json", sent)),
     ]
     return found

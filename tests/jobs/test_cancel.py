@@ -23,9 +23,9 @@ Start = Callable[..., subprocess.Popen[bytes]]
 @pytest.fixture
 def scenes_dataset(client: TestClient, tmp_path: Path) -> str:
     scenes = make_scenes(tmp_path / "scenes", 3, size=(96, 112), seed=3)
-    pictures = [("images", (p.name, p.read_bytes())) for p in sorted(scenes.images.iterdir())]
+    images = [("images", (p.name, p.read_bytes())) for p in sorted(scenes.images.iterdir())]
     documents = [("annotations", ("points.json", scenes.points.read_bytes()))]
-    answer = client.post("/datasets", data={"name": "scenes"}, files=[*documents, *pictures])
+    answer = client.post("/datasets", data={"name": "scenes"}, files=[*documents, *images])
     return str(answer.raise_for_status().json()["id"])
 
 

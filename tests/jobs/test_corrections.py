@@ -76,8 +76,8 @@ def test_a_new_version(client: TestClient, done: str, dataset_id: str) -> None:
     assert (found[501]["mask"], found[900]["mask"]) == (MINE, accepted)
     assert found[501]["point"] == [0.5, 20.5]
     assert [a["mask"] for a in annotations(client, dataset_id).values()] == [None] * 3
-    named = client.post(f"/jobs/{done}/corrections", json={"name": "mended"}).json()
-    assert named["name"] == "mended"
+    named = client.post(f"/jobs/{done}/corrections", json={"name": "second"}).json()
+    assert named["name"] == "second"
     problem(client.post(f"/jobs/{done}/corrections", json={"name": ""}), 422)
     problem(client.post("/jobs/none/corrections"), 404)
 

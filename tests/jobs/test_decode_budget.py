@@ -141,7 +141,7 @@ print(resident()["VmHWM"] - idle)
 
 
 @pytest.mark.slow
-def test_three_large_pictures_at_once_take_the_memory_of_one(tmp_path: Path) -> None:
+def test_three_large_images_at_once_take_the_memory_of_one(tmp_path: Path) -> None:
     """A PNG of a few hundred KB, of 100 million pixels with transparency."""
     path = tmp_path / "large.png"
     Image.new("RGBA", (10_000, 10_000), (10, 20, 30, 200)).save(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image as Picture
+from PIL import Image as PILImage
 
 from sapnet.data.synthetic import Scenes, make_scenes
 
@@ -49,7 +49,7 @@ def test_on_drawn_scenes(tmp_path: Path) -> None:
     done = demo(tmp_path, *SHORT, "--scenes", "3")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mIoU of the delivered masks" in done.stdout
-    assert Picture.open(tmp_path / "out" / "gallery.png").size > (100, 100)
+    assert PILImage.open(tmp_path / "out" / "gallery.png").size > (100, 100)
     result = result_of(tmp_path)
     assert set(result["held_out"]) >= {"AP", "AP50"}
     assert result["masks"] == result["metrics"]["pseudo_masks"]["count"]

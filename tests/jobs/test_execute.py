@@ -1,4 +1,4 @@
-"""From claim to end: the states a job goes through. Who may write: test_fence.py."""
+"""From lease to end: the states a job goes through. Who may write: test_lease.py."""
 
 import json
 import threading

@@ -118,7 +118,7 @@ def test_a_format_for_each_name_and_a_file_for_each(made: Ask) -> None:
 
 
 @pytest.mark.slow
-def test_with_the_pictures(made: Ask) -> None:
+def test_with_the_images(made: Ask) -> None:
     _, data = made("coco", images=True)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = [
@@ -179,7 +179,7 @@ def test_a_bad_mask_is_left_out_and_listed(made: Ask, database: Database, format
 
 
 @pytest.mark.slow
-def test_a_lost_picture_is_listed(made: Ask, database: Database) -> None:
+def test_a_lost_image_is_listed(made: Ask, database: Database) -> None:
     with database.begin() as session:
         session.query(Image).filter_by(image_id=99).one().sha256 = "0" * 64
     found, data = made("yolo-seg", images=True)

@@ -19,7 +19,7 @@ from worker.runtime.types import Outcome, WorkerContext
 pytestmark = pytest.mark.both_stacks
 
 
-def picture() -> bytes:
+def make_image() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -29,7 +29,7 @@ def picture() -> bytes:
 def upload(client: TestClient) -> Callable[[Any], str]:
     def send(document: Any) -> str:
         files = [("annotations", ("points.json", json.dumps(document).encode()))]
-        files += [("images", (f"{i}.png", picture())) for i in (1, 2)]
+        files += [("images", (f"{i}.png", make_image())) for i in (1, 2)]
         answer = client.post("/datasets", files=files)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])

@@ -1,4 +1,4 @@
-"""An image that storage has lost, or that the run set aside, is told and ends no job."""
+"""An image that storage has lost, or that fails in the run, is an event and ends no job."""
 
 import json
 from collections.abc import Callable

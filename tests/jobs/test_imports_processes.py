@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from sqlalchemy import func, select
 
 from app.db.models import Annotation, Category, Image, ImportFile, Job, JobState
@@ -26,10 +26,10 @@ def archive() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
         for i in range(IMAGES):
-            picture = io.BytesIO()
+            image = io.BytesIO()
             colour = (i % 256, 7 * i % 256, 90)
-            Picture.new("RGB", (300, 200), colour).save(picture, "PNG")
-            packed.writestr(f"{i}.png", picture.getvalue())
+            PILImage.new("RGB", (300, 200), colour).save(image, "PNG")
+            packed.writestr(f"{i}.png", image.getvalue())
     return buffer.getvalue()
 
 

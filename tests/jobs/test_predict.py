@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 
 from app.predict.model_cache import Runtime
@@ -41,7 +41,7 @@ class Square:
 
 def png(height: int = 30, width: int = 40) -> bytes:
     buffer = io.BytesIO()
-    Picture.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, format="PNG")
+    PILImage.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -87,14 +87,14 @@ def test_a_sent_image(client: TestClient, model_id: str) -> None:
     assert len(sure.json()) == 1
 
 
-def test_a_picture_by_accept(client: TestClient, model_id: str) -> None:
+def test_an_image_by_accept(client: TestClient, model_id: str) -> None:
     headers = {"Accept": "image/png"}
     for answer in (
         client.get("/predict", params={"model": model_id, "image": 12}, headers=headers),
         client.post("/predict", data={"model": model_id}, files={"file": png()}, headers=headers),
     ):
         assert answer.headers["content-type"] == "image/png"
-        drawn = np.asarray(Picture.open(io.BytesIO(answer.content)))
+        drawn = np.asarray(PILImage.open(io.BytesIO(answer.content)))
         assert drawn.shape == (30, 40, 3)
         assert (drawn[10:, 10:] == 90).any()
         assert not (drawn[:4, :4] == 90).all()
@@ -104,15 +104,15 @@ def test_a_picture_by_accept(client: TestClient, model_id: str) -> None:
     assert answer.status_code == 406
 
 
-def test_pictures_leave_doubtful_results_out(client: TestClient, model_id: str) -> None:
+def test_images_leave_doubtful_results_out(client: TestClient, model_id: str) -> None:
     least: list[float] = []
 
-    class Asked(Square):
+    class RecordingPredictor(Square):
         def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
             least.append(score_threshold)
             return super().predict(image, score_threshold)
 
-    client.app.state.runtime = Runtime(1, loader=lambda path: Asked())  # type: ignore[attr-defined]
+    client.app.state.runtime = Runtime(1, loader=lambda path: RecordingPredictor())  # type: ignore[attr-defined]
     for accept in ("application/json", "image/png"):
         for score in ({}, {"score": "0.7"}):
             headers = {"accept": accept}
@@ -150,7 +150,7 @@ def test_a_form_that_lacks_something(client: TestClient, model_id: str) -> None:
 
 def test_grey_and_one_pixel_images(client: TestClient, model_id: str) -> None:
     buffer = io.BytesIO()
-    Picture.fromarray(np.array([[7]], np.uint8)).save(buffer, format="PNG")
+    PILImage.fromarray(np.array([[7]], np.uint8)).save(buffer, format="PNG")
     answer = client.post("/predict", data={"model": model_id}, files={"file": buffer.getvalue()})
     assert answer.json()[0]["segmentation"]["size"] == [1, 1]
 

@@ -1,4 +1,4 @@
-"""Predictions that a worker makes: asked for by Prefer, read back picture by picture."""
+"""Predictions that a worker makes: asked for by Prefer, read back image by image."""
 
 import base64
 import json
@@ -45,8 +45,8 @@ def test_a_list(
     client: TestClient, model_id: str, new_worker: NewWorker, png: Callable[..., bytes]
 ) -> None:
     sent = base64.b64encode(png(5, 6)).decode()
-    pictures = [99, {"image": sent}, 12, "http://nowhere.invalid/a.png"]
-    job_id = ask(client, model_id, images=pictures)
+    images = [99, {"image": sent}, 12, "http://nowhere.invalid/a.png"]
+    job_id = ask(client, model_id, images=images)
     job = client.get(f"/jobs/{job_id}").json()
     assert (job["kind"], job["state"], job["model_id"]) == ("predict", "queued", model_id)
     assert refused(client.get(f"/jobs/{job_id}/predictions"), 409)["state"] == "queued"
@@ -109,7 +109,7 @@ def test_a_file_that_is_sent_in_a_form(
     assert not storage.exists(sha)
 
 
-def test_the_pictures_of_a_cancelled_job_are_let_go(
+def test_the_images_of_a_cancelled_job_are_let_go(
     client: TestClient,
     model_id: str,
     new_worker: NewWorker,

@@ -1,4 +1,4 @@
-"""POST /predict as JSON: a picture in base64 or at an address, and lists; and what is hostile."""
+"""POST /predict as JSON: an image in base64 or at an address, and lists; and what is hostile."""
 
 import base64
 import threading
@@ -13,13 +13,13 @@ from app.main import create_app
 from app.predict.model_cache import Runtime
 from app.settings import Settings
 
-PICTURES: dict[str, tuple[int, str, bytes]] = {}
+IMAGES: dict[str, tuple[int, str, bytes]] = {}
 """What the web server answers, by path: status, type, body."""
 
 
 class Web(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        status, kind, body = PICTURES.get(self.path, (404, "text/plain", b"nothing"))
+        status, kind, body = IMAGES.get(self.path, (404, "text/plain", b"nothing"))
         self.send_response(status)
         self.send_header("Content-Type", kind)
         if 300 <= status < 400:
@@ -62,7 +62,7 @@ def encoded(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def test_a_picture_in_base64(client: TestClient, model_id: str, png: Callable[..., bytes]) -> None:
+def test_an_image_in_base64(client: TestClient, model_id: str, png: Callable[..., bytes]) -> None:
     for text in (encoded(png(8, 9)), "data:image/png;base64," + encoded(png(8, 9))):
         body = {"model": model_id, "image": text}
         answer = client.post("/predict", json=body)
@@ -76,11 +76,11 @@ def test_a_picture_in_base64(client: TestClient, model_id: str, png: Callable[..
 
 
 @pytest.mark.slow
-def test_a_picture_at_an_address(
+def test_an_image_at_an_address(
     near: TestClient, model_id: str, web: str, png: Callable[..., bytes]
 ) -> None:
-    PICTURES["/a.png"] = (200, "image/png", png(8, 9))
-    PICTURES["/moved"] = (302, "", b"/a.png")
+    IMAGES["/a.png"] = (200, "image/png", png(8, 9))
+    IMAGES["/moved"] = (302, "", b"/a.png")
     for path in ("/a.png", "/moved"):
         for sent in (
             {"json": {"model": model_id, "url": web + path}},
@@ -138,7 +138,7 @@ def test_an_address_that_leads_home(
     """A name is looked up when it is called, and what it is then is checked."""
     home = [(2, 1, 6, "", ("127.0.0.1", 80))]
     monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: home)
-    body = {"model": model_id, "url": "http://pictures.example.org/a.png"}
+    body = {"model": model_id, "url": "http://images.example.org/a.png"}
     (fault,) = refused(client.post("/predict", json=body))
     assert "127.0.0.1" in fault["detail"]
     assert fault["pointer"] == "/url"
@@ -150,7 +150,7 @@ def test_an_address_that_leads_home(
     [
         ((404, "text/plain", b"no"), "404"),
         ((200, "text/html", b"<html>"), "text/html"),
-        ((200, "image/png", b"no picture"), "no image"),
+        ((200, "image/png", b"no image"), "no image"),
         ((302, "", b"file:///etc/passwd"), ""),
         ((302, "", b"/loop"), "redirects"),
         ((200, "image/png", bytes(3000)), "2,000 bytes"),
@@ -162,7 +162,7 @@ def test_what_an_address_may_answer(
     near.app.state.settings = near.app.state.settings.model_copy(  # type: ignore[attr-defined]
         update={"max_fetch_bytes": 2_000}
     )
-    PICTURES["/odd"], PICTURES["/loop"] = answer, (302, "", b"/loop")
+    IMAGES["/odd"], IMAGES["/loop"] = answer, (302, "", b"/loop")
     (fault,) = refused(near.post("/predict", json={"model": model_id, "url": f"{web}/odd"}))
     assert why in fault["detail"]
     body = {"model": model_id, "images": [12, f"{web}/odd"]}
@@ -184,7 +184,7 @@ def test_what_an_address_may_answer(
         (encoded(b"a text"), "no image"),
     ],
 )
-def test_what_is_no_picture(client: TestClient, model_id: str, text: str, why: str) -> None:
+def test_what_is_no_image(client: TestClient, model_id: str, text: str, why: str) -> None:
     (fault,) = refused(client.post("/predict", json={"model": model_id, "image": text}))
     assert (fault["part"], fault["pointer"]) == ("body", "/image")
     assert why in fault["detail"]
@@ -244,9 +244,9 @@ def test_bodies_that_say_too_little_or_too_much(
 
 
 def test_a_list(near: TestClient, model_id: str, web: str, png: Callable[..., bytes]) -> None:
-    PICTURES["/a.png"] = (200, "image/png", png(8, 9))
-    pictures = [12, {"id": 99}, f"{web}/a.png", {"image": encoded(png(5, 6))}, f"{web}/none"]
-    body = {"model": model_id, "images": pictures}
+    IMAGES["/a.png"] = (200, "image/png", png(8, 9))
+    images = [12, {"id": 99}, f"{web}/a.png", {"image": encoded(png(5, 6))}, f"{web}/none"]
+    body = {"model": model_id, "images": images}
     answer = near.post("/predict", json=body)
     assert answer.status_code == 200, answer.text
     found = answer.json()["predictions"]
@@ -288,9 +288,7 @@ def test_an_alias_is_a_model(client: TestClient, model_id: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_stored_picture_that_is_gone(
-    client: TestClient, model_id: str, settings: Settings
-) -> None:
+def test_a_stored_image_that_is_gone(client: TestClient, model_id: str, settings: Settings) -> None:
     client.app.state.runtime = Runtime(1, client.app.state.runtime._loader)  # type: ignore[attr-defined]
     for path in (settings.data_dir / "blobs").rglob("*"):
         if path.is_file():

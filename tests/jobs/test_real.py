@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from sqlalchemy import update
 
 from app.db.models import Image, Job, JobState, PseudoMask
@@ -145,13 +145,13 @@ def check_the_results(asking: Client, job: Job, scenes: Scenes) -> None:
     assert metrics.proposal_generator == "hierarchy+prompter"
     ids = [mask.id for mask in asking.pseudo_masks(job)]
     assert ids == sorted(a["id"] for a in points["annotations"])
-    assert Picture.open(io.BytesIO(asking.gallery(job))).size > (100, 100)
+    assert PILImage.open(io.BytesIO(asking.gallery(job))).size > (100, 100)
     image = points["images"][0]
     known = asking.predict(job.model_id, image["id"], score=0)
     sent = asking.predict(job.model_id, scenes.images / image["file_name"], score=0)
     assert [replace(found, image_id=image["id"]) for found in sent] == known
     drawn = asking.overlay(job.model_id, image["id"], score=0)
-    assert Picture.open(io.BytesIO(drawn)).size == (112, 96)
+    assert PILImage.open(io.BytesIO(drawn)).size == (112, 96)
     for result in known:
         assert result.segmentation.size == [96, 112]
 

@@ -255,7 +255,7 @@ def test_a_job_without_results(client: TestClient, new_job: NewJob) -> None:
 
 @pytest.fixture
 def photo(database: Database, storage: Storage) -> np.ndarray:
-    """A real picture in place of the data set's images: a light square on dark ground."""
+    """A real image in place of the data set's images: a light square on dark ground."""
     pixels = np.full((30, 40, 3), 40, np.uint8)
     pixels[15:27, 0:9] = 200
     buffer = io.BytesIO()

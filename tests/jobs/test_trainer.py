@@ -1,4 +1,4 @@
-"""The trainer as a process: the protocol, its end, and the leash."""
+"""The trainer as a process: the protocol, its end, and the death of its parent."""
 
 import json
 import os
@@ -149,7 +149,7 @@ def test_two_never_run_in_one_folder(tmp_path: Path) -> None:
     assert mark.exists()
 
 
-def test_a_leash_whose_holder_is_gone_does_not_start(tmp_path: Path) -> None:
+def test_a_process_whose_parent_is_gone_does_not_start(tmp_path: Path) -> None:
     command = spawn_with_parent(["touch", str(tmp_path / "mark")], sig=signal.SIGKILL)
     command[4] = str(os.getppid())
     assert subprocess.run(command).returncode == 1

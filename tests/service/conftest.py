@@ -97,7 +97,7 @@ class Kit:
     """What tests of uploads are made of; the fixture `kit` hands it out."""
 
     @staticmethod
-    def picture(
+    def image(
         width: int = 40, height: int = 30, *, seed: int = 0, kind: str = "PNG", **options: Any
     ) -> bytes:
         """A small image, another one for each seed."""
@@ -129,8 +129,8 @@ class Kit:
         }
 
     @staticmethod
-    def pictures(images: int = 2) -> dict[str, bytes]:
-        return {f"{i}.png": Kit.picture(seed=i) for i in range(1, images + 1)}
+    def images(count: int = 2) -> dict[str, bytes]:
+        return {f"{i}.png": Kit.image(seed=i) for i in range(1, count + 1)}
 
     @staticmethod
     def zipped(files: Mapping[str, bytes]) -> bytes:

@@ -49,7 +49,7 @@ def test_a_data_set_of_each(
     client: TestClient, app: Any, settings: Any, kit: Any, source: str, later: bool
 ) -> None:
     raw, points = sources(kit)[source]
-    files = [("annotations", ("p.bin", raw)), ("images", ("i.zip", kit.zipped(kit.pictures())))]
+    files = [("annotations", ("p.bin", raw)), ("images", ("i.zip", kit.zipped(kit.images())))]
     answer = client.post("/datasets", files=files, headers=LATER if later else {})
     assert answer.status_code == (202 if later else 201), answer.text
     body = answer.json()
@@ -77,7 +77,7 @@ def test_a_data_set_of_each(
 def test_what_is_wrong_is_said_in_its_own_terms(
     client: TestClient, kit: Any, raw: bytes, pointer: str, detail: str
 ) -> None:
-    files = [("annotations", ("p.bin", raw)), ("images", ("i.zip", kit.zipped(kit.pictures())))]
+    files = [("annotations", ("p.bin", raw)), ("images", ("i.zip", kit.zipped(kit.images())))]
     answer = client.post("/datasets", files=files)
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
@@ -88,7 +88,7 @@ def test_what_is_wrong_is_said_in_its_own_terms(
 @pytest.mark.parametrize("holds", ["nothing", "coco"])
 def test_archives_that_hold_no_points(client: TestClient, kit: Any, holds: str) -> None:
     files = {"a.txt": b"a"} if holds == "nothing" else {"a.json": json.dumps(kit.points()).encode()}
-    answer = kit.upload(client, kit.zipped(files), kit.pictures())
+    answer = kit.upload(client, kit.zipped(files), kit.images())
     assert answer.status_code == 422
     assert "Labelme's JSON files in a zip" in answer.json()["errors"][0]["hint"]
 
@@ -96,7 +96,7 @@ def test_archives_that_hold_no_points(client: TestClient, kit: Any, holds: str) 
 def warnings_of(client: TestClient, kit: Any, document: Any) -> tuple[Any, list[tuple[str, str]]]:
     """The data set that a document becomes, and the places and words of its warnings."""
     raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-    answer = kit.upload(client, raw, kit.pictures(1))
+    answer = kit.upload(client, raw, kit.images(1))
     assert answer.status_code == 201, answer.text
     body = answer.json()
     return body, [(w["pointer"], w["detail"]) for w in body["report"]["warnings"]]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.both_stacks
 
 def test_all_of_them_in_pages(client: TestClient, app: FastAPI, kit: Any) -> None:
     document = kit.points(images=2, each=3)
-    dataset = kit.upload(client, document, kit.pictures()).json()
+    dataset = kit.upload(client, document, kit.images()).json()
     url = f"/datasets/{dataset['id']}/annotations"
     whole = client.get(url).json()
     wanted = [
@@ -52,10 +52,10 @@ def test_a_mask_that_is_sent_is_kept(client: TestClient, kit: Any) -> None:
     document = kit.points(images=1, each=2)
     mask = {"size": [30, 40], "counts": "Pf02O001M3O"}
     document["annotations"][1]["mask"] = {"size": [30, 40], "counts": [10, 5, 1185]}
-    dataset = kit.upload(client, document, kit.pictures(1)).json()
+    dataset = kit.upload(client, document, kit.images(1)).json()
     listed = client.get(f"/datasets/{dataset['id']}/annotations").json()["annotations"]
     assert listed[0]["mask"] is None
     assert listed[1]["mask"]["size"] == [30, 40]
     document["annotations"][0]["mask"] = mask
-    answer = kit.upload(client, document, kit.pictures(1))
+    answer = kit.upload(client, document, kit.images(1))
     assert [e["pointer"] for e in answer.json()["errors"]] == ["/annotations/0/mask"]

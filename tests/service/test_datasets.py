@@ -43,7 +43,7 @@ def tarred(files: dict[str, bytes], mode: Any = "w") -> bytes:
 
 
 def test_the_contract(client: TestClient, kit: Any) -> None:
-    answer = kit.upload(client, kit.points(), kit.zipped(kit.pictures()))
+    answer = kit.upload(client, kit.points(), kit.zipped(kit.images()))
     assert answer.status_code == 201
     body = answer.json()
     assert answer.headers["location"] == f"/datasets/{body['id']}"
@@ -59,7 +59,7 @@ def test_the_contract(client: TestClient, kit: Any) -> None:
 
 @pytest.mark.parametrize("pack", ["zip", "tar", "tar.gz", "files", "two archives"])
 def test_every_way_to_send_images(client: TestClient, kit: Any, pack: str) -> None:
-    files = kit.pictures()
+    files = kit.images()
     images: Any = files
     if pack == "zip":
         images = kit.zipped(files)
@@ -80,7 +80,7 @@ def test_annotations_as_a_text_field_and_no_name(client: TestClient, kit: Any) -
     answer = client.post(
         "/datasets",
         data={"annotations": json.dumps(kit.points())},
-        files={"images": ("i.zip", kit.zipped(kit.pictures()))},
+        files={"images": ("i.zip", kit.zipped(kit.images()))},
     )
     assert answer.status_code == 201
     assert answer.json()["name"] == "data set"
@@ -92,7 +92,7 @@ def test_names_in_archives(client: TestClient, kit: Any) -> None:
     document = kit.points(4, 1)
     for image, name in zip(document["images"], names, strict=True):
         image["file_name"] = name
-    data = {name: kit.picture(seed=i) for i, name in enumerate(names)}
+    data = {name: kit.image(seed=i) for i, name in enumerate(names)}
     archive = kit.zipped(
         {
             "top/a/x.png": data["a/x.png"],
@@ -114,7 +114,7 @@ def test_names_in_archives(client: TestClient, kit: Any) -> None:
 
 
 def test_the_better_fit_wins_whatever_the_order(client: TestClient, kit: Any) -> None:
-    right, other = kit.picture(seed=1), kit.picture(seed=9)
+    right, other = kit.image(seed=1), kit.image(seed=9)
     for names in (["1.png", "old/1.png"], ["old/1.png", "1.png"]):
         archive = kit.zipped({n: right if n == "1.png" else other for n in names})
         answer = kit.upload(client, kit.points(1), archive)
@@ -132,7 +132,7 @@ def test_odd_but_right(client: TestClient, kit: Any) -> None:
         {"id": 900, "image_id": 2, "category_id": 0, "point": [1.5, 2.5]},
         {"id": 901, "image_id": 2, "category_id": 0, "iscrowd": 1},
     ]
-    images = kit.pictures(3) | {"1.png": kit.picture(1, 1)}
+    images = kit.images(3) | {"1.png": kit.image(1, 1)}
     answer = kit.upload(client, document, images)
     assert answer.status_code == 201, answer.text
     body = answer.json()
@@ -153,14 +153,14 @@ def test_300_objects_and_one(client: TestClient, kit: Any) -> None:
         document = kit.points(1, count)
         for i, annotation in enumerate(document["annotations"]):
             annotation["point"] = [i % 40, i // 40]
-        answer = kit.upload(client, document, kit.pictures(1))
+        answer = kit.upload(client, document, kit.images(1))
         assert answer.status_code == 201, answer.text
         assert answer.json()["annotations"] == count
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
-def test_pictures_come_back_as_sent(client: TestClient, kit: Any, kind: str) -> None:
-    data = kit.picture(kind=kind)
+def test_images_come_back_as_sent(client: TestClient, kit: Any, kind: str) -> None:
+    data = kit.image(kind=kind)
     url = kit.upload(client, kit.points(1), {"1.png": data}).headers["location"] + "/images/1"
     answer = client.get(url)
     assert answer.content == data
@@ -183,7 +183,7 @@ def test_pictures_come_back_as_sent(client: TestClient, kit: Any, kind: str) -> 
 def test_pages_follow_each_other(client: TestClient, kit: Any) -> None:
     ids = []
     for _ in range(5):
-        ids.append(kit.upload(client, kit.points(1), kit.pictures(1)).json()["id"])
+        ids.append(kit.upload(client, kit.points(1), kit.images(1)).json()["id"])
     url, seen = "/datasets?limit=2", []
     while url:
         answer = client.get(url)
@@ -193,7 +193,7 @@ def test_pages_follow_each_other(client: TestClient, kit: Any) -> None:
     assert sorted(seen) == sorted(ids)
     assert len(seen) == 5
 
-    url = f"/datasets/{kit.upload(client, kit.points(5), kit.pictures(5)).json()['id']}/images"
+    url = f"/datasets/{kit.upload(client, kit.points(5), kit.images(5)).json()['id']}/images"
     first = client.get(url, params={"limit": 3}).json()
     second = client.get(url, params={"limit": 3, "cursor": first["next"]}).json()
     assert [i["id"] for i in first["images"] + second["images"]] == [1, 2, 3, 4, 5]
@@ -204,21 +204,21 @@ def test_truth_sent_and_truth_within(client: TestClient, kit: Any) -> None:
     document = kit.points(1)
     square = {"segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}
     truth = document | {"annotations": [a | square for a in document["annotations"]]}
-    sent = kit.upload(client, document, kit.pictures(1), truth=truth).json()
-    within = kit.upload(client, truth, kit.pictures(1)).json()
+    sent = kit.upload(client, document, kit.images(1), truth=truth).json()
+    within = kit.upload(client, truth, kit.images(1)).json()
     foreign = truth | {"annotations": [truth["annotations"][0] | {"id": 5}]}
-    unrelated = kit.upload(client, document, kit.pictures(1), truth=foreign).json()
+    unrelated = kit.upload(client, document, kit.images(1), truth=foreign).json()
     assert sent["report"]["truth"] == "truth"
     assert within["report"]["truth"] == "annotations"
-    assert kit.upload(client, document, kit.pictures(1)).json()["report"]["truth"] is None
+    assert kit.upload(client, document, kit.images(1)).json()["report"]["truth"] is None
     assert [w["part"] for w in unrelated["report"]["warnings"]] == ["truth"]
 
 
 def test_a_correction_names_its_parent(client: TestClient, kit: Any) -> None:
-    parent = kit.upload(client, kit.points(1), kit.pictures(1)).json()["id"]
-    child = kit.upload(client, kit.points(1), kit.pictures(1), parent=parent).json()
+    parent = kit.upload(client, kit.points(1), kit.images(1)).json()["id"]
+    child = kit.upload(client, kit.points(1), kit.images(1), parent=parent).json()
     assert child["parent_id"] == parent
-    wrong = kit.upload(client, kit.points(1), kit.pictures(1), parent="nobody")
+    wrong = kit.upload(client, kit.points(1), kit.images(1), parent="nobody")
     assert wrong.status_code == 422
     assert wrong.json()["errors"][0]["part"] == "parent"
 
@@ -230,10 +230,10 @@ def test_a_correction_names_its_parent(client: TestClient, kit: Any) -> None:
 def test_a_parent_that_is_not_ready(
     client: TestClient, app: FastAPI, kit: Any, status: DatasetStatus, hint: str
 ) -> None:
-    parent = kit.upload(client, kit.points(1), kit.pictures(1)).json()["id"]
+    parent = kit.upload(client, kit.points(1), kit.images(1)).json()["id"]
     with app.state.database.begin() as session:
         session.execute(update(Dataset).values(status=status))
-    (error,) = kit.upload(client, kit.points(1), kit.pictures(1), parent=parent).json()["errors"]
+    (error,) = kit.upload(client, kit.points(1), kit.images(1), parent=parent).json()["errors"]
     assert (error["part"], error["detail"]) == ("parent", f"the data set is {status}")
     assert error["hint"] == hint
 
@@ -241,7 +241,7 @@ def test_a_parent_that_is_not_ready(
 def test_content_is_stored_once_and_goes_with_its_last_user(
     client: TestClient, settings: Settings, kit: Any, app: FastAPI, stored: Stored
 ) -> None:
-    same = kit.picture(seed=1)
+    same = kit.image(seed=1)
     first = kit.upload(client, kit.points(2), {"1.png": same, "2.png": same}).json()["id"]
     assert len(stored(settings.storage)) == 2  # one image, one document
     second = kit.upload(client, kit.points(1), {"1.png": same}).json()["id"]
@@ -261,7 +261,7 @@ def test_content_is_stored_once_and_goes_with_its_last_user(
 def test_delete_asks_about_jobs(
     client: TestClient, settings: Settings, kit: Any, app: FastAPI, stored: Stored
 ) -> None:
-    dataset = kit.upload(client, kit.points(1), kit.pictures(1)).json()["id"]
+    dataset = kit.upload(client, kit.points(1), kit.images(1)).json()["id"]
     storage, database = app.state.storage, app.state.database
     with database.begin() as session:
         job = Job(dataset_id=dataset, method="sapnet++", preset="cpu", seed=0, request={})

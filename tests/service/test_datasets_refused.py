@@ -109,30 +109,30 @@ def test_wrong_documents(client: TestClient, kit: Any, case: str) -> None:
     document = kit.points(2, 2)
     document["annotations"][0]["id"] = 100
     change(document)
-    errors = refused(kit.upload(client, document, kit.zipped(kit.pictures())))
+    errors = refused(kit.upload(client, document, kit.zipped(kit.images())))
     assert any(e["pointer"].startswith(pointer) or e["pointer"] == "" for e in errors), errors
     assert all(e["part"] == "annotations" for e in errors)
 
 
 @pytest.mark.parametrize("raw", [b"", b'{"images": [', b"[]", b"\xff\xfe", b"null", b"[" * 100_000])
 def test_no_json_at_all(client: TestClient, kit: Any, raw: bytes) -> None:
-    errors = refused(kit.upload(client, raw, kit.pictures()))
+    errors = refused(kit.upload(client, raw, kit.images()))
     assert where(errors) == {("annotations", "")}
 
 
 IMAGES: dict[str, Callable[[Any], bytes]] = {
     "0 bytes": lambda kit: b"",
     "text": lambda kit: b"this is a text called .jpg",
-    "cut off": lambda kit: kit.picture(kind="JPEG")[:-100],
-    "damaged": lambda kit: kit.picture()[:50] + b"\0" * 20 + kit.picture()[70:],
-    "GIF": lambda kit: kit.picture(kind="GIF"),
+    "cut off": lambda kit: kit.image(kind="JPEG")[:-100],
+    "damaged": lambda kit: kit.image()[:50] + b"\0" * 20 + kit.image()[70:],
+    "GIF": lambda kit: kit.image(kind="GIF"),
 }
 
 
 @pytest.mark.parametrize("case", IMAGES)
 @pytest.mark.parametrize("packed", [False, True])
 def test_wrong_images(client: TestClient, kit: Any, case: str, packed: bool) -> None:
-    images: Any = kit.pictures() | {"2.png": IMAGES[case](kit)}
+    images: Any = kit.images() | {"2.png": IMAGES[case](kit)}
     errors = refused(kit.upload(client, kit.points(), kit.zipped(images) if packed else images))
     assert where(errors) == {("annotations", "/images/1/file_name")}
 
@@ -146,7 +146,7 @@ def test_an_image_of_too_many_pixels_is_told_by_its_header(client: TestClient, k
 
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     huge = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b"")
-    errors = refused(kit.upload(client, kit.points(), kit.pictures() | {"2.png": huge}))
+    errors = refused(kit.upload(client, kit.points(), kit.images() | {"2.png": huge}))
     assert where(errors) == {("annotations", "/images/1/file_name")}
     assert "20000×20000 pixels are more than the 100,000,000 allowed" in errors[0]["detail"]
 
@@ -156,7 +156,7 @@ def test_everything_is_listed_at_once(client: TestClient, kit: Any) -> None:
     document["annotations"][0]["point"] = [1]
     document["annotations"][3]["category_id"] = 5
     document["images"][2]["height"] = 31
-    images = kit.pictures(3) | {"2.png": b"text"}
+    images = kit.images(3) | {"2.png": b"text"}
     answer = kit.upload(client, document, images, truth={"images": []}, name="x" * 201, colour="r")
     errors = refused(answer)
     expected = {
@@ -181,12 +181,12 @@ def test_missing_parts(client: TestClient, kit: Any) -> None:
     assert where(errors) == {("images", "")}
     raw = json.dumps(kit.points()).encode()
     twice = [("annotations", ("a.json", raw)), ("annotations", ("b.json", raw))]
-    images = [("images", ("i.zip", kit.zipped(kit.pictures())))]
+    images = [("images", ("i.zip", kit.zipped(kit.images())))]
     assert where(refused(client.post("/datasets", files=twice + images))) == {("annotations", "")}
 
 
 def test_two_files_that_could_be_one_image(client: TestClient, kit: Any) -> None:
-    archive = kit.zipped({"a/1.png": kit.picture(seed=1), "b/1.png": kit.picture(seed=2)})
+    archive = kit.zipped({"a/1.png": kit.image(seed=1), "b/1.png": kit.image(seed=2)})
     errors = refused(kit.upload(client, kit.points(1), archive))
     assert where(errors) == {("images", "")}
     assert "'a/1.png'" in errors[0]["detail"]
@@ -195,8 +195,8 @@ def test_two_files_that_could_be_one_image(client: TestClient, kit: Any) -> None
 @pytest.mark.slow
 def test_a_refused_archive_makes_no_image_missing(client: TestClient, kit: Any) -> None:
     """Nobody knows what is in it: the one fault is the archive."""
-    bomb = kit.zipped({**kit.pictures(), "2.png": bytes(60_000_000)})
-    for archive in (bomb, kit.zipped(kit.pictures())[:-30], b"no archive"):
+    bomb = kit.zipped({**kit.images(), "2.png": bytes(60_000_000)})
+    for archive in (bomb, kit.zipped(kit.images())[:-30], b"no archive"):
         answer = kit.upload(client, kit.points(), archive)
         (fault,) = refused(answer)
         assert (fault["part"], fault["pointer"]) == ("images", "")
@@ -210,12 +210,12 @@ def test_a_point_outside_is_pointed_at(client: TestClient, kit: Any) -> None:
         document = kit.points(1, 1)
         document["images"] = [{"id": 1, "file_name": "1.png", **size}]
         document["annotations"][0]["point"] = [40, 3]
-        (fault,) = refused(kit.upload(client, document, kit.pictures(1)))
+        (fault,) = refused(kit.upload(client, document, kit.images(1)))
         assert fault["pointer"] == "/annotations/0/point"
 
 
 def test_a_bad_archive_is_a_fault_of_the_images(client: TestClient, kit: Any) -> None:
-    good = kit.zipped(kit.pictures())
+    good = kit.zipped(kit.images())
     for archive in (b"not a zip", good[: len(good) // 2], kit.zipped({"../1.png": b"x"})):
         errors = refused(kit.upload(client, kit.points(), archive))
         assert ("images", "") in where(errors)
@@ -243,7 +243,7 @@ class TestForms:
         refused(client.post("/datasets", content=body, headers={"content-type": kind}), 400)
 
     def test_a_long_text_field(self, client: TestClient, kit: Any) -> None:
-        refused(kit.upload(client, kit.points(), kit.pictures(), name="x" * 20_000), 413)
+        refused(kit.upload(client, kit.points(), kit.images(), name="x" * 20_000), 413)
 
 
 class TestLimits:
@@ -267,7 +267,7 @@ class TestLimits:
 
     def test_documents_and_parts(self, client: TestClient, kit: Any) -> None:
         document = json.dumps(kit.points()).encode() + b" " * 3_000
-        refused(kit.upload(client, document, kit.pictures()), 413)
+        refused(kit.upload(client, document, kit.images()), 413)
         many = {f"{i}.png": b"" for i in range(60)}
         refused(kit.upload(client, kit.points(), many), 413)
 
@@ -297,7 +297,7 @@ class TestFailures:
             raise error
 
         monkeypatch.setattr(app.state.storage, "put_files", fails_at_the_third)
-        answer = kit.upload(client, kit.points(), kit.pictures())
+        answer = kit.upload(client, kit.points(), kit.images())
         refused(answer, status)
         assert "secret" not in answer.text
         assert len(done) == 2
@@ -309,7 +309,7 @@ class TestFailures:
             raise RuntimeError("no rows today")
 
         monkeypatch.setattr("app.datasets.rows.batches", fails)
-        refused(kit.upload(client, kit.points(), kit.pictures()), 500)
+        refused(kit.upload(client, kit.points(), kit.images()), 500)
 
 
 def test_a_client_that_leaves(settings: Settings, kit: Any, stored: Stored) -> None:

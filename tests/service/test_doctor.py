@@ -1,4 +1,4 @@
-"""`sapnet-service doctor`: sound services pass, each fault is named with its mending."""
+"""`sapnet-service doctor`: sound services pass, each failure is named with its remedy."""
 
 import http.server
 import shutil

@@ -39,7 +39,7 @@ def settings(request: pytest.FixtureRequest, make_settings: Callable[..., Settin
 
 @pytest.fixture
 def dataset_id(client: TestClient, kit: Any) -> str:
-    return str(kit.upload(client, kit.points(), kit.pictures()).json()["id"])
+    return str(kit.upload(client, kit.points(), kit.images()).json()["id"])
 
 
 @pytest.fixture
@@ -90,15 +90,15 @@ def test_a_job(client: TestClient, dataset_id: str, count: Any) -> None:
 def test_a_data_set(client: TestClient, kit: Any, count: Any, settings: Settings) -> None:
     """Each request of a form has a boundary of its own; it is the same form all the same."""
     keyed(client, "k1")
-    first = kit.upload(client, kit.points(), kit.pictures())
+    first = kit.upload(client, kit.points(), kit.images())
     assert first.status_code == 201
-    same(first, kit.upload(client, kit.points(), kit.pictures()))
+    same(first, kit.upload(client, kit.points(), kit.images()))
     assert client.get(first.headers["location"]).json() == first.json()
     for changed in (
-        {"document": kit.points(), "images": kit.pictures(), "name": "other"},
-        {"document": kit.points(2, 1), "images": kit.pictures()},
-        {"document": kit.points(), "images": {**kit.pictures(), "2.png": kit.picture(seed=9)}},
-        {"document": kit.points(), "images": {**kit.pictures(), "3.png": kit.picture(seed=3)}},
+        {"document": kit.points(), "images": kit.images(), "name": "other"},
+        {"document": kit.points(2, 1), "images": kit.images()},
+        {"document": kit.points(), "images": {**kit.images(), "2.png": kit.image(seed=9)}},
+        {"document": kit.points(), "images": {**kit.images(), "3.png": kit.image(seed=3)}},
     ):
         refused(kit.upload(client, **changed), 422)
     assert count(Dataset) == 1
@@ -107,7 +107,7 @@ def test_a_data_set(client: TestClient, kit: Any, count: Any, settings: Settings
 
 def test_a_key_is_for_one_request(client: TestClient, kit: Any, dataset_id: str) -> None:
     keyed(client, "k1").post("/jobs/train", json={"dataset_id": dataset_id})
-    refused(kit.upload(client, kit.points(), kit.pictures()), 422)
+    refused(kit.upload(client, kit.points(), kit.images()), 422)
     refused(client.post("/jobs/train?x=1", json={"dataset_id": dataset_id}), 422)
 
 
@@ -118,8 +118,8 @@ def test_a_refused_request_leaves_its_key_free(
     wrong = kit.points()
     wrong["annotations"][0]["image_id"] = 99
     for _ in range(2):
-        assert "99" in refused(kit.upload(client, wrong, kit.pictures()), 422)["detail"]
-    assert kit.upload(client, kit.points(), kit.pictures()).status_code == 201
+        assert "99" in refused(kit.upload(client, wrong, kit.images()), 422)["detail"]
+    assert kit.upload(client, kit.points(), kit.images()).status_code == 201
     keyed(client, "k2")
     refused(client.post("/jobs/train", json={"dataset_id": "none"}), 404)
     assert client.post("/jobs/train", json={"dataset_id": dataset_id}).status_code == 202
@@ -146,7 +146,7 @@ def test_keys_are_each_owners_own(app: FastAPI, client: TestClient, kit: Any) ->
         with app.state.database.begin() as session:
             key, _ = keys.create(session, owner, Scope.WRITE)
         client.headers["Authorization"] = f"Bearer {key}"
-        answers.append(kit.upload(keyed(client, "k1"), kit.points(), kit.pictures()))
+        answers.append(kit.upload(keyed(client, "k1"), kit.points(), kit.images()))
     assert [a.status_code for a in answers] == [201, 201]
     assert answers[0].json()["id"] != answers[1].json()["id"]
 
@@ -247,9 +247,9 @@ def test_a_crash_before_the_answer_leaves(
     keyed(client, "k1")
     with monkeypatch.context() as patch:
         patch.setattr("app.storage.garbage_collection.forget", dies)  # what follows the commit
-        assert kit.upload(client, kit.points(), kit.pictures()).status_code == 500
+        assert kit.upload(client, kit.points(), kit.images()).status_code == 500
     assert count(Dataset) == 1
-    again = kit.upload(client, kit.points(), kit.pictures())
+    again = kit.upload(client, kit.points(), kit.images())
     assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
     assert client.get(again.headers["location"]).json() == again.json()
     assert count(Dataset) == 1

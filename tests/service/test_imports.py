@@ -59,7 +59,7 @@ def counts(database: Database, *tables: Any) -> list[int]:
 def test_from_importing_to_ready(
     client: TestClient, ask: Callable[..., Any], worker: WorkerContext, kit: Any, stored: Any
 ) -> None:
-    answer = ask(kit.points(), kit.zipped(kit.pictures()), name="cells")
+    answer = ask(kit.points(), kit.zipped(kit.images()), name="cells")
     assert answer.status_code == 202, answer.text
     assert answer.headers["preference-applied"] == "respond-async"
     body, url = answer.json(), answer.headers["location"]
@@ -75,12 +75,12 @@ def test_from_importing_to_ready(
 
     assert execute(job_of(answer), worker) is Outcome.ENDED
     found = client.get(url).json()
-    at_once = kit.upload(client, kit.points(), kit.zipped(kit.pictures())).json()
+    at_once = kit.upload(client, kit.points(), kit.zipped(kit.images())).json()
     different = {"id", "created_at"}
     assert {n: v for n, v in found.items() if n not in different} == {
         n: v for n, v in at_once.items() if n not in different
     }
-    assert client.get(f"{url}/images/2").content == kit.pictures()["2.png"]
+    assert client.get(f"{url}/images/2").content == kit.images()["2.png"]
     job = client.get(f"/jobs/{progress['job_id']}").json()
     assert (job["kind"], job["state"], job["progress"]) == ("import", "succeeded", 1)
     assert client.get(f"/jobs/{job['id']}/checkpoint").status_code == 409
@@ -98,7 +98,7 @@ def test_small_ones_are_answered_at_once_and_large_ones_later(
 ) -> None:
     from app.main import create_app
 
-    archive = kit.zipped(kit.pictures())
+    archive = kit.zipped(kit.images())
     size = len(archive) + len(json.dumps(kit.points()))
     for limit, status in ((size, 201), (size - 1, 202)):
         app = create_app(make_settings(sync_import_bytes=limit))
@@ -112,7 +112,7 @@ def test_invalid_with_every_fault(
     document = kit.points(3)
     document["annotations"][0]["category_id"] = 5
     document["images"][1]["width"] = 41
-    answer = ask(document, kit.zipped(kit.pictures()), truth={"images": []})
+    answer = ask(document, kit.zipped(kit.images()), truth={"images": []})
     url = answer.headers["location"]
     assert execute(job_of(answer), worker) is Outcome.ENDED
     body = client.get(url).json()
@@ -131,7 +131,7 @@ def test_invalid_with_every_fault(
 def _files(document: Any, kit: Any, truth: Any) -> list[Any]:
     return [
         ("annotations", ("points.json", json.dumps(document).encode())),
-        ("images", ("images.zip", kit.zipped(kit.pictures()))),
+        ("images", ("images.zip", kit.zipped(kit.images()))),
         ("truth", ("truth.json", json.dumps(truth).encode())),
     ]
 
@@ -140,7 +140,7 @@ def test_faults_of_the_form_are_said_at_once(
     client: TestClient, ask: Callable[..., Any], kit: Any, stored: Any, settings: Settings
 ) -> None:
     for fields in ({"parent": "nobody"}, {"images_url": "ftp://x/"}, {"images_upload": "x"}):
-        answer = ask(kit.points(), kit.pictures(), **fields)
+        answer = ask(kit.points(), kit.images(), **fields)
         assert answer.status_code == 422, fields
         assert next(e["part"] for e in answer.json()["errors"]) in fields
     assert ask(kit.points(), None).status_code == 422
@@ -158,7 +158,7 @@ def test_a_killed_import_is_taken_up_again_and_gives_its_rows_once(
 ) -> None:
     """The first attempt ends after some of its rows, as if by kill -9; its lease runs out."""
     monkeypatch.setattr(rows, "BATCH", 1)
-    answer = ask(kit.points(), kit.zipped(kit.pictures()))
+    answer = ask(kit.points(), kit.zipped(kit.images()))
     job_id, url = job_of(answer), answer.headers["location"]
     tables = {"first": Category, "images": Image, "annotations": Annotation, "last": None}
 
@@ -190,14 +190,14 @@ def test_a_killed_import_is_taken_up_again_and_gives_its_rows_once(
     assert client.get(url).json()["status"] == "ready"
     assert counts(worker.database, Category, Image, Annotation, ImportFile) == [2, 2, 4, 0]
     for i in (1, 2):
-        assert client.get(f"{url}/images/{i}").content == kit.pictures()[f"{i}.png"]
+        assert client.get(f"{url}/images/{i}").content == kit.images()[f"{i}.png"]
 
 
 def test_a_stale_attempt_writes_nothing(
     ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any, monkeypatch: Any
 ) -> None:
     """Another worker takes the job, and finishes it, while the first is about to write rows."""
-    answer = ask(kit.points(), kit.zipped(kit.pictures()))
+    answer = ask(kit.points(), kit.zipped(kit.images()))
     job_id, url = job_of(answer), answer.headers["location"]
     other = WorkerContext(worker.settings, worker.database, worker.storage)
     calm = worker.settings.model_copy(update={"heartbeat_seconds": 60.0, "lease_seconds": 120.0})
@@ -223,7 +223,7 @@ def test_a_stale_attempt_writes_nothing(
     assert outcomes == [Outcome.ENDED]
     assert client.get(url).json()["status"] == "ready"
     assert counts(worker.database, Category, Image, Annotation) == [2, 2, 4]
-    assert client.get(f"{url}/images/1").content == kit.pictures()["1.png"]
+    assert client.get(f"{url}/images/1").content == kit.images()["1.png"]
 
 
 def test_cancelled_in_the_queue_and_while_it_runs(
@@ -234,11 +234,11 @@ def test_cancelled_in_the_queue_and_while_it_runs(
     monkeypatch: pytest.MonkeyPatch,
     stored: Any,
 ) -> None:
-    waiting = ask(kit.points(), kit.zipped(kit.pictures()))
+    waiting = ask(kit.points(), kit.zipped(kit.images()))
     assert client.post(f"/jobs/{job_of(waiting)}/cancel").status_code == 202
     assert execute(job_of(waiting), worker) is Outcome.REFUSED
 
-    running = ask(kit.points(), kit.zipped(kit.pictures()))
+    running = ask(kit.points(), kit.zipped(kit.images()))
     real = imports.check
 
     def cancelled_meanwhile(sent: Any, folder: Path, settings: Settings, tell: Any) -> Any:
@@ -259,10 +259,10 @@ def test_cancelled_in_the_queue_and_while_it_runs(
     assert stored(worker.settings.storage) == set()
 
 
-def test_told_to_go_home_and_taken_up_again(
+def test_shut_down_and_taken_up_again(
     ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any, monkeypatch: Any
 ) -> None:
-    answer = ask(kit.points(), kit.zipped(kit.pictures()))
+    answer = ask(kit.points(), kit.zipped(kit.images()))
     told: list[int] = []
     going = WorkerContext(worker.settings, worker.database, worker.storage, lambda: bool(told))
     real = imports.check
@@ -282,7 +282,7 @@ def test_told_to_go_home_and_taken_up_again(
 def test_a_failure_that_stays_makes_it_invalid(
     ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any, monkeypatch: Any
 ) -> None:
-    answer = ask(kit.points(), kit.zipped(kit.pictures()))
+    answer = ask(kit.points(), kit.zipped(kit.images()))
 
     def fails(*_: Any) -> Any:
         raise OSError("no disk today")
@@ -311,7 +311,7 @@ def test_truth_and_single_files(
         "annotations": [{**a, "id": a["id"]} for a in document["annotations"]],
     }
     for sent, where in ((None, "annotations"), (truth, "truth")):
-        answer = ask(document, kit.pictures(), truth=sent)
+        answer = ask(document, kit.images(), truth=sent)
         assert execute(job_of(answer), worker) is Outcome.ENDED
         body = client.get(answer.headers["location"]).json()
         assert (body["status"], body["report"]["truth"]) == ("ready", where)
@@ -336,14 +336,14 @@ def test_runs_beyond_32_bits_are_the_document_s_fault(
     """Not the worker's: it would try again and again."""
     document = kit.points()
     document["annotations"][0]["mask"] = mask
-    answer = ask(document, kit.zipped(kit.pictures()))
+    answer = ask(document, kit.zipped(kit.images()))
     assert execute(job_of(answer), worker) is Outcome.ENDED
     body = client.get(answer.headers["location"]).json()
     assert body["status"] == "invalid"
     assert [e["pointer"] for e in body["report"]["errors"]] == ["/annotations/0/mask"]
 
 
-def test_truth_is_held_against_the_pictures(
+def test_truth_is_held_against_the_images(
     client: TestClient, ask: Callable[..., Any], worker: WorkerContext, kit: Any
 ) -> None:
     document = kit.points()
@@ -354,7 +354,7 @@ def test_truth_is_held_against_the_pictures(
     }
     for size in (10**7, 2**31 - 1, 2**14):
         truth["images"][0] |= {"width": size, "height": size}
-        answer = ask(document, kit.zipped(kit.pictures()), truth=truth)
+        answer = ask(document, kit.zipped(kit.images()), truth=truth)
         assert execute(job_of(answer), worker) is Outcome.ENDED
         body = client.get(answer.headers["location"]).json()
         assert body["status"] == "invalid"

@@ -97,8 +97,8 @@ def problems(dataset: dict[str, Any]) -> dict[str, str]:
 def test_below_an_address(web: Web, imported: Any, kit: Any) -> None:
     document = kit.points()
     document["images"][1]["file_name"] = "a b/ü.png"
-    web.has("/set/1.png", kit.picture(seed=1))
-    web.has("/set/a%20b/%C3%BC.png", kit.picture(seed=2), kind="application/octet-stream")
+    web.has("/set/1.png", kit.image(seed=1))
+    web.has("/set/a%20b/%C3%BC.png", kit.image(seed=2), kind="application/octet-stream")
     for base in (f"{web.url}/set", f"{web.url}/set/"):
         dataset = imported(document, base)
         assert (dataset["status"], dataset["images"]) == ("ready", 2)
@@ -110,8 +110,8 @@ def test_by_the_documents_own_addresses(web: Web, imported: Any, kit: Any) -> No
     document = kit.points(3)
     document["images"][0]["coco_url"] = f"{web.url}/x"
     document["images"][1] |= {"coco_url": None, "url": f"{web.url}/y"}
-    web.has("/x", kit.picture(seed=1))
-    web.has("/y", kit.picture(seed=2))
+    web.has("/x", kit.image(seed=1))
+    web.has("/y", kit.image(seed=2))
     found = problems(imported(document, "document"))
     assert list(found) == ["/images/2/file_name"]
     assert "no coco_url and no url" in found["/images/2/file_name"]
@@ -120,8 +120,8 @@ def test_by_the_documents_own_addresses(web: Web, imported: Any, kit: Any) -> No
 
 
 def test_each_image_says_what_is_wrong_with_it(web: Web, imported: Any, kit: Any) -> None:
-    document, picture = kit.points(9), kit.picture(seed=1)
-    web.has("/1.png", picture)
+    document, image = kit.points(9), kit.image(seed=1)
+    web.has("/1.png", image)
     web.has("/3.png", b"<html>", kind="text/html; charset=utf-8")
     web.has("/4.png", b"no image")
     web.has("/5.png", bytes(3_000))
@@ -145,7 +145,7 @@ def test_private_addresses_are_refused(web: Web, imported: Any, client: Any, kit
     port = web.url.rpartition(":")[2]
     for i, host in enumerate(("127.0.0.1", "localhost", "[::1]")):
         document["images"][i]["coco_url"] = f"http://{host}:{port}/1.png"
-    web.has("/1.png", kit.picture(seed=1))
+    web.has("/1.png", kit.image(seed=1))
     found = problems(imported(document, "document", import_private_addresses=False))
     assert len(found) == 3
     assert all("not a public" in detail for detail in found.values())
@@ -172,7 +172,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(
 def test_a_slow_server_is_left(web: Web, imported: Any, kit: Any) -> None:
     def slow() -> Answer:
         threading.Event().wait(60)
-        return 200, {"Content-Type": "image/png"}, kit.picture(seed=1)
+        return 200, {"Content-Type": "image/png"}, kit.image(seed=1)
 
     web.answers["/1.png"] = slow
     found = problems(imported(kit.points(1), web.url, fetch_timeout_seconds=0.2))
@@ -188,11 +188,11 @@ def test_what_was_fetched_is_not_fetched_again(
     settings = make_settings(import_private_addresses=True, poll_seconds=0.05)
     app = create_app(settings)
     for i in range(1, 5):
-        web.has(f"/{i}.png", kit.picture(seed=i))
+        web.has(f"/{i}.png", kit.image(seed=i))
     fetched, heard, again = (threading.Event() for _ in range(3))
 
     def stopping() -> bool:
-        """Asked by the heartbeat: at the second time, what the first gave is known."""
+        """Called by the heartbeat: at the second time, what the first gave is known."""
         if fetched.is_set():
             (again if heard.is_set() else heard).set()
         return fetched.is_set()
@@ -224,8 +224,8 @@ def test_from_a_bucket(bucket: str, imported: Any, client: Any, kit: Any) -> Non
     name = bucket.removeprefix("s3://").split("/")[0]
     store = from_url(f"s3://{name}")
     for i in (1, 2):
-        obstore.put(store, f"pictures/{i}.png", kit.picture(seed=i))
-    url = f"s3://{name}/pictures/"
+        obstore.put(store, f"images/{i}.png", kit.image(seed=i))
+    url = f"s3://{name}/images/"
     dataset = imported(kit.points(), url, import_buckets=(name,))
     assert (dataset["status"], dataset["images"]) == ("ready", 2)
     found = problems(imported(kit.points(3), url, import_buckets=(name,)))

@@ -46,7 +46,7 @@ def new_key(app: FastAPI) -> Callable[..., Header]:
 def everything(app: FastAPI, client: TestClient, kit: Any, new_key: Any) -> dict[str, str]:
     """Ann's: a data set, a job of it that has succeeded, and its model; and an upload."""
     client.headers.update(new_key("ann"))
-    dataset = kit.upload(client, kit.points(), kit.pictures()).json()["id"]
+    dataset = kit.upload(client, kit.points(), kit.images()).json()["id"]
     job = client.post("/jobs/train", json={"dataset_id": dataset}).json()["id"]
     tus = {"Tus-Resumable": "1.0.0", "Upload-Length": "10"}
     upload = client.post("/uploads", headers=tus).headers["location"].split("/")[-1]
@@ -199,16 +199,16 @@ def test_what_is_not(client: TestClient, new_key: Any, path: str) -> None:
 def test_scopes(client: TestClient, new_key: Any, kit: Any) -> None:
     client.headers.update(new_key("ann", Scope.READ))
     assert client.get("/datasets").status_code == 200
-    answer = kit.upload(client, kit.points(), kit.pictures())
+    answer = kit.upload(client, kit.points(), kit.images())
     assert "scope write" in refused(answer, 403)
     assert 'error="insufficient_scope", scope="write"' in answer.headers["www-authenticate"]
     refused(client.post("/jobs/x/cancel"), 403)
     refused(client.delete("/datasets/x"), 403)
-    files = {"file": ("a.png", kit.picture())}
+    files = {"file": ("a.png", kit.image())}
     sent = client.post("/predict", files=files, data={"model": "none"})
     assert "no model" in refused(sent, 404)  # it changes nothing, so reading is enough
     client.headers.update(new_key("ann", Scope.WRITE))
-    assert kit.upload(client, kit.points(), kit.pictures()).status_code == 201
+    assert kit.upload(client, kit.points(), kit.images()).status_code == 201
 
 
 def test_an_uninvited_upload_is_not_read(app: FastAPI, new_key: Any) -> None:
@@ -288,20 +288,20 @@ def test_lists_hold_ones_own(
 
 
 @pytest.mark.both_stacks
-def test_the_same_picture_is_each_owners_own(client: TestClient, new_key: Any, kit: Any) -> None:
+def test_the_same_image_is_each_owners_own(client: TestClient, new_key: Any, kit: Any) -> None:
     """Files are stored once; who deletes a data set must not see, nor take, the other one's."""
     urls = {}
     for owner in ("ann", "bob"):
         urls[owner] = new_key(owner)
-        answer = kit.upload(client_with(client, urls[owner]), kit.points(), kit.pictures())
+        answer = kit.upload(client_with(client, urls[owner]), kit.points(), kit.images())
         urls[owner]["url"] = answer.headers["location"]
     ann, bob = urls["ann"], urls["bob"]
     client_with(client, ann)
     assert client.delete(ann["url"]).status_code == 204
     refused(client.delete(bob["url"]), 404)
     client_with(client, bob)
-    assert client.get(f"{bob['url']}/images/1").content == kit.pictures()["1.png"]
-    parent = kit.upload(client, kit.points(), kit.pictures(), parent=ann["url"].split("/")[-1])
+    assert client.get(f"{bob['url']}/images/1").content == kit.images()["1.png"]
+    parent = kit.upload(client, kit.points(), kit.images(), parent=ann["url"].split("/")[-1])
     refused(parent, 422)
 
 
@@ -314,7 +314,7 @@ def client_with(client: TestClient, key: Header) -> TestClient:
 def test_what_was_made_before_there_were_keys_is_the_admins(
     client: TestClient, new_key: Any, kit: Any
 ) -> None:
-    url = kit.upload(client, kit.points(), kit.pictures()).headers["location"]
+    url = kit.upload(client, kit.points(), kit.images()).headers["location"]
     refused(client.get(url, headers=new_key("ann")), 404)
     assert client.get(url, headers=new_key("root", Scope.ADMIN)).status_code == 200
 

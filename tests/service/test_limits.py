@@ -114,18 +114,18 @@ class TestQuotas:
     def test_data_sets(self, app: FastAPI, client: TestClient, kit: Any) -> None:
         ann, bob = key_of(app, "ann"), key_of(app, "bob")
         client.headers.update(ann)
-        urls = [kit.upload(client, kit.points(), kit.pictures()) for _ in range(2)]
-        answer = kit.upload(client, kit.points(), kit.pictures())
+        urls = [kit.upload(client, kit.points(), kit.images()) for _ in range(2)]
+        answer = kit.upload(client, kit.points(), kit.images())
         body = refused(answer, 429, "quota-exceeded")
         assert (body["limit"], body["used"], answer.headers["retry-after"]) == (2, 2, "3600")
         client.headers.update(bob)
-        assert kit.upload(client, kit.points(), kit.pictures()).status_code == 201
+        assert kit.upload(client, kit.points(), kit.images()).status_code == 201
         client.headers.update(ann)
         assert client.delete(urls[0].headers["location"]).status_code == 204
-        assert kit.upload(client, kit.points(), kit.pictures()).status_code == 201
+        assert kit.upload(client, kit.points(), kit.images()).status_code == 201
 
     def test_they_hold_for_a_service_without_keys(self, client: TestClient, kit: Any) -> None:
-        statuses = [kit.upload(client, kit.points(), kit.pictures()).status_code for _ in range(3)]
+        statuses = [kit.upload(client, kit.points(), kit.images()).status_code for _ in range(3)]
         assert statuses == [201, 201, 429]
 
     def test_a_form_that_has_no_room_is_not_read(self, app: FastAPI, client: TestClient) -> None:
@@ -136,7 +136,7 @@ class TestQuotas:
 
     def test_jobs_at_once(self, app: FastAPI, client: TestClient, kit: Any) -> None:
         client.headers.update(key_of(app, "ann"))
-        ids = [kit.upload(client, kit.points(), kit.pictures()).json()["id"] for _ in range(2)]
+        ids = [kit.upload(client, kit.points(), kit.images()).json()["id"] for _ in range(2)]
         first = client.post("/jobs/train", json={"dataset_id": ids[0]})
         assert first.status_code == 202
         answer = client.post("/jobs/train", json={"dataset_id": ids[1]})
@@ -148,7 +148,7 @@ class TestQuotas:
 
     def test_an_admins_job_is_the_owners(self, app: FastAPI, client: TestClient, kit: Any) -> None:
         client.headers.update(key_of(app, "ann"))
-        body = {"dataset_id": kit.upload(client, kit.points(), kit.pictures()).json()["id"]}
+        body = {"dataset_id": kit.upload(client, kit.points(), kit.images()).json()["id"]}
         with app.state.database.begin() as session:
             text, _ = keys.create(session, "root", Scope.ADMIN)
         admin = {"Authorization": f"Bearer {text}"}
@@ -158,27 +158,27 @@ class TestQuotas:
     def test_bytes(self, make_settings: MakeSettings, kit: Any) -> None:
         app = create_app(make_settings(quota_bytes=6_000))
         client = TestClient(app)
-        first = kit.upload(client, kit.points(), kit.pictures())
+        first = kit.upload(client, kit.points(), kit.images())
         with app.state.database.begin() as session:
             sent = session.get_one(Dataset, first.json()["id"]).bytes
-            files = sum(map(len, kit.pictures().values()))
+            files = sum(map(len, kit.images().values()))
             assert files < sent < files + 1_000  # and the document
             session.execute(update(Dataset).values(bytes=3_000))
             session.add(Job(dataset_id=first.json()["id"], **JOB))
             session.flush()
             job = session.query(Job).one()
             session.add(Model(job_id=job.id, size=2_999, **MODEL))
-        body = refused(kit.upload(client, kit.points(), kit.pictures()), 429, "quota-exceeded")
+        body = refused(kit.upload(client, kit.points(), kit.images()), 429, "quota-exceeded")
         assert (body["limit"], body["used"]) == (6_000, 5_999)
         with app.state.database.begin() as session:
             session.execute(update(Model).values(size=0))
-        assert kit.upload(client, kit.points(), kit.pictures()).status_code == 201
+        assert kit.upload(client, kit.points(), kit.images()).status_code == 201
 
     @pytest.mark.slow
     def test_bytes_that_are_more_than_was_said(self, make_settings: MakeSettings, kit: Any) -> None:
         """A form that unpacks to more than it is: the transaction that would store it counts."""
         app = create_app(make_settings(quota_bytes=20_000))
-        black = kit.picture(200, 200, kind="BMP")
+        black = kit.image(200, 200, kind="BMP")
         document = kit.points(1, 1)
         document["images"][0] |= {"width": 200, "height": 200, "file_name": "1.bmp"}
         answer = kit.upload(TestClient(app), document, kit.zipped({"1.bmp": black}))
@@ -243,7 +243,7 @@ class TestBodies:
 
     def test_a_repeated_one_too(self, app: FastAPI, client: TestClient, kit: Any) -> None:
         """Read outside the routes, where it is only compared."""
-        files = {"1.png": kit.picture(seed=1)}
+        files = {"1.png": kit.image(seed=1)}
         headers = {"Idempotency-Key": "k1"}
         client.headers.update(headers)
         assert kit.upload(client, kit.points(1), files).status_code == 201

@@ -20,11 +20,11 @@ from app.main import create_app
 from app.settings import Settings
 
 PROBLEM = "application/problem+json"
-HERE = "http://127.0.0.1:8765"
+OWN_URL = "http://127.0.0.1:8765"
 MakeSettings = Callable[..., Settings]
 
 
-def browser(app: FastAPI, url: str = HERE, address: str = "127.0.0.1") -> TestClient:
+def browser(app: FastAPI, url: str = OWN_URL, address: str = "127.0.0.1") -> TestClient:
     """A client whose requests come from an address of the network."""
     return TestClient(app, base_url=url, client=(address, 50_000), raise_server_exceptions=False)
 
@@ -119,7 +119,7 @@ def test_how_the_setting_is_written(
     [
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},  # another port of this machine
-        {"Sec-Fetch-Site": "Cross-Site", "Origin": HERE},
+        {"Sec-Fetch-Site": "Cross-Site", "Origin": OWN_URL},
         {"Sec-Fetch-Site": "something new"},
         {"Sec-Fetch-Site": ""},
         {"Origin": "null"},
@@ -152,9 +152,9 @@ def test_what_another_sites_page_sends_changes_nothing(
     "sent",
     [
         {},
-        {"Origin": HERE},
+        {"Origin": OWN_URL},
         {"Origin": "HTTP://127.0.0.1:8765"},
-        {"Origin": HERE, "Sec-Fetch-Site": "same-origin"},
+        {"Origin": OWN_URL, "Sec-Fetch-Site": "same-origin"},
         {"Sec-Fetch-Site": "none"},
     ],
 )
@@ -245,7 +245,7 @@ def test_no_answer_names_a_host(app: FastAPI, client: TestClient, kit: Any) -> N
         key, _ = keys.create(session, "ann", Scope.ADMIN)
     client.headers |= {"Authorization": f"Bearer {key}", "Host": "evil.example:81"}
     for n in range(2):
-        made = kit.upload(client, kit.points(), kit.pictures(), name=f"n{n}")
+        made = kit.upload(client, kit.points(), kit.images(), name=f"n{n}")
         assert made.headers["location"].startswith("/datasets/")
     page = client.get("/datasets", params={"limit": 1})
     following = page.links["next"]["url"]

@@ -24,7 +24,7 @@ UPRIGHT = {
     7: (36.0, 61.0),
     8: (28.0, 61.0),
 }
-"""The same where a viewer shows the picture of each orientation."""
+"""The same where a viewer shows the image of each orientation."""
 
 
 def photo(orientation: int) -> bytes:

@@ -63,10 +63,10 @@ def test_uploads(
         assert client.get("/readyz").status_code == 200
         document = kit.points(2)
         document["annotations"][0]["id"] = 2**62  # ids are 64 bits wide
-        answer = kit.upload(client, document, kit.zipped(kit.pictures()))
+        answer = kit.upload(client, document, kit.zipped(kit.images()))
         assert answer.status_code == 201, answer.text
         url = answer.headers["location"]
-        assert client.get(f"{url}/images/1").content == kit.pictures()["1.png"]
+        assert client.get(f"{url}/images/1").content == kit.images()["1.png"]
         assert client.get(url).json() == answer.json()
         assert client.delete(url).status_code == 204
         assert not [p for p in Path(settings.storage).rglob("*") if p.is_file()]

@@ -271,7 +271,7 @@ def points(kit: Any) -> bytes:
 def test_a_data_set_of_uploads_at_once(
     client: TestClient, app: FastAPI, settings: Settings, kit: Any, stored: Any
 ) -> None:
-    parts = [kit.zipped({name: data}) for name, data in kit.pictures().items()]
+    parts = [kit.zipped({name: data}) for name, data in kit.images().items()]
     fields = {
         "annotations_upload": send(client, points(kit), "cells.json"),
         "images_upload": [send(client, part) for part in parts],
@@ -290,7 +290,7 @@ def test_a_data_set_of_uploads_at_once(
 def test_a_data_set_of_uploads_later(
     client: TestClient, app: FastAPI, settings: Settings, kit: Any, stored: Any
 ) -> None:
-    upload = send(client, kit.zipped(kit.pictures()))
+    upload = send(client, kit.zipped(kit.images()))
     files = {"annotations": ("points.json", points(kit))}
     headers = {"Prefer": "respond-async"}
     answer = client.post("/datasets", data={"images_upload": upload}, files=files, headers=headers)
@@ -320,7 +320,7 @@ def test_a_document_that_is_too_large(make_settings: Callable[..., Settings], ki
     app = create_app(make_settings(max_document_bytes=100))
     with TestClient(app) as client:
         upload = send(client, points(kit), "points.json")
-        files = {"images": ("i.zip", kit.zipped(kit.pictures()))}
+        files = {"images": ("i.zip", kit.zipped(kit.images()))}
         answer = client.post("/datasets", data={"annotations_upload": upload}, files=files)
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["part"] == "annotations_upload"

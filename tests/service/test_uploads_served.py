@@ -59,15 +59,15 @@ def peak_mb(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def big_tar(path: Path, picture: bytes, megabytes: int) -> None:
+def big_tar(path: Path, image: bytes, megabytes: int) -> None:
     with tarfile.open(path, "w") as archive:
         for i in range(megabytes // 50):
             info = tarfile.TarInfo(f"other-{i}.bin")
             info.size = 50 * MB
             archive.addfile(info, io.BytesIO(os.urandom(50 * MB)))
         info = tarfile.TarInfo("1.png")
-        info.size = len(picture)
-        archive.addfile(info, io.BytesIO(picture))
+        info.size = len(image)
+        archive.addfile(info, io.BytesIO(image))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc: Linux only")
@@ -77,11 +77,11 @@ def test_300_mb_in_constant_memory(
     url, pid = server
     small = {
         "annotations": ("points.json", json.dumps(kit.points(1)).encode()),
-        "images": ("1.png", kit.picture(seed=1)),
+        "images": ("1.png", kit.image(seed=1)),
     }
     assert httpx2.post(f"{url}/datasets", files=small, timeout=60).status_code == 201
     before = peak_mb(pid)
-    big_tar(tmp_path / "big.tar", kit.picture(seed=1), 300)
+    big_tar(tmp_path / "big.tar", kit.image(seed=1), 300)
     with (tmp_path / "big.tar").open("rb") as archive:
         files = {"annotations": small["annotations"], "images": ("big.tar", archive)}
         answer = httpx2.post(f"{url}/datasets", files=files, timeout=120)
@@ -123,7 +123,7 @@ def test_too_large_is_said_before_the_body_comes(server: tuple[str, int]) -> Non
 
 def test_curl_as_the_readme_has_it(server: tuple[str, int], tmp_path: Path, kit: Any) -> None:
     (tmp_path / "points.json").write_text(json.dumps(kit.points(2)))
-    (tmp_path / "images.zip").write_bytes(kit.zipped(kit.pictures()))
+    (tmp_path / "images.zip").write_bytes(kit.zipped(kit.images()))
     form = ["-F", "name=cells", "-F", "annotations=@points.json", "-F", "images=@images.zip"]
     done = subprocess.run(
         ["curl", "-sS", *form, f"{server[0]}/datasets"],

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.both_stacks
 
 @pytest.fixture
 def parent(client: TestClient, kit: Any) -> str:
-    return str(kit.upload(client, kit.points(images=3), kit.pictures(3)).json()["id"])
+    return str(kit.upload(client, kit.points(images=3), kit.images(3)).json()["id"])
 
 
 def images(client: TestClient, dataset: str) -> list[tuple[str, int, str]]:
@@ -34,7 +34,7 @@ def test_the_parents_images_are_used(client: TestClient, kit: Any, parent: str) 
     assert (made["parent_id"], made["images"], made["annotations"]) == (parent, 2, 2)
     assert images(client, made["id"]) == images(client, parent)[:2]
     assert client.delete(f"/datasets/{parent}").status_code == 204
-    assert client.get(f"/datasets/{made['id']}/images/1").content == kit.pictures()["1.png"]
+    assert client.get(f"/datasets/{made['id']}/images/1").content == kit.images()["1.png"]
 
 
 def test_a_name_that_the_parent_has_not(client: TestClient, kit: Any, parent: str) -> None:
@@ -76,5 +76,5 @@ def test_which_parent(app: FastAPI, client: TestClient, kit: Any, parent: str) -
         session.execute(update(Dataset).values(status="importing"))
     waiting = kit.upload(client, kit.points(), None, parent=parent).json()["errors"]
     assert [e["detail"] for e in waiting] == ["the data set is importing"]
-    sent = kit.upload(client, kit.points(images=1), kit.pictures(1), parent=parent)
+    sent = kit.upload(client, kit.points(images=1), kit.images(1), parent=parent)
     assert sent.status_code == 422

@@ -1,6 +1,6 @@
 """The real service in a folder of its own, and Debian's Chromium in front of it.
 
-SCREENSHOTS=DIR keeps the pictures that tests take there; default is the test's own folder.
+SCREENSHOTS=DIR keeps the images that tests take there; default is the test's own folder.
 """
 
 import json
@@ -71,7 +71,7 @@ class Service:
         return json.loads(text) if text else None
 
     def dataset(self, name: str = "cells", images: int = 3, each: int = 2) -> str:
-        """A data set of small pictures with points of two classes; its id."""
+        """A data set of small images with points of two classes; its id."""
         import httpx2
 
         document: dict[str, Any] = {
@@ -90,7 +90,7 @@ class Service:
         }
         files = [("annotations", ("points.json", json.dumps(document)))]
         for i in range(1, images + 1):
-            path = picture(self.folder / "sent" / f"{i}.png", seed=i)
+            path = make_image(self.folder / "sent" / f"{i}.png", seed=i)
             files.append(("images", (path.name, path.read_bytes())))
         answer = httpx2.post(f"{self.url}/datasets", data={"name": name}, files=files, timeout=60)
         assert answer.status_code == 201, answer.text
@@ -106,8 +106,8 @@ class Service:
         return str(job["id"])
 
 
-def picture(path: Path, *, seed: int = 0, width: int = 120, height: int = 80) -> Path:
-    """A small picture with a bright square, another one for each seed."""
+def make_image(path: Path, *, seed: int = 0, width: int = 120, height: int = 80) -> Path:
+    """A small image with a bright square, another one for each seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", (width, height), (30, 40 + 20 * (seed % 8), 70))
     image.paste((230, 210, 40 * (seed % 6)), (12, 15, 34, 37))

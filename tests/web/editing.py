@@ -36,7 +36,7 @@ def drop(page: Page, *paths: Path) -> None:
 def at(
     page: Page, x: float, y: float, size: tuple[int, int] = (120, 80), within: str = ".editor"
 ) -> tuple[float, float]:
-    """Where on the screen this pixel of a picture of this size (w, h) is, the whole of which the
+    """Where on the screen this pixel of an image of this size (w, h) is, the whole of which the
     viewer shows."""
     viewer = page.locator(f"{within} .viewer")
     viewer.evaluate("node => node.scrollIntoView({block: 'center'})")
@@ -55,5 +55,5 @@ def click(page: Page, x: float, y: float, size: tuple[int, int] = (120, 80), **h
 
 
 def points(page: Page) -> list[str]:
-    """The points of the picture that is shown, as the list beside it has them."""
+    """The points of the image that is shown, as the list beside it has them."""
     return page.locator(".points li span:not(.swatch)").all_inner_texts()

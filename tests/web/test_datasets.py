@@ -1,4 +1,4 @@
-"""Data sets: the list, a new one from dropped pictures, the point editor, errors, new versions."""
+"""Data sets: the list, a new one from dropped images, the point editor, errors, new versions."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from .conftest import picture
+from .conftest import make_image
 from .editing import at, click, drop, points
 
 KEPT = (
@@ -18,23 +18,23 @@ CREATED = re.compile(r"#/datasets/[0-9a-f]{32}$")
 
 
 def started(ui: Any, tmp_path: Path, images: int = 3) -> Page:
-    """A draft with pictures, in the editor."""
+    """A draft with images, in the editor."""
     page = ui.open("/datasets/new")
-    drop(page, *(picture(tmp_path / f"{i}.png", seed=i) for i in range(images)))
+    drop(page, *(make_image(tmp_path / f"{i}.png", seed=i) for i in range(images)))
     expect(page.locator(".strip li")).to_have_count(images)
     expect(page.locator(".editor .level")).not_to_be_empty()
     page.wait_for_timeout(150)
     return page
 
 
-def test_pictures_are_dropped_points_clicked_and_a_data_set_is_there(ui, tmp_path: Path) -> None:
+def test_images_are_dropped_points_clicked_and_a_data_set_is_there(ui, tmp_path: Path) -> None:
     page = started(ui, tmp_path)
     click(page, 23.2, 26.5)
     click(page, 53.2, 26.5)
     assert [p.split(",")[0] for p in points(page)] == ["object at 23", "object at 53"]
     page.get_by_label("Name of a new class").fill("dust")
     page.get_by_label("Name of a new class").press("Enter")
-    page.get_by_label("Next picture").click()
+    page.get_by_label("Next image").click()
     page.wait_for_timeout(200)
     click(page, 100, 70)
     assert points(page) == ["dust at 100, 70"]
@@ -54,7 +54,7 @@ def test_pictures_are_dropped_points_clicked_and_a_data_set_is_there(ui, tmp_pat
 
 
 def test_points_by_keys_alone(ui, tmp_path: Path) -> None:
-    """No mouse from the picture on: crosshair, place, classes, take up, remove, undo, pictures."""
+    """No mouse from the image on: crosshair, place, classes, take up, remove, undo, images."""
     page = started(ui, tmp_path)
     page.locator(".editor canvas").focus()
     keys = page.keyboard
@@ -81,12 +81,12 @@ def test_points_by_keys_alone(ui, tmp_path: Path) -> None:
     keys.press("n")
     page.wait_for_timeout(150)
     assert points(page) == []
-    keys.press("Control+z")  # back on the first picture, where the change was
+    keys.press("Control+z")  # back on the first image, where the change was
     assert len(points(page)) == 2
     assert page.locator(".thumb[aria-current]").get_attribute("aria-label") == "0.png, 2 points"
     keys.press("Tab")
     focused = "!document.activeElement.matches('.editor canvas')"
-    assert page.evaluate(focused), "the picture must not hold the focus"
+    assert page.evaluate(focused), "the image must not hold the focus"
 
 
 def test_classes_by_number_drag_and_right_click(ui, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_classes_by_number_drag_and_right_click(ui, tmp_path: Path) -> None:
     expect(page.locator(".level")).to_have_text(before)
     page.mouse.move(*at(page, 100, 10))
     page.mouse.down()
-    page.mouse.move(*at(page, 80, 40), steps=4)  # a drag beside the points moves the picture
+    page.mouse.move(*at(page, 80, 40), steps=4)  # a drag beside the points moves the image
     page.mouse.up()
     assert len(points(page)) == 2
     assert page.get_by_label("Remove class dust").is_disabled()
@@ -158,7 +158,7 @@ def test_a_draft_survives_a_reload(ui, tmp_path: Path) -> None:
     assert page.get_by_label("Name", exact=True).input_value() == "kept"
     expect(page.locator(".thumb img").first).to_have_js_property("naturalWidth", 120)
     ui.open("/datasets")
-    expect(page.locator(".note")).to_contain_text("A draft waits: 3 pictures, 1 point.")
+    expect(page.locator(".note")).to_contain_text("A draft waits: 3 images, 1 point.")
     ui.open("/datasets/new")
     page.get_by_role("button", name="Start over").click()
     page.get_by_role("button", name="Throw it away").click()
@@ -167,7 +167,7 @@ def test_a_draft_survives_a_reload(ui, tmp_path: Path) -> None:
 
 
 def test_every_error_stands_beside_what_it_concerns(ui, tmp_path: Path) -> None:
-    """The service refuses; each fault names its picture, point or class, and leads there."""
+    """The service refuses; each fault names its image, point or class, and leads there."""
     ui.expected.append("422")
     page = started(ui, tmp_path)
     click(page, 20, 20)
@@ -181,7 +181,7 @@ def test_every_error_stands_beside_what_it_concerns(ui, tmp_path: Path) -> None:
         },
         {"part": "annotations", "pointer": "/images/2", "detail": "an odd size", "hint": ""},
         {"part": "annotations", "pointer": "/categories/0/name", "detail": "no text", "hint": "x"},
-        {"part": "images", "pointer": "", "detail": "the file '1.png' is no picture", "hint": ""},
+        {"part": "images", "pointer": "", "detail": "the file '1.png' is no image", "hint": ""},
         {"part": "name", "pointer": "", "detail": "too long", "hint": "shorten it"},
     ]
     told = {"title": "The input is not usable", "status": 422, "detail": "…", "errors": faults}
@@ -197,7 +197,7 @@ def test_every_error_stands_beside_what_it_concerns(ui, tmp_path: Path) -> None:
         "a point on 0.png: far out",
         "2.png: an odd size",
         "class object: no text",
-        "1.png: the file '1.png' is no picture",
+        "1.png: the file '1.png' is no image",
         "too long",
     ]
     ui.looks("editor-errors")
@@ -220,7 +220,7 @@ def test_a_real_refusal_is_listed(ui, tmp_path: Path) -> None:
     path = tmp_path / "points.json"
     path.write_text(json.dumps(document))
     page = ui.open("/datasets/new")
-    drop(page, path, picture(tmp_path / "0.png"))
+    drop(page, path, make_image(tmp_path / "0.png"))
     page.get_by_role("button", name="Create the data set").click()
     box = page.locator(".problem")
     expect(box).to_contain_text("there is no image with id 9")
@@ -237,25 +237,25 @@ def test_a_coco_file_is_sent_as_it_is(ui, tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(document))
     page = ui.open("/datasets")
-    drop(page, path, picture(tmp_path / "0.png"))
+    drop(page, path, make_image(tmp_path / "0.png"))
     page.wait_for_url("**/datasets/new")
     page.get_by_role("button", name="Create the data set").click()
     expect(page.locator("h1")).to_have_text("mine")
     expect(page.locator(".tile")).to_have_count(1)
 
 
-def test_what_is_no_picture_is_said(ui, tmp_path: Path) -> None:
+def test_what_is_no_image_is_said(ui, tmp_path: Path) -> None:
     page = ui.open("/datasets/new")
-    (tmp_path / "broken.png").write_bytes(b"no picture at all")
+    (tmp_path / "broken.png").write_bytes(b"no image at all")
     (tmp_path / "notes.txt").write_text("notes")
-    good = picture(tmp_path / "good.png")
+    good = make_image(tmp_path / "good.png")
     drop(page, tmp_path / "broken.png", tmp_path / "notes.txt", good, good)
     expect(page.locator(".strip li")).to_have_count(1)
     expect(page.locator(".toast")).to_contain_text("broken.png")
     expect(page.locator(".toast")).to_contain_text("notes.txt")
 
 
-def test_pictures_are_shown_as_stored_whatever_exif_says(ui, tmp_path: Path) -> None:
+def test_images_are_shown_as_stored_whatever_exif_says(ui, tmp_path: Path) -> None:
     from PIL import Image
 
     image = Image.new("RGB", (120, 80), (90, 20, 20))
@@ -302,7 +302,7 @@ def test_edited_points_are_a_new_version(ui) -> None:
     assert len(points(page)) == before + 1
     ui.looks("edit")
     page.get_by_role("button", name="Save as a new version").click()
-    expect(page.locator("h1")).to_have_text("first, mended")
+    expect(page.locator("h1")).to_have_text("first, corrected")
     version = ui.service.ask(f"/datasets/{page.url.rsplit('/', 1)[1]}")
     assert version["parent_id"] == dataset
     assert version["annotations"] == 5

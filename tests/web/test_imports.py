@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import Service, picture
+from .conftest import Service, make_image
 from .editing import drop
 
 
@@ -26,9 +26,9 @@ def send(ui: Any, folder: Path, images: int, image_id: int = 1) -> None:
     }
     path = folder / "mine.json"
     path.write_text(json.dumps(document))
-    pictures = [picture(folder / f"{i}.png", seed=i) for i in range(1, images + 1)]
+    paths = [make_image(folder / f"{i}.png", seed=i) for i in range(1, images + 1)]
     page = ui.open("/datasets/new")
-    drop(page, path, *pictures)
+    drop(page, path, *paths)
     page.get_by_role("button", name="Create the data set").click()
 
 

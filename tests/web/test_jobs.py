@@ -31,7 +31,7 @@ def test_train_and_watch_it_move(ui) -> None:
     page = ui.open(f"/datasets/{dataset}")
     page.get_by_role("button", name="Train").click()
     form = page.locator("dialog")
-    expect(form).to_contain_text("3 pictures, 6 points")
+    expect(form).to_contain_text("3 images, 6 points")
     form.get_by_label("Preset").select_option("demo")
     expect(form).to_contain_text("minutes on two cores")
     form.get_by_text("More settings").click()

@@ -6,7 +6,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from .conftest import picture
+from .conftest import make_image
 from .editing import at, click, drop, points
 from .holding import Held
 
@@ -30,22 +30,22 @@ def edited(ui: Any, dataset: str) -> Page:
 
 
 def begun(ui: Any, tmp_path: Path) -> Page:
-    """A draft of one picture with one point."""
+    """A draft of one image with one point."""
     page = ui.open("/datasets/new")
-    drop(page, picture(tmp_path / "0.png"))
+    drop(page, make_image(tmp_path / "0.png"))
     expect(page.locator(".editor .level")).not_to_be_empty()
     while not points(page):
         click(page, 23.2, 26.5)
     return page
 
 
-def test_no_point_is_placed_on_a_picture_that_is_not_shown(ui) -> None:
+def test_no_point_is_placed_on_an_image_that_is_not_shown(ui) -> None:
     dataset = ui.service.dataset(images=2)
     page = edited(ui, dataset)
     held = Held(page, "GET", rf"/datasets/{dataset}/images/2$")
     page.reload()
     ui.settled()
-    page.get_by_label("Next picture").click()
+    page.get_by_label("Next image").click()
     held.came()
     assert page.evaluate(BLANK_JS, ".editor .viewer > canvas")
     click(page, 100, 70)
@@ -60,7 +60,7 @@ def test_no_point_is_placed_on_a_picture_that_is_not_shown(ui) -> None:
     expect(page.locator(".points li")).to_have_count(3)
 
 
-def test_of_two_pictures_the_last_one_is_shown(ui) -> None:
+def test_of_two_images_the_last_one_is_shown(ui) -> None:
     """The first takes longer to be decoded."""
     page = ui.open("/datasets")
     width = page.evaluate(
@@ -144,10 +144,10 @@ def test_starting_over_takes_what_is_dropped_once(ui, tmp_path: Path) -> None:
     expect(page.locator(".strip li")).to_have_count(0)
     ui.settled()
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     drop(page, broken)
     expect(page.locator(".toast")).to_contain_text("broken.png")
-    drop(page, picture(tmp_path / "1.png", seed=1))
+    drop(page, make_image(tmp_path / "1.png", seed=1))
     expect(page.locator(".strip li")).to_have_count(1)
     assert page.locator(".toast").count() == 1
 

@@ -1,4 +1,4 @@
-"""The whole story, with the real trainer: drop, click, train, watch, mend, train again, predict,
+"""The whole story, with the real trainer: drop, click, train, watch, correct, train again, predict,
 export, and pycocotools loads what came of it."""
 
 import json
@@ -34,7 +34,7 @@ def shared_service(start_service: Callable[..., Service]) -> Service:
 
 
 def click_points(page: Page, document: dict[str, Any]) -> None:
-    """As a person would: on each picture, for each object the key of its class, and a click."""
+    """As a person would: on each image, for each object the key of its class, and a click."""
     for name in CLASSES[1:]:
         page.get_by_label("Name of a new class").fill(name)
         page.get_by_label("Name of a new class").press("Enter")
@@ -78,7 +78,7 @@ def middle(canvas: Locator) -> tuple[float, float]:
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
-def mend_two(page: Page, service: Service, job: str) -> None:
+def correct_two(page: Page, service: Service, job: str) -> None:
     """A stroke of the brush on the worst mask, a point on the one after it."""
     canvas = page.locator(".reviewing .viewer canvas")
     counts = page.locator(".counts")
@@ -131,7 +131,7 @@ def test_the_whole_story(ui: Any, tmp_path: Path) -> None:
     page.wait_for_url("**/datasets/new")
     expect(page.locator(".strip li")).to_have_count(12)
     click_points(page, document)
-    expect(page.locator("main")).to_contain_text(f"12 pictures, {objects} points")
+    expect(page.locator("main")).to_contain_text(f"12 images, {objects} points")
     ui.shot("story-1-points")
     page.get_by_label("Name", exact=True).fill("scenes")
     page.get_by_role("button", name="Create the data set").click()
@@ -148,7 +148,7 @@ def test_the_whole_story(ui: Any, tmp_path: Path) -> None:
     ui.shot("story-3-results")
 
     ui.open(f"/jobs/{job}/review")
-    mend_two(page, ui.service, job)
+    correct_two(page, ui.service, job)
     ui.shot("story-4-review")
     page.get_by_role("button", name="Make a new version and train again").click()
     page.get_by_role("button", name="Make the version").click()

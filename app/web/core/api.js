@@ -9,7 +9,7 @@
    all(path, name, options)      every item of a paged list, through its `next`: an async iterator.
                                  for await (const mask of all(`/jobs/${id}/pseudo-masks`, "annotations"))
    upload(path, form, options)   POST of a FormData; options.onprogress(sent, total) in bytes.
-   blobUrl(path, options)        a blob: URL of a picture (an <img> cannot send the key). Whoever asks
+   blobUrl(path, options)        a blob: URL of an image (an <img> cannot send the key). Whoever asks
                                  revokes it. `image` is the same.
    bitmap(path, options)         an ImageBitmap, drawn on a canvas as it is.
    save(path, name)              let the browser save it as a file; saveBlob(blob, name) what is here.

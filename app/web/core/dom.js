@@ -7,7 +7,7 @@
    s(tag, props, ...children)   the same in SVG.
    fill(node, ...children)      put these in place of what is there; gives the node back.
    icon(name)                   a line drawing of 20 px, hidden from screen readers.
-   picture(source, props)       an <img> of an image of the service (its path) or of a Blob, fetched
+   imageElement(source, props)       an <img> of an image of the service (its path) or of a Blob, fetched
                                 (with the key) once it comes near the screen.
    button(text, onclick, props) a button; while the promise of its listener runs it is busy, and
                                 what it throws is told as a toast.
@@ -89,7 +89,7 @@ async function load(img) {
   }
 }
 
-export function picture(source, props) {
+export function imageElement(source, props) {
   const img = h("img", { alt: "", decoding: "async", ...props });
   sources.set(img, source);
   near.observe(img);

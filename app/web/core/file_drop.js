@@ -3,11 +3,11 @@
    pickers(take, {signal, text, accept, multiple})   a place to drop files, with a button; take([File])
                                    gets them
    hand(files), handed()           carry files from one view to the next
-   sorted(files)                   {pictures, archives, documents, others} */
+   sorted(files)                   {images, archives, documents, others} */
 
 import { button, h, icon } from "./dom.js";
 
-const PICTURE = /\.(jpe?g|png|webp|bmp|tiff?)$/i;
+const IMAGE = /\.(jpe?g|png|webp|bmp|tiff?)$/i;
 const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
 
 let carried = [];
@@ -21,10 +21,10 @@ export function handed() {
 }
 
 export function sorted(files) {
-  const found = { pictures: [], archives: [], documents: [], others: [] };
+  const found = { images: [], archives: [], documents: [], others: [] };
   for (const file of files) {
     const { name } = file;
-    if (PICTURE.test(name)) found.pictures.push(file);
+    if (IMAGE.test(name)) found.images.push(file);
     else if (ARCHIVE.test(name)) found.archives.push(file);
     else if (/\.(json|xml)$/i.test(name)) found.documents.push(file);
     else found.others.push(file);
@@ -34,7 +34,7 @@ export function sorted(files) {
 
 const ANY = "image/*,.json,.xml,.zip,.tar,.tgz,.gz";
 
-export function pickers(take, { signal, text = "Drop pictures here, or a COCO file with its pictures, or ", accept = ANY, multiple = true } = {}) {
+export function pickers(take, { signal, text = "Drop images here, or a COCO file with its images, or ", accept = ANY, multiple = true } = {}) {
   const input = h("input", { type: "file", multiple, hidden: true, accept, "aria-label": text.replace(/,? or $/, "") });
   input.addEventListener("change", () => {
     if (input.files.length) take([...input.files]);

@@ -16,7 +16,7 @@ import { guard } from "../core/unsaved.js";
 export function creator({ points, id, editor, name, keeper, signal }) {
   const [faults, progress] = [h("div"), h("div")];
   let sends = false;
-  const lost = () => (sends ? "The pictures are still being sent. Leaving stops that; the draft stays." : points.touched ? keeper.lost() : null);
+  const lost = () => (sends ? "The images are still being sent. Leaving stops that; the draft stays." : points.touched ? keeper.lost() : null);
   guard(({ closing }) => (closing ? lost() : keeper.written().then(lost)), signal);
 
   const hold = (held) => {

@@ -1,14 +1,14 @@
-/* The point editor: the picture with its points, the classes, and all pictures in a strip.
+/* The point editor: the image with its points, the classes, and all images in a strip.
 
    const editor = new PointEditor(points, {signal, fixed})
-     points       a Points; fixed: pictures and ids of classes stay (a new version of a data set)
+     points       a Points; fixed: images and ids of classes stay (a new version of a data set)
      .element     to be put on the page
-     .go(key)     show this picture; .select(id) a point of it
-     .faults(map) picture key -> Set of point ids that are at fault, "" for the picture itself */
+     .go(key)     show this image; .select(id) a point of it
+     .faults(map) image key -> Set of point ids that are at fault, "" for the image itself */
 
 import { bitmap } from "../core/api.js";
 import { byClass } from "../viewer/colours.js";
-import { announce, button, dialog, fill, h, icon, picture, toast } from "../core/dom.js";
+import { announce, button, dialog, fill, h, icon, imageElement, toast } from "../core/dom.js";
 import { count } from "../core/format.js";
 import { PointTool } from "./pointtool.js";
 import { Viewer } from "../viewer/viewer.js";
@@ -22,15 +22,15 @@ const KEYS = [
   ["c", "give the selected point the chosen class"],
   ["Delete", "remove the selected point"],
   ["Ctrl Z, Ctrl Y", "undo, redo"],
-  ["n p", "next, previous picture"],
+  ["n p", "next, previous image"],
   ["+ − 0", "zoom in, out, fit (or the wheel, or two fingers)"],
-  ["Space", "held down: drag moves the picture"],
+  ["Space", "held down: drag moves the image"],
 ];
 
 export class PointEditor {
   constructor(points, { signal, fixed = false } = {}) {
     Object.assign(this, { points, fixed, signal, chosen: points.classes[0]?.id ?? null, wrong: new Map() });
-    this.viewer = new Viewer({ label: "Picture. Arrow keys move a crosshair, Enter places a point, numbers choose the class.", signal });
+    this.viewer = new Viewer({ label: "Image. Arrow keys move a crosshair, Enter places a point, numbers choose the class.", signal });
     this.tool = new PointTool(this.viewer, points, {
       category: () => this.chosen,
       onselect: () => this.#showPoints(),
@@ -53,12 +53,12 @@ export class PointEditor {
     this.bin = tool("trash", "Remove the selected point (Delete)", () => this.tool.remove());
     this.name = h("span", { class: "name" });
     this.level = h("span", { class: "number level" });
-    this.strip = h("ul", { class: "strip", "aria-label": "Pictures" });
+    this.strip = h("ul", { class: "strip", "aria-label": "Images" });
     this.classes = h("ul", { class: "plain classes", "aria-label": "Classes" });
-    this.list = h("ol", { class: "plain points", "aria-label": "Points of this picture" });
+    this.list = h("ol", { class: "plain points", "aria-label": "Points of this image" });
     this.sum = h("p", { class: "hint" });
     const bar = h("div", { class: "toolbar" },
-      tool("back", "Previous picture (p)", () => this.step(-1)), tool("next", "Next picture (n)", () => this.step(1)),
+      tool("back", "Previous image (p)", () => this.step(-1)), tool("next", "Next image (n)", () => this.step(1)),
       this.name, h("span", { class: "grow" }), this.undo, this.redo, this.bin,
       tool("zoomout", "Zoom out (−)", () => this.viewer.zoom(0.8)), this.level, tool("zoomin", "Zoom in (+)", () => this.viewer.zoom(1.25)),
       tool("fit", "Fit (0)", () => this.viewer.fit()), tool("help", "Keys", help));
@@ -67,7 +67,7 @@ export class PointEditor {
       h("button", { class: "icon", "aria-label": "Add the class" }, icon("add")));
     this.side = h("div", { class: "side stack" },
       h("section", { class: "card stack" }, h("h2", null, "Classes"), this.classes, adding),
-      h("section", { class: "card stack ofpicture" }, h("h2", null, "Points here"), this.list, this.sum));
+      h("section", { class: "card stack ofimage" }, h("h2", null, "Points here"), this.list, this.sum));
     this.element = h("div", { class: "editor" },
       h("div", { class: "panel stage" }, bar, this.viewer.element, this.strip), this.side);
   }
@@ -101,17 +101,17 @@ export class PointEditor {
     const { images } = this.points;
     const at = images.findIndex((image) => image.key === this.tool.shown) + by;
     if (images[at]) this.go(images[at].key);
-    else announce(by > 0 ? "This is the last picture" : "This is the first picture");
+    else announce(by > 0 ? "This is the last image" : "This is the first image");
   }
 
   async go(key) {
     const image = this.points.images.find((entry) => entry.key === key);
     if (!image) return;
-    if (this.tool.shown !== key) this.viewer.show(null); // no points over another's picture
+    if (this.tool.shown !== key) this.viewer.show(null); // no points over another's image
     this.tool.show(key);
     this.#refresh();
     const at = this.points.images.indexOf(image);
-    announce(`${image.name}, picture ${at + 1} of ${this.points.images.length}, ${count(this.points.of(key).length, "point")}`);
+    announce(`${image.name}, image ${at + 1} of ${this.points.images.length}, ${count(this.points.of(key).length, "point")}`);
     this.strip.children[at]?.scrollIntoView({ block: "nearest", inline: "nearest" });
     try {
       const source = image.blob ?? (await bitmap(image.path, { signal: this.signal }));
@@ -173,7 +173,7 @@ export class PointEditor {
     this.choose(this.points.addClass(name).id);
   }
 
-  /* The strip is changed, not built anew: it keeps its place, its focus and its pictures. */
+  /* The strip is changed, not built anew: it keeps its place, its focus and its images. */
   #showStrip() {
     const { images } = this.points;
     const had = new Map([...this.strip.children].map((node) => [node.dataset.key, node]));
@@ -198,8 +198,8 @@ export class PointEditor {
   }
 
   #thumb(image) {
-    const pick = h("button", { type: "button", class: "thumb", title: image.name, onclick: () => this.go(image.key) }, picture(image.blob ?? image.path, { class: "asis" }), h("span", { class: "tally number", "aria-hidden": "true" }));
-    const away = !this.fixed && h("button", { type: "button", class: "away icon small", "aria-label": `Remove picture ${image.name}`, onclick: () => this.points.removeImage(image.key) }, icon("cross"));
+    const pick = h("button", { type: "button", class: "thumb", title: image.name, onclick: () => this.go(image.key) }, imageElement(image.blob ?? image.path, { class: "asis" }), h("span", { class: "tally number", "aria-hidden": "true" }));
+    const away = !this.fixed && h("button", { type: "button", class: "away icon small", "aria-label": `Remove image ${image.name}`, onclick: () => this.points.removeImage(image.key) }, icon("cross"));
     return h("li", { "data-key": image.key }, pick, away);
   }
 
@@ -213,8 +213,8 @@ export class PointEditor {
       const wrong = this.tool.faults.has(p.id);
       return h("li", null, h("button", { type: "button", class: "quiet small", "aria-pressed": String(p.id === chosen), onclick: () => this.select(p.id) }, swatch(colours.get(p.category)?.css), h("span", null, text), wrong && h("span", { class: "badge", "data-tone": "bad" }, "at fault")));
     }));
-    const none = this.points.images.length ? "Click once on each object." : "Add pictures first.";
-    this.sum.textContent = list.length ? `${count(list.length, "point")} here, ${this.points.total.toLocaleString("en")} on all pictures` : none;
+    const none = this.points.images.length ? "Click once on each object." : "Add images first.";
+    this.sum.textContent = list.length ? `${count(list.length, "point")} here, ${this.points.total.toLocaleString("en")} on all images` : none;
   }
 }
 
@@ -233,7 +233,7 @@ const pointers = (tool) => ({
 
 function help() {
   return dialog("Keys of the point editor", () => [
-    h("p", { class: "hint" }, "They work while the picture has the focus: click it, or reach it with Tab."),
+    h("p", { class: "hint" }, "They work while the image has the focus: click it, or reach it with Tab."),
     h("dl", { class: "facts" }, KEYS.map(([key, what]) => [h("dt", null, h("kbd", null, key)), h("dd", null, what)])),
   ]);
 }

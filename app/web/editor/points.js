@@ -1,4 +1,4 @@
-/* The points of a data set while they are edited: classes, pictures, points, and the way back.
+/* The points of a data set while they are edited: classes, images, points, and the way back.
 
    new Points({name, parent, classes, images, points, created})
      classes   [{id, name}]
@@ -6,10 +6,10 @@
      points    {image key: [{id, category, x, y, mask}]}; x and y in pixels, centres at .5; mask: the
                confirmed one as RLE, where there is one; it goes when its point is moved out of it
    Every change tells "change" (an EventTarget). Lists are never changed in place.
-     .of(key)                      the points of a picture
+     .of(key)                      the points of an image
      .add(key, category, x, y)     the new point
      .edit(key, id, {x, y, category}), .remove(key, id)
-     .undo(), .redo()              the key of the picture that changed; null where there is nothing
+     .undo(), .redo()              the key of the image that changed; null where there is nothing
      .canUndo, .canRedo
      .addClass(name), .renameClass(id, name), .removeClass(id) (false while points are of it)
      .addImage(image), .removeImage(key)

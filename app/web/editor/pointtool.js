@@ -1,8 +1,8 @@
 /* Placing points with a pointer or with keys: the tool in the editor's hand, and what it draws.
 
    new PointTool(viewer, points, {category, onselect, onstep, onclass, tell})
-     show(key)  another picture; .shown its key; .selected: the id of a point or null
-     category() the class of new points; onstep(±1) another picture; onclass(n) the n-th class is
+     show(key)  another image; .shown its key; .selected: the id of a point or null
+     category() the class of new points; onstep(±1) another image; onclass(n) the n-th class is
      chosen; onselect() the selection changed; tell(text) is said to screen readers
      .remove()  the selected point
      .faults    a Set of point ids that are drawn as wrong */
@@ -57,7 +57,7 @@ export class PointTool {
 
   #say(what, point) {
     const name = this.points.classes.find((c) => c.id === point.category)?.name ?? "";
-    this.hooks.tell(`${name} ${what} at ${Math.round(point.x)}, ${Math.round(point.y)}. ${this.points.of(this.shown).length} on this picture.`);
+    this.hooks.tell(`${name} ${what} at ${Math.round(point.x)}, ${Math.round(point.y)}. ${this.points.of(this.shown).length} on this image.`);
   }
 
   remove() {
@@ -124,7 +124,7 @@ export class PointTool {
   /* With keys: arrows move a crosshair, Enter places a point, or takes one up and sets it down. */
   key(event) {
     const placed = event.key.startsWith("Arrow") || event.key === "Enter";
-    if (placed && !this.viewer.source) return true; // its picture is still to come
+    if (placed && !this.viewer.source) return true; // its image is still to come
     const step = (event.shiftKey ? 1 : STEP) / (event.shiftKey ? 1 : this.viewer.scale);
     const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
     if (moves[event.key]) return this.#steer(...moves[event.key]);

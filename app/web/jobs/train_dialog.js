@@ -8,8 +8,8 @@ import { button, dialog, field, fill, h, problem } from "../core/dom.js";
 import { count, short, when } from "../core/format.js";
 
 const PRESETS = {
-  demo: "Four minutes on two cores: a first look, on pictures made small.",
-  cpu: "A quarter of an hour to hours on a CPU, by the number of pictures. For figures that count.",
+  demo: "Four minutes on two cores: a first look, on images made small.",
+  cpu: "A quarter of an hour to hours on a CPU, by the number of images. For figures that count.",
   paper_r50_1x: "As in the paper, ResNet-50. It wants a GPU.",
   paper_r101_3x: "As in the paper, ResNet-101, three times as long. It wants a good GPU.",
 };
@@ -82,14 +82,14 @@ export async function train(dataset, { model = null, preset: wished = null, sign
       go.click();
     });
     return fill(form,
-      h("p", { class: "lead" }, `${dataset.name}: ${count(dataset.images, "picture")}, ${count(dataset.annotations, "point")}.`),
+      h("p", { class: "lead" }, `${dataset.name}: ${count(dataset.images, "image")}, ${count(dataset.annotations, "point")}.`),
       explained("Preset", preset, PRESETS),
-      can.goesOn && models.length + (model ? 1 : 0) > 0 && field("Begin with", from, "A model trained before knows much already: fewer epochs do, and what was mended counts at once."),
+      can.goesOn && models.length + (model ? 1 : 0) > 0 && field("Begin with", from, "A model trained before knows much already: fewer epochs do, and what was corrected counts at once."),
       h("details", { open: false }, h("summary", null, "More settings"),
         h("div", { class: "stack" },
           explained("Method", method, METHODS),
           explained("Proposals", proposals, PROPOSALS),
-          field("Epochs", epochs, "How often each picture is seen. Empty: as the preset has it."),
+          field("Epochs", epochs, "How often each image is seen. Empty: as the preset has it."),
           field("Seed", seed, "The same seed gives the same training."))),
       box, h("div", { class: "row end" }, button("Back", () => close(), { class: "quiet" }), go));
   });

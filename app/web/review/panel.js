@@ -1,4 +1,4 @@
-/* What stands round the picture of a review: counts, facts, proposals, tools, decisions.
+/* What stands round the image of a review: counts, facts, proposals, tools, decisions.
 
    buildPanel(review)      review is the Review of views/review.js
      .element              the whole view, with review.viewer in it
@@ -22,7 +22,7 @@ const HELP = [
   ["A", "accept the mask as it is shown"], ["R", "reject the object"], ["1 – 6", "take another proposal"],
   ["+  −", "then click: a point of the object, or of what is not"], ["B  E", "brush, eraser; [ ] their size"],
   ["Z", "undo; with nothing to undo, reopen the last one"], ["Enter", "save what was changed, and go on"],
-  ["← →", "the mask before, the next one"], ["H", "hide the mask"], ["F  0", "the object, the whole picture"], ["I  O", "zoom in, out; Shift and an arrow pans"],
+  ["← →", "the mask before, the next one"], ["H", "hide the mask"], ["F  0", "the object, the whole image"], ["I  O", "zoom in, out; Shift and an arrow pans"],
   ["arrows, Space", "with a tool in hand: move the crosshair, set it down; Esc lays it down"],
 ];
 
@@ -105,12 +105,12 @@ export function buildPanel(review) {
 function about({ classes, names }, mask) {
   const swatch = h("span", { class: "swatch" });
   swatch.style.setProperty("--swatch", classes.get(mask.category_id)?.css ?? "currentColor");
-  const doubts = Object.entries(mask.doubts ?? {}).filter(([, value]) => typeof value === "number");
+  const features = Object.entries(mask.doubts ?? {}).filter(([, value]) => typeof value === "number");
   return [
     h("div", { class: "row spread nowrap" }, h("h2", { class: "row nowrap" }, swatch, h("span", { class: "ellipsis" }, `${className(classes, mask)} ${mask.id}`)), badge(mask)),
     h("p", { class: "hint" }, `${names.get(mask.image_id) ?? `image ${mask.image_id}`} · ${mask.source}`),
     h("div", { class: "row nowrap" }, h("span", { class: "hint" }, "Quality"), meter(mask.quality), h("strong", { class: "number" }, quality(mask.quality))),
-    doubts.length > 0 && h("details", null, h("summary", null, "What it is made of"), h("dl", { class: "facts" }, doubts.map(([name, value]) => [h("dt", null, name.replaceAll("_", " ")), h("dd", { class: "number" }, quality(value))]))),
+    features.length > 0 && h("details", null, h("summary", null, "What it is made of"), h("dl", { class: "facts" }, features.map(([name, value]) => [h("dt", null, name.replaceAll("_", " ")), h("dd", { class: "number" }, quality(value))]))),
   ];
 }
 

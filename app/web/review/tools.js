@@ -5,9 +5,9 @@
        onchange()                the draft or the tool is another; ontold(text) for people
      .take(draft)                the draft to work on (draft.js), null for none. What was asked for the one
                                  before is taken back, but for one that is being saved (frozen)
-     .mode                       "" (move the picture), "positive", "negative", "paint", "erase"
+     .mode                       "" (move the image), "positive", "negative", "paint", "erase"
      .set(mode)                  take a tool in hand; the same again lays it down
-     .radius                     of the brush, pixels of the picture; .resize(by) changes it
+     .radius                     of the brush, pixels of the image; .resize(by) changes it
      .busy                       whether a suggestion is on its way
      .undo()                     a step of the draft; false where there is none
      .answered(draft)            resolves once no suggestion for it is on its way: true where every click
@@ -73,7 +73,7 @@ export class Tools {
     return (await this.#asked.get(draft)?.answer) ?? true;
   }
 
-  /* Whether there is something to be changed: on its picture, and not while it is being saved. */
+  /* Whether there is something to be changed: on its image, and not while it is being saved. */
   get #free() {
     return this.draft !== null && !this.draft.frozen && this.viewer.source !== null;
   }
@@ -128,7 +128,7 @@ export class Tools {
   #point(x, y, positive) {
     if (!this.#free) return;
     const { width, height } = this.viewer;
-    if (x < 0 || y < 0 || x >= width || y >= height) return this.ontold("That is outside of the picture");
+    if (x < 0 || y < 0 || x >= width || y >= height) return this.ontold("That is outside of the image");
     this.draft.addPoint(x, y, positive);
     this.#suggest();
     this.onchange();
@@ -207,7 +207,7 @@ export class Tools {
     this.#dab(...this.cross);
   }
 
-  /* What the tools show over the picture: points, the crosshair, the size of the brush. */
+  /* What the tools show over the image: points, the crosshair, the size of the brush. */
   draw(ctx, scale) {
     for (const { x, y, positive } of this.draft?.points ?? []) drawPoint(ctx, x, y, { scale, positive, colour: positive ? "#6ddc9a" : "#ff9a91" });
     const at = this.cross ?? (this.#brush ? this.#shown : null);

@@ -3,7 +3,7 @@
    openLarge({job, dataset, classes, names, images, index, params, colours, signal})
        images: ids of those that can be gone through; params: the filter of the masks;
        colours(mask, index): css of one
-   Keys: ← → other images, ↑ ↓ other objects, 1 to 5 the layers, 0 the whole picture, Esc closes.
+   Keys: ← → other images, ↑ ↓ other objects, 1 to 5 the layers, 0 the whole image, Esc closes.
    Shift and an arrow pans. */
 
 import { announce, button, dialog, fill, h, icon, problem } from "../core/dom.js";
@@ -23,7 +23,7 @@ const LAYERS = [
 export function openLarge(place) {
   const stop = new AbortController();
   place.signal.addEventListener("abort", () => stop.abort());
-  return dialog("Picture", (close) => {
+  return dialog("Image", (close) => {
     place.signal.addEventListener("abort", () => close());
     return new Large(place, stop.signal).element;
   }).finally(() => stop.abort());
@@ -33,7 +33,7 @@ class Large {
   constructor(place, signal) {
     Object.assign(this, place, { signal, masks: [], chosen: null });
     this.on = { delivered: true, point: true, proposals: false, picked: false, refined: false };
-    this.viewer = new Viewer({ label: "Picture. Arrows left and right go to other pictures, up and down to other objects", signal });
+    this.viewer = new Viewer({ label: "Image. Arrows left and right go to other images, up and down to other objects", signal });
     this.viewer.layers = [(ctx, viewer) => this.draw(ctx, viewer.scale)];
     this.viewer.tool = { key: (event) => this.key(event), down: (at) => this.pick(at) };
     this.list = h("ul", { class: "plain stack tight objects", "aria-label": "Objects" });
@@ -45,7 +45,7 @@ class Large {
     });
     const step = (label, by, drawing) => button(icon(drawing), () => this.step(by), { class: "icon", "aria-label": label });
     this.element = h("div", { class: "lightbox" },
-      h("div", { class: "row nowrap" }, step("Picture before", -1, "back"), this.title, step("Next picture", 1, "next")),
+      h("div", { class: "row nowrap" }, step("Image before", -1, "back"), this.title, step("Next image", 1, "next")),
       this.viewer.element,
       h("div", { class: "aside stack" },
         h("fieldset", { class: "row layers" }, h("legend", null, "Layers"), this.toggles), this.facts, this.list));
@@ -60,14 +60,14 @@ class Large {
     const id = this.images[this.index];
     const name = this.names.get(id) ?? `image ${id}`;
     this.title.textContent = `${name} (${this.index + 1} of ${this.images.length})`;
-    [this.masks, this.chosen] = [[], null]; // those of the picture before are not of this one
+    [this.masks, this.chosen] = [[], null]; // those of the image before are not of this one
     this.viewer.show(null);
     this.tell();
     try {
-      const [picture, masks] = await Promise.all([photo(this.dataset.id, id), ofImage(this.job.id, id, this.params, this.signal)]);
+      const [image, masks] = await Promise.all([photo(this.dataset.id, id), ofImage(this.job.id, id, this.params, this.signal)]);
       if (id !== this.images[this.index]) return;
       this.masks = masks;
-      await this.viewer.show(picture);
+      await this.viewer.show(image);
       this.tell();
     } catch (error) {
       if (!this.signal.aborted && id === this.images[this.index]) fill(this.list, h("li", null, problem(error)));
@@ -76,7 +76,7 @@ class Large {
 
   step(by) {
     const next = this.index + by;
-    if (next < 0 || next >= this.images.length) return announce(by > 0 ? "This is the last picture" : "This is the first picture");
+    if (next < 0 || next >= this.images.length) return announce(by > 0 ? "This is the last image" : "This is the first image");
     this.index = next;
     this.load();
   }
@@ -131,12 +131,12 @@ class Large {
   }
 
   about(mask) {
-    const doubts = Object.entries(mask.doubts ?? {}).filter(([, value]) => typeof value === "number");
+    const features = Object.entries(mask.doubts ?? {}).filter(([, value]) => typeof value === "number");
     return [
       h("dl", { class: "facts" },
         h("dt", null, "Quality"), h("dd", { class: "number" }, quality(mask.quality)),
         h("dt", null, "Source"), h("dd", null, mask.source),
-        doubts.map(([name, value]) => [h("dt", null, name.replaceAll("_", " ")), h("dd", { class: "number" }, quality(value))])),
+        features.map(([name, value]) => [h("dt", null, name.replaceAll("_", " ")), h("dd", { class: "number" }, quality(value))])),
       h("a", { class: "button small", href: `#/jobs/${this.job.id}/review?mask=${encodeURIComponent(mask.mask_id)}` }, "Review this one"),
     ];
   }

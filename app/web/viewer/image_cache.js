@@ -3,7 +3,7 @@
    photo(datasetId, imageId)         a promise of its ImageBitmap; the last few are kept
    small(datasetId, imageId)         a promise of {canvas, scale}: the same, at most SIDE pixels wide or
                                      high, for the grid; a few hundred are kept
-   paintSmall(canvas, picture, draw) the whole small picture; draw(ctx, scale) in pixels of the photograph
+   paintSmall(canvas, image, draw) the whole small image; draw(ctx, scale) in pixels of the photograph
    paintPiece(canvas, photo, box, draw)   a square round the box [x, y, w, h] of the photograph
    whenSeen(node, work, signal)      run work once, when the node comes near the screen */
 
@@ -48,14 +48,14 @@ export function small(datasetId, imageId) {
   });
 }
 
-export function paintSmall(canvas, picture, draw) {
-  const grow = Math.max(1, Math.min(4, (320 * (devicePixelRatio || 1)) / picture.canvas.width)); // lines stay crisp
-  canvas.width = Math.round(picture.canvas.width * grow);
-  canvas.height = Math.round(picture.canvas.height * grow);
+export function paintSmall(canvas, image, draw) {
+  const grow = Math.max(1, Math.min(4, (320 * (devicePixelRatio || 1)) / image.canvas.width)); // lines stay crisp
+  canvas.width = Math.round(image.canvas.width * grow);
+  canvas.height = Math.round(image.canvas.height * grow);
   const ctx = canvas.getContext("2d");
   ctx.imageSmoothingQuality = "high";
-  ctx.drawImage(picture.canvas, 0, 0, canvas.width, canvas.height);
-  const scale = picture.scale * grow;
+  ctx.drawImage(image.canvas, 0, 0, canvas.width, canvas.height);
+  const scale = image.scale * grow;
   ctx.setTransform(scale, 0, 0, scale, 0, 0);
   draw(ctx, scale);
 }

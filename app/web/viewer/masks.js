@@ -45,7 +45,7 @@ export async function names(datasetId, signal) {
       if (found.size >= 5000) break;
     }
   } catch {
-    // names are a courtesy: a picture has its number
+    // names are a courtesy: an image has its number
   }
   return found;
 }

@@ -3,10 +3,10 @@
    shapeOf(rle)            {path, box, area} of a COCO RLE; worked out once an RLE
    shapeOfMask(mask, height, width, within)   the same of a mask as rle.js decodes it (column-major);
                            within [left, top, right, bottom] bounds where anything is
-       path                Path2D in pixels of the picture; its corners are cut at half a pixel
+       path                Path2D in pixels of the image; its corners are cut at half a pixel
        box                 [x, y, width, height] of what is inside; null where nothing is
    drawShape(ctx, shape, colour, {scale, fill, line, dashed})
-                           ctx is in pixels of the picture; scale: screen pixels a picture's pixel
+                           ctx is in pixels of the image; scale: screen pixels an image's pixel
    drawPoint(ctx, x, y, {scale, colour, positive, plain})   a point, with a + or − in it unless plain
    objectColour(index)     colours that tell neighbours apart, as css */
 

@@ -1,7 +1,7 @@
-/* Pictures as they are stored. A camera's EXIF may ask for them to be turned; points and masks are
+/* Images as they are stored. A camera's EXIF may ask for them to be turned; points and masks are
    in the pixels of the file, so nothing here turns them. (For an <img>: CSS image-orientation: none.)
 
-   decoded(blob)   an ImageBitmap; throws where the browser cannot read such a picture. */
+   decoded(blob)   an ImageBitmap; throws where the browser cannot read such an image. */
 
 export async function decoded(blob) {
   return createImageBitmap(await withoutExif(blob), { imageOrientation: "none" });

@@ -125,13 +125,13 @@ function drawn(rle, where, colour) {
   canvas.height = height;
   const [x0, y0, w, h] = bounds(rle);
   if (!w) return canvas;
-  const picture = new ImageData(w, h);
-  const pixels = new Uint32Array(picture.data.buffer);
+  const image = new ImageData(w, h);
+  const pixels = new Uint32Array(image.data.buffer);
   for (let x = x0; x < x0 + w; x++) {
     for (let y = y0, at = x * height + y0; y < y0 + h; y++, at++) {
       if (where(mask, at, x, y)) pixels[(y - y0) * w + x - x0] = colour;
     }
   }
-  canvas.getContext("2d").putImageData(picture, x0, y0);
+  canvas.getContext("2d").putImageData(image, x0, y0);
   return canvas;
 }

@@ -1,26 +1,26 @@
-/* A picture that can be zoomed and panned, with layers drawn over it, and one tool in hand.
+/* An image that can be zoomed and panned, with layers drawn over it, and one tool in hand.
 
    const viewer = new Viewer({label, signal});  root.append(viewer.element)
    viewer.element              a <div class="viewer"> that fills its place; give it a height by CSS
    viewer.canvas               focusable; `label` is its name for screen readers
    await viewer.show(source)   a Blob, ImageBitmap, canvas or <img>; null for nothing. Fits it in. Of
                                several, the one that was asked for last is shown
-   viewer.width, height        of the picture in pixels; viewer.scale: screen pixels a picture's pixel
-   viewer.layers               an array of functions (ctx, viewer), drawn in order, in the PICTURE's
+   viewer.width, height        of the image in pixels; viewer.scale: screen pixels an image's pixel
+   viewer.layers               an array of functions (ctx, viewer), drawn in order, in the IMAGE's
                                coordinates (pixel centres at .5). For a line of n screen pixels:
-                               ctx.lineWidth = n / viewer.scale. A canvas of the picture's size:
+                               ctx.lineWidth = n / viewer.scale. A canvas of the image's size:
                                ctx.drawImage(paint(rle, rgb), 0, 0)
    viewer.redraw()             at the next frame, once for many calls
-   viewer.toImage(x, y)        client coordinates (event.clientX) -> [x, y] in the picture
+   viewer.toImage(x, y)        client coordinates (event.clientX) -> [x, y] in the image
    viewer.toScreen(x, y)       the way back
    viewer.zoom(factor, at?)    about a place in client coordinates; default the middle
-   viewer.fit()                the whole picture; viewer.pan(dx, dy) in screen pixels
-   viewer.reveal(x, y)         pan just so far that this place of the picture is on screen
-   viewer.lookAt([x, y, w, h]) fill the screen with this box of the picture, with some air round it;
-                               at the picture's border it moves aside rather than show what is beyond;
+   viewer.fit()                the whole image; viewer.pan(dx, dy) in screen pixels
+   viewer.reveal(x, y)         pan just so far that this place of the image is on screen
+   viewer.lookAt([x, y, w, h]) fill the screen with this box of the image, with some air round it;
+                               at the image's border it moves aside rather than show what is beyond;
                                it stays so when the place is resized, until it is moved
    viewer.tool                 {down, move, up, cancel, leave, key, wheel}, all optional. Pointer functions get
-                               ({x, y, event}) in the picture's coordinates. `down` returning true takes
+                               ({x, y, event}) in the image's coordinates. `down` returning true takes
                                the drag; else it pans. `key(event)` returning true takes the key.
    viewer.onview               called after each change of zoom or place
 
@@ -29,11 +29,11 @@
 
 import { decoded } from "./pixels.js";
 
-const MOST = 64; // screen pixels a picture's pixel
+const MOST = 64; // screen pixels an image's pixel
 const STEP = 40;
 
 export class Viewer {
-  constructor({ label = "Picture", signal } = {}) {
+  constructor({ label = "Image", signal } = {}) {
     this.element = document.createElement("div");
     this.element.className = "viewer";
     this.canvas = document.createElement("canvas");

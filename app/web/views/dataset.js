@@ -1,8 +1,8 @@
-/* A data set: its pictures with their points, its classes, its trainings; and what to do with it. */
+/* A data set: its images with their points, its classes, its trainings; and what to do with it. */
 
 import { bitmap, get, remove } from "../core/api.js";
 import { byClass } from "../viewer/colours.js";
-import { button, confirm, dialog, fill, h, icon, picture, problem, s, toast } from "../core/dom.js";
+import { button, confirm, dialog, fill, h, icon, imageElement, problem, s, toast } from "../core/dom.js";
 import { count, percent, when } from "../core/format.js";
 import { swatch } from "../editor/pointeditor.js";
 import { train } from "../jobs/train_dialog.js";
@@ -24,7 +24,7 @@ export async function show(root, params, { signal }) {
   const { jobs } = await get("/jobs", { params: { dataset_id: dataset.id, limit: 20 }, signal });
   const trainings = jobs.filter((job) => job.kind !== "import");
   root.append(h("div", { class: "split" },
-    h("section", { class: "stack", "aria-labelledby": "pictures" }, h("h2", { id: "pictures" }, "Pictures"), await gallery(dataset, signal)),
+    h("section", { class: "stack", "aria-labelledby": "images" }, h("h2", { id: "images" }, "Images"), await gallery(dataset, signal)),
     h("aside", { class: "stack", "aria-label": "About this data set" },
       h("section", { class: "card stack" }, h("h2", null, "Classes"), classes(dataset)),
       h("section", { class: "stack" }, h("h2", null, "Trainings"), trainings.length ? trainings.map((job) => row(job)) : h("p", { class: "hint" }, "None yet.")),
@@ -40,7 +40,7 @@ function head(dataset, signal) {
       h("div", { class: "row" }, drop,
         ready && h("a", { class: "button", href: `#/datasets/${dataset.id}/edit` }, "Edit points"),
         ready && button([icon("play"), "Train"], () => void train(dataset, { signal }).catch((error) => toast(error.message, "bad")), { class: "primary" }))),
-    h("p", { class: "lead" }, count(dataset.images, "picture"), ", ", count(dataset.annotations, "point"), ", ", when(dataset.created_at),
+    h("p", { class: "lead" }, count(dataset.images, "image"), ", ", count(dataset.annotations, "point"), ", ", when(dataset.created_at),
       dataset.parent_id && [". A new version of ", h("a", { href: `#/datasets/${dataset.parent_id}` }, "another data set"), "."]));
 }
 
@@ -61,7 +61,7 @@ function invalid(dataset) {
 }
 
 async function forget(dataset, signal) {
-  const text = "Its pictures and points go, and with it its trainings, their masks and their models. This cannot be undone.";
+  const text = "Its images and points go, and with it its trainings, their masks and their models. This cannot be undone.";
   if (!(await confirm(`Delete ${dataset.name}?`, text, "Delete"))) return;
   await remove(`/datasets/${dataset.id}`, { params: { force: true } });
   toast(`${dataset.name} is gone.`, "good");
@@ -78,7 +78,7 @@ function warnings(dataset) {
   const { report } = dataset;
   const lines = [
     ...report.warnings.map((warning) => `${warning.pointer ? `${warning.pointer}: ` : ""}${warning.detail}`),
-    report.images_without_annotations ? `${count(report.images_without_annotations, "picture has", "pictures have")} no point` : null,
+    report.images_without_annotations ? `${count(report.images_without_annotations, "image has", "images have")} no point` : null,
     report.crowd ? `${count(report.crowd, "crowd annotation is", "crowd annotations are")} left out` : null,
     report.ignored_files.count ? `${count(report.ignored_files.count, "file was", "files were")} not named by the annotations: ${report.ignored_files.examples.join(", ")}` : null,
   ].filter(Boolean);
@@ -88,9 +88,9 @@ function warnings(dataset) {
 
 async function gallery(dataset, signal) {
   const colours = byClass(dataset.categories);
-  const list = h("ul", { class: "grid pictures" });
+  const list = h("ul", { class: "grid images" });
   let cursor = null;
-  const more = button("More pictures", () => next());
+  const more = button("More images", () => next());
   async function next() {
     const page = await get(`/datasets/${dataset.id}/images`, { params: { limit: 60, cursor }, signal });
     cursor = page.next;
@@ -104,10 +104,10 @@ async function gallery(dataset, signal) {
 const pointsOf = (dataset, image, signal) =>
   get(`/datasets/${dataset.id}/annotations`, { params: { image_id: image.id, limit: 1000 }, signal }).then((page) => page.annotations);
 
-/* The points are asked for with the picture, once it comes near the screen. */
+/* The points are requested with the image, once it comes near the screen. */
 function tile(dataset, image, colours, signal) {
   const path = `/datasets/${dataset.id}/images/${image.id}`;
-  const img = picture(path, { class: "asis" });
+  const img = imageElement(path, { class: "asis" });
   const frame = h("span", { class: "frame" }, img);
   img.addEventListener("load", async () => {
     if (!image.annotations) return;

@@ -1,7 +1,7 @@
 /* All data sets, the newest first, and the way to a new one. */
 
 import { get } from "../core/api.js";
-import { button, fill, h, icon, picture } from "../core/dom.js";
+import { button, fill, h, icon, imageElement } from "../core/dom.js";
 import { count, percent, when } from "../core/format.js";
 import { load } from "../core/store.js";
 import { hand, pickers } from "../core/file_drop.js";
@@ -29,14 +29,14 @@ export async function show(root, params, { signal }) {
     pickers(take, { signal }),
     list, more);
   await next();
-  if (!list.childElementCount) fill(list, h("p", { class: "empty" }, "Nothing here yet. Drop some pictures above, click once on each object, and train."));
+  if (!list.childElementCount) fill(list, h("p", { class: "empty" }, "Nothing here yet. Drop some images above, click once on each object, and train."));
 }
 
 async function draft() {
   const kept = await load("new");
   if (!kept?.state.images.length) return null;
   const points = Object.values(kept.state.points).flat().length;
-  return h("p", { class: "note row spread" }, `A draft waits: ${count(kept.state.images.length, "picture")}, ${count(points, "point")}.`, h("a", { class: "button small", href: "#/datasets/new" }, "Go on with it"));
+  return h("p", { class: "note row spread" }, `A draft waits: ${count(kept.state.images.length, "image")}, ${count(points, "point")}.`, h("a", { class: "button small", href: "#/datasets/new" }, "Go on with it"));
 }
 
 function card(dataset, signal) {
@@ -48,7 +48,7 @@ function card(dataset, signal) {
     if (entry.status === "ready") look(entry.id, peek, signal);
     fill(facts,
       h("div", { class: "row spread nowrap" }, h("h2", null, h("a", { href: `#/datasets/${entry.id}` }, entry.name || "unnamed")), statusBadge(entry.status)),
-      h("p", { class: "hint" }, count(entry.images, "picture"), " · ", count(entry.annotations, "point"), entry.parent_id && " · a new version"),
+      h("p", { class: "hint" }, count(entry.images, "image"), " · ", count(entry.annotations, "point"), entry.parent_id && " · a new version"),
       entry.status === "importing" && progress && [h("progress", { value: progress.progress, max: 1, "aria-label": `Import of ${entry.name}` }), h("small", { class: "number" }, `${progress.stage ?? "waiting"}, ${percent(progress.progress)}`)],
       entry.status === "invalid" && h("small", null, count(report?.errors?.length ?? 0, "fault"), ", see inside"),
       h("small", null, when(entry.created_at)));
@@ -58,10 +58,10 @@ function card(dataset, signal) {
   return node;
 }
 
-/* A few of its pictures. */
+/* A few of its images. */
 async function look(id, peek, signal) {
   const page = await get(`/datasets/${id}/images`, { params: { limit: 4 }, signal }).catch(() => null);
-  if (page) fill(peek, page.images.map((image) => picture(`/datasets/${id}/images/${image.id}`, { class: "asis" })));
+  if (page) fill(peek, page.images.map((image) => imageElement(`/datasets/${id}/images/${image.id}`, { class: "asis" })));
 }
 
 /* Ask now and then, until the import is over. */

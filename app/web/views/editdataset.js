@@ -17,7 +17,7 @@ export async function show(root, params, { signal }) {
   const editor = new PointEditor(points, { signal, fixed: true });
   const making = creator({ points, id: draft, editor, name, keeper, signal });
   const total = h("strong", { class: "number" });
-  const tell = () => (total.textContent = `${count(points.images.length, "picture")}, ${count(points.total, "point")}`);
+  const tell = () => (total.textContent = `${count(points.images.length, "image")}, ${count(points.total, "point")}`);
   points.addEventListener("change", tell, { signal });
   tell();
   const forget = async () => {
@@ -48,5 +48,5 @@ async function fromService(dataset, signal) {
     (points[keyOf.get(a.image_id)] ??= []).push({ id: a.id, category: a.category_id, x, y, ...(a.mask ? { mask: a.mask } : {}) });
   }
   const classes = dataset.categories.map(({ id, name }) => ({ id, name }));
-  return new Points({ name: `${dataset.name}, mended`, parent: dataset.id, classes, images, points });
+  return new Points({ name: `${dataset.name}, corrected`, parent: dataset.id, classes, images, points });
 }

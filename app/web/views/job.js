@@ -179,7 +179,7 @@ class JobView {
       ["Method", job.kind === "train" && job.method], ["Preset", job.kind === "train" && job.preset], ["Seed", job.kind === "train" && String(job.seed)],
       ["Proposals", job.proposal_generator], ["Weights", job.weights_origin],
       ["Attempt", job.attempt > 1 && String(job.attempt)],
-      ["Asked for", when(job.created_at)], ["Begun", job.started_at && when(job.started_at)], ["Took", took && duration(took)],
+      ["Requested", when(job.created_at)], ["Begun", job.started_at && when(job.started_at)], ["Took", took && duration(took)],
       ["Job", h("code", null, job.id)],
     ];
     const text = rows.map(([, value]) => value?.textContent ?? value).join();

@@ -3,7 +3,7 @@
    show(root, {}, {signal}) */
 
 import { all, ApiError, get, post, put, remove, save } from "../core/api.js";
-import { announce, button, fill, h, icon, once, picture, toast } from "../core/dom.js";
+import { announce, button, fill, h, icon, once, imageElement, toast } from "../core/dom.js";
 import { bytes, short, when } from "../core/format.js";
 
 const FIGURES = [["AP", "AP"], ["AP50", "AP50"], ["AP75", "AP75"]];
@@ -43,7 +43,7 @@ export async function show(root, _, { signal }) {
 function card(model, aliases, readAliases, signal) {
   const named = h("ul", { class: "row plain names" });
   const figures = FIGURES.filter(([name]) => typeof model.metrics?.[name] === "number");
-  const curves = h("details", { ontoggle: () => curves.open && curves.children.length === 1 && curves.append(picture(`/models/${model.id}/curves.png`, { class: "curves", alt: "Precision against recall, overall and by class" })) },
+  const curves = h("details", { ontoggle: () => curves.open && curves.children.length === 1 && curves.append(imageElement(`/models/${model.id}/curves.png`, { class: "curves", alt: "Precision against recall, overall and by class" })) },
     h("summary", null, "Precision and recall"));
   const element = h("li", { class: "card stack" },
     h("div", { class: "row spread" },

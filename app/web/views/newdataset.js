@@ -1,4 +1,4 @@
-/* A new data set: drop pictures, click the points, create. The draft survives a reload. */
+/* A new data set: drop images, click the points, create. The draft survives a reload. */
 
 import { upload } from "../core/api.js";
 import { creator, sending } from "../editor/create_dataset.js";
@@ -28,14 +28,14 @@ export async function show(root, params, { signal }) {
   const tell = () => {
     body.hidden = points.images.length === 0;
     place.classList.toggle("small", !body.hidden);
-    ready.textContent = `${count(points.images.length, "picture")}, ${count(points.total, "point")}`;
+    ready.textContent = `${count(points.images.length, "image")}, ${count(points.total, "point")}`;
     bare.textContent = barely(points);
   };
   const ready = h("strong", { class: "number" });
   const bare = h("small");
   const go = button("Create the data set", () => (points.total ? making.create("The data set is there.") : toast("Click at least one point first.", "bad")), { class: "primary" });
   const over = button("Start over", async () => {
-    if (making.busy() || !(await confirm("Throw this draft away?", "Its pictures and points are forgotten. This cannot be undone.", "Throw it away"))) return;
+    if (making.busy() || !(await confirm("Throw this draft away?", "Its images and points are forgotten. This cannot be undone.", "Throw it away"))) return;
     await keeper.stop();
     await drop(DRAFT);
     if (!signal.aborted) dispatchEvent(new Event("showagain"));
@@ -44,7 +44,7 @@ export async function show(root, params, { signal }) {
   points.addEventListener("change", tell, { signal });
   tell();
   fill(root,
-    h("div", { class: "stack tight" }, h("h1", null, "New data set"), h("p", { class: "lead" }, "Click once on each object of each picture. One point an object is all that is needed.")),
+    h("div", { class: "stack tight" }, h("h1", null, "New data set"), h("p", { class: "lead" }, "Click once on each object of each image. One point an object is all that is needed.")),
     making.faults,
     h("div", { class: "row newhead" }, field("Name", name), place),
     body);
@@ -61,17 +61,17 @@ function restore(kept) {
 
 const barely = (points) => {
   const bare = points.images.filter((image) => points.of(image.key).length === 0).length;
-  return bare ? `${count(bare, "picture has", "pictures have")} no point yet; without one they teach nothing` : "";
+  return bare ? `${count(bare, "image has", "images have")} no point yet; without one they teach nothing` : "";
 };
 
-/* Pictures go into the editor; a document with its pictures or an archive goes to the service as
+/* Images go into the editor; a document with its images or an archive goes to the service as
    it is. */
 async function receive(files, points, root, signal) {
-  const { pictures, archives, documents, others } = sorted(files);
-  if (documents.length || archives.length) return asItIs(documents, [...archives, ...pictures], points, root, signal);
+  const { images, archives, documents, others } = sorted(files);
+  if (documents.length || archives.length) return asItIs(documents, [...archives, ...images], points, root, signal);
   const refused = others.map((file) => file.name);
   let added = 0;
-  for (const file of pictures) {
+  for (const file of images) {
     const name = file.name.normalize("NFC");
     const same = points.images.find((image) => image.name === name);
     if (same?.blob?.size === file.size) continue; // dropped twice
@@ -84,7 +84,7 @@ async function receive(files, points, root, signal) {
       refused.push(name);
     }
   }
-  if (added) announce(`${count(added, "picture")} added.`);
+  if (added) announce(`${count(added, "image")} added.`);
   if (refused.length) toast(`Not taken: ${refused.slice(0, 5).join(", ")}${refused.length > 5 ? " …" : ""}. This browser cannot show them; JPEG, PNG and WebP always work.`, "bad");
 }
 
@@ -98,7 +98,7 @@ function another(name, points) {
 
 function asItIs(documents, images, points, root, signal) {
   if (documents.length !== 1 || !images.length) {
-    return toast(documents.length > 1 ? "One annotation file at a time, please." : documents.length ? "Drop its pictures (or an archive of them) together with the annotation file." : "Drop the annotation file (COCO JSON) together with the archive.", "bad");
+    return toast(documents.length > 1 ? "One annotation file at a time, please." : documents.length ? "Drop its images (or an archive of them) together with the annotation file." : "Drop the annotation file (COCO JSON) together with the archive.", "bad");
   }
   const [document] = documents;
   const total = images.reduce((sum, file) => sum + file.size, document.size);
@@ -127,7 +127,7 @@ function asItIs(documents, images, points, root, signal) {
   fill(root, h("h1", null, "New data set"),
     h("div", { class: "card stack" },
       h("h2", null, document.name),
-      h("p", null, `With ${count(images.length, "file")} of pictures, ${bytes(total)} in all. It is sent as it is; the service checks all of it and lists whatever is wrong.`),
+      h("p", null, `With ${count(images.length, "file")} of images, ${bytes(total)} in all. It is sent as it is; the service checks all of it and lists whatever is wrong.`),
       field("Name", name),
       h("div", { class: "row end" }, h("a", { class: "button quiet", href: "#/datasets" }, "Back"), button("Create the data set", send, { class: "primary" })), box));
 }

@@ -1,4 +1,4 @@
-/* #/predict: drop a picture, see what a model finds in it; ?model=ID chooses the model.
+/* #/predict: drop an image, see what a model finds in it; ?model=ID chooses the model.
 
    show(root, {query}, {signal}) */
 
@@ -14,7 +14,7 @@ import { Viewer } from "../viewer/viewer.js";
 
 export async function show(root, { query }, { signal }) {
   const known = await models(signal);
-  const lead = h("div", { class: "stack tight" }, h("h1", null, "Predict"), h("p", { class: "lead" }, "What a trained model finds in a picture that it has not seen."));
+  const lead = h("div", { class: "stack tight" }, h("h1", null, "Predict"), h("p", { class: "lead" }, "What a trained model finds in an image that it has not seen."));
   if (known.length === 0) return void fill(root, lead, h("p", { class: "card empty" }, "There is no model yet. ", h("a", { href: "#/datasets" }, "Train one"), " first."));
   fill(root, lead, new Predict(known, query.get("model"), signal).element);
 }
@@ -39,7 +39,7 @@ class Predict {
     this.shown = h("output", { class: "number" });
     const score = field("Least score", this.score);
     score.querySelector("label").append(" ", this.shown);
-    this.viewer = new Viewer({ label: "The picture with what was found. Plus and minus zoom, arrows pan", signal });
+    this.viewer = new Viewer({ label: "The image with what was found. Plus and minus zoom, arrows pan", signal });
     this.viewer.layers = [(ctx, viewer) => this.draw(ctx, viewer.scale)];
     this.viewer.tool = { down: (at) => this.pick(at) };
     this.list = h("ul", { class: "plain objects" });
@@ -52,7 +52,7 @@ class Predict {
       this.viewer.element,
       h("section", { class: "card stack", "aria-label": "What was found" }, this.told, score, this.downloads, this.list));
     const take = ([file]) => file && this.take(file);
-    this.drop = pickers(take, { signal, text: "Drop a picture here, or ", accept: "image/*", multiple: false });
+    this.drop = pickers(take, { signal, text: "Drop an image here, or ", accept: "image/*", multiple: false });
     this.element = h("div", { class: "stack" },
       h("div", { class: "asked" }, field("Model", this.select)),
       this.drop,
@@ -92,24 +92,24 @@ class Predict {
     const asked = { file: this.file, value: this.select.value, model: this.model };
     fill(this.why, h("p", { class: "hint", role: "status" }, "Looking at it … the first time a model is asked it is loaded, which takes a few seconds."));
     try {
-      const [picture, answer] = await Promise.all([
+      const [image, answer] = await Promise.all([
         decoded(asked.file).catch(() => null),
         request("/predict", { method: "POST", body: this.form(asked, 0.1), signal }),
       ]);
       const found = await answer.json();
       if (signal.aborted) return;
       this.results = found.map((result, index) => ({ ...result, index }));
-      [this.asked, this.chosen] = [asked, null]; // what is shown and saved is of this picture and model
+      [this.asked, this.chosen] = [asked, null]; // what is shown and saved is of this image and model
       this.classes = byClass(asked.model.categories);
       this.answer.hidden = false;
-      this.drop.classList.add("small"); // the picture needs the room
-      fill(this.why, !picture && h("p", { class: "note" }, "Your browser cannot show a picture of this kind. Save the PNG to see it."));
-      await this.viewer.show(picture);
+      this.drop.classList.add("small"); // the image needs the room
+      fill(this.why, !image && h("p", { class: "note" }, "Your browser cannot show an image of this kind. Save the PNG to see it."));
+      await this.viewer.show(image);
       this.tell();
       announce(this.told.textContent);
     } catch (error) {
       if (signal.aborted) return;
-      this.answer.hidden = true; // it was of another picture or model
+      this.answer.hidden = true; // it was of another image or model
       fill(this.why, problem(error));
     }
   }

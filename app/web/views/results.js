@@ -175,7 +175,7 @@ function filters({ classes }, wanted, colouring, onchange) {
 }
 
 function card(place, worst, index, { params, colours, signal, open }) {
-  const canvas = h("canvas", { class: "picture", "aria-hidden": "true" });
+  const canvas = h("canvas", { class: "image", "aria-hidden": "true" });
   const [height, width] = worst.segmentation.size;
   [canvas.width, canvas.height] = [width, height]; // its place is kept while it loads
   const name = () => place.names.get(worst.image_id) ?? `image ${worst.image_id}`;
@@ -184,8 +184,8 @@ function card(place, worst, index, { params, colours, signal, open }) {
   const press = h("button", { type: "button", class: "photo", onclick: () => open(index) }, canvas, h("span", { class: "stack tight caption" }, h("span", { class: "row nowrap spread" }, title, h("span", { class: "number grade" }, quality(worst.quality))), about));
   whenSeen(press, async () => {
     try {
-      const [picture, masks] = await Promise.all([small(place.dataset.id, worst.image_id), ofImage(place.job.id, worst.image_id, params(), signal)]);
-      paintSmall(canvas, picture, (ctx, scale) => {
+      const [image, masks] = await Promise.all([small(place.dataset.id, worst.image_id), ofImage(place.job.id, worst.image_id, params(), signal)]);
+      paintSmall(canvas, image, (ctx, scale) => {
         masks.forEach((mask, i) => drawShape(ctx, shapeOf(mask.segmentation), colours(mask, i), { scale, dashed: mask.status === "rejected" }));
         for (const mask of masks) drawPoint(ctx, ...mask.point, { scale, plain: true });
       });

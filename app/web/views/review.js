@@ -1,4 +1,4 @@
-/* #/jobs/{id}/review: the masks one at a time, the worst first; each accepted, mended or rejected by
+/* #/jobs/{id}/review: the masks one at a time, the worst first; each accepted, corrected or rejected by
    single keys. Then a new version of the data set, and a training that goes on from here.
 
    A decision is about the mask, its revision and the draft that were shown when the key was pressed:
@@ -36,8 +36,8 @@ class Review {
   #kept = new Map(); // mask id -> the draft that is being saved, or could not be
 
   constructor(place, queue, signal) {
-    Object.assign(this, place, { queue, signal, draft: null, siblings: [], masked: true, pictured: null });
-    this.viewer = new Viewer({ label: "The mask over its picture. The keys of the list work here too", signal });
+    Object.assign(this, place, { queue, signal, draft: null, siblings: [], masked: true, shownImage: null });
+    this.viewer = new Viewer({ label: "The mask over its image. The keys of the list work here too", signal });
     this.viewer.layers = [(ctx, viewer) => this.draw(ctx, viewer.scale)];
     this.tools = new Tools(this.viewer, {
       ask: (draft, stopped) => suggest(draft.mask, draft.question(), stopped),
@@ -57,20 +57,20 @@ class Review {
     const mask = this.queue.current;
     const over = () => this.signal.aborted || mask.mask_id !== this.queue.current?.mask_id;
     this.siblings = [];
-    if (mask && this.pictured !== mask.image_id) {
-      this.viewer.show(null); // no mask over another's picture
-      this.pictured = null;
+    if (mask && this.shownImage !== mask.image_id) {
+      this.viewer.show(null); // no mask over another's image
+      this.shownImage = null;
     }
     this.take(mask ? (this.#kept.get(mask.mask_id) ?? new Draft(mask)) : null);
     if (!mask) return announce("The queue is at its end");
     announce(`${this.called(mask)}, quality ${quality(mask.quality)}, ${mask.status}`);
     try {
-      const picture = await photo(this.dataset.id, mask.image_id);
+      const image = await photo(this.dataset.id, mask.image_id);
       if (over()) return;
-      if (this.viewer.source !== picture) this.viewer.show(picture);
-      this.pictured = mask.image_id;
+      if (this.viewer.source !== image) this.viewer.show(image);
+      this.shownImage = mask.image_id;
       this.look();
-      this.panel.pieces(picture);
+      this.panel.pieces(image);
       const following = this.queue.masks[this.queue.index + 1];
       if (following) photo(this.dataset.id, following.image_id).catch(() => {}); // it is shown then
       const around = await ofImage(this.job.id, mask.image_id, {}, this.signal);

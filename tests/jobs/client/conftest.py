@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from sqlalchemy import select as query
 
 from app.db.models import Job, JobState
@@ -105,12 +105,12 @@ def client(worked: str) -> Iterator[Client]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> tuple[Path, Path]:
-    """A folder of three pictures, one of them deeper, and one that no point names; points.json."""
+    """A folder of three images, one of them deeper, and one that no point names; points.json."""
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
     names = ["a.png", "b.png", "deep/c.png"]
     for number, name in enumerate([*names, "other.png"]):
-        Picture.fromarray(np.full((30, 40, 3), 40 * number, np.uint8)).save(folder / name)
+        PILImage.fromarray(np.full((30, 40, 3), 40 * number, np.uint8)).save(folder / name)
     points: dict[str, Any] = {
         "images": [{"id": i, "file_name": name} for i, name in enumerate(names, 1)],
         "categories": [{"id": 7, "name": "cell"}],

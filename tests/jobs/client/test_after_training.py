@@ -70,7 +70,7 @@ def test_training_again_from_what_was_decided(client: Client, job: Job) -> None:
 
 
 @pytest.mark.slow
-def test_a_data_set_with_its_parents_pictures(client: Client, photos: Photos) -> None:
+def test_a_data_set_with_its_parents_images(client: Client, photos: Photos) -> None:
     parent = client.create_dataset(*photos)
     child = client.create_dataset(None, photos[1], parent=parent, name="child")
     assert (child.name, child.parent_id, child.images) == ("child", parent.id, 3)

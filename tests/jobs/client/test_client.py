@@ -37,7 +37,7 @@ Photos = tuple[Path, Path]
 
 
 @pytest.mark.slow
-def test_from_pictures_to_masks(client: Client, photos: Photos, tmp_path: Path) -> None:
+def test_from_images_to_masks(client: Client, photos: Photos, tmp_path: Path) -> None:
     dataset = client.create_dataset(*photos)
     assert (dataset.name, dataset.status) == ("photos", "ready")
     assert (dataset.images, dataset.annotations) == (3, 6)
@@ -119,14 +119,14 @@ def test_both_have_the_same_methods() -> None:
 @pytest.mark.parametrize("as_", ["files", "archive", "documents"])
 def test_other_ways_to_say_it(client: Client, photos: Photos, tmp_path: Path, as_: str) -> None:
     folder, points = photos
-    pictures = [folder / "a.png", folder / "b.png", folder / "deep" / "c.png"]
+    images = [folder / "a.png", folder / "b.png", folder / "deep" / "c.png"]
     if as_ == "archive":
         made = client.create_dataset(
             shutil.make_archive(str(tmp_path / "x"), "tar", folder), points
         )
         assert made.name == "x"
     elif as_ == "files":
-        made = client.create_dataset(pictures, points, name="mine", truth=None)
+        made = client.create_dataset(images, points, name="mine", truth=None)
         assert made.name == "mine"
     else:
         document = json.loads(points.read_text())
@@ -136,7 +136,7 @@ def test_other_ways_to_say_it(client: Client, photos: Photos, tmp_path: Path, as
 
 
 def test_points_of_labelme(client: Client, photos: Photos) -> None:
-    """Its files lie beside the pictures."""
+    """Its files lie beside the images."""
     folder, points = photos
     document = json.loads(points.read_text())
     for image in document["images"]:

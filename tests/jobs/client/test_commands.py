@@ -123,7 +123,7 @@ def test_predict(job: str, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> N
         return [one]
 
     monkeypatch.setattr(Client, "predict", predict)
-    monkeypatch.setattr(Client, "overlay", lambda *_, **__: b"picture")
+    monkeypatch.setattr(Client, "overlay", lambda *_, **__: b"image")
     done = call("predict", job, str(photos[0]), "--overlays")
     assert done.exit_code == 0, done.output
     found = json.loads(Path("predictions/predictions.json").read_text())
@@ -131,7 +131,7 @@ def test_predict(job: str, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> N
     assert found[0]["segmentation"] == {"size": [3, 3], "counts": mask.counts}
     with Client(progress=False) as client:
         assert {model for model, _ in seen} == {client.job(job).model_id}
-    assert Path("predictions/a.overlay.png").read_bytes() == b"picture"
+    assert Path("predictions/a.overlay.png").read_bytes() == b"image"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 
 from app.main import create_app
@@ -50,7 +50,7 @@ def seeing(settings: Settings, job: Job) -> Iterator[Client]:
 
 def png(height: int, width: int) -> bytes:
     buffer = io.BytesIO()
-    Picture.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, "PNG")
+    PILImage.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -68,11 +68,11 @@ def path_of(folder: Path) -> Path:
         path_of,
         lambda folder: str(path_of(folder)),
         lambda folder: np.full((8, 9, 3), 90, np.uint8),
-        lambda folder: Picture.open(path_of(folder)),
+        lambda folder: PILImage.open(path_of(folder)),
     ],
-    ids=["bytes", "path", "text", "array", "picture"],
+    ids=["bytes", "path", "text", "array", "image"],
 )
-def test_a_picture_of_yours(
+def test_an_image_of_yours(
     seeing: Client, job: Job, tmp_path: Path, given: Callable[[Path], Any]
 ) -> None:
     assert job.model_id is not None
@@ -85,18 +85,18 @@ def test_a_picture_of_yours(
 
 
 @pytest.mark.slow
-def test_a_picture_of_a_data_set(seeing: Client, job: Job) -> None:
+def test_an_image_of_a_data_set(seeing: Client, job: Job) -> None:
     assert job.model_id is not None
     assert job.dataset_id is not None
     by_id = seeing.predict(job.model_id, 3)
     assert {one.image_id for one in by_id} == {3}
     assert seeing.predict(job.model_id, "deep/c.png", dataset=job.dataset_id) == by_id
-    drawn = Picture.open(io.BytesIO(seeing.overlay(job.model_id, 3)))
+    drawn = PILImage.open(io.BytesIO(seeing.overlay(job.model_id, 3)))
     assert drawn.size == (40, 30)
 
 
 @pytest.mark.slow
-def test_many_pictures(client: Client, job: Job, tmp_path: Path) -> None:
+def test_many_images(client: Client, job: Job, tmp_path: Path) -> None:
     """By a job, whose program is a stand-in as well."""
     assert job.model_id is not None
     away = "http://nowhere.invalid/a.png"
@@ -117,7 +117,7 @@ def test_what_cannot_be(seeing: Client, job: Job, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no-model"):
         seeing.predict("no-model", png(8, 9))
     with pytest.raises(Invalid):
-        seeing.predict(job.model_id, b"no picture")
+        seeing.predict(job.model_id, b"no image")
     with pytest.raises(Invalid, match="does not resolve"):
         seeing.predict(job.model_id, "http://nowhere.invalid/a.png")
     with pytest.raises(FileNotFoundError):

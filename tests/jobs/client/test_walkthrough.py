@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from pycocotools.coco import COCO
 
 from app.db.session import Database
@@ -39,9 +39,9 @@ def test_all_its_cells(
         [sys.executable, str(SCRIPT)], env=env, capture_output=True, text=True, timeout=500
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("doubtful.png", "mended.png", "predicted.png"):
-        assert Picture.open(out / name).size == (112, 96)
-    assert (out / "doubtful.png").read_bytes() != (out / "mended.png").read_bytes()
+    for name in ("doubtful.png", "corrected.png", "predicted.png"):
+        assert PILImage.open(out / name).size == (112, 96)
+    assert (out / "doubtful.png").read_bytes() != (out / "corrected.png").read_bytes()
     assert "it is corrected now" in done.stdout
     points = json.loads((out / "scenes" / "points.json").read_text())["annotations"]
     (coco,) = (out / "exports").glob("*.json")

@@ -98,7 +98,7 @@ def test_an_endpoint_that_was_away_and_a_worker_that_was_killed(
 
 
 def put_down(database: Database) -> None:
-    """What a killed courier had in its hands would be taken up after the time of a try."""
+    """What a killed sender was delivering would be taken up after the time of a try."""
     with database.begin() as session:
         session.execute(update(Webhook).values(due_at=now()))
 

@@ -31,7 +31,7 @@ def iou(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 
 def at(page: Page, point: list[float], mask: dict[str, Any]) -> tuple[float, float]:
-    """Where this place of the picture is on screen, with the object in view."""
+    """Where this place of the image is on screen, with the object in view."""
     place = page.evaluate(PLACE_JS, [mask["segmentation"], mask["point"], point])
     return place[0], place[1]
 
@@ -67,6 +67,6 @@ def counted(page: Page, text: str) -> None:
 
 
 def shown(page: Page, mask: dict[str, Any]) -> None:
-    """Wait until this mask is the one that is shown, on its picture."""
+    """Wait until this mask is the one that is shown, on its image."""
     expect(page.locator(".reviewing h2").first).to_have_text(re.compile(rf"\b{mask['id']}$"))
     page.wait_for_selector(f".proposal[data-drawn='{mask['mask_id']}']")

@@ -1,5 +1,5 @@
 """The fake trainer, with masks that lie on the objects of generated scenes: the truth of the data
-set, some of it cut in half, so that there is something to look at and to mend."""
+set, some of it cut in half, so that there is something to look at and to correct."""
 
 import importlib.util
 import json

@@ -32,7 +32,7 @@ def test_train_again_from_here_and_compare(ui: Any, trained: Any) -> None:
     expect(dialog).to_contain_text("the 2 masks that you confirmed")
     expect(dialog).to_contain_text("1 object that you rejected")
     ui.looks("version")
-    dialog.get_by_label("Name of the version").fill("scenes, mended")
+    dialog.get_by_label("Name of the version").fill("scenes, corrected")
     dialog.get_by_role("button", name="Make the version").click()
     begin = page.locator("dialog").get_by_label("Begin with")
     model = trained.service.ask(f"/jobs/{trained.job}")["model_id"]
@@ -44,7 +44,7 @@ def test_train_again_from_here_and_compare(ui: Any, trained: Any) -> None:
     assert again != trained.job
     job = trained.service.ask(f"/jobs/{again}")
     version = trained.service.ask(f"/datasets/{job['dataset_id']}")
-    assert (version["name"], version["parent_id"]) == ("scenes, mended", trained.dataset)
+    assert (version["name"], version["parent_id"]) == ("scenes, corrected", trained.dataset)
     assert version["annotations"] == trained.masks - 1
     deadline = time.monotonic() + 60
     while not trained.service.ask(f"/jobs/{again}")["state"].startswith("succeeded"):

@@ -10,7 +10,7 @@ from ..holding import Held
 from .test_models import card, model_of
 
 
-def test_the_large_picture_has_its_own_objects(ui: Any, trained: Any) -> None:
+def test_the_large_image_has_its_own_objects(ui: Any, trained: Any) -> None:
     page = ui.open(f"/jobs/{trained.job}/results")
     page.locator(".photo").first.click()
     dialog = page.locator("dialog")

@@ -1,4 +1,4 @@
-"""What was trained: names, figures, files; and what a model finds in a picture that is dropped."""
+"""What was trained: names, figures, files; and what a model finds in an image that is dropped."""
 
 import json
 import threading
@@ -70,17 +70,17 @@ def finding(service: Any) -> Iterator[Any]:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DroppedImage:
     path: Path
     pixels: ByteArray
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Picture:
+def image(tmp_path: Path) -> DroppedImage:
     pixels, _, _ = draw_scene((240, 320), np.random.default_rng(11))
     path = tmp_path / "new.png"
     Image.fromarray(pixels).save(path)
-    return Picture(path, pixels)
+    return DroppedImage(path, pixels)
 
 
 def card(page: Page, model: str) -> Any:
@@ -96,9 +96,9 @@ def test_figures_curves_and_files(ui: Any, trained: Any) -> None:
     mine = card(page, model_of(trained))
     expect(mine).to_contain_text("0.750")
     mine.get_by_text("Precision and recall").click()
-    picture = mine.locator("img.curves")
-    expect(picture).to_be_visible()
-    picture.scroll_into_view_if_needed()
+    image = mine.locator("img.curves")
+    expect(image).to_be_visible()
+    image.scroll_into_view_if_needed()
     page.wait_for_selector("img.curves[src]")
     ui.looks("models")
     for name, content in FILES.items():
@@ -135,15 +135,15 @@ def test_a_name_is_given_moved_and_taken_away(ui: Any, trained: Any, scenes: Any
     assert trained.service.ask("/models/aliases")["aliases"] == []
 
 
-def test_a_dropped_picture_is_shown_with_what_is_in_it(
-    ui: Any, trained: Any, finding: Any, picture: Picture
+def test_a_dropped_image_is_shown_with_what_is_in_it(
+    ui: Any, trained: Any, finding: Any, image: DroppedImage
 ) -> None:
     ui.service = finding
     page = ui.open(f"/predict?model={model_of(trained)}")
     assert page.get_by_label("Model").input_value() == model_of(trained)
     ui.looks("predict-empty")
-    page.locator("input[type=file]").set_input_files(picture.path)
-    expected = Finder().predict(picture.pixels)
+    page.locator("input[type=file]").set_input_files(image.path)
+    expected = Finder().predict(image.pixels)
     many = [r for r in expected if r["score"] >= 0.3]
     few = [r for r in expected if r["score"] >= 0.8]
     assert len(many) > len(few) > 0
@@ -162,17 +162,17 @@ def test_a_dropped_picture_is_shown_with_what_is_in_it(
     with page.expect_download() as download:
         page.get_by_role("button", name="PNG").click()
     drawn = np.asarray(Image.open(download.value.path()))
-    assert drawn.shape == picture.pixels.shape
-    assert (drawn != picture.pixels).any()
+    assert drawn.shape == image.pixels.shape
+    assert (drawn != image.pixels).any()
 
 
-def test_predictions_are_saved_under_the_picture_they_are_of(
-    ui: Any, trained: Any, finding: Any, picture: Picture, tmp_path: Path
+def test_predictions_are_saved_under_the_image_they_are_of(
+    ui: Any, trained: Any, finding: Any, image: DroppedImage, tmp_path: Path
 ) -> None:
     ui.service = finding
     ui.expected.append("503")
     page = ui.open(f"/predict?model={model_of(trained)}")
-    page.locator("input[type=file]").set_input_files(picture.path)
+    page.locator("input[type=file]").set_input_files(image.path)
     expect(page.locator(".object").first).to_be_visible()
     many = page.locator(".object").count()
     held = Held(page, "POST", "/predict$")
@@ -189,13 +189,13 @@ def test_predictions_are_saved_under_the_picture_they_are_of(
     expect(page.locator(".predicting")).to_be_hidden()
 
 
-def test_what_is_no_picture_is_refused_in_words(
+def test_what_is_no_image_is_refused_in_words(
     ui: Any, trained: Any, finding: Any, tmp_path: Path
 ) -> None:
     ui.service = finding
     page = ui.open(f"/predict?model={model_of(trained)}")
     ui.expected.append("422")
     path = tmp_path / "no.png"
-    path.write_bytes(b"not a picture")
+    path.write_bytes(b"not an image")
     page.locator("input[type=file]").set_input_files(path)
     expect(page.locator(".problem")).to_contain_text("send a JPEG, PNG, WebP, TIFF or BMP")

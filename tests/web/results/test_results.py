@@ -1,4 +1,4 @@
-"""The grid of what a training left, one picture large, exports and downloads."""
+"""The grid of what a training left, one image large, exports and downloads."""
 
 import json
 import zipfile
@@ -15,7 +15,7 @@ DRAWN = """(node) => {
 
 
 def shown(page: Page) -> list[str]:
-    """The pictures of the grid, once they are drawn."""
+    """The images of the grid, once they are drawn."""
     cards = page.locator(".photo")
     expect(cards.first).to_be_visible()
     for card in cards.all():
@@ -52,7 +52,7 @@ def test_the_grid_shows_the_worst_first_and_filters(ui: Any, trained: Any) -> No
     expect(page.locator(".empty").first).to_contain_text("No mask is like that")
 
 
-def test_one_picture_large_by_keys(ui: Any, trained: Any) -> None:
+def test_one_image_large_by_keys(ui: Any, trained: Any) -> None:
     page = ui.open(f"/jobs/{trained.job}/results")
     names = shown(page)
     page.locator(".photo").first.focus()

@@ -253,7 +253,7 @@ def test_a_page_is_not_left_unasked(ui: Any, review: Any, trained: Any) -> None:
     expect(page.locator("h1")).to_have_text("Models")
 
 
-def test_no_mask_is_shown_over_the_picture_of_another(review: Any, trained: Any) -> None:
+def test_no_mask_is_shown_over_the_image_of_another(review: Any, trained: Any) -> None:
     masks = trained.queue()
     other = next(m for m in masks if m["image_id"] != masks[0]["image_id"])
     page = review(f"?mask={other['mask_id']}")
