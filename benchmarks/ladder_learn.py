@@ -45,7 +45,7 @@ class OnFrozen:
         self.picks: list[Picks] = []
 
     def __call__(self, stand: Stand) -> list[Row]:
-        """The picks as pseudo-masks, scored by their certainty; the highest rung's are refined."""
+        """The picks as pseudo-masks, scored by their expected IoU; the highest rung refines."""
         config, work = stand.config, stand.rung.work
         if config.teacher.enabled and not self.proposal_scores:
             self.proposal_scores = taught(self.records, config, self.weights, self.seed)
@@ -168,6 +168,6 @@ def choose(
     picks = []
     for one, record in zip(frozen, records, strict=True):
         result = chooser([one], [one.sample(record)])
-        selected, certainty = result.selected.tolist(), result.certainty.tolist()
-        picks.append(Picks(selected, certainty, result.posterior.numpy()))
+        selected, expected_iou = result.selected.tolist(), result.expected_iou.tolist()
+        picks.append(Picks(selected, expected_iou, result.posterior.numpy()))
     return picks

@@ -22,21 +22,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Picks:
-    """Of one image's N bags: index into each, certainty in [0, 1]; where it was learned, the
+    """Of one image's N bags: index into each, confidence in [0, 1]; where it was learned, the
     probabilities of each bag's masks, (N, M)."""
 
     selected: list[int]
-    certainty: list[float]
+    confidence: list[float]
     posterior: np.ndarray | None = None
 
 
 def by_rule(rule: str, record: ImageRecord, seed: int) -> Picks:
     """The picks that need no learning; each is as sure as its confidence, or its support."""
-    selected, certainty = [], []
+    selected, confidence = [], []
     known = bag_features(record, MilConfig())
     per_bag = zip(record.bags, known.contains_other_point, known.medoid, strict=True)
     for bag, excluded, medoid in per_bag:
-        trust = bag.confidence
+        score = bag.confidence
         if rule == "random":
             index = int(np.random.default_rng([seed, bag.annotation_id % 2**64]).integers(len(bag)))
         elif rule == "largest":
@@ -44,10 +44,10 @@ def by_rule(rule: str, record: ImageRecord, seed: int) -> Picks:
         elif rule == "sam-top1":
             index = int(np.argmax(bag.confidence))
         else:
-            index, trust = consensus_pick(bag, excluded), medoid
+            index, score = consensus_pick(bag, excluded), medoid
         selected.append(index)
-        certainty.append(float(trust[index]))
-    return Picks(selected, certainty)
+        confidence.append(float(score[index]))
+    return Picks(selected, confidence)
 
 
 def picked(records: Sequence[ImageRecord], picks: Sequence[Picks]) -> list[Row]:
@@ -63,7 +63,7 @@ def picked(records: Sequence[ImageRecord], picks: Sequence[Picks]) -> list[Row]:
                     "category_id": annotation.category_id,
                     "segmentation": mask,
                     "bbox": coco_mask.toBbox(mask).tolist(),
-                    "score": pick.certainty[n],
+                    "score": pick.confidence[n],
                 }
             )
     return rows
@@ -91,12 +91,12 @@ class Scale:
 
     def best(self, record: ImageRecord) -> Picks:
         """The best of each bag, its quality the very IoU: the ceiling of any selection."""
-        selected, certainty = [], []
+        selected, confidence = [], []
         for bag in record.bags:
             ious = np.zeros(len(bag))
             if bag.annotation_id in self.true:
                 true = as_rle(self.true[bag.annotation_id]["segmentation"], *record.info.size)
                 ious = coco_mask.iou(list(bag.masks), [true], [0])[:, 0]
             selected.append(int(np.argmax(ious)))
-            certainty.append(float(ious.max()))
-        return Picks(selected, certainty)
+            confidence.append(float(ious.max()))
+        return Picks(selected, confidence)

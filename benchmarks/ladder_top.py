@@ -63,7 +63,7 @@ def delivered(record: ImageRecord, picks: Picks, levels: list[Tensor], config: C
         annotation, bag = record.annotations[n], record.bags[n]
         refined = at_image_size(mask, record.info.size, config.output.mask_threshold)
         delivered_mask = deliver(annotation, bag, picks.selected[n], refined, config)
-        agreement, certainty = delivered_mask.mask_features["agreement"], picks.certainty[n]
-        score = certainty if agreement is None else (certainty + agreement) / 2
+        agreement, confidence = delivered_mask.mask_features["agreement"], picks.confidence[n]
+        score = confidence if agreement is None else (confidence + agreement) / 2
         rows.append({**msgspec.to_builtins(delivered_mask), "score": score})
     return rows

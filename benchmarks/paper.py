@@ -21,7 +21,7 @@ from paper_tables import TABLE_1, TABLES, Row, markdown
 
 from sapnet.config.resolve import resolve_config
 from sapnet.errors import SapnetError
-from sapnet.pipeline.run_directory import claim
+from sapnet.pipeline.run_directory import check_run_identity
 from sapnet.utils.files import atomic_write, write_text
 
 SAPNET = [sys.executable, "-m", "sapnet"]
@@ -223,7 +223,9 @@ def main(
     try:
         steps = {step.makes: step for row in asked for step in plan.row(row)}
         if not dry_run:
-            claim(plan.out, {"seed": seed, "proposals": plan.proposals, "overrides": changes})
+            check_run_identity(
+                plan.out, {"seed": seed, "proposals": plan.proposals, "overrides": changes}
+            )
     except SapnetError as error:
         raise typer.BadParameter(f"{error}") from error
     for step in steps.values():

@@ -186,7 +186,7 @@ def main(
         points = folder / "points.json"
         return RunSpec(
             points=points,
-            image_paths=image_paths(points, folder / "images"),
+            image_paths=image_paths(points, folder / "images", EventLog()),
             workdir=work / folder.name,
             proposal_store=work / folder.name / "proposals",
             truth=folder / "instances.json",

@@ -136,7 +136,7 @@ def test_a_chooser_on_frozen_features_picks_as_the_whole_model(ladder, ask, scen
             expected = model.eval()(make_batch([whole], model.device)).labels.selection
             found = chooser.eval()([one], [sample])
         assert found.selected.tolist() == expected.index.tolist()
-        assert torch.allclose(found.certainty, expected.expected_iou, atol=0.01)
+        assert torch.allclose(found.expected_iou, expected.expected_iou, atol=0.01)
 
 
 def test_images_of_two_sizes_make_one_batch(ladder):
@@ -163,7 +163,7 @@ def test_learning_changes_the_picks(ladder, ask, scenes):
     for rate in (1e-9, 1e-2):
         now = replace(config, train=replace(config.train, learning_rate=rate))
         chooser = ladder.learn.learn(frozen, records, {}, 3, now, seed=0)
-        found.append([p.certainty for p in ladder.learn.choose(chooser, frozen, records, {}, now)])
+        found.append([p.confidence for p in ladder.learn.choose(chooser, frozen, records, {}, now)])
     assert np.abs(np.concatenate(found[0]) - np.concatenate(found[1])).max() > 1e-3
 
 
@@ -260,7 +260,7 @@ def test_picks_by_rule(ladder, scenes, tmp_path):
         for rule in ("random", "largest", "sam-top1", "consensus"):
             picks = ladder.picks.by_rule(rule, record, seed=0)
             assert len(picks.selected) == len(record.bags)
-            for index, sure, bag in zip(picks.selected, picks.certainty, record.bags, strict=True):
+            for index, sure, bag in zip(picks.selected, picks.confidence, record.bags, strict=True):
                 areas = coco_mask.area(list(bag.masks))
                 assert 0 <= sure <= 1
                 if rule == "largest":
@@ -268,7 +268,7 @@ def test_picks_by_rule(ladder, scenes, tmp_path):
                 if rule == "sam-top1":
                     assert bag.confidence[index] == bag.confidence.max()
         best = scale.best(record)
-        for index, sure, bag in zip(best.selected, best.certainty, record.bags, strict=True):
+        for index, sure, bag in zip(best.selected, best.confidence, record.bags, strict=True):
             true = scale.true[bag.annotation_id]["segmentation"]
             ious = coco_mask.iou(list(bag.masks), [true], [0])[:, 0]
             assert ious[index] == ious.max() == sure
