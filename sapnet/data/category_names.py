@@ -61,19 +61,22 @@ def category_warnings(
 
 
 def distinct_names(
-    categories: Iterable[Category], clean: Callable[[str], str] = lambda name: name
+    categories: Iterable[Category],
+    clean: Callable[[str], str] = lambda name: name,
+    reserved: Iterable[str] = (),
 ) -> dict[int, str]:
     """A name by category id that no other category has, not even but for case and spaces.
 
     Names that are fine stay as they are; of equal ones the first does.
 
     Args:
-        clean: what the format cannot write, replaced.
+        clean: replaces what a format cannot write.
+        reserved: names that mean something else in a format.
     """
     categories = list(categories)
     plain = {c.id: clean(cleaned(c.name)) or f"category_{c.id}" for c in categories}
     untouched = {_key(name) for c in categories if (name := plain[c.id]) == c.name}
-    taken: set[str] = set()
+    taken = set(map(_key, reserved))
     names = {}
     for category in categories:
         name = plain[category.id]

@@ -74,6 +74,11 @@ def without_upload_prefix(base: str) -> str:
     return _UPLOADED.sub("", base, count=1) if _UPLOADED.match(base) else base
 
 
+def is_image_suffix(suffix: str) -> bool:
+    """Whether a suffix, with its dot, is one that images have."""
+    return suffix.casefold() in _KIND_OF
+
+
 def _path_of_address(name: str) -> str | None:
     """None where it is none."""
     try:

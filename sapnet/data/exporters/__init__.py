@@ -12,9 +12,11 @@ from typing import Any
 
 from sapnet.data.exporters.archive import Archive
 from sapnet.data.exporters.base import ExportContext, Options, UnsupportedFormat, Writer, to_json
+from sapnet.data.exporters.check import Check
 from sapnet.data.exporters.coco import Coco, CocoPolygons
 from sapnet.data.exporters.cvat import Cvat
 from sapnet.data.exporters.label_studio import LabelStudio
+from sapnet.data.exporters.names import image_names, suffix_by_content
 from sapnet.data.exporters.png import Png
 from sapnet.data.exporters.report import (
     STORED_WITH_IMAGES,
@@ -77,18 +79,35 @@ def export(
     images = source.images
     with Archive(target, zipped=suffix_of(format, options) == ".zip") as archive:
         categories = sorted(source.categories, key=lambda category: category.id)
-        context = ExportContext(archive, images, categories, options)
+        names = image_names(images, _suffix_in(source) if options.images else None)
+        context = ExportContext(archive, images, categories, options, names)
         writer = writer_class(context)
+        report.note_renamed(writer.renamed)
+        check = Check(with_images=options.images)
         for done, image in enumerate(images):
             progress(done, len(images))
-            _add_masks(context, writer, source, image, report)
-            if options.images:
-                _add_image(context, writer, source, image, report)
+            classes = _add_masks(context, writer, source, image, report)
+            there = not options.images or _add_image(context, writer, source, image, report)
+            if there and classes is not None:
+                check.note(writer.image_path(image), image, classes)
         progress(len(images), len(images))
+        archive.finish()
+        for image_id, why in check.unread(format, archive, writer.class_names).items():
+            report.unread(image_id, why)
         if archive.zipped:
             archive.data("report.json", to_json(report.document()), packed=True)
-        archive.finish()
     return report.document()
+
+
+def _suffix_in(source: Source) -> Callable[[ImageInfo], str]:
+    def suffix(image: ImageInfo) -> str:
+        path = source.file(image)
+        if path is None:
+            return ""
+        with path.open("rb") as file:
+            return suffix_by_content(file.read(12))
+
+    return suffix
 
 
 def suffix_of(format: str, options: Options) -> str:
@@ -99,7 +118,8 @@ def suffix_of(format: str, options: Options) -> str:
 
 def _add_masks(
     context: ExportContext, writer: Writer, source: Source, image: ImageInfo, report: ExportReport
-) -> None:
+) -> list[int] | None:
+    """The classes of the masks that were written; None where the image could not be."""
     shapes: list[Shape] = []
     for instance in source.instances(image):
         if instance.rejected:
@@ -117,13 +137,16 @@ def _add_masks(
     except UnsupportedFormat as error:
         for shape in shapes:
             report.skip(shape.instance.id, image.id, str(error))
+        return None
+    return [shape.instance.category_id for shape in shapes]
 
 
 def _add_image(
     context: ExportContext, writer: Writer, source: Source, image: ImageInfo, report: ExportReport
-) -> None:
+) -> bool:
     path = source.file(image)
     if path is None:
         report.skip(None, image.id, "the image is missing from storage")
-    else:
-        context.archive.image(writer.image_path(image), path)
+        return False
+    context.archive.image(writer.image_path(image), path)
+    return True

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, BinaryIO, Self, cast
 
 from sapnet.data.exif import Patch, upright_patches
 
@@ -89,8 +89,18 @@ class Archive:
                 source.seek(len(patch.data), 1)
             shutil.copyfileobj(source, target, 1 << 20)
 
+    def names(self) -> list[str]:
+        """Paths of the files that were written so far."""
+        return self._archive.namelist() if self.zipped else list(self._documents)
+
+    def open(self, name: str) -> BinaryIO:
+        """A file that was written, to be read. A document is there once `finish` put it there."""
+        if self.zipped:
+            return cast(BinaryIO, self._archive.open(name))
+        return self._target.open("rb")
+
     def finish(self) -> None:
-        """Put the documents where they belong. Nothing may be written afterwards."""
+        """Put the documents where they belong. No document may grow afterwards."""
         for name, document in self._documents.items():
             document.file.write(document.ending)
             document.file.close()

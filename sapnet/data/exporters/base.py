@@ -1,16 +1,16 @@
 """What the formats have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from sapnet.data.category_names import distinct_names
 from sapnet.data.exporters.archive import Archive
 from sapnet.data.exporters.rasterize import agreement
 from sapnet.data.exporters.source import Shape
@@ -46,6 +46,8 @@ class ExportContext:
     categories: Sequence[Category]
     """By ascending id."""
     options: Options
+    image_names: Mapping[int, str]
+    """Relative path by image id, see `sapnet.data.exporters.names`."""
 
     @cached_property
     def label_of(self) -> dict[int, int]:
@@ -67,8 +69,19 @@ class Writer(ABC):
     document_suffix: ClassVar[str | None] = None
     """Of a format that is a single document where no images come with it."""
 
+    reserved_names: ClassVar[tuple[str, ...]] = ()
+    """Names of classes that mean something else in the format."""
+
     def __init__(self, context: ExportContext) -> None:
         self.context = context
+        self.class_names = distinct_names(
+            context.categories, self.writable_name, self.reserved_names
+        )
+        """By category id, each another one."""
+
+    def writable_name(self, name: str) -> str:
+        """The name of a class, what the format cannot write replaced."""
+        return name
 
     @abstractmethod
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
@@ -83,35 +96,16 @@ class Writer(ABC):
 
     def image_path(self, image: ImageInfo) -> str:
         """Where its file goes."""
-        return f"images/{image.file_name}"
+        return f"images/{self.context.image_names[image.id]}"
 
-
-def stems(images: Sequence[ImageInfo]) -> dict[int, str]:
-    """Image id -> its file's name without suffix, for formats that pair files so.
-
-    Two that would be one (a.png and a.jpg, or A and a) keep theirs: a_png, a_jpg.
-    """
-    plain = {image.id: PurePosixPath(image.file_name.replace("\\", "/")) for image in images}
-    count: dict[str, int] = {}
-    for path in plain.values():
-        key = str(path.with_suffix("")).casefold()
-        count[key] = count.get(key, 0) + 1
-    taken: set[str] = set()
-    unique: dict[int, str] = {}
-    for id_, path in plain.items():
-        stem = str(path.with_suffix(""))
-        if count[stem.casefold()] > 1:
-            stem = f"{stem}_{path.suffix[1:]}"
-        while stem.casefold() in taken:
-            stem += "_"
-        taken.add(stem.casefold())
-        unique[id_] = stem
-    return unique
-
-
-def suffix(image: ImageInfo) -> str:
-    """Of the image's file name, with its dot."""
-    return PurePosixPath(image.file_name.replace("\\", "/")).suffix
+    @property
+    def renamed(self) -> list[str]:
+        """Classes that are called otherwise here, for people."""
+        return [
+            f"{c.name!r} (id {c.id}) is {name!r}"
+            for c in self.context.categories
+            if (name := self.class_names[c.id]) != c.name
+        ]
 
 
 def index_map(

@@ -29,10 +29,10 @@ class Coco(Writer):
         self._file = context.archive.document(NAME, ending=b"]}\n")
         self._file.write(b'{"info":' + to_json(INFO) + b',"images":[')
         for number, image in enumerate(context.images):
-            record = {"id": image.id, "file_name": image.file_name}
+            record = {"id": image.id, "file_name": context.image_names[image.id]}
             size = {"width": image.width, "height": image.height}
             self._file.write((b",\n" if number else b"") + to_json(record | size))
-        records = [{"id": c.id, "name": c.name} for c in context.categories]
+        records = [{"id": id_, "name": name} for id_, name in self.class_names.items()]
         self._file.write(b'],"categories":' + to_json(records) + b',"annotations":[')
         self._first = True
 
@@ -69,6 +69,8 @@ class CocoPolygons(Coco):
         "A polygon has no holes: each hole is joined to its outline by a slit of no width. Readers "
         "that fill by the even-odd rule, as pycocotools does, give it back exactly; a program that "
         "draws outlines shows the slit.",
+        "Programs that paint outlines as well (OpenCV's fillPoly, supervision) see masks a "
+        "pixel larger at the right and below; the format coco has none of this.",
     )
 
     def segmentation(self, shape: Shape) -> tuple[Any, float]:

@@ -27,21 +27,25 @@ class Cvat(Writer):
     def __init__(self, context: ExportContext) -> None:
         super().__init__(context)
         self._file = context.archive.document("annotations.xml", ending=b"</annotations>\n")
-        self._names = {c.id: printable(c.name) for c in context.categories}
-        labels = "".join(f"<label><name>{escape(n)}</name></label>" for n in self._names.values())
+        names = map(escape, self.class_names.values())
+        labels = "".join(f"<label><name>{name}</name></label>" for name in names)
         self._number = 0
         self._write('<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>')
         self._write(f"<meta><task><labels>{labels}</labels></task></meta>\n")
 
+    def writable_name(self, name: str) -> str:
+        """The name of a class as XML can hold it."""
+        return printable(name)
+
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
         """Write an image's masks, see `Writer.add`."""
-        name = quoteattr(printable(image.file_name))
+        name = quoteattr(printable(self.context.image_names[image.id]))
         self._write(f'<image id="{self._number}" name={name} ')
         self._write(f'width="{image.width}" height="{image.height}">\n')
         self._number += 1
         for shape in shapes:
             runs = row_runs(shape.mask)
-            label = quoteattr(self._names[shape.instance.category_id])
+            label = quoteattr(self.class_names[shape.instance.category_id])
             x, y, width, height = shape.bbox
             self._write(
                 f'<mask label={label} source="auto" occluded="0" rle="{", ".join(map(str, runs))}" '

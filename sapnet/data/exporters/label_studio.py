@@ -33,10 +33,8 @@ class LabelStudio(Writer):
 
     def __init__(self, context: ExportContext) -> None:
         super().__init__(context)
-        self._names = {c.id: c.name for c in context.categories}
-        labels = "".join(
-            f"<Label value={quoteattr(printable(c.name))}/>" for c in context.categories
-        )
+        values = map(quoteattr, self.class_names.values())
+        labels = "".join(f"<Label value={value}/>" for value in values)
         context.archive.text(
             "label_config.xml",
             '<View><Image name="image" value="$image"/>'
@@ -46,12 +44,16 @@ class LabelStudio(Writer):
         self._file.write(b"[")
         self._first = True
 
+    def writable_name(self, name: str) -> str:
+        """The name of a class as XML can hold it."""
+        return printable(name)
+
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
         """Write an image's masks, see `Writer.add`."""
         results = [self._result(image, shape) for shape in shapes]
         qualities = [s.instance.quality for s in shapes]
         task = {
-            "data": {"image": f"/data/local-files/?d=images/{quote(image.file_name)}"},
+            "data": {"image": f"/data/local-files/?d={quote(self.image_path(image))}"},
             "predictions": [
                 {
                     "model_version": "points to masks",
@@ -77,7 +79,7 @@ class LabelStudio(Writer):
             "value": {
                 "format": "rle",
                 "rle": list(packed(row_runs(shape, image))),
-                "brushlabels": [self._names[shape.instance.category_id]],
+                "brushlabels": [self.class_names[shape.instance.category_id]],
             },
         }
 

@@ -10,9 +10,9 @@ from sapnet.data.exporters.base import (
     UnsupportedFormat,
     Writer,
     index_map,
-    stems,
     to_json,
 )
+from sapnet.data.exporters.names import stems
 from sapnet.data.exporters.palette import grey_png
 from sapnet.data.exporters.source import Shape
 from sapnet.types import ImageInfo
@@ -30,9 +30,9 @@ class Png(Writer):
 
     def __init__(self, context: ExportContext) -> None:
         super().__init__(context)
-        self._stems = stems(context.images)
+        self._stems = stems(context.image_names)
         self._legend = context.archive.document("legend.json", ending=b"]}\n")
-        names = [{"id": c.id, "name": c.name} for c in context.categories]
+        names = [{"id": id_, "name": name} for id_, name in self.class_names.items()]
         self._legend.write(b'{"categories":' + to_json(names) + b',"images":[')
         self._first = True
 
@@ -47,7 +47,7 @@ class Png(Writer):
         self.context.archive.data(name, grey_png(indices))
         record: dict[str, Any] = {
             "id": image.id,
-            "file_name": image.file_name,
+            "file_name": self.context.image_names[image.id],
             "masks": name,
             "instances": [
                 {

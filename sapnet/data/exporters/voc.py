@@ -11,9 +11,8 @@ from sapnet.data.exporters.base import (
     UnsupportedFormat,
     Writer,
     index_map,
-    stems,
-    suffix,
 )
+from sapnet.data.exporters.names import split_suffix, stems
 from sapnet.data.exporters.palette import PALETTE, palette_png
 from sapnet.data.exporters.source import Shape
 from sapnet.data.exporters.xml import printable
@@ -30,7 +29,9 @@ class Voc(Writer):
         f"Its PNGs have 8 bits: at most {LARGEST} classes, and at most {LARGEST} objects per "
         "image; an image with more is skipped.",
         "A pixel belongs to one object: where two overlap, the one of higher quality has it.",
+        "Images stay of the kind that they are; programs that look for .jpg alone find no others.",
     )
+    reserved_names = ("background",)
 
     def __init__(self, context: ExportContext) -> None:
         super().__init__(context)
@@ -39,8 +40,7 @@ class Voc(Writer):
                 f"PASCAL VOC has room for {LARGEST} classes, the dataset has "
                 f"{len(context.categories)}; choose another format"
             )
-        self._stems = stems(context.images)
-        self._names = {c.id: printable(c.name) for c in context.categories}
+        self._stems = stems(context.image_names)
         folders = ("Main", "Segmentation")
         self._lists = [
             context.archive.document(f"ImageSets/{name}/{SPLIT}.txt") for name in folders
@@ -49,7 +49,14 @@ class Voc(Writer):
 
     def image_path(self, image: ImageInfo) -> str:
         """Where its file goes."""
-        return f"JPEGImages/{self._stems[image.id]}{suffix(image)}"
+        return f"JPEGImages/{self._file_name(image)}"
+
+    def _file_name(self, image: ImageInfo) -> str:
+        return self._stems[image.id] + split_suffix(self.context.image_names[image.id])[1]
+
+    def writable_name(self, name: str) -> str:
+        """The name of a class as XML and the list of labels can hold it."""
+        return printable(name).replace(":", "_")
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
         """Write an image's masks, see `Writer.add`."""
@@ -72,11 +79,11 @@ class Voc(Writer):
         lines = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
         for number, category in enumerate(self.context.categories, 1):
             colour = ",".join(map(str, PALETTE[3 * number : 3 * number + 3]))
-            lines.append(f"{self._names[category.id].replace(':', '_')}:{colour}::")
+            lines.append(f"{self.class_names[category.id]}:{colour}::")
         return "\n".join(lines) + "\n"
 
     def _xml(self, image: ImageInfo, shapes: Sequence[Shape]) -> str:
-        name = escape(printable(f"{self._stems[image.id]}{suffix(image)}"))
+        name = escape(printable(self._file_name(image)))
         objects = "".join(map(self._object, shapes))
         return (
             "<annotation><folder>JPEGImages</folder>"
@@ -90,7 +97,7 @@ class Voc(Writer):
         corners = {"xmin": x + 1, "ymin": y + 1, "xmax": x + width, "ymax": y + height}
         box = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
         return (
-            f"<object><name>{escape(self._names[shape.instance.category_id])}</name>"
+            f"<object><name>{escape(self.class_names[shape.instance.category_id])}</name>"
             "<pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>"
             f"<bndbox>{box}</bndbox></object>"
         )

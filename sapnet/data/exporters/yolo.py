@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from sapnet.data.exporters.base import ExportContext, Writer, stems, suffix, to_json
+from sapnet.data.exporters.base import ExportContext, Writer, to_json
+from sapnet.data.exporters.names import split_suffix, stems
 from sapnet.data.exporters.polygons import Points, outlines
 from sapnet.data.exporters.rasterize import agreement, painted
 from sapnet.data.exporters.source import Shape
@@ -32,16 +33,19 @@ class Yolo(Writer):
 
     def __init__(self, context: ExportContext) -> None:
         super().__init__(context)
-        self._stems = stems(context.images)
-        names = "".join(f"  {n}: {_yaml(c.name)}\n" for n, c in enumerate(context.categories))
-        folder = f"images/{SPLIT}"
-        context.archive.text(
-            "data.yaml", f"path: .\ntrain: {folder}\nval: {folder}\nnames:\n{names}"
+        paths = {id_: _no_images_folder(name) for id_, name in context.image_names.items()}
+        self._stems = stems(paths)
+        names = "".join(
+            f"  {n}: {_yaml(name)}\n" for n, name in enumerate(self.class_names.values())
         )
+        folder = f"images/{SPLIT}"
+        # Without `path`, folders are relative to this file: with ".", to where the reader runs.
+        context.archive.text("data.yaml", f"train: {folder}\nval: {folder}\nnames:\n{names}")
 
     def image_path(self, image: ImageInfo) -> str:
         """Where its file goes."""
-        return f"images/{SPLIT}/{self._stems[image.id]}{suffix(image)}"
+        suffix = split_suffix(self.context.image_names[image.id])[1]
+        return f"images/{SPLIT}/{self._stems[image.id]}{suffix}"
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
         """Write an image's masks, see `Writer.add`."""
@@ -78,6 +82,12 @@ def joined(parts: Sequence[Points]) -> Points:
         there_and_back = [whole[: here + 1], around, around[:1], whole[here:]]
         whole = np.concatenate(there_and_back)
     return whole
+
+
+def _no_images_folder(name: str) -> str:
+    """A path without folders called images: the last one of its path becomes `labels`."""
+    *folders, base = name.split("/")
+    return "/".join([*(folder for folder in folders if folder.casefold() != "images"), base])
 
 
 def _yaml(name: str) -> str:
