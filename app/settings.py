@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     click_cache_images: PositiveInt = 8
     """Images whose features are kept between clicks, at most 50 MB each."""
     predict_score: Probability = 0.1
-    """Least score of a result where the request names none: low, as COCO's AP wants them."""
+    """Confidence threshold where the request names none: low, as COCO's AP wants them."""
     overlay_score: Probability = 0.3
     """The same for drawn images, where doubtful results would hide the good ones."""
 

@@ -37,7 +37,7 @@ class Models(Exports):
         Args:
             model: it, its id, or an alias.
             dataset: whose image an id or a file name means; by default the model's own.
-            score: least score of a result, 0.1 by default.
+            score: confidence threshold, 0.1 by default.
         """
         call = _call(model, image, dataset, score, "application/json")
         return read(list[Prediction], (await self._send(call)).body)
@@ -53,7 +53,7 @@ class Models(Exports):
         """Return the image with its instances drawn on it, as a PNG.
 
         Args:
-            score: least score of an instance, 0.3 by default.
+            score: confidence threshold, 0.3 by default.
         """
         return (await self._send(_call(model, image, dataset, score, "image/png"))).body
 

@@ -23,7 +23,7 @@ Url = Annotated[
 Key = Annotated[str | None, typer.Option(help="an API key, where one is needed [SAPNET_KEY]")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="its id")]
 MIN_QUALITY = "masks below it stay behind"
-LEAST_SCORE = "least score; by default the service's own: 0.1, and 0.3 in drawn images"
+CONFIDENCE_THRESHOLD = "confidence threshold; default 0.1, and 0.3 in drawn images"
 Out = Annotated[Path, typer.Option(help="folder for what comes of it")]
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -102,7 +102,7 @@ def masks(
 def predict(
     model: Annotated[str, typer.Argument(help="a model's id or alias, or the id of its job")],
     images: Annotated[list[Path], typer.Argument(help="images, or folders of them")],
-    score: Annotated[float | None, typer.Option(min=0, max=1, help=LEAST_SCORE)] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=1, help=CONFIDENCE_THRESHOLD)] = None,
     overlays: Annotated[bool, typer.Option(help="images with the masks drawn on too")] = False,
     out: Out = Path("predictions"),
     url: Url = None,

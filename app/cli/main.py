@@ -161,9 +161,9 @@ def _settings() -> "Settings":
     try:
         settings = Settings()
     except ValidationError as error:
-        for fault in error.errors():
-            name = "_".join(str(step) for step in fault["loc"][:1]).upper()
-            typer.echo(f"SAPNET_{name}: {fault['msg']}", err=True)
+        for issue in error.errors():
+            name = "_".join(str(step) for step in issue["loc"][:1]).upper()
+            typer.echo(f"SAPNET_{name}: {issue['msg']}", err=True)
         raise typer.Exit(2) from None
     preflight.make_data_folder(settings)
     return settings

@@ -39,7 +39,7 @@ router = APIRouter(tags=["predict"])
 
 PNG, NDJSON = "image/png", "application/x-ndjson"
 BATCH = 200  # images; each may have a hundred results
-SCORE = "least score of a result; default 0.1, and 0.3 in drawn images"
+SCORE = "confidence threshold of results; default 0.1, and 0.3 in drawn images"
 FRAME, STORED = "Coordinate-Frame", "stored"
 _FRAMED = {
     "schema": {"type": "string"},

@@ -73,7 +73,7 @@ class Runtime:
             sha256: of the model's file.
             artifact: gives that file; called where the model is not in memory.
             image: (H, W, 3) uint8.
-            score: the least score of a result.
+            score: confidence threshold of the results.
 
         Raises:
             Unavailable: this release cannot load the model.

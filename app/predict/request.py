@@ -48,7 +48,7 @@ class PredictArguments:
 
     Attributes:
         model: its id, or an alias.
-        score: least score of a result; None for the service's own.
+        score: confidence threshold of the results; None for the service's own.
         sources: images; none where a whole data set is meant.
         many: whether the answer is a list of images, also of one.
         dataset: id of the data set whose image ids are meant; None for the model's own.

@@ -83,7 +83,7 @@ class PredictRequest(BaseModel):
     dataset: str | None = Field(
         None, description="whose ids are meant, by default the model's own; alone: all its images"
     )
-    score: float | None = Field(None, ge=0, le=1, description="least score of a result")
+    score: float | None = Field(None, ge=0, le=1, description="confidence threshold of the results")
 
     @model_validator(mode="after")
     def _is_one(self) -> "PredictRequest":

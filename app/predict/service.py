@@ -209,7 +209,7 @@ def predict(
     """Predict in one image.
 
     Args:
-        score: the least score of a result.
+        score: confidence threshold of the results.
         draw: whether to draw the results on the image too.
 
     Raises:

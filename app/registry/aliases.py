@@ -56,10 +56,10 @@ def put(
     """
     check_name(name)
     if if_none_match is not None and if_match is not None:
-        fault = ValidationIssue(
+        issue = ValidationIssue(
             "header", "/If-Match", "If-None-Match came too", "send one of the two"
         )
-        raise Invalid([fault])
+        raise Invalid([issue])
     if if_none_match is not None:
         return _make(session, name, model, if_none_match), True
     alias = find(session, name)
@@ -82,10 +82,10 @@ def put(
 
 def _make(session: Session, name: str, model: Model, if_none_match: str) -> ModelAlias:
     if if_none_match.strip() != "*":
-        fault = ValidationIssue(
+        issue = ValidationIssue(
             "header", "/If-None-Match", "it can only be *", "send If-Match to move it"
         )
-        raise Invalid([fault])
+        raise Invalid([issue])
     if (there := find(session, name)) is not None:
         raise changed_meanwhile(there.revision)
     alias = ModelAlias(

@@ -147,7 +147,7 @@ def predict(
         Path | None, typer.Option(help="folder for images with the masks drawn on")
     ] = None,
     score: Annotated[
-        float | None, typer.Option(help="least score; default 0.1, and 0.3 in images")
+        float | None, typer.Option(help="confidence threshold; default 0.1, and 0.3 in images")
     ] = None,
 ) -> None:
     """Instance masks of images, as COCO results with `file_name` for the image.

@@ -74,7 +74,7 @@ class Predictor:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            score_threshold: least score of a result.
+            score_threshold: confidence threshold of the results.
 
         Returns:
             category_id, segmentation (RLE at image size), bbox (xywh), score in [0, 1] of each.

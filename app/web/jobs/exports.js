@@ -50,7 +50,7 @@ export function exportsPanel(job, signal) {
   }
 
   const form = h("form", { class: "card stack", onsubmit: once(ask) },
-    h("div", { class: "filters" }, field("Format", format, hint), field("Least quality", least, "Masks below it stay behind"), simplified),
+    h("div", { class: "filters" }, field("Format", format, hint), field("Quality threshold", least, "Masks below it stay behind"), simplified),
     h("div", { class: "row spread" }, h("label", { class: "row nowrap" }, images, "with the images"), h("button", { class: "primary" }, "Make the export")),
     told);
   const heading = h("h2", { id: "exports", tabindex: "-1" }, "Exports");

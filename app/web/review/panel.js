@@ -56,7 +56,7 @@ export function buildPanel(review) {
     h("div", { class: "aside stack" },
       facts,
       h("section", { class: "stack tight", "aria-label": "Proposals" }, h("h2", null, "Other proposals"), proposals),
-      h("section", { class: "stack tight", "aria-label": "Mend it" }, h("h2", null, "Mend it"), h("div", { class: "tools" }, toolButtons), brush, h("div", { class: "row" }, undo, hide, busy))),
+      h("section", { class: "stack tight", "aria-label": "Correct it" }, h("h2", null, "Correct it"), h("div", { class: "tools" }, toolButtons), brush, h("div", { class: "row" }, undo, hide, busy))),
     h("div", { class: "decide" }, h("div", { class: "row nowrap" }, before, where, next), h("div", { class: "row" }, reject, accept, save)));
 
   const element = h("div", { class: "stack" },

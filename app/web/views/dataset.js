@@ -56,7 +56,7 @@ function importing(box, dataset, progress) {
 
 function invalid(dataset) {
   const errors = dataset.report.errors;
-  const told = { title: "It cannot be used", message: `${count(errors.length, "thing is", "things are")} wrong. Mend them and send it again.`, errors };
+  const told = { title: "It cannot be used", message: `${count(errors.length, "thing is", "things are")} wrong. Correct them and send it again.`, errors };
   return problem(told);
 }
 

@@ -50,7 +50,7 @@ function card(model, aliases, readAliases, signal) {
       h("div", { class: "stack tight" }, h("h2", null, model.name || short(model.id)), h("p", { class: "hint" }, `${when(model.created_at)} · ${model.categories.map((c) => c.name).join(", ")} · `, h("code", null, model.id))),
       h("div", { class: "row" }, h("a", { class: "button primary small", href: `#/predict?model=${model.id}` }, icon("image"), "Predict"), h("a", { class: "button small", href: `#/jobs/${model.job_id}` }, "Its training"))),
     figures.length > 0 && h("dl", { class: "tiles small" }, figures.map(([name, label]) => h("div", { class: "figure" }, h("dt", null, label), h("dd", { class: "number" }, model.metrics[name].toFixed(3))))),
-    figures.length > 0 ? curves : h("p", { class: "hint" }, "No figures: its training had no truth to be held against."),
+    figures.length > 0 ? curves : h("p", { class: "hint" }, "No metrics: its training had no ground truth."),
     h("div", { class: "row" }, downloads(model, signal)),
     h("div", { class: "row" }, named, naming(model, aliases, readAliases)));
   const tell = () => fill(named, [...aliases.values()].filter((a) => a.model_id === model.id).map((alias) => tag(alias, readAliases)));

@@ -37,7 +37,7 @@ class Predict {
     if (known.some((k) => k.value === wished)) this.select.value = wished;
     this.score = h("input", { type: "range", min: 0.1, max: 1, step: 0.01, value: 0.3, oninput: () => this.tell() });
     this.shown = h("output", { class: "number" });
-    const score = field("Least score", this.score);
+    const score = field("Confidence threshold", this.score);
     score.querySelector("label").append(" ", this.shown);
     this.viewer = new Viewer({ label: "The image with what was found. Plus and minus zoom, arrows pan", signal });
     this.viewer.layers = [(ctx, viewer) => this.draw(ctx, viewer.scale)];

@@ -59,7 +59,7 @@ async function compareWith({ job, dataset, signal }, node) {
 }
 
 const FIGURES = [
-  ["pseudo_masks", "miou_mask", "Mean IoU of the masks", "with the truth that came with the data set"],
+  ["pseudo_masks", "miou_mask", "Mean IoU of the masks", "with the ground truth of the data set"],
   ["pseudo_masks", "miou_box", "Mean IoU of their boxes", null],
   ["model", "AP", "AP of the model", "COCO's, mean over IoU 0.50 to 0.95"],
   ["model", "AP50", "AP50 of the model", null],

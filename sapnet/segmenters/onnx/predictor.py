@@ -54,7 +54,7 @@ class OnnxPredictor:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            score_threshold: least score of a result.
+            score_threshold: confidence threshold of the results.
         """
         original = image.shape[0], image.shape[1]
         content = input_size(original, *self._size)

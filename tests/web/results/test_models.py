@@ -150,7 +150,7 @@ def test_a_dropped_image_is_shown_with_what_is_in_it(
     rows = page.locator(".object")
     expect(rows).to_have_count(len(many))
     ui.looks("predict")
-    page.get_by_label("Least score").fill("0.8")
+    page.get_by_label("Confidence threshold").fill("0.8")
     expect(rows).to_have_count(len(few))
     expect(page.get_by_text(f"{len(few)} object")).to_be_visible()
     rows.first.click()

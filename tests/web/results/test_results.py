@@ -105,7 +105,7 @@ def test_an_export_is_made_watched_and_taken_away(ui: Any, trained: Any, tmp_pat
     trained.reject(rejected)
     page.get_by_label("Format").select_option("yolo-seg")
     page.get_by_label("Simplify polygons by").fill("2")
-    page.get_by_label("Least quality").fill("0.5")
+    page.get_by_label("Quality threshold").fill("0.5")
     page.get_by_role("button", name="Make the export").click()
     expect(page.get_by_role("button", name="Download YOLO")).to_be_visible(timeout=30_000)
     expect(page.get_by_text("Read back, a mask keeps")).to_be_visible()
