@@ -28,9 +28,9 @@ leave_out [Mm]end(?:ed|s|ing)? objections on_its_way pace\.py [Pp]ictures? polis
 reshaping rivals summed_up swallowed whole\.py write_whole [Ll]east[ ]score [Ss]ets?[ ]aside
 """
 NAMES = """
-Batches Checked Claim Drawing Emit Eta Gate Markup Pass Records Said Sent Story Work at bits
-calling certainty emit exchange fenced flood found held inherited judge keep known later mine said
-seen sweep takes tell theirs tidy told trust
+Bad Batches Checked Claim Drawing Emit Eta Gate Lesson Markup Pass Records Said Sent Story Work at
+bad bits calling certainty claim emit exchange fenced flood foreign found held inherited judge keep
+known later mine said seen sweep takes tell theirs tidy told trust
 """
 FILES = {
     "CHANGELOG.md": "history",
