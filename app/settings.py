@@ -1,5 +1,6 @@
 """Every setting of the service, from the environment (prefix SAPNET_) or a `.env` file."""
 
+import json
 import re
 import sys
 from functools import cached_property
@@ -153,6 +154,12 @@ class Settings(BaseSettings):
 
     proposals: dict[str, Any] = {"kind": DEFAULT_PROPOSALS}
     backbone_weights: Path | None = None
+    sam_checkpoint: Path | None = None
+    """SAM's weights for `proposals: sam`, of any size; None is those of `sam_checkpoints`, else
+    vit_b, downloaded once."""
+    sam_checkpoints: dict[str, Path] = {}
+    """More of them by name, as JSON: {"vit_h": "/models/h.pth", "microscopy": "/models/lm.pth"}.
+    Requests choose by `{"kind": "sam", "checkpoint": "microscopy"}`."""
     predict_cache_models: PositiveInt = 2
     predict_at_once: PositiveInt = 8
     """Images in one request that are answered at once; more are work for a worker."""
@@ -217,6 +224,20 @@ class Settings(BaseSettings):
         return str(Path(self.storage_url or self.data_dir / "blobs").resolve())
 
     @property
+    def trainer_environment(self) -> dict[str, str]:
+        """What the library reads of a process's environment, with absolute paths.
+
+        A trainer works in another folder, and reads no `.env`.
+        """
+        variables: dict[str, str] = {}
+        if self.sam_checkpoint is not None:
+            variables["SAPNET_SAM_CHECKPOINT"] = _absolute(self.sam_checkpoint)
+        if self.sam_checkpoints:
+            paths = {name: _absolute(path) for name, path in self.sam_checkpoints.items()}
+            variables["SAPNET_SAM_CHECKPOINTS"] = json.dumps(paths)
+        return variables
+
+    @property
     def embedded(self) -> bool:
         """Whether the work is done by this service's own worker, without a broker."""
         return self.broker_url is None
@@ -226,3 +247,7 @@ class Settings(BaseSettings):
         path = self.data_dir.resolve().joinpath(*parts)
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def _absolute(path: Path) -> str:
+    return str(path.expanduser().resolve())

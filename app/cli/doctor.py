@@ -51,7 +51,7 @@ def checks(settings: Settings, *, blobs: bool = False) -> Iterator[Check]:
     yield from machine.ports(settings)
     yield from machine.torch_and_gpus()
     yield machine.backbone(settings)
-    yield machine.sam()
+    yield from machine.sam(settings)
     yield from machine.tracing(settings)
 
 

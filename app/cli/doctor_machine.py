@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import socket
@@ -11,11 +10,14 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app.jobs import sam_checkpoints
 from app.observability.gpu import Gpus
 from app.settings import Settings
+from sapnet.proposals.sam.architecture import read_architecture
+from sapnet.proposals.sam.checkpoints import DEFAULT
 from sapnet.utils.files import file_sha256
 
 LEAST_DISK_GB = 5
@@ -125,13 +127,22 @@ def backbone(settings: Settings) -> Check:
     return _weights(name, path, "SAPNET_BACKBONE_WEIGHTS")
 
 
-def sam() -> Check:
-    """Check the SAM checkpoint that the environment names."""
-    name, path = "SAM checkpoint", os.environ.get("SAPNET_SAM_CHECKPOINT")
-    if not path:
+def sam(settings: Settings) -> Iterator[Check]:
+    """Check each SAM checkpoint that the settings name: there, whole, and of which type."""
+    checkpoints = sam_checkpoints.configured(settings)
+    if not checkpoints:
         remedy = "set SAPNET_SAM_CHECKPOINT to sam_vit_b_01ec64.pth or its like"
-        return Check(name, None, "none set: fetched when a job asks for SAM", remedy)
-    return _weights(name, Path(path), "SAPNET_SAM_CHECKPOINT")
+        yield Check("SAM checkpoint", None, "none set: fetched when a job asks for SAM", remedy)
+    for name, path in checkpoints.items():
+        setting = "SAPNET_SAM_CHECKPOINT" + ("" if name == DEFAULT else "S")
+        check = _weights(f"SAM checkpoint {name!r}", path, setting)
+        if check.ok:
+            try:
+                check = replace(check, state=f"{read_architecture(path).model_type}, {check.state}")
+            except (OSError, ValueError) as error:
+                remedy = "name a file with a SAM of segment-anything's layout"
+                check = Check(check.name, False, f"{path}: {error}", remedy)
+        yield check
 
 
 def _weights(name: str, path: Path, setting: str) -> Check:

@@ -57,7 +57,12 @@ class Sam(BaseModel):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Setting]
     kind: Literal["sam"]
-    model_type: Literal["vit_b", "vit_l", "vit_h"] = "vit_b"
+    checkpoint: str | None = Field(
+        None, max_length=200, description="one of the names that the service is set to"
+    )
+    model_type: Literal["vit_b", "vit_l", "vit_h"] | None = Field(
+        None, description="refused where the checkpoint is of another type; its own by default"
+    )
 
 
 class Given(BaseModel):

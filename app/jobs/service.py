@@ -26,7 +26,7 @@ from app.db.session import Database, rows_changed
 from app.errors import BlobMissing, Conflict, Invalid, NotFound, ValidationIssue
 from app.http import idempotency
 from app.http.pagination import Page, Paging, paginate
-from app.jobs import events
+from app.jobs import events, sam_checkpoints
 from app.jobs.kinds import KINDS, result_of
 from app.jobs.schemas import JobCreated, TrainRequest
 from app.jobs.submit import submit
@@ -70,6 +70,7 @@ def create(
     issues += _model_issues(request, kind, initial) if initial and not issues else []
     truth = None if request.truth is None else json.dumps(document["truth"]).encode()
     issues += _truth_issues(storage, truth, images) if truth is not None else []
+    issues += sam_checkpoints.issues(settings, document["proposals"] or {})
     issues += webhooks.issues(settings, request.webhook)
     if issues:
         raise Invalid(issues)

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from app.db.models import Dataset, DatasetStatus, Job, JobKind, JobState
 from app.db.session import Database
 from app.http import pagination as paging
 from app.jobs import service
+from app.main import create_app
 from app.settings import Settings
 from app.storage.store import Storage
+from tests.sam_file import sam_file
 from worker.jobs.execute import execute
 from worker.runtime.types import WorkerContext
 
@@ -127,6 +130,46 @@ def test_a_job_that_makes_no_sense(
 ) -> None:
     answer = client.post("/jobs/train", json={"dataset_id": dataset_id, **change})
     assert set(pointers(answer)) == {pointer}
+
+
+def test_sam_checkpoints_are_chosen_by_name_and_checked_by_type(
+    settings: Settings, database: Database, dataset_id: str, tmp_path: Path
+) -> None:
+    cells = sam_file(tmp_path / "cells.pt", 768, 12, entry="model_state", prefix="sam.")
+    (tmp_path / "words.pth").write_bytes(b"words")
+    named = {
+        "large": sam_file(tmp_path / "l.pth", 1024, 24),
+        "cells": cells,
+        "words": tmp_path / "words.pth",
+        "elsewhere": tmp_path / "on another machine.pth",
+    }
+    client = TestClient(create_app(settings.model_copy(update={"sam_checkpoints": named})))
+    body = {"dataset_id": dataset_id}
+
+    def post(**proposals: str) -> Any:
+        return client.post("/jobs/train", json={**body, "proposals": {"kind": "sam", **proposals}})
+
+    for good in (
+        {},
+        {"model_type": "vit_l"},
+        {"checkpoint": "cells"},
+        {"checkpoint": "cells", "model_type": "vit_b"},
+        {"checkpoint": "elsewhere", "model_type": "vit_h"},
+    ):
+        assert post(**good).status_code == 202, good
+    for bad, pointer, words in (
+        ({"model_type": "vit_b"}, "model_type", ("'vit_b'", "'large' is vit_l")),
+        ({"checkpoint": "cells", "model_type": "vit_h"}, "model_type", ("'vit_h'", "is vit_b")),
+        ({"checkpoint": "fungi"}, "checkpoint", ("'fungi'", "large, cells, words")),
+        ({"checkpoint": str(cells)}, "checkpoint", ("large, cells, words",)),
+        ({"checkpoint": "words"}, "checkpoint", ("'words' is no checkpoint of SAM",)),
+    ):
+        answer = post(**bad)
+        assert pointers(answer) == [f"/proposals/{pointer}"]
+        (issue,) = answer.json()["errors"]
+        assert all(word in issue["detail"] for word in words), issue
+        assert "\n" not in issue["detail"]
+    assert str(tmp_path) not in post(checkpoint="words", model_type="vit_b").text
 
 
 def test_a_job_of_no_dataset(client: TestClient, database: Database, dataset_id: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.settings import Settings
 from sapnet.pipeline.contract import ExitCode
 from worker.runtime.parent_death import spawn_with_parent
 from worker.runtime.subprocess import Trainer, parse_event
@@ -89,6 +90,31 @@ def test_a_command_that_does_not_exist_fails_and_says_so(tmp_path: Path) -> None
     assert list(trainer.events()) == []
     assert trainer.wait() == 1
     assert "FileNotFoundError" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_sam_checkpoints_reach_it_with_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a `.env`, too, and relative to the service's folder, not to the job's."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / ".env").write_text(
+        'SAPNET_SAM_CHECKPOINT=h.pth\nSAPNET_SAM_CHECKPOINTS={"cells": "m/cells.pt"}\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    script = (
+        "import json; from sapnet.proposals.sam.checkpoints import environment_checkpoints;"
+        "print(json.dumps({n: str(p) for n, p in environment_checkpoints().items()}))"
+    )
+    trainer = Trainer(
+        [sys.executable, "-c", script],
+        workdir=tmp_path / "work",
+        environment=Settings().trainer_environment,
+    )
+    assert list(trainer.events()) == []
+    assert trainer.wait() == 0
+    paths = {"default": str(tmp_path / "h.pth"), "cells": str(tmp_path / "m" / "cells.pt")}
+    assert json.loads((tmp_path / "work" / "log.txt").read_text()) == paths
 
 
 @pytest.mark.parametrize(

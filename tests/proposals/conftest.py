@@ -1,19 +1,14 @@
 """Small images with known objects, and plain helpers."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from segment_anything.modeling import (
-    ImageEncoderViT,
-    MaskDecoder,
-    PromptEncoder,
-    Sam,
-    TwoWayTransformer,
-)
+from segment_anything.modeling import Sam
 
+from sapnet.proposals.sam.architecture import Architecture
+from sapnet.proposals.sam.load import build_sam
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, RawProposals
 
 
@@ -66,31 +61,27 @@ def blobs() -> tuple[ByteArray, list[np.ndarray], list[PointAnnotation]]:
     return image.astype(np.uint8), masks, points(*[(x, y) for x, y, _ in places])
 
 
+TINY = Architecture(
+    image_side=128,
+    patch_side=16,
+    width=32,
+    heads=2,
+    mlp_width=128,
+    window=4,
+    global_blocks=(1,),
+    depth=2,
+    channels=32,
+    mask_channels=8,
+    decoder_depth=2,
+    decoder_mlp_width=64,
+    masks=3,
+    iou_depth=3,
+    iou_width=32,
+)
+
+
 @pytest.fixture(scope="session")
 def model() -> Sam:
     """SAM's architecture, small, with seeded random weights."""
     torch.manual_seed(4)
-    side, dim = 128, 32
-    grid = (side // 16, side // 16)
-    return Sam(
-        image_encoder=ImageEncoderViT(
-            img_size=side,
-            embed_dim=32,
-            depth=2,
-            num_heads=2,
-            out_chans=dim,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=4,
-            global_attn_indexes=(1,),
-        ),
-        prompt_encoder=PromptEncoder(
-            embed_dim=dim, image_embedding_size=grid, input_image_size=(side, side), mask_in_chans=8
-        ),
-        mask_decoder=MaskDecoder(
-            num_multimask_outputs=3,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=dim, mlp_dim=64, num_heads=2),
-            transformer_dim=dim,
-            iou_head_hidden_dim=32,
-        ),
-    ).eval()
+    return build_sam(TINY)

@@ -26,6 +26,7 @@ from app.db.models import Dataset, DatasetStatus, JobState
 from app.db.session import Database
 from app.settings import Settings
 from app.storage.store import make_storage
+from tests.sam_file import sam_file
 
 MakeSettings = Callable[..., Settings]
 NO_GPU = 'print(\'{"version": "2", "gpus": [], "threads": 1}\')'
@@ -208,19 +209,32 @@ def test_an_open_address_without_keys(settings: Settings, database: Database) ->
     ],
 )
 def test_weights_are_there_and_whole(
-    settings: Settings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    content: bytes | None,
-    ok: bool,
+    settings: Settings, tmp_path: Path, name: str, content: bytes | None, ok: bool
 ) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    monkeypatch.setenv("SAPNET_SAM_CHECKPOINT", str(path))
-    faults = wrong(settings, backbone_weights=path)
-    assert set(faults) == (set() if ok else {"backbone weights", "SAM checkpoint"})
+    assert set(wrong(settings, backbone_weights=path)) == (set() if ok else {"backbone weights"})
+
+
+def test_sam_checkpoints_are_there_and_of_a_type(settings: Settings, tmp_path: Path) -> None:
+    assert examined(settings)["SAM checkpoint"].ok is None
+    base = sam_file(tmp_path / "lm.pth", width=768, blocks=12)
+    renamed = sam_file(tmp_path / "sam_vit_h_4b8939.pth", width=1280, blocks=32)
+    (tmp_path / "words.pth").write_bytes(b"anything")
+    named = {"digest": renamed, "words": tmp_path / "words.pth", "none": tmp_path / "no.pth"}
+    found = examined(settings, sam_checkpoint=base, sam_checkpoints=named)
+    checks = {n: found[f"SAM checkpoint {n!r}"] for n in ("default", *named)}
+    assert {n: check.ok for n, check in checks.items()} == {
+        "default": True,
+        "digest": False,
+        "words": False,
+        "none": False,
+    }
+    assert checks["default"].state.startswith(f"vit_b, {base}, ")
+    assert "SHA-256 begins with" in checks["digest"].state
+    assert "torch did not write it" in checks["words"].state
+    assert "SAPNET_SAM_CHECKPOINTS must name a file" in checks["none"].remedy
 
 
 def test_a_full_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,7 @@ class Attempt:
             workdir=job_file.parent,
             should_stop=lambda: self._heartbeat.stop_reason is not None,
             grace_seconds=self._settings.stop_grace_seconds,
+            environment=self._settings.trainer_environment,
         )
         try:
             for event in trainer.events():

@@ -11,7 +11,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,13 @@ class Trainer:
         workdir: Path,
         should_stop: Callable[[], bool] = lambda: False,
         grace_seconds: float = 8.0,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Starts `command` in `workdir`; what it says beside the protocol goes to log.txt there.
 
         should_stop: asked some times a second while the events are read. Once it is true the
         trainer gets SIGTERM, and after `grace_seconds` its whole group gets SIGKILL.
+        environment: variables beside those of this process.
         """
         self._should_stop, self._grace = should_stop, grace_seconds
         self._deadline: float | None = None
@@ -44,7 +46,7 @@ class Trainer:
             self._process = subprocess.Popen(
                 spawn_with_parent(command, sig=signal.SIGKILL, lock=workdir / "trainer.lock"),
                 cwd=workdir,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

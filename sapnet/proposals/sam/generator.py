@@ -1,38 +1,31 @@
 """Proposals by the Segment Anything Model (Kirillov et al., ICCV 2023): encode once, decode often.
 
-On the `segment-anything` package. The checkpoint comes from an argument, from the environment
-variable SAPNET_SAM_CHECKPOINT, or is downloaded once to a cache folder.
+On the `segment-anything` package, with the weights of any checkpoint of SAM's architecture.
 """
 
 import hashlib
 import math
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from sapnet.errors import WeightsUnavailable
+from sapnet.proposals.sam.checkpoints import (
+    check_type,
+    default_cache_dir,
+    find_checkpoint,
+    unreadable,
+)
 from sapnet.proposals.sam.decoder import PromptDecoder
 from sapnet.proposals.sam.embedding_cache import EmbeddingCache, key_of
+from sapnet.proposals.sam.load import load_sam
 from sapnet.proposals.sam.masks import LOGIT, distinct, reach, rles_of
 from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals
 from sapnet.utils.files import file_sha256
-
-CHECKPOINT_VARIABLE = "SAPNET_SAM_CHECKPOINT"
-_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
-# Meta names each file by the first digits of its sha256
-_FILES = {
-    "vit_b": ("sam_vit_b_01ec64.pth", "01ec64"),
-    "vit_l": ("sam_vit_l_0b3195.pth", "0b3195"),
-    "vit_h": ("sam_vit_h_4b8939.pth", "4b8939"),
-}
 
 
 class SamGenerator:
@@ -44,7 +37,7 @@ class SamGenerator:
     def __init__(
         self,
         *,
-        model_type: str = "vit_b",
+        model_type: str | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         model: Sam | None = None,
         negatives: int = 4,
@@ -57,7 +50,9 @@ class SamGenerator:
         """Finds, checks and loads the weights, unless a built `model` is given.
 
         Args:
-            model_type: vit_b, vit_l or vit_h.
+            model_type: vit_b, vit_l or vit_h; None is what the checkpoint's shapes say.
+            checkpoint: a path, or a name that SAPNET_SAM_CHECKPOINTS knows; see `find_checkpoint`.
+            model: a built SAM, in place of a checkpoint.
             negatives: how many of the nearest other points are negative prompts of the second
                 decoding; 0 turns it off.
             chunk: prompts decoded at a time, None is 1 on a CPU, whose caches hold no more, and 32
@@ -67,13 +62,12 @@ class SamGenerator:
             encoder_bf16: encode in bfloat16, faster where the processor multiplies it; masks change
                 a little.
             device: None takes CUDA where there is one.
+            cache_dir: where downloads and embeddings are kept.
 
         Raises:
-            WeightsUnavailable: there is no checkpoint, or it is damaged.
-            ValueError: a setting is out of range.
+            WeightsUnavailable: there are no weights, or none of a SAM.
+            ValueError: a setting is out of its range, or the checkpoint is of another type.
         """
-        if model_type not in _FILES:
-            raise ValueError(f"model_type {model_type!r} is not one of {', '.join(_FILES)}")
         if negatives < 0 or (chunk is not None and chunk < 1):
             raise ValueError(f"negatives {negatives} is below 0, or chunk {chunk} below 1")
         if embedding_cache_mb < 0:
@@ -81,7 +75,11 @@ class SamGenerator:
         self.negatives = negatives
         if model is None:
             path = find_checkpoint(model_type, checkpoint, cache_dir)
-            model = _load(model_type, path)
+            check_type(path, str(path), model_type)
+            try:
+                model = load_sam(path)
+            except (OSError, ValueError) as error:
+                raise unreadable(str(path), error) from error
             self._weights = file_sha256(path)
         else:
             self._weights = _weights_digest(model)
@@ -92,7 +90,7 @@ class SamGenerator:
         if encoder_bf16:
             self.model.image_encoder.to(torch.bfloat16)
             self._weights += " bf16"
-        folder = Path(cache_dir or _cache_dir()) / "embeddings"
+        folder = Path(cache_dir or default_cache_dir()) / "embeddings"
         self._kept = (
             EmbeddingCache(folder, embedding_cache_mb << 20) if embedding_cache_mb else None
         )
@@ -200,75 +198,6 @@ class SamGenerator:
 
     def _resize(self) -> ResizeLongestSide:
         return ResizeLongestSide(self.model.image_encoder.img_size)
-
-
-def find_checkpoint(
-    model_type: str,
-    checkpoint: str | os.PathLike[str] | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-) -> Path:
-    """The given file, else the environment's, else the cached or downloaded one.
-
-    Raises:
-        WeightsUnavailable: there is none; names the ways to get one.
-    """
-    given = checkpoint or os.environ.get(CHECKPOINT_VARIABLE)
-    if given:
-        path = Path(given).expanduser()
-        if not path.is_file():
-            raise WeightsUnavailable(f"there is no SAM checkpoint at {path}; {_ways(model_type)}")
-        return path
-    name, prefix = _FILES[model_type]
-    path = Path(cache_dir or _cache_dir()) / name
-    if not path.is_file():
-        _download(_URL + name, path, prefix, model_type)
-    return path
-
-
-def _cache_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sapnet"
-
-
-def _ways(model_type: str) -> str:
-    name = _FILES[model_type][0]
-    return (
-        f"download {_URL}{name} and set {CHECKPOINT_VARIABLE} to its path (or give `checkpoint`), "
-        'or ask for the proposals {"kind": "hierarchy"}, which need no weights'
-    )
-
-
-def _download(url: str, path: Path, prefix: str, model_type: str) -> None:
-    """Fetch to a temporary name, check the sha256, then rename."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    digest = hashlib.sha256()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=30) as answer, open(partial, "wb") as file:
-            while block := answer.read(1 << 20):
-                digest.update(block)
-                file.write(block)
-        if not digest.hexdigest().startswith(prefix):
-            raise WeightsUnavailable(
-                f"{url} came with sha256 {digest.hexdigest()}, not {prefix}…; {_ways(model_type)}"
-            )
-        partial.rename(path)
-    except (OSError, urllib.error.URLError) as error:
-        raise WeightsUnavailable(
-            f"could not download {url}: {error}; {_ways(model_type)}"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _load(model_type: str, path: Path) -> Sam:
-    model = sam_model_registry[model_type]()
-    try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # pickle, zip and key errors share no nearer class
-        raise WeightsUnavailable(
-            f"{path} is no checkpoint of SAM {model_type}: {error}; {_ways(model_type)}"
-        ) from error
-    return model
 
 
 def _weights_digest(model: Sam) -> str:
