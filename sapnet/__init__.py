@@ -1,6 +1,6 @@
 """SAPNet++: one point per object in, instance masks and a trained segmenter out.
 
-The package knows no HTTP and no database. Import what you need from its modules; this file imports
+The package uses no HTTP and no database. Import what you need from its modules; this file imports
 none of them, so that `sapnet.data.annotations.coco` stays usable where torch must not be loaded.
 """
 

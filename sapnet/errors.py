@@ -1,4 +1,4 @@
-"""What can go wrong in the library, as classes that carry data. They know no HTTP."""
+"""The library's exceptions, as classes that carry data; independent of HTTP."""
 
 import errno
 from collections.abc import Iterator

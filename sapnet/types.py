@@ -79,7 +79,7 @@ class PointAnnotation:
 
 @dataclass(frozen=True)
 class PointSet:
-    """What training may see of a dataset, besides the pixels. `iscrowd` is already left out."""
+    """The annotations of a dataset that training uses. `iscrowd` is already left out."""
 
     images: tuple[ImageInfo, ...]
     annotations: tuple[PointAnnotation, ...]
@@ -119,7 +119,7 @@ class ProposalScores:
 
 @dataclass(frozen=True, slots=True)
 class RawProposals:
-    """What a generator yields for one point, before the bag rules.
+    """The output of a generator for one point, before the bag rules.
 
     Attributes:
         masks: (M, H, W) bool at image size, or M RLEs of that size.
@@ -170,7 +170,7 @@ class Alternative(msgspec.Struct, frozen=True):
 
 
 class PseudoMask(msgspec.Struct, frozen=True):
-    """What is delivered for one annotation: a line of `pseudo_masks.ndjson`.
+    """The delivered mask of one annotation: a line of `pseudo_masks.ndjson`.
 
     Attributes:
         id: the annotation's, as image_id and category_id are the user's own.
@@ -201,5 +201,5 @@ class PseudoMask(msgspec.Struct, frozen=True):
     quality: float = math.nan
 
     def to_json(self) -> bytes:
-        """Its line, with the line's end."""
+        """The mask's line of JSON, with the line's end."""
         return f"{json.dumps(msgspec.to_builtins(self))}\n".encode()

@@ -1,4 +1,4 @@
-"""How a command speaks to people: events as lines or bars, errors as one line."""
+"""Terminal output of the commands: events as lines or bars, errors as one line."""
 
 import sys
 import time

@@ -267,7 +267,7 @@ def points(
 
 
 def open_model(path: Path) -> "Predictor | OnnxPredictor":
-    """Whatever file of a trained model it is. An ONNX one needs no torch."""
+    """A predictor of any file of a trained model. An ONNX one needs no torch."""
     if path.suffix == ".onnx":
         from sapnet.segmenters.onnx.predictor import OnnxPredictor
 

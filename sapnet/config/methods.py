@@ -1,4 +1,4 @@
-"""What each method switches on or off in the one pipeline (ALGORITHM: "Methods")."""
+"""The settings that each method switches on or off in the one pipeline."""
 
 from collections.abc import Callable
 from dataclasses import replace

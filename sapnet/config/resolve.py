@@ -1,4 +1,4 @@
-"""From a request to one checked `Config`, and from a stored one back. Imports no torch."""
+"""Resolve a request to one checked `Config`, and read a stored one. Imports no torch."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

@@ -246,5 +246,5 @@ class Config:
     output: OutputConfig = field(default_factory=OutputConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, but for tuples; `config_from_dict` reads it."""
+        """The configuration as JSON, but for tuples; `config_from_dict` reads it."""
         return asdict(self)

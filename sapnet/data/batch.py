@@ -1,4 +1,4 @@
-"""What passes between the parts of a training step: the batch, what to learn of it, what is drawn.
+"""Data between the parts of a training step: batch, pseudo-labels, masks of labeled objects.
 
 These stand below labelers and segmenters, which know each other by them alone.
 """
@@ -65,14 +65,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class ObjectMasks:
-    """What the segmenter draws for each labeled object, whatever it would score. An entry an image.
+    """The segmenter's masks of the labeled objects, whatever they would score. An entry an image.
 
     Attributes:
         probs: (N_i, h, w) float32 in [0, 1] at stride 4 of the padded input, with graph in
             training; zeros for an object that it has no place for.
         drawn: (V_i,) int64, ascending, the objects that it has one for.
         scores: (N_i,) float32 in [0, 1], for the object's own class, without graph; None in
-            training, where nobody asks.
+            training.
     """
 
     probs: list[Tensor]
@@ -81,7 +81,7 @@ class ObjectMasks:
 
 
 def no_losses(_objects: ObjectMasks) -> dict[str, Tensor]:
-    """Of a labeler that says nothing of what the segmenter draws."""
+    """For a labeler without losses on the segmenter's masks."""
     return {}
 
 
@@ -91,7 +91,7 @@ def _nobody() -> Tensor:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What the segmenter learns from a batch. An entry an image, a row an object of it.
+    """The labels of a batch for the segmenter. An entry an image, a row an object of it.
 
     Attributes:
         classes: (N_i,) int64 in 0..K-1, on the CPU.

@@ -27,11 +27,11 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 MAX_PIXELS = 2**30
-"""Of an image. Below what pycocotools counts in 32 bits."""
+"""Most pixels of an image, below what pycocotools counts in 32 bits."""
 MAX_RUNS = 4_000_000
-"""Of a mask."""
+"""Most runs of a mask."""
 MAX_CORNERS = 100_000
-"""Of all polygons of an object."""
+"""Most corners of all polygons of an object."""
 MAX_OUTLINE = 1_000_000
 """Pixels along the outlines of an object, each edge by its longer side; pycocotools takes some 80
 bytes for each of one polygon."""
@@ -298,7 +298,7 @@ def holds_points(mask: Rle, xy: npt.NDArray[np.floating]) -> BoolArray:
 
 
 def _rle(packed: Mapping[str, Any]) -> Rle:
-    """As pycocotools returns it, with bytes for text."""
+    """The RLE of one that pycocotools returns, with bytes for text."""
     return {"size": [int(n) for n in packed["size"]], "counts": packed["counts"].decode("ascii")}
 
 

@@ -64,7 +64,7 @@ class Pixels:
 
     @property
     def kind(self) -> str | None:
-        """Of `Ranges`; None where a pixel has 8 bits."""
+        """The key in `Ranges`; None where a pixel has 8 bits."""
         if self.image.mode == "F":
             return "float"
         deep = self.low is not None or self.image.mode.startswith("I")

@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True)
 class Step:
-    """Where a step stands in the run: its index, of how many, and the epoch's length."""
+    """A step's position in the run: its index, of how many, and the epoch's length."""
 
     index: int
     total: int
@@ -17,7 +17,7 @@ class Step:
 
     @property
     def fraction(self) -> float:
-        """Of the run that lies before it, in [0, 1)."""
+        """The share of the run that lies before it, in [0, 1)."""
         return self.index / max(self.total, 1)
 
     @property

@@ -26,7 +26,7 @@ Color = npt.NDArray[np.float64]
 
 
 class Scenes(NamedTuple):
-    """Where a generated dataset lies."""
+    """The paths of a generated dataset."""
 
     images: Path
     points: Path

@@ -56,7 +56,7 @@ def average_precision(
 
 @dataclass(frozen=True)
 class Counted:
-    """What detections are worth, before any mean.
+    """Precision of detections, before any mean.
 
     Attributes:
         precision: (T thresholds, 101 recalls, K classes, A areas), -1 where a class has no true

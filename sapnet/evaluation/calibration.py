@@ -1,4 +1,4 @@
-"""How far a mask's quality can be believed: it says how likely an IoU of 0.5 with the truth is."""
+"""Calibration of a mask's quality: the probability of an IoU of at least 0.5 with the truth."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

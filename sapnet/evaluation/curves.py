@@ -44,7 +44,10 @@ def precision_recall(
     *,
     image_ids: Collection[int] | None = None,
 ) -> Curves | None:
-    """Of masks; arguments as those of `average_precision`. None where there is no true object."""
+    """Precision-recall curves of masks, of arguments as those of `average_precision`.
+
+    None where there is no true object.
+    """
     counted = count(detections, truth, image_ids=image_ids)
     if counted is None:
         return None
@@ -63,7 +66,7 @@ def precision_recall(
 
 
 def as_metrics(curves: Curves) -> dict[str, Any]:
-    """What `metrics.json` says of them.
+    """The curves' part of `metrics.json`.
 
     The overall curves at 21 recalls, and the figures of each class, of the first hundred at most.
     """

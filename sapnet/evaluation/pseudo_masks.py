@@ -1,4 +1,4 @@
-"""How well pseudo-masks, and the bags that they were picked from, match the truth.
+"""Metrics of pseudo-masks, and of the bags that they were selected from, against the truth.
 
 Truth is tied to a point by the annotation's id. All figures are shares in [0, 1], None where there
 is nothing to count (JSON knows no NaN).
@@ -28,7 +28,7 @@ class Delivered(Protocol):
 
     @property
     def id(self) -> int:
-        """Of the annotation."""
+        """The annotation's id."""
 
     @property
     def segmentation(self) -> Rle:

@@ -34,7 +34,7 @@ from sapnet.utils.distributed import global_sum
 
 
 class BagLabeler(Labeler):
-    """What the methods of SAPNet's family share; they differ in how they select.
+    """Base of SAPNet's family of methods, which differ in how they select.
 
     The selected masks are assigned and learned as they are. With `refine.enabled`, what the
     segmenter draws is also drawn to its own affinity refinement (L_aff, Eq. 26). A teacher, with
@@ -117,7 +117,7 @@ class BagLabeler(Labeler):
         )
 
     def guides(self, batch: Batch, features: list[Tensor]) -> list[Guides]:
-        """Of each image, along which its masks at stride 4 are refined. Trees are begun here."""
+        """The guides of each image's masks at stride 4; building their trees begins here."""
         return [
             affinity_guides(
                 image, [level[i] for level in features], batch.mask_size, self.config.refine

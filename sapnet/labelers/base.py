@@ -1,4 +1,4 @@
-"""What the segmenter learns from, and what is delivered: the interface of every labeler."""
+"""The interface of every labeler: labels for the segmenter, and delivered masks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,12 +65,12 @@ class Labeler(nn.Module):
     def forward(
         self, batch: Batch, features: list[Tensor], output: Any, step: Step | None = None
     ) -> PseudoLabels:
-        """What to learn from a batch.
+        """Make the pseudo-labels of a batch.
 
         Args:
             batch: with generators in training; without, no loss is computed.
             features: the segmenter's pyramid, finest first.
-            output: what the segmenter says of the batch, in its own form.
+            output: the segmenter's output for the batch, in its own form.
             step: where the run stands; None once it is trained, when nothing warms up any more.
         """
         raise NotImplementedError
@@ -83,7 +83,7 @@ class Labeler(nn.Module):
         Args:
             batch: of one image.
             features: the pyramid of the trained segmenter.
-            labels: what `forward` says of it.
+            labels: `forward`'s of the batch.
             objects: what the segmenter draws for these labels.
 
         Returns:

@@ -1,4 +1,4 @@
-"""From a selected proposal to the mask that is delivered: its refinement, and the choice."""
+"""Delivered masks: refinement of a selected proposal, and the choice between the two."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def refined_masks(
     probs: Tensor,
     config: Config,
 ) -> list[Rle | None]:
-    """What the segmenter draws of each annotation of an image, through MLAR (Eqs 14-25).
+    """The segmenter's masks of each annotation of an image, refined by MLAR (Eqs 14-25).
 
     With `output.blend`, what is refined is the mean of it, M_srm and the mask that the bag expects.
 
@@ -158,7 +158,7 @@ def deliver(
 
 
 def confirmed(annotation: PointAnnotation, mask: Rle) -> PseudoMask:
-    """Of an annotation whose mask its owner has given: that mask, as it is."""
+    """The pseudo-mask of an annotation whose mask its owner has given: that mask, as it is."""
     return PseudoMask(
         id=annotation.id,
         image_id=annotation.image_id,

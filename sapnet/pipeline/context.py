@@ -1,4 +1,4 @@
-"""What every stage of a run has at hand: settings, folders, and how it tells how far it is."""
+"""The context of a run's stages: settings, folders, events and progress."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from sapnet.utils.resources import ProgressTimer
 
 
 class RunContext:
-    """Of one run.
+    """The context of one run.
 
     Attributes:
         spec: what the run was given. config: its settings, resolved.

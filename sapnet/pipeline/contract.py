@@ -1,4 +1,4 @@
-"""What whoever starts a run as a process may rely on: its stages and its exit codes.
+"""The contract of a run that is started as a process: its stages and exit codes.
 
 Imports nothing, so that the service and the worker, which load no torch, share it with the run.
 """
@@ -18,7 +18,7 @@ class Stage(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """How the process of a run or of an offline job ends."""
+    """Exit codes of the process of a run or of an offline job."""
 
     DONE = 0
     FAILED = 1  # an `error` event came before

@@ -1,4 +1,4 @@
-"""What a run says of itself while it runs: one JSON line an event, told apart by `event`.
+"""The events of a run: one JSON line each, told apart by `event`.
 
 The protocol is in docs/architecture.md; names and order of the fields are part of it.
 """
@@ -15,12 +15,12 @@ class Event(msgspec.Struct, frozen=True, tag_field="event"):
     """Any of those below."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; what is unset is left out."""
+        """The fields as in JSON; what is unset is left out."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
         return fields
 
     def to_json(self) -> str:
-        """Its line, without the line's end."""
+        """The event's line, without the line's end."""
         return json.dumps(self.to_dict())
 
 

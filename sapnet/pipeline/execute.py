@@ -73,7 +73,7 @@ def _say_nothing(_event: Event) -> None:
 
 
 def describe_error(error: Exception) -> str:
-    """What happened, with the file's name first where the system refused one."""
+    """Describe an error, with the file's name first where the system refused one."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if missing := missing_extra(error):

@@ -61,7 +61,7 @@ class FailedImages:
 
     @property
     def allowed(self) -> int:
-        """How many may fail."""
+        """The number of images that may fail."""
         least = 1 if self._share > 0 else 0
         return min(max(int(self._share * self.images), least), self.images - 1)
 
@@ -139,7 +139,7 @@ class FailedImages:
         )
 
     def summary(self) -> str:
-        """How many, and the first ones by name."""
+        """The number of failed images, and the first ones by name."""
         entries = self.entries
         few = "; ".join(f"{entry}" for entry in entries[:NAMED])
         more = f"; and {len(entries) - NAMED} more" if len(entries) > NAMED else ""

@@ -27,7 +27,7 @@ class ImageResult:
 
 @torch.no_grad()
 def label_image(model: JointModel, record: ImageRecord, detect_too: bool = True) -> ImageResult:
-    """Its pseudo-masks; the segmenter's own detections only where they are wanted."""
+    """Label one image: its pseudo-masks, and where wanted the segmenter's own detections."""
     sample = load_sample(record, model.config.data)
     batch = make_batch([sample], model.device)
     result = model(batch)

@@ -152,7 +152,7 @@ def _report(began: float) -> dict[str, Any]:
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Those of an attempt before; a last one that was cut off is removed."""
+    """The lines of an attempt before; a last one that was cut off is removed."""
     if not path.exists():
         return
     with path.open("r+b") as file:

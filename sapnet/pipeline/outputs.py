@@ -1,4 +1,4 @@
-"""What a run leaves beside its masks: what it is, the model's description, the report."""
+"""Outputs of a run beside its masks: its identity, the model's description, the report."""
 
 import hashlib
 import platform
@@ -19,7 +19,7 @@ from sapnet.utils.files import file_sha256
 
 
 def run_identity(ctx: RunContext, points: PointSet, generator: ProposalGenerator) -> dict[str, Any]:
-    """What makes it this run: with anything else its checkpoint means nothing."""
+    """The settings that a run's checkpoint depends on."""
     initial = ctx.spec.initial_model
     return {
         **ctx.config.to_dict(),
@@ -34,7 +34,7 @@ def run_identity(ctx: RunContext, points: PointSet, generator: ProposalGenerator
 def describe_model(
     ctx: RunContext, points: PointSet, generator: ProposalGenerator, origin: WeightsOrigin
 ) -> dict[str, Any]:
-    """What stands beside the weights."""
+    """The description of the model that is stored with its weights."""
     packages = ("torch", "torchvision", "numpy", "pycocotools")
     return {
         "categories": [

@@ -123,7 +123,7 @@ class Run:
         return report
 
     def _truth(self, sizes: dict[int, Size]) -> dict[str, Any]:
-        """What metrics need: what of it can be used, since no training should fail for the rest."""
+        """The usable part of the ground truth, since no training should fail for the rest."""
         assert self.spec.truth is not None
         truth = read_truth(self.spec.truth, sizes, self.orientation, tolerant=True)
         if lacking := len(truth["incomplete"]):

@@ -1,4 +1,4 @@
-"""Whose work folder it is: a checkpoint must never be taken for that of another run."""
+"""The identity of a work folder: a checkpoint must never be taken for that of another run."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What a run is given: the fields of JOB.json, or the options of `sapnet train`."""
+"""The specification of a run: the fields of JOB.json, or the options of `sapnet train`."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ PATHS = ("points", "workdir", "proposal_store", "truth", "backbone_weights", "in
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a run is given; the fields of JOB.json (docs/architecture.md).
+    """The specification of a run: the fields of JOB.json (docs/architecture.md).
 
     Attributes:
         initial_model: a `model.pt` to go on from, in place of `backbone_weights`.
@@ -39,7 +39,7 @@ class RunSpec:
 
     @classmethod
     def read(cls, path: Path) -> "RunSpec":
-        """From JOB.json. InvalidConfig names what is missing or unknown."""
+        """Read JOB.json. InvalidConfig names what is missing or unknown."""
         try:
             data = dict(json.loads(path.read_text()))
             for name in PATHS:

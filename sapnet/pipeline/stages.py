@@ -45,7 +45,7 @@ def make_model(
 
 
 def find_pixel_ranges(ctx: RunContext, points: PointSet) -> Ranges:
-    """Of the dataset; those of an earlier attempt, where there was one."""
+    """The dataset's ranges of pixel values; those of an earlier attempt, where there was one."""
     path = ctx.spec.workdir / "pixel_ranges.json"
     if not path.exists():
         files = [ctx.spec.image_paths.get(image.id) for image in points.images]

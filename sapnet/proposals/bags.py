@@ -1,4 +1,4 @@
-"""From a generator's raw masks to the bag of one point: one set of rules for every generator.
+"""The bag of one point from a generator's raw masks: one set of rules for every generator.
 
 A bag is never empty, and it does not depend on the order in which its masks arrive.
 """

@@ -15,7 +15,7 @@ class ProposalGenerator(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the generator, for people and for the tags of its proposals."""
+        """The generator's name, for people and for the tags of its proposals."""
         ...
 
     @property

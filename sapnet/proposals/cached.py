@@ -105,7 +105,7 @@ def masks_digest(points: PointSet) -> str | None:
 
 @contextmanager
 def naming(info: ImageInfo) -> Iterator[None]:
-    """What goes wrong with a file says which image it is."""
+    """Name the image in an ImageProblem of its file."""
     try:
         yield
     except ImageProblem as error:

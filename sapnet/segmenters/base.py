@@ -16,7 +16,7 @@ from sapnet.types import FloatArray, Rle
 
 @dataclass(frozen=True)
 class Instances:
-    """What was found in one image, by falling score.
+    """The instances of one image, by falling score.
 
     Attributes:
         labels: (n,) int64 in 0..K-1.
@@ -65,12 +65,12 @@ class Segmenter(nn.Module):
 
     @property
     def out_channels(self) -> int:
-        """Of each map of the pyramid."""
+        """Channels of each map of the pyramid."""
         return self.backbone.out_channels
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of the maps of the pyramid, finest first."""
+        """Strides of the maps of the pyramid, finest first."""
         return self.backbone.strides
 
     @property
@@ -96,7 +96,7 @@ class Segmenter(nn.Module):
         raise NotImplementedError
 
     def object_masks(self, output: Any, labels: PseudoLabels) -> ObjectMasks:
-        """What it draws for each labeled object, and how it scores it."""
+        """The masks and scores of each labeled object."""
         raise NotImplementedError
 
     def decode(
@@ -105,7 +105,7 @@ class Segmenter(nn.Module):
         sizes: Sequence[tuple[int, int]],
         original_sizes: Sequence[tuple[int, int]],
     ) -> list[Instances]:
-        """What it finds in each image of the batch.
+        """Decode the instances of each image of the batch.
 
         Args:
             sizes: (h, w) of each image in the network's input, without the padding, in pixels.

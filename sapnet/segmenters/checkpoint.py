@@ -141,7 +141,7 @@ def load_predictor(
 
 
 def _read(path: Path) -> Any:
-    """What the file holds: {"state_dict", "meta"}, where it is one of ours."""
+    """Read a file: {"state_dict", "meta"}, where it is one of ours."""
     try:
         with path.open("rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON

@@ -1,4 +1,4 @@
-"""Where a training stands, on disk: whole or not at all."""
+"""Checkpoints of a training on disk, written atomically."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ def save_checkpoint(
     undecided: int,
     batch_size: int,
 ) -> None:
-    """Everything a run needs to go on as if it had never stopped."""
+    """Write all that a run needs to continue as if it had never stopped."""
     state: dict[str, Any] = {
         "format": FORMAT,
         "model": model.state_dict(),

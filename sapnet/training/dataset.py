@@ -32,11 +32,11 @@ class TrainingSet(Sequence[ImageRecord]):
         self._made: dict[int, ImageRecord] = {}
 
     def without(self, points: PointSet) -> "TrainingSet":
-        """The same for fewer images."""
+        """The training set of fewer images."""
         return TrainingSet(points, self._paths, self._bags, self._ranges)
 
     def unreadable(self) -> Iterator[tuple[ImageInfo, ImageProblem]]:
-        """Those whose pixels cannot be read (any more), and why."""
+        """The images whose pixels cannot be read (any more), and why."""
         for info in self.points.images:
             try:
                 probe(self._paths[info.id])

@@ -19,7 +19,7 @@ FailedReads = list[tuple[ImageInfo, ImageProblem]]
 
 
 class BatchLoader:
-    """What each step of a run learns from. Order, crops and flips are functions of (seed, step)."""
+    """The images of each step. Order, crops and flips are functions of (seed, step)."""
 
     def __init__(
         self,
@@ -109,6 +109,6 @@ class PendingSample:
 
 
 def steps_total(count: int, config: TrainConfig) -> int:
-    """How many steps a run over `count` images takes: its epochs, or `min_steps` where more."""
+    """The number of steps of a run over `count` images: its epochs, or `min_steps` where more."""
     sampler = Sampler(count=count, batch_size=config.batch_size, seed=0)
     return max(sampler.steps_per_epoch * config.epochs, config.min_steps)

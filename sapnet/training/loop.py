@@ -123,7 +123,7 @@ def train(
 
 
 def make_fast(model: torch.nn.Module, precision: Precision = "auto") -> None:
-    """The same training in less time.
+    """Make the same training take less time.
 
     Memory is channels-last, and on a CPU wide convolutions of float32 multiply less
     (`sapnet.segmenters.winograd.conv`). Parameters, their names and their objects stay.

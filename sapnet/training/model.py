@@ -19,7 +19,7 @@ from sapnet.utils.precision import mixed
 
 @dataclass(frozen=True)
 class Builders:
-    """What makes the two parts of a model from its configuration."""
+    """Builders of the two parts of a model from its configuration."""
 
     segmenter: SegmenterBuilder = build_segmenter
     labeler: LabelerBuilder = build_labeler
@@ -46,7 +46,7 @@ class JointModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """The device of its parameters."""
         return next(self.parameters()).device
 
     def forward(self, batch: Batch, step: Any = None) -> ForwardResult:

@@ -1,4 +1,4 @@
-"""What the commands `sapnet` and `sapnet-service` share: --version, and which extra is missing."""
+"""Parts common to `sapnet` and `sapnet-service`: --version, and which extra is missing."""
 
 import sys
 from importlib.metadata import version

@@ -70,7 +70,7 @@ def join() -> None:
 
 
 def processes() -> int:
-    """How many take part; 1 before `join`."""
+    """The number of processes; 1 before `join`."""
     joined = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if joined else 1
 
@@ -91,7 +91,7 @@ def device() -> torch.device:
 
 
 def share(items: Sequence[Result]) -> Sequence[Result]:
-    """What this process takes of a batch; nothing where there are more processes than items."""
+    """This process's share of a batch; empty where there are more processes than items."""
     return items[rank() :: processes()]
 
 
@@ -122,7 +122,7 @@ def any_of(flag: bool) -> bool:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """What each process does by itself: where it fails in one, it fails in all.
+    """Let a block that each process runs by itself fail in all where it fails in one.
 
     There the error itself is raised, elsewhere Stopped for a Stopped, else FailedElsewhere. No
     other function that waits for the others may be called in it.

@@ -1,4 +1,4 @@
-"""How long it will take still, how much memory it took, and giving some back. No torch."""
+"""Remaining time, peak memory, and freeing of memory. Imports no torch."""
 
 import ctypes
 import resource

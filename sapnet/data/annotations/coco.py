@@ -139,7 +139,7 @@ def check_against_images(
     complete: bool = True,
     missing: Mapping[str, Unpaired] | None = None,
 ) -> list[ValidationIssue]:
-    """What does not fit between a document and its images.
+    """Issues between a document and its images.
 
     Points of images whose size the document declares were checked against it before; here come
     those of the others.

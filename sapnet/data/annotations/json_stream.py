@@ -111,7 +111,7 @@ def pieces(file: BinaryIO, skips: Callable[[str], bool] = lambda _: False) -> It
 
 
 def line_and_column(source: bytes | Path, offset: int) -> tuple[int, int]:
-    """Of a byte of the file, both from 1; the column in characters."""
+    """Line and column of a byte of the file, both from 1; the column in characters."""
     line, column, left = 1, 1, offset
     with opened(source) as file:
         while left > 0 and (block := file.read(min(BLOCK, left))):

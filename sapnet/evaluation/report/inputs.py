@@ -1,4 +1,4 @@
-"""What a report is made from: a finished run, as the export stage has it in hand."""
+"""The inputs of a report: a finished run, as the export stage has it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class ReportInputs:
 
     @property
     def metrics(self) -> Mapping[str, Any]:
-        """What `metrics.json` says."""
+        """The content of `metrics.json`."""
         return self.report["metrics"]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What the sections of the report show: figures and charts, laid out by the template."""
+"""Sections of the report: figures and charts, laid out by the template."""
 
 import json
 import shlex
@@ -60,7 +60,7 @@ def data(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def proposals(inputs: ReportInputs) -> dict[str, Any]:
-    """How many there were to select from, and how good the best are."""
+    """The sizes of the bags, and how good their best proposals are."""
     sizes = list(inputs.bag_sizes)
     most = max(sizes, default=1)
     counts = [sizes.count(size) for size in range(1, most + 1)]
@@ -107,7 +107,7 @@ def training(inputs: ReportInputs) -> dict[str, Any] | None:
 
 
 def quality(inputs: ReportInputs) -> dict[str, Any]:
-    """How certain the masks are, and with ground truth whether that can be relied on."""
+    """The masks' quality, and with ground truth its calibration."""
     bins = [min(int(mask.quality * BINS), BINS - 1) for mask in inputs.masks]
     counts = [bins.count(b) for b in range(BINS)]
     measured = (inputs.metrics["pseudo_masks"] or {}).get("quality")
@@ -137,7 +137,7 @@ def resources(inputs: ReportInputs) -> charts.Html:
 
 
 def recipe(inputs: ReportInputs) -> dict[str, Any]:
-    """Everything that makes the same run again: a command, a request, versions, settings."""
+    """How to repeat the run: a command, a request, versions, settings."""
     report, config = inputs.report, inputs.config
     settings = report["proposals"]["settings"]
     command = ["sapnet", "train", "--points", "points.json", "--images", "images"]

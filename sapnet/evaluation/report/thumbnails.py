@@ -89,7 +89,7 @@ class Thumbnails:
         return self._last[1]
 
     def _keep(self, pixels: ByteArray) -> str | None:
-        """As a data URI, where there is room for it."""
+        """The image as a data URI; None where there is no room for it."""
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, format="JPEG", quality=80, optimize=True)
         uri = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -42,7 +42,7 @@ class RefinedMasks:
 
 @dataclass(frozen=True)
 class Guide:
-    """What masks are refined along.
+    """A map that masks are refined along.
 
     Attributes:
         values: (C, H, W) float32 without graph.

@@ -18,7 +18,7 @@ from sapnet.types import Bag, ProposalScores
 
 @dataclass(frozen=True)
 class BagFeatures:
-    """Of the bags of one image, a (M,) array a bag, see `Bags`."""
+    """Features of the bags of one image, a (M,) array a bag; see `Bags`."""
 
     distance: tuple[np.ndarray, ...]
     contains_other_point: tuple[np.ndarray, ...]
@@ -38,7 +38,7 @@ def bag_features(record: ImageRecord, config: MilConfig) -> BagFeatures:
         weight = contained_distance(point, xy, contains, spacing)
         distance.append(distance_score(weight, config.distance_exponent))
         contains_other_point.append(contains_any)
-        overlaps = bag.overlaps.astype(np.float64)  # so that the sum knows no order
+        overlaps = bag.overlaps.astype(np.float64)  # so that the sum depends on no order
         others = overlaps.sum(axis=1) - np.diag(overlaps)
         medoid.append((others / max(len(bag) - 1, 1)).astype(np.float32))
     ranks = tuple(size_rank(bag) for bag in record.bags)

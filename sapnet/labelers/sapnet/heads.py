@@ -35,7 +35,7 @@ class RoiFeatures(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def pyramid(self, levels: list[Tensor]) -> Pyramid:
-        """What `forward` takes RoIs from: FPN maps (B, C, h, w), finest first."""
+        """The table that `forward` takes RoIs from, of FPN maps (B, C, h, w), finest first."""
         return Pyramid(levels, self.strides)
 
     def forward(self, pyramid: Pyramid, rois: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class SapnetLabeler(BagLabeler):
     def select(
         self, batch: Batch, bags: Bags, features: list[Tensor], step: Step | None
     ) -> MilResult:
-        """What the branch selects, with its losses; completeness counts after its warm-up."""
+        """Select by the branch, with its losses; completeness counts after its warm-up."""
         sizes = torch.tensor([sample.size for sample in batch.samples])
         use_completeness = step is None or step.fraction >= self.config.mil.completeness_warmup
         result: MilResult = self.mil(features, bags, sizes, batch.generators, use_completeness)

@@ -1,4 +1,4 @@
-"""The pick: the proposal of a bag with the best score, by a rule that knows no order of arrival."""
+"""The pick: the proposal of a bag with the best score, independent of the proposals' order."""
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
 
 
 def undecided(scores: Tensor, valid: Tensor) -> Tensor:
-    """How many bags of two or more have no two different scores: a predictor that died. ()."""
+    """(), the number of bags of two or more whose scores are all equal: a collapsed predictor."""
     high = scores.masked_fill(~valid, float("-inf")).max(dim=1).values
     low = scores.masked_fill(~valid, float("inf")).min(dim=1).values
     return ((high == low) & (valid.sum(dim=1) > 1)).sum()

@@ -52,7 +52,7 @@ def distillation_loss(predicted: Tensor, wanted: Tensor, valid: Tensor) -> Tenso
 
 
 def factor(completeness: Tensor, floor: float) -> Tensor:
-    """What multiplies a score (Eq. 12): floor + (1 - floor) · (s + 1) / 2, in [floor, 1].
+    """The factor of a score (Eq. 12): floor + (1 - floor) · (s + 1) / 2, in [floor, 1].
 
     With floor 0 it is the paper's, which can die: a tanh that saturates at -1 makes every score of
     a bag zero.

@@ -47,7 +47,7 @@ def cells(height: int, width: int, rows: IntArray, columns: IntArray) -> IntArra
 def unlike(
     image: FloatArray, owner: IntArray, row: int, column: int
 ) -> tuple[FloatArray, FloatArray]:
-    """How unlike a point each pixel of its cell is -> two (H, W) tables, 0 outside the cell.
+    """Colour distances of a cell's pixels to its point -> two (H, W) tables, 0 outside the cell.
 
     The colour distance to the mean of the point's 3 x 3 neighbourhood; and only what of it leads
     towards the mean of the cell, which is mostly ground: a bright nucleus may hold brighter spots.

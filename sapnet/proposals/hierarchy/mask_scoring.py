@@ -1,4 +1,4 @@
-"""What a mask looks like, and from that an estimate of how well it fits its object.
+"""Figures of a mask's shape and outline, and from them an estimate of its IoU with the object.
 
 The estimate is a ridge regression of a mask's true IoU on seven figures of it, fitted on
 photographs and on micrographs together; docs/log.md has the fit and its figures.

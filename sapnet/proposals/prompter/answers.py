@@ -1,4 +1,4 @@
-"""What the network says to clicks: for each click some windows, in each window three masks."""
+"""The network's answers to clicks: for each click some windows, in each window three masks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -45,7 +45,7 @@ class Answer:
 
 @torch.inference_mode()
 def answers(scene: Scene, points: FloatArray) -> Iterator[Answer]:
-    """To one click on each of N objects, in order.
+    """Answers to one click on each of N objects, in order.
 
     Args:
         points: (N, 2) xy in pixels of the image.

@@ -28,7 +28,7 @@ class PrompterGenerator:
 
     @classmethod
     def of(cls, model: Prompter, sha256: str) -> "PrompterGenerator":
-        """With other weights than those of the package.
+        """A generator with other weights than those of the package.
 
         Args:
             model: as `weights.ready` makes it.

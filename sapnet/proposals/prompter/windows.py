@@ -14,7 +14,7 @@ _CELLS = 4.0  # pixels: the least cell of a window, and of each coarser level tw
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What is known of the object of each of N windows; all places in pixels of the working image.
+    """The prompts for the object of each of N windows, in pixels of the working image.
 
     Args:
         positive: N tensors (P, 2) xy on the object; at least one each.

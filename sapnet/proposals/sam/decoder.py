@@ -21,7 +21,7 @@ _FINER = 4  # logits along the side of a cell
 
 
 class PromptDecoder:
-    """What the prompts of one image share."""
+    """Decodes the prompts of one image, with what they share computed once."""
 
     def __init__(self, model: Sam, features: Tensor, size: tuple[int, int] | None = None) -> None:
         """Project what does not depend on the prompts.
@@ -150,7 +150,7 @@ def _scores(
 
 
 def _token_values(attention: Attention, values: Tensor) -> Tensor:
-    """What a cell that sees but one token takes from it, by head: (P, T, C) -> (P, heads, T, C)."""
+    """The value that a token adds to a cell of weight 1, by head: (P, T, C) -> (P, heads, T, C)."""
     v = _heads(attention, attention.v_proj(values))
     weight = attention.out_proj.weight.unflatten(1, (attention.num_heads, -1)).permute(1, 2, 0)
     return v @ weight + attention.out_proj.bias / attention.num_heads

@@ -127,7 +127,7 @@ class SamGenerator:
 
     @torch.inference_mode()
     def _decoder(self, image: ByteArray) -> tuple[PromptDecoder, tuple[int, int]]:
-        """What decodes the prompts of an image, and the size that SAM sees the image at."""
+        """The decoder of an image's prompts, and the size at which SAM encodes the image."""
         frame = self.model.image_encoder.img_size
         content = ResizeLongestSide.get_preprocess_shape(*image.shape[:2], frame)
         rows, columns = (reach(frame, side) for side in content)

@@ -38,7 +38,7 @@ def rles_of(
 
 
 def reach(frame: int, content: int) -> int:
-    """How many logits along a side have a part in its content."""
+    """The number of logits along a side that have a part in its content."""
     return int(_taps(frame // LOGIT, frame)[1][content - 1]) + 1
 
 

@@ -1,4 +1,4 @@
-"""Where the backbone's weights come from, and how they get in: whole, or with an error."""
+"""Loading of the backbone's weights: completely, or with an error."""
 
 import socket
 import warnings
@@ -21,7 +21,7 @@ _DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 
 @dataclass(frozen=True, slots=True)
 class WeightsOrigin:
-    """Where a body's weights come from.
+    """The origin of a body's weights.
 
     Attributes:
         kind: how the body was initialised.

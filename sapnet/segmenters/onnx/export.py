@@ -120,7 +120,7 @@ def export_onnx(predictor: Predictor, path: Path) -> None:
 
 
 def description(predictor: Predictor) -> dict[str, Any]:
-    """What stands in the file beside the graph."""
+    """The metadata of the file."""
     config = predictor.config
     return {
         "format": FORMAT,

@@ -19,7 +19,7 @@ from sapnet.types import ByteArray, Category, FloatArray
 
 
 class OnnxPredictor:
-    """As `sapnet.segmenters.checkpoint.Predictor`, for a file that `sapnet onnx export` wrote."""
+    """The counterpart of `checkpoint.Predictor` for a file that `sapnet onnx export` wrote."""
 
     def __init__(self, path: Path, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
         """Load a file.

@@ -1,4 +1,4 @@
-"""From the head's output to instances at the size of the original image."""
+"""Decoding of the head's output to instances at the size of the original image."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -57,7 +57,7 @@ class ConvGn(nn.Module):
         return F.relu(self.gn(self.conv(x)))
 
     def of_all(self, xs: Sequence[Tensor]) -> list[Tensor]:
-        """Of each of several maps."""
+        """The outputs of several maps."""
         return [F.relu(self.gn(x)) for x in of_all(self.conv, xs)]
 
 

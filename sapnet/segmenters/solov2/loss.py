@@ -90,7 +90,7 @@ def instance_probs(
 
 
 def _cell_weights(targets: Sequence[SoloTargets], weights: Sequence[Tensor]) -> Tensor:
-    """Of all cells of all images, one after the other: 1 for background, else the instance's."""
+    """Weights of all cells of all images in order: 1 for background, else the instance's."""
     rows = []
     for target, weight in zip(targets, weights, strict=True):
         cells = weight.new_ones(len(target.classes))

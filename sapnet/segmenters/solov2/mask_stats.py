@@ -1,4 +1,4 @@
-"""What scoring and Matrix NMS ask of hundreds of masks, in one pass over their logits."""
+"""Areas, scores and overlaps of hundreds of masks, in one pass over their logits."""
 
 import math
 

@@ -124,7 +124,7 @@ def _config(state: Mapping[str, Tensor]) -> Config:
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
-    """How many modules a list of them has."""
+    """The number of modules in a list of them."""
     inside = (key.removeprefix(f"{prefix}.") for key in state if key.startswith(f"{prefix}."))
     return len({key.split(".")[0] for key in inside})
 
@@ -148,7 +148,7 @@ def _describe(checkpoint: Path, names: list[str], config: Config) -> dict[str, A
 
 
 def _settings(predictor: Predictor) -> dict[str, Any]:
-    """What the model's section of mmdetection's config says, where it may differ from SOLOv2's."""
+    """The settings of mmdetection's model config that may differ from SOLOv2's."""
     backbone, solo = predictor.config.backbone, predictor.config.solo
     norm = _NORMS[backbone.fpn_norm]
     groups = {"num_groups": 32} if norm == "GN" else {}

@@ -45,7 +45,7 @@ class SoloV2(Segmenter):
 
     @torch.no_grad()
     def object_masks(self, output: SoloOutput, labels: PseudoLabels) -> ObjectMasks:
-        """What the cells of each object draw; its score is the best of theirs for its class."""
+        """The masks of each object's cells; its score is the best of theirs for its class."""
         logits = output.flat_cls_logits()
         probs, drawn, scores = [], [], []
         for i, target in enumerate(self.targets(output, labels)):

@@ -87,7 +87,7 @@ class LearningWinogradConv2d(nn.Conv2d):
         return self.of_all([x])[0]
 
     def of_all(self, xs: Sequence[Tensor]) -> list[Tensor]:
-        """Of several maps at once, whose weights are then transformed once."""
+        """The outputs of several maps; the weights are transformed once for all."""
         return list(_Learning.apply(self.weight, self.bias, *xs))
 
 
@@ -281,7 +281,7 @@ _free: list[_Scratch] = []
 
 @contextmanager
 def _scratch() -> Iterator[_Scratch]:
-    """One that nobody uses: there are as many as computations ever ran at once."""
+    """A free one: there are as many as computations ever ran at once."""
     try:
         scratch = _free.pop()
     except IndexError:

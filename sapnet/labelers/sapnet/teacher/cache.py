@@ -23,7 +23,7 @@ def write_proposal_scores(path: Path, proposal_scores: Mapping[int, ProposalScor
 
 
 def read_proposal_scores(path: Path) -> dict[int, ProposalScores]:
-    """What `write_proposal_scores` wrote."""
+    """Read the scores that `write_proposal_scores` wrote, by annotation id."""
     with np.load(path, allow_pickle=False) as data:
         ends = np.cumsum(data["lengths"])[:-1]
         rows = zip(

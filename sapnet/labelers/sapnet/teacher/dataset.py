@@ -1,4 +1,4 @@
-"""What the teacher sees of an image: frozen features, and a window around each point's bag."""
+"""The teacher's data: frozen features of an image, and a window around each point's bag."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from sapnet.labelers.sapnet.teacher.score import overlap_of
 
 
 def teacher_steps(count: int, config: TeacherConfig) -> int:
-    """How many steps a dataset of `count` images takes."""
+    """The number of steps on a dataset of `count` images."""
     sampler = Sampler(count=count, batch_size=config.batch_size, seed=0)
     return max(sampler.steps_per_epoch * config.epochs, config.min_steps)
 
