@@ -25,15 +25,15 @@ import typer
 from scipy.optimize import minimize
 
 from sapnet.cli.console import EventLog
-from sapnet.cli.main import image_paths
-from sapnet.data.annotations.coco import load_points, read_truth
+from sapnet.data.annotations.coco import read_truth
+from sapnet.data.dataset_folder import read_dataset
 from sapnet.data.synthetic import make_scenes
 from sapnet.evaluation.calibration import RIGHT, auroc, bins_of, brier
 from sapnet.evaluation.pseudo_masks import ious_with, true_masks
 from sapnet.labelers.quality import INTERCEPT, WEIGHTS, probability, quality_signals
 from sapnet.pipeline.run import Run
 from sapnet.pipeline.spec import RunSpec
-from sapnet.types import PseudoMask
+from sapnet.types import PointSet, PseudoMask
 from sapnet.utils.files import write_text
 
 Floats = npt.NDArray[np.float64]
@@ -59,8 +59,9 @@ def masks_of(spec: RunSpec) -> Masks:
     Run(spec, EventLog(every=60), lambda: False)()
     lines = (spec.workdir / "result" / "pseudo_masks.ndjson").read_text().splitlines()
     masks = [msgspec.json.decode(line, type=PseudoMask) for line in lines]
+    assert isinstance(spec.points, PointSet)
     assert spec.truth is not None
-    ious = ious_with(masks, true_masks(load_points(spec.points), read_truth(spec.truth)))
+    ious = ious_with(masks, true_masks(spec.points, read_truth(spec.truth, tolerant=True)))
     masks = [mask for mask in masks if mask.id in ious]
     told = [quality_signals(mask.mask_features) for mask in masks]
     return Masks(
@@ -183,10 +184,10 @@ def main(
     """Train, measure, fit."""
 
     def spec(folder: Path, preset: str, file: Path | None) -> RunSpec:
-        points = folder / "points.json"
+        dataset = read_dataset(folder / "points.json", folder / "images", lambda issue: None)
         return RunSpec(
-            points=points,
-            image_paths=image_paths(points, folder / "images", EventLog()),
+            points=dataset.points,
+            image_paths=dataset.files,
             workdir=work / folder.name,
             proposal_store=work / folder.name / "proposals",
             truth=folder / "instances.json",

@@ -34,7 +34,10 @@ class InvalidDataset(SapnetError):
 
     def __init__(self, issues: list[ValidationIssue]) -> None:
         self.issues = issues
-        first = "; ".join(f"{i.pointer or '/'}: {i.problem}" for i in issues[:3])
+        first = "; ".join(
+            f"{i.pointer or '/'}: {i.problem}" + (f" ({i.hint})" if i.hint else "")
+            for i in issues[:3]
+        )
         more = f" (and {len(issues) - 3} more)" if len(issues) > 3 else ""
         super().__init__(f"{first}{more}")
 

@@ -19,7 +19,6 @@ from app.settings import Settings
 from sapnet.data.annotations.coco import PointDocument, check_against_images, check_truth
 from sapnet.data.annotations.frames import NAMED, in_stored_pixels
 from sapnet.data.images import Inspection
-from sapnet.data.orientation import Frame
 from sapnet.errors import InvalidDataset
 from sapnet.errors import ValidationIssue as DocumentIssue
 from sapnet.types import ImageInfo
@@ -94,10 +93,8 @@ def check(
     issues += image_files.issues
     inspections = image_files.inspected
     if sent.images or sent.fetch:
-        # Whoever draws in one of these tools sees the image upright.
-        assumed: Frame = "upright" if annotations.converted else "stored"
         files = {name: (image.size, image.orientation) for name, image in inspections.items()}
-        document = in_stored_pixels(document, files, assumed)
+        document = in_stored_pixels(document, files, annotations.frame)
         complete = not image_files.unread
         mismatches = check_against_images(
             document, image_files.sizes, complete=complete, missing=image_files.missing

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sapnet.cli.console import Bars, friendly_errors
-from sapnet.errors import InvalidConfig
+from sapnet.errors import InvalidConfig, InvalidDataset
 from sapnet.pipeline.events import Progressed, Warned
 
 
@@ -25,19 +25,24 @@ def export(
     ] = 0.0,
 ) -> None:
     """Masks as COCO, YOLO, VOC, PNG, or for Label Studio and CVAT; says what was lost."""
-    from sapnet.data.annotations.coco import load_points
+    from sapnet.data.dataset_folder import read_dataset
     from sapnet.data.exporters import FORMATS, Options, suffix_of
     from sapnet.data.exporters import export as write
-    from sapnet.data.exporters.sapnet_results import RunSource
+    from sapnet.data.exporters.sapnet_results import RunSource, mask_sizes
     from sapnet.data.file_pairing import NAMED
 
     with Bars() as bars, friendly_errors(bars.emit_event):
         if format not in FORMATS:
             raise InvalidConfig(f"there is no format {format!r}, only {', '.join(FORMATS)}")
         options = Options(images=images is not None, simplify=simplify)
-        if out.suffix != suffix_of(format, options):
+        if out.suffix.lower() != suffix_of(format, options):
             raise InvalidConfig(f"this makes a {suffix_of(format, options)}: name it so")
-        source = RunSource(masks, load_points(points), images, min_quality)
+        try:
+            dataset = read_dataset(points, images, lambda issue: None, mask_sizes(masks))
+        except InvalidDataset as error:
+            hint = "" if images else "; with --images, sizes and EXIF are read from the files"
+            raise InvalidConfig(f"{error}{hint}") from error
+        source = RunSource(masks, dataset.points, images, min_quality)
         for why in source.unpaired[:NAMED]:
             bars.emit_event(Warned(f"{why.problem} ({why.hint})"))
 

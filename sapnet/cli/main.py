@@ -3,7 +3,9 @@
 `run` is what the service's worker starts: JSON lines on stdout, logs on stderr.
 """
 
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,18 +17,22 @@ from sapnet.cli.export import export
 from sapnet.cli.mmdet import app as mmdet
 from sapnet.cli.onnx import app as onnx
 from sapnet.config.methods import DEFAULT_PROPOSALS
+from sapnet.config.resolve import resolve_config
+from sapnet.data.dataset_folder import read_dataset
 from sapnet.data.depth import parse
-from sapnet.errors import InvalidConfig, InvalidDataset, ValidationIssue
+from sapnet.errors import InvalidConfig, ValidationIssue
 from sapnet.pipeline.events import Event, EventSink, Progressed, Warned
 from sapnet.pipeline.execute import execute
 from sapnet.utils import command_line
 from sapnet.utils.command_line import Version
 
 if TYPE_CHECKING:
+    from sapnet.data.dataset_folder import DatasetFolder, Warn
     from sapnet.pipeline.offline_jobs import Job
     from sapnet.pipeline.spec import RunSpec
     from sapnet.segmenters.checkpoint import Predictor
     from sapnet.segmenters.onnx.predictor import OnnxPredictor
+    from sapnet.types import PointSet
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(export)
@@ -35,8 +41,8 @@ app.add_typer(onnx, name="onnx")
 
 LEAST_SCORE, LEAST_DRAWN = 0.1, 0.3
 """Scores: from which results are written, low as COCO's AP wants them, and from which drawn."""
-Points = Annotated[Path, typer.Option(help="COCO-style JSON, one point an object")]
-Images = Annotated[Path, typer.Option(help="folder that the file names are relative to")]
+Points = Annotated[Path, typer.Option(help="COCO, CVAT, Label Studio, or Labelme's file or folder")]
+Images = Annotated[Path, typer.Option(help="folder of the images")]
 Store = Annotated[Path | None, typer.Option(help="where proposals are kept for other runs")]
 Kind = Annotated[str, typer.Option(help="hierarchy, prompter, hierarchy+prompter, sam, or JSON")]
 Override = Annotated[list[str] | None, typer.Option("--set", help="train.epochs=6, repeatable")]
@@ -83,25 +89,32 @@ def train(
     override: Override = None,
 ) -> None:
     """Proposals, training, pseudo-masks, metrics and a checkpoint."""
-
-    def spec() -> "RunSpec":
-        from sapnet.pipeline.spec import RunSpec
-
-        return RunSpec(
-            points=points,
-            image_paths=image_paths(points, images, bars.emit_event),
-            workdir=out,
-            proposal_store=store or out / "proposals",
-            truth=truth,
-            method=method,
-            preset=preset,
-            overrides=parse_overrides(override or []),
-            seed=seed,
-            proposals=parse_kind(proposals),
-            backbone_weights=weights,
-        )
-
     with Bars() as bars:
+        # All that can be checked in a second is, before torch is loaded.
+        with friendly_errors(bars.emit_event):
+            generator, overrides = parse_kind(proposals), parse_overrides(override or [])
+            resolve_config(method, preset, overrides, str(generator["kind"]))
+            dataset = read_dataset(points, images, warning_to(bars.emit_event))
+            check_proposals(generator, dataset.points)
+            check_files(truth, weights, dataset, warning_to(bars.emit_event))
+
+        def spec() -> "RunSpec":
+            from sapnet.pipeline.spec import RunSpec
+
+            return RunSpec(
+                points=dataset.points,
+                image_paths=dataset.files,
+                workdir=out,
+                proposal_store=store or out / "proposals",
+                truth=truth,
+                method=method,
+                preset=preset,
+                overrides=overrides,
+                seed=seed,
+                proposals=generator,
+                backbone_weights=weights,
+            )
+
         code = execute(spec, bars.emit_event)
     if code:
         raise typer.Exit(code)
@@ -122,17 +135,15 @@ def propose(
 ) -> None:
     """Make the bags of every image, once; `train --store` then finds them."""
     from sapnet.config.schema import DataConfig
-    from sapnet.data.annotations.coco import load_points
     from sapnet.proposals import build_generator
     from sapnet.proposals.cached import populate_cache
 
     with Bars() as bars, friendly_errors(bars.emit_event):
-        document = load_points(points)
-        generator = build_generator(parse_kind(proposals), document)
-        paths = image_paths(points, images, bars.emit_event)
+        dataset = read_dataset(points, images, warning_to(bars.emit_event))
+        generator = build_generator(parse_kind(proposals), dataset.points)
         limit = DataConfig().max_proposals
-        steps = populate_cache(store, generator, document, paths, limit)
-        total = len(document.images)
+        steps = populate_cache(store, generator, dataset.points, dataset.files, limit)
+        total = len(dataset.points.images)
         for index, (_, bags) in enumerate(steps):
             bars.emit_event(Progressed("proposals", index + 1, total))
             del bags
@@ -216,10 +227,7 @@ def evaluate(
     from sapnet.utils.files import write_text
 
     with Bars() as bars, friendly_errors(bars.emit_event):
-
-        def warn(issue: ValidationIssue) -> None:
-            bars.emit_event(Warned(issue.problem))
-
+        warn = warning_to(bars.emit_event)
         files: dict[int, Path] = {}
         if images is None:
             document = read_truth(truth, warn=warn)
@@ -277,19 +285,39 @@ def open_model(path: Path) -> "Predictor | OnnxPredictor":
     return load_predictor(path)
 
 
-def image_paths(points: Path, images: Path, emit_event: EventSink) -> dict[int, Path]:
-    """Image id -> file, for a points file whose names are relative to a folder."""
-    from sapnet.data.annotations.coco import read_points
-    from sapnet.data.file_pairing import image_files
+def warning_to(emit_event: EventSink) -> "Warn":
+    """Tell people what was left out, mapped or assumed, and where."""
 
-    document = read_points(points)
-    if document.issues:
-        raise InvalidDataset(document.issues)
+    def warn(issue: ValidationIssue) -> None:
+        emit_event(Warned(f"{issue.pointer}: {issue.problem}" if issue.pointer else issue.problem))
 
-    def warn(message: str) -> None:
-        emit_event(Warned(message))
+    return warn
 
-    return image_files(images, document.images, document.addresses_by_name, warn)
+
+def check_proposals(settings: dict[str, Any], points: "PointSet") -> None:
+    """Raise what is wrong with settings of proposals that need no torch."""
+    from sapnet.proposals import KINDS, build_generator
+
+    if settings["kind"] in ("given", "hierarchy") or settings["kind"] not in KINDS:
+        build_generator(settings, points)
+
+
+def check_files(
+    truth: Path | None, weights: Path | None, dataset: "DatasetFolder", warn: "Warn"
+) -> None:
+    """Raise what is wrong with the files of a training beside its points and images."""
+    from sapnet.data.annotations.coco import check_truth
+
+    if weights is not None and not weights.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(weights))
+    if truth is not None:
+        check_truth(
+            truth,
+            sizes=dataset.sizes,
+            orientations=dataset.orientation,
+            warn=warn,
+            tolerant=True,
+        )
 
 
 def parse_kind(text: str) -> dict[str, Any]:

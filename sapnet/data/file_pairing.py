@@ -241,7 +241,7 @@ def image_files(
     if unpaired := pairing.missing() | pairing.unclear():
         raise InvalidDataset(
             [
-                ValidationIssue(f"image {ids[name]}", f"{why.problem} ({why.hint})", why.hint)
+                ValidationIssue(f"image {ids[name]}", why.problem, why.hint)
                 for name, why in unpaired.items()
             ]
         )

@@ -28,6 +28,7 @@ from sapnet.segmenters.checkpoint import save_artifact
 from sapnet.training.dataset import TrainingSet
 from sapnet.training.loader import steps_total
 from sapnet.training.model import BUILDERS, Builders
+from sapnet.types import PointSet
 from sapnet.utils import distributed
 from sapnet.utils.resources import ProgressTimer, peak_memory_mb
 
@@ -71,7 +72,8 @@ class Run:
         """
         ctx = self.context
         ctx.result.mkdir(parents=True, exist_ok=True)
-        points = load_points(self.spec.points)
+        source = self.spec.points
+        points = source if isinstance(source, PointSet) else load_points(source)
         ctx.failed.images = len(points.images)
         sizes = {image.id: image.size for image in points.images}
         truth = self._truth(sizes) if self.spec.truth else None

@@ -7,6 +7,7 @@ from typing import Any
 
 from sapnet.config.methods import DEFAULT_PROPOSALS
 from sapnet.errors import InvalidConfig
+from sapnet.types import PointSet
 
 PATHS = ("points", "workdir", "proposal_store", "truth", "backbone_weights", "initial_model")
 
@@ -16,13 +17,14 @@ class RunSpec:
     """The specification of a run: the fields of JOB.json (docs/architecture.md).
 
     Attributes:
+        points: a file that declares the sizes of its images, or what such a file holds.
         initial_model: a `model.pt` to go on from, in place of `backbone_weights`.
         max_bad_images: share of the images that may fail, see `FailedImages`.
         reserve_bytes: of free space on the work folder's disk, below which the run ends with
             DiskFull.
     """
 
-    points: Path
+    points: Path | PointSet
     image_paths: dict[int, Path]
     workdir: Path
     proposal_store: Path

@@ -283,7 +283,7 @@ def test_images_are_checked_although_the_document_is_wrong(document, read):
 def test_load_points_raises_everything(document, tmp_path: Path):
     path = tmp_path / "points.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(InvalidDataset, match="/images/1: width and height are missing"):
+    with pytest.raises(InvalidDataset, match=r"/images/1: width and height of 'sub/b\.png'"):
         load_points(path)
     points = load_points(path, {0: (48, 64), 7: (20, 10)})
     assert [image.size for image in points.images] == [(48, 64), (20, 10)]

@@ -8,7 +8,7 @@ A document is checked by itself (`read_points`) and against the images that came
 list everything that is wrong at once. `read_truth` reads the instances that metrics need.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -18,7 +18,6 @@ import numpy as np
 from sapnet.data.annotations.annotation_checks import AnnotationChecks, check_inside, check_mask
 from sapnet.data.annotations.decoding import (
     INVALID,
-    MAX_ISSUES,
     AnnotationEntry,
     CategoryEntry,
     ImageEntry,
@@ -103,33 +102,33 @@ def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = 
     """Read points that must be right.
 
     Args:
-        image_sizes: image id -> (h, w) of the image's file; None where the document declares them
-            all.
+        image_sizes: image id -> (h, w) of the image's file; of others the declared size counts.
 
     Raises:
         InvalidDataset: carries every issue.
     """
     document = read_points(path)
-    if image_sizes is None:
-        sizes = {image.file_name: image.size for image in document.images if image.width}
-        undeclared = [
-            ValidationIssue(
-                f"/images/{index}", "width and height are missing", "declare them, in pixels"
-            )
-            for index, image in zip(document.image_indices, document.images, strict=True)
-            if not image.width
-        ]
-        issues = document.issues + undeclared[:MAX_ISSUES]
-    else:
-        sizes = {
-            image.file_name: image_sizes[image.id]
-            for image in document.images
-            if image.id in image_sizes
-        }
-        issues = document.issues + check_against_images(document, sizes)
+    sizes = image_sizes or {}
+    by_name = {image.file_name: sizes[image.id] for image in document.images if image.id in sizes}
+    issues = document.issues + check_against_images(document, by_name, complete=False)
+    issues += undeclared_sizes(document, by_name)
     if issues:
         raise InvalidDataset(issues)
-    return document.with_sizes(sizes)
+    return document.with_sizes(by_name)
+
+
+def undeclared_sizes(document: PointDocument, sized: Container[str]) -> list[ValidationIssue]:
+    """Images whose size neither the document declares nor anybody else knows.
+
+    Args:
+        sized: file names of those whose size is known.
+    """
+    issues = Issues()
+    for index, image in zip(document.image_indices, document.images, strict=True):
+        if not image.width and image.file_name not in sized:
+            problem = f"width and height of {shown(image.file_name)} are missing"
+            issues.add(f"/images/{index}", problem, "declare them, in pixels")
+    return issues.listed()
 
 
 def check_against_images(

@@ -8,6 +8,8 @@ import msgspec
 
 from sapnet.data.exporters.source import Instance
 from sapnet.data.file_pairing import Unpaired, files_in
+from sapnet.data.masks import Size, check_size
+from sapnet.errors import InvalidGeometry
 from sapnet.types import Category, ImageInfo, PointSet
 
 
@@ -78,6 +80,24 @@ class RunSource:
     def file(self, image: ImageInfo) -> Path | None:
         """The image in the folder, where it is there."""
         return self._files.get(image.file_name)
+
+
+def mask_sizes(masks: Path) -> dict[int, Size]:
+    """(h, w) of each image that has a mask, by its id; the first that is one.
+
+    Raises:
+        ValueError: a line is no mask.
+        OSError: the file cannot be read.
+    """
+    sizes: dict[int, Size] = {}
+    with masks.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            mask = _decoded(line, number) if line.strip() else {}
+            try:
+                sizes.setdefault(mask["image_id"], check_size(mask["segmentation"]["size"]))
+            except (InvalidGeometry, KeyError, TypeError):
+                continue  # the exporter leaves this mask out, and says so
+    return sizes
 
 
 def _decoded(line: bytes, number: int | None) -> dict[str, Any]:

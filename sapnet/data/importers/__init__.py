@@ -7,18 +7,75 @@ What is made is checked by the one validator (`sapnet.data.annotations.coco`) li
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from sapnet.data.annotations.coco import PointDocument, read_points
 from sapnet.data.annotations.decoding import ReadProgress, ignore_progress
 from sapnet.data.depth import parse
 from sapnet.data.importers import cvat, label_studio, labelme
 from sapnet.data.importers.base import Conversion, Converted
+from sapnet.data.orientation import Frame
+from sapnet.errors import ValidationIssue
 
-__all__ = ["Converted", "convert"]
+__all__ = ["Annotations", "Converted", "convert", "read_annotations"]
 
 _HEAD = 1 << 16
 _LARGEST_LABELME = 256 << 20  # bytes of a single file, which holds one image at most
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What was read of a file of annotations.
+
+    Attributes:
+        document: points, images and categories, with every issue of them.
+        converted: how the document was made from another tool's file; None for COCO.
+    """
+
+    document: PointDocument
+    converted: Converted | None = None
+
+    @property
+    def frame(self) -> Frame:
+        """Whoever draws in one of these tools sees the image upright."""
+        return "upright" if self.converted else "stored"
+
+    def translated(self, issues: list[ValidationIssue]) -> list[ValidationIssue]:
+        """Return issues of the document, in the terms of the file that was read."""
+        return self.converted.translated(issues) if self.converted else issues
+
+    @classmethod
+    def refused(
+        cls, issues: list[ValidationIssue], converted: Converted | None = None
+    ) -> "Annotations":
+        """Return what is left of a file that cannot be read."""
+        empty = replace(read_points(b"{}"), issues=issues, warnings=[])
+        return cls(empty, converted)
+
+
+def read_annotations(
+    files: Sequence[tuple[str, Path]], target: Path, progress: ReadProgress = ignore_progress
+) -> Annotations:
+    """Read annotations, whichever of the formats they are in.
+
+    Args:
+        files: see `convert`; progress too.
+        target: for the COCO points document, where it has to be made.
+
+    Raises:
+        OSError: a path cannot be read.
+    """
+    converted = convert(files, target, progress)
+    if converted is None:
+        return Annotations(read_points(files[0][1], progress))
+    if converted.issues:
+        return Annotations.refused(converted.issues, converted)
+    document = read_points(target)
+    issues = converted.translated(document.issues)
+    warnings = converted.warnings + converted.translated(document.warnings)
+    return Annotations(replace(document, issues=issues, warnings=warnings), converted)
 
 
 def convert(

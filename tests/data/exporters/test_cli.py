@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
@@ -37,7 +38,7 @@ def run(tmp_path: Path) -> Path:
     ]
     text = "\n".join(map(json.dumps, lines)) + "\n"
     (tmp_path / "masks.ndjson").write_text(text)
-    (tmp_path / "1.png").write_bytes(b"an image")
+    Image.new("RGB", (9, 8)).save(tmp_path / "1.png")
     return tmp_path
 
 
@@ -61,7 +62,7 @@ def test_with_the_images(run: Path) -> None:
     report = json.loads(done.stdout)
     assert [m["image_id"] for m in report["left_out"]] == [2]  # its image is not there
     with zipfile.ZipFile(run / "out.zip") as archive:
-        assert archive.read("images/train/1.png") == b"an image"
+        assert archive.read("images/train/1.png") == (run / "1.png").read_bytes()
         assert len(archive.read("labels/train/1.txt").splitlines()) == 2
 
 
