@@ -6,15 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy.exc import SQLAlchemyError
 
 from app import errors
 from app.auth.access import open_to_all
 from app.auth.middleware import AuthMiddleware
-from app.datasets import deferred
 from app.datasets.endpoints import router as datasets
 from app.db.session import Database
 from app.exports.endpoints import router as exports
@@ -41,11 +38,9 @@ from app.predict.model_cache import Runtime
 from app.registry.endpoints import router as models
 from app.settings import Settings
 from app.storage import garbage_collection as blobs
-from app.storage.store import Storage, make_storage
-from app.uploads import service as uploads
+from app.storage.store import make_storage
 from app.uploads.endpoints import router as upload_routes
 
-log = structlog.get_logger()
 ABOUT = "One point per object in, instance masks and a trained segmenter out."
 
 
@@ -107,7 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    await run_in_threadpool(_clean_up, app.state.settings, app.state.database, app.state.storage)
+    await run_in_threadpool(_clean_up, app.state.settings)
     reaper = Reaper(app.state.database, app.state.settings)
     reaper.start()
     async with app.state.feed.running():
@@ -116,18 +111,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.database.dispose()
 
 
-def _clean_up(settings: Settings, database: Database, storage: Storage) -> None:
+def _clean_up(settings: Settings) -> None:
     """Remove what a process that was killed in an upload left behind, once it is surely dead."""
     limit = time.time() - blobs.STALE_AFTER.total_seconds()
     for folder in settings.folder("uploads").iterdir():
         if folder.stat().st_mtime < limit:
             shutil.rmtree(folder, ignore_errors=True)
-    try:
-        uploads.clean_up(database, storage)
-        deferred.clean_up(database, storage)
-        blobs.clean_up(database, storage)
-    except SQLAlchemyError as error:
-        log.warning("the database cannot be used yet", error=type(error).__name__)
 
 
 @open_to_all

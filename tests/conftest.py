@@ -24,6 +24,8 @@ import pytest
 if TYPE_CHECKING:
     import torch
 
+    from app.settings import Settings
+
 Stack = dict[str, str]
 """Settings that name servers: `database_url`, `broker_url`, `storage_url`; none on the embedded."""
 
@@ -189,6 +191,24 @@ def stack(request: pytest.FixtureRequest) -> Stack:
         **{name: request.getfixturevalue(fixture) for name, fixture in servers.items()},
         "storage_url": request.getfixturevalue("bucket"),
     }
+
+
+@pytest.fixture
+def remove_deleted() -> Callable[["Settings"], None]:
+    """What a worker does beside its jobs: remove what was deleted, and what nothing needs."""
+
+    def remove(settings: "Settings") -> None:
+        from app.db.session import Database
+        from app.storage.store import make_storage
+        from worker.remover import Remover
+
+        database = Database(settings.database)
+        try:
+            Remover(database, make_storage(settings), settings).remove_once()
+        finally:
+            database.dispose()
+
+    return remove
 
 
 @pytest.fixture

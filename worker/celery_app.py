@@ -26,10 +26,10 @@ from celery.signals import (
 from app.jobs.kinds import IO, QUEUES, TRAIN
 from app.jobs.queue import visibility
 from app.settings import Settings
+from worker.io_process import IoProcess
 from worker.polling import CLEAN_UP_SECONDS
 from worker.runtime.parent_death import exit_with_parent
 from worker.tasks import clean_up_round, reaper_round, register
-from worker.webhook_sender import WebhookSenderProcess
 
 CLEAN_UP_AFTER = 15.0  # seconds: what a killed worker left is soon gone
 
@@ -58,7 +58,7 @@ def make_celery(settings: Settings) -> Celery:
 def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
     """Work on these queues until a signal, which lets the job write its checkpoint and go."""
     celery = make_celery(settings)
-    webhook_sender = WebhookSenderProcess()
+    io_process = IoProcess()
     stopping = RawValue("b", 0)  # shared with the pool's process, which is forked later
 
     signals: list[int] = []  # the pool's process alone
@@ -79,8 +79,8 @@ def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
         sender.timer.call_after(CLEAN_UP_AFTER, clean_up_round, (settings,))
         sender.timer.call_repeatedly(CLEAN_UP_SECONDS, clean_up_round, (settings,))
         if IO in queues:
-            webhook_sender.restart_if_dead()
-            sender.timer.call_repeatedly(settings.reap_seconds, webhook_sender.restart_if_dead)
+            io_process.restart_if_dead()
+            sender.timer.call_repeatedly(settings.reap_seconds, io_process.restart_if_dead)
 
     setup_logging.connect(_leave_logs_alone, weak=False)
     worker_shutting_down.connect(request_shutdown, weak=False)
@@ -94,7 +94,7 @@ def run(settings: Settings, queues: tuple[str, ...] = QUEUES) -> None:
     try:
         celery.worker_main(["worker", *pool, *quiet])
     finally:
-        webhook_sender.stop()
+        io_process.stop()
 
 
 def _leave_logs_alone(**_: Any) -> None:

@@ -14,13 +14,10 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.datasets import deferred as imports
 from app.db.models import ACTIVE, Job
 from app.jobs.reaper import Reaper, waiting
-from app.predict import deferred as predictions
-from app.storage import garbage_collection as blobs
-from app.uploads import service as uploads
 from worker.jobs.execute import execute
+from worker.remover import Remover
 from worker.runtime.types import Outcome, WorkerContext, new_owner
 from worker.runtime.workdir import discard
 from worker.webhook_sender import WebhookSender
@@ -47,11 +44,13 @@ def run(worker: WorkerContext, stop: Callable[[], None]) -> None:
     threads = [threading.Thread(target=run_beside, args=(other,)) for other in workers[1:]]
     reaper = Reaper(worker.database, worker.settings)
     sender = WebhookSender(worker.database, worker.settings)
-    for thread in (reaper, sender, *threads):
+    remover = Remover(worker.database, worker.storage, worker.settings)
+    for thread in (reaper, sender, remover, *threads):
         thread.start()
     loop(workers[0])
     for thread in threads:
         thread.join()
+    remover.stop()
     reaper.stop()
     sender.stop()
 
@@ -80,9 +79,10 @@ def work_once(worker: WorkerContext) -> bool:
 
 
 def clean_up(worker: WorkerContext) -> None:
-    """Remove what crashes and cancels left behind.
+    """Remove what crashes and cancels left behind on this machine.
 
-    These are the work folders of jobs that have ended or are gone, and blobs that no row names.
+    These are the work folders of jobs that have ended or are gone, and unfinished files. Rows and
+    blobs are the remover's.
     """
     folder = worker.settings.folder("jobs")
     names = {path.name for path in folder.iterdir()}
@@ -90,8 +90,4 @@ def clean_up(worker: WorkerContext) -> None:
         active = set(session.scalars(select(Job.id).where(Job.state.in_(ACTIVE))))
     for name in names - active:
         discard(worker.settings, name)
-    uploads.clean_up(worker.database, worker.storage)
-    imports.clean_up(worker.database, worker.storage)
-    predictions.clean_up(worker.database, worker.storage)
-    blobs.clean_up(worker.database, worker.storage)
     worker.storage.clean_up()

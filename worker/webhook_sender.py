@@ -1,15 +1,7 @@
-"""Delivers webhooks, beside the work: `app.webhooks.service` says what, this says how.
+"""Delivers webhooks, beside the work: `app.webhooks.service` says what, this says how."""
 
-A thread in the embedded worker. Celery's parent process forks, which threads do not survive well,
-so there it is a process of its own: `python -m worker.webhook_sender`.
-"""
-
-import signal
-import subprocess
-import sys
 import threading
 import time
-from types import FrameType
 
 import httpx2
 import structlog
@@ -17,14 +9,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.session import Database
 from app.jobs import events
-from app.observability import logging as logs
 from app.outbound import webhook_signature as signing
 from app.outbound.client import safe_client
 from app.outbound.url_policy import AddressRefused
 from app.settings import Settings
 from app.webhooks import service
 from app.webhooks.service import Following, WebhookLease
-from worker.runtime.parent_death import spawn_with_parent
 
 log = structlog.get_logger()
 
@@ -133,50 +123,3 @@ class WebhookSender(threading.Thread):
         except Exception as error:  # whatever it is, the next webhook must not wait for it
             log.exception("webhook not delivered")
             return type(error).__name__, False
-
-
-class WebhookSenderProcess:
-    """A sender beside Celery's main process; it gets SIGTERM should that one be killed."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def restart_if_dead(self) -> None:
-        """Start it, or start it again if it died. To be called by one thread, which it hangs on."""
-        if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-m", "worker.webhook_sender"]
-            self._process = subprocess.Popen(
-                spawn_with_parent(command, sig=signal.SIGTERM),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-
-    def stop(self) -> None:
-        """End the process, and wait for it."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-
-
-def main() -> None:
-    """Until SIGTERM or SIGINT."""
-    settings = Settings()
-    logs.configure(settings.log_level, settings.log_json)
-    logs.log_uncaught()
-    database = Database(settings.database)
-    sender = WebhookSender(database, settings)
-
-    def request_shutdown(_signal: int, _frame: FrameType | None) -> None:
-        raise SystemExit(0)
-
-    signal.signal(signal.SIGTERM, request_shutdown)
-    signal.signal(signal.SIGINT, request_shutdown)
-    try:
-        sender.start()
-        sender.join()
-    finally:
-        sender.stop()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,8 +2,9 @@
 
 The filter sits in the session, not in the queries: a request's sessions know who is calling, and
 every SELECT, UPDATE and DELETE of mapped classes through them is narrowed to the caller's rows. A
-query that is written later cannot forget it. Sessions that know no caller (the workers', the
-service's own) see everything, and so do an admin's.
+query that is written later cannot forget it. An admin's sessions see the rows of all owners. What
+hangs on a deleted data set is seen by nobody who calls, while a worker removes it. Sessions that
+know no caller (the workers', the service's own) see everything.
 
 The owner stands in `dataset.owner`, `upload.owner` and `model_alias.owner` alone; a table with a
 `dataset_id`, a `job_id` or an `upload_id` follows.
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, event, select
+from sqlalchemy import ColumnElement, and_, event, select
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from app.auth.keys import Caller
@@ -31,10 +32,11 @@ def seen_by(database: Database, caller: Caller, settings: Settings) -> Database:
 @event.listens_for(Session, "do_orm_execute")
 def _own_rows_alone(state: ORMExecuteState) -> None:
     caller: Caller | None = state.session.info.get("caller")
-    if caller is None or caller.sees_all or state.is_column_load:
+    if caller is None or state.is_column_load:
         return
     if state.is_select or state.is_update or state.is_delete:
-        state.statement = state.statement.options(*_criteria(caller.owner or ""))
+        owner = None if caller.sees_all else caller.owner or ""
+        state.statement = state.statement.options(*_criteria(owner))
 
 
 @event.listens_for(Session, "before_flush")
@@ -47,20 +49,39 @@ def _made_by(session: Session, *_: Any) -> None:
 
 
 @lru_cache(maxsize=1_000)
-def _criteria(owner: str) -> tuple[Any, ...]:
-    return tuple(with_loader_criteria(table, rule) for table, rule in _rules(owner))
+def _criteria(owner: str | None) -> tuple[Any, ...]:
+    rules = _not_deleted() if owner is None else _owned_by(owner)
+    return tuple(with_loader_criteria(table, rule) for table, rule in rules)
 
 
-def _rules(owner: str) -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
-    # Core tables inside: the criteria would otherwise be applied to their own subqueries.
+def _not_deleted() -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
+    """What an admin sees: the few that are left out are named, not the many that are not."""
+    # Core tables inside, here and below: the criteria would otherwise be applied to their own
+    # subqueries.
     datasets, jobs = Dataset.__table__.c, Job.__table__.c
-    own_datasets = select(datasets.id).where(datasets.owner == owner)
+    deleted = select(datasets.id).where(datasets.deleted_at.is_not(None))
+    deleted_jobs = select(jobs.id).where(jobs.dataset_id.in_(deleted))
+    for mapper in Base.registry.mappers:
+        columns = mapper.columns
+        if mapper.class_ is Dataset:
+            yield mapper.class_, columns["deleted_at"].is_(None)
+        elif "dataset_id" in columns:
+            yield mapper.class_, columns["dataset_id"].not_in(deleted)
+        elif "job_id" in columns:
+            yield mapper.class_, columns["job_id"].not_in(deleted_jobs)
+
+
+def _owned_by(owner: str) -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
+    datasets, jobs = Dataset.__table__.c, Job.__table__.c
+    own_datasets = select(datasets.id).where(datasets.owner == owner, datasets.deleted_at.is_(None))
     own_jobs = select(jobs.id).where(jobs.dataset_id.in_(own_datasets))
     uploads = Upload.__table__.c
     own_uploads = select(uploads.id).where(uploads.owner == owner)
     for mapper in Base.registry.mappers:
         columns = mapper.columns
-        if mapper.class_ in (Dataset, ModelAlias, Upload):
+        if mapper.class_ is Dataset:
+            yield mapper.class_, and_(columns["owner"] == owner, columns["deleted_at"].is_(None))
+        elif mapper.class_ in (ModelAlias, Upload):
             yield mapper.class_, columns["owner"] == owner
         elif "dataset_id" in columns:
             yield mapper.class_, columns["dataset_id"].in_(own_datasets)

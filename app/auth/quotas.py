@@ -6,10 +6,11 @@ goes round it; and before an upload is read, so that gigabytes are not sent in v
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, event, func, select
+from sqlalchemy import ColumnElement, and_, event, func, select
 from sqlalchemy.orm import Session
 
 from app.auth.keys import Caller
+from app.db.columns import now
 from app.db.models import ACTIVE, Dataset, Export, Job, Model, Upload
 from app.db.session import Database
 from app.errors import QuotaExceeded
@@ -50,7 +51,7 @@ def _datasets(session: Session, settings: Settings, owner: str | None, more: int
     if not limit:
         return
     table = Dataset.__table__
-    query = select(func.count()).select_from(table).where(_of(table.c.owner, owner))
+    query = select(func.count()).select_from(table).where(_own(owner))
     used = session.scalar(query) or 0
     if used + more > limit:
         raise _exceeded("data sets", limit, used, "delete one of them first", _LATER)
@@ -70,15 +71,16 @@ def _bytes(
         return
     datasets, jobs, models = Dataset.__table__, Job.__table__, Model.__table__
     exports = Export.__table__
-    own = select(datasets.c.id).where(_of(datasets.c.owner, owner))
+    own = select(datasets.c.id).where(_own(owner))
     of_jobs = select(jobs.c.id).where(jobs.c.dataset_id.in_(own))
-    sent = select(func.sum(datasets.c.bytes)).where(_of(datasets.c.owner, owner))
+    sent = select(func.sum(datasets.c.bytes)).where(_own(owner))
     trained = select(func.sum(models.c.size)).where(models.c.job_id.in_(of_jobs))
     exported = select(func.sum(exports.c.size)).where(exports.c.job_id.in_(of_jobs))
     used = sum(int(session.scalar(query) or 0) for query in (sent, trained, exported))
     if underway:
         uploads = Upload.__table__.c
-        coming = select(func.sum(uploads.length)).where(_of(uploads.owner, owner))
+        here = (_of(uploads.owner, owner), uploads.expires_at >= now())
+        coming = select(func.sum(uploads.length)).where(*here)
         used += int(session.scalar(coming) or 0)
     if used + more > limit:
         raise _exceeded("bytes stored", limit, used, "delete a data set first", _LATER)
@@ -91,11 +93,17 @@ def _active_jobs(session: Session, settings: Settings, caller: Caller, new: list
     ids = {row.dataset_id for row in new}
     row = session.execute(select(datasets.c.owner).where(datasets.c.id.in_(ids))).first()
     owner = row.owner if row else caller.owner
-    own = select(datasets.c.id).where(_of(datasets.c.owner, owner))
+    own = select(datasets.c.id).where(_own(owner))
     query = select(func.count()).select_from(jobs)
     used = session.scalar(query.where(jobs.c.dataset_id.in_(own), jobs.c.state.in_(ACTIVE))) or 0
     if used + len(new) > limit:
         raise _exceeded("jobs at once", limit, used, "wait for one, or cancel it", _SOON)
+
+
+def _own(owner: str | None) -> ColumnElement[bool]:
+    """The owner's data sets; those that were deleted do not count, though their rows be there."""
+    datasets = Dataset.__table__.c
+    return and_(_of(datasets.owner, owner), datasets.deleted_at.is_(None))
 
 
 def _of(column: ColumnElement[Any], owner: str | None) -> ColumnElement[bool]:

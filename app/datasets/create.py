@@ -99,5 +99,5 @@ def _at_once(
                 session.execute(insert(table), batch)
             described = service.described(session, dataset)
             idempotency.save_response(session, 201, f"/datasets/{dataset.id}", described)
-    uploads.remove(database, storage, wanted.uploads)
+    uploads.remove(database, wanted.uploads)
     return described

@@ -4,16 +4,17 @@ The import is a job of the kind `import`, so it is leased, cancelled and reporte
 see `worker/jobs/import_dataset.py`.
 """
 
-from sqlalchemy import ColumnElement, delete, select
+from typing import cast
+
+from sqlalchemy import Table, exists, select
 
 from app.datasets import service
 from app.datasets.form import CreateDatasetForm
 from app.datasets.schemas import DatasetOut
-from app.db.columns import Base
 from app.db.models import Annotation, Category, Dataset, DatasetStatus, Image, ImportFile, JobKind
 from app.db.session import Database
 from app.http import idempotency
-from app.jobs.submit import new_job, submit
+from app.jobs.submit import new_job, submit, take_out_request
 from app.settings import Settings
 from app.storage import garbage_collection as blobs
 from app.storage.store import Storage
@@ -30,9 +31,13 @@ def create(
     files = [wanted.annotations, *([wanted.truth] if wanted.truth else []), *wanted.images]
     digests = [file_sha256(file.path) for file in files]
     pieces = {sha for stored in wanted.stored for sha in stored.shas}
-    with blobs.pinned(database, storage, {*digests, *pieces}):
+    job = new_job(JobKind.IMPORT, "", {"images_url": wanted.images_url, "uploads": wanted.uploads})
+    request = take_out_request(job)
+    with blobs.pinned(database, storage, {*digests, *pieces, *request}):
         by_sha = dict(zip(digests, (file.path for file in files), strict=True))
         storage.put_files(by_sha, move=True)
+        for blob in request.values():
+            storage.put_bytes(blob)
         with database.begin() as session:
             dataset = Dataset(
                 name=wanted.name,
@@ -57,33 +62,26 @@ def create(
                 for number, (part, name, shas) in enumerate(named)
                 for sha in shas
             )
-            request = {"images_url": wanted.images_url, "uploads": wanted.uploads}
-            submit(session, settings, new_job(JobKind.IMPORT, dataset.id, request))
+            job.dataset_id = dataset.id
+            submit(session, settings, job)
             described = service.described(session, dataset)
             idempotency.save_response(session, 202, f"/datasets/{dataset.id}", described)
     return described
 
 
-def clean_up(database: Database, storage: Storage) -> None:
-    """Remove what imports that are over have left.
+def clean_up(database: Database) -> None:
+    """Remove what imports that are over have left, a batch of rows at a time.
 
     These are the files they were made from, and the rows of those that came to nothing. Calling it
     again does nothing.
     """
-    over = select(Dataset.id).where(Dataset.status != DatasetStatus.IMPORTING)
-    invalid = select(Dataset.id).where(Dataset.status == DatasetStatus.INVALID)
-    with database.read() as session:
-        sent = session.scalars(select(ImportFile.dataset_id).where(ImportFile.dataset_id.in_(over)))
-        ids = set(sent)
-        ids |= set(session.scalars(select(Image.dataset_id).where(Image.dataset_id.in_(invalid))))
-    for dataset_id in ids:
-        with database.begin() as session:
-            leftover: dict[type[Base], ColumnElement[bool]]
-            leftover = {ImportFile: ImportFile.dataset_id == dataset_id}
-            dataset = session.get(Dataset, dataset_id)
-            if dataset is not None and dataset.status is DatasetStatus.INVALID:
-                leftover |= {t: t.dataset_id == dataset_id for t in (Annotation, Image, Category)}
-            shas = blobs.named_by(session, leftover)
-            for table, condition in leftover.items():
-                session.execute(delete(table).where(condition))
-        blobs.forget(database, storage, shas)
+    over = Dataset.status != DatasetStatus.IMPORTING
+    invalid = Dataset.status == DatasetStatus.INVALID
+    for condition, tables in ((over, (ImportFile,)), (invalid, (Annotation, Image, Category))):
+        for table in tables:
+            rows = cast(Table, table.__table__)
+            left = exists().where(rows.c.dataset_id == Dataset.id)
+            with database.read() as session:
+                ids = session.scalars(select(Dataset.id).where(condition, left)).all()
+            for dataset_id in ids:
+                blobs.remove_in_batches(database, rows, rows.c.dataset_id == dataset_id)

@@ -112,19 +112,14 @@ def get_dataset(dataset_id: str, session: SessionDep) -> DatasetOut:
 
 
 @router.delete("/{dataset_id}", status_code=204)
-def delete_dataset(
-    dataset_id: str,
-    database: DatabaseDep,
-    storage: StorageDep,
-    settings: SettingsDep,
-    force: bool = False,
-) -> None:
+def delete_dataset(dataset_id: str, session: SessionDep, force: bool = False) -> None:
     """Remove a data set, with its images.
 
-    409 while a job of it is not over; where a model of it has an alias; and, unless `force`, where
-    it has jobs at all: they go with it, with their masks and models.
+    It is gone at once; a worker frees its space. 409 while a job of it, or one that needs it, is
+    not over; where a model of it has an alias; and, unless `force`, where it has jobs at all: they
+    go with it, with their masks and models.
     """
-    service.delete(database, storage, settings, dataset_id, force=force)
+    service.delete(session, dataset_id, force=force)
 
 
 @router.get("/{dataset_id}/images")

@@ -8,7 +8,7 @@ from app.datasets.validation import ValidationResult
 from app.db.columns import Base
 from app.db.models import Annotation, Category, Image
 
-BATCH = 5_000
+BATCH = 2_000
 Row = dict[str, Any]
 
 

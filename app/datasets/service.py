@@ -1,14 +1,9 @@
-"""Data sets: look up, delete.
+"""Data sets: look up, delete."""
 
-Functions that take the session, or the database where something must follow the commit.
-"""
-
-import shutil
-
-from sqlalchemy import ColumnElement, false, select
-from sqlalchemy import delete as delete_rows
+from sqlalchemy import ColumnElement, and_, false, or_, select
 from sqlalchemy.orm import Session
 
+from app.datasets import removal
 from app.datasets.schemas import CategoryOut, DatasetOut, DatasetSummary, ImportProgress, Report
 from app.db.columns import is_id
 from app.db.models import (
@@ -17,21 +12,14 @@ from app.db.models import (
     Category,
     Dataset,
     DatasetStatus,
-    Export,
     Image,
-    ImportFile,
     Job,
     JobKind,
     Model,
-    Prediction,
 )
-from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.http.pagination import Page, Paging, paginate
 from app.registry import aliases
-from app.settings import Settings
-from app.storage import garbage_collection as blobs
-from app.storage.store import Storage
 
 
 def page(session: Session, paging: Paging) -> Page[Dataset]:
@@ -135,56 +123,57 @@ def _of_ready(
     return table.dataset_id == dataset_id if ready else false()
 
 
-def delete(
-    database: Database, storage: Storage, settings: Settings, dataset_id: str, *, force: bool
-) -> None:
-    """Remove a data set, and the blobs that nothing else names.
+def delete(session: Session, dataset_id: str, *, force: bool) -> None:
+    """Hide a data set, and all that hangs on it, at once.
+
+    A worker removes the rows and the blobs: see `app.datasets.removal`.
 
     Raises:
         NotFound: there is no such data set.
-        Conflict: a job of it, or one that uses a model of it, is queued or running; a model of it
-            has an alias; or, unless `force`, it has jobs at all, since these go with it, with their
-            masks and models.
+        Conflict: a job of it, or one that uses a model or the images of it, is queued or running; a
+            model of it has an alias; or, unless `force`, it has jobs at all, since these go with
+            it, with their masks and models.
     """
-    with database.begin() as session:
-        dataset = get(session, dataset_id)
-        query = select(Job.id, Job.state, Job.kind).where(Job.dataset_id == dataset_id)
-        rows = session.execute(query).all()
-        jobs = {row.id: row.state for row in rows}
-        active = [id for id, state in jobs.items() if state in ACTIVE]
-        if active:
-            raise Conflict("Jobs of this data set are not over; cancel them first.", jobs=active)
-        own_models = select(Model.id).where(Model.job_id.in_(jobs))
-        users = session.scalars(
-            select(Job.id).where(Job.model_id.in_(own_models), Job.state.in_(ACTIVE))
-        ).all()
-        if users:
-            raise Conflict(
-                "Jobs of other data sets use a model of this one, and are not over: "
-                f"{', '.join(users[:10])}. Wait for them, or cancel them, first.",
-                jobs=[*users],
-            )
-        made = [row.id for row in rows if row.kind is not JobKind.IMPORT]
-        if made and not force:
-            raise Conflict(
-                "Jobs of this data set, their masks and models would go with it; "
-                "add ?force=true to remove them too.",
-                jobs=made,
-            )
-        if named := aliases.of_jobs(session, list(jobs)):
-            raise Conflict(
-                f"Models of this data set have an alias: {', '.join(named)}. "
-                "Move it to another model, or remove it, first.",
-                aliases=named,
-            )
-        shas = blobs.named_by(
-            session,
-            {Dataset: Dataset.id == dataset_id, Image: Image.dataset_id == dataset_id}
-            | {ImportFile: ImportFile.dataset_id == dataset_id}
-            | {Job: Job.dataset_id == dataset_id, Model: Model.job_id.in_(jobs)}
-            | {Export: Export.id.in_(jobs), Prediction: Prediction.job_id.in_(jobs)},
+    get(session, dataset_id)
+    # Held by whoever adds to it (see `app.jobs.submit.hold_dataset`), so that none is overlooked.
+    session.execute(select(Dataset.id).where(Dataset.id == dataset_id).with_for_update())
+    query = select(Job.id, Job.state, Job.kind).where(Job.dataset_id == dataset_id)
+    jobs = session.execute(query).all()
+    if active := [job.id for job in jobs if job.state in ACTIVE]:
+        raise Conflict("Jobs of this data set are not over; cancel them first.", jobs=active)
+    if users := _jobs_that_need(session, dataset_id):
+        raise Conflict(
+            "Jobs of other data sets use a model or the images of this one, and are not over: "
+            f"{', '.join(users[:10])}. Wait for them, or cancel them, first.",
+            jobs=users,
         )
-        session.execute(delete_rows(Dataset).where(Dataset.id == dataset.id))
-    for job_id in jobs:
-        shutil.rmtree(settings.data_dir.resolve() / "jobs" / job_id, ignore_errors=True)
-    blobs.forget(database, storage, shas)
+    made = [job.id for job in jobs if job.kind is not JobKind.IMPORT]
+    if made and not force:
+        raise Conflict(
+            "Jobs of this data set, their masks and models would go with it; "
+            "add ?force=true to remove them too.",
+            jobs=made,
+        )
+    if named := aliases.of_dataset(session, dataset_id):
+        raise Conflict(
+            f"Models of this data set have an alias: {', '.join(named)}. "
+            "Move it to another model, or remove it, first.",
+            aliases=named,
+        )
+    if not removal.hide(session, dataset_id):
+        raise NotFound("data set", dataset_id)
+
+
+def _jobs_that_need(session: Session, dataset_id: str) -> list[str]:
+    """Return the jobs of other data sets that are not over and need this one.
+
+    They use a model of it, or import a later version of it. Core tables: whose jobs they are makes
+    no difference.
+    """
+    datasets, jobs, models = Dataset.__table__.c, Job.__table__.c, Model.__table__.c
+    own_jobs = select(jobs.id).where(jobs.dataset_id == dataset_id)
+    own_models = select(models.id).where(models.job_id.in_(own_jobs))
+    heirs = select(datasets.id).where(datasets.parent_id == dataset_id)
+    importing = and_(jobs.kind == JobKind.IMPORT, jobs.dataset_id.in_(heirs))
+    needed = or_(jobs.model_id.in_(own_models), importing)
+    return list(session.scalars(select(jobs.id).where(jobs.state.in_(ACTIVE), needed)))

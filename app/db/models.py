@@ -129,6 +129,9 @@ class Dataset(Base):
     """The points document as it was sent."""
     truth_sha: Mapped[BlobRef | None]
     """COCO instances sent with the dataset: the default truth of its jobs, for metrics alone."""
+    deleted_at: Mapped[Moment | None] = mapped_column(index=True)
+    """When it was deleted. It is hidden since, with all that hangs on it, until a worker has
+    removed the rows: see `app.datasets.removal`."""
 
 
 class Category(Base):
@@ -193,7 +196,13 @@ class Job(Base):
     method: Mapped[str] = mapped_column(String(32))
     preset: Mapped[str] = mapped_column(String(64))
     seed: Mapped[UserId]
-    request: Mapped[Json]
+    request: Mapped[Json] = mapped_column(deferred=True)
+    """What was asked for, or {} where that is a blob. Rows of older releases hold any size here, so
+    it is loaded by whoever reads it alone: see `app.jobs.submit.request_of`."""
+    request_sha: Mapped[BlobRef | None]
+    """The request as JSON, where it is large."""
+    from_model: Mapped[str | None] = mapped_column(String(32))
+    """The model that the training goes on from."""
     truth_sha: Mapped[BlobRef | None]
     initial_sha: Mapped[BlobRef | None]
     """The checkpoint of the model that the training goes on from."""
@@ -225,19 +234,13 @@ class Job(Base):
     finished_at: Mapped[Moment | None]
 
     metrics: Mapped[Json | None]
-    report: Mapped[Json | None]
+    report: Mapped[Json | None] = mapped_column(deferred=True)
     model_id: Mapped[str | None] = mapped_column(String(32))
     gallery_sha: Mapped[BlobRef | None]
     report_html_sha: Mapped[BlobRef | None]
     masks_sha: Mapped[BlobRef | None]
     """All masks as they were delivered: see `app.masks.stream`. None: by an older release."""
     log_sha: Mapped[BlobRef | None]
-
-    @property
-    def from_model(self) -> str | None:
-        """The model that the training goes on from."""
-        model_id: str | None = self.request.get("from_model")
-        return model_id
 
 
 class JobEvent(Base):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
-from app.db.session import DatabaseDep, SessionDep
+from app.db.session import SessionDep
 from app.exports import service
 from app.exports.schemas import ExportOut, ExportPage, ExportRequest, described
 from app.http.dependencies import SettingsDep, StorageDep, require_content_type
@@ -66,11 +66,9 @@ def get_file(
 
 
 @router.delete("/exports/{export_id}", status_code=204)
-def delete_export(
-    export_id: str, database: DatabaseDep, storage: StorageDep, settings: SettingsDep
-) -> None:
+def delete_export(export_id: str, session: SessionDep) -> None:
     """Remove an export with its file.
 
     409 while it is being made: cancel it first, as the job of the same id.
     """
-    service.remove(database, storage, settings, export_id)
+    service.remove(session, export_id)

@@ -4,14 +4,13 @@ The work itself is the worker's: a job of the kind `export`, whose id the export
 cancelled and reported like any other.
 """
 
-import shutil
+from typing import cast
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, Table, select
+from sqlalchemy.orm import Session, undefer
 
 from app.db.columns import is_id
 from app.db.models import ACTIVE, Export, Job, JobKind
-from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.exports.schemas import ExportOut, ExportRequest, described
 from app.http import idempotency
@@ -19,8 +18,7 @@ from app.http.pagination import Page, Paging, paginate
 from app.jobs import service as jobs
 from app.jobs.submit import new_job, submit
 from app.settings import Settings
-from app.storage import garbage_collection as blobs
-from app.storage.store import Storage
+from app.storage.garbage_collection import remove_rows
 
 
 def create(session: Session, settings: Settings, job_id: str, request: ExportRequest) -> ExportOut:
@@ -47,7 +45,7 @@ def get(session: Session, export_id: str) -> tuple[Export, Job]:
     Raises:
         NotFound: there is no such export.
     """
-    query = select(Export, Job).join(Job, Job.id == Export.id).where(Export.id == export_id)
+    query = _with_jobs().where(Export.id == export_id)
     row = session.execute(query).one_or_none() if is_id(export_id) else None
     if row is None:
         raise NotFound("export", export_id)
@@ -76,24 +74,25 @@ def page(session: Session, job_id: str, paging: Paging) -> Page[tuple[Export, Jo
         NotFound: there is no such job.
     """
     jobs.get(session, job_id)
-    query = select(Export, Job).join(Job, Job.id == Export.id).where(Export.job_id == job_id)
+    query = _with_jobs().where(Export.job_id == job_id)
     return paginate(session, query, Export.id, paging, descending=True)
 
 
-def remove(database: Database, storage: Storage, settings: Settings, export_id: str) -> None:
+def remove(session: Session, export_id: str) -> None:
     """Remove an export, with its file.
 
     Raises:
         NotFound: there is no such export.
         Conflict: it is being made.
     """
-    with database.begin() as session:
-        export, job = get(session, export_id)
-        if job.state in ACTIVE:
-            raise Conflict("The export is not over; cancel its job first.", state=job.state)
-        shas = blobs.named_by(session, {Export: Export.id == export_id, Job: Job.id == export_id})
-        session.delete(export)
-        session.flush()
-        session.delete(job)
-    shutil.rmtree(settings.data_dir.resolve() / "jobs" / export_id, ignore_errors=True)
-    blobs.forget(database, storage, shas)
+    _, job = get(session, export_id)
+    if job.state in ACTIVE:
+        raise Conflict("The export is not over; cancel its job first.", state=job.state)
+    for table in (Export.__table__, Job.__table__):
+        remove_rows(session, cast(Table, table), table.c.id == export_id)
+
+
+def _with_jobs() -> Select[Export, Job]:
+    """Return the query for exports, each with the job that makes it and what it was asked."""
+    query = select(Export, Job).join(Job, Job.id == Export.id)
+    return query.options(undefer(Job.request))

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.auth.keys import ANYONE
 from app.db.columns import now
 from app.db.models import ACTIVE, Dataset, Job, JobState
 from app.db.session import Database
@@ -36,7 +37,8 @@ class Fleet:
     """
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        self._database, self._settings = database, settings
+        # As one who may see everything: what was deleted does not count.
+        self._database, self._settings = database.for_request(caller=ANYONE), settings
         self._finished = _Finished()
 
     def collect(self) -> Iterator[Metric]:
@@ -91,6 +93,13 @@ def _jobs(session: Session) -> Iterator[Metric]:
     datasets = GaugeMetricFamily("sapnet_datasets", "Data sets.")
     datasets.add_metric([], session.scalar(select(func.count()).select_from(Dataset)) or 0)
     yield datasets
+    table = Dataset.__table__
+    deleted = select(func.count()).select_from(table).where(table.c.deleted_at.is_not(None))
+    removing = GaugeMetricFamily(
+        "sapnet_datasets_removing", "Deleted data sets whose rows and files a worker removes."
+    )
+    removing.add_metric([], session.scalar(deleted) or 0)
+    yield removing
 
 
 def _queues(session: Session) -> Iterator[Metric]:

@@ -29,7 +29,7 @@ from app.http.pagination import Page, Paging, paginate
 from app.jobs import events, sam_checkpoints
 from app.jobs.kinds import KINDS, result_of
 from app.jobs.schemas import JobCreated, TrainRequest
-from app.jobs.submit import submit
+from app.jobs.submit import submit, take_out_request
 from app.registry.service import get as get_model
 from app.settings import Settings
 from app.storage.garbage_collection import pinned
@@ -74,21 +74,22 @@ def create(
     issues += webhooks.issues(settings, request.webhook)
     if issues:
         raise Invalid(issues)
-    shas = [hashlib.sha256(truth).hexdigest()] if truth is not None else []
     job = Job(
         dataset_id=request.dataset_id,
         method=request.method,
         preset=request.preset,
         seed=request.seed,
         request={"overrides": request.overrides, "proposals": proposals},
-        truth_sha=shas[0] if shas else None,
     )
+    blobs = take_out_request(job)
+    if truth is not None:
+        job.truth_sha = hashlib.sha256(truth).hexdigest()
+        blobs[job.truth_sha] = truth
     if initial is not None:
-        job.request = {**job.request, "from_model": initial.id}
-        job.initial_sha = initial.sha256
-    with pinned(database, storage, [*shas, *([initial.sha256] if initial else [])]):
-        if truth is not None:
-            storage.put_bytes(truth)
+        job.from_model, job.initial_sha = initial.id, initial.sha256
+    with pinned(database, storage, [*blobs, *([initial.sha256] if initial else [])]):
+        for blob in blobs.values():
+            storage.put_bytes(blob)
         with database.begin() as session:
             _ready_dataset(session, request.dataset_id)
             submit(session, settings, job, request.webhook)

@@ -1,15 +1,23 @@
 """Putting a job into its queue: what all kinds of jobs have in common."""
 
+import hashlib
+import json
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.models import Job, JobKind
+from app.db.models import Dataset, Job, JobKind, Model
+from app.errors import NotFound
 from app.jobs import events
 from app.jobs.queue import enqueue
 from app.settings import Settings
+from app.storage.store import Storage
 from app.webhooks import service as webhooks
 from app.webhooks.schemas import WebhookIn
+
+MAX_REQUEST_BYTES = 4_096
+"""Of a request in a job's row, as JSON; a larger one is a blob."""
 
 
 def new_job(
@@ -27,11 +35,48 @@ def new_job(
     )
 
 
+def take_out_request(job: Job) -> dict[str, bytes]:
+    """Take a large request out of a new job's row.
+
+    Returns:
+        The blob to store, by its digest, before the row is written; none for a small request.
+    """
+    document = json.dumps(job.request).encode()
+    if len(document) <= MAX_REQUEST_BYTES:
+        return {}
+    job.request, job.request_sha = {}, hashlib.sha256(document).hexdigest()
+    return {job.request_sha: document}
+
+
+def request_of(storage: Storage, job: Job) -> dict[str, Any]:
+    """Return what a job was asked for. Raises BlobMissing."""
+    sha = job.request_sha
+    found: dict[str, Any] = job.request if sha is None else json.loads(storage.read(sha))
+    return found
+
+
 def submit(session: Session, settings: Settings, job: Job, webhook: WebhookIn | None = None) -> Job:
-    """Write the job's row, its first event and its webhooks; notify a worker after the commit."""
+    """Write the job's row, its first event and its webhooks; notify a worker after the commit.
+
+    Raises:
+        NotFound: the data set, or that of the model, was deleted meanwhile.
+    """
+    hold_dataset(session, job.dataset_id)
+    if job.model_id is not None:
+        of_model = select(Job.dataset_id).join(Model, Model.job_id == Job.id)
+        hold_dataset(session, session.scalar(of_model.where(Model.id == job.model_id)) or "")
     session.add(job)
     session.flush()
     events.created(session, job)
     webhooks.register(session, settings, job.id, webhook)
     enqueue(session, job, settings.broker_url)
     return job
+
+
+def hold_dataset(session: Session, dataset_id: str) -> None:
+    """Keep a data set from being deleted until the transaction ends, in which something is added to
+    it or copied from it. Raises NotFound where it is deleted already."""
+    query = select(Dataset.id).where(Dataset.id == dataset_id)
+    # On SQLite, which has no such locks, writing transactions take turns anyway.
+    if session.scalar(query.with_for_update(read=True, key_share=True)) is None:
+        raise NotFound("data set", dataset_id)

@@ -24,6 +24,7 @@ from app.db.models import (
 from app.errors import Conflict
 from app.http import idempotency
 from app.jobs.service import get_successful
+from app.jobs.submit import hold_dataset
 from app.masks.review import counts
 
 _VERSION = re.compile(r", version (\d{1,9})$")
@@ -41,6 +42,7 @@ def create(session: Session, job_id: str, name: str | None) -> DatasetOut:
         Conflict: the job has no results, nothing was decided, or nothing would be left.
     """
     job = get_successful(session, job_id)
+    hold_dataset(session, job.dataset_id)
     decided = counts(session, job)
     if not decided.accepted + decided.corrected + decided.rejected:
         raise Conflict(

@@ -1,6 +1,7 @@
 """Predictions that a worker makes: requested, looked up, and cleaned up after."""
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from app.jobs.submit import new_job, submit
 from app.predict.request import PredictArguments, Source
 from app.predict.service import find_images, find_model
 from app.settings import Settings
-from app.storage.garbage_collection import forget, pinned
+from app.storage import garbage_collection as blobs
+from app.storage.garbage_collection import pinned
 from app.storage.store import Storage
 from sapnet.utils.files import file_sha256
 
-_BATCH = 2_000
+_BATCH = 500
 
 
 def create(
@@ -135,16 +137,20 @@ def _line(row: Prediction) -> dict[str, Any]:
     }
 
 
-def clean_up(database: Database, storage: Storage) -> None:
-    """Remove the images of jobs that are over, but for those that a data set names.
-
-    Calling it again does nothing.
-    """
+def clean_up(database: Database) -> None:
+    """Let go of the pictures of jobs that are over, a batch at a time: what no data set names is
+    removed. Whoever does it again does nothing."""
     over = select(Job.id).where(Job.kind == JobKind.PREDICT, Job.state.not_in(ACTIVE))
-    named_blobs = (Prediction.job_id.in_(over), Prediction.sha256.is_not(None))
-    with database.read() as session:
-        shas = set(session.scalars(select(Prediction.sha256).where(*named_blobs).distinct()))
-    if shas:
-        with database.begin() as session:
-            session.execute(update(Prediction).where(*named_blobs).values(sha256=None))
-        forget(database, storage, [sha for sha in shas if sha is not None])
+    held = (Prediction.job_id.in_(over), Prediction.sha256.is_not(None))
+    found = True
+    while found:
+        query = select(Prediction.pk, Prediction.sha256).where(*held).limit(_BATCH)
+        with database.read() as session:
+            found = session.scalar(select(Prediction.pk).where(*held).limit(1)) is not None
+        if found:
+            with database.begin() as session:
+                rows = session.execute(query).all()
+                blobs.abandon(session, (row.sha256 for row in rows if row.sha256 is not None))
+                gone = update(Prediction).where(Prediction.pk.in_([row.pk for row in rows]))
+                session.execute(gone.values(sha256=None))
+            time.sleep(blobs.PAUSE_SECONDS)

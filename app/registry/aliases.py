@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.auth.keys import Caller
 from app.db.columns import now
-from app.db.models import Model, ModelAlias
+from app.db.models import Job, Model, ModelAlias
 from app.db.session import rows_changed
 from app.errors import Invalid, NotFound, PreconditionFailed, PreconditionRequired, ValidationIssue
 from app.http.if_match import changed_meanwhile, check_match
@@ -114,15 +114,20 @@ def remove(session: Session, name: str, if_match: str | None) -> None:
         raise changed_meanwhile()
 
 
-def of_jobs(session: Session, job_ids: list[str]) -> list[str]:
-    """Return the names that anybody gave to the models of these jobs.
+def of_dataset(session: Session, dataset_id: str) -> list[str]:
+    """Return the names that anybody gave to the models of a data set.
 
     Core tables: who asks need not see the aliases of others, but may not take their models away
     either.
     """
     aliases, models = cast(Table, ModelAlias.__table__), cast(Table, Model.__table__)
-    query = select(aliases.c.name).join(models, models.c.id == aliases.c.model_id)
-    return sorted(set(session.scalars(query.where(models.c.job_id.in_(job_ids)))))
+    jobs = cast(Table, Job.__table__)
+    query = (
+        select(aliases.c.name)
+        .join(models, models.c.id == aliases.c.model_id)
+        .join(jobs, jobs.c.id == models.c.job_id)
+    )
+    return sorted(set(session.scalars(query.where(jobs.c.dataset_id == dataset_id))))
 
 
 def check_name(name: str) -> None:

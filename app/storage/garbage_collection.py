@@ -2,15 +2,17 @@
 
 A row names a blob in a column of type `BlobRef`. Between storing a blob and committing its row it
 is *pinned*, so that nobody who deletes the last other row takes it away meanwhile, and so that a
-process that dies in between leaves a trace by which its blobs are found and removed.
+process that dies in between leaves a trace by which its blobs are found and removed. Rows that are
+removed leave their blobs the same trace, so that these are never lost sight of: see `remove_rows`.
 """
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Column, ColumnElement, delete, func, insert, select
+from sqlalchemy import Column, ColumnElement, Table, delete, func, insert, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.db.columns import Base, now
@@ -19,8 +21,10 @@ from app.db.session import Database
 from app.storage.store import Storage
 
 STALE_AFTER = timedelta(hours=24)
+PAUSE_SECONDS = 0.02  # between two batches: SQLite's lock is not fair, and others want to write
 _LOCK = 0x5A9_B10B  # PostgreSQL's advisory lock of this module
-_BATCH = 500  # below SQLite's limit on bound values
+_BATCH = 500  # rows or blobs in one transaction: far below a second, and SQLite's bound values
+_ABANDONED = datetime.fromtimestamp(0, UTC)  # pinned then: stale from the beginning
 
 
 @contextmanager
@@ -56,31 +60,91 @@ def forget(database: Database, storage: Storage, shas: Iterable[str]) -> int:
     for batch in _batches(sorted(set(shas))):
         with database.begin() as session:
             _lock(session)  # held while files go: who pins one of them now, waits
-            for sha in set(batch) - _in_use(session, batch):
-                storage.delete(sha)
-                removed += 1
+            unused = set(batch) - _in_use(session, batch)
+            storage.delete_many(unused)
+            removed += len(unused)
     return removed
 
 
-def clean_up(database: Database, storage: Storage) -> int:
-    """Remove what processes that died left behind: old pins, and the blobs only they pinned.
+def remove_rows(session: Session, table: Table, condition: ColumnElement[bool]) -> int:
+    """Remove some rows of those for which the condition holds.
+
+    The blobs that they name are left to `clean_up`, in the same transaction: whoever dies between
+    two batches has lost nothing, and whoever goes on finds the rest. Rows that another process is
+    removing are left to it.
+
+    Returns:
+        How many were removed; 0 where there are none.
+    """
+    keys, blobs = list(table.primary_key.columns), _blob_columns(table.name)
+    query = select(*keys, *blobs).where(condition).limit(_BATCH)
+    rows = session.execute(query.with_for_update(skip_locked=True)).all()
+    if not rows:
+        return 0
+    abandon(session, (sha for row in rows for sha in row[len(keys) :] if sha is not None))
+    found = [tuple(row[: len(keys)]) for row in rows]
+    session.execute(delete(table).where(tuple_(*keys).in_(found)))
+    return len(rows)
+
+
+def abandon(session: Session, shas: Iterable[str]) -> None:
+    """Leave blobs to `clean_up`, in the transaction after which a row names them no more."""
+    pins = [{"pinned_by": "", "sha256": sha, "created_at": _ABANDONED} for sha in sorted(set(shas))]
+    if pins:
+        session.execute(insert(BlobPin), pins)
+
+
+def remove_in_batches(
+    database: Database,
+    table: Table,
+    condition: ColumnElement[bool],
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """`remove_rows` until none are left, each time in a transaction of its own."""
+    count = 1
+    while count and not stopping():
+        with database.begin() as session:
+            count = remove_rows(session, table, condition)
+        if count:
+            time.sleep(PAUSE_SECONDS)
+
+
+def clean_up(
+    database: Database, storage: Storage, stopping: Callable[[], bool] = lambda: False
+) -> int:
+    """Delete the blobs that removed rows and processes that died left behind.
+
+    Those that nothing else names are deleted, a batch at a time: a pin goes in the transaction in
+    which its blob does.
+
+    Args:
+        database: that names the blobs.
+        storage: that they are in.
+        stopping: asked between two batches; once it is true the rest is left for the next time.
 
     Returns:
         How many blobs were deleted.
     """
-    with database.begin() as session:
-        stale = delete(BlobPin).where(BlobPin.created_at < now() - STALE_AFTER)
-        shas = session.scalars(stale.returning(BlobPin.sha256)).all()
-    return forget(database, storage, shas)
+    removed = 0
+    with database.read() as session:  # which costs nothing, and there are seldom any
+        found = session.scalar(select(BlobPin.pk).where(_stale()).limit(1))
+    while found is not None and not stopping():
+        with database.begin() as session:
+            _lock(session)
+            query = select(BlobPin.pk, BlobPin.sha256).where(_stale()).order_by(BlobPin.pk)
+            pins = session.execute(query.limit(_BATCH)).all()
+            session.execute(delete(BlobPin).where(BlobPin.pk.in_([pin.pk for pin in pins])))
+            shas = list({pin.sha256 for pin in pins})
+            unused = set(shas) - _in_use(session, shas)
+            storage.delete_many(unused)
+            removed += len(unused)
+            found = pins[-1].pk if len(pins) == _BATCH else None
+        time.sleep(PAUSE_SECONDS)
+    return removed
 
 
-def named_by(session: Session, rows: Mapping[type[Base], ColumnElement[bool]]) -> set[str]:
-    """Return the blobs that rows name: of each table, rows for which the condition holds."""
-    shas: set[str | None] = set()
-    for table, condition in rows.items():
-        for column in _blob_columns(table.__tablename__):
-            shas.update(session.scalars(select(column).where(condition)))
-    return {sha for sha in shas if sha is not None}
+def _stale() -> ColumnElement[bool]:
+    return BlobPin.created_at < now() - STALE_AFTER
 
 
 def wanted(session: Session) -> dict[str, set[str]]:

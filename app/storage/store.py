@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
@@ -85,8 +85,8 @@ class Storage(ABC):
         """Whether there is such a blob, damaged or not."""
 
     @abstractmethod
-    def delete(self, sha: str) -> None:
-        """Delete a blob. Nothing happens if there is none."""
+    def delete_many(self, shas: Collection[str]) -> None:
+        """Delete blobs, in few calls. Those that are not there are passed over."""
 
     @abstractmethod
     def ping(self) -> None:
@@ -96,6 +96,10 @@ class Storage(ABC):
             OSError: it cannot.
             obstore.exceptions.BaseError: the bucket does not answer.
         """
+
+    def delete(self, sha: str) -> None:
+        """Nothing happens if there is none."""
+        self.delete_many([sha])
 
     def put_file(self, path: Path, *, sha: str | None = None, move: bool = False) -> str:
         """Store one file, as `put_files` does.
@@ -236,9 +240,10 @@ class FolderStorage(Storage):
         """Whether there is such a file."""
         return self._path(sha).is_file()
 
-    def delete(self, sha: str) -> None:
-        """Delete the file, where there is one."""
-        self._path(sha).unlink(missing_ok=True)
+    def delete_many(self, shas: Collection[str]) -> None:
+        """Delete the files, where there are any."""
+        for path in [self._path(sha) for sha in shas]:
+            path.unlink(missing_ok=True)
 
     def ping(self) -> None:
         """Make a file and remove it."""
@@ -317,11 +322,13 @@ class BucketStorage(Storage):
         """Whether the bucket has such an object, whatever the cache has."""
         return self._size(sha) is not None
 
-    def delete(self, sha: str) -> None:
-        """Delete the object, and its copy in the cache."""
-        self._cache.delete(sha)
-        if self.exists(sha):
-            obstore.delete(self._store, self._key(sha))
+    def delete_many(self, shas: Collection[str]) -> None:
+        """Delete the objects, and their copies in the cache."""
+        self._cache.delete_many(shas)
+        # By the store that gives up soon: somebody may hold a transaction open meanwhile.
+        keys = [self._key(sha) for sha in shas]
+        if keys:
+            obstore.delete(self._probe, keys)  # S3's list deletes, a thousand a call
 
     def ping(self) -> None:
         """List a prefix, with few retries: a bucket that is not there fails within seconds."""

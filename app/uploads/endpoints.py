@@ -164,11 +164,9 @@ async def patch(
 
 
 @router.delete("/{upload_id}", status_code=204, dependencies=[SAME_VERSION])
-def delete(
-    upload_id: str, database: DatabaseDep, storage: StorageDep, tus_resumable: Resumable
-) -> Response:
+def delete(upload_id: str, database: DatabaseDep, tus_resumable: Resumable) -> Response:
     """Forget it, finished or not. A data set that was made of it stays."""
-    _end(database, storage, upload_id)
+    _end(database, upload_id)
     return Response(status_code=204)
 
 
@@ -188,7 +186,7 @@ async def overridden(
     """PATCH or DELETE, for those who cannot send these."""
     wanted = (method or "").upper()
     if wanted == "DELETE":
-        await run_in_threadpool(_end, database, storage, upload_id)
+        await run_in_threadpool(_end, database, upload_id)
         return Response(status_code=204)
     if wanted != "PATCH":
         raise BadHeader("X-HTTP-Method-Override says what this is to be: PATCH or DELETE.")
@@ -227,9 +225,9 @@ def _look_up(database: Database, upload_id: str) -> Upload:
         return service.get(session, upload_id)
 
 
-def _end(database: Database, storage: Storage, upload_id: str) -> None:
+def _end(database: Database, upload_id: str) -> None:
     _look_up(database, upload_id)
-    service.remove(database, storage, [upload_id])
+    service.remove(database, [upload_id])
 
 
 def _described(upload: Upload) -> UploadOut:

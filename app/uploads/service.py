@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import cast
 
-from sqlalchemy import delete as delete_rows
-from sqlalchemy import select, update
+from sqlalchemy import Table, select, update
 from sqlalchemy.orm import Session
 
 from app.auth import quotas
@@ -92,7 +92,7 @@ def add(
         storage.put_file(path, sha=sha, move=True)
         with database.begin() as session:
             here = (Upload.id == upload.id, Upload.received == start, Upload.length >= after)
-            moved = update(Upload).where(*here)
+            moved = update(Upload).where(*here, Upload.expires_at >= now())
             moved = moved.values(received=after, expires_at=_expiry(settings))
             if rows_changed(session, moved) != 1:
                 raise Conflict("Other bytes came here meanwhile; ask by HEAD for the offset.")
@@ -124,24 +124,25 @@ def assemble(storage: Storage, shas: Iterable[str], path: Path) -> None:
                 shutil.copyfileobj(piece, file, CHUNK)
 
 
-def remove(database: Database, storage: Storage, upload_ids: Iterable[str]) -> int:
-    """Forget uploads, and what only they held; how many there were."""
+def remove(database: Database, upload_ids: Iterable[str]) -> int:
+    """End uploads, as if they had expired; how many there were. `clean_up` removes what they hold:
+    one may have any number of pieces."""
     ids = list(upload_ids)
-    if not ids:
-        return 0
+    ended = update(Upload).where(Upload.id.in_(ids), Upload.expires_at >= now())
     with database.begin() as session:
-        shas = session.scalars(select(UploadPiece.sha256).where(UploadPiece.upload_id.in_(ids)))
-        wanted = set(shas)
-        count = rows_changed(session, delete_rows(Upload).where(Upload.id.in_(ids)))
-    blobs.forget(database, storage, wanted)
-    return count
+        return rows_changed(session, ended.values(expires_at=now() - timedelta(seconds=1)))
 
 
-def clean_up(database: Database, storage: Storage) -> int:
-    """Forget the uploads that have expired; how many."""
+def clean_up(database: Database) -> int:
+    """Remove the rows of uploads that have expired, a batch at a time; how many uploads. Their
+    blobs are left to `app.storage.garbage_collection`."""
     with database.read() as session:
         ids = session.scalars(select(Upload.id).where(Upload.expires_at < now())).all()
-    return remove(database, storage, ids)
+    uploads, pieces = (cast(Table, table.__table__) for table in (Upload, UploadPiece))
+    for upload_id in ids:
+        blobs.remove_in_batches(database, pieces, pieces.c.upload_id == upload_id)
+        blobs.remove_in_batches(database, uploads, uploads.c.id == upload_id)
+    return len(ids)
 
 
 def _expiry(settings: Settings) -> datetime:

@@ -22,6 +22,7 @@ from fastapi.testclient import TestClient
 from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 from sqlalchemy import text, update
+from sqlalchemy.orm import undefer
 
 from app.db import migrate as schema
 from app.db.columns import now
@@ -200,7 +201,7 @@ def done(new_job: Callable[..., str], new_worker: Callable[..., WorkerContext]) 
 def job_row(database: Database) -> Callable[[str], Job]:
     def row(job_id: str) -> Job:
         with database.read() as session:
-            return session.get_one(Job, job_id)
+            return session.get_one(Job, job_id, options=[undefer(Job.request), undefer(Job.report)])
 
     return row
 

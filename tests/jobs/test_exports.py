@@ -222,7 +222,12 @@ def test_of_what_there_is_nothing_to_export(
 
 @pytest.mark.slow
 def test_cancelled_and_deleted(
-    client: TestClient, ask: Ask, stored: Any, settings: Settings, made: Ask
+    client: TestClient,
+    ask: Ask,
+    stored: Any,
+    settings: Settings,
+    made: Ask,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     export_id = ask().json()["id"]
     assert client.post(f"/jobs/{export_id}/cancel").json()["state"] == "cancelled"
@@ -235,17 +240,24 @@ def test_cancelled_and_deleted(
     found, _ = made("voc")
     assert len(stored(settings.storage)) == len(before) + 1
     assert client.delete(f"/exports/{found['id']}").status_code == 204
+    remove_deleted(settings)
     assert stored(settings.storage) == before
 
 
 @pytest.mark.slow
 def test_it_goes_with_its_data_set(
-    client: TestClient, made: Ask, stored: Any, settings: Settings, dataset_id: str
+    client: TestClient,
+    made: Ask,
+    stored: Any,
+    settings: Settings,
+    dataset_id: str,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     found, _ = made("coco")
     assert client.delete(f"/datasets/{dataset_id}").status_code == 409
     assert client.delete(f"/datasets/{dataset_id}?force=true").status_code == 204
     assert client.get(f"/exports/{found['id']}").status_code == 404
+    remove_deleted(settings)
     assert stored(settings.storage) == set()
 
 

@@ -116,14 +116,14 @@ def test_the_images_of_a_cancelled_job_are_let_go(
     png: Callable[..., bytes],
     storage: Storage,
     database: Database,
+    settings: Settings,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
-    from worker.polling import clean_up
-
     job_id = ask(client, model_id, images=[{"image": base64.b64encode(png(7, 7)).decode()}, 12])
     with database.read() as session:
         sent, kept = session.scalars(select(Prediction.sha256).order_by(Prediction.number))
     assert client.post(f"/jobs/{job_id}/cancel").status_code == 202
-    clean_up(new_worker())
+    remove_deleted(settings)
     assert (storage.exists(str(sent)), storage.exists(str(kept))) == (False, True)
     refused(client.get(f"/jobs/{job_id}/predictions"), 409)
 
@@ -208,13 +208,20 @@ def test_jobs_of_other_kinds_have_other_results(
 
 @pytest.mark.slow
 def test_it_goes_with_its_data_set(
-    client: TestClient, model_id: str, dataset_id: str, database: Database, new_worker: NewWorker
+    client: TestClient,
+    model_id: str,
+    dataset_id: str,
+    database: Database,
+    new_worker: NewWorker,
+    settings: Settings,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     job_id = ask(client, model_id, images=[12])
     url = f"/datasets/{dataset_id}?force=true"
     refused(client.delete(url), 409)
     execute(job_id, new_worker())
     assert client.delete(url).status_code == 204
+    remove_deleted(settings)
     with database.read() as session:
         assert session.scalars(select(Prediction)).all() == []
 

@@ -239,7 +239,12 @@ def test_a_parent_that_is_not_ready(
 
 
 def test_content_is_stored_once_and_goes_with_its_last_user(
-    client: TestClient, settings: Settings, kit: Any, app: FastAPI, stored: Stored
+    client: TestClient,
+    settings: Settings,
+    kit: Any,
+    app: FastAPI,
+    stored: Stored,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     same = kit.image(seed=1)
     first = kit.upload(client, kit.points(2), {"1.png": same, "2.png": same}).json()["id"]
@@ -247,9 +252,11 @@ def test_content_is_stored_once_and_goes_with_its_last_user(
     second = kit.upload(client, kit.points(1), {"1.png": same}).json()["id"]
     assert len(stored(settings.storage)) == 3
     assert client.delete(f"/datasets/{first}").status_code == 204
+    remove_deleted(settings)
     assert hashlib.sha256(same).hexdigest() in stored(settings.storage)
     assert client.get(f"/datasets/{second}/images/1").content == same
     assert client.delete(f"/datasets/{second}").status_code == 204
+    remove_deleted(settings)
     assert stored(settings.storage) == set()
     assert client.get(f"/datasets/{first}").status_code == 404
     assert client.delete(f"/datasets/{first}").status_code == 404
@@ -259,7 +266,12 @@ def test_content_is_stored_once_and_goes_with_its_last_user(
 
 
 def test_delete_asks_about_jobs(
-    client: TestClient, settings: Settings, kit: Any, app: FastAPI, stored: Stored
+    client: TestClient,
+    settings: Settings,
+    kit: Any,
+    app: FastAPI,
+    stored: Stored,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     dataset = kit.upload(client, kit.points(1), kit.images(1)).json()["id"]
     storage, database = app.state.storage, app.state.database
@@ -300,10 +312,9 @@ def test_delete_asks_about_jobs(
             )
         )
     assert client.delete(url).status_code == 409
-    workdir = settings.folder("jobs", job.id)
     assert client.delete(url, params={"force": True}).status_code == 204
+    remove_deleted(settings)
     assert stored(settings.storage) == set()
-    assert not workdir.exists()
     with database.read() as session:
         for table in (Job, Model, PseudoMask):
             assert session.scalar(select(func.count()).select_from(table)) == 0, table

@@ -57,7 +57,12 @@ def counts(database: Database, *tables: Any) -> list[int]:
 
 
 def test_from_importing_to_ready(
-    client: TestClient, ask: Callable[..., Any], worker: WorkerContext, kit: Any, stored: Any
+    client: TestClient,
+    ask: Callable[..., Any],
+    worker: WorkerContext,
+    kit: Any,
+    stored: Any,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     answer = ask(kit.points(), kit.zipped(kit.images()), name="cells")
     assert answer.status_code == 202, answer.text
@@ -89,6 +94,7 @@ def test_from_importing_to_ready(
     assert counts(worker.database, ImportFile, BlobPin) == [0, 0]
     assert client.delete(url).status_code == 204
     assert client.delete(f"/datasets/{at_once['id']}").status_code == 204
+    remove_deleted(worker.settings)
     assert stored(worker.settings.storage) == set()
     assert not list((worker.settings.data_dir / "jobs").iterdir())
 
@@ -107,7 +113,12 @@ def test_small_ones_are_answered_at_once_and_large_ones_later(
 
 
 def test_invalid_with_every_fault(
-    client: TestClient, ask: Callable[..., Any], worker: WorkerContext, kit: Any, stored: Any
+    client: TestClient,
+    ask: Callable[..., Any],
+    worker: WorkerContext,
+    kit: Any,
+    stored: Any,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     document = kit.points(3)
     document["annotations"][0]["category_id"] = 5
@@ -125,6 +136,7 @@ def test_invalid_with_every_fault(
     assert counts(worker.database, ImportFile, Image, Annotation, BlobPin) == [0, 0, 0, 0]
     assert len(stored(worker.settings.storage)) == 1, "the document, which the row names"
     assert client.delete(url).status_code == 204
+    remove_deleted(worker.settings)
     assert stored(worker.settings.storage) == set()
 
 
@@ -233,6 +245,7 @@ def test_cancelled_in_the_queue_and_while_it_runs(
     kit: Any,
     monkeypatch: pytest.MonkeyPatch,
     stored: Any,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     waiting = ask(kit.points(), kit.zipped(kit.images()))
     assert client.post(f"/jobs/{job_of(waiting)}/cancel").status_code == 202
@@ -255,6 +268,7 @@ def test_cancelled_in_the_queue_and_while_it_runs(
         job = client.get(f"/jobs/{job_of(answer)}").json()
         assert (job["state"], job["reason"]) == ("cancelled", "cancel_requested")
         assert client.delete(answer.headers["location"]).status_code == 204
+    remove_deleted(worker.settings)
     assert counts(worker.database, Image, Annotation, ImportFile, BlobPin) == [0, 0, 0, 0]
     assert stored(worker.settings.storage) == set()
 

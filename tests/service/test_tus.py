@@ -230,16 +230,24 @@ def test_two_at_the_same_place(
     assert len(stored(app.state.settings.storage)) == 1
 
 
-def test_termination(client: TestClient, app: FastAPI, settings: Settings, stored: Any) -> None:
+def test_termination(
+    client: TestClient,
+    app: FastAPI,
+    settings: Settings,
+    stored: Any,
+    remove_deleted: Callable[[Settings], None],
+) -> None:
     for how in ("DELETE", "POST"):
         url = begin(client, 3000)
         assert patch(client, url, 0, b"y" * 2500).status_code == 204
         assert stored(settings.storage)
         override = {"X-HTTP-Method-Override": "DELETE"} if how == "POST" else {}
         assert client.request(how, url, headers={**TUS, **override}).status_code == 204
-        assert stored(settings.storage) == set()
         assert refused(client.get(url), 404)
         assert refused(client.delete(url, headers=TUS), 404)
+        assert refused(patch(client, url, 2500, b"y" * 500), 404)
+        remove_deleted(settings)
+        assert stored(settings.storage) == set()
     assert (count(app, Upload), count(app, UploadPiece)) == (0, 0)
 
 
@@ -251,7 +259,13 @@ def test_another_method_by_header(client: TestClient) -> None:
     assert refused(client.post(url, headers=TUS), 400)
 
 
-def test_expiry(client: TestClient, app: FastAPI, settings: Settings, stored: Any) -> None:
+def test_expiry(
+    client: TestClient,
+    app: FastAPI,
+    settings: Settings,
+    stored: Any,
+    remove_deleted: Callable[[Settings], None],
+) -> None:
     old, young = begin(client, 30), begin(client, 30)
     for url in (old, young):
         assert patch(client, url, 0, url.encode()[-20:]).status_code == 204
@@ -259,7 +273,8 @@ def test_expiry(client: TestClient, app: FastAPI, settings: Settings, stored: An
         past = update(Upload).where(Upload.id == old.rpartition("/")[2])
         session.execute(past.values(expires_at=now() - timedelta(seconds=1)))
     assert refused(client.get(old), 404)
-    assert service.clean_up(app.state.database, app.state.storage) == 1
+    assert service.clean_up(app.state.database) == 1
+    remove_deleted(settings)
     assert (count(app, Upload), len(stored(settings.storage))) == (1, 1)
     assert offset_of(client, young) == 20
 
@@ -269,7 +284,12 @@ def points(kit: Any) -> bytes:
 
 
 def test_a_data_set_of_uploads_at_once(
-    client: TestClient, app: FastAPI, settings: Settings, kit: Any, stored: Any
+    client: TestClient,
+    app: FastAPI,
+    settings: Settings,
+    kit: Any,
+    stored: Any,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     parts = [kit.zipped({name: data}) for name, data in kit.images().items()]
     fields = {
@@ -283,12 +303,18 @@ def test_a_data_set_of_uploads_at_once(
     answer = client.post("/datasets", data=fields, files={"parent": (None, "")})
     assert answer.status_code == 201, answer.text
     assert (answer.json()["name"], answer.json()["images"]) == ("cells", 2)
+    remove_deleted(settings)
     assert (count(app, Upload), count(app, UploadPiece)) == (0, 0)
     assert len(stored(settings.storage)) == 3
 
 
 def test_a_data_set_of_uploads_later(
-    client: TestClient, app: FastAPI, settings: Settings, kit: Any, stored: Any
+    client: TestClient,
+    app: FastAPI,
+    settings: Settings,
+    kit: Any,
+    stored: Any,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     upload = send(client, kit.zipped(kit.images()))
     files = {"annotations": ("points.json", points(kit))}
@@ -301,6 +327,7 @@ def test_a_data_set_of_uploads_later(
     worker = WorkerContext(settings, app.state.database, app.state.storage)
     assert execute(job_id, worker) is Outcome.ENDED
     assert client.get(answer.headers["location"]).json()["status"] == "ready"
+    remove_deleted(settings)
     assert len(stored(settings.storage)) == 3
 
 

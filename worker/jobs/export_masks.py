@@ -8,6 +8,7 @@ from sqlalchemy import update
 from app.db.models import Export, Job, JobKind, JobState, Reason
 from app.exports import write as writing
 from app.exports.schemas import ExportRequest
+from app.jobs.submit import request_of
 from worker.jobs.context import InlineHandler, JobContext
 from worker.jobs.transitions import finish_job, stored_files
 
@@ -21,7 +22,8 @@ def run_export(ctx: JobContext) -> None:
         StopRequested, LeaseLost, OSError.
     """
     with ctx.database.read() as session:
-        request = ExportRequest.model_validate(session.get_one(Job, ctx.job_id).request)
+        job = session.get_one(Job, ctx.job_id)
+        request = ExportRequest.model_validate(request_of(ctx.storage, job))
         job_id = session.get_one(Export, ctx.job_id).job_id
     target = ctx.workdir / "export"
 

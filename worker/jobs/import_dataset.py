@@ -5,12 +5,13 @@ ready; that is the last transaction. An attempt that begins removes what one bef
 so a killed import that is taken up again gives the rows once.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Table, insert, select, update
 from sqlalchemy.orm import Session
 
 from app.datasets import deferred, rows
@@ -31,10 +32,11 @@ from app.db.models import (
 )
 from app.errors import ValidationIssue
 from app.http.multipart import FilePart
+from app.jobs.submit import request_of
 from app.storage import garbage_collection as blobs
 from app.uploads import service as uploads
 from worker.jobs.context import InlineHandler, JobContext
-from worker.jobs.transitions import finish_job
+from worker.jobs.transitions import finish_job, remove_under_lease
 from worker.runtime.lease import renew_lease
 
 MAX_ERRORS = 1_000  # kept in the report
@@ -48,22 +50,24 @@ def run_import(ctx: JobContext) -> None:
     """
     with ctx.database.read() as session:
         job = session.get_one(Job, ctx.job_id)
+        request = request_of(ctx.storage, job)
         dataset = session.get_one(Dataset, job.dataset_id)
         query = select(ImportFile).where(ImportFile.dataset_id == dataset.id)
         files = list(session.scalars(query.order_by(ImportFile.pk)))
     folder = _emptied(ctx.workdir)
-    fetch = _fetch(ctx, files, job.request["images_url"], dataset.parent_id)
+    fetch = _fetch(ctx, files, request["images_url"], dataset.parent_id)
     sent = _sent(ctx, files, folder, fetch)
     checked = check(sent, folder, ctx.settings, ctx.report_progress)
     if checked.issues:
         ctx.retry(lambda: _end_invalid(ctx, dataset, checked.issues))
     else:
         size = _size(checked, sent)
-        _remove_earlier_rows(ctx, dataset.id)
+        ctx.retry(lambda: _remove_earlier_rows(ctx, dataset.id))
         _write_rows(ctx, dataset.id, checked)
         ctx.retry(lambda: _end_ready(ctx, dataset, checked, files, size))
-        uploads.remove(ctx.database, ctx.storage, job.request["uploads"])
-    deferred.clean_up(ctx.database, ctx.storage)
+        uploads.remove(ctx.database, request["uploads"])
+    deferred.clean_up(ctx.database)
+    blobs.clean_up(ctx.database, ctx.storage)
 
 
 def _emptied(folder: Path) -> Path:
@@ -121,17 +125,10 @@ def _size(checked: ValidationResult, sent: DatasetFiles) -> int:
 
 
 def _remove_earlier_rows(ctx: JobContext, dataset_id: str) -> None:
-    """Remove the rows of an attempt before this one."""
-
-    def remove() -> None:
-        with ctx.database.begin() as session:
-            renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
-            shas = blobs.named_by(session, {Image: Image.dataset_id == dataset_id})
-            for table in (Annotation, Image, Category):
-                session.execute(delete(table).where(table.dataset_id == dataset_id))
-        blobs.forget(ctx.database, ctx.storage, shas)
-
-    ctx.retry(remove)
+    """Remove the rows of an attempt before this one, a batch at a time."""
+    for table in (Annotation, Image, Category):
+        rows = cast(Table, table.__table__)
+        remove_under_lease(ctx, rows, rows.c.dataset_id == dataset_id)
 
 
 def _write_rows(ctx: JobContext, dataset_id: str, checked: ValidationResult) -> None:
@@ -149,6 +146,7 @@ def _write_rows(ctx: JobContext, dataset_id: str, checked: ValidationResult) -> 
                     session.execute(insert(table), batch)
 
         ctx.retry(insert_batch)
+        time.sleep(blobs.PAUSE_SECONDS)
         done += len(batch)
 
 

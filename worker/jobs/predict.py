@@ -11,7 +11,9 @@ from sqlalchemy import select, update
 from app.datasets.fetching import fetch_all
 from app.db.models import Job, JobKind, Model, Prediction
 from app.errors import BlobMissing
+from app.jobs.submit import request_of
 from app.predict import deferred
+from app.storage import garbage_collection as blobs
 from app.storage.store import Storage
 from worker.jobs.context import JobContext, SubprocessHandler
 from worker.jobs.transitions import LOG, BadResult, finish_job, stored_files, success
@@ -33,6 +35,7 @@ def prepare(ctx: JobContext) -> Path:
     folder.mkdir(exist_ok=True)
     with ctx.database.read() as session:
         job = session.get_one(Job, ctx.job_id)
+        request = request_of(ctx.storage, job)
         sha = session.get_one(Model, job.model_id).sha256
         query = select(Prediction.number, Prediction.sha256, Prediction.url)
         rows = session.execute(
@@ -56,7 +59,7 @@ def prepare(ctx: JobContext) -> Path:
         kind="predict",
         model=str(ctx.storage.local_path(sha)),
         images=images,
-        score=job.request["score"],
+        score=request["score"],
         max_pixels=ctx.settings.max_image_pixels,
     )
 
@@ -92,7 +95,8 @@ def record(ctx: JobContext, warnings: list[str]) -> None:
     ):
         log_sha = stored.get("log")
         finish_job(session, ctx.lease, state, reason=reason, warnings=warnings, log_sha=log_sha)
-    deferred.clean_up(ctx.database, ctx.storage)
+    deferred.clean_up(ctx.database)
+    blobs.clean_up(ctx.database, ctx.storage)
 
 
 def _lines(path: Path, pk_of: dict[int, int]) -> Iterator[dict[str, Any]]:

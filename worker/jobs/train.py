@@ -5,24 +5,47 @@ From rows to what the process needs, and from its results to rows.
 
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import insert, select
+from sqlalchemy import Table, exists, insert, select
 from sqlalchemy.orm import Session
 
 from app.db.columns import new_id
-from app.db.models import Annotation, Category, Dataset, Image, Job, JobKind, Model, PseudoMask
+from app.db.models import (
+    ACTIVE,
+    SUCCESSFUL,
+    Annotation,
+    Category,
+    Dataset,
+    Image,
+    Job,
+    JobKind,
+    Model,
+    PseudoMask,
+)
+from app.db.session import Database
 from app.errors import BlobMissing
+from app.jobs.submit import request_of
 from app.masks import stream
+from app.storage.garbage_collection import PAUSE_SECONDS, remove_in_batches
 from worker.jobs.context import JobContext, SubprocessHandler
-from worker.jobs.transitions import LOG, BadResult, finish_job, stored_files, success
+from worker.jobs.transitions import (
+    LOG,
+    BadResult,
+    finish_job,
+    remove_under_lease,
+    stored_files,
+    success,
+)
 from worker.runtime.lease import renew_lease
 from worker.runtime.workdir import write_job_file, write_json
 
-BATCH = 2_000
+BATCH = 500
+"""Masks in one transaction: a fraction of a second, which is how long others may have to wait."""
 FILES = {
     "model": "model.pt",
     "weights": "model.safetensors",
@@ -45,6 +68,7 @@ def prepare(ctx: JobContext) -> Path:
     settings, storage, workdir = ctx.settings, ctx.storage, ctx.workdir
     with ctx.database.read() as session:
         job = session.get_one(Job, ctx.job_id)
+        request = request_of(storage, job)
         points = _points(session, job.dataset_id)
         of_dataset = session.get_one(Dataset, job.dataset_id).truth_sha
         images = select(Image.image_id, Image.sha256).where(Image.dataset_id == job.dataset_id)
@@ -59,9 +83,9 @@ def prepare(ctx: JobContext) -> Path:
         image_paths=_image_paths(ctx, blobs),
         method=job.method,
         preset=job.preset,
-        overrides=job.request["overrides"],
+        overrides=request["overrides"],
         seed=job.seed,
-        proposals=job.request["proposals"],
+        proposals=request["proposals"],
         proposal_store=str(settings.folder("proposals")),
         initial_model=str(storage.local_path(job.initial_sha)) if job.initial_sha else None,
         backbone_weights=str(weights.resolve()) if weights else None,
@@ -127,10 +151,12 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
 def record(ctx: JobContext, warnings: list[str]) -> None:
     """Store what `result/` holds: files, pseudo-masks, model, metrics; and end the job.
 
+    Masks come first, a batch at a time: nobody sees them before the last transaction, which makes
+    the job one that has results. Where that never comes, `clean_up` removes them.
+
     Raises:
         BadResult: something is missing there, or not as agreed.
-        LeaseLost: the job is no longer ours, or its cancellation came first; nothing is left
-            behind then.
+        LeaseLost: the job is no longer ours, or its cancellation came first.
     """
     workdir, result = ctx.workdir, ctx.workdir / "result"
     metrics, report, meta = (_json(result / f"{n}.json") for n in ("metrics", "report", "model"))
@@ -140,6 +166,7 @@ def record(ctx: JobContext, warnings: list[str]) -> None:
     files = {name: result / file for name, file in FILES.items()}
     if not files["model"].is_file():
         raise BadResult("the trainer left no model.pt")
+    _record_masks(ctx, delivered)
     state, reason = success(warnings, failed_images=bool(report.get("set_aside")))
     with (
         stored_files(ctx, {**files, "masks": masks, "log": workdir / LOG}) as stored,
@@ -149,8 +176,6 @@ def record(ctx: JobContext, warnings: list[str]) -> None:
         model = _model(session, ctx.job_id, stored, files["model"].stat().st_size)
         model.meta, model.metrics = meta, metrics.get("model")
         session.add(model)
-        for rows in _batches(_pseudo_masks(delivered, ctx.job_id)):
-            session.execute(insert(PseudoMask), rows)
         finish_job(
             session,
             ctx.lease,
@@ -165,6 +190,30 @@ def record(ctx: JobContext, warnings: list[str]) -> None:
             masks_sha=stored.get("masks"),
             log_sha=stored.get("log"),
         )
+
+
+def _record_masks(ctx: JobContext, delivered: Path) -> None:
+    """Write the masks, each batch under the lease; those of an attempt that got no further are
+    removed before."""
+    table = cast(Table, PseudoMask.__table__)
+    remove_under_lease(ctx, table, table.c.job_id == ctx.job_id)
+    for rows in _batches(_pseudo_masks(delivered, ctx.job_id)):
+        with ctx.database.begin() as session:
+            renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
+            session.execute(insert(PseudoMask), rows)
+        time.sleep(PAUSE_SECONDS)
+
+
+def clean_up(database: Database) -> None:
+    """Remove the masks of trainings that ended without results: they were cancelled, or failed,
+    while these were written. Whoever does it again does nothing."""
+    table = cast(Table, PseudoMask.__table__)
+    over = Job.kind == JobKind.TRAIN, Job.state.not_in([*ACTIVE, *SUCCESSFUL])
+    with database.read() as session:
+        left = exists().where(table.c.job_id == Job.id)
+        ids = session.scalars(select(Job.id).where(*over, left)).all()
+    for job_id in ids:
+        remove_in_batches(database, table, table.c.job_id == job_id)
 
 
 def _model(session: Session, job_id: str, stored: Mapping[str, str], size: int) -> Model:

@@ -3,6 +3,7 @@
 `finish_job` is the one place that writes a job's last state; `release` gives it back.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -10,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import case, select
+from sqlalchemy import ColumnElement, Table, case, select
 from sqlalchemy.orm import Session
 
 from app.db.columns import now
 from app.db.models import SUCCESSFUL, Job, JobState, Reason
 from app.db.session import Database
 from app.jobs.events import append_state
-from app.storage.garbage_collection import pinned
+from app.storage.garbage_collection import PAUSE_SECONDS, pinned, remove_rows
 from sapnet.utils.files import file_sha256
 from worker.jobs.context import JobContext
 from worker.runtime.job_events import stage_ended
-from worker.runtime.lease import Lease, write
+from worker.runtime.lease import Lease, renew_lease, write
 
 LOG = "log.txt"
 """What the job's process wrote, in the job's folder."""
@@ -153,3 +154,18 @@ def release(database: Database, lease: Lease, reason: Reason, error: str | None 
         )
         append_state(session, lease.job_id)
     return delay
+
+
+def remove_under_lease(ctx: JobContext, table: Table, condition: ColumnElement[bool]) -> None:
+    """Remove the rows that an attempt before this one has left, a batch at a time.
+
+    Raises:
+        LeaseLost: the job is no longer ours, or its cancellation came first.
+    """
+    count = 1
+    while count:
+        with ctx.database.begin() as session:
+            renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
+            count = remove_rows(session, table, condition)
+        if count:
+            time.sleep(PAUSE_SECONDS)

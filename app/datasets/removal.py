@@ -1,0 +1,64 @@
+"""Deleted data sets: hidden at once, removed by a worker a batch of rows at a time.
+
+A request only marks the row (`hide`). Sessions of requests see neither it nor anything that hangs
+on it from then on (`app.auth.ownership`), so nothing can be added to it, and quotas do not count
+it. Whoever comes later goes on where a killed worker stopped: what is left says what is to do.
+"""
+
+from collections.abc import Callable, Iterator
+
+import structlog
+from sqlalchemy import ColumnElement, Table, select, update
+from sqlalchemy.orm import Session
+
+from app.db.columns import Base, now
+from app.db.models import Dataset, Job
+from app.db.session import Database, rows_changed
+from app.storage import garbage_collection as blobs
+
+log = structlog.get_logger()
+
+
+def hide(session: Session, dataset_id: str) -> bool:
+    """Mark a data set as deleted; whether it was not before. Later versions of it have no parent
+    any more, whoever they belong to."""
+    table = Base.metadata.tables[Dataset.__tablename__]
+    marked = update(Dataset).where(Dataset.id == dataset_id, Dataset.deleted_at.is_(None))
+    if not rows_changed(session, marked.values(deleted_at=now())):
+        return False
+    session.execute(update(table).where(table.c.parent_id == dataset_id).values(parent_id=None))
+    return True
+
+
+def remove_deleted(database: Database, stopping: Callable[[], bool] = lambda: False) -> int:
+    """Remove the rows of what hangs on deleted data sets, then their own; how many there were.
+    Their blobs are left to `app.storage.garbage_collection.clean_up`. Two that do it at once share
+    the work.
+
+    Args:
+        stopping: asked between two batches; once it is true the rest is left for the next time.
+    """
+    removed = 0
+    with database.read() as session:
+        found = session.scalars(select(Dataset.id).where(Dataset.deleted_at.is_not(None))).all()
+    for dataset_id in found:
+        for table, condition in _rows_of(dataset_id):
+            blobs.remove_in_batches(database, table, condition, stopping)
+        if stopping():
+            return removed
+        removed += 1
+        log.info("data set removed", dataset=dataset_id)
+    return removed
+
+
+def _rows_of(dataset_id: str) -> Iterator[tuple[Table, ColumnElement[bool]]]:
+    """The tables of what hangs on a data set, each after those that hang on it, and last its own
+    row. What has another key (an alias of a model) is little, and goes by its foreign key."""
+    jobs = select(Job.id).where(Job.dataset_id == dataset_id)
+    for table in reversed(Base.metadata.sorted_tables):
+        if table.name == Dataset.__tablename__:
+            yield table, table.c.id == dataset_id
+        elif "job_id" in table.c:
+            yield table, table.c.job_id.in_(jobs)
+        elif "dataset_id" in table.c:
+            yield table, table.c.dataset_id == dataset_id
