@@ -37,6 +37,7 @@ class Remover(threading.Thread):
         self._swept = -math.inf
 
     def run(self) -> None:
+        """Remove what there is, now and then, until `stop`."""
         while not self._ended.is_set():
             try:
                 self.remove_once()
@@ -47,11 +48,13 @@ class Remover(threading.Thread):
             self._ended.wait(self._settings.reap_seconds)
 
     def remove_once(self) -> None:
-        """Remove deleted data sets and expired uploads, now and then what jobs that are over have
-        left, and the blobs that only these named.
+        """Remove deleted data sets, expired uploads, and the blobs that only they named.
+
+        Now and then also what jobs that are over have left.
 
         Raises:
-            SQLAlchemyError: the database is away. OSError: storage is.
+            SQLAlchemyError: the database is away.
+            OSError: storage is away.
         """
         remove_deleted(self._database, self._ended.is_set)
         uploads.clean_up(self._database)
@@ -63,7 +66,9 @@ class Remover(threading.Thread):
         blobs.clean_up(self._database, self._storage, self._ended.is_set)
 
     def stop(self) -> None:
-        """End with the batch in hand. What takes longer is cut off with the process, which loses
-        nothing."""
+        """End with the batch in hand.
+
+        What takes longer is cut off with the process, which loses nothing.
+        """
         self._ended.set()
         self.join(STOP_SECONDS)

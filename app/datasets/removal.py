@@ -20,8 +20,13 @@ log = structlog.get_logger()
 
 
 def hide(session: Session, dataset_id: str) -> bool:
-    """Mark a data set as deleted; whether it was not before. Later versions of it have no parent
-    any more, whoever they belong to."""
+    """Mark a data set as deleted.
+
+    Later versions of it have no parent any more, whoever they belong to.
+
+    Returns:
+        Whether it was not deleted before.
+    """
     table = Base.metadata.tables[Dataset.__tablename__]
     marked = update(Dataset).where(Dataset.id == dataset_id, Dataset.deleted_at.is_(None))
     if not rows_changed(session, marked.values(deleted_at=now())):
@@ -31,17 +36,22 @@ def hide(session: Session, dataset_id: str) -> bool:
 
 
 def remove_deleted(database: Database, stopping: Callable[[], bool] = lambda: False) -> int:
-    """Remove the rows of what hangs on deleted data sets, then their own; how many there were.
+    """Remove the rows of what hangs on deleted data sets, then their own.
+
     Their blobs are left to `app.storage.garbage_collection.clean_up`. Two that do it at once share
     the work.
 
     Args:
+        database: the rows are in.
         stopping: asked between two batches; once it is true the rest is left for the next time.
+
+    Returns:
+        How many data sets were removed to the end.
     """
     removed = 0
     with database.read() as session:
-        found = session.scalars(select(Dataset.id).where(Dataset.deleted_at.is_not(None))).all()
-    for dataset_id in found:
+        deleted = session.scalars(select(Dataset.id).where(Dataset.deleted_at.is_not(None))).all()
+    for dataset_id in deleted:
         for table, condition in _rows_of(dataset_id):
             blobs.remove_in_batches(database, table, condition, stopping)
         if stopping():
@@ -52,8 +62,11 @@ def remove_deleted(database: Database, stopping: Callable[[], bool] = lambda: Fa
 
 
 def _rows_of(dataset_id: str) -> Iterator[tuple[Table, ColumnElement[bool]]]:
-    """The tables of what hangs on a data set, each after those that hang on it, and last its own
-    row. What has another key (an alias of a model) is little, and goes by its foreign key."""
+    """The tables of what hangs on a data set, each after those that hang on it.
+
+    Its own row comes last. What has another key (an alias of a model) is little, and goes by its
+    foreign key.
+    """
     jobs = select(Job.id).where(Job.dataset_id == dataset_id)
     for table in reversed(Base.metadata.sorted_tables):
         if table.name == Dataset.__tablename__:

@@ -49,10 +49,14 @@ def take_out_request(job: Job) -> dict[str, bytes]:
 
 
 def request_of(storage: Storage, job: Job) -> dict[str, Any]:
-    """Return what a job was asked for. Raises BlobMissing."""
+    """Return what a job was asked for.
+
+    Raises:
+        BlobMissing: it was large, and storage has lost it.
+    """
     sha = job.request_sha
-    found: dict[str, Any] = job.request if sha is None else json.loads(storage.read(sha))
-    return found
+    request: dict[str, Any] = job.request if sha is None else json.loads(storage.read(sha))
+    return request
 
 
 def submit(session: Session, settings: Settings, job: Job, webhook: WebhookIn | None = None) -> Job:
@@ -74,8 +78,13 @@ def submit(session: Session, settings: Settings, job: Job, webhook: WebhookIn | 
 
 
 def hold_dataset(session: Session, dataset_id: str) -> None:
-    """Keep a data set from being deleted until the transaction ends, in which something is added to
-    it or copied from it. Raises NotFound where it is deleted already."""
+    """Keep a data set from being deleted until the session's transaction ends.
+
+    For transactions that add to it or copy from it.
+
+    Raises:
+        NotFound: it is deleted already.
+    """
     query = select(Dataset.id).where(Dataset.id == dataset_id)
     # On SQLite, which has no such locks, writing transactions take turns anyway.
     if session.scalar(query.with_for_update(read=True, key_share=True)) is None:

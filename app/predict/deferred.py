@@ -138,16 +138,18 @@ def _line(row: Prediction) -> dict[str, Any]:
 
 
 def clean_up(database: Database) -> None:
-    """Let go of the pictures of jobs that are over, a batch at a time: what no data set names is
-    removed. Whoever does it again does nothing."""
+    """Let go of the images of jobs that are over, a batch at a time.
+
+    What no data set names is removed. Calling it again does nothing.
+    """
     over = select(Job.id).where(Job.kind == JobKind.PREDICT, Job.state.not_in(ACTIVE))
     held = (Prediction.job_id.in_(over), Prediction.sha256.is_not(None))
-    found = True
-    while found:
+    left = True
+    while left:
         query = select(Prediction.pk, Prediction.sha256).where(*held).limit(_BATCH)
         with database.read() as session:
-            found = session.scalar(select(Prediction.pk).where(*held).limit(1)) is not None
-        if found:
+            left = session.scalar(select(Prediction.pk).where(*held).limit(1)) is not None
+        if left:
             with database.begin() as session:
                 rows = session.execute(query).all()
                 blobs.abandon(session, (row.sha256 for row in rows if row.sha256 is not None))

@@ -82,8 +82,8 @@ def remove_rows(session: Session, table: Table, condition: ColumnElement[bool]) 
     if not rows:
         return 0
     abandon(session, (sha for row in rows for sha in row[len(keys) :] if sha is not None))
-    found = [tuple(row[: len(keys)]) for row in rows]
-    session.execute(delete(table).where(tuple_(*keys).in_(found)))
+    removed = [tuple(row[: len(keys)]) for row in rows]
+    session.execute(delete(table).where(tuple_(*keys).in_(removed)))
     return len(rows)
 
 
@@ -127,8 +127,8 @@ def clean_up(
     """
     removed = 0
     with database.read() as session:  # which costs nothing, and there are seldom any
-        found = session.scalar(select(BlobPin.pk).where(_stale()).limit(1))
-    while found is not None and not stopping():
+        more = session.scalar(select(BlobPin.pk).where(_stale()).limit(1)) is not None
+    while more and not stopping():
         with database.begin() as session:
             _lock(session)
             query = select(BlobPin.pk, BlobPin.sha256).where(_stale()).order_by(BlobPin.pk)
@@ -138,7 +138,7 @@ def clean_up(
             unused = set(shas) - _in_use(session, shas)
             storage.delete_many(unused)
             removed += len(unused)
-            found = pins[-1].pk if len(pins) == _BATCH else None
+            more = len(pins) == _BATCH
         time.sleep(PAUSE_SECONDS)
     return removed
 

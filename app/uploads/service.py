@@ -125,8 +125,13 @@ def assemble(storage: Storage, shas: Iterable[str], path: Path) -> None:
 
 
 def remove(database: Database, upload_ids: Iterable[str]) -> int:
-    """End uploads, as if they had expired; how many there were. `clean_up` removes what they hold:
-    one may have any number of pieces."""
+    """End uploads, as if they had expired.
+
+    `clean_up` removes what they hold: one may have any number of pieces.
+
+    Returns:
+        How many there were.
+    """
     ids = list(upload_ids)
     ended = update(Upload).where(Upload.id.in_(ids), Upload.expires_at >= now())
     with database.begin() as session:
@@ -134,8 +139,13 @@ def remove(database: Database, upload_ids: Iterable[str]) -> int:
 
 
 def clean_up(database: Database) -> int:
-    """Remove the rows of uploads that have expired, a batch at a time; how many uploads. Their
-    blobs are left to `app.storage.garbage_collection`."""
+    """Remove the rows of uploads that have expired, a batch at a time.
+
+    Their blobs are left to `app.storage.garbage_collection`.
+
+    Returns:
+        How many uploads there were.
+    """
     with database.read() as session:
         ids = session.scalars(select(Upload.id).where(Upload.expires_at < now())).all()
     uploads, pieces = (cast(Table, table.__table__) for table in (Upload, UploadPiece))

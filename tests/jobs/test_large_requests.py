@@ -113,6 +113,6 @@ def test_the_model_of_older_trainings_is_known(tmp_path: Path) -> None:
             )
     schema.upgrade(database)
     with database.read() as session:
-        found = [session.get_one(Job, f"job{number}").from_model for number in range(3)]
-    assert found == [model, None, None]
+        models = [session.get_one(Job, f"job{number}").from_model for number in range(3)]
+    assert models == [model, None, None]
     database.dispose()

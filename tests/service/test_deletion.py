@@ -145,7 +145,7 @@ def large(database: Database, storage: Storage, owner: str | None = None) -> str
                     {
                         "job_id": job.id,
                         "seq": i + 1,
-                        "at": now(),
+                        "moment": now(),
                         "attempt": 1,
                         "type": "progress",
                         "data": {},
@@ -161,12 +161,12 @@ def large(database: Database, storage: Storage, owner: str | None = None) -> str
 def counts(database: Database) -> dict[str, int]:
     """Rows of every table that has any."""
     with database.read() as session:
-        found = {
+        rows = {
             table.name: session.scalar(select(func.count()).select_from(table)) or 0
             for table in Base.metadata.sorted_tables
             if table.name != "api_key"
         }
-    return {name: count for name, count in found.items() if count}
+    return {name: count for name, count in rows.items() if count}
 
 
 def of_kind(database: Database, kind: type[Base], dataset_id: str) -> str:
@@ -377,10 +377,11 @@ def test_quotas_are_free_at_once(
         with app.state.database.begin() as session:
             key, _ = keys.create(session, "ann", Scope.WRITE)
         client.headers["Authorization"] = f"Bearer {key}"
-        url = kit.upload(client, kit.points(), kit.pictures()).headers["location"]
-        assert kit.upload(client, kit.points(), kit.pictures()).status_code == 429
+        form = kit.points(1), {"1.png": kit.picture()}
+        url = kit.upload(client, *form).headers["location"]
+        assert kit.upload(client, *form).status_code == 429
         assert client.delete(url).status_code == 204
-        again = kit.upload(client, kit.points(), kit.pictures())
+        again = kit.upload(client, *form)
         assert again.status_code == 201, again.text
         remove_deleted(settings)
         assert client.get(f"{again.headers['location']}/images/1").status_code == 200
@@ -412,16 +413,18 @@ def test_what_is_added_and_what_is_deleted_take_turns(
     assert client.delete(f"/datasets/{dataset_id}", params={"force": True}).status_code == 204
 
 
-def test_an_import_that_needs_its_images_keeps_the_parent(client: TestClient, kit: Any) -> None:
-    parent = kit.upload(client, kit.points(), kit.pictures()).json()["id"]
+def test_an_import_that_needs_its_images_keeps_the_parent(
+    client: TestClient, database: Database, storage: Storage
+) -> None:
+    parent = large(database, storage)
     files = {"annotations": ("points.json", b'{"images": [], "annotations": [], "categories": []}')}
     headers = {"Prefer": "respond-async"}
     heir = client.post("/datasets", data={"parent": parent}, files=files, headers=headers).json()
     job_id = heir["report"]["progress"]["job_id"]
-    refused = client.delete(f"/datasets/{parent}")
+    refused = client.delete(f"/datasets/{parent}", params={"force": True})
     assert (refused.status_code, refused.json()["jobs"]) == (409, [job_id])
     assert client.post(f"/jobs/{job_id}/cancel").status_code == 202
-    assert client.delete(f"/datasets/{parent}").status_code == 204
+    assert client.delete(f"/datasets/{parent}", params={"force": True}).status_code == 204
 
 
 @pytest.mark.both_stacks

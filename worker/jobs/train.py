@@ -193,8 +193,10 @@ def record(ctx: JobContext, warnings: list[str]) -> None:
 
 
 def _record_masks(ctx: JobContext, delivered: Path) -> None:
-    """Write the masks, each batch under the lease; those of an attempt that got no further are
-    removed before."""
+    """Write the masks, each batch under the lease.
+
+    Those of an attempt that got no further are removed before.
+    """
     table = cast(Table, PseudoMask.__table__)
     remove_under_lease(ctx, table, table.c.job_id == ctx.job_id)
     for rows in _batches(_pseudo_masks(delivered, ctx.job_id)):
@@ -205,8 +207,10 @@ def _record_masks(ctx: JobContext, delivered: Path) -> None:
 
 
 def clean_up(database: Database) -> None:
-    """Remove the masks of trainings that ended without results: they were cancelled, or failed,
-    while these were written. Whoever does it again does nothing."""
+    """Remove the masks of trainings that ended without results.
+
+    They were cancelled, or failed, while these were written. Calling it again does nothing.
+    """
     table = cast(Table, PseudoMask.__table__)
     over = Job.kind == JobKind.TRAIN, Job.state.not_in([*ACTIVE, *SUCCESSFUL])
     with database.read() as session:
