@@ -143,12 +143,12 @@ def clean_up(database: Database) -> None:
     What no data set names is removed. Calling it again does nothing.
     """
     over = select(Job.id).where(Job.kind == JobKind.PREDICT, Job.state.not_in(ACTIVE))
-    held = (Prediction.job_id.in_(over), Prediction.sha256.is_not(None))
+    named_blobs = (Prediction.job_id.in_(over), Prediction.sha256.is_not(None))
     left = True
     while left:
-        query = select(Prediction.pk, Prediction.sha256).where(*held).limit(_BATCH)
+        query = select(Prediction.pk, Prediction.sha256).where(*named_blobs).limit(_BATCH)
         with database.read() as session:
-            left = session.scalar(select(Prediction.pk).where(*held).limit(1)) is not None
+            left = session.scalar(select(Prediction.pk).where(*named_blobs).limit(1)) is not None
         if left:
             with database.begin() as session:
                 rows = session.execute(query).all()

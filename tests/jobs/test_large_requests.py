@@ -82,7 +82,7 @@ def test_lists_read_none_of_an_older_release(
 
 
 def test_a_small_one_stays_in_its_row(client: TestClient, dataset_id: str, job_row: Row) -> None:
-    body = {"dataset_id": dataset_id, "overrides": {"train.epochs": 3}}
+    body = {"dataset_id": dataset_id, "overrides": {"train.epochs": 3}, "proposals": "hierarchy"}
     row = job_row(client.post("/jobs/train", json=body).json()["id"])
     assert row.request == {"overrides": {"train.epochs": 3}, "proposals": {"kind": "hierarchy"}}
     assert row.request_sha is None

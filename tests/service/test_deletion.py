@@ -377,7 +377,7 @@ def test_quotas_are_free_at_once(
         with app.state.database.begin() as session:
             key, _ = keys.create(session, "ann", Scope.WRITE)
         client.headers["Authorization"] = f"Bearer {key}"
-        form = kit.points(1), {"1.png": kit.picture()}
+        form = kit.points(1), {"1.png": kit.image()}
         url = kit.upload(client, *form).headers["location"]
         assert kit.upload(client, *form).status_code == 429
         assert client.delete(url).status_code == 204
