@@ -33,29 +33,37 @@ def category_warnings(
     """
     warnings = []
     for noted, problem, hint in (
-        (_equal(categories), "names are equal, but for case and spaces", "merge or rename them"),
-        ([_shown(c) for c in categories if not _key(c.name)], "names are empty", "name them"),
+        (
+            _equal(categories),
+            "category names are equal, but for case and spaces",
+            "merge or rename them",
+        ),
+        (
+            [_shown(c) for c in categories if not _key(c.name)],
+            "category names are empty",
+            "name them",
+        ),
         (
             [_shown(c) for c in categories if _key(c.name) and _unsafe(c.name)],
-            "names are unsafe as those of files (separators, leading dots, spaces at an end, "
+            "category names are unsafe as those of files (separators, leading dots, odd spaces, "
             f"characters that do not show, over {LONGEST} characters)",
             "rename them",
         ),
         (
             [_shown(c) for c in categories if _AS_TABLES_READ.search(_key(c.name))],
-            "names may be read differently from CSV or YAML (separators, quotes, signs, words such "
-            "as 'no')",
+            "category names may be read differently from CSV or YAML (separators, quotes, signs, "
+            "words such as 'no')",
             "rename them, or check what your tools make of them",
         ),
         (
             _unused_roots(categories, annotations, parents),
-            "roots without annotations are classes all the same",
+            "root categories without annotations are classes all the same",
             "leave them out, unless they are wanted",
         ),
     ):
         if noted:
             more = f" and {len(noted) - NAMED} more" if len(noted) > NAMED else ""
-            text = f"category {problem}: {', '.join(noted[:NAMED])}{more}"
+            text = f"{problem}: {', '.join(noted[:NAMED])}{more}"
             warnings.append(ValidationIssue("/categories", text, hint))
     return warnings
 

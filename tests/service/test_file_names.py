@@ -250,7 +250,7 @@ def test_a_root_category_without_objects_is_named(client: TestClient, kit: Any) 
     ]
     answer = kit.upload(client, kit.points(categories=categories), IMAGES)
     (warning,) = answer.json()["report"]["warnings"]
-    assert "roots without annotations" in warning["detail"]
+    assert "root categories without annotations" in warning["detail"]
     assert "'objects' (id 1)" in warning["detail"]
     categories[0] |= {"name": "dog"}  # is used
     categories[1] |= {"name": "none"}
