@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from app.datasets import archives, unread_archives
 from app.errors import ValidationIssue
 from app.http.multipart import FilePart
 from app.storage.decode_budget import DECODING, IMPORT_PATIENCE
+from sapnet.data.file_names import Match
 from sapnet.data.file_pairing import Pairing, Unpaired
 from sapnet.data.images import ImageProblem, Inspection, inspect, read_header
 from sapnet.utils.files import file_sha256
@@ -95,7 +96,8 @@ def collect(
         max_pixels: of one image.
         report_progress: called before each file, with how many images there are of how many.
     """
-    collection = _Collection(names, max_pixels)
+    parts = list(parts)
+    collection = _Collection(names, max_pixels, several=len(parts) > 1)
     numbers = count()
     for part in parts:
         report_progress("images", len(collection.pairing), len(names))
@@ -107,11 +109,11 @@ def collect(
             with closing(archives.members(part.path, limits, collection.note_hidden)) as members:
                 for member in members:
                     report_progress("images", len(collection.pairing), len(names))
-                    if collection.wants(member.name):
+                    if match := collection.match(member.name):
                         path = folder / f"image-{next(numbers)}"
                         with path.open("wb") as file:
                             file.writelines(member.chunks())
-                        collection.offer(member.name, path)
+                        collection.take(match, member.name, path)
         except archives.ArchiveProblem as error:
             collection.refuse(str(error))
         part.path.unlink()
@@ -131,12 +133,12 @@ def _same(one: ImageFile, other: ImageFile) -> bool:
 class _Collection:
     """Takes files for the images whose names they fit (`sapnet.data.file_names`)."""
 
-    def __init__(self, names: Mapping[str, str | None], max_pixels: int) -> None:
+    def __init__(self, names: Mapping[str, str | None], max_pixels: int, *, several: bool) -> None:
         addresses = {name: address for name, address in names.items() if address}
         self.pairing: Pairing[ImageFile] = Pairing(names, addresses, _same)
-        self.archive = ""  # which is being read
+        self.archive = ""  # which is being read, if any
         self._files = ImageFiles()
-        self._max_pixels = max_pixels
+        self._max_pixels, self._several = max_pixels, several
         self._hidden: dict[str, str] = {}  # name of the document -> the first hidden file for it
 
     def note_hidden(self, name: str) -> None:
@@ -144,24 +146,37 @@ class _Collection:
         for wanted in self.pairing.fits(name):
             self._hidden.setdefault(wanted, f"{name!r} in {self.archive!r}")
 
-    def wants(self, name: str) -> bool:
-        """Whether a member of the archive is to be unpacked; those that are not are noted."""
-        if self.pairing.match(name) is not None:
-            return True
-        if unread_archives.is_named_so(name):
-            self._not_read(f"{name!r} in {self.archive!r}", "an archive within an archive")
-        self._ignore(name)
-        return False
+    def match(self, name: str) -> Match | None:
+        """The image that a member of the archive is for; None, noted, where it is of no use.
 
-    def offer(self, sent_as: str, path: Path) -> None:
-        """Take a file, or remove it where it is of no use."""
-        match = self.pairing.match(sent_as)
+        Subsets may come in an archive each: what fits several images may fit one by its name.
+        """
+        named = name
+        if len(self.pairing.fits(name)) > 1:
+            below = f"{PurePosixPath(self.archive).name.partition('.')[0]}/{name}"
+            named = below if len(self.pairing.fits(below)) == 1 else name
+        match = self.pairing.match(named)
         if match is None:
-            if kind := unread_archives.kind_of(path):
-                self._not_read(repr(sent_as), kind)
-            self._ignore(sent_as)
-            path.unlink()
+            if unread_archives.is_named_so(name):
+                self._not_read(f"{name!r} in {self.archive!r}", "an archive within an archive")
+            self._ignore(name)
+        return match
+
+    def offer(self, name: str, path: Path) -> None:
+        """Take a file that was sent by itself, or remove it where it is of no use."""
+        self.archive = ""
+        match = self.pairing.match(name)
+        if match is not None:
+            self.take(match, name, path)
             return
+        if kind := unread_archives.kind_of(path):
+            self._not_read(repr(name), kind)
+        self._ignore(name)
+        path.unlink()
+
+    def take(self, match: Match, name: str, path: Path) -> None:
+        """Take a file for the image that it matches, and remove the one that is not needed."""
+        sent_as = f"{self.archive}/{name}" if self._several and self.archive else name
         file = ImageFile(sent_as, path, file_sha256(path), inspect_file(path, self._max_pixels))
         unused = self.pairing.take(match, sent_as, file)
         if unused is not None:

@@ -151,6 +151,23 @@ def test_which_of_two_is_not_guessed(client: TestClient, kit: Any) -> None:
         assert "'1.png' could be any of 'train/1.png' and 'val/1.png'" in error["detail"]
 
 
+def test_subsets_in_an_archive_each(client: TestClient, kit: Any) -> None:
+    a, b = image_bytes(seed=1), image_bytes(seed=2)
+    archives = {"val.tar.zip": kit.zipped({"1.png": b}), "train.zip": kit.zipped({"1.png": a})}
+    answer = kit.upload(client, points(kit, "train/1.png", "set/val/1.PNG"), archives)
+    assert stored(client, answer) == {"train/1.png": a, "set/val/1.PNG": b}
+    answer = kit.upload(client, points(kit, "1.png"), archives)
+    (error,) = answer.json()["errors"]
+    assert error["detail"] == (
+        "both 'val.tar.zip/1.png' and 'train.zip/1.png' could be the image '1.png'"
+    )
+    answer = kit.upload(
+        client, points(kit, "train/1.png", "val/1.png"), {"train.zip": archives["train.zip"]}
+    )
+    (error,) = answer.json()["errors"]
+    assert error["detail"] == "there is no image 'val/1.png'"
+
+
 def test_two_that_fit_do_not_matter_once_a_better_one_comes(client: TestClient, kit: Any) -> None:
     images = {name: image_bytes(seed=n) for n, name in enumerate(("x/1.png", "y/1.png", "1.png"))}
     answer = kit.upload(client, points(kit, "1.png"), kit.zipped(images))
