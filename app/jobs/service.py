@@ -26,7 +26,7 @@ from app.db.session import Database, rows_changed
 from app.errors import BlobMissing, Conflict, Invalid, NotFound, ValidationIssue
 from app.http import idempotency
 from app.http.pagination import Page, Paging, paginate
-from app.jobs import events, sam_checkpoints
+from app.jobs import events, given_proposals, sam_checkpoints
 from app.jobs.kinds import KINDS, result_of
 from app.jobs.schemas import JobCreated, TrainRequest
 from app.jobs.submit import submit, take_out_request
@@ -64,12 +64,14 @@ def create(
         _ready_dataset(session, request.dataset_id)
         initial = get_model(session, request.from_model) if request.from_model else None
         images = _images(session, request.dataset_id) if request.truth is not None else {}
+        given = given_proposals.issues(session, request.dataset_id, document["proposals"] or {})
     proposals = document["proposals"] or settings.proposals
     kind = str(proposals.get("kind"))
     issues = _config_issues(request, kind)
     issues += _model_issues(request, kind, initial) if initial and not issues else []
     truth = None if request.truth is None else json.dumps(document["truth"]).encode()
     issues += _truth_issues(storage, truth, images) if truth is not None else []
+    issues += given
     issues += sam_checkpoints.issues(settings, document["proposals"] or {})
     issues += webhooks.issues(settings, request.webhook)
     if issues:

@@ -8,15 +8,23 @@ Two forms of the document (a dict, a list, or the path of a JSON file that holds
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sapnet.data.annotations.decoding import shown
+from sapnet.data.annotations.decoding import Issues, shown
 from sapnet.data.depth import parse
-from sapnet.data.masks import MAX_PIXELS, check_polygons, check_rle, check_size, checked_rle, decode
+from sapnet.data.masks import (
+    MAX_PIXELS,
+    Size,
+    check_polygons,
+    check_rle,
+    check_size,
+    checked_rle,
+    decode,
+)
 from sapnet.errors import InvalidDataset, InvalidGeometry, ValidationIssue
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, PointSet, RawProposals
 
@@ -45,14 +53,7 @@ class GivenGenerator:
             InvalidDataset: lists all issues.
         """
         parsed = document if isinstance(document, dict | list) else _read(Path(document))
-        sizes = _sizes(points) if points is not None else None
-        issues: list[ValidationIssue] = []
-        self._masks: dict[int, list[tuple[Any, float]]] = {}
-        for pointer, key, entry in _entries(parsed, issues):
-            checked = _check(pointer, key, entry, sizes, issues)
-            if checked:
-                annotation_id, segmentation, score = checked
-                self._masks.setdefault(annotation_id, []).append((segmentation, score))
+        self._masks, issues = _checked(parsed, _sizes(points) if points is not None else None)
         if issues:
             raise InvalidDataset(issues)
 
@@ -74,6 +75,35 @@ class GivenGenerator:
             yield RawProposals(masks, scores, (self.name,) * len(given))
 
 
+def check_given(document: Document, sizes: Mapping[int, Size]) -> list[ValidationIssue]:
+    """Return what is wrong with masks, as a run with them would find it.
+
+    Args:
+        sizes: (h, w) of the image of each annotation that there is, by the annotation's id.
+    """
+    return _checked(document, sizes)[1]
+
+
+def annotation_ids(document: Document) -> set[int]:
+    """The ids of the annotations that masks are given for."""
+    ids = (_integer(key) for _, key, _ in _entries(document, Issues()))
+    return {id_ for id_ in ids if id_ is not None}
+
+
+def _checked(
+    document: Document, sizes: Mapping[int, Size] | None
+) -> tuple[dict[int, list[tuple[Any, float]]], list[ValidationIssue]]:
+    """Segmentations and scores by annotation id, and all that is wrong."""
+    issues = Issues()
+    masks: dict[int, list[tuple[Any, float]]] = {}
+    for pointer, key, entry in _entries(document, issues):
+        checked = _check(pointer, key, entry, sizes, issues)
+        if checked:
+            annotation_id, segmentation, score = checked
+            masks.setdefault(annotation_id, []).append((segmentation, score))
+    return masks, issues.listed()
+
+
 def _read(path: Path) -> Document:
     try:
         parsed = parse(path.read_bytes())
@@ -88,12 +118,12 @@ def _read(path: Path) -> Document:
     return parsed
 
 
-def _sizes(points: PointSet) -> dict[int, tuple[int, int]]:
+def _sizes(points: PointSet) -> dict[int, Size]:
     image_size = {image.id: image.size for image in points.images}
     return {a.id: image_size[a.image_id] for a in points.annotations}
 
 
-def _entries(document: Document, issues: list[ValidationIssue]) -> Iterator[tuple[str, Any, Any]]:
+def _entries(document: Document, issues: Issues) -> Iterator[tuple[str, Any, Any]]:
     """(pointer, annotation id as written, entry) of every mask, in either form."""
     if isinstance(document, list):
         for index, entry in enumerate(document):
@@ -106,45 +136,37 @@ def _entries(document: Document, issues: list[ValidationIssue]) -> Iterator[tupl
             for index, entry in enumerate(entries):
                 yield f"{pointer}/{index}", key, entry
         else:
-            issues.append(ValidationIssue(pointer, "not a list of masks", _FORMS))
+            issues.add(pointer, "not a list of masks", _FORMS)
 
 
 def _check(
     pointer: str,
     key: Any,
     entry: Any,
-    sizes: dict[int, tuple[int, int]] | None,
-    issues: list[ValidationIssue],
+    sizes: Mapping[int, Size] | None,
+    issues: Issues,
 ) -> tuple[int, Any, float] | None:
     """(annotation id, segmentation, score), or None and an issue for each thing that is wrong."""
     if not isinstance(entry, dict):
-        issues.append(ValidationIssue(pointer, "not an object", _FORMS))
+        issues.add(pointer, "not an object", _FORMS)
         return None
-    before = len(issues)
+    before = issues.total
     annotation_id = _integer(key)
     if annotation_id is None:
-        issues.append(
-            ValidationIssue(pointer, f"annotation id {shown(key)} is not an integer", _FORMS)
-        )
+        issues.add(pointer, f"annotation id {shown(key)} is not an integer", _FORMS)
     elif sizes is not None and annotation_id not in sizes:
         hint = "use the ids of the points document"
-        issues.append(
-            ValidationIssue(pointer, f"no annotation has the id {shown(annotation_id)}", hint)
-        )
+        issues.add(pointer, f"no annotation has the id {shown(annotation_id)}", hint)
     score = entry.get("score", DEFAULT_SCORE)
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        issues.append(
-            ValidationIssue(
-                f"{pointer}/score", f"{shown(score)} is no score", "a number from 0 to 1"
-            )
-        )
+        issues.add(f"{pointer}/score", f"{shown(score)} is no score", "a number from 0 to 1")
     segmentation = entry.get("segmentation")
     size = sizes.get(annotation_id) if sizes and annotation_id is not None else None
     try:
         _check_segmentation(segmentation, size)
     except InvalidGeometry as error:
-        issues.append(ValidationIssue(f"{pointer}/segmentation", str(error), error.hint))
-    if len(issues) > before or annotation_id is None:
+        issues.add(f"{pointer}/segmentation", str(error), error.hint)
+    if issues.total > before or annotation_id is None:
         return None
     return annotation_id, segmentation, float(score)
 
