@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from sapnet.config.resolve import resolve_config
+from sapnet.errors import InvalidConfig
 from sapnet_client import Bars, Client, Dataset, Job, NotFound, SapnetError, document
 
 PANEL = "Use a running service"
@@ -48,6 +50,11 @@ def train(
 ) -> None:
     """From images and points to masks and a model: send, train, wait, fetch."""
     overrides = dict(_setting(text) for text in set_ or [])
+    try:  # before anything is sent
+        resolve_config(method, preset, overrides)
+    except InvalidConfig as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
     with _client(url, key) as client:
         dataset = client.create_dataset(images, points, truth=truth, name=name)
         counts = f"{dataset.images} images, {dataset.annotations} points"

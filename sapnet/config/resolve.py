@@ -1,6 +1,7 @@
 """Resolve a request to one checked `Config`, and read a stored one. Imports no torch."""
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -65,10 +66,8 @@ def resolve_config(
     Raises:
         InvalidConfig: names the bad value, what it may be, and near matches.
     """
-    if preset not in PRESETS:
-        raise InvalidConfig(f"preset {preset!r} does not exist; it may be {quoted(PRESETS)}")
-    if method not in METHODS:
-        raise InvalidConfig(f"method {method!r} does not exist; it may be {quoted(METHODS)}")
+    _require("preset", preset, PRESETS)
+    _require("method", method, METHODS)
     config = replace(PRESETS[preset](), method=cast(Method, method))
     if config.teacher.enabled and proposals not in CALIBRATED_PROPOSALS:
         config = for_uncalibrated_proposals(config)
@@ -117,6 +116,16 @@ def architecture_differences(config: Config, model: Mapping[str, Any]) -> list[s
         for name in names
         if (stored := (model.get(stage) or {}).get(name)) != wanted[stage][name]
     ]
+
+
+def _require(what: str, name: str, names: Iterable[str]) -> None:
+    """Raise InvalidConfig, with what it may be and what is nearest, for a name that is none."""
+    names = list(names)
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InvalidConfig(f"{what} {name!r} does not exist; it may be {quoted(names)}{hint}")
 
 
 def _settings(config: Config) -> Iterator[tuple[str, Any]]:

@@ -149,3 +149,26 @@ def test_no_torch_is_loaded() -> None:
         "import app.cli.main, sys; assert 'torch' not in sys.modules and 'PIL' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--preset", "cpuu", ("preset 'cpuu'", "'demo'", "did you mean 'cpu'")),
+        ("--method", "sapnet+++", ("method 'sapnet+++'", "'consensus'", "did you mean 'sapnet++'")),
+        ("--set", "train.epoch=3", ("'train.epoch'", "'train.epochs'")),
+        ("--set", "train.epochs=many", ("'train.epochs'", "a whole number")),
+        ("--set", "train.epochs=0", ("train.epochs", "above 0")),
+    ],
+)
+def test_a_wrong_setting_is_reported_before_the_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str, words: tuple[str]
+) -> None:
+    """Nobody listens at the address, and no image is read."""
+    monkeypatch.setenv("SAPNET_URL", "http://127.0.0.1:9")
+    missing = str(tmp_path / "none")
+    done = call("train", "--images", missing, "--points", missing, option, value)
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    for word in words:
+        assert word in line
