@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _CROWDED = 64  # images of one base name, from which on folders must tell them apart
+_DEEPEST = 16  # folders by which these are told apart
 _KINDS = (
     ("jpg", "jpeg", "jpe", "jfif"),
     ("tif", "tiff"),
@@ -231,10 +232,11 @@ class FileNames:
             self._divided.add(sent.stem)
             for entry in near:
                 parts = _taken_apart(entry[1])
-                for start in range(len(parts.folders)):
+                for start in range(max(0, len(parts.folders) - _DEEPEST), len(parts.folders)):
                     tail = (*parts.folders[start:], parts.stem)
                     self._by_tail.setdefault(tail, []).append(entry)
-        for start in range(len(sent.folders) - 1, -1, -1):
+        deepest = max(0, len(sent.folders) - _DEEPEST)
+        for start in range(len(sent.folders) - 1, deepest - 1, -1):
             some = self._by_tail.get((*sent.folders[start:], sent.stem), [])
             if len(some) <= _CROWDED:
                 return some or near

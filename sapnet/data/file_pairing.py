@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 NAMED = 10
 """Names in a message, and names that near misses are looked for."""
-_POOL = 1_000  # files among which near misses are looked for
+_POOL = 500  # files among which near misses are looked for
+_COMPARED = 64  # characters of names; the time for that grows with their square
 F = TypeVar("F")
 
 
@@ -168,9 +169,9 @@ class Pairing(Generic[F]):
         """Files of no other use whose names are almost this one."""
         bases: dict[str, str] = {}
         for other in self._unused:
-            bases.setdefault(PurePosixPath(plain_path(other)).name.casefold(), other)
-        wanted = PurePosixPath(plain_path(name)).name.casefold()
-        return [bases[base] for base in difflib.get_close_matches(wanted, bases, n=3, cutoff=0.7)]
+            bases.setdefault(_compared(other), other)
+        near = difflib.get_close_matches(_compared(name), bases, n=3, cutoff=0.7)
+        return [bases[base] for base in near]
 
     def candidates(self) -> Iterator[str]:
         """Files that were taken, might have been, or are named almost as a name without a file."""
@@ -182,6 +183,10 @@ class Pairing(Generic[F]):
             if number < NAMED:
                 results |= dict.fromkeys(self.similar(name))
         yield from results
+
+
+def _compared(name: str) -> str:
+    return PurePosixPath(plain_path(name)).name.casefold()[:_COMPARED]
 
 
 def pair(

@@ -255,6 +255,20 @@ def test_many_names_without_files_take_no_long_search() -> None:
     assert time.process_time() - began < 60
 
 
+@pytest.mark.slow
+def test_hostile_names_take_no_long_search() -> None:
+    """Names that are long, deep, or all alike to a comparison of texts."""
+    began = time.process_time()
+    pairing: Pairing[str] = Pairing(["a" * (5_000 + number) for number in range(300)])
+    for number in range(2_000):
+        pairing.match("a" * (9_000 + number) + "b")
+    assert len(pairing.missing()) == 300
+    index = FileNames(f"{'x/' * 20_000}{number}/a.png" for number in range(100))
+    for number in range(100):
+        index.match(f"{'x/' * 20_000}lost{number}/a.png")
+    assert time.process_time() - began < 60
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in ("photos/a.png", "Sub/B.JPG", "train/c.png", "val/c.png", "same/d.png", "x/d.png"):
