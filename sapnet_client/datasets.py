@@ -148,10 +148,13 @@ def _document(part: str, name: str, document: Document, folder: Path) -> tuple[s
         path.write_text(json.dumps(document))
         return part, name, path
     if (path := Path(document)).is_dir():  # a document for each image, as Labelme writes them
+        from sapnet.data.file_pairing import files_below
+
         archive = folder / f"{part}.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
-            for one in sorted(path.rglob("*.json")):
-                packed.write(one, one.relative_to(path).as_posix())
+            for inside, file in files_below(path).items():
+                if inside.lower().endswith(".json"):
+                    packed.write(file, inside)
         return part, archive.name, archive
     return part, path.name, path
 

@@ -276,7 +276,7 @@ def points(
 
 def open_model(path: Path) -> "Predictor | OnnxPredictor":
     """A predictor of any file of a trained model. An ONNX one needs no torch."""
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         from sapnet.segmenters.onnx.predictor import OnnxPredictor
 
         return OnnxPredictor(path)

@@ -18,6 +18,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from sapnet.data.exif import orientation_of
+from sapnet.data.file_pairing import files_below
 from sapnet.data.masks import Size
 from sapnet.data.orientation import AS_STORED, is_turned
 from sapnet.data.pixels import PAGES, Decoded, FloatValues, Pixels, Ranges, pixels_of
@@ -54,7 +55,7 @@ def image_files(paths: Iterable[Path]) -> dict[str, Path]:
     for path in paths:
         files = [path]
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            files = [f for f in files_below(path).values() if f.suffix.lower() in SUFFIXES]
             if not files:
                 raise ImageProblem(f"there is no image in {path} ({', '.join(SUFFIXES)})")
         for file in files:

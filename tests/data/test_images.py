@@ -191,6 +191,24 @@ def test_image_files_of_folders_and_files(tmp_path):
         image_files([tmp_path / "a", tmp_path / "b"])
 
 
+def test_image_files_behind_links(tmp_path):
+    """Links are followed, a ring of them ends, and one that leads nowhere is named."""
+    photos, other = tmp_path / "photos", tmp_path / "other"
+    for folder in (photos, other):
+        folder.mkdir()
+    Image.new("RGB", (3, 2)).save(other / "A.JPG")
+    (photos / "more").symlink_to(other)
+    (other / "back").symlink_to(photos)
+    (photos / "b.png").symlink_to(other / "A.JPG")
+    (photos / "folder.png").mkdir()
+    files = image_files([photos])
+    assert set(files) == {"more/A.JPG", "b.png"}
+    assert all(probe(file) == (2, 3) for file in files.values())
+    (photos / "c.png").symlink_to("nowhere.png")
+    with pytest.raises(ImageProblem, match="missing"):
+        read_rgb(image_files([photos])["c.png"])
+
+
 def test_no_two_drawings_are_one_file():
     drawn = drawings(["a.jpg", "b/a.jpg", "c.tiff", "c.png"], ".png")
     named = {name: path.as_posix() for name, path in drawn.items()}

@@ -211,3 +211,21 @@ def test_names_in_utf8_that_do_not_say_so(tmp_path: Path) -> None:
     data[data.index(b"PK\1\2") + 9] &= ~0x08
     path.write_bytes(data)
     assert read(path) == {"ä.png": b"1"}
+
+
+def test_dates_that_no_zip_and_no_calendar_has(tmp_path: Path) -> None:
+    """Before 1980 there are none in a zip, but a month of 0; nobody reads them here."""
+    zipped, tarred = tmp_path / "a.zip", tmp_path / "a.tar"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("a.png", b"image")
+    raw = zipped.read_bytes()
+    for signature, at in ((b"PK\x03\x04", 10), (b"PK\x01\x02", 12)):
+        place = raw.index(signature) + at
+        raw = raw[:place] + bytes(4) + raw[place + 4 :]
+    zipped.write_bytes(raw)
+    with tarfile.open(tarred, "w", format=tarfile.GNU_FORMAT) as archive:
+        info = tarfile.TarInfo("a.png")
+        info.size, info.mtime = 5, -(2**40)
+        archive.addfile(info, io.BytesIO(b"image"))
+    for path in (zipped, tarred):
+        assert read(path) == {"a.png": b"image"}

@@ -89,3 +89,18 @@ def test_what_fits_no_name_or_several_is_told_by_the_service(client: Client, fol
         "C.png",
         "a",
     }
+
+
+def test_a_folder_of_labelme(client: Client, folder: Path, tmp_path: Path) -> None:
+    """Upper-case suffixes, links to folders and files of 1970 go too; a ring of links ends."""
+    marks, more = tmp_path / "marks", tmp_path / "more"
+    for place, name, image in ((marks, "A.JSON", "a.png"), (more, "b.json", "e.png")):
+        place.mkdir()
+        shape = {"label": "x", "points": [[3, 4]], "shape_type": "point"}
+        document = {"shapes": [shape], "imagePath": image, "imageHeight": 30, "imageWidth": 40}
+        (place / name).write_text(json.dumps(document))
+        os.utime(place / name, (0, 0))
+    (marks / "linked").symlink_to(more)
+    (more / "back").symlink_to(marks)
+    dataset = client.create_dataset(folder, marks)
+    assert sorted(name.rpartition("/")[2] for name in stored(client, dataset)) == ["a.png", "e.png"]
