@@ -16,6 +16,8 @@ def image_names(
 ) -> dict[int, str]:
     """A relative path by image id, no two of which are equal but for case.
 
+    Files that come along differ without their suffixes too: some readers know images by that.
+
     Args:
         suffix_of: the suffix of an image whose name has none, by its content. None where the files
             stay where they are: then names are theirs, and only have forward slashes.
@@ -34,7 +36,9 @@ def image_names(
             path = stem + suffix
         taken.add(path.casefold())
         names[image.id] = path
-    return names
+    if suffix_of is None:
+        return names
+    return {id_: stem + split_suffix(names[id_])[1] for id_, stem in stems(names).items()}
 
 
 def _for_any_system(part: str) -> str:
