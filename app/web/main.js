@@ -4,7 +4,7 @@
        async function show(root, params, {signal})
    root: an empty <section> in <main>, on the page already. params: what the hash's pattern names
    (params.id), and params.query, the URLSearchParams after its "?". signal is aborted when the view
-   is left. What it would lose by that it tells unsaved.js, which asks before the view is changed; the
+   is left. What it would lose by that it registers with unsaved.js, which asks before the view is changed; the
    address goes back where the answer is no. An event "showagain" at the window shows the same view
    anew. The view's first <h1> gets the focus and gives the page its title. What it throws is
    shown in its place. */
@@ -32,8 +32,8 @@ export function match(path) {
   for (const [pattern, view] of ROUTES) {
     const names = [];
     const source = pattern.replace(/:(\w+)/g, (_, name) => `${(names.push(name), "([^/]+)")}`);
-    const found = new RegExp(`^${source}/?$`).exec(path);
-    if (found) return { view, params: Object.fromEntries(names.map((name, i) => [name, decodeURIComponent(found[i + 1])])) };
+    const matched = new RegExp(`^${source}/?$`).exec(path);
+    if (matched) return { view, params: Object.fromEntries(names.map((name, i) => [name, decodeURIComponent(matched[i + 1])])) };
   }
   return null;
 }
@@ -62,18 +62,18 @@ async function route(at) {
   leaving = new AbortController();
   const { signal } = leaving;
   const [path, query = ""] = (location.hash.slice(1) || "/datasets").split("?");
-  const found = match(path);
+  const matched = match(path);
   mark(path);
   const main = document.getElementById("main");
   const root = h("section", { class: "view", "aria-busy": "true" });
   fill(main, root);
   scrollTo(0, 0);
   try {
-    if (!found) throw new ApiError(404, { title: "Not found", detail: `There is no page ${path}.` });
-    main.dataset.view = found.view;
-    const module = await import(`./views/${found.view}.js`);
+    if (!matched) throw new ApiError(404, { title: "Not found", detail: `There is no page ${path}.` });
+    main.dataset.view = matched.view;
+    const module = await import(`./views/${matched.view}.js`);
     if (signal.aborted) return;
-    await module.show(root, { ...found.params, query: new URLSearchParams(query) }, { signal });
+    await module.show(root, { ...matched.params, query: new URLSearchParams(query) }, { signal });
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
     console.error(error);
@@ -102,7 +102,7 @@ const DRAWINGS = { auto: "auto", light: "sun", dark: "moon" };
 
 function theme() {
   const node = document.getElementById("theme");
-  const tell = () => {
+  const showTheme = () => {
     const now = document.documentElement.dataset.theme ?? "auto";
     const label = `Theme: ${THEMES[now]}. Change it`;
     node.setAttribute("aria-label", label);
@@ -120,9 +120,9 @@ function theme() {
     } catch {
       // it lasts as long as the page, then
     }
-    tell();
+    showTheme();
   });
-  tell();
+  showTheme();
 }
 
 asks.askForKey = (why) => {

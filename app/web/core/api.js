@@ -129,17 +129,17 @@ export async function* all(path, name, options = {}) {
 export async function upload(path, form, options = {}) {
   const used = key();
   const answer = await new Promise((resolve, reject) => {
-    const asked = new XMLHttpRequest();
-    asked.open("POST", address(path));
-    asked.setRequestHeader("Accept", "application/json");
-    if (used) asked.setRequestHeader("Authorization", `Bearer ${used}`);
-    for (const [name, value] of Object.entries(options.headers ?? {})) asked.setRequestHeader(name, value);
-    asked.upload.onprogress = (event) => options.onprogress?.(event.loaded, event.total);
-    asked.onload = () => resolve(new Response(asked.response || null, { status: asked.status, headers: { "Retry-After": asked.getResponseHeader("Retry-After") ?? "" } }));
-    asked.onerror = () => reject(new ApiError(0, { title: "No answer", detail: "The upload broke off. Nothing was kept; send it again." }));
-    asked.onabort = () => reject(new DOMException("The upload was stopped.", "AbortError"));
-    options.signal?.addEventListener("abort", () => asked.abort());
-    asked.send(form);
+    const xhr = new XMLHttpRequest();
+    xhr.open("POST", address(path));
+    xhr.setRequestHeader("Accept", "application/json");
+    if (used) xhr.setRequestHeader("Authorization", `Bearer ${used}`);
+    for (const [name, value] of Object.entries(options.headers ?? {})) xhr.setRequestHeader(name, value);
+    xhr.upload.onprogress = (event) => options.onprogress?.(event.loaded, event.total);
+    xhr.onload = () => resolve(new Response(xhr.response || null, { status: xhr.status, headers: { "Retry-After": xhr.getResponseHeader("Retry-After") ?? "" } }));
+    xhr.onerror = () => reject(new ApiError(0, { title: "No answer", detail: "The upload broke off. Nothing was kept; send it again." }));
+    xhr.onabort = () => reject(new DOMException("The upload was stopped.", "AbortError"));
+    options.signal?.addEventListener("abort", () => xhr.abort());
+    xhr.send(form);
   });
   if (answer.ok) return answer.json();
   if (answer.status === 401 && (await otherKey(used, answer))) return upload(path, form, options);

@@ -10,7 +10,7 @@
    imageElement(source, props)       an <img> of an image of the service (its path) or of a Blob, fetched
                                 (with the key) once it comes near the screen.
    button(text, onclick, props) a button; while the promise of its listener runs it is busy, and
-                                what it throws is told as a toast.
+                                what it throws is shown as a toast.
    once(listener)               the same listener, deaf while the promise of its last call runs: a form
                                 sent twice by a double press is sent once.
    field(label, control, hint)  a control with its label and a line below.
@@ -154,17 +154,17 @@ export function toast(text, tone) {
 
 export function problem(error) {
   const more = (error.errors ?? []).slice(0, 200).map((fault) => {
-    const at = [fault.part, fault.pointer].filter(Boolean).join(" ");
-    return h("li", null, at && h("code", null, at), " ", fault.detail, fault.hint && h("small", { class: "hint" }, fault.hint));
+    const start = [fault.part, fault.pointer].filter(Boolean).join(" ");
+    return h("li", null, start && h("code", null, start), " ", fault.detail, fault.hint && h("small", { class: "hint" }, fault.hint));
   });
   return h("div", { class: "problem", role: "alert" }, h("strong", null, error.title ?? "This did not work"), h("p", null, summary(error)), more.length > 0 && h("ul", null, more));
 }
 
 /* The message without the faults that it repeats from the list below it. */
 function summary({ message, errors = [] }) {
-  const at = errors.length ? message.indexOf(errors[0].detail) : -1;
-  if (at < 0) return message;
-  const before = message.slice(0, at).replace(/[:\s]+$/, "");
+  const start = errors.length ? message.indexOf(errors[0].detail) : -1;
+  if (start < 0) return message;
+  const before = message.slice(0, start).replace(/[:\s]+$/, "");
   return before === `${errors[0].part}${errors[0].pointer}` ? "" : before;
 }
 

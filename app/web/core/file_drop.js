@@ -21,15 +21,15 @@ export function handed() {
 }
 
 export function sorted(files) {
-  const found = { images: [], archives: [], documents: [], others: [] };
+  const groups = { images: [], archives: [], documents: [], others: [] };
   for (const file of files) {
     const { name } = file;
-    if (IMAGE.test(name)) found.images.push(file);
-    else if (ARCHIVE.test(name)) found.archives.push(file);
-    else if (/\.(json|xml)$/i.test(name)) found.documents.push(file);
-    else found.others.push(file);
+    if (IMAGE.test(name)) groups.images.push(file);
+    else if (ARCHIVE.test(name)) groups.archives.push(file);
+    else if (/\.(json|xml)$/i.test(name)) groups.documents.push(file);
+    else groups.others.push(file);
   }
-  return found;
+  return groups;
 }
 
 const ANY = "image/*,.json,.xml,.zip,.tar,.tgz,.gz";
@@ -65,17 +65,17 @@ export function pickers(take, { signal, text = "Drop images here, or a COCO file
 async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.() ?? null);
   if (!entries.some((entry) => entry?.isDirectory)) return [...transfer.files];
-  const found = [];
-  for (const entry of entries) if (entry) await walk(entry, found);
-  return found;
+  const collected = [];
+  for (const entry of entries) if (entry) await walk(entry, collected);
+  return collected;
 }
 
-async function walk(entry, found) {
-  if (entry.isFile) return void found.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
+async function walk(entry, collected) {
+  if (entry.isFile) return void collected.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
   const reader = entry.createReader();
   for (;;) {
     const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     if (!batch.length) return;
-    for (const child of batch) if (!child.name.startsWith(".")) await walk(child, found);
+    for (const child of batch) if (!child.name.startsWith(".")) await walk(child, collected);
   }
 }

@@ -20,19 +20,19 @@ export const percent = (share) => `${Math.round(100 * share)} %`;
 
 export function bytes(n) {
   const units = ["B", "KB", "MB", "GB", "TB"];
-  let at = 0;
-  for (; n >= 1000 && at < units.length - 1; at++) n /= 1000;
-  return `${at && n < 10 ? n.toFixed(1) : Math.round(n)} ${units[at]}`;
+  let unit = 0;
+  for (; n >= 1000 && unit < units.length - 1; unit++) n /= 1000;
+  return `${unit && n < 10 ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
 }
 
 export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
 export function when(text) {
-  const at = new Date(text);
-  const clock = at.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-  if (at.toDateString() === new Date().toDateString()) return `today, ${clock}`;
-  const sameYear = at.getFullYear() === new Date().getFullYear();
-  return `${at.toLocaleDateString("en-GB", { day: "numeric", month: "short", ...(sameYear ? {} : { year: "numeric" }) })}, ${clock}`;
+  const moment = new Date(text);
+  const clock = moment.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  if (moment.toDateString() === new Date().toDateString()) return `today, ${clock}`;
+  const sameYear = moment.getFullYear() === new Date().getFullYear();
+  return `${moment.toLocaleDateString("en-GB", { day: "numeric", month: "short", ...(sameYear ? {} : { year: "numeric" }) })}, ${clock}`;
 }
 
 export const short = (id) => id.slice(-8);

@@ -6,27 +6,27 @@
    drop(id)                   forget a draft and its files
    Where the browser keeps nothing (a private window), all do nothing and give null.
 
-   const keeper = keep(points, id)     write the draft after each change of a Points
+   const keeper = autosave(points, id) write the draft after each change of a Points
      .lost()                  what is not kept, as a sentence; null where all is
      await .written()         once what has changed is written
      await .stop()            write nothing more */
 
-const request = (asked) =>
+const request = (operation) =>
   new Promise((resolve, reject) => {
-    asked.onsuccess = () => resolve(asked.result);
-    asked.onerror = () => reject(asked.error);
+    operation.onsuccess = () => resolve(operation.result);
+    operation.onerror = () => reject(operation.error);
   });
 
 let opened = null;
 
 function database() {
   opened ??= (async () => {
-    const asked = indexedDB.open("sapnet", 1);
-    asked.onupgradeneeded = () => {
-      asked.result.createObjectStore("drafts");
-      asked.result.createObjectStore("files");
+    const operation = indexedDB.open("sapnet", 1);
+    operation.onupgradeneeded = () => {
+      operation.result.createObjectStore("drafts");
+      operation.result.createObjectStore("files");
     };
-    return request(asked);
+    return request(operation);
   })();
   return opened;
 }
@@ -36,7 +36,7 @@ async function within(mode, work) {
     const transaction = (await database()).transaction(["drafts", "files"], mode);
     const ended = new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
-      transaction.onabort = () => reject(transaction.error); // a full disk is told only here
+      transaction.onabort = () => reject(transaction.error); // a full disk is reported only here
     });
     ended.catch(() => {}); // where the work itself throws before
     const result = await work(transaction.objectStore("drafts"), transaction.objectStore("files"));
@@ -69,20 +69,20 @@ export const load = (id) =>
   });
 
 /* While one change is being written, the next waits for it. */
-export function keep(points, id) {
+export function autosave(points, id) {
   let [dirty, failed, stopped, writing] = [false, false, false, null];
-  const known = new Set(points.images.map((image) => image.key));
+  const storedKeys = new Set(points.images.map((image) => image.key));
 
   async function files() {
     for (const { key, blob } of points.images) {
       if (stopped) return true;
-      if (blob && !known.has(key) && (await putFile(id, key, blob)) === null) return false;
-      known.add(key);
+      if (blob && !storedKeys.has(key) && (await putFile(id, key, blob)) === null) return false;
+      storedKeys.add(key);
     }
-    for (const key of [...known]) {
+    for (const key of [...storedKeys]) {
       if (stopped || points.images.some((image) => image.key === key)) continue;
       if ((await removeFile(id, key)) === null) return false;
-      known.delete(key);
+      storedKeys.delete(key);
     }
     return true;
   }

@@ -5,7 +5,7 @@
        set; editor and name cannot be changed meanwhile, and busy() is true. faults, progress: boxes for
        the view; in the first every error is listed, with a button that goes to what it concerns.
        Leaving the view asks while it is sent, and stops it; it asks too where keeper has lost something
-   sending(label)                               {element, tell(sent, total)}: how far an upload is */
+   sending(label)                               {element, report(sent, total)}: how far an upload is */
 
 import { upload } from "../core/api.js";
 import { fill, h, icon, problem, toast } from "../core/dom.js";
@@ -19,22 +19,22 @@ export function creator({ points, id, editor, name, keeper, signal }) {
   const lost = () => (sends ? "The images are still being sent. Leaving stops that; the draft stays." : points.touched ? keeper.lost() : null);
   guard(({ closing }) => (closing ? lost() : keeper.written().then(lost)), signal);
 
-  const hold = (held) => {
-    sends = held;
-    editor.element.inert = name.disabled = held; // what is changed now would not be in it
+  const hold = (creating) => {
+    sends = creating;
+    editor.element.inert = name.disabled = creating; // what is changed now would not be in it
   };
 
-  async function create(told) {
+  async function create(message) {
     fill(faults);
     editor.faults(new Map());
     const bar = sending("Upload");
     fill(progress, bar.element);
     hold(true);
     try {
-      const made = await post(points, { onprogress: bar.tell, signal });
+      const made = await post(points, { onprogress: bar.report, signal });
       await keeper.stop();
       await drop(id);
-      toast(told, "good");
+      toast(message, "good");
       hold(false);
       if (!signal.aborted) location.hash = `#/datasets/${made.id}`;
     } catch (error) {
@@ -63,11 +63,11 @@ async function post(points, options) {
 export function sending(label) {
   const bar = h("progress", { max: 1, value: 0, "aria-label": label });
   const text = h("small", { class: "number" });
-  const tell = (sent, total) => {
+  const report = (sent, total) => {
     bar.value = total ? sent / total : 0;
     text.textContent = sent < total ? `${bytes(sent)} of ${bytes(total)}, ${percent(sent / total)}` : "The service checks what was sent …";
   };
-  return { element: h("div", { class: "stack tight" }, bar, text), tell };
+  return { element: h("div", { class: "stack tight" }, bar, text), report };
 }
 
 const describe = (points, place) => {

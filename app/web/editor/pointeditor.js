@@ -36,7 +36,7 @@ export class PointEditor {
       onselect: () => this.#showPoints(),
       onstep: (by) => this.step(by),
       onclass: (index) => this.choose(points.classes[index]?.id),
-      tell: announce,
+      announce,
     });
     this.viewer.tool = { ...pointers(this.tool), key: (event) => this.#key(event) };
     this.viewer.onview = () => (this.level.textContent = `${Math.round(100 * this.viewer.scale)} %`);
@@ -99,8 +99,8 @@ export class PointEditor {
 
   step(by) {
     const { images } = this.points;
-    const at = images.findIndex((image) => image.key === this.tool.shown) + by;
-    if (images[at]) this.go(images[at].key);
+    const position = images.findIndex((image) => image.key === this.tool.shown) + by;
+    if (images[position]) this.go(images[position].key);
     else announce(by > 0 ? "This is the last image" : "This is the first image");
   }
 
@@ -110,9 +110,9 @@ export class PointEditor {
     if (this.tool.shown !== key) this.viewer.show(null); // no points over another's image
     this.tool.show(key);
     this.#refresh();
-    const at = this.points.images.indexOf(image);
-    announce(`${image.name}, image ${at + 1} of ${this.points.images.length}, ${count(this.points.of(key).length, "point")}`);
-    this.strip.children[at]?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    const position = this.points.images.indexOf(image);
+    announce(`${image.name}, image ${position + 1} of ${this.points.images.length}, ${count(this.points.of(key).length, "point")}`);
+    this.strip.children[position]?.scrollIntoView({ block: "nearest", inline: "nearest" });
     try {
       const source = image.blob ?? (await bitmap(image.path, { signal: this.signal }));
       if (this.tool.shown === key) await this.viewer.show(source);
@@ -141,8 +141,8 @@ export class PointEditor {
       this.viewer.show(null);
     }
     if (!this.points.classes.some((c) => c.id === this.chosen)) this.chosen = this.points.classes[0]?.id ?? null;
-    const at = images.findIndex((image) => image.key === this.tool.shown);
-    this.name.textContent = at < 0 ? "" : `${at + 1} / ${images.length} · ${images[at].name}`;
+    const position = images.findIndex((image) => image.key === this.tool.shown);
+    this.name.textContent = position < 0 ? "" : `${position + 1} / ${images.length} · ${images[position].name}`;
     this.undo.disabled = !this.points.canUndo;
     this.redo.disabled = !this.points.canRedo;
     this.tool.faults = this.wrong.get(this.tool.shown) ?? new Set();
@@ -177,18 +177,18 @@ export class PointEditor {
   #showStrip() {
     const { images } = this.points;
     const had = new Map([...this.strip.children].map((node) => [node.dataset.key, node]));
-    const nodes = images.map((image, at) => {
+    const nodes = images.map((image, position) => {
       const node = had.get(image.key) ?? this.#thumb(image);
       had.delete(image.key);
-      if (this.strip.children[at] !== node) this.strip.insertBefore(node, this.strip.children[at] ?? null);
+      if (this.strip.children[position] !== node) this.strip.insertBefore(node, this.strip.children[position] ?? null);
       return node;
     });
     for (const gone of had.values()) gone.remove();
-    nodes.forEach((node, at) => {
-      const key = images[at].key;
+    nodes.forEach((node, position) => {
+      const key = images[position].key;
       const n = this.points.of(key).length;
       const pick = node.firstChild;
-      pick.setAttribute("aria-label", `${images[at].name}, ${count(n, "point")}`);
+      pick.setAttribute("aria-label", `${images[position].name}, ${count(n, "point")}`);
       if (key === this.tool.shown) pick.setAttribute("aria-current", "true");
       else pick.removeAttribute("aria-current");
       node.classList.toggle("wrong", this.wrong.has(key));
@@ -225,9 +225,9 @@ export function swatch(css) {
 }
 
 const pointers = (tool) => ({
-  down: (at) => tool.down(at),
-  move: (at) => tool.move(at),
-  up: (at) => tool.up(at),
+  down: (position) => tool.down(position),
+  move: (position) => tool.move(position),
+  up: (position) => tool.up(position),
   cancel: () => tool.cancel(),
 });
 

@@ -1,9 +1,9 @@
 /* Placing points with a pointer or with keys: the tool in the editor's hand, and what it draws.
 
-   new PointTool(viewer, points, {category, onselect, onstep, onclass, tell})
+   new PointTool(viewer, points, {category, onselect, onstep, onclass, announce})
      show(key)  another image; .shown its key; .selected: the id of a point or null
      category() the class of new points; onstep(±1) another image; onclass(n) the n-th class is
-     chosen; onselect() the selection changed; tell(text) is said to screen readers
+     chosen; onselect() the selection changed; announce(text) is read by screen readers
      .remove()  the selected point
      .faults    a Set of point ids that are drawn as wrong */
 
@@ -15,12 +15,12 @@ const STEP = 10;
 
 export class PointTool {
   constructor(viewer, points, hooks) {
-    Object.assign(this, { viewer, points, hooks, shown: null, selected: null, cross: null, held: null, faults: new Set() });
+    Object.assign(this, { viewer, points, hooks, shown: null, selected: null, cross: null, grabbed: null, faults: new Set() });
     viewer.layers.push((context) => this.#draw(context));
   }
 
   show(key) {
-    Object.assign(this, { shown: key, selected: null, cross: null, held: null, press: null });
+    Object.assign(this, { shown: key, selected: null, cross: null, grabbed: null, press: null });
   }
 
   select(id) {
@@ -49,7 +49,7 @@ export class PointTool {
   #place(x, y) {
     if (!this.#inside(x, y)) return;
     const category = this.hooks.category();
-    if (category === null) return this.hooks.tell("Add a class first.");
+    if (category === null) return this.hooks.announce("Add a class first.");
     const point = this.points.add(this.shown, category, ...this.#kept(x, y));
     this.select(point.id);
     this.#say("placed", point);
@@ -57,14 +57,14 @@ export class PointTool {
 
   #say(what, point) {
     const name = this.points.classes.find((c) => c.id === point.category)?.name ?? "";
-    this.hooks.tell(`${name} ${what} at ${Math.round(point.x)}, ${Math.round(point.y)}. ${this.points.of(this.shown).length} on this image.`);
+    this.hooks.announce(`${name} ${what} at ${Math.round(point.x)}, ${Math.round(point.y)}. ${this.points.of(this.shown).length} on this image.`);
   }
 
   remove() {
     const point = this.points.of(this.shown).find((p) => p.id === this.selected);
     if (!point) return;
     this.points.remove(this.shown, point.id);
-    this.held = null;
+    this.grabbed = null;
     this.select(null);
     this.#say("removed", point);
   }
@@ -152,15 +152,15 @@ export class PointTool {
 
   #enter() {
     if (!this.cross) return this.#steer(0, 0);
-    if (this.held !== null) {
-      const point = this.points.of(this.shown).find((p) => p.id === this.held);
-      this.held = null;
+    if (this.grabbed !== null) {
+      const point = this.points.of(this.shown).find((p) => p.id === this.grabbed);
+      this.grabbed = null;
       if (point) this.#moveTo(point, this.cross);
       return true;
     }
     const point = this.#near(...this.cross);
     if (point) {
-      this.held = point.id;
+      this.grabbed = point.id;
       this.select(point.id);
       this.#say("taken up: the arrows move it, Enter sets it down", point);
     } else this.#place(...this.cross);
@@ -189,7 +189,7 @@ export class PointTool {
   }
 
   #escape() {
-    this.held = null;
+    this.grabbed = null;
     this.cross = null;
     this.select(null);
     return true;
@@ -204,7 +204,7 @@ export class PointTool {
     }
     for (const point of this.points.of(this.shown)) {
       const dragged = this.press?.to && this.press.point.id === point.id;
-      const [x, y] = dragged ? this.press.to : this.held === point.id ? this.cross : [point.x, point.y];
+      const [x, y] = dragged ? this.press.to : this.grabbed === point.id ? this.cross : [point.x, point.y];
       const chosen = point.id === this.selected;
       if (chosen || this.faults.has(point.id)) {
         ring(context, x, y, 12 * one, 3 * one, this.faults.has(point.id) ? "#e11d48" : "#ffffff");

@@ -32,10 +32,10 @@ export function exportsPanel(job, signal) {
   simplified.hidden = true;
   const images = h("input", { type: "checkbox" });
   const list = h("ul", { class: "plain stack" });
-  const told = h("div");
+  const errors = h("div");
 
   async function ask() {
-    fill(told);
+    fill(errors);
     try {
       const wished = { format: format.value, min_quality: Number(least.value), images: images.checked };
       if (!simplified.hidden) wished.simplify = Number(simplify.value);
@@ -45,25 +45,25 @@ export function exportsPanel(job, signal) {
       list.prepend(row);
       watch(row, made, signal).then(() => row.querySelector("button")?.focus());
     } catch (error) {
-      if (!signal.aborted) fill(told, problem(error));
+      if (!signal.aborted) fill(errors, problem(error));
     }
   }
 
   const form = h("form", { class: "card stack", onsubmit: once(ask) },
     h("div", { class: "filters" }, field("Format", format, hint), field("Quality threshold", least, "Masks below it stay behind"), simplified),
     h("div", { class: "row spread" }, h("label", { class: "row nowrap" }, images, "with the images"), h("button", { class: "primary" }, "Make the export")),
-    told);
+    errors);
   const heading = h("h2", { id: "exports", tabindex: "-1" }, "Exports");
   const element = h("section", { class: "stack", "aria-labelledby": "exports" }, heading, form, list);
   const reveal = () => {
     heading.scrollIntoView({ block: "start" });
     format.focus({ preventScroll: true });
   };
-  known(job, list, signal);
+  listExisting(job, list, signal);
   return { element, reveal };
 }
 
-async function known(job, list, signal) {
+async function listExisting(job, list, signal) {
   try {
     for await (const made of all(`/jobs/${job.id}/exports`, "exports", { signal })) {
       const row = h("li", { class: "card stack tight" });

@@ -41,9 +41,9 @@ const choice = (values, chosen) => h("select", null, values.map(([value, text]) 
 function explained(label, select, texts) {
   const node = field(label, select, " ");
   const hint = node.querySelector(".hint");
-  const tell = () => (hint.textContent = texts[select.value] ?? "");
-  select.addEventListener("change", tell);
-  tell();
+  const updateHint = () => (hint.textContent = texts[select.value] ?? "");
+  select.addEventListener("change", updateHint);
+  updateHint();
   return node;
 }
 

@@ -68,14 +68,14 @@ export class Draft {
   choose(index) {
     const candidate = (this.mask.candidates ?? []).find((c) => c.index === index);
     if (!candidate) return false;
-    this.#keep();
+    this.#remember();
     this.choice = index;
     this.#take(candidate.segmentation);
     return true;
   }
 
   addPoint(x, y, positive) {
-    this.#keep();
+    this.#remember();
     if (this.points.length === 0) this.#base = this.rle;
     this.points = [...this.points, { x, y, positive }];
   }
@@ -112,7 +112,7 @@ export class Draft {
   }
 
   beginStroke() {
-    this.#keep();
+    this.#remember();
     if (this.pending) this.#strokes = [...this.#strokes];
     else [this.points, this.#answered, this.#strokes] = [[], 0, []];
     this.choice = null;
@@ -151,7 +151,7 @@ export class Draft {
     return true;
   }
 
-  #keep() {
+  #remember() {
     this.#past.push({ rle: this.rle, choice: this.choice, points: this.points, base: this.#base, answered: this.#answered, strokes: this.#strokes });
     if (this.#past.length > STEPS) this.#past.shift();
   }

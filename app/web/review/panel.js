@@ -2,7 +2,7 @@
 
    buildPanel(review)      review is the Review of views/review.js
      .element              the whole view, with review.viewer in it
-     .tell()               follow review.queue, review.draft and review.tools
+     .update()             follow review.queue, review.draft and review.tools
      .pieces(photo)        draw the proposals on pieces of the photograph */
 
 import { button, field, fill, h, icon } from "../core/dom.js";
@@ -67,7 +67,7 @@ export function buildPanel(review) {
     working, end,
     h("details", null, h("summary", null, "Keys"), h("dl", { class: "facts keys" }, HELP.map(([keys, what]) => [h("dt", null, keys.split("  ").map((k) => [h("kbd", null, k), " "])), h("dd", null, what)]))));
 
-  function tell() {
+  function update() {
     const { queue, draft } = review;
     const total = Object.values(queue.counts).reduce((a, b) => a + b, 0);
     fill(counts, STATUS.map(([name, label, tone]) => h("span", { class: "badge number", "data-tone": tone }, `${queue.counts[name]} ${label}`)));
@@ -99,7 +99,7 @@ export function buildPanel(review) {
       node.dataset.drawn = review.queue.current.mask_id;
     }
   };
-  return { element, tell, pieces };
+  return { element, update, pieces };
 }
 
 function about({ classes, names }, mask) {

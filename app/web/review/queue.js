@@ -74,8 +74,8 @@ export class Queue {
       this.#done = true;
       return;
     }
-    const known = new Set(this.masks.map((m) => m.mask_id));
-    this.masks.push(...value.masks.filter((m) => !known.has(m.mask_id)));
+    const loaded = new Set(this.masks.map((m) => m.mask_id));
+    this.masks.push(...value.masks.filter((m) => !loaded.has(m.mask_id)));
     if (this.#decided.length === 0) this.counts = value.counts; // later ones might be of before a decision
     this.#done = value.next === null;
   }

@@ -1,8 +1,8 @@
 /* The hand of a review: points that ask for another mask, and a brush, by pointer and by keys.
 
-   new Tools(viewer, {ask, onchange, ontold})
+   new Tools(viewer, {ask, onchange, onmessage})
        ask(draft, signal)        the service's suggestion for this draft's question: an RLE
-       onchange()                the draft or the tool is another; ontold(text) for people
+       onchange()                the draft or the tool is another; onmessage(text) for people
      .take(draft)                the draft to work on (draft.js), null for none. What was asked for the one
                                  before is taken back, but for one that is being saved (frozen)
      .mode                       "" (move the image), "positive", "negative", "paint", "erase"
@@ -21,19 +21,19 @@ const WAIT = 70; // milliseconds after a click before the service is asked
 const BRUSHES = ["paint", "erase"];
 
 export class Tools {
-  #asked = new WeakMap(); // draft -> {stop, answer}: the question that is on its way
+  #pending = new WeakMap(); // draft -> {stop, answer}: the question that is on its way
   #last = null;
   #shown = null;
 
-  constructor(viewer, { ask, onchange, ontold }) {
-    Object.assign(this, { viewer, ask, onchange, ontold, draft: null, mode: "", radius: 6, cross: null });
+  constructor(viewer, { ask, onchange, onmessage }) {
+    Object.assign(this, { viewer, ask, onchange, onmessage, draft: null, mode: "", radius: 6, cross: null });
     viewer.tool = {
-      down: (at) => this.#down(at),
-      move: (at) => this.#move(at),
-      up: (at) => this.#up(at),
+      down: (point) => this.#down(point),
+      move: (point) => this.#move(point),
+      up: (point) => this.#up(point),
       cancel: () => this.#cancel(),
       leave: () => this.#hover(null),
-      key: (event) => this.takes?.(event) ?? false,
+      key: (event) => this.onkey?.(event) ?? false,
     };
   }
 
@@ -51,7 +51,7 @@ export class Tools {
 
   resize(by) {
     this.radius = Math.max(0.5, Math.min(200, Math.round(2 * (this.radius + by * Math.max(1, this.radius / 6))) / 2));
-    this.ontold(`Brush of ${2 * this.radius} pixels`);
+    this.onmessage(`Brush of ${2 * this.radius} pixels`);
     this.onchange();
   }
 
@@ -66,11 +66,11 @@ export class Tools {
   }
 
   get busy() {
-    return this.#asked.has(this.draft);
+    return this.#pending.has(this.draft);
   }
 
   async answered(draft) {
-    return (await this.#asked.get(draft)?.answer) ?? true;
+    return (await this.#pending.get(draft)?.answer) ?? true;
   }
 
   /* Whether there is something to be changed: on its image, and not while it is being saved. */
@@ -115,8 +115,8 @@ export class Tools {
     this.onchange();
   }
 
-  #hover(at) {
-    this.#shown = at;
+  #hover(point) {
+    this.#shown = point;
     if (this.#brush) this.viewer.redraw();
   }
 
@@ -128,7 +128,7 @@ export class Tools {
   #point(x, y, positive) {
     if (!this.#free) return;
     const { width, height } = this.viewer;
-    if (x < 0 || y < 0 || x >= width || y >= height) return this.ontold("That is outside of the image");
+    if (x < 0 || y < 0 || x >= width || y >= height) return this.onmessage("That is outside of the image");
     this.draft.addPoint(x, y, positive);
     this.#suggest();
     this.onchange();
@@ -139,7 +139,7 @@ export class Tools {
     const { draft } = this;
     this.#stop(draft);
     const stop = new AbortController();
-    this.#asked.set(draft, { stop, answer: this.#answer(draft, stop.signal) });
+    this.#pending.set(draft, { stop, answer: this.#answer(draft, stop.signal) });
   }
 
   async #answer(draft, signal) {
@@ -148,15 +148,15 @@ export class Tools {
       if (signal.aborted) return false;
       const rle = await this.ask(draft, signal);
       if (signal.aborted) return false;
-      this.#asked.delete(draft);
+      this.#pending.delete(draft);
       draft.suggested(rle);
-      this.ontold("The mask has changed");
+      this.onmessage("The mask has changed");
       return true;
     } catch (error) {
       if (signal.aborted) return false;
-      this.#asked.delete(draft);
+      this.#pending.delete(draft);
       draft.refused();
-      this.ontold(`No mask for this point: ${error.message}`, "bad");
+      this.onmessage(`No mask for this point: ${error.message}`, "bad");
       return false;
     } finally {
       if (!signal.aborted) this.onchange();
@@ -164,8 +164,8 @@ export class Tools {
   }
 
   #stop(draft) {
-    this.#asked.get(draft)?.stop.abort();
-    this.#asked.delete(draft);
+    this.#pending.get(draft)?.stop.abort();
+    this.#pending.delete(draft);
   }
 
   key(event) {
@@ -210,16 +210,16 @@ export class Tools {
   /* What the tools show over the image: points, the crosshair, the size of the brush. */
   draw(ctx, scale) {
     for (const { x, y, positive } of this.draft?.points ?? []) drawPoint(ctx, x, y, { scale, positive, colour: positive ? "#6ddc9a" : "#ff9a91" });
-    const at = this.cross ?? (this.#brush ? this.#shown : null);
-    if (!at) return;
+    const point = this.cross ?? (this.#brush ? this.#shown : null);
+    if (!point) return;
     ctx.beginPath();
-    if (this.#brush) ctx.arc(...at, this.radius, 0, 2 * Math.PI);
+    if (this.#brush) ctx.arc(...point, this.radius, 0, 2 * Math.PI);
     if (this.cross) {
       const arm = 11 / scale;
-      ctx.moveTo(at[0] - arm, at[1]);
-      ctx.lineTo(at[0] + arm, at[1]);
-      ctx.moveTo(at[0], at[1] - arm);
-      ctx.lineTo(at[0], at[1] + arm);
+      ctx.moveTo(point[0] - arm, point[1]);
+      ctx.lineTo(point[0] + arm, point[1]);
+      ctx.moveTo(point[0], point[1] - arm);
+      ctx.lineTo(point[0], point[1] + arm);
     }
     for (const [colour, width] of [["rgb(0 0 0 / 75%)", 3.5], ["#ffffff", 1.5]]) {
       [ctx.strokeStyle, ctx.lineWidth] = [colour, width / scale];

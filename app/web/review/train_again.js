@@ -12,18 +12,18 @@ import { train } from "../jobs/train_dialog.js";
 export async function trainAgain({ job, dataset, counts }, signal) {
   const made = await dialog("A new version", (close) => {
     const name = h("input", { value: `${dataset.name}, corrected`.slice(0, 200), required: true, maxlength: 200, autofocus: true });
-    const told = h("div");
+    const errors = h("div");
     const send = h("button", { class: "primary" }, "Make the version");
 
     async function submit(event) {
       event.preventDefault();
       if (send.getAttribute("aria-busy") === "true") return;
-      fill(told);
+      fill(errors);
       send.setAttribute("aria-busy", "true");
       try {
         close(await post(`/jobs/${job.id}/corrections`, { name: name.value.trim() }));
       } catch (error) {
-        fill(told, problem(error));
+        fill(errors, problem(error));
       } finally {
         send.removeAttribute("aria-busy");
       }
@@ -32,7 +32,7 @@ export async function trainAgain({ job, dataset, counts }, signal) {
     return h("form", { class: "stack", onsubmit: submit },
       h("p", null, sentence(counts)),
       field("Name of the version", name),
-      told,
+      errors,
       h("div", { class: "row end" }, send));
   });
   if (!made || signal.aborted) return;

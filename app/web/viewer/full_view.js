@@ -62,13 +62,13 @@ class Large {
     this.title.textContent = `${name} (${this.index + 1} of ${this.images.length})`;
     [this.masks, this.chosen] = [[], null]; // those of the image before are not of this one
     this.viewer.show(null);
-    this.tell();
+    this.update();
     try {
       const [image, masks] = await Promise.all([photo(this.dataset.id, id), ofImage(this.job.id, id, this.params, this.signal)]);
       if (id !== this.images[this.index]) return;
       this.masks = masks;
       await this.viewer.show(image);
-      this.tell();
+      this.update();
     } catch (error) {
       if (!this.signal.aborted && id === this.images[this.index]) fill(this.list, h("li", null, problem(error)));
     }
@@ -85,7 +85,7 @@ class Large {
     this.chosen = mask;
     const box = mask && shapeOf(mask.segmentation).box;
     if (box && look) this.viewer.lookAt([box[0] - box[2] / 2, box[1] - box[3] / 2, 2 * box[2], 2 * box[3]]);
-    this.tell();
+    this.update();
   }
 
   toggle(name, on) {
@@ -117,7 +117,7 @@ class Large {
     if (this.on.point) for (const mask of this.masks) drawPoint(ctx, ...mask.point, { scale, plain: true });
   }
 
-  tell() {
+  update() {
     const rows = this.masks.map((mask, i) => {
       const swatch = h("span", { class: "swatch" });
       swatch.style.setProperty("--swatch", this.colours(mask, i));

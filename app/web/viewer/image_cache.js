@@ -73,11 +73,11 @@ export function paintPiece(canvas, whole, [x, y, w, h], draw, side = 240) {
 }
 
 export function whenSeen(node, work, signal) {
-  const seen = new IntersectionObserver((entries) => {
+  const observer = new IntersectionObserver((entries) => {
     if (!entries.some((entry) => entry.isIntersecting)) return;
-    seen.disconnect();
+    observer.disconnect();
     work();
   }, { rootMargin: "400px" });
-  seen.observe(node);
-  signal?.addEventListener("abort", () => seen.disconnect());
+  observer.observe(node);
+  signal?.addEventListener("abort", () => observer.disconnect());
 }

@@ -38,16 +38,16 @@ export async function openJob(id, signal) {
 }
 
 export async function names(datasetId, signal) {
-  const found = new Map();
+  const names = new Map();
   try {
     for await (const image of all(`/datasets/${datasetId}/images`, "images", { params: { limit: 1000 }, signal })) {
-      found.set(image.id, image.file_name);
-      if (found.size >= 5000) break;
+      names.set(image.id, image.file_name);
+      if (names.size >= 5000) break;
     }
   } catch {
     // names are a courtesy: an image has its number
   }
-  return found;
+  return names;
 }
 
 export async function* worstFirst(jobId, params, signal) {
@@ -60,9 +60,9 @@ export async function* worstFirst(jobId, params, signal) {
 }
 
 export async function ofImage(jobId, imageId, params, signal) {
-  const found = [];
-  for await (const page of worstFirst(jobId, { ...params, image_id: imageId, limit: 1000 }, signal)) found.push(...page.masks);
-  return found;
+  const masks = [];
+  for await (const page of worstFirst(jobId, { ...params, image_id: imageId, limit: 1000 }, signal)) masks.push(...page.masks);
+  return masks;
 }
 
 export function decide(mask, decision) {

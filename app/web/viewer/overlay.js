@@ -16,17 +16,17 @@ import { bounds, decode } from "./rle.js";
 const AHEAD = [[1, 0], [0, 1], [-1, 0], [0, -1]]; // east, south, west, north
 const RIGHT = [[0, 0], [-1, 0], [-1, -1], [0, -1]]; // pixel ahead on the right of a corner
 const LEFT = [[0, -1], [0, 0], [-1, 0], [-1, -1]];
-const known = new WeakMap();
+const shapes = new WeakMap();
 
 export const objectColour = (index) => css(colour(((index % 9) + 9) % 9));
 
 export function shapeOf(rle) {
-  if (!known.has(rle)) {
+  if (!shapes.has(rle)) {
     const [height, width] = rle.size;
     const [x, y, w, h] = bounds(rle);
-    known.set(rle, shapeOfMask(w ? decode(rle) : [], height, width, [x, y, x + w, y + h]));
+    shapes.set(rle, shapeOfMask(w ? decode(rle) : [], height, width, [x, y, x + w, y + h]));
   }
-  return known.get(rle);
+  return shapes.get(rle);
 }
 
 export function shapeOfMask(mask, height, width, within = [0, 0, width, height]) {
@@ -98,11 +98,11 @@ function extent(mask, height, [x0, y0, x1, y1]) {
    the inside on the right, so that holes come as rings of their own. */
 function* rings(mask, height, width, [left, top, wide, high]) {
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && mask[x * height + y] > 0;
-  const seen = new Uint8Array(wide * high); // upper edges that a ring has passed
+  const visited = new Uint8Array(wide * high); // upper edges that a ring has passed
   for (let y = top; y < top + high; y++) {
     for (let x = left; x < left + wide; x++) {
-      if (!inside(x, y) || inside(x, y - 1) || seen[(y - top) * wide + x - left]) continue;
-      yield follow(inside, x, y, (px, py) => { seen[(py - top) * wide + px - left] = 1; });
+      if (!inside(x, y) || inside(x, y - 1) || visited[(y - top) * wide + x - left]) continue;
+      yield follow(inside, x, y, (px, py) => { visited[(py - top) * wide + px - left] = 1; });
     }
   }
 }

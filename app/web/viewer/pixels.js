@@ -23,25 +23,25 @@ async function withoutExif(blob) {
 async function jpegWithoutExif(blob) {
   const bytes = new DataView(await blob.slice(0, MOST).arrayBuffer());
   const kept = [blob.slice(0, 2)];
-  let at = 2;
-  while (at + 4 <= bytes.byteLength) {
-    const marker = bytes.getUint16(at);
+  let offset = 2;
+  while (offset + 4 <= bytes.byteLength) {
+    const marker = bytes.getUint16(offset);
     if (marker < 0xffe0 || marker > 0xffef) break; // APPn stand first; what follows stays
-    const end = at + 2 + bytes.getUint16(at + 2);
-    if (marker !== 0xffe1) kept.push(blob.slice(at, end));
-    at = end;
+    const end = offset + 2 + bytes.getUint16(offset + 2);
+    if (marker !== 0xffe1) kept.push(blob.slice(offset, end));
+    offset = end;
   }
-  return new Blob([...kept, blob.slice(at)], { type: "image/jpeg" });
+  return new Blob([...kept, blob.slice(offset)], { type: "image/jpeg" });
 }
 
 /* eXIf chunks stand before the pixels, or after them. */
 async function pngWithoutExif(blob) {
   const bytes = new DataView(await blob.arrayBuffer());
   const kept = [blob.slice(0, 8)];
-  for (let at = 8; at + 12 <= bytes.byteLength; ) {
-    const end = at + 12 + bytes.getUint32(at);
-    if (bytes.getUint32(at + 4) !== 0x65584966) kept.push(blob.slice(at, end));
-    at = end;
+  for (let offset = 8; offset + 12 <= bytes.byteLength; ) {
+    const end = offset + 12 + bytes.getUint32(offset);
+    if (bytes.getUint32(offset + 4) !== 0x65584966) kept.push(blob.slice(offset, end));
+    offset = end;
   }
   return new Blob(kept, { type: "image/png" });
 }
@@ -49,10 +49,10 @@ async function pngWithoutExif(blob) {
 /* The EXIF chunk stays under a name that nobody knows, so that no length changes. */
 async function webpWithoutExif(blob) {
   const bytes = new DataView(await blob.arrayBuffer());
-  for (let at = 12; at + 8 <= bytes.byteLength; ) {
-    const length = bytes.getUint32(at + 4, true);
-    if (bytes.getUint32(at) === 0x45584946) bytes.setUint32(at, 0x78786966);
-    at += 8 + length + (length % 2);
+  for (let offset = 12; offset + 8 <= bytes.byteLength; ) {
+    const length = bytes.getUint32(offset + 4, true);
+    if (bytes.getUint32(offset) === 0x45584946) bytes.setUint32(offset, 0x78786966);
+    offset += 8 + length + (length % 2);
   }
   return new Blob([bytes.buffer], { type: "image/webp" });
 }

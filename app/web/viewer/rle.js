@@ -12,21 +12,21 @@
 const runs = (counts) => (typeof counts === "string" ? fromText(counts) : counts);
 
 function fromText(text) {
-  const found = [];
-  for (let at = 0; at < text.length; ) {
+  const runs = [];
+  for (let index = 0; index < text.length; ) {
     let value = 0;
     let shift = 0;
     let more = true;
     while (more) {
-      const code = text.charCodeAt(at++) - 48;
+      const code = text.charCodeAt(index++) - 48;
       value |= (code & 0x1f) << shift;
       more = (code & 0x20) !== 0;
       shift += 5;
       if (!more && code & 0x10 && shift < 32) value |= -1 << shift;
     }
-    found.push(found.length > 2 ? value + found[found.length - 2] : value);
+    runs.push(runs.length > 2 ? value + runs[runs.length - 2] : value);
   }
-  return found;
+  return runs;
 }
 
 function toText(counts) {
@@ -42,17 +42,17 @@ function toText(counts) {
     }
   }
   let text = "";
-  for (let at = 0; at < codes.length; at += 8192) text += String.fromCharCode(...codes.slice(at, at + 8192));
+  for (let index = 0; index < codes.length; index += 8192) text += String.fromCharCode(...codes.slice(index, index + 8192));
   return text;
 }
 
 export function decode(rle) {
   const [height, width] = rle.size;
   const mask = new Uint8Array(height * width);
-  let at = 0;
+  let index = 0;
   runs(rle.counts).forEach((run, i) => {
-    if (i % 2) mask.fill(1, at, at + run);
-    at += run;
+    if (i % 2) mask.fill(1, index, index + run);
+    index += run;
   });
   return mask;
 }
@@ -90,30 +90,30 @@ export function holds(rle, x, y) {
 export function bounds(rle) {
   const [height] = rle.size;
   let [left, top, right, bottom] = [Infinity, Infinity, -1, -1];
-  let at = 0;
+  let index = 0;
   runs(rle.counts).forEach((run, i) => {
     if (i % 2 && run) {
-      const last = at + run - 1;
-      const [x0, x1] = [Math.floor(at / height), Math.floor(last / height)];
+      const last = index + run - 1;
+      const [x0, x1] = [Math.floor(index / height), Math.floor(last / height)];
       left = Math.min(left, x0);
       right = Math.max(right, x1);
-      top = Math.min(top, x1 > x0 ? 0 : at % height);
+      top = Math.min(top, x1 > x0 ? 0 : index % height);
       bottom = Math.max(bottom, x1 > x0 ? height - 1 : last % height);
     }
-    at += run;
+    index += run;
   });
   return right < 0 ? [0, 0, 0, 0] : [left, top, right - left + 1, bottom - top + 1];
 }
 
 export function paint(rle, [r, g, b], alpha = 110) {
-  return drawn(rle, (mask, at) => mask[at] === 1, (r | (g << 8) | (b << 16) | (alpha << 24)) >>> 0);
+  return drawn(rle, (mask, index) => mask[index] === 1, (r | (g << 8) | (b << 16) | (alpha << 24)) >>> 0);
 }
 
 export function outline(rle, [r, g, b]) {
   const [height, width] = rle.size;
-  const border = (mask, at, x, y) =>
-    mask[at] === 1 &&
-    (x === 0 || y === 0 || x === width - 1 || y === height - 1 || !mask[at - 1] || !mask[at + 1] || !mask[at - height] || !mask[at + height]);
+  const border = (mask, index, x, y) =>
+    mask[index] === 1 &&
+    (x === 0 || y === 0 || x === width - 1 || y === height - 1 || !mask[index - 1] || !mask[index + 1] || !mask[index - height] || !mask[index + height]);
   return drawn(rle, border, (r | (g << 8) | (b << 16) | (255 << 24)) >>> 0);
 }
 
@@ -128,8 +128,8 @@ function drawn(rle, where, colour) {
   const image = new ImageData(w, h);
   const pixels = new Uint32Array(image.data.buffer);
   for (let x = x0; x < x0 + w; x++) {
-    for (let y = y0, at = x * height + y0; y < y0 + h; y++, at++) {
-      if (where(mask, at, x, y)) pixels[(y - y0) * w + x - x0] = colour;
+    for (let y = y0, index = x * height + y0; y < y0 + h; y++, index++) {
+      if (where(mask, index, x, y)) pixels[(y - y0) * w + x - x0] = colour;
     }
   }
   canvas.getContext("2d").putImageData(image, x0, y0);

@@ -92,9 +92,9 @@ export class Viewer {
     this._moved();
   }
 
-  zoom(factor, at) {
+  zoom(factor, anchor) {
     const box = this.canvas.getBoundingClientRect();
-    const [x, y] = at ? [at[0] - box.left, at[1] - box.top] : [box.width / 2, box.height / 2];
+    const [x, y] = anchor ? [anchor[0] - box.left, anchor[1] - box.top] : [box.width / 2, box.height / 2];
     const least = Math.min(0.05, this.scale);
     const scale = Math.min(MOST, Math.max(least, this.scale * factor));
     this.left = x - ((x - this.left) * scale) / this.scale;
@@ -116,7 +116,7 @@ export class Viewer {
     const [width, height] = this._size;
     const side = Math.max(w, h, 8) * 1.8;
     this.scale = Math.min(MOST, width / side, height / side);
-    const placed = (at, length, room) => (length <= room ? (room - length) / 2 : Math.min(0, Math.max(room - length, at)));
+    const placed = (anchor, length, room) => (length <= room ? (room - length) / 2 : Math.min(0, Math.max(room - length, anchor)));
     this.left = placed(width / 2 - (x + w / 2) * this.scale, this.width * this.scale, width);
     this.top = placed(height / 2 - (y + h / 2) * this.scale, this.height * this.scale, height);
     [this._fitted, this._looked] = [false, box];
@@ -242,14 +242,14 @@ export class Viewer {
       if (this.tool?.key?.(event) === true) event.preventDefault();
       return;
     }
-    const known = {
+    const actions = {
       "+": () => this.zoom(1.25), "=": () => this.zoom(1.25), "-": () => this.zoom(0.8), 0: () => this.fit(),
       ArrowLeft: () => this.pan(STEP, 0), ArrowRight: () => this.pan(-STEP, 0),
       ArrowUp: () => this.pan(0, STEP), ArrowDown: () => this.pan(0, -STEP), " ": () => (this._space = true),
     };
     if (this.tool?.key?.(event) !== true) {
-      if (!known[event.key]) return;
-      known[event.key]();
+      if (!actions[event.key]) return;
+      actions[event.key]();
     }
     event.preventDefault();
   }

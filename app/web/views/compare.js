@@ -36,13 +36,13 @@ function* numbers(before, after, name) {
 function figures({ metrics, quality: qualities }) {
   const parts = [["quality", qualities.before, qualities.after], ...["pseudo_masks", "model"].map((part) => [part.replace("pseudo_", ""), metrics.before[part], metrics.after[part]])];
   const rows = parts.flatMap(([name, before, after]) => [...numbers(before, after, name)]);
-  const told = (value) => (typeof value === "number" ? (Number.isInteger(value) ? String(value) : value.toFixed(3)) : "–");
+  const shown = (value) => (typeof value === "number" ? (Number.isInteger(value) ? String(value) : value.toFixed(3)) : "–");
   const change = (a, b) => (typeof a === "number" && typeof b === "number" ? b - a : null);
   const rowOf = ([name, a, b]) => {
     const by = change(a, b);
     const tone = !by || /count|gap|masks$/.test(name) ? null : by > 0 ? "better" : "worse";
-    const text = by === null ? "" : `${by > 0 ? "+" : by < 0 ? "−" : "±"}${told(Math.abs(by))}`;
-    return h("tr", null, h("th", { scope: "row" }, name), h("td", { class: "number" }, told(a)), h("td", { class: "number" }, told(b)), h("td", { class: `number ${tone ?? ""}` }, text));
+    const text = by === null ? "" : `${by > 0 ? "+" : by < 0 ? "−" : "±"}${shown(Math.abs(by))}`;
+    return h("tr", null, h("th", { scope: "row" }, name), h("td", { class: "number" }, shown(a)), h("td", { class: "number" }, shown(b)), h("td", { class: `number ${tone ?? ""}` }, text));
   };
   const heads = ["Figure", "Before", "After", "Change"].map((text) => h("th", { scope: "col" }, text));
   return h("section", { class: "panel scroll", tabindex: "0", role: "region", "aria-label": "Figures" }, h("table", { class: "figures" }, h("thead", null, h("tr", null, heads)), h("tbody", null, rows.map(rowOf))));
@@ -64,9 +64,9 @@ function pair(place, mask) {
   const canvases = [0, 1].map(() => h("canvas", { width: 240, height: 240, "aria-hidden": "true" }));
   const name = () => place.names.get(mask.image_id) ?? `image ${mask.image_id}`;
   const title = h("span", { class: "grow ellipsis" }, `object ${mask.id}, ${name()}`);
-  const told = h("p", { class: "hint number" }, `quality ${quality(mask.quality_before)} → ${quality(mask.quality_after)}`);
+  const shown = h("p", { class: "hint number" }, `quality ${quality(mask.quality_before)} → ${quality(mask.quality_after)}`);
   const node = h("li", { class: "panel" }, h("div", { class: "pair" }, canvases),
-    h("div", { class: "caption stack tight" }, h("div", { class: "row nowrap spread" }, title, h("span", { class: "grade number" }, mask.iou === null ? "no IoU" : `IoU ${quality(mask.iou)}`)), told));
+    h("div", { class: "caption stack tight" }, h("div", { class: "row nowrap spread" }, title, h("span", { class: "grade number" }, mask.iou === null ? "no IoU" : `IoU ${quality(mask.iou)}`)), shown));
   whenSeen(node, async () => {
     try {
       const [whole, ...both] = await Promise.all([photo(place.after.dataset.id, mask.image_id), ...[place.before, place.after].map((side) => masksOf(place, side.job.id, mask.image_id))]);
@@ -79,7 +79,7 @@ function pair(place, mask) {
         drawPoint(ctx, ...one.point, { scale, plain: true });
       }));
     } catch (error) {
-      if (!place.signal.aborted) fill(told, problem(error));
+      if (!place.signal.aborted) fill(shown, problem(error));
     }
   }, place.signal);
   return node;

@@ -56,8 +56,8 @@ function importing(box, dataset, progress) {
 
 function invalid(dataset) {
   const errors = dataset.report.errors;
-  const told = { title: "It cannot be used", message: `${count(errors.length, "thing is", "things are")} wrong. Correct them and send it again.`, errors };
-  return problem(told);
+  const refusal = { title: "It cannot be used", message: `${count(errors.length, "thing is", "things are")} wrong. Correct them and send it again.`, errors };
+  return problem(refusal);
 }
 
 async function forget(dataset, signal) {

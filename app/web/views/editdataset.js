@@ -6,20 +6,20 @@ import { button, confirm, field, fill, h } from "../core/dom.js";
 import { count } from "../core/format.js";
 import { PointEditor } from "../editor/pointeditor.js";
 import { Points } from "../editor/points.js";
-import { drop, keep, load } from "../core/store.js";
+import { drop, autosave, load } from "../core/store.js";
 
 export async function show(root, params, { signal }) {
   const draft = `edit:${params.id}`;
   const [dataset, kept] = await Promise.all([get(`/datasets/${params.id}`, { signal }), load(draft)]);
   const points = kept ? new Points(kept.state) : await fromService(dataset, signal);
-  const keeper = keep(points, draft);
+  const keeper = autosave(points, draft);
   const name = h("input", { id: "dataset-name", value: points.name, maxlength: 200, oninput: () => ((points.name = name.value), points.changed()) });
   const editor = new PointEditor(points, { signal, fixed: true });
   const making = creator({ points, id: draft, editor, name, keeper, signal });
   const total = h("strong", { class: "number" });
-  const tell = () => (total.textContent = `${count(points.images.length, "image")}, ${count(points.total, "point")}`);
-  points.addEventListener("change", tell, { signal });
-  tell();
+  const update = () => (total.textContent = `${count(points.images.length, "image")}, ${count(points.total, "point")}`);
+  points.addEventListener("change", update, { signal });
+  update();
   const forget = async () => {
     if (making.busy()) return;
     if (points.touched && !(await confirm("Drop the changes?", "The data set stays as it was.", "Drop them"))) return;

@@ -18,7 +18,7 @@ export async function show(root, params, { signal }) {
 
 class JobView {
   constructor(job, kind, dataset, signal) {
-    Object.assign(this, { job, kind, signal, seen: new Map(), told: -1 });
+    Object.assign(this, { job, kind, signal, stageStatus: new Map(), announcedTenth: -1 });
     const title = job.kind === "train" ? `Training ${dataset?.name ?? short(job.dataset_id)}` : job.kind === "import" ? `Import of ${dataset?.name ?? short(job.dataset_id)}` : kind.label;
     this.state = h("span", { class: "badge" });
     this.actions = h("div", { class: "row" });
@@ -62,7 +62,7 @@ class JobView {
     const { job } = this;
     if (type === "state") Object.assign(job, { state: data.state, reason: data.reason });
     if (type === "stage") {
-      this.seen.set(data.stage, data.status);
+      this.stageStatus.set(data.stage, data.status);
       if (data.status === "started") Object.assign(job, { stage: data.stage, step: null, of: null, eta_seconds: null });
       if (ACTIVE.includes(job.state)) announce(`${this.#label(data.stage)} ${data.status}`);
     }
@@ -98,8 +98,8 @@ class JobView {
   /* Screen readers hear of each tenth. */
   #tellShare() {
     const tenth = Math.floor(this.job.progress * 10);
-    if (tenth > this.told && this.told >= 0 && ACTIVE.includes(this.job.state)) announce(percent(this.job.progress));
-    this.told = Math.max(this.told, tenth);
+    if (tenth > this.announcedTenth && this.announcedTenth >= 0 && ACTIVE.includes(this.job.state)) announce(percent(this.job.progress));
+    this.announcedTenth = Math.max(this.announcedTenth, tenth);
   }
 
   #soon() {
@@ -140,8 +140,8 @@ class JobView {
     const at = this.kind.stages.findIndex(({ name }) => name === job.stage);
     const over = successful(job.state);
     fill(this.stages, this.kind.stages.map(({ name, label, optional }, i) => {
-      if (optional && !this.seen.has(name) && at > i) return null; // it was left out
-      const done = over || i < at || this.seen.get(name) === "ended";
+      if (optional && !this.stageStatus.has(name) && at > i) return null; // it was left out
+      const done = over || i < at || this.stageStatus.get(name) === "ended";
       const current = !over && name === job.stage;
       const broke = current && ["failed", "cancelled"].includes(job.state);
       const state = broke ? "broke" : done && !current ? "done" : current ? "now" : "later";

@@ -13,23 +13,23 @@ export async function show(root, _, { signal }) {
   const cards = h("ul", { class: "plain stack" });
   const more = h("div", { class: "row end" });
   fill(root, h("div", { class: "stack tight" }, h("h1", null, "Models"), h("p", { class: "lead" }, "Each training leaves one; it never changes. A name (an alias) can be moved from one to another, and stands wherever a model is asked for.")), cards, more);
-  const tells = [];
-  let asked = 0;
+  const updates = [];
+  let turns = 0;
   const readAliases = async () => {
-    const turn = ++asked;
+    const turn = ++turns;
     const now = [];
     for await (const alias of all("/models/aliases", "aliases", { signal })) now.push(alias);
-    if (turn !== asked) return; // a later answer knows more
+    if (turn !== turns) return; // a later answer knows more
     aliases.clear();
     for (const alias of now) aliases.set(alias.name, alias);
-    for (const tell of tells) tell();
+    for (const update of updates) update();
   };
 
   async function next(cursor) {
     const page = await get("/models", { params: { limit: 20, cursor }, signal });
     for (const model of page.models) {
-      const { element, tell } = card(model, aliases, readAliases, signal);
-      tells.push(tell);
+      const { element, update } = card(model, aliases, readAliases, signal);
+      updates.push(update);
       cards.append(element);
     }
     if (cards.children.length === 0) fill(cards, h("li", { class: "card empty" }, "There is no model yet. ", h("a", { href: "#/datasets" }, "Train one"), "."));
@@ -53,8 +53,8 @@ function card(model, aliases, readAliases, signal) {
     figures.length > 0 ? curves : h("p", { class: "hint" }, "No metrics: its training had no ground truth."),
     h("div", { class: "row" }, downloads(model, signal)),
     h("div", { class: "row" }, named, naming(model, aliases, readAliases)));
-  const tell = () => fill(named, [...aliases.values()].filter((a) => a.model_id === model.id).map((alias) => tag(alias, readAliases)));
-  return { element, tell };
+  const update = () => fill(named, [...aliases.values()].filter((a) => a.model_id === model.id).map((alias) => tag(alias, readAliases)));
+  return { element, update };
 }
 
 function downloads(model, signal) {
@@ -68,12 +68,12 @@ function downloads(model, signal) {
 
 async function haveOnnx(model, signal) {
   const job = await post(`/models/${model.id}/onnx`, undefined, { signal });
-  let told = false;
+  let announced = false;
   for (let now = job; ; now = await get(`/jobs/${job.id}`, { signal })) {
     if (now.state.startsWith("succeeded")) return;
     if (["failed", "cancelled"].includes(now.state)) throw new ApiError(0, { detail: now.error ?? `The job that makes the ONNX file is ${now.state}.` });
-    if (!told) toast("The ONNX file is being made; it is saved as soon as it is there.");
-    told = true;
+    if (!announced) toast("The ONNX file is being made; it is saved as soon as it is there.");
+    announced = true;
     await new Promise((resolve) => setTimeout(resolve, 1_000));
     signal.throwIfAborted();
   }
@@ -91,12 +91,12 @@ function naming(model, aliases, readAliases) {
   const input = h("input", { placeholder: "production", "aria-label": `A name for ${model.name || model.id}`, pattern: "[a-zA-Z][a-zA-Z0-9_.\\-]*", maxlength: 64, required: true, autocomplete: "off", spellcheck: "false" });
   const submit = once(async () => {
     const name = input.value.trim();
-    const known = aliases.get(name);
-    const condition = known ? { "If-Match": `"${known.revision}"` } : { "If-None-Match": "*" };
+    const existing = aliases.get(name);
+    const condition = existing ? { "If-Match": `"${existing.revision}"` } : { "If-None-Match": "*" };
     const done = await changed(() => put(`/models/aliases/${encodeURIComponent(name)}`, { model: model.id }, { headers: condition }), readAliases);
     if (!done) return;
     input.value = "";
-    toast(known ? `${name} names this model now.` : `${name} is a name of this model.`, "good");
+    toast(existing ? `${name} names this model now.` : `${name} is a name of this model.`, "good");
   });
   return h("form", { class: "row nowrap naming", onsubmit: submit }, input, h("button", { class: "small" }, "Name it"));
 }

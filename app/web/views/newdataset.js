@@ -7,7 +7,7 @@ import { bytes, count } from "../core/format.js";
 import { decoded } from "../viewer/pixels.js";
 import { PointEditor } from "../editor/pointeditor.js";
 import { Points } from "../editor/points.js";
-import { drop, keep, load } from "../core/store.js";
+import { drop, autosave, load } from "../core/store.js";
 import { handed, pickers, sorted } from "../core/file_drop.js";
 import { guard } from "../core/unsaved.js";
 
@@ -17,7 +17,7 @@ export async function show(root, params, { signal }) {
   const kept = await load(DRAFT);
   const points = restore(kept);
   if (signal.aborted) return;
-  const keeper = keep(points, DRAFT);
+  const keeper = autosave(points, DRAFT);
   const name = h("input", { id: "dataset-name", value: points.name, maxlength: 200, placeholder: "cells, week 12", oninput: () => ((points.name = name.value), points.changed()) });
   const editor = new PointEditor(points, { signal });
   const making = creator({ points, id: DRAFT, editor, name, keeper, signal });
@@ -25,7 +25,7 @@ export async function show(root, params, { signal }) {
   const body = h("div", { class: "stack", hidden: true }, editor.element, making.progress, below);
   const take = (files) => (making.busy() ? toast("The data set is being made.", "bad") : receive(files, points, root, signal));
   const place = pickers(take, { signal });
-  const tell = () => {
+  const update = () => {
     body.hidden = points.images.length === 0;
     place.classList.toggle("small", !body.hidden);
     ready.textContent = `${count(points.images.length, "image")}, ${count(points.total, "point")}`;
@@ -41,8 +41,8 @@ export async function show(root, params, { signal }) {
     if (!signal.aborted) dispatchEvent(new Event("showagain"));
   }, { class: "quiet" });
   fill(below, h("div", { class: "stack tight" }, ready, bare), h("div", { class: "row" }, over, go));
-  points.addEventListener("change", tell, { signal });
-  tell();
+  points.addEventListener("change", update, { signal });
+  update();
   fill(root,
     h("div", { class: "stack tight" }, h("h1", null, "New data set"), h("p", { class: "lead" }, "Click once on each object of each image. One point an object is all that is needed.")),
     making.faults,
@@ -115,7 +115,7 @@ function asItIs(documents, images, points, root, signal) {
     fill(box, progress.element);
     sends = true;
     try {
-      const { id } = await upload("/datasets", form, { onprogress: progress.tell, signal });
+      const { id } = await upload("/datasets", form, { onprogress: progress.report, signal });
       sends = false;
       if (!signal.aborted) location.hash = `#/datasets/${id}`;
     } catch (error) {

@@ -13,29 +13,29 @@ import { pickers } from "../core/file_drop.js";
 import { Viewer } from "../viewer/viewer.js";
 
 export async function show(root, { query }, { signal }) {
-  const known = await models(signal);
+  const choices = await models(signal);
   const lead = h("div", { class: "stack tight" }, h("h1", null, "Predict"), h("p", { class: "lead" }, "What a trained model finds in an image that it has not seen."));
-  if (known.length === 0) return void fill(root, lead, h("p", { class: "card empty" }, "There is no model yet. ", h("a", { href: "#/datasets" }, "Train one"), " first."));
-  fill(root, lead, new Predict(known, query.get("model"), signal).element);
+  if (choices.length === 0) return void fill(root, lead, h("p", { class: "card empty" }, "There is no model yet. ", h("a", { href: "#/datasets" }, "Train one"), " first."));
+  fill(root, lead, new Predict(choices, query.get("model"), signal).element);
 }
 
 /* Models, each under the names that it has as well: [{value, label, model}]. */
 async function models(signal) {
-  const [found, named] = [[], []];
-  for await (const model of all("/models", "models", { params: { limit: 200 }, signal })) found.push(model);
+  const [unnamed, named] = [[], []];
+  for await (const model of all("/models", "models", { params: { limit: 200 }, signal })) unnamed.push(model);
   for await (const alias of all("/models/aliases", "aliases", { signal })) {
-    const model = found.find((m) => m.id === alias.model_id);
+    const model = unnamed.find((m) => m.id === alias.model_id);
     if (model) named.push({ value: alias.name, label: `${alias.name} (${model.name || short(model.id)})`, model });
   }
-  return [...named, ...found.map((model) => ({ value: model.id, label: `${model.name || short(model.id)}, ${when(model.created_at)}`, model }))];
+  return [...named, ...unnamed.map((model) => ({ value: model.id, label: `${model.name || short(model.id)}, ${when(model.created_at)}`, model }))];
 }
 
 class Predict {
-  constructor(known, wished, signal) {
-    Object.assign(this, { known, signal, file: null, asked: null, results: [], chosen: null, asking: new AbortController() });
-    this.select = h("select", { onchange: () => this.ask() }, known.map(({ value, label }) => h("option", { value }, label)));
-    if (known.some((k) => k.value === wished)) this.select.value = wished;
-    this.score = h("input", { type: "range", min: 0.1, max: 1, step: 0.01, value: 0.3, oninput: () => this.tell() });
+  constructor(choices, wished, signal) {
+    Object.assign(this, { choices, signal, file: null, submitted: null, results: [], chosen: null, asking: new AbortController() });
+    this.select = h("select", { onchange: () => this.ask() }, choices.map(({ value, label }) => h("option", { value }, label)));
+    if (choices.some((k) => k.value === wished)) this.select.value = wished;
+    this.score = h("input", { type: "range", min: 0.1, max: 1, step: 0.01, value: 0.3, oninput: () => this.update() });
     this.shown = h("output", { class: "number" });
     const score = field("Confidence threshold", this.score);
     score.querySelector("label").append(" ", this.shown);
@@ -43,25 +43,25 @@ class Predict {
     this.viewer.layers = [(ctx, viewer) => this.draw(ctx, viewer.scale)];
     this.viewer.tool = { down: (at) => this.pick(at) };
     this.list = h("ul", { class: "plain objects" });
-    this.told = h("p", { class: "hint", role: "status" });
+    this.summary = h("p", { class: "hint", role: "status" });
     this.why = h("div");
     this.downloads = h("div", { class: "row" },
       button([icon("download"), "JSON"], () => this.saveJson(), { class: "small" }),
       button([icon("download"), "PNG"], () => this.savePng(), { class: "small" }));
     this.answer = h("div", { class: "split predicting", hidden: true },
       this.viewer.element,
-      h("section", { class: "card stack", "aria-label": "What was found" }, this.told, score, this.downloads, this.list));
+      h("section", { class: "card stack", "aria-label": "What was found" }, this.summary, score, this.downloads, this.list));
     const take = ([file]) => file && this.take(file);
     this.drop = pickers(take, { signal, text: "Drop an image here, or ", accept: "image/*", multiple: false });
     this.element = h("div", { class: "stack" },
-      h("div", { class: "asked" }, field("Model", this.select)),
+      h("div", { class: "modelchoice" }, field("Model", this.select)),
       this.drop,
       this.why, this.answer);
     signal.addEventListener("abort", () => this.asking.abort());
   }
 
   get model() {
-    return this.known.find((k) => k.value === this.select.value).model;
+    return this.choices.find((k) => k.value === this.select.value).model;
   }
 
   get least() {
@@ -89,24 +89,24 @@ class Predict {
     if (!this.file) return;
     this.asking.abort();
     const { signal } = (this.asking = new AbortController());
-    const asked = { file: this.file, value: this.select.value, model: this.model };
+    const submitted = { file: this.file, value: this.select.value, model: this.model };
     fill(this.why, h("p", { class: "hint", role: "status" }, "Looking at it … the first time a model is asked it is loaded, which takes a few seconds."));
     try {
       const [image, answer] = await Promise.all([
-        decoded(asked.file).catch(() => null),
-        request("/predict", { method: "POST", body: this.form(asked, 0.1), signal }),
+        decoded(submitted.file).catch(() => null),
+        request("/predict", { method: "POST", body: this.form(submitted, 0.1), signal }),
       ]);
-      const found = await answer.json();
+      const unnamed = await answer.json();
       if (signal.aborted) return;
-      this.results = found.map((result, index) => ({ ...result, index }));
-      [this.asked, this.chosen] = [asked, null]; // what is shown and saved is of this image and model
-      this.classes = byClass(asked.model.categories);
+      this.results = unnamed.map((result, index) => ({ ...result, index }));
+      [this.submitted, this.chosen] = [submitted, null]; // what is shown and saved is of this image and model
+      this.classes = byClass(submitted.model.categories);
       this.answer.hidden = false;
       this.drop.classList.add("small"); // the image needs the room
       fill(this.why, !image && h("p", { class: "note" }, "Your browser cannot show an image of this kind. Save the PNG to see it."));
       await this.viewer.show(image);
-      this.tell();
-      announce(this.told.textContent);
+      this.update();
+      announce(this.summary.textContent);
     } catch (error) {
       if (signal.aborted) return;
       this.answer.hidden = true; // it was of another image or model
@@ -133,21 +133,21 @@ class Predict {
     const hit = this.shownOnes.find((result) => ctx.isPointInPath(shapeOf(result.segmentation).path, x, y, "evenodd"));
     ctx.restore();
     this.chosen = hit ?? null;
-    this.tell();
+    this.update();
     return false;
   }
 
-  tell() {
+  update() {
     const shown = this.shownOnes;
     if (!shown.includes(this.chosen)) this.chosen = null;
     this.shown.textContent = quality(this.least);
-    this.told.textContent = shown.length ? `${count(shown.length, "object")} found.` : this.results.length ? "Nothing of so high a score." : "Nothing was found.";
+    this.summary.textContent = shown.length ? `${count(shown.length, "object")} found.` : this.results.length ? "Nothing of so high a score." : "Nothing was found.";
     fill(this.list, shown.map((result) => {
       const swatch = h("span", { class: "swatch" });
       swatch.style.setProperty("--swatch", this.colour(result));
       const choose = () => {
         this.chosen = this.chosen === result ? null : result;
-        this.tell();
+        this.update();
         this.list.querySelectorAll("button")[shown.indexOf(result)]?.focus();
       };
       return h("li", null, h("button", { type: "button", class: "object", "aria-pressed": String(this.chosen === result), onclick: choose },
@@ -158,13 +158,13 @@ class Predict {
 
   saveJson() {
     const text = JSON.stringify(this.shownOnes.map(({ index, ...result }) => result));
-    saveBlob(new Blob([text], { type: "application/json" }), `${this.asked.file.name}.json`);
+    saveBlob(new Blob([text], { type: "application/json" }), `${this.submitted.file.name}.json`);
   }
 
   /* The service draws it, so that it is the same as anybody else's. */
   async savePng() {
-    const { asked } = this;
-    const answer = await request("/predict", { method: "POST", body: this.form(asked, this.least), headers: { Accept: "image/png" } });
-    saveBlob(await answer.blob(), `${asked.file.name}.masks.png`);
+    const { submitted } = this;
+    const answer = await request("/predict", { method: "POST", body: this.form(submitted, this.least), headers: { Accept: "image/png" } });
+    saveBlob(await answer.blob(), `${submitted.file.name}.masks.png`);
   }
 }

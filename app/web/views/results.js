@@ -66,16 +66,16 @@ const FIGURES = [
 ];
 
 function figures(job) {
-  const found = FIGURES.map(([part, name, label, hint]) => [job.metrics?.[part]?.[name], label, hint]).filter(([value]) => typeof value === "number");
-  if (found.length === 0) return null;
-  return h("dl", { class: "tiles" }, found.map(([value, label, hint]) =>
+  const tiles = FIGURES.map(([part, name, label, hint]) => [job.metrics?.[part]?.[name], label, hint]).filter(([value]) => typeof value === "number");
+  if (tiles.length === 0) return null;
+  return h("dl", { class: "tiles" }, tiles.map(([value, label, hint]) =>
     h("div", { class: "card figure" }, h("dt", null, label), h("dd", { class: "number" }, value.toFixed(3)), hint && h("dd", { class: "hint" }, hint))));
 }
 
 function gallery(place, query) {
   const wanted = { class: query.get("class") ?? "", quality: Number(query.get("quality") ?? 1), status: query.get("status") ?? "" };
   const cards = h("ul", { class: "grid photos" });
-  const told = h("p", { class: "hint", role: "status" });
+  const summaryText = h("p", { class: "hint", role: "status" });
   const more = h("div", { class: "row end" });
   const colouring = h("select", null, h("option", { value: "class" }, "class"), h("option", { value: "object" }, "object"));
   colouring.value = place.classes.size > 1 ? "class" : "object";
@@ -93,7 +93,7 @@ function gallery(place, query) {
     shown = [];
     fill(cards);
     fill(more);
-    const order = imagesOf(worstFirst(place.job.id, params(), signal), (counts) => signal.aborted || told.replaceChildren(summary(counts)));
+    const order = imagesOf(worstFirst(place.job.id, params(), signal), (counts) => signal.aborted || summaryText.replaceChildren(summary(counts)));
     await next(order, signal);
   }
 
@@ -126,25 +126,25 @@ function gallery(place, query) {
   }
 
   const filter = filters(place, wanted, colouring, () => {
-    const asked = new URLSearchParams(Object.entries(wanted).filter(([name, value]) => value !== "" && !(name === "quality" && value >= 1)));
-    history.replaceState(history.state, "", `#/jobs/${place.job.id}/results${asked.size ? `?${asked}` : ""}`);
+    const filterQuery = new URLSearchParams(Object.entries(wanted).filter(([name, value]) => value !== "" && !(name === "quality" && value >= 1)));
+    history.replaceState(history.state, "", `#/jobs/${place.job.id}/results${filterQuery.size ? `?${filterQuery}` : ""}`);
     return start();
   });
   colouring.addEventListener("change", start);
   start();
-  return h("section", { class: "stack", "aria-label": "Masks" }, filter, told, cards, more);
+  return h("section", { class: "stack", "aria-label": "Masks" }, filter, summaryText, cards, more);
 }
 
 const summary = (counts) => `${count(Object.values(counts).reduce((a, b) => a + b, 0), "mask")}, the worst quality first: ${STATUS.map(([name, label]) => `${counts[name]} ${label}`).join(", ")}.`;
 
 /* The worst mask of each image, in the order in which the images come up. */
 async function* imagesOf(pages, oncounts) {
-  const seen = new Set();
+  const listed = new Set();
   for await (const { masks, counts } of pages) {
     oncounts(counts);
     for (const mask of masks) {
-      if (seen.has(mask.image_id)) continue;
-      seen.add(mask.image_id);
+      if (listed.has(mask.image_id)) continue;
+      listed.add(mask.image_id);
       yield mask;
     }
   }
@@ -157,16 +157,16 @@ function filters({ classes }, wanted, colouring, onchange) {
     return node;
   };
   const slider = h("input", { type: "range", min: 0, max: 1, step: 0.01, value: wanted.quality });
-  const told = h("output", { class: "number" }, quality(wanted.quality));
+  const summaryText = h("output", { class: "number" }, quality(wanted.quality));
   let waiting = null;
   slider.addEventListener("input", () => {
     wanted.quality = Number(slider.value);
-    told.textContent = quality(wanted.quality);
+    summaryText.textContent = quality(wanted.quality);
     clearTimeout(waiting);
     waiting = setTimeout(onchange, 200);
   });
   const range = field("Quality at most", slider);
-  range.querySelector("label").append(" ", told);
+  range.querySelector("label").append(" ", summaryText);
   return h("div", { class: "card filters" },
     field("Class", select("class", [["", "all"], ...[...classes].map(([id, c]) => [id, c.name])])),
     field("Status", select("status", [["", "all"], ...STATUS.map(([value, label]) => [value, label])])),

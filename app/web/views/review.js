@@ -41,10 +41,10 @@ class Review {
     this.viewer.layers = [(ctx, viewer) => this.draw(ctx, viewer.scale)];
     this.tools = new Tools(this.viewer, {
       ask: (draft, stopped) => suggest(draft.mask, draft.question(), stopped),
-      onchange: () => this.tell(),
-      ontold: (text, tone) => (tone ? toast(text, tone) : announce(text)),
+      onchange: () => this.update(),
+      onmessage: (text, tone) => (tone ? toast(text, tone) : announce(text)),
     });
-    this.tools.takes = (event) => this.key(event);
+    this.tools.onkey = (event) => this.key(event);
     this.panel = buildPanel(this);
     this.element = this.panel.element;
     document.addEventListener("keydown", (event) => this.outside(event), { signal });
@@ -85,7 +85,7 @@ class Review {
   take(draft) {
     this.draft = draft;
     this.tools.take(draft);
-    this.tell();
+    this.update();
   }
 
   called(mask) {
@@ -113,9 +113,9 @@ class Review {
     this.tools.draw(ctx, scale);
   }
 
-  tell() {
+  update() {
     if (this.signal.aborted) return;
-    this.panel.tell();
+    this.panel.update();
     this.viewer.redraw();
   }
 
@@ -208,18 +208,18 @@ class Review {
     }
     const sent = this.send(mask, draft, make);
     this.#sending.add(sent);
-    this.tell();
+    this.update();
     const settled = await sent;
     this.#sending.delete(sent);
     if (draft) draft.frozen = false;
     if (settled || !draft?.unsaved) if (this.#kept.get(id) === draft) this.#kept.delete(id);
     if (this.signal.aborted) return;
     if (settled && this.queue.current?.mask_id === mask.mask_id) this.take(new Draft(this.queue.current));
-    else this.tell();
+    else this.update();
     if (settled && turn === this.#turn) await this.go(this.queue.place(mask) + by);
   }
 
-  /* Whether it was settled. What fails is told, and the draft stays. */
+  /* Whether it was settled. What fails is shown, and the draft stays. */
   async send(mask, draft, make) {
     try {
       const decision = await make();
@@ -265,7 +265,7 @@ class Review {
     if (event.altKey || (command && event.key.toLowerCase() !== "z")) return false;
     if (!command && this.tools.key(event)) return true;
     if (event.repeat && ["a", "r", "enter"].includes(event.key.toLowerCase())) return true; // a key held down is one decision
-    const known = {
+    const actions = {
       a: () => this.accept(), r: () => this.reject(), enter: () => this.save(), z: () => this.undo(event.repeat),
       "+": () => this.tools.set("positive"), "=": () => this.tools.set("positive"),
       "-": () => this.tools.set("negative"), "−": () => this.tools.set("negative"),
@@ -275,7 +275,7 @@ class Review {
       ...(event.shiftKey ? {} : { arrowright: () => this.move(1), arrowleft: () => this.move(-1), arrowdown: () => this.move(1), arrowup: () => this.move(-1) }),
     };
     const digit = /^[1-6]$/.test(event.key) ? () => this.choose(Number(event.key) - 1) : null;
-    const act = known[event.key.toLowerCase()] ?? digit;
+    const act = actions[event.key.toLowerCase()] ?? digit;
     if (!act) return false;
     Promise.resolve(act()).catch((error) => !this.signal.aborted && toast(error.message, "bad"));
     return true;
@@ -283,7 +283,7 @@ class Review {
 
   hide() {
     this.masked = !this.masked;
-    this.tell();
+    this.update();
   }
 
   /* The same keys wherever the focus is, but for controls that need them; the canvas asks by itself. */
