@@ -1,6 +1,8 @@
 """`sapnet evaluate` with a file of results: whatever form it has, and whatever does not fit."""
 
 import json
+import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 from sapnet.cli.main import app
 from sapnet.data.masks import encode
 from tests.data.test_orientation import METHODS
+from tests.mutations import damaged, written
 
 HEIGHT, WIDTH = 64, 96
 SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
@@ -215,3 +218,26 @@ def test_an_orientation_that_sizes_do_not_tell(evaluate: Evaluate, tmp_path: Pat
     said = evaluate([result()], "--images", tmp_path)
     assert json.loads(said.stdout)["segm"]["AP"] == pytest.approx(1)
     assert "sizes do not tell" in " ".join(said.stderr.split())
+
+
+@pytest.mark.slow
+def test_no_damage_is_too_much(evaluate: Evaluate) -> None:
+    """Results or truth with seeded damage: figures, or one line that says why there are none."""
+    good = [result(), result(segmentation=[SQUARE], bbox=[10, 10, 20, 20], score=0.5)]
+    truth = json.loads(evaluate.truth.read_text())
+    ends = Counter[int]()
+    for seed in range(300):
+        r = random.Random(seed)
+        raw = json.dumps(good).encode()
+        if seed % 3:
+            raw = written(damaged(good, r), r)
+        else:
+            evaluate.truth.write_bytes(written(damaged(truth, r), r))
+        done = evaluate(raw)
+        assert done.exception is None or isinstance(done.exception, SystemExit), (seed, done)
+        assert done.exit_code in (0, 1), (seed, done.output)
+        assert (done.stdout == "") == (done.exit_code == 1), (seed, done.output)
+        ends[done.exit_code] += 1
+        evaluate.truth.write_text(json.dumps(truth))
+    assert ends[1] > 100
+    assert ends[0] > 20
