@@ -131,7 +131,15 @@ class Settings(BaseSettings):
     max_document_bytes: PositiveInt = 2**30
     """Of an annotations or truth document."""
     sync_import_bytes: NonNegativeInt = 64 * 2**20
-    """A data set of more bytes than this is answered with 202, and imported by a worker."""
+    """A data set of more bytes than this, packed or unpacked, is answered with 202, and imported by
+    a worker."""
+    sync_import_files: NonNegativeInt = 5_000
+    """So is one of more files than this; those in its archives count."""
+    sync_document_bytes: NonNegativeInt = 4 * 2**20
+    """So is one whose documents are larger than this: all their rows are written in one
+    transaction."""
+    max_form_parts: PositiveInt = 10_000
+    """Of a form that is sent; more images come in an archive."""
     upload_expiry_hours: PositiveFloat = 24
     """So long is an upload kept after its last bytes came."""
     import_private_addresses: bool = False
@@ -147,6 +155,7 @@ class Settings(BaseSettings):
     max_image_pixels: PositiveInt = 100_000_000
     max_images: PositiveInt = 1_000_000
     max_archive_files: PositiveInt = 1_000_000
+    """Of a data set, in all its archives together."""
     max_archive_bytes: PositiveInt = 256 * 2**30
     """Unpacked, all members together."""
     max_archive_ratio: PositiveFloat = 200

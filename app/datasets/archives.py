@@ -5,6 +5,7 @@ caller decides. What is read is counted as it is read; sizes that headers claim 
 """
 
 import gzip
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,6 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self, cast
 
 RATIO_FROM = 10 * 2**20  # unpacked bytes before the ratio counts: small files may pack well
+_ZIP_TAIL = 22 + 56 + 20 + (1 << 16)  # the last records of a zip, with the longest comment
+_ZIP_HEADER = 46  # least bytes of an entry in a zip's directory
+_LONG_NAMES = 8  # times as many bytes may an entry have with its names
+_FAR_TOO_MANY = 1 << 62
 _MAX_HEADER = 1 << 20  # of tar's long names and pax records, which are read into memory
 _LONG_HEADERS = (
     tarfile.XHDTYPE,
@@ -33,9 +38,20 @@ class ArchiveProblem(Exception):
     """An archive that cannot or must not be read. The message says why, in plain words."""
 
 
+class LimitExceeded(ArchiveProblem):
+    """It has more files or bytes than are allowed."""
+
+
+@dataclass(slots=True)
+class EntryCount:
+    """Entries that were read, of all archives of one data set."""
+
+    total: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """files: members. size: unpacked bytes. ratio: unpacked over packed."""
+    """files: entries of all archives together. size: unpacked bytes. ratio: unpacked to packed."""
 
     files: int
     size: int
@@ -43,19 +59,24 @@ class Limits:
 
 
 class _Budget:
-    def __init__(self, limits: Limits, packed: int) -> None:
-        self._limits, self._packed = limits, max(packed, 1)
-        self._files = self._bytes = 0
+    def __init__(self, limits: Limits, packed: int, entries: EntryCount) -> None:
+        self._limits, self._packed, self._entries = limits, max(packed, 1), entries
+        self._bytes = 0
+
+    def announce(self, count: int) -> None:
+        """So many entries are to come: too many are refused before each takes memory."""
+        if self._entries.total + count > self._limits.files:
+            raise LimitExceeded(f"it has more than the {self._limits.files:,} files allowed")
 
     def member(self) -> None:
-        self._files += 1
-        if self._files > self._limits.files:
-            raise ArchiveProblem(f"it has more than the {self._limits.files:,} files allowed")
+        self._entries.total += 1
+        if self._entries.total > self._limits.files:
+            raise LimitExceeded(f"it has more than the {self._limits.files:,} files allowed")
 
     def spend(self, count: int) -> None:
         self._bytes += count
         if self._bytes > self._limits.size:
-            raise ArchiveProblem(f"unpacked it has more than {self._limits.size:,} bytes")
+            raise LimitExceeded(f"unpacked it has more than {self._limits.size:,} bytes")
         if self._bytes > max(RATIO_FROM, self._limits.ratio * self._packed):
             raise ArchiveProblem(
                 f"it unpacks to more than {self._limits.ratio:g} times its size: a zip bomb?"
@@ -94,8 +115,55 @@ def is_archive(path: Path) -> bool:
     return head[:4] in (b"PK\x03\x04", b"PK\x05\x06") or head[:2] == b"\x1f\x8b" or _is_tar(head)
 
 
+def is_large(path: Path, limits: Limits) -> bool:
+    """Whether an archive holds more than a request should unpack.
+
+    Costs little: a zip's directory is read if it is a short one, a tar up to the limits. What is
+    damaged is not large: whoever reads it says why.
+    """
+    try:
+        with path.open("rb") as file:
+            is_zip = file.read(2) == b"PK"
+        if is_zip:
+            if _zip_entries(path) > limits.files:
+                return True
+            with zipfile.ZipFile(path) as archive:
+                return sum(info.file_size for info in archive.infolist()) > limits.size
+        for _ in members(path, limits):
+            pass
+    except LimitExceeded:
+        return True
+    except (ArchiveProblem, *_DAMAGED):
+        pass
+    return False
+
+
+def _zip_entries(path: Path) -> int:
+    """The number of entries that a zip's last record tells of, without reading these.
+
+    Where it is no such number as the directory's size allows, the most that this has room for.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _ZIP_TAIL))
+        tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + 20:
+        return 0  # it is damaged
+    count, size = struct.unpack_from("<10xHI", tail, at)
+    if count == 0xFFFF or size == 0xFFFFFFFF:  # more stand in a record of zip64
+        record = tail.rfind(b"PK\x06\x06", 0, at)
+        if record < 0 or len(tail) < record + 48:
+            return _FAR_TOO_MANY
+        count, size = struct.unpack_from("<32xQQ", tail, record)
+    most = size // _ZIP_HEADER
+    return count if count <= most <= _LONG_NAMES * count else most
+
+
 def members(
-    path: Path, limits: Limits, note_hidden: NoteHidden = lambda name: None
+    path: Path,
+    limits: Limits,
+    note_hidden: NoteHidden = lambda name: None,
+    entries: EntryCount | None = None,
 ) -> Generator[Member]:
     """The regular files of an archive, each to be read before the next is asked for.
 
@@ -106,12 +174,13 @@ def members(
     """
     with path.open("rb") as file:
         head = file.read(265)
-    budget = _Budget(limits, path.stat().st_size)
+    budget = _Budget(limits, path.stat().st_size, entries or EntryCount())
     with _plain_words():
         yield from (_zip if head[:2] == b"PK" else _tar)(path, budget, note_hidden)
 
 
 def _zip(path: Path, budget: _Budget, note_hidden: NoteHidden) -> Iterator[Member]:
+    budget.announce(_zip_entries(path))
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         _refuse_overlaps(infos, archive.start_dir)

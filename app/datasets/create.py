@@ -3,11 +3,12 @@
 In the request, everything is checked, then everything is stored, or nothing.
 """
 
+import math
 from pathlib import Path
 
 from sqlalchemy import insert
 
-from app.datasets import deferred, rows, service
+from app.datasets import archives, deferred, rows, service
 from app.datasets.form import CreateDatasetForm, form_issues, parse_form
 from app.datasets.parent_images import from_parent
 from app.datasets.schemas import DatasetOut
@@ -47,10 +48,34 @@ def create_dataset(
         raise Invalid(issues)
     large = wanted.size > settings.sync_import_bytes
     if not (large or respond_async or wanted.images_url):
-        return 201, _at_once(database, storage, settings, wanted, folder, issues)
+        images = _with_uploads(storage, wanted, folder)
+        if not _is_large(settings, wanted, images):
+            return 201, _at_once(database, storage, settings, wanted, images, folder, issues)
     if issues:
         raise Invalid(issues, summarize(issues))
     return 202, deferred.create(database, storage, settings, wanted)
+
+
+def _with_uploads(storage: Storage, wanted: CreateDatasetForm, folder: Path) -> list[FilePart]:
+    """The images that came with the form, and those that were uploaded before, as files."""
+    images = list(wanted.images)
+    for number, stored in enumerate(wanted.stored):
+        path = folder / f"upload-{number}"
+        uploads.assemble(storage, stored.shas, path)
+        images.append(FilePart("images", stored.filename, path))
+    return images
+
+
+def _is_large(settings: Settings, wanted: CreateDatasetForm, images: list[FilePart]) -> bool:
+    """Whether a worker should import it: by its files, or by the rows that it may make."""
+    documents = [wanted.annotations, *([wanted.truth] if wanted.truth else [])]
+    if len(images) > settings.sync_import_files:
+        return True
+    if any(part.path.stat().st_size > settings.sync_document_bytes for part in documents):
+        return True
+    limits = archives.Limits(settings.sync_import_files, settings.sync_import_bytes, math.inf)
+    packed = [part for part in (*documents, *images) if archives.is_archive(part.path)]
+    return any(archives.is_large(part.path, limits) for part in packed)
 
 
 def _at_once(
@@ -58,14 +83,10 @@ def _at_once(
     storage: Storage,
     settings: Settings,
     wanted: CreateDatasetForm,
+    images: list[FilePart],
     folder: Path,
     issues: list[ValidationIssue],
 ) -> DatasetOut:
-    images = list(wanted.images)
-    for number, stored in enumerate(wanted.stored):
-        path = folder / f"upload-{number}"
-        uploads.assemble(storage, stored.shas, path)
-        images.append(FilePart("images", stored.filename, path))
     parent = None if issues else wanted.image_parent_id
     fetch = from_parent(database, storage, parent) if parent else None
     checked = check(DatasetFiles(wanted.annotations, images, wanted.truth, fetch), folder, settings)

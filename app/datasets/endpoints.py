@@ -1,7 +1,5 @@
 """Data sets: images with one point an object."""
 
-import tempfile
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -31,6 +29,7 @@ from app.http.idempotency import IDEMPOTENT
 from app.http.multipart import receive
 from app.http.pagination import Paging, paging
 from app.http.prefer import ASYNC, Prefer, wants_async
+from app.http.scratch import scratch_folder
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -65,19 +64,19 @@ async def create(
 ) -> DatasetOut:
     """Send annotations and images; everything that is wrong with them is listed in one 422.
 
-    A large data set is answered with 202 and imported by a worker, as is one whose images are to
-    be fetched: its `report` then says how far that is, and, where it becomes `invalid`, lists
-    everything that is wrong. Files of any size may be sent before by tus, to /uploads.
+    A large data set, by its bytes, its files or its documents, is answered with 202 and imported by
+    a worker, as is one whose images are to be fetched: its `report` then says how far that is, and,
+    where it becomes `invalid`, lists everything that is wrong. Files of any size may be sent before
+    by tus, to /uploads.
 
     The body goes to disk as it comes, and whatever happens nothing of it stays but the data set.
     """
-    with tempfile.TemporaryDirectory(dir=settings.folder("uploads")) as name:
-        folder = Path(name)
+    async with scratch_folder(settings.folder("uploads")) as folder:
         form = await receive(
             request,
             folder,
             max_bytes=settings.max_upload_bytes,
-            max_parts=settings.max_archive_files,
+            max_parts=settings.max_form_parts,
             texts=TEXTS,
             max_part_bytes=dict.fromkeys(("annotations", "truth"), settings.max_document_bytes),
         )

@@ -98,7 +98,7 @@ def collect(
     """
     parts = list(parts)
     collection = _Collection(names, max_pixels, several=len(parts) > 1)
-    numbers = count()
+    numbers, entries = count(), archives.EntryCount()
     for part in parts:
         report_progress("images", len(collection.pairing), len(names))
         if not _archived(part):
@@ -106,7 +106,8 @@ def collect(
             continue
         try:
             collection.archive = part.filename
-            with closing(archives.members(part.path, limits, collection.note_hidden)) as members:
+            read = archives.members(part.path, limits, collection.note_hidden, entries)
+            with closing(read) as members:
                 for member in members:
                     report_progress("images", len(collection.pairing), len(names))
                     if match := collection.match(member.name):

@@ -144,7 +144,10 @@ class _Receiver:
     def _begin(self) -> None:
         self._parts += 1
         if self._parts > self._max_parts:
-            raise TooLarge(f"At most {self._max_parts:,} parts are taken.", limit=self._max_parts)
+            raise TooLarge(
+                f"At most {self._max_parts:,} parts are taken; send more images in an archive.",
+                limit=self._max_parts,
+            )
         self._headers.clear()
 
     def _header_end(self) -> None:

@@ -1,7 +1,6 @@
 """The body of a PATCH, to storage as it comes: what was received outlives a broken line."""
 
 import hashlib
-import tempfile
 from pathlib import Path
 
 from fastapi import Request
@@ -11,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from app.db.models import Upload
 from app.db.session import Database
 from app.errors import ChecksumMismatch, TooLarge
+from app.http.scratch import scratch_folder
 from app.settings import Settings
 from app.storage.store import Storage
 from app.uploads import service
@@ -44,8 +44,8 @@ async def receive(
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > room:
         raise _too_long(room)
-    with tempfile.TemporaryDirectory(dir=settings.folder("uploads")) as name:
-        pieces = _Pieces(database, storage, settings, upload, checksum, Path(name))
+    async with scratch_folder(settings.folder("uploads")) as folder:
+        pieces = _Pieces(database, storage, settings, upload, checksum, folder)
         buffer = bytearray()
         try:
             async for chunk in request.stream():

@@ -249,9 +249,7 @@ class TestForms:
 class TestLimits:
     @pytest.fixture
     def settings(self, make_settings: Callable[..., Settings]) -> Settings:
-        return make_settings(
-            max_upload_bytes=20_000, max_document_bytes=3_000, max_archive_files=50
-        )
+        return make_settings(max_upload_bytes=20_000, max_document_bytes=3_000, max_form_parts=50)
 
     def test_the_header_is_enough(self, app: FastAPI) -> None:
         async def receive() -> Any:
