@@ -1,4 +1,8 @@
-"""Every setting of the service, from the environment (prefix SAPNET_) or a `.env` file."""
+"""Every setting of the service, from the environment (prefix SAPNET_) or a `.env` file.
+
+The file is that of the folder in which a process of the service starts. No process that the service
+starts to train or predict reads it, and it cannot name the program that these run.
+"""
 
 import json
 import re
@@ -17,7 +21,13 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import from_json
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -27,12 +37,36 @@ from sapnet.config.methods import DEFAULT_PROPOSALS
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
+ENV_FILE = Path(".env")
+_IN_ENV_FILE = re.compile(r"^\s*(?:export\s+)?(SAPNET_\w+)\s*=", re.MULTILINE | re.IGNORECASE)
+
+
+class _NotFromFile(str):
+    """A value that stood in a `.env` file, and may not."""
+
+
+class _EnvFile(DotEnvSettingsSource):
+    """The `.env` file, which may lie in a folder that somebody else has filled."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        if "trainer_command" in values:
+            values["trainer_command"] = _NotFromFile()
+        return values
+
+
+def named_in_env_file(path: Path = ENV_FILE) -> list[str]:
+    """Return the names of the settings that the `.env` file has; none where there is no file."""
+    text = path.read_text("utf-8", "replace") if path.is_file() else ""
+    return sorted({name.upper() for name in _IN_ENV_FILE.findall(text)})
+
+
 class Settings(BaseSettings):
     """With no setting at all: SQLite, a local folder and no broker, all under `./var`."""
 
     model_config = SettingsConfigDict(
         env_prefix="SAPNET_",
-        env_file=".env",
+        env_file=ENV_FILE,
         env_ignore_empty=True,  # compose hands variables on that are not set as empty ones
         extra="ignore",
         frozen=True,
@@ -184,6 +218,27 @@ class Settings(BaseSettings):
     """Confidence threshold where the request names none: low, as COCO's AP wants them."""
     overlay_score: Probability = 0.3
     """The same for drawn images, where doubtful results would hide the good ones."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from, the first before the others."""
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        env_file = _EnvFile(settings_cls, env_file=dotenv_settings.env_file)
+        return init_settings, env_settings, env_file
+
+    @field_validator("trainer_command", mode="before")
+    @classmethod
+    def _is_no_files(cls, value: Any) -> Any:
+        if isinstance(value, _NotFromFile):
+            raise ValueError("it names a program to run: set it in the environment, not in .env")
+        return value
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod

@@ -4,13 +4,15 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """What a key may do; each may do what those before it may."""
+    """What a key may do. READ is part of WRITE; METRICS stands alone; ADMIN may do all of it."""
 
     READ = "read"
     WRITE = "write"
+    METRICS = "metrics"
     ADMIN = "admin"
 
     def allows(self, wanted: "Scope") -> bool:
-        """Whether a key of this scope may do what needs `wanted`: each includes those before it."""
-        order = list(Scope)
-        return order.index(self) >= order.index(wanted)
+        """Whether a key of this scope may do what needs `wanted`."""
+        if self is wanted or self is Scope.ADMIN:
+            return True
+        return self is Scope.WRITE and wanted is Scope.READ

@@ -21,7 +21,10 @@ _NAME = 100
 
 Owner = Annotated[str, typer.Argument(help="whose data the key sees; may have several keys")]
 Allowed = Annotated[
-    Scope, typer.Option(help="read; write too; or admin: everything, and all owners' data")
+    Scope,
+    typer.Option(
+        help="read; write too; admin: everything, and all owners' data; metrics: GET /metrics alone"
+    ),
 ]
 Name = Annotated[str, typer.Option(help="to tell an owner's keys apart")]
 Days = Annotated[

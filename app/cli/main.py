@@ -156,7 +156,7 @@ def _settings() -> "Settings":
     from pydantic import ValidationError
 
     from app.cli import preflight
-    from app.settings import Settings
+    from app.settings import ENV_FILE, Settings, named_in_env_file
 
     try:
         settings = Settings()
@@ -165,6 +165,8 @@ def _settings() -> "Settings":
             name = "_".join(str(step) for step in issue["loc"][:1]).upper()
             typer.echo(f"SAPNET_{name}: {issue['msg']}", err=True)
         raise typer.Exit(2) from None
+    if names := named_in_env_file():
+        typer.echo(f"Settings from {ENV_FILE.resolve()}: {', '.join(names)}", err=True)
     preflight.make_data_folder(settings)
     return settings
 

@@ -146,12 +146,12 @@ def _zip_entries(path: Path) -> int:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _ZIP_TAIL))
         tail = file.read()
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) < at + 20:
+    start = tail.rfind(b"PK\x05\x06")
+    if start < 0 or len(tail) < start + 20:
         return 0  # it is damaged
-    count, size = struct.unpack_from("<10xHI", tail, at)
+    count, size = struct.unpack_from("<10xHI", tail, start)
     if count == 0xFFFF or size == 0xFFFFFFFF:  # more stand in a record of zip64
-        record = tail.rfind(b"PK\x06\x06", 0, at)
+        record = tail.rfind(b"PK\x06\x06", 0, start)
         if record < 0 or len(tail) < record + 48:
             return _FAR_TOO_MANY
         count, size = struct.unpack_from("<32xQQ", tail, record)

@@ -8,7 +8,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.registry import REGISTRY
 
-from app.auth.access import open_to_all
+from app.auth.access import access, open_to_all
+from app.auth.scope import Scope
 from app.db.session import Database, DatabaseDep
 from app.http.dependencies import StorageDep
 
@@ -37,6 +38,7 @@ def readyz(database: DatabaseDep, storage: StorageDep) -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
+@access(scope=Scope.METRICS)
 def metrics(request: Request) -> Response:
     """Figures for Prometheus.
 

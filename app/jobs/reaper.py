@@ -6,6 +6,7 @@ writing.
 """
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.db.columns import Utc, now
 from app.db.models import Job, JobKind, JobState, Reason
-from app.db.session import Database
+from app.db.session import Database, rows_changed
 from app.jobs.events import append_state
 from app.jobs.kinds import KINDS, QUEUES, kinds_in
 from app.jobs.queue import depths, send
@@ -24,6 +25,8 @@ from app.settings import Settings
 log = structlog.get_logger()
 
 LOST = "its worker fell silent (killed, or cut off); the job goes on from its last checkpoint"
+LONGEST_WAIT = timedelta(minutes=5)
+"""Longer than any job that is queued again is told to wait."""
 _SENT_AT_ONCE = 100
 
 
@@ -34,9 +37,35 @@ def expired() -> ColumnElement[bool]:
 
 
 def due() -> ColumnElement[bool]:
-    """Return the condition of queued jobs whose delay, where there is one, is over."""
-    past = or_(Job.lease_until.is_(None), Job.lease_until < now())
-    return and_(Job.state == JobState.QUEUED, past)
+    """Queued, and not told to wait any longer.
+
+    Nobody is told to wait as long as `LONGEST_WAIT`: that was written before the clock went back.
+    """
+    no_longer = or_(Job.lease_until < now(), Job.lease_until > now() + LONGEST_WAIT)
+    return and_(Job.state == JobState.QUEUED, or_(Job.lease_until.is_(None), no_longer))
+
+
+def shorten_leases(database: Database, settings: Settings) -> int:
+    """Shorten the leases that end later than any that could have been written now.
+
+    They were written before the clock went back, and would keep the jobs of dead workers until it
+    has caught up. A worker that lives renews its lease as ever, so it loses nothing; of one that is
+    dead the lease ends after its full length, by the clock as it is now.
+
+    Returns:
+        How many there were.
+    """
+    length = timedelta(seconds=settings.lease_seconds)
+    states = [JobState.RUNNING, JobState.CANCELLING]
+    too_long = (Job.state.in_(states), Job.lease_until > now() + 1.5 * length)
+    with database.read() as session:
+        if session.scalars(select(Job.id).where(*too_long).limit(1)).first() is None:
+            return 0
+    shortened = update(Job).where(*too_long).values(lease_until=now() + length)
+    with database.begin() as session:
+        count = rows_changed(session, shortened.execution_options(synchronize_session=False))
+    log.warning("leases shortened: the clock went back", jobs=count)
+    return count
 
 
 def reap(database: Database) -> list[tuple[str, JobKind]]:
@@ -86,6 +115,7 @@ def run_once(database: Database, settings: Settings) -> None:
     something is left alone, so that a backlog does not grow by being counted.
     """
     try:
+        shorten_leases(database, settings)
         reaped = reap(database)
         if settings.broker_url is None:
             return

@@ -12,7 +12,7 @@ from app.db.columns import now
 from app.db.models import Job, JobState
 from app.db.session import Database
 from app.jobs import kinds, queue, reaper
-from app.jobs.reaper import Reaper, reap, run_once, waiting
+from app.jobs.reaper import Reaper, reap, run_once, shorten_leases, waiting
 from app.main import create_app
 from app.settings import Settings
 
@@ -132,3 +132,38 @@ def test_every_app_says_how_long_a_message_stays_hidden() -> None:
         assert app.conf.result_backend_transport_options["visibility_timeout"] == day
         assert app.conf.visibility_timeout == day
         assert app.conf.task_ignore_result
+
+
+@pytest.mark.both_stacks
+def test_a_clock_that_goes_back_keeps_no_lease_longer(
+    new_job: NewJob, database: Database, settings: Settings, job_row: Row
+) -> None:
+    """Rows as a worker wrote them an hour ahead of the clock as it is now."""
+    dead = lost(new_job, 3600 + settings.lease_seconds)
+    cancelled = lost(new_job, 3600, state=JobState.CANCELLING, cancel_requested=True)
+    alive = lost(new_job, settings.lease_seconds)
+    lease_of_living = job_row(alive).lease_until
+    assert shorten_leases(database, settings) == 2
+    for job_id in (dead, cancelled):
+        until = job_row(job_id).lease_until
+        assert until is not None
+        assert now() < until <= now() + timedelta(seconds=settings.lease_seconds)
+        assert job_row(job_id).owner == "gone", "it is not taken away: who lives goes on"
+    assert job_row(alive).lease_until == lease_of_living
+    assert shorten_leases(database, settings) == 0
+    shorter = settings.model_copy(update={"lease_seconds": 0.001})
+    run_once(database, shorter)
+    while job_row(dead).state is not JobState.QUEUED:
+        run_once(database, shorter)
+    assert job_row(cancelled).state is JobState.CANCELLED
+
+
+def test_a_job_that_waits_does_not_wait_for_a_clock_that_went_back(
+    new_job: NewJob, database: Database
+) -> None:
+    delayed = new_job(id="1", lease_until=now() + timedelta(seconds=60))
+    with database.read() as session:
+        assert waiting(session, 9) == []
+    stepped = new_job(id="2", lease_until=now() + timedelta(hours=1))
+    with database.read() as session:
+        assert waiting(session, 9) == [stepped] != [delayed]

@@ -97,7 +97,12 @@ def test_what_is_open_and_what_is_read_by_posting_is_known(settings: Settings) -
         for at in operations
         if at not in open_ and (table.of(*at).scope is Scope.READ) != (at[0] in ("GET", "OPTIONS"))
     }
-    assert unlike == {("POST", "/predict"), ("POST", "/masks/{mask_id}/suggest")}
+    assert unlike == {
+        ("POST", "/predict"),
+        ("POST", "/masks/{mask_id}/suggest"),
+        ("GET", "/metrics"),
+    }
+    assert table.of("GET", "/metrics").scope is Scope.METRICS
     large = {at for at in operations if table.of(*at).body(settings) > settings.max_json_bytes}
     assert large == {
         ("POST", "/predict"),

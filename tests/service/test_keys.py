@@ -115,12 +115,13 @@ def test_keys_end(app: FastAPI) -> None:
             keys.revoke(session, row.prefix)
 
 
-def test_scopes_hold_those_below_them() -> None:
-    held = {scope: [s for s in Scope if scope.allows(s)] for scope in Scope}
-    assert held == {
+def test_scopes_include_others() -> None:
+    included = {scope: [s for s in Scope if scope.allows(s)] for scope in Scope}
+    assert included == {
         "read": ["read"],
         "write": ["read", "write"],
-        "admin": ["read", "write", "admin"],
+        "metrics": ["metrics"],
+        "admin": ["read", "write", "metrics", "admin"],
     }
 
 
@@ -323,7 +324,7 @@ def test_what_was_made_before_there_were_keys_is_the_admins(
 def test_figures_are_of_the_whole_service(
     client: TestClient, new_key: Any, everything: dict[str, str]
 ) -> None:
-    page = client.get("/metrics", headers=new_key("prometheus", Scope.READ)).text
+    page = client.get("/metrics", headers=new_key("prometheus", Scope.METRICS)).text
     assert re.search(r"^sapnet_datasets 1\.0$", page, re.MULTILINE)
 
 
@@ -395,3 +396,16 @@ class TestCommands:
         assert answer.exit_code == 2
         assert "sapnet-service keys create" in answer.stderr
         assert "SAPNET_ALLOW_WITHOUT_KEYS" in answer.stderr
+
+
+@pytest.mark.both_stacks
+def test_figures_of_all_owners_are_not_an_owners(client: TestClient, new_key: Any) -> None:
+    """/metrics counts the jobs and data sets of all: for admins, and for keys made for it."""
+    status = {
+        scope: client.get("/metrics", headers=new_key("ann", scope)).status_code for scope in Scope
+    }
+    assert status == {Scope.READ: 403, Scope.WRITE: 403, Scope.METRICS: 200, Scope.ADMIN: 200}
+    scraper = new_key("prometheus", Scope.METRICS)
+    for path in ("/datasets", "/jobs", "/models"):
+        assert "metrics" in refused(client.get(path, headers=scraper), 403)
+    refused(client.delete("/datasets/x", headers=scraper), 403)

@@ -55,7 +55,11 @@ def test_schema_there_and_back(database: Database) -> None:
 
 
 def test_uploads(
-    database: Database, postgres_server: str, make_settings: Callable[..., Settings], kit: Any
+    database: Database,
+    postgres_server: str,
+    make_settings: Callable[..., Settings],
+    kit: Any,
+    remove_deleted: Callable[[Settings], None],
 ) -> None:
     schema.upgrade(database)
     settings = make_settings(database_url=postgres_server)
@@ -69,6 +73,7 @@ def test_uploads(
         assert client.get(f"{url}/images/1").content == kit.images()["1.png"]
         assert client.get(url).json() == answer.json()
         assert client.delete(url).status_code == 204
+        remove_deleted(settings)
         assert not [p for p in Path(settings.storage).rglob("*") if p.is_file()]
 
 
