@@ -183,7 +183,8 @@ def _named(points: Path) -> dict[str, str] | None:
 
 def _archives(images: Images, named: Mapping[str, str] | None, archive: Path) -> list[Path]:
     """Return the archives to send; single images are put into one."""
-    from sapnet.data.file_pairing import files_below, pair  # the rule that the service has
+    # The rule that the service has:
+    from sapnet.data.file_pairing import files_below, is_archive_name, pair
 
     if isinstance(images, str | Path):
         root = Path(images)
@@ -197,10 +198,14 @@ def _archives(images: Images, named: Mapping[str, str] | None, archive: Path) ->
         root = Path(os.path.commonpath([p.parent.resolve() for p in given])) if given else Path()
         files = {path.resolve().relative_to(root).as_posix(): path for path in given}
     wanted: Iterable[str] = files
+    archives: list[Path] = []
     if named is not None:
         addresses = {name: address for name, address in named.items() if address}
-        wanted = pair(named, files, addresses).candidates()
+        pairing = pair(named, files, addresses)
+        wanted = list(pairing.candidates())
+        if pairing.missing():  # they may be in archives, or these may be why
+            archives = [path for name, path in files.items() if is_archive_name(name)]
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as packed:
         for name in wanted:
             packed.write(files[name], name)
-    return [archive]
+    return [archive, *archives]

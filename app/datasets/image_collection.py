@@ -10,7 +10,7 @@ from app.datasets import archives, unread_archives
 from app.errors import ValidationIssue
 from app.http.multipart import FilePart
 from app.storage.decode_budget import DECODING, IMPORT_PATIENCE
-from sapnet.data.file_names import Match
+from sapnet.data.file_names import Match, is_archive_name
 from sapnet.data.file_pairing import Pairing, Unpaired
 from sapnet.data.images import ImageProblem, Inspection, inspect, read_header
 from sapnet.utils.files import file_sha256
@@ -158,7 +158,7 @@ class _Collection:
             named = below if len(self.pairing.fits(below)) == 1 else name
         match = self.pairing.match(named)
         if match is None:
-            if unread_archives.is_named_so(name):
+            if is_archive_name(name):
                 self._not_read(f"{name!r} in {self.archive!r}", "an archive within an archive")
             self._ignore(name)
         return match

@@ -1,7 +1,6 @@
-"""Archives of kinds that are not read, by content and by name, so that a report can name them."""
+"""Archives of kinds that are not read, by content, so that a report can name them."""
 
-import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 HINT = "pack the images anew as a plain zip, tar or tar.gz, or send them one by one"
 _HEADS = (
@@ -15,9 +14,6 @@ _HEADS = (
     (b"\x1f\x9d", "a compress archive"),
     (b"MSCF", "a cabinet archive"),
 )
-_SUFFIXES = re.compile(
-    r"\.(zip|tar|t?gz|t?xz|t?bz2?|tbz2|7z|rar|t?zst|lz4|lzma|z|cab|iso|dmg|part\d*)$", re.IGNORECASE
-)
 
 
 def kind_of(path: Path) -> str | None:
@@ -25,8 +21,3 @@ def kind_of(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(8)
     return next((kind for start, kind in _HEADS if head.startswith(start)), None)
-
-
-def is_named_so(name: str) -> bool:
-    """Whether a file is named as an archive is."""
-    return _SUFFIXES.search(PurePosixPath(name).name) is not None

@@ -35,6 +35,9 @@ _KINDS = (
     ("ppm", "pgm", "pnm"),
 )
 _KIND_OF = {f".{suffix}": kind[0] for kind in _KINDS for suffix in kind}
+_ARCHIVE = re.compile(
+    r"\.(zip|tar|t?gz|t?xz|t?bz2?|tbz2|7z|rar|t?zst|lz4|lzma|z|cab|iso|dmg)$", re.IGNORECASE
+)
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 _UPLOAD_PATH = re.compile(r"(?:^|/)upload/(?:\d+/)?([^/]+)$")
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -78,6 +81,11 @@ def without_upload_prefix(base: str) -> str:
 def is_image_suffix(suffix: str) -> bool:
     """Whether a suffix, with its dot, is one that images have."""
     return suffix.casefold() in _KIND_OF
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a file is called as archives are, also those that nothing here reads."""
+    return _ARCHIVE.search(name) is not None
 
 
 def _path_of_address(name: str) -> str | None:

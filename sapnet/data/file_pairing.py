@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from sapnet.data.file_names import FileNames, Match, plain_path, relative
+from sapnet.data.file_names import FileNames, Match, is_archive_name, plain_path, relative
 from sapnet.errors import InvalidDataset, ValidationIssue
 
 if TYPE_CHECKING:
@@ -244,12 +244,14 @@ def image_files(
         raise InvalidDataset([ValidationIssue("", f"there is no folder {folder}", "name another")])
     pairing = files_in(folder, ids, addresses)
     if unpaired := pairing.missing() | pairing.unclear():
-        raise InvalidDataset(
-            [
-                ValidationIssue(f"image {ids[name]}", why.problem, why.hint)
-                for name, why in unpaired.items()
-            ]
-        )
+        issues = [
+            ValidationIssue(f"image {ids[name]}", why.problem, why.hint)
+            for name, why in unpaired.items()
+        ]
+        if archives := [name for name in files_below(folder) if is_archive_name(name)]:
+            problem = f"archives in {folder} are not read: {_listed(archives)}"
+            issues.insert(0, ValidationIssue("", problem, "unpack them"))
+        raise InvalidDataset(issues)
     for difference, pairs in pairing.warnings().items():
         warn(f"taken although of {difference}: {in_words(pairs)}")
     return {ids[name]: path for name, path in pairing.matched.items()}

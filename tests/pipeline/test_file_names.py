@@ -70,6 +70,9 @@ def test_what_is_not_there_is_named(renamed: Any, tmp_path: Path, command: str) 
     written = refused(command, points, photos, tmp_path)
     assert f"there is no image '{Path(names[0]).stem}_x.png'" in written
     assert f"did you mean '{names[0]}'" in written
+    assert "archives" not in written
+    (photos / "rest.tar.xz").write_bytes(b"")
+    assert "are not read: 'rest.tar.xz'" in refused(command, points, photos, tmp_path)
     assert "no folder" in refused(command, points, tmp_path / "nowhere", tmp_path)
 
 

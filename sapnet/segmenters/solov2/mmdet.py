@@ -19,6 +19,7 @@ from sapnet.config.overrides import override
 from sapnet.config.presets import paper_r50_1x
 from sapnet.config.resolve import config_from_dict
 from sapnet.config.schema import Config
+from sapnet.data.category_names import distinct_names
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.checkpoint import Predictor, load_predictor, save_artifact
@@ -46,7 +47,7 @@ def export_mmdet(model: Path, out: Path) -> dict[str, Any]:
     if not isinstance(predictor.segmenter, SoloV2):
         raise ValueError(f"mmdetection's SOLOv2 is no {type(predictor.segmenter).__name__}")
     state = to_mmdet_state_dict(predictor.segmenter)
-    names = [category.name for category in predictor.categories]
+    names = list(distinct_names(predictor.categories).values())
     meta = {
         "CLASSES": names,  # where version 2 looks
         "dataset_meta": {"classes": names},  # where version 3 does

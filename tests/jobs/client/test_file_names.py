@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -104,3 +105,16 @@ def test_a_folder_of_labelme(client: Client, folder: Path, tmp_path: Path) -> No
     (more / "back").symlink_to(marks)
     dataset = client.create_dataset(folder, marks)
     assert sorted(name.rpartition("/")[2] for name in stored(client, dataset)) == ["a.png", "e.png"]
+
+
+@pytest.mark.slow
+def test_archives_in_the_folder_are_sent_where_images_are_missing(
+    client: Client, folder: Path
+) -> None:
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
+        archive.write(folder / "e.png", "inside.png")
+    (folder / "rest.7z").write_bytes(b"7z\xbc\xaf\x27\x1c")
+    dataset = client.create_dataset(folder, points(folder, "a.png", "inside.png"))
+    assert stored(client, dataset)["inside.png"] == (folder / "e.png").read_bytes()
+    with pytest.raises(Invalid, match=r"'rest.7z' was not read: it is a 7z archive"):
+        client.create_dataset(folder, points(folder, "a.png", "nowhere.png"))
