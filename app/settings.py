@@ -289,9 +289,9 @@ class Settings(BaseSettings):
 
     @property
     def trainer_environment(self) -> dict[str, str]:
-        """What the library reads of a process's environment, with absolute paths.
+        """Variables for the environment of a trainer, with absolute paths.
 
-        A trainer works in another folder, and reads no `.env`.
+        It works in another folder, and reads no `.env`.
         """
         variables: dict[str, str] = {}
         if self.sam_checkpoint is not None:

@@ -25,7 +25,8 @@ from segment_anything.modeling import (
 )
 
 from sapnet.proposals.bags import make_bags
-from sapnet.proposals.sam.generator import SamGenerator, _nearest
+from sapnet.proposals.sam.generator import SamGenerator
+from sapnet.proposals.sam.prompting import nearest
 from sapnet.proposals.store import ProposalStore
 from sapnet.types import ImageInfo, PointAnnotation
 
@@ -75,7 +76,7 @@ def work(
     annotations = [PointAnnotation(i, 1, 1, x, y) for i, (x, y) in enumerate(xy.tolist())]
     image, info = np.zeros((*SIZE, 3), np.uint8), ImageInfo(1, "a.jpg", SIZE[1], SIZE[0])
     generator, store = SamGenerator(model=model, device=device), ProposalStore(folder)
-    generator._encode = lambda image: features
+    generator.network.encode = lambda image: (features,)
 
     keys = count()
 
@@ -85,12 +86,12 @@ def work(
     predictor = SamPredictor(model)
     predictor.features, predictor.is_image_set = features, True
     predictor.original_size = SIZE
-    predictor.input_size = generator._resize().get_preprocess_shape(*SIZE, FRAME)
+    predictor.input_size = generator.network.frame(SIZE).content
 
     def peer() -> list[dict[str, object]]:
         rles: list[dict[str, object]] = []
         for index in range(points):
-            for chosen in ([index], [index, *_nearest(xy, index, 4)]):
+            for chosen in ([index], [index, *nearest(xy, index, 4)]):
                 labels = np.array([1] + [0] * (len(chosen) - 1))
                 masks, _, _ = predictor.predict(xy[chosen] - 0.5, labels)
                 rles += [coco_mask.encode(np.asfortranarray(m.astype(np.uint8))) for m in masks]

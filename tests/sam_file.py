@@ -1,5 +1,6 @@
 """Files with the shapes of a SAM and next to no weights, written without torch."""
 
+import json
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -19,6 +20,16 @@ def sam_file(path: Path, width: int, blocks: int, **wrap: str) -> Path:
     document = {wrap["entry"]: state} if "entry" in wrap else state
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(document, protocol=2))
+    return path
+
+
+def sam2_folder(path: Path, width: int, blocks: list[int]) -> Path:
+    """As `save_pretrained` writes it, but for the weights."""
+    path.mkdir()
+    sizes = {"hidden_size": width, "blocks_per_stage": blocks}
+    config = {"model_type": "sam2", "vision_config": {"backbone_config": sizes}}
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "model.safetensors").write_bytes(b"weights")
     return path
 
 

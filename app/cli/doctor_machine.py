@@ -16,8 +16,8 @@ from pathlib import Path
 from app.jobs import sam_checkpoints
 from app.observability.gpu import Gpus
 from app.settings import Settings
-from sapnet.proposals.sam.architecture import read_architecture
-from sapnet.proposals.sam.checkpoints import DEFAULT
+from sapnet.proposals.sam.checkpoints import DEFAULT, type_of
+from sapnet.proposals.sam.sam2_config import WEIGHTS
 from sapnet.utils.files import file_sha256
 
 LEAST_DISK_GB = 5
@@ -135,14 +135,24 @@ def sam(settings: Settings) -> Iterator[Check]:
         yield Check("SAM checkpoint", None, "none set: fetched when a job asks for SAM", remedy)
     for name, path in checkpoints.items():
         setting = "SAPNET_SAM_CHECKPOINT" + ("" if name == DEFAULT else "S")
-        check = _weights(f"SAM checkpoint {name!r}", path, setting)
-        if check.ok:
-            try:
-                check = replace(check, state=f"{read_architecture(path).model_type}, {check.state}")
-            except (OSError, ValueError) as error:
-                remedy = "name a file with a SAM of segment-anything's layout"
-                check = Check(check.name, False, f"{path}: {error}", remedy)
-        yield check
+        yield _sam(f"SAM checkpoint {name!r}", path, setting)
+
+
+def _sam(name: str, path: Path, setting: str) -> Check:
+    weights = path / WEIGHTS if path.is_dir() else path
+    check = _weights(name, weights, setting)
+    if not check.ok:
+        return check
+    try:
+        family, model_type = type_of(path)
+    except (OSError, ValueError) as error:
+        remedy = "name a file with a SAM of segment-anything's layout, or a SAM 2's folder"
+        return Check(name, False, f"{path}: {error}", remedy)
+    if family == "sam2" and importlib.util.find_spec("transformers") is None:
+        remedy = "pip install 'sapnet-service[sam2]'"
+        return Check(name, False, f"SAM 2 {model_type}, which needs transformers", remedy)
+    shown = model_type if family == "sam" else f"SAM 2 {model_type}"
+    return replace(check, state=f"{shown}, {check.state}")
 
 
 def _weights(name: str, path: Path, setting: str) -> Check:

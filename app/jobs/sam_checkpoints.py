@@ -19,23 +19,25 @@ def configured(settings: Settings) -> dict[str, Path]:
 
 
 def issues(settings: Settings, proposals: Mapping[str, Any]) -> list[ValidationIssue]:
-    """What is wrong with a request's proposals by SAM.
+    """The issues of a request's proposals by SAM.
 
     A file that is not on this machine is the job's to find: workers may be elsewhere.
     """
-    if proposals.get("kind") != "sam":
+    family = proposals.get("kind")
+    if family not in ("sam", "sam2"):
         return []
     checkpoints, model_type = configured(settings), proposals.get("model_type")
     try:
-        name = choose(checkpoints, proposals.get("checkpoint"), model_type)
+        name = choose(checkpoints, proposals.get("checkpoint"), model_type, family)
     except ValueError as error:
         return [ValidationIssue("body", "/proposals/checkpoint", str(error))]
-    if name is None or not checkpoints[name].is_file():
+    if name is None or not checkpoints[name].exists():
         return []
     try:
-        check_type(checkpoints[name], f"the checkpoint {name!r}", model_type)
+        check_type(checkpoints[name], f"the checkpoint {name!r}", model_type, family)
     except WeightsUnavailable as error:
         return [ValidationIssue("body", "/proposals/checkpoint", str(error))]
     except ValueError as error:
-        return [ValidationIssue("body", "/proposals/model_type", str(error))]
+        field = "model_type" if model_type is not None else "kind"
+        return [ValidationIssue("body", f"/proposals/{field}", str(error))]
     return []

@@ -51,18 +51,31 @@ class HierarchyAndPrompter(BaseModel):
     kind: Literal["hierarchy+prompter"]
 
 
-class Sam(BaseModel):
-    """Segment Anything, prompted with each point and its neighbours."""
-
+class _Promptable(BaseModel):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Setting]
-    kind: Literal["sam"]
     checkpoint: str | None = Field(
         None, max_length=200, description="one of the names that the service is set to"
     )
-    model_type: Literal["vit_b", "vit_l", "vit_h"] | None = Field(
-        None, description="refused where the checkpoint is of another type; its own by default"
-    )
+
+
+_MODEL_TYPE = Field(
+    None, description="refused where the checkpoint is of another type; its own by default"
+)
+
+
+class Sam(_Promptable):
+    """Segment Anything, prompted with each point and its neighbours."""
+
+    kind: Literal["sam"]
+    model_type: Literal["vit_b", "vit_l", "vit_h"] | None = _MODEL_TYPE
+
+
+class Sam2(_Promptable):
+    """Segment Anything 2, prompted as Sam is. The service needs its extra `sam2`."""
+
+    kind: Literal["sam2"]
+    model_type: Literal["tiny", "small", "base-plus", "large"] | None = _MODEL_TYPE
 
 
 class Given(BaseModel):
@@ -83,7 +96,8 @@ def _kind_alone(value: Any) -> Any:
 
 Proposals = Annotated[
     Annotated[
-        Hierarchy | Prompter | HierarchyAndPrompter | Sam | Given, Field(discriminator="kind")
+        Hierarchy | Prompter | HierarchyAndPrompter | Sam | Sam2 | Given,
+        Field(discriminator="kind"),
     ],
     BeforeValidator(_kind_alone),
 ]
@@ -113,7 +127,7 @@ class TrainRequest(BaseModel):
     overrides: dict[str, Any] = Field({}, description='settings by name: {"train.epochs": 6}')
     seed: int = Field(0, ge=0, lt=2**63)
     proposals: Proposals | None = Field(
-        None, description='"hierarchy", "hierarchy+prompter", "sam", or with settings'
+        None, description='"hierarchy", "hierarchy+prompter", "sam", "sam2", or with settings'
     )
     truth: dict[str, Any] | None = Field(
         None, description="COCO instances, for metrics alone; default: the data set's own"

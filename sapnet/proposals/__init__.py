@@ -8,7 +8,7 @@ from sapnet.errors import InvalidConfig
 from sapnet.proposals.base import ProposalGenerator
 from sapnet.types import PointSet
 
-KINDS = ("hierarchy", "prompter", "hierarchy+prompter", "sam", "given")
+KINDS = ("hierarchy", "prompter", "hierarchy+prompter", "sam", "sam2", "given")
 
 
 def build_generator(
@@ -60,6 +60,10 @@ def _generator_class(kind: object) -> Callable[..., ProposalGenerator]:
             from sapnet.proposals.sam.generator import SamGenerator
 
             return SamGenerator
+        case "sam2":
+            from sapnet.proposals.sam.sam2 import Sam2Generator
+
+            return Sam2Generator
         case "given":
             from sapnet.proposals.given import GivenGenerator
 

@@ -19,7 +19,7 @@ from app.jobs import service
 from app.main import create_app
 from app.settings import Settings
 from app.storage.store import Storage
-from tests.sam_file import sam_file
+from tests.sam_file import sam2_folder, sam_file
 from worker.jobs.execute import execute
 from worker.runtime.types import WorkerContext
 
@@ -142,6 +142,7 @@ def test_sam_checkpoints_are_chosen_by_name_and_checked_by_type(
         "cells": cells,
         "words": tmp_path / "words.pth",
         "elsewhere": tmp_path / "on another machine.pth",
+        "two": sam2_folder(tmp_path / "two", 112, [2, 3, 16, 3]),
     }
     client = TestClient(create_app(settings.model_copy(update={"sam_checkpoints": named})))
     body = {"dataset_id": dataset_id}
@@ -155,6 +156,8 @@ def test_sam_checkpoints_are_chosen_by_name_and_checked_by_type(
         {"checkpoint": "cells"},
         {"checkpoint": "cells", "model_type": "vit_b"},
         {"checkpoint": "elsewhere", "model_type": "vit_h"},
+        {"kind": "sam2"},
+        {"kind": "sam2", "checkpoint": "two", "model_type": "base-plus"},
     ):
         assert post(**good).status_code == 202, good
     for bad, pointer, words in (
@@ -163,6 +166,9 @@ def test_sam_checkpoints_are_chosen_by_name_and_checked_by_type(
         ({"checkpoint": "fungi"}, "checkpoint", ("'fungi'", "large, cells, words")),
         ({"checkpoint": str(cells)}, "checkpoint", ("large, cells, words",)),
         ({"checkpoint": "words"}, "checkpoint", ("'words' is no checkpoint of SAM",)),
+        ({"checkpoint": "two"}, "kind", ("'two' is a SAM 2", "'sam2'")),
+        ({"kind": "sam2", "model_type": "tiny"}, "model_type", ("'tiny'", "'two' is base-plus")),
+        ({"kind": "sam2", "checkpoint": "cells"}, "kind", ("'cells' is a SAM:", "'sam'")),
     ):
         answer = post(**bad)
         assert pointers(answer) == [f"/proposals/{pointer}"]

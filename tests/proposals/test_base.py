@@ -8,7 +8,7 @@ from sapnet.proposals.base import ProposalGenerator
 from sapnet.types import PointSet
 
 SETTINGS = {"given": {"document": {}}}
-NEEDS_WEIGHTS = {"sam"}
+NEEDS_WEIGHTS = {"sam", "sam2"}
 EMPTY = PointSet((), (), ())
 
 
@@ -24,5 +24,7 @@ def test_calibration_of(kind: str) -> None:
 
 def test_calibration_of_sam() -> None:
     from sapnet.proposals.sam.generator import SamGenerator
+    from sapnet.proposals.sam.sam2 import Sam2Generator
 
     assert SamGenerator.calibrated is ("sam" in CALIBRATED_PROPOSALS)
+    assert Sam2Generator.calibrated is ("sam2" in CALIBRATED_PROPOSALS)

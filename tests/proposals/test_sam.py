@@ -116,16 +116,19 @@ def test_embeddings_that_were_used_longest_ago_make_room(tmp_path: Path) -> None
     cache = EmbeddingCache(tmp_path, 3 * 5_000)
     features = torch.randn(1, 8, 10, 10)  # 3,200 bytes, and the file's own
     for name in "abcd":
-        cache.put(name, features)
+        cache.put(name, [features])
         os.utime(tmp_path / f"{name}.pt", (ord(name), ord(name)))
     held = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert held <= 15_000
     names = sorted(path.stem for path in tmp_path.iterdir())
     assert names == list("abcd")[-len(names) :]
-    cache.put("e", features)
+    cache.put("e", [features, features + 1])
     found = cache.get("e")
     assert found is not None
-    assert torch.equal(found, features)
+    assert [torch.equal(a, b) for a, b in zip(found, (features, features + 1), strict=True)] == [
+        True,
+        True,
+    ]
     assert cache.get("a") is None
 
 

@@ -187,7 +187,7 @@ def test_a_type_that_the_file_contradicts_is_refused(
         build_generator({"kind": "sam", "model_type": "vit_l"})
     built = build_generator({"kind": "sam"})
     assert isinstance(built, SamGenerator)
-    assert built.model.image_encoder.img_size == 128
+    assert built.network.model.image_encoder.img_size == 128
 
 
 def test_named_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

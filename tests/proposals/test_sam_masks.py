@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
 from sapnet.data.masks import encode_all as encode
-from sapnet.proposals.sam.masks import distinct, reach, rles_of
+from sapnet.proposals.sam.masks import Frame, distinct, rles_of
 
 FRAME, CELLS = 128, 32
 SIZES = [
@@ -48,21 +48,39 @@ def test_they_are_those_of_two_resizes(
 ) -> None:
     logits = drawn(kind)
     values = plain(logits, content, size)
-    got = rles_of(logits, FRAME, content, size, 0.0)
+    frame = Frame(content, CELLS, FRAME, content)
+    got = rles_of(logits, frame, size, 0.0)
     masks = np.moveaxis(coco_mask.decode(got), 2, 0).astype(bool)
     assert masks.shape == values.shape
     sure = np.abs(values) > 1e-5  # single precision decides the rest
     assert (masks == (values > 0))[sure].all()
     assert sure.mean() > 0.99
     assert got == encode(masks)  # to the letter, as pycocotools writes it
-    rows, columns = (reach(FRAME, side) for side in content)
-    assert rles_of(logits[:, :rows, :columns], FRAME, content, size, 0.0) == got
+    rows, columns = frame.reach
+    assert rles_of(logits[:, :rows, :columns], frame, size, 0.0) == got
+
+
+@pytest.mark.parametrize("kind", ["blobs", "noise", "flat"])
+@pytest.mark.parametrize("size", [size for size, _ in SIZES])
+def test_squashed_images_are_resized_once(kind: str, size: tuple[int, int]) -> None:
+    """As SAM 2 sees and draws them."""
+    logits = drawn(kind)
+    values = F.interpolate(torch.from_numpy(logits)[None].double(), size, mode="bilinear")[0]
+    frame = Frame((FRAME, FRAME), CELLS, CELLS, (CELLS, CELLS))
+    assert frame.used == frame.reach == (CELLS, CELLS)
+    got = rles_of(logits, frame, size, 0.0)
+    sure = values.abs().numpy() > 1e-5
+    masks = np.moveaxis(coco_mask.decode(got), 2, 0).astype(bool)
+    assert (masks == (values > 0).numpy())[sure].all()
+    assert sure.mean() > 0.99
 
 
 def test_a_level_of_its_own() -> None:
     logits = drawn("blobs")
     values = plain(logits, (128, 128), (200, 200))
-    got = coco_mask.decode(rles_of(logits, FRAME, (128, 128), (200, 200), 0.5))
+    got = coco_mask.decode(
+        rles_of(logits, Frame((128, 128), CELLS, FRAME, (128, 128)), (200, 200), 0.5)
+    )
     assert (np.moveaxis(got, 2, 0) == (values > 0.5)).mean() > 0.9999
 
 

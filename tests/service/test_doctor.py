@@ -1,6 +1,7 @@
 """`sapnet-service doctor`: sound services pass, each failure is named with its remedy."""
 
 import http.server
+import importlib.util
 import shutil
 import socket
 import threading
@@ -26,7 +27,7 @@ from app.db.models import Dataset, DatasetStatus, JobState
 from app.db.session import Database
 from app.settings import Settings
 from app.storage.store import make_storage
-from tests.sam_file import sam_file
+from tests.sam_file import sam2_folder, sam_file
 
 MakeSettings = Callable[..., Settings]
 NO_GPU = 'print(\'{"version": "2", "gpus": [], "threads": 1}\')'
@@ -217,7 +218,9 @@ def test_weights_are_there_and_whole(
     assert set(wrong(settings, backbone_weights=path)) == (set() if ok else {"backbone weights"})
 
 
-def test_sam_checkpoints_are_there_and_of_a_type(settings: Settings, tmp_path: Path) -> None:
+def test_sam_checkpoints_are_there_and_of_a_type(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert examined(settings)["SAM checkpoint"].ok is None
     base = sam_file(tmp_path / "lm.pth", width=768, blocks=12)
     renamed = sam_file(tmp_path / "sam_vit_h_4b8939.pth", width=1280, blocks=32)
@@ -231,6 +234,12 @@ def test_sam_checkpoints_are_there_and_of_a_type(settings: Settings, tmp_path: P
         "words": False,
         "none": False,
     }
+    two = sam2_folder(tmp_path / "two", 96, [1, 2, 11, 2])
+    check = examined(settings, sam_checkpoint=two)["SAM checkpoint 'default'"]
+    assert (check.ok, check.state[:14]) == (True, "SAM 2 small, /")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check = examined(settings, sam_checkpoint=two)["SAM checkpoint 'default'"]
+    assert (check.ok, check.remedy) == (False, "pip install 'sapnet-service[sam2]'")
     assert checks["default"].state.startswith(f"vit_b, {base}, ")
     assert "SHA-256 begins with" in checks["digest"].state
     assert "torch did not write it" in checks["words"].state

@@ -141,5 +141,5 @@ def _get(state: Mapping[str, Shape], name: str, dimensions: int) -> Shape:
 
 
 def _count(state: Mapping[str, Shape], prefix: str) -> int:
-    """How many numbers follow the prefix."""
+    """Number of the numbers that follow the prefix."""
     return len({m[1] for key in state if (m := re.match(rf"{re.escape(prefix)}(\d+)\.", key))})

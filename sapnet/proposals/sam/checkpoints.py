@@ -1,6 +1,7 @@
-"""Which file SAM's weights are in: named by settings, given, or downloaded once. Imports no torch.
+"""The places of the weights of SAM and SAM 2: named by settings, given, or downloaded once.
 
-The environment names one file (SAPNET_SAM_CHECKPOINT), several (SAPNET_SAM_CHECKPOINTS), or both.
+The environment names one (SAPNET_SAM_CHECKPOINT), several (SAPNET_SAM_CHECKPOINTS), or both: files
+for SAM, folders for SAM 2. Imports no torch.
 """
 
 import hashlib
@@ -8,16 +9,22 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.proposals.sam.architecture import read_architecture
+from sapnet.proposals.sam.sam2_config import CONFIG, WEIGHTS, read_sam2_type
+from sapnet.proposals.sam.sam2_config import MODEL_TYPES as SAM2_TYPES
 
 CHECKPOINT_VARIABLE = "SAPNET_SAM_CHECKPOINT"
 CHECKPOINTS_VARIABLE = "SAPNET_SAM_CHECKPOINTS"
 DEFAULT = "default"
 """The name of SAPNET_SAM_CHECKPOINT's file among the others."""
+Family = Literal["sam", "sam2"]
+"""As kinds of proposals name them."""
+_TITLES = {"sam": "SAM", "sam2": "SAM 2"}
 _URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 # Meta names each file by the first digits of its sha256
 _FILES = {
@@ -25,6 +32,7 @@ _FILES = {
     "vit_l": ("sam_vit_l_0b3195.pth", "0b3195"),
     "vit_h": ("sam_vit_h_4b8939.pth", "4b8939"),
 }
+_SAM2 = "facebook/sam2.1-hiera-"  # names of models for `transformers`, but for the type
 
 
 def named_checkpoints(
@@ -54,48 +62,72 @@ def environment_checkpoints() -> dict[str, Path]:
 
 
 def choose(
-    named: Mapping[str, Path], checkpoint: str | None = None, model_type: str | None = None
+    named: Mapping[str, Path],
+    checkpoint: str | None = None,
+    model_type: str | None = None,
+    family: Family = "sam",
 ) -> str | None:
-    """Name of the checkpoint that is meant; None where none is named, and none is known.
+    """Name of the checkpoint that is meant; None where none is named, and none is there.
 
-    A `model_type` alone means the checkpoint of that name, else the first, whose type is still to
-    be checked.
+    A `model_type` alone means the checkpoint of that name, else the first of the family, whose type
+    is still to be checked.
 
     Raises:
-        ValueError: it is not one of those known.
+        ValueError: there is none of this name.
     """
     if checkpoint is not None and checkpoint not in named:
         names = ", ".join(named) or f"none, {CHECKPOINTS_VARIABLE} names them"
         raise ValueError(f"there is no SAM checkpoint {checkpoint!r}; known: {names}")
     if checkpoint is None and model_type in named:
         return model_type
-    return checkpoint if checkpoint is not None else next(iter(named), None)
+    fitting = (name for name, path in named.items() if path.is_dir() == (family == "sam2"))
+    return checkpoint if checkpoint is not None else next(fitting, None)
 
 
-def check_type(path: Path, shown: str, model_type: str | None) -> None:
-    """Refuse a `model_type` that the checkpoint's shapes contradict.
-
-    Args:
-        path: of the file.
-        shown: the file, for people.
-        model_type: what was asked for; None is whatever it is.
+def type_of(path: Path) -> tuple[Family, str]:
+    """The family of a checkpoint and its type; a folder is a SAM 2.
 
     Raises:
-        WeightsUnavailable: it cannot be read, or is no SAM.
+        OSError: it cannot be read.
+        ValueError: it is none; the text says why, without the path.
+    """
+    if path.is_dir():
+        return "sam2", read_sam2_type(path)
+    return "sam", read_architecture(path).model_type
+
+
+def check_type(path: Path, shown: str, model_type: str | None, family: Family = "sam") -> None:
+    """Refuse a checkpoint of another family, or whose sizes contradict `model_type`.
+
+    Args:
+        path: of the checkpoint.
+        shown: the checkpoint, for people.
+        model_type: what was asked for; None is whatever it is.
+        family: the kind of proposals.
+
+    Raises:
+        WeightsUnavailable: it cannot be read, or holds none of the two.
         ValueError: it is of another type.
     """
     try:
-        actual = read_architecture(path).model_type
+        actual_family, actual = type_of(path)
     except (OSError, ValueError) as error:
-        raise unreadable(shown, error) from error
+        raise unreadable(shown, error, "sam2" if path.is_dir() else "sam") from error
+    if actual_family != family:
+        title = _TITLES[actual_family]
+        raise ValueError(f"{shown} is a {title}: ask for the kind {actual_family!r}")
     if model_type is not None and model_type != actual:
         raise ValueError(f"model_type is {model_type!r}, and {shown} is {actual}: leave it out")
 
 
-def unreadable(shown: str, error: OSError | ValueError) -> WeightsUnavailable:
-    """What to raise where a file, as people know it, holds no SAM."""
-    why = error.strerror if isinstance(error, OSError) else error
-    return WeightsUnavailable(f"{shown} is no checkpoint of SAM: {why}")
+def unreadable(
+    shown: str, error: OSError | ValueError, family: Family = "sam"
+) -> WeightsUnavailable:
+    """The error for a checkpoint, as people know it, that holds no SAM."""
+    why = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        why = f"{Path(error.filename).name}: {error.strerror}" if error.filename else error.strerror
+    return WeightsUnavailable(f"{shown} is no checkpoint of {_TITLES[family]}: {why}")
 
 
 def find_checkpoint(
@@ -103,7 +135,7 @@ def find_checkpoint(
     checkpoint: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """The named or given file, else the environment's, else the cached or downloaded one.
+    """SAM's named or given file, else the environment's, else the cached or downloaded one.
 
     Args:
         model_type: vit_b, vit_l or vit_h, which is downloaded where no file is named; None is
@@ -116,40 +148,77 @@ def find_checkpoint(
         ValueError: there is no such type.
         InvalidConfig: see `environment_checkpoints`.
     """
-    if model_type is not None and model_type not in _FILES:
-        raise ValueError(f"model_type {model_type!r} is not one of {', '.join(_FILES)}")
-    named, given = environment_checkpoints(), checkpoint and str(checkpoint)
-    if given and given not in named:
-        path = Path(given).expanduser()
-    elif name := choose(named, given or None, model_type):
-        path = named[name]
-    else:
+    _check_known(model_type, _FILES)
+    path = _given("sam", model_type, checkpoint)
+    if path is None:
         file, prefix = _FILES[model_type or "vit_b"]
         path = Path(cache_dir or default_cache_dir()) / file
         if not path.is_file():
-            _download(_URL + file, path, prefix, _ways(model_type))
-    if not path.is_file():
+            _download(_URL + file, path, prefix, ways("sam", model_type))
+    return path
+
+
+def find_sam2(
+    model_type: str | None = None, checkpoint: str | os.PathLike[str] | None = None
+) -> Path | str:
+    """SAM 2's named or given folder, else the environment's, else a model for `transformers`.
+
+    Args:
+        model_type: tiny, small, base-plus or large, which `transformers` downloads where no folder
+            is named; None is small then.
+        checkpoint: a name that the environment knows, or a path.
+
+    Raises:
+        WeightsUnavailable: it is not there; with the ways to get one.
+        ValueError: there is no such type.
+        InvalidConfig: see `environment_checkpoints`.
+    """
+    _check_known(model_type, SAM2_TYPES.values())
+    return _given("sam2", model_type, checkpoint) or f"{_SAM2}{model_type or 'small'}"
+
+
+def _check_known(model_type: str | None, types: Iterable[str]) -> None:
+    if model_type is not None and model_type not in types:
+        raise ValueError(f"model_type {model_type!r} is not one of {', '.join(types)}")
+
+
+def _given(
+    family: Family, model_type: str | None, checkpoint: str | os.PathLike[str] | None
+) -> Path | None:
+    """The path that is named or given, and is there; None where there is neither."""
+    named, given = environment_checkpoints(), checkpoint and str(checkpoint)
+    if given and given not in named:
+        path = Path(given).expanduser()
+    elif name := choose(named, given or None, model_type, family):
+        path = named[name]
+    else:
+        return None
+    if not path.exists():
         names = f" (named ones: {', '.join(named)})" if named else ""
-        raise WeightsUnavailable(
-            f"there is no SAM checkpoint at {path}{names}; {_ways(model_type)}"
-        )
+        where = f"there is no {_TITLES[family]} checkpoint at {path}{names}"
+        raise WeightsUnavailable(f"{where}; {ways(family, model_type)}")
     return path
 
 
 def default_cache_dir() -> Path:
-    """Where downloads and kept embeddings are."""
+    """The folder of downloads and kept embeddings."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sapnet"
 
 
-def _ways(model_type: str | None) -> str:
-    name = _FILES[model_type or "vit_b"][0]
+def ways(family: Family, model_type: str | None = None) -> str:
+    """The ways to get weights, or to go without, for people who lack them."""
+    if family == "sam2":
+        how = f"name a folder with {CONFIG} and {WEIGHTS} in {CHECKPOINTS_VARIABLE}"
+    else:
+        url = _URL + _FILES[model_type or "vit_b"][0]
+        how = f"download {url} and set {CHECKPOINT_VARIABLE} to its path"
     return (
-        f"download {_URL}{name} and set {CHECKPOINT_VARIABLE} to its path (or give `checkpoint`), "
+        f"{how} (or give `checkpoint`), "
         'or ask for the proposals {"kind": "hierarchy"}, which need no weights'
     )
 
 
-def _download(url: str, path: Path, prefix: str, ways: str) -> None:
+def _download(url: str, path: Path, prefix: str, otherwise: str) -> None:
     """Fetch to a temporary name, check the sha256, then rename."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     digest = hashlib.sha256()
@@ -161,10 +230,10 @@ def _download(url: str, path: Path, prefix: str, ways: str) -> None:
                 file.write(block)
         if not digest.hexdigest().startswith(prefix):
             raise WeightsUnavailable(
-                f"{url} came with sha256 {digest.hexdigest()}, not {prefix}…; {ways}"
+                f"{url} came with sha256 {digest.hexdigest()}, not {prefix}…; {otherwise}"
             )
         partial.rename(path)
     except (OSError, urllib.error.URLError) as error:
-        raise WeightsUnavailable(f"could not download {url}: {error}; {ways}") from error
+        raise WeightsUnavailable(f"could not download {url}: {error}; {otherwise}") from error
     finally:
         partial.unlink(missing_ok=True)

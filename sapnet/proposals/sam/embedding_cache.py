@@ -6,6 +6,7 @@ Other settings or other points ask the decoder again, not the encoder.
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,19 +22,20 @@ class EmbeddingCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder, self._max_bytes = folder, max_bytes
 
-    def get(self, key: str) -> Tensor | None:
-        """(1, C, h, w) on the CPU, or None where it is not there, or cannot be read any more."""
+    def get(self, key: str) -> tuple[Tensor, ...] | None:
+        """(1, C, h, w) each, on the CPU; None where they are not there, or cannot be read."""
         path = self._folder / f"{key}.pt"
         try:
-            features: Tensor = torch.load(path, map_location="cpu", weights_only=True)
+            features = torch.load(path, map_location="cpu", weights_only=True)
         except Exception:  # the unpickler stumbles over damaged bytes in any way it likes
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # used just now
-        return features
+        # a release before this one kept SAM's one tensor by itself
+        return (features,) if isinstance(features, Tensor) else tuple(features)
 
-    def put(self, key: str, features: Tensor) -> None:
-        """Keep it, and make room.
+    def put(self, key: str, features: Sequence[Tensor]) -> None:
+        """Keep them, and make room.
 
         Raises:
             DiskFull: no space is left.
@@ -41,7 +43,7 @@ class EmbeddingCache:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self._folder / f"{key}.pt") as file:
-            torch.save(features.detach().cpu().clone(), file)
+            torch.save([one.detach().cpu().clone() for one in features], file)
         self._make_room()
 
     def _make_room(self) -> None:

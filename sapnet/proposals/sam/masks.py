@@ -1,9 +1,13 @@
 """SAM's logits to RLEs at image size, and which of them are the same mask, seen while small.
 
 SAM enlarges bilinearly to its input frame, cuts its padding off, and resizes bilinearly to the
-image. Both are linear and separable, so both are one: three weights a row, three a column. A column
-of the image is made, cut into runs and forgotten; no mask of the image's size exists.
+image; SAM 2 resizes once, without padding. Both steps are linear and separable, so they are one:
+three weights a row, three a column. A column of the image is made, cut into runs and forgotten; no
+mask of the image's size exists.
 """
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,32 +18,52 @@ from sapnet.types import BoolArray, FloatArray, Rle
 from sapnet.utils.threads import pool
 
 IntArray = npt.NDArray[np.int64]
-LOGIT = 4  # pixels of SAM's input frame along the side of a logit
 SURELY_THE_SAME = 0.97  # IoU at low resolution; the bag's own rule, at full size, is 0.95
 
 
-def rles_of(
-    logits: FloatArray, frame: int, content: tuple[int, int], size: tuple[int, int], level: float
-) -> list[Rle]:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The place of an image in the square that a model sees, and in the one that it draws.
+
+    Attributes:
+        content: (h, w) of the image in the model's input, pixels.
+        cells: logits along the side of the square.
+        canvas: side of the square that logits are enlarged to before the image is cut out of it,
+            pixels; `cells` where they are not enlarged.
+        cut: (h, w) of the image within the canvas.
+    """
+
+    content: tuple[int, int]
+    cells: int
+    canvas: int
+    cut: tuple[int, int]
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """Rows and columns of logits that lie on the image."""
+        h, w = (math.ceil(side * self.cells / self.canvas) for side in self.cut)
+        return h, w
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns of logits that have a part in the image's masks."""
+        last = _taps(self.cells, self.canvas)[1]
+        return int(last[self.cut[0] - 1]) + 1, int(last[self.cut[1] - 1]) + 1
+
+
+def rles_of(logits: FloatArray, frame: Frame, size: tuple[int, int], level: float) -> list[Rle]:
     """(M, h, w) float32 logits -> M RLEs of `size` (H, W) where they are above `level`.
 
-    Args:
-        frame: side of SAM's square input.
-        content: (h, w) of the image within it; logits beyond its `reach` may lack.
+    Logits beyond the frame's `reach` may lack.
     """
-    y0, wy = _weights(frame // LOGIT, frame, content[0], size[0])
-    x0, wx = _weights(frame // LOGIT, frame, content[1], size[1])
+    y0, wy = _weights(frame.cells, frame.canvas, frame.cut[0], size[0])
+    x0, wx = _weights(frame.cells, frame.canvas, frame.cut[1], size[1])
 
     def rle_of(one: FloatArray) -> Rle:
         runs = _runs(np.ascontiguousarray(one.T), y0, wy, x0, wx, np.float32(level))
         return Rle(size=[size[0], size[1]], counts=compressed(runs).tobytes().decode("ascii"))
 
     return list(pool().map(rle_of, logits))
-
-
-def reach(frame: int, content: int) -> int:
-    """The number of logits along a side that have a part in its content."""
-    return int(_taps(frame // LOGIT, frame)[1][content - 1]) + 1
 
 
 def distinct(masks: BoolArray, confidence: FloatArray) -> list[int]:
@@ -60,13 +84,13 @@ def distinct(masks: BoolArray, confidence: FloatArray) -> list[int]:
     return sorted(kept)
 
 
-def _weights(cells: int, frame: int, content: int, size: int) -> tuple[IntArray, FloatArray]:
+def _weights(cells: int, canvas: int, cut: int, size: int) -> tuple[IntArray, FloatArray]:
     """Along one axis, per pixel of the image: the first of three cells, and weights (size, 3).
 
     Pixel centres are at .5, and values go on beyond the border, as torch's bilinear has them.
     """
-    low, high, share = _taps(content, size)
-    first, second, part = _taps(cells, frame)
+    low, high, share = _taps(cut, size)
+    first, second, part = _taps(cells, canvas)
     start = first[low]
     weights = np.zeros((size, 3))
     pixels = np.arange(size)

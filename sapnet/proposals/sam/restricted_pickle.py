@@ -17,7 +17,7 @@ _BUILT = {
     ("torch._utils", "_rebuild_tensor_v2"),
     ("torch._utils", "_rebuild_parameter"),
 }
-"""What a state dict needs; storages are torch's own concern."""
+"""The names that a state dict needs; storages are torch's own concern."""
 _LEGACY_HEADER = 3
 """Pickles before the document in files of torch before 1.6: magic number, version, system."""
 
@@ -47,7 +47,7 @@ class Unpickler(pickle.Unpickler):
     """Builds containers and tensors alone."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What is allowed, else Opaque."""
+        """The class or function if it is allowed, else Opaque."""
         return super().find_class(module, name) if (module, name) in _BUILT else Opaque
 
 
