@@ -40,6 +40,7 @@ _ARCHIVE = re.compile(
 )
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 _UPLOAD_PATH = re.compile(r"(?:^|/)upload/(?:\d+/)?([^/]+)$")
+_SUBSET = re.compile(r"(train|val|valid|validation|test|dev)[\d_-]*$")
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _NOT_KEPT = re.compile(r"[^\w.-]")
 
@@ -147,6 +148,9 @@ def _rank(wanted: _Parts, sent: _Parts, by_address: bool) -> Rank | None:
     shared = 0
     while shared < min(len(one), len(other)) and one[shared] == other[shared]:
         shared += 1
+    differing = one[shared : shared + 1] + other[shared : shared + 1]
+    if len(differing) == 2 and all(map(_SUBSET.match, differing)):
+        return None  # images of one base name in train and in val are two
     whole = shared == len(one) == len(other)
     within = shared == min(len(one), len(other))
     return (

@@ -72,6 +72,9 @@ def test_what_belongs_together(name: str, file: str) -> None:
         ("a-1.png", "a_1.png"),
         ("20240101-a.png", "20240102-a.png"),  # one prefix may be left out, not exchanged
         ("frame.000012", "frame.000013"),
+        ("train/a.png", "val/a.png"),
+        ("coco/train2017/a.png", "coco/val2017/a.png"),
+        ("Valid/a.png", "x/test/a.jpg"),
         ("a.png", ""),
         ("a.png", "/"),
     ],
@@ -107,6 +110,17 @@ def test_folders_that_contradict_count_less_than_another_suffix() -> None:
     for order in (files, files[::-1]):
         found = paired(["train/c.jpg", "images/val/c.png"], order)
         assert found.matched == {"train/c.jpg": "train/c.png", "images/val/c.png": "val/c.png"}
+
+
+def test_folders_that_are_no_subsets_may_be_renamed() -> None:
+    for name, file in (("images/a.png", "photos/a.png"), ("train/a.png", "photos/a.png")):
+        found = paired([name], [file])
+        assert found.matched == {name: file}
+        assert list(found.warnings()) == ["another folder"]
+    assert (
+        "did you mean 'val/a.png'"
+        in paired(["train/a.png"], ["val/a.png"]).missing()["train/a.png"].hint
+    )
 
 
 def test_subsets_that_share_base_names() -> None:

@@ -119,6 +119,21 @@ def test_by_the_documents_own_addresses(web: Web, imported: Any, kit: Any) -> No
     assert imported(document, "document")["status"] == "ready"
 
 
+@pytest.mark.slow
+def test_names_with_backslashes_and_names_that_are_addresses(
+    web: Web, imported: Any, kit: Any
+) -> None:
+    document = kit.points()
+    document["images"][0]["file_name"] = "set\\1.png"
+    web.has("/set/1.png", kit.image(seed=1))
+    web.has("/2.png", kit.image(seed=2))
+    assert imported(document, web.url)["status"] == "ready"
+    for number, image in enumerate(document["images"], 1):
+        image["file_name"] = f"{web.url}/x/{number}%20.png?key=7"
+        web.has(f"/x/{number}%20.png?key=7", kit.image(seed=number))
+    assert imported(document, "document")["status"] == "ready"
+
+
 def test_each_image_says_what_is_wrong_with_it(web: Web, imported: Any, kit: Any) -> None:
     document, image = kit.points(9), kit.image(seed=1)
     web.has("/1.png", image)
