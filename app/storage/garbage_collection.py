@@ -23,6 +23,7 @@ from app.storage.store import Storage
 STALE_AFTER = timedelta(hours=24)
 PAUSE_SECONDS = 0.02  # between two batches: SQLite's lock is not fair, and others want to write
 _LOCK = 0x5A9_B10B  # PostgreSQL's advisory lock of this module
+_HELD_SECONDS = 0.2  # after it no more files are deleted in a transaction
 _BATCH = 500  # rows or blobs in one transaction: far below a second, and SQLite's bound values
 _ABANDONED = datetime.fromtimestamp(0, UTC)  # pinned then: stale from the beginning
 
@@ -105,10 +106,11 @@ def remove_in_batches(
     """`remove_rows` until none are left, each time in a transaction of its own."""
     count = 1
     while count and not stopping():
+        began = time.monotonic()
         with database.begin() as session:
             count = remove_rows(session, table, condition)
         if count:
-            time.sleep(PAUSE_SECONDS)
+            pause_after(began)
 
 
 def clean_up(
@@ -131,18 +133,42 @@ def clean_up(
     with database.read() as session:  # which costs nothing, and there are seldom any
         more = session.scalar(select(BlobPin.pk).where(_stale()).limit(1)) is not None
     while more and not stopping():
+        began = time.monotonic()
         with database.begin() as session:
             _lock(session)
             query = select(BlobPin.pk, BlobPin.sha256).where(_stale()).order_by(BlobPin.pk)
             pins = session.execute(query.limit(_BATCH)).all()
             session.execute(delete(BlobPin).where(BlobPin.pk.in_([pin.pk for pin in pins])))
-            shas = list({pin.sha256 for pin in pins})
-            unused = set(shas) - _in_use(session, shas)
-            storage.delete_many(unused)
-            removed += len(unused)
-            more = len(pins) == _BATCH
-        time.sleep(PAUSE_SECONDS)
+            shas = sorted({pin.sha256 for pin in pins})
+            unused = sorted(set(shas) - _in_use(session, shas))
+            deleted = _delete_for_a_while(storage, unused, began + _HELD_SECONDS)
+            abandon(session, unused[deleted:])
+            removed += deleted
+            more = bool(pins) and (len(pins) == _BATCH or deleted < len(unused))
+        pause_after(began)
     return removed
+
+
+def _delete_for_a_while(storage: Storage, shas: list[str], until: float) -> int:
+    """Delete the first of these blobs; a busy disk takes its time, and others wait for the lock.
+
+    Returns:
+        How many were deleted; at least one call's, that somebody gets on.
+    """
+    deleted = 0
+    while deleted < len(shas) and (deleted == 0 or time.monotonic() < until):
+        batch = shas[deleted : deleted + storage.deletes_a_call]
+        storage.delete_many(batch)
+        deleted += len(batch)
+    return deleted
+
+
+def pause_after(began: float) -> None:
+    """Let others write for as long as a transaction took that began then, by the monotonic clock.
+
+    SQLite's lock is not fair: who waits for it looks now and then whether it is free.
+    """
+    time.sleep(max(PAUSE_SECONDS, time.monotonic() - began))
 
 
 def _stale() -> ColumnElement[bool]:

@@ -51,6 +51,9 @@ class Storage(ABC):
     Every `sha` is 64 lower-case hex digits; anything else raises ValueError.
     """
 
+    deletes_a_call = 500
+    """Blobs that one call of `delete_many` should be given where others wait for it."""
+
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
         scratch.mkdir(parents=True, exist_ok=True)
@@ -176,6 +179,8 @@ class Storage(ABC):
 
 class FolderStorage(Storage):
     """`<folder>/ab/<sha>`, the first two digits as a folder."""
+
+    deletes_a_call = 10
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

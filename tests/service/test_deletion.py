@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -294,7 +295,9 @@ def test_no_transaction_changes_more_than_a_batch(
 
 
 class Slipping(FolderStorage):
-    """A storage that refuses every second call, as one that is cut off now and then."""
+    """A storage that is cut off in every second call, and takes lists as S3 does."""
+
+    deletes_a_call = 500
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -366,6 +369,28 @@ def test_two_that_remove_at_once(
     blobs.clean_up(database, storage)
     assert counts(database) == {}
     assert stored(settings.storage) == set()
+
+
+class Slow(FolderStorage):
+    """A disk that is busy: each call takes longer than a transaction may."""
+
+    def delete_many(self, shas: Collection[str]) -> None:
+        time.sleep(0.25)
+        super().delete_many(shas)
+
+
+def test_a_slow_disk_keeps_no_transaction_long(
+    database: Database, storage: Storage, settings: Settings, stored: Any
+) -> None:
+    shas = [storage.put_bytes(str(i).encode()) for i in range(25)]
+    with database.begin() as session:
+        blobs.abandon(session, shas)
+    commits: list[int] = []
+    event.listen(database.engine, "commit", lambda _connection: commits.append(1))
+    assert blobs.clean_up(database, Slow(Path(settings.storage))) == 25
+    assert len(commits) >= 3, "ten files a call, a call a transaction"
+    assert stored(settings.storage) == set()
+    assert counts(database) == {}
 
 
 def test_quotas_are_free_at_once(
