@@ -87,7 +87,7 @@ def hostile(r: Random) -> Any:
     """A value that has no place in a document."""
     make = r.randrange(8)
     if make == 0:
-        return {"size": r.choice(SIZES), "counts": r.choice(COUNTS)}
+        return copy.deepcopy({"size": r.choice(SIZES), "counts": r.choice(COUNTS)})
     if make == 1:
         return f"deep {r.choice(DEPTHS)}"
     pool = (NUMBERS, TEXTS, KINDS, COUNTS, POLYGONS, SIZES)[make - 2]
