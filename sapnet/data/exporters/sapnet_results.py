@@ -104,8 +104,13 @@ def _decoded(line: bytes, number: int | None) -> dict[str, Any]:
     try:
         mask = msgspec.json.decode(line)
         missing = {"id", "image_id", "category_id", "segmentation", "quality"} - set(mask)
-    except (msgspec.MsgspecError, TypeError) as error:
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"line {number} is no mask: {error}") from None
     if missing:
         raise ValueError(f"line {number} is no mask: it has no {', '.join(sorted(missing))}")
+    for name in ("id", "image_id", "category_id"):
+        if type(mask[name]) is not int:
+            raise ValueError(f"line {number} is no mask: its {name} is no whole number")
+    if type(mask["quality"]) not in (int, float) or not isinstance(mask["segmentation"], dict):
+        raise ValueError(f"line {number} is no mask: quality or segmentation is of another kind")
     return mask

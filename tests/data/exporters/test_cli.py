@@ -81,7 +81,25 @@ def test_what_is_refused(run: Path, arguments: tuple[str, ...], words: str) -> N
     assert not (run / arguments[0]).exists()
 
 
-@pytest.mark.parametrize("line", ["{", "7", '{"id": 1, "image_id": 1}'])
+GOOD = {"id": 9, "image_id": 1, "category_id": 3, "quality": 0.5, "segmentation": {}}
+WRONG = [
+    {"image_id": [1]},
+    {"id": "9"},
+    {"category_id": None},
+    {"quality": "high"},
+    {"quality": None},
+    {"segmentation": [[1, 1, 2, 2, 3, 3]]},
+    {"segmentation": None},
+]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{", "7", '{"id": 1, "image_id": 1}', "[" * 100_000, '["id"]', '"id"', "\xff"),
+        *(json.dumps(GOOD | wrong) for wrong in WRONG),
+    ],
+)
 def test_a_line_that_is_no_mask(run: Path, line: str) -> None:
     with (run / "masks.ndjson").open("a") as file:
         file.write(line)
