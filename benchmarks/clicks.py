@@ -24,7 +24,8 @@ from scipy.ndimage import distance_transform_edt
 from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.synthetic import make_scenes
 from sapnet.proposals.hierarchy.generator import HierarchyGenerator
-from sapnet.proposals.interactive.click_refine import Click, suggest
+from sapnet.proposals.interactive.click_refine import suggest
+from sapnet.proposals.interactive.clicks import Click
 from sapnet.types import BoolArray, ByteArray
 
 LOW, HIGH, CLICKS, CANDIDATES = 0.3, 0.7, 4, 6

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.errors import Unavailable
 from sapnet.errors import WeightsUnavailable
-from sapnet.proposals.interactive.click_refine import Click
+from sapnet.proposals.interactive.clicks import Click
 from sapnet.types import BoolArray, ByteArray
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from app.settings import Settings
 from app.storage.images import decoded_image
 from app.storage.store import Storage
 from sapnet.data.masks import decode, encode
-from sapnet.proposals.interactive.click_refine import Click
-from sapnet.proposals.interactive.click_refine import suggest as suggest_by_edges
+from sapnet.proposals.interactive.clicks import Click
 from sapnet.types import BoolArray
 
 NEAR = 3.0  # pixels: a negative click so near to the annotation's own point is meant against it
@@ -54,8 +53,10 @@ def suggest(
         if settings.click_method == "prompter":
             corrected = model.refine(sha, image, clicks, now)
         else:
+            from sapnet.proposals.interactive.click_refine import suggest as by_edges
+
             with image as pixels:
-                corrected = suggest_by_edges(pixels, clicks, now, _alternatives(mask))
+                corrected = by_edges(pixels, clicks, now, _alternatives(mask))
     except ValueError as error:
         hint = "click once on the object, or send the mask to begin with"
         raise Invalid([ValidationIssue("body", "/points", str(error), hint)]) from error

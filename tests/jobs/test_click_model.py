@@ -9,7 +9,7 @@ import pytest
 from app.errors import Unavailable
 from app.masks.click_model import ClickModel
 from sapnet.errors import WeightsUnavailable
-from sapnet.proposals.interactive.click_refine import Click
+from sapnet.proposals.interactive.clicks import Click
 from sapnet.types import ByteArray
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,8 @@ from scipy.ndimage import distance_transform_edt
 
 from sapnet.data.synthetic import draw_scene
 from sapnet.proposals.hierarchy.generator import HierarchyGenerator
-from sapnet.proposals.interactive.click_refine import Click, suggest
+from sapnet.proposals.interactive.click_refine import suggest
+from sapnet.proposals.interactive.clicks import Click
 from sapnet.types import ImageInfo, PointAnnotation
 
 

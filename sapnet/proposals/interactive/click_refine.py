@@ -12,26 +12,12 @@ from PIL import Image
 
 from sapnet.proposals.bags import point_pixel
 from sapnet.proposals.hierarchy.generator import HierarchyGenerator
+from sapnet.proposals.interactive.clicks import Click, clicked_pixels
 from sapnet.proposals.interactive.mask_edits import View, changed
 from sapnet.types import BoolArray, ByteArray, ImageInfo, PointAnnotation
 
 _SIDE = 224  # pixels: the part of the image is worked on at most so large
 _MARGIN, _LEAST = 0.6, 24  # round the mask and the clicks: share of their extent, pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Click:
-    """A point that a person marks on an image.
-
-    Attributes:
-        x: in pixels.
-        y: in pixels.
-        positive: whether it is on the object.
-    """
-
-    x: float
-    y: float
-    positive: bool
 
 
 def suggest(
@@ -112,25 +98,6 @@ def _begun(
         masks = [np.zeros(info.size, bool)]
         masks[0][first] = True
     return max(masks, key=lambda m: sum(bool(m[p]) == wanted for p, wanted in pixels.items()))
-
-
-def clicked_pixels(clicks: Sequence[Click], size: tuple[int, ...]) -> dict[tuple[int, int], bool]:
-    """What each clicked pixel (row, column) is to be.
-
-    Args:
-        size: height and width of the image.
-
-    Raises:
-        ValueError: a click lies outside the image, or a pixel is clicked both ways.
-    """
-    wanted: dict[tuple[int, int], bool] = {}
-    for click in clicks:
-        if not (0 <= click.x <= size[1] and 0 <= click.y <= size[0]):
-            raise ValueError(f"the click ({click.x:g}, {click.y:g}) is outside the image")
-        pixel = point_pixel(click.x, click.y, (size[0], size[1]))
-        if wanted.setdefault(pixel, click.positive) != click.positive:
-            raise ValueError(f"the pixel at ({click.x:g}, {click.y:g}) is clicked both ways")
-    return wanted
 
 
 def _frame(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from sapnet.proposals.interactive.click_refine import Click, clicked_pixels
+from sapnet.proposals.interactive.clicks import Click, clicked_pixels
 from sapnet.proposals.prompter.answers import answers, drop_pieces
 from sapnet.proposals.prompter.scene import Scene, cell_shares, paste
 from sapnet.proposals.prompter.windows import FINE

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from sapnet.errors import WeightsUnavailable
 from sapnet.proposals import build_generator
 from sapnet.proposals.bags import make_bags
-from sapnet.proposals.interactive.click_refine import Click
+from sapnet.proposals.interactive.clicks import Click
 from sapnet.proposals.prompter import weights
 from sapnet.proposals.prompter.clicks import refine
 from sapnet.proposals.prompter.network import Prompter
