@@ -200,7 +200,7 @@ def remove_deleted() -> Callable[["Settings"], None]:
     def remove(settings: "Settings") -> None:
         from app.db.session import Database
         from app.storage.store import make_storage
-        from worker.remover import Remover
+        from worker.background.remover import Remover
 
         database = Database(settings.database)
         try:

@@ -26,7 +26,7 @@ from celery.signals import (
 from app.jobs.kinds import IO, QUEUES, TRAIN
 from app.jobs.queue import visibility
 from app.settings import Settings
-from worker.io_process import IoProcess
+from worker.background.io_process import IoProcess
 from worker.polling import CLEAN_UP_SECONDS
 from worker.runtime.parent_death import exit_with_parent
 from worker.tasks import clean_up_round, reaper_round, register

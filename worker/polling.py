@@ -16,11 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.models import ACTIVE, Job
 from app.jobs.reaper import Reaper, waiting
+from worker.background.remover import Remover
+from worker.background.webhook_sender import WebhookSender
 from worker.jobs.execute import execute
-from worker.remover import Remover
 from worker.runtime.types import Outcome, WorkerContext, new_owner
 from worker.runtime.workdir import discard
-from worker.webhook_sender import WebhookSender
 
 log = structlog.get_logger()
 

@@ -287,7 +287,7 @@ def test_the_databases_errors_hold_no_parameters(settings: Settings) -> None:
         ("PORT", "s3cret"),
     ],
 )
-@pytest.mark.parametrize("module", ["worker.main", "worker.io_process", "app.cli.main"])
+@pytest.mark.parametrize("module", ["worker.main", "worker.background.io_process", "app.cli.main"])
 def test_settings_that_are_wrong_are_said_without_their_value(
     settings: Settings, name: str, value: str, module: str
 ) -> None:

@@ -11,13 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Table, exists, insert, select
+from sqlalchemy import Table, insert, select
 from sqlalchemy.orm import Session
 
 from app.db.columns import new_id
 from app.db.models import (
-    ACTIVE,
-    SUCCESSFUL,
     Annotation,
     Category,
     Dataset,
@@ -27,11 +25,10 @@ from app.db.models import (
     Model,
     PseudoMask,
 )
-from app.db.session import Database
 from app.errors import BlobMissing
 from app.jobs.submit import request_of
 from app.masks import stream
-from app.storage.garbage_collection import PAUSE_SECONDS, remove_in_batches
+from app.storage.garbage_collection import PAUSE_SECONDS
 from worker.jobs.context import JobContext, SubprocessHandler
 from worker.jobs.transitions import (
     LOG,
@@ -204,20 +201,6 @@ def _record_masks(ctx: JobContext, delivered: Path) -> None:
             renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
             session.execute(insert(PseudoMask), rows)
         time.sleep(PAUSE_SECONDS)
-
-
-def clean_up(database: Database) -> None:
-    """Remove the masks of trainings that ended without results.
-
-    They were cancelled, or failed, while these were written. Calling it again does nothing.
-    """
-    table = cast(Table, PseudoMask.__table__)
-    over = Job.kind == JobKind.TRAIN, Job.state.not_in([*ACTIVE, *SUCCESSFUL])
-    with database.read() as session:
-        left = exists().where(table.c.job_id == Job.id)
-        ids = session.scalars(select(Job.id).where(*over, left)).all()
-    for job_id in ids:
-        remove_in_batches(database, table, table.c.job_id == job_id)
 
 
 def _model(session: Session, job_id: str, stored: Mapping[str, str], size: int) -> Model:

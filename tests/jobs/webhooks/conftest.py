@@ -19,7 +19,7 @@ from app.jobs import events
 from app.settings import Settings
 from app.webhooks import service
 from app.webhooks.schemas import WebhookIn
-from worker.webhook_sender import WebhookSender
+from worker.background.webhook_sender import WebhookSender
 
 NewJob = Callable[..., str]
 

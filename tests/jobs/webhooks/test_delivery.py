@@ -20,9 +20,9 @@ from app.jobs import events
 from app.main import create_app
 from app.settings import Settings
 from app.webhooks import service
+from worker.background.webhook_sender import WebhookSender
 from worker.jobs.execute import execute
 from worker.runtime.types import WorkerContext
-from worker.webhook_sender import WebhookSender
 
 pytestmark = pytest.mark.both_stacks
 

@@ -45,13 +45,13 @@ def numbers(database: Database, job_id: str) -> list[int]:
 
 @pytest.fixture
 def couriers(children: Callable[[int], list[int]]) -> Callable[[int], list[int]]:
-    """Processes of `worker.io_process` that hang on this one."""
+    """Processes of `worker.background.io_process` that hang on this one."""
 
     def of(parent: int) -> list[int]:
         found = []
         for pid in children(parent):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if b"worker.io_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"worker.background.io_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(pid)
         return found
 

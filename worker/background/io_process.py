@@ -1,7 +1,7 @@
 """What a worker of the queue `io` does beside its jobs: deliver webhooks, remove what was deleted.
 
 Threads in the embedded worker. Celery's parent process forks, which threads do not survive well, so
-there they have a process of their own: `python -m worker.io_process`.
+there they have a process of their own: `python -m worker.background.io_process`.
 """
 
 import signal
@@ -13,9 +13,9 @@ from app.db.session import Database
 from app.observability import logging as logs
 from app.settings import Settings
 from app.storage.store import make_storage
-from worker.remover import Remover
+from worker.background.remover import Remover
+from worker.background.webhook_sender import WebhookSender
 from worker.runtime.parent_death import spawn_with_parent
-from worker.webhook_sender import WebhookSender
 
 
 class IoProcess:
@@ -27,7 +27,7 @@ class IoProcess:
     def restart_if_dead(self) -> None:
         """Start it, or start it again if it died. To be called by one thread, which it hangs on."""
         if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-m", "worker.io_process"]
+            command = [sys.executable, "-m", "worker.background.io_process"]
             self._process = subprocess.Popen(
                 spawn_with_parent(command, sig=signal.SIGTERM),
                 stdin=subprocess.DEVNULL,

@@ -14,12 +14,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.datasets import deferred as imports
 from app.datasets.removal import remove_deleted
 from app.db.session import Database
+from app.masks import leftovers as masks
 from app.predict import deferred as predictions
 from app.settings import Settings
 from app.storage import garbage_collection as blobs
 from app.storage.store import Storage
 from app.uploads import service as uploads
-from worker.jobs import train
 
 log = structlog.get_logger()
 
@@ -61,7 +61,7 @@ class Remover(threading.Thread):
         if time.monotonic() - self._swept >= SECONDS_BETWEEN_SWEEPS:
             imports.clean_up(self._database)
             predictions.clean_up(self._database)
-            train.clean_up(self._database)
+            masks.clean_up(self._database)
             self._swept = time.monotonic()
         blobs.clean_up(self._database, self._storage, self._ended.is_set)
 
