@@ -13,7 +13,7 @@ A small class-agnostic network: image features and clicks in, a few masks with a
 IoU each out. {parameters}
 
 **Use.** Proposals, ranking of proposals, and masks from clicks. No classes, no people's identities,
-no decisions about people. **Limits.** It has seen few thousand images: things of a kind that none
+no decisions about people. **Limits.** It has seen a few thousand images: things of a kind that none
 of the sets below has, thin things, and things cut into many parts are often wrong; the estimate of
 the IoU is a mean over such images, not a promise for one.
 
@@ -23,7 +23,7 @@ the IoU is a mean over such images, not a promise for one.
 **Training.** {steps} steps, {windows} windows, {cpu} CPU seconds on a shared machine, in {slices}
 slices (seeds {seeds}).
 Again with `make prompter` (see benchmarks/prompter.py); `--all` takes COCO's photographs of every
-licence. CPU seconds below were taken on a busy machine, where all takes up to four times as long.
+licence. CPU seconds below were taken on a busy machine, where everything takes up to four times as long.
 
 ## Figures
 Mean IoU on images that nothing was fitted on; one click an object; joined with the hierarchy
