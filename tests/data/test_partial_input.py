@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sapnet.data.annotations.coco import read_points
-from sapnet.data.importers import convert
+from sapnet.data.importers import convert, read_annotations
 from sapnet.errors import ValidationIssue
 
 WIDTH, HEIGHT = 96, 64
@@ -233,9 +233,11 @@ def test_annotations_without_points_among_others_in_coco(read: Read) -> None:
     assert [w.pointer for w in warnings] == [f"/annotations/{n + 1}" for n in range(len(more))]
 
 
-def region(kind: str, id_: str, x: float = 36, **value: Any) -> dict[str, Any]:
+def region(kind: str, id_: str, x: float = 36, parent: str = "", **value: Any) -> Any:
     sizes = {"original_width": WIDTH, "original_height": HEIGHT}
-    return {"id": id_, "type": kind, **sizes, "value": {"x": x, "y": 43, "width": 1, **value}}
+    within = {"parentID": parent} if parent else {}
+    place = {"x": x, "y": 43, "width": 1}
+    return {"id": id_, "type": kind, **sizes, **within, "value": {**place, **value}}
 
 
 def of_label_studio(*results: Any) -> Any:
@@ -301,3 +303,29 @@ def test_prompts_of_labelme(read: Read) -> None:
 def test_a_point_on_the_right_or_lower_border(read: Read, form: Any) -> None:
     objects, _ = read(form([thing([WIDTH, 10]), thing([10, HEIGHT])]))
     assert objects == [("a", WIDTH - 0.5, 10), ("a", 10, HEIGHT - 0.5)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [of_label_studio()[0] | {"annotations": 1}],
+        [of_label_studio()[0] | {"annotations": "none"}],
+        [of_label_studio()[0] | {"annotations": {"result": []}}],
+        [of_label_studio()[0] | {"data": {"image": "\ud800.png"}}],
+        of_label_studio(region("keypointlabels", "a", keypointlabels=["\ud800"])),
+        of_label_studio(
+            region("keypointlabels", "a", keypointlabels=["x"]) | {"parentID": "\ud800"}
+        ),
+        labelme([thing([3, 4], label="\ud800")]),
+        labelme([thing([3, 4], group="\ud800")]),
+        labelme([thing([3, 4])]) | {"imagePath": "\ud800"},
+        labelme([thing([3, 4])]) | {"imagePath": "\udfff/../\udfff"},
+    ],
+)
+def test_what_no_file_can_hold(tmp_path: Path, document: Any) -> None:
+    """It is an issue, or a name that no image has."""
+    path = tmp_path / "sent"
+    path.write_text(json.dumps(document))
+    read = read_annotations([("sent", path)], tmp_path / "points.json").document
+    names = {image.file_name for image in read.images}
+    assert read.issues or "?" in "".join(names)

@@ -104,9 +104,9 @@ class Conversion:
         """
         if id_ is None or id_ in self._images:
             id_ = max(self._images, default=0) + 1
-        self._images[id_] = {"id": id_, "file_name": relative(file_name)}
+        self._images[id_] = {"id": id_, "file_name": relative(_encodable(file_name))}
         if address is not None:
-            self._images[id_]["url"] = address
+            self._images[id_]["url"] = _encodable(address)
         if size is not None:
             self._images[id_] |= {"width": size[1], "height": size[0]}
             self._sizes[id_] = size
@@ -129,6 +129,9 @@ class Conversion:
         """
         if not points or not all(map(math.isfinite, chain.from_iterable(points))):
             self.skip(place, "it has no point", "draw it anew, or remove it")
+            return
+        if _encodable(label) != label or _encodable(str(group)) != str(group):
+            self.skip(place, "its class or group holds characters that are no text", "rename it")
             return
         places = self._places["annotations"]
         size = self._sizes.get(image_id)
@@ -180,3 +183,8 @@ def _on_last_pixel(point: tuple[float, float], size: tuple[int, int]) -> list[fl
     height, width = size
     x, y = point
     return [width - 0.5 if x == width else x, height - 0.5 if y == height else y]
+
+
+def _encodable(text: str) -> str:
+    """A text without lone surrogates, which JSON may hold and no file."""
+    return text.encode("utf-8", "replace").decode()

@@ -69,9 +69,13 @@ def _task(task: Any, place: str, conversion: Conversion) -> bool:
     if name is None:
         conversion.issues.add(f"{place}/data", "the task names no image", "label images")
         return True
+    annotations = task.get("annotations") or []
+    if not isinstance(annotations, list):
+        conversion.issues.add(f"{place}/annotations", "it should be a list", _AGAIN)
+        return True
     kept = [
         (f"{place}/annotations/{number}/result", annotation["result"])
-        for number, annotation in enumerate(task.get("annotations") or [])
+        for number, annotation in enumerate(annotations)
         if isinstance(annotation, dict)
         and isinstance(annotation.get("result"), list)
         and not annotation.get("was_cancelled")
