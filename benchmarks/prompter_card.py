@@ -23,7 +23,8 @@ the IoU is a mean over such images, not a promise for one.
 **Training.** {steps} steps, {windows} windows, {cpu} CPU seconds on a shared machine, in {slices}
 slices (seeds {seeds}).
 Again with `make prompter` (see benchmarks/prompter.py); `--all` takes COCO's photographs of every
-licence. CPU seconds below were taken on a busy machine, where everything takes up to four times as long.
+licence. CPU seconds below were taken on a busy machine, where everything takes up to four times as
+long.
 
 ## Figures
 Mean IoU on images that nothing was fitted on; one click an object; joined with the hierarchy
