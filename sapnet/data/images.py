@@ -55,7 +55,7 @@ def image_files(paths: Iterable[Path]) -> dict[str, Path]:
     for path in paths:
         files = [path]
         if path.is_dir():
-            files = [f for f in files_below(path).values() if f.suffix.lower() in SUFFIXES]
+            files = sorted(f for f in files_below(path).values() if f.suffix.lower() in SUFFIXES)
             if not files:
                 raise ImageProblem(f"there is no image in {path} ({', '.join(SUFFIXES)})")
         for file in files:
