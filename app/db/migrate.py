@@ -11,9 +11,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 import migrations
-from app.db.session import Database
+from app.db.session import BUSY_TIMEOUT_MS, Database
 
 _LOCK = 0x5A9_5C4E  # PostgreSQL's advisory lock: two servers that start together take turns
+_WAIT_MS = 600_000  # the same in SQLite
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
@@ -89,7 +90,7 @@ def _connection(engine: Engine) -> Iterator[Connection]:
     """Open one connection in one transaction.
 
     SQLite's foreign keys are off meanwhile: batch mode rebuilds tables, and dropping the old one
-    would cascade.
+    would cascade. Who comes second waits for the first, however large its tables are.
     """
     with engine.connect() as connection:
         sqlite = engine.dialect.name == "sqlite"
@@ -97,6 +98,7 @@ def _connection(engine: Engine) -> Iterator[Connection]:
         assert driver is not None
         if sqlite:
             driver.execute("PRAGMA foreign_keys=OFF")
+            driver.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         try:
             with connection.begin():
                 if not sqlite:
@@ -105,3 +107,4 @@ def _connection(engine: Engine) -> Iterator[Connection]:
         finally:
             if sqlite:
                 driver.execute("PRAGMA foreign_keys=ON")
+                driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
