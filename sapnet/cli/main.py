@@ -81,7 +81,7 @@ def train(
     method: Annotated[
         str, typer.Option(help="sapnet++, sapnet, mil; without learning: consensus, sam-top1")
     ] = "sapnet++",
-    preset: Annotated[str, typer.Option(help="cpu, demo, paper_r50_1x, paper_r101_3x")] = "cpu",
+    preset: Annotated[str, typer.Option(help="cpu, demo, light_r18, paper_r50_1x, …")] = "cpu",
     seed: int = 0,
     proposals: Kind = DEFAULT_PROPOSALS,
     weights: Annotated[Path | None, typer.Option(help="backbone state dict, or a model")] = None,

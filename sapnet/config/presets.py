@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from sapnet.config.schema import (
     BackboneConfig,
+    Body,
     Config,
     DataConfig,
     MilConfig,
@@ -93,9 +94,43 @@ def demo() -> Config:
     )
 
 
+LIGHT_HEAD = SoloConfig(
+    channels=256,
+    stacked_convs=2,
+    mask_channels=128,
+    scale_ranges=((1, 56), (28, 112), (56, 224), (112, 448), (224, 896)),
+)
+"""SOLOv2's light head, for inputs of 448 pixels."""
+LIGHT_DATA = DataConfig(short_sides=(448,), max_long_side=768)
+"""The size at which mmdetection tests its light SOLOv2."""
+
+
+def light_r18() -> Config:
+    """A light SOLOv2 on ResNet-18, as mmdetection publishes one; the rest is `cpu`'s."""
+    return _light("light_r18", "resnet18")
+
+
+def light_r34() -> Config:
+    """A light SOLOv2 on ResNet-34."""
+    return _light("light_r34", "resnet34")
+
+
+def light_r50() -> Config:
+    """A light SOLOv2 on ResNet-50."""
+    return _light("light_r50", "resnet50")
+
+
+def _light(preset: str, body: Body) -> Config:
+    backbone = BackboneConfig(name=body)
+    return replace(cpu(), preset=preset, backbone=backbone, solo=LIGHT_HEAD, data=LIGHT_DATA)
+
+
 PRESETS: dict[str, Callable[[], Config]] = {
     "cpu": cpu,
     "demo": demo,
+    "light_r18": light_r18,
+    "light_r34": light_r34,
+    "light_r50": light_r50,
     "paper_r50_1x": paper_r50_1x,
     "paper_r101_3x": paper_r101_3x,
 }

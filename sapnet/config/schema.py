@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 from sapnet.types import Method, Precision
 
+Body = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"]
+
 
 @dataclass(frozen=True, slots=True)
 class BackboneConfig:
     """Backbone and feature pyramid."""
 
-    name: Literal["resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
+    name: Body = "resnet50"
     fpn_channels: int = 256
     frozen_stages: int = 1
     fpn_norm: Literal["none", "batch", "group"] = "none"

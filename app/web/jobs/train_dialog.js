@@ -10,6 +10,9 @@ import { count, short, when } from "../core/format.js";
 const PRESETS = {
   demo: "Four minutes on two cores: a first look, on images made small.",
   cpu: "A quarter of an hour to hours on a CPU, by the number of images. For figures that count.",
+  light_r18: "As cpu, with a wider network (ResNet-18) at 448 pixels. For a small GPU, or to go on from a model trained on COCO.",
+  light_r34: "The same on ResNet-34.",
+  light_r50: "The same on ResNet-50.",
   paper_r50_1x: "As in the paper, ResNet-50. It wants a GPU.",
   paper_r101_3x: "As in the paper, ResNet-101, three times as long. It wants a good GPU.",
 };

@@ -1,4 +1,4 @@
-"""ResNet-50 and ResNet-101 as feature extractors, under torchvision's own parameter names."""
+"""ResNets as feature extractors, under torchvision's own parameter names."""
 
 from typing import Literal
 
@@ -7,15 +7,17 @@ from torch import Tensor, nn
 
 from sapnet.segmenters.backbones.norm import NormLayer
 
+ResNetName = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+
 
 class ResNetBody(nn.Module):
     """Stem and four stages (He et al. 2016, the v1.5 of torchvision: stride on the 3×3)."""
 
-    channels = (256, 512, 1024, 2048)
-
-    def __init__(self, name: Literal["resnet50", "resnet101"], norm_layer: NormLayer) -> None:
+    def __init__(self, name: ResNetName, norm_layer: NormLayer) -> None:
         super().__init__()
         net = getattr(torchvision.models, name)(weights=None, norm_layer=norm_layer)
+        widest = net.fc.in_features
+        self.channels = (widest // 8, widest // 4, widest // 2, widest)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2 = net.layer1, net.layer2
         self.layer3, self.layer4 = net.layer3, net.layer4

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sapnet import __version__
 from sapnet.config.overrides import override
-from sapnet.config.presets import paper_r50_1x
+from sapnet.config.presets import light_r50, paper_r50_1x
 from sapnet.config.resolve import config_from_dict
 from sapnet.config.schema import Config
 from sapnet.data.category_names import distinct_names
@@ -27,8 +27,15 @@ from sapnet.segmenters.solov2 import SoloHead, SoloV2
 from sapnet.segmenters.solov2.mmdet_keys import load_mmdet_state_dict, to_mmdet_state_dict
 from sapnet.utils.files import atomic_write, file_sha256
 
-_DEPTHS = {"resnet50": 50, "resnet101": 101}
-_RESNETS = {6: "resnet50", 23: "resnet101"}  # by the blocks of the third stage
+# by the blocks of the third stage, and whether a block is a bottleneck
+_RESNETS = {
+    (2, False): "resnet18",
+    (6, False): "resnet34",
+    (6, True): "resnet50",
+    (23, True): "resnet101",
+}
+_LIGHT = (256, 2)
+"""Width and depth of the towers of the light head."""
 _NORMS = {"none": None, "batch": "BN", "group": "GN"}
 _MASK_HEAD = "mask_head.mask_feature_head"
 
@@ -59,12 +66,12 @@ def export_mmdet(model: Path, out: Path) -> dict[str, Any]:
 
 
 def import_mmdet(checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Write model.pt and model.json of an mmdetection SOLOv2 (ResNet-50 or 101) into `folder`.
+    """Write model.pt and model.json of an mmdetection SOLOv2 (ResNet-18 to 101) into `folder`.
 
     Depth, widths and the number of classes are read off the tensors. What no tensor tells is as
-    published: grids, scale ranges, thresholds, an input of 800 pixels. Classes bear the file's
-    names, or numbers; their ids are 1..K. A file that `export_mmdet` wrote gives its model back as
-    it was. Returns the description.
+    published: grids, scale ranges, thresholds, an input of 800 pixels (448 with the light head).
+    Classes bear the file's names, or numbers; their ids are 1..K. A file that `export_mmdet` wrote
+    gives its model back as it was. Returns the description.
 
     Raises:
         WeightsUnavailable: no such checkpoint, or one of another architecture.
@@ -104,9 +111,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _config(state: Mapping[str, Tensor]) -> Config:
     """The published setting with the sizes that the tensors have."""
     kernels = state["mask_head.conv_kernel.weight"]
-    blocks = _count(state, "backbone.layer3")
+    if any(".conv_offset." in key for key in state):
+        raise ValueError("its convolutions are deformable (DCN), which there are none of here")
+    blocks = _count(state, "backbone.layer3"), "backbone.layer3.0.conv3.weight" in state
     if blocks not in _RESNETS:
-        raise ValueError(f"its backbone has {blocks} blocks in stage 3, neither 6 nor 23")
+        kind = "bottlenecks" if blocks[1] else "basic blocks"
+        raise ValueError(f"its backbone has {blocks[0]} {kind} in stage 3: no ResNet-18 to 101")
     norm = "batch" if "neck.lateral_convs.0.bn.weight" in state else "none"
     values = {
         "backbone.name": _RESNETS[blocks],
@@ -118,7 +128,8 @@ def _config(state: Mapping[str, Tensor]) -> Config:
         "solo.stacked_convs": _count(state, "mask_head.cls_convs"),
         "solo.mask_feature_channels": state[f"{_MASK_HEAD}.conv_pred.conv.weight"].shape[1],
     }
-    config = replace(paper_r50_1x(), preset="mmdetection")
+    light = (values["solo.channels"], values["solo.stacked_convs"]) == _LIGHT
+    config = replace(light_r50() if light else paper_r50_1x(), preset="mmdetection")
     for name, value in values.items():
         config = override(config, name, value)
     return config
@@ -154,8 +165,9 @@ def _settings(predictor: Predictor) -> dict[str, Any]:
     norm = _NORMS[backbone.fpn_norm]
     groups = {"num_groups": 32} if norm == "GN" else {}
     return {
-        "backbone": {"depth": _DEPTHS[backbone.name]},
+        "backbone": {"depth": int(backbone.name.removeprefix("resnet"))},
         "neck": {
+            "in_channels": list(predictor.segmenter.backbone.body.channels),
             "out_channels": backbone.fpn_channels,
             "norm_cfg": {"type": norm, **groups} if norm else None,
             "add_extra_convs": "on_output" if backbone.p6 == "conv" else False,

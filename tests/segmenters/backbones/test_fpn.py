@@ -19,7 +19,7 @@ def _one_thread():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "resnet101"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"])
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_five_levels_of_every_body(name, pretrained):
     model = BackboneWithFpn(BackboneConfig(name, fpn_channels=16), pretrained=pretrained)

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from sapnet.cli.mmdet import app
-from sapnet.config.presets import cpu, paper_r50_1x
+from sapnet.config.presets import cpu, light_r18, light_r50, paper_r50_1x
 from sapnet.errors import WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneConfig, BackboneWithFpn
 from sapnet.segmenters.checkpoint import Predictor, save_artifact
@@ -21,7 +21,7 @@ from sapnet.types import Category
 CATEGORIES = [{"id": 3, "name": "cell"}, {"id": 9, "name": "nucleus"}]
 
 
-def small_config(name="resnet50", **backbone):
+def small_config(name="resnet18", **backbone):
     config = paper_r50_1x()
     solo = replace(
         config.solo,
@@ -113,7 +113,7 @@ def test_names_of_the_classes(meta, names):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet50", "resnet101"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
 @pytest.mark.parametrize(("norm", "kind"), [("none", None), ("batch", "BN"), ("group", "GN")])
 @pytest.mark.parametrize(("p6", "extra"), [("pool", False), ("conv", "on_output")])
 def test_the_architecture_is_read_off_the_tensors(name, norm, kind, p6, extra):
@@ -132,6 +132,18 @@ def test_the_architecture_is_read_off_the_tensors(name, norm, kind, p6, extra):
     assert head["mask_feature_head"] == {"feat_channels": 24, "out_channels": 16}
 
 
+def test_the_light_head_brings_its_ranges_and_input_size():
+    with torch.device("meta"):
+        segmenter = build(light_r18())
+    got = _config(to_mmdet_state_dict(segmenter))
+    assert (got.backbone, got.solo) == (light_r18().backbone, light_r18().solo)
+    assert got.data == light_r50().data
+    settings = _settings(Predictor(segmenter, got, (Category(1, "a"), Category(2, "b")), {}))
+    assert settings["neck"]["in_channels"] == [64, 128, 256, 512]
+    assert settings["mask_head"]["feat_channels"] == 256
+    assert settings["mask_head"]["mask_feature_head"] == {"feat_channels": 128, "out_channels": 128}
+
+
 @pytest.mark.slow
 def test_what_has_no_such_layout_is_said(tmp_path):
     mobile = replace(small_config(), backbone=replace(cpu().backbone, fpn_channels=64))
@@ -148,7 +160,9 @@ def broken(case, state):
     elif case == "shape":
         state["neck.lateral_convs.1.conv.weight"] = torch.zeros(64, 8, 1, 1)
     elif case == "depth":
-        state["backbone.layer3.6.conv1.weight"] = torch.zeros(1)
+        state["backbone.layer3.2.conv1.weight"] = torch.zeros(1)
+    elif case == "deformable":
+        state["mask_head.cls_convs.1.conv.conv_offset.weight"] = torch.zeros(1)
     elif case == "other":
         state["rpn_head.conv.weight"] = torch.zeros(1)
     return {"state_dict": {}} if case == "empty" else {"state_dict": state}
@@ -160,7 +174,8 @@ def broken(case, state):
     [
         ("missing", r"conv_cls\.bias"),
         ("shape", r"another shape .*lateral_convs\.1"),
-        ("depth", "7 blocks in stage 3"),
+        ("depth", "3 basic blocks in stage 3"),
+        ("deformable", "DCN"),
         ("other", r"rpn_head\.conv"),
         ("empty", "no mmdetection SOLOv2"),
         ("bare", 'no "state_dict"'),

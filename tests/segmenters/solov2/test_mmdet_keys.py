@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sapnet.config.presets import light_r18, light_r34
 from sapnet.errors import WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneConfig, BackboneWithFpn
 from sapnet.segmenters.solov2 import SoloConfig, SoloHead, SoloV2
@@ -22,6 +23,25 @@ def batch_norm(name, channels):
     yield from norm(name, channels)
     yield from ((f"{name}.running_{part}", (channels,)) for part in ("mean", "var"))
     yield f"{name}.num_batches_tracked", ()
+
+
+def light_resnet(blocks):
+    """ResNet-18 and 34: of basic blocks, the first of which changes nothing."""
+    yield "backbone.conv1.weight", (64, 3, 7, 7)
+    yield from batch_norm("backbone.bn1", 64)
+    channels = 64
+    for stage, count in enumerate(blocks, start=1):
+        width = 32 * 2**stage
+        for block in range(count):
+            name = f"backbone.layer{stage}.{block}"
+            yield f"{name}.conv1.weight", (width, channels, 3, 3)
+            yield f"{name}.conv2.weight", (width, width, 3, 3)
+            yield from batch_norm(f"{name}.bn1", width)
+            yield from batch_norm(f"{name}.bn2", width)
+            if channels != width:
+                yield f"{name}.downsample.0.weight", (width, channels, 1, 1)
+                yield from batch_norm(f"{name}.downsample.1", width)
+            channels = width
 
 
 def resnet(blocks):
@@ -79,6 +99,20 @@ def head(classes):
     yield from norm(f"{mask}.conv_pred.gn", 256)
 
 
+def light_head(classes):
+    for i in range(2):
+        for name, first in (("cls", 256), ("kernel", 258)):
+            yield f"mask_head.{name}_convs.{i}.conv.weight", (256, 256 if i else first, 3, 3)
+            yield from norm(f"mask_head.{name}_convs.{i}.gn", 256)
+    for name, out in (("cls", classes), ("kernel", 128)):
+        yield f"mask_head.conv_{name}.weight", (out, 256, 3, 3)
+        yield f"mask_head.conv_{name}.bias", (out,)
+    mask = "mask_head.mask_feature_head"
+    yield from ((key, shape) for key, shape in head(classes) if key.startswith(f"{mask}.convs"))
+    yield f"{mask}.conv_pred.conv.weight", (128, 128, 1, 1)
+    yield from norm(f"{mask}.conv_pred.gn", 128)
+
+
 def solov2(classes=80, **options):
     backbone = BackboneWithFpn(BackboneConfig("resnet50", **options), pretrained=True)
     return SoloV2(backbone, SoloHead(classes, 256, SoloConfig()))
@@ -93,6 +127,24 @@ def model():
 def test_the_keys_are_mmdetections(model):
     documented = dict([*resnet((3, 4, 6, 3)), *neck("none", 4), *head(80)])
     assert {k: tuple(v.shape) for k, v in to_mmdet_state_dict(model).items()} == documented
+
+
+@pytest.mark.parametrize(
+    ("preset", "blocks"), [(light_r18, (2, 2, 2, 2)), (light_r34, (3, 4, 6, 3))]
+)
+def test_the_keys_of_the_light_configurations(preset, blocks):
+    config = preset()
+    with torch.device("meta"):
+        backbone = BackboneWithFpn(config.backbone, pretrained=True)
+        light = SoloV2(backbone, SoloHead(80, 256, config.solo))
+    of_neck = {
+        key: (256, 2 ** (6 + int(key.split(".")[2])), 1, 1)
+        if "lateral" in key and key.endswith("weight")
+        else shape
+        for key, shape in neck("none", 4)
+    }
+    documented = dict(light_resnet(blocks)) | of_neck | dict(light_head(80))
+    assert {k: tuple(v.shape) for k, v in to_mmdet_state_dict(light).items()} == documented
 
 
 @pytest.mark.slow

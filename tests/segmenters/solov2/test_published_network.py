@@ -31,14 +31,25 @@ def bottleneck(state, name, x, stride):
     return (out + x).relu()
 
 
+def basic_block(state, name, x, stride):
+    out = F.conv2d(x, state[f"{name}.conv1.weight"], stride=stride, padding=1)
+    out = frozen_bn(state, f"{name}.bn1", out).relu()
+    out = frozen_bn(state, f"{name}.bn2", F.conv2d(out, state[f"{name}.conv2.weight"], padding=1))
+    if f"{name}.downsample.0.weight" in state:
+        x = F.conv2d(x, state[f"{name}.downsample.0.weight"], stride=stride)
+        x = frozen_bn(state, f"{name}.downsample.1", x)
+    return (out + x).relu()
+
+
 def resnet(state, x, blocks):
+    make = bottleneck if "backbone.layer1.0.conv3.weight" in state else basic_block
     x = F.conv2d(x, state["backbone.conv1.weight"], stride=2, padding=3)
     x = F.max_pool2d(frozen_bn(state, "backbone.bn1", x).relu(), 3, stride=2, padding=1)
     features = []
     for stage, count in enumerate(blocks, start=1):
         for block in range(count):
             stride = 2 if stage > 1 and block == 0 else 1
-            x = bottleneck(state, f"backbone.layer{stage}.{block}", x, stride)
+            x = make(state, f"backbone.layer{stage}.{block}", x, stride)
         features.append(x)
     return features
 
@@ -113,23 +124,30 @@ def grids(state, pyramid, num_grids, depth):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "p6"), [("none", "pool"), ("group", "conv")])
-def test_the_same_output_from_the_keys_alone(small, generator, norm, p6):
+@pytest.mark.parametrize(
+    ("name", "blocks", "norm", "p6"),
+    [
+        ("resnet50", (3, 4, 6, 3), "none", "pool"),
+        ("resnet18", (2, 2, 2, 2), "none", "pool"),
+        ("resnet34", (3, 4, 6, 3), "group", "conv"),
+    ],
+)
+def test_the_same_output_from_the_keys_alone(small, generator, name, blocks, norm, p6):
     small = replace(small, stacked_convs=2, mask_channels=32, mask_feature_channels=32)
-    config = BackboneConfig("resnet50", fpn_channels=32, fpn_norm=norm, p6=p6)
+    config = BackboneConfig(name, fpn_channels=32, fpn_norm=norm, p6=p6)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = SoloV2(BackboneWithFpn(config, pretrained=True), SoloHead(3, 32, small)).double()
     for key, value in model.state_dict().items():  # no norm, bias or statistic stays neutral
         if value.is_floating_point() and value.ndim == 1:
             value.add_(0.2 * torch.rand(value.shape, generator=generator))
-            if "running_var" in key or "bn3" in key:
+            if "running_var" in key or "bn3" in key or (name != "resnet50" and "bn2" in key):
                 value.mul_(0.5)
     image = torch.randn(2, 3, 64, 128, generator=generator).double()
     state = to_mmdet_state_dict(model)
     with torch.no_grad():
         features, output = model(image)
-        pyramid = neck(state, resnet(state, image, (3, 4, 6, 3)), p6)
+        pyramid = neck(state, resnet(state, image, blocks), p6)
         classes, kernels = grids(state, pyramid, small.num_grids, 2)
         masks = mask_features(state, pyramid)
     got = [*features, *output.cls_logits, *output.kernels, output.mask_features]
