@@ -88,10 +88,17 @@ class _Counted:
 
     def __init__(self, stream: IO[bytes], budget: _Budget) -> None:
         self._stream, self._budget = stream, budget
+        self._ended = False
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(1 << 20 if size < 0 else size)
         self._budget.spend(len(data))
+        if not data and size:
+            # A reader may meet the end once. tarfile goes on reading as far as a header's size
+            # tells, which may be for ever.
+            if self._ended:
+                raise EOFError("a size in a header is larger than the archive")
+            self._ended = True
         return data
 
 

@@ -1,15 +1,25 @@
 """Archives that a stranger made."""
 
+import contextlib
 import gzip
 import io
 import struct
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.datasets.archives import RATIO_FROM, ArchiveProblem, Limits, is_archive, members
+from app.datasets.archives import (
+    RATIO_FROM,
+    ArchiveProblem,
+    Limits,
+    Member,
+    is_archive,
+    is_large,
+    members,
+)
 
 LIMITS = Limits(files=100, size=100 * 2**20, ratio=200)
 
@@ -157,6 +167,32 @@ def test_sizes_in_headers_are_not_believed(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ArchiveProblem, match="damaged"):
         read(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["a.png", ".hidden", "folder/"])
+@pytest.mark.parametrize("size", [10**6, 10**12, 2**70])
+def test_members_that_claim_to_be_endless(
+    tmp_path: Path, size: int, name: str, packed: bool
+) -> None:
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+    info.pax_headers = {"size": str(size)}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info)
+        archive.addfile(tarfile.TarInfo("b.png"))
+    path = tmp_path / "a.tar"
+    path.write_bytes(gzip.compress(buffer.getvalue()) if packed else buffer.getvalue())
+    assert not is_large(path, LIMITS)  # its members are not read
+    assert name == "folder/" or "damaged" in outcome(path)
+    assert sum(1 for _ in passed_over(path)) <= 1
+
+
+def passed_over(path: Path) -> Iterator[Member]:
+    """The members, none of which is read."""
+    with contextlib.suppress(ArchiveProblem):
+        yield from members(path, LIMITS)
 
 
 def test_overlapping_entries(tmp_path: Path) -> None:
