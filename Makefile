@@ -82,12 +82,12 @@ check: $(DEVSTAMP) lint ## lint and unit tests, under a minute
 
 test: $(DEVSTAMP) lint ## everything that is tested
 	@tests/servers.sh
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist worksteal
 
 SCREENSHOTS ?= build/screenshots
 test-ui: $(DEVSTAMP) ## the page in Chromium, the whole story included; images of it in SCREENSHOTS=
 	@tests/servers.sh chromium
-	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/pytest -n 2 --dist loadgroup tests/web
+	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/pytest -n 2 --dist worksteal tests/web
 
 format: $(DEVSTAMP) ## rewrite the code in the project's format
 	$(BIN)/ruff format .

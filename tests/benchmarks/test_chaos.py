@@ -12,7 +12,6 @@ import pytest
 pytestmark = [
     pytest.mark.service,
     pytest.mark.slow,
-    pytest.mark.xdist_group("chaos"),
     pytest.mark.skipif(
         shutil.which("redis-server") is None or not Path("/usr/lib/postgresql").exists(),
         reason="redis-server and PostgreSQL are not installed",

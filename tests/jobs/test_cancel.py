@@ -31,7 +31,6 @@ def scenes_dataset(client: TestClient, tmp_path: Path) -> str:
 
 @pytest.mark.service
 @pytest.mark.slow
-@pytest.mark.xdist_group("real")
 @pytest.mark.parametrize("stage", STAGES)
 def test_cancel_in_every_stage(
     stage: str,

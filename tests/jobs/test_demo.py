@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 
 from sapnet.data.synthetic import Scenes, make_scenes
 
-pytestmark = [pytest.mark.service, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.service
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["--set", "train.epochs=1", "--set", "data.short_sides=[96]", "--preset", "demo"]

@@ -22,7 +22,7 @@ from app.settings import Settings
 from sapnet.data.synthetic import Scenes, make_scenes
 from sapnet_client import Client
 
-pytestmark = [pytest.mark.service, pytest.mark.xdist_group("real")]
+pytestmark = pytest.mark.service
 
 Row = Callable[[str], Job]
 Until = Callable[..., None]

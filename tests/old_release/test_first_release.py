@@ -37,7 +37,7 @@ OVERRIDES = {  # the model's sizes (see make.py), and a short training
     "data.short_sides": [64],
     "data.max_long_side": 96,
 }
-pytestmark = [pytest.mark.service, pytest.mark.xdist_group("first_release")]
+pytestmark = pytest.mark.service
 
 
 @pytest.fixture(scope="module")

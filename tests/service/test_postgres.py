@@ -17,7 +17,7 @@ from app.settings import Settings
 from app.storage import garbage_collection as blobs
 from app.storage.store import FolderStorage
 
-pytestmark = [pytest.mark.service, pytest.mark.xdist_group("postgres")]
+pytestmark = pytest.mark.service
 
 
 @pytest.fixture

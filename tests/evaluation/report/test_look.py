@@ -11,7 +11,7 @@ pytest.importorskip("playwright", reason="playwright is not installed (pip insta
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-pytestmark = [pytest.mark.service, pytest.mark.xdist_group("web")]
+pytestmark = pytest.mark.service
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from app.db.session import Database
 pytestmark = [
     pytest.mark.service,
     pytest.mark.slow,
-    pytest.mark.xdist_group("real"),
 ]
 
 SCRIPT = Path(__file__).resolve().parents[3] / "examples" / "walkthrough.py"
