@@ -82,7 +82,7 @@ check: $(DEVSTAMP) lint ## lint and unit tests, under a minute
 
 test: $(DEVSTAMP) lint ## everything that is tested
 	@tests/servers.sh
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal  # on two cores: many tests wait for processes
 
 SCREENSHOTS ?= build/screenshots
 test-ui: $(DEVSTAMP) ## the page in Chromium, the whole story included; images of it in SCREENSHOTS=
