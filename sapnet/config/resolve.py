@@ -47,6 +47,7 @@ _POSITIVE = (
     "solo.num_grids",
     "output.stride",
 )
+_SHARES = ("train.average",)
 _AT_MOST = {"epochs": 10_000, "min_steps": 1_000_000, "batch_size": 1_024}
 """Of training and teacher: more is a slip of the finger, and would run for years."""
 
@@ -147,6 +148,9 @@ def _check(config: Config) -> None:
         for setting, most in _AT_MOST.items():
             if (value := settings[f"{stage}.{setting}"]) > most:
                 raise InvalidConfig(f"{stage}.{setting} must be at most {most:,}, not {value:,}")
+    for name in _SHARES:
+        if settings[name] > 1:
+            raise InvalidConfig(f"{name} is a share, at most 1, not {settings[name]}")
     channels = config.teacher.channels
     if channels % 4:
         raise InvalidConfig(f"teacher.channels must be a multiple of 4, not {channels}")

@@ -193,6 +193,8 @@ class TrainConfig:
     Attributes:
         min_steps: a small dataset is gone through more often than `epochs`, up to this many; who
             overrides `epochs` means just those, and it is 0 unless overridden too.
+        average: the share of the steps over which weights are averaged, exponentially, for what is
+            delivered: masks, figures and model. 0 takes those of the last step.
         precision: of products; "auto" is bfloat16 on a GPU that multiplies it, else float32.
         compile: on a GPU, the segmenter by torch.compile, which takes minutes before the first
             steps.
@@ -210,6 +212,7 @@ class TrainConfig:
     drops: tuple[float, ...] = (8 / 12, 10 / 12)
     clip_norm: float = 35.0
     checkpoint_every: int = 200
+    average: float = 0.0
     precision: Precision = "auto"
     compile: bool = False
 

@@ -1,12 +1,13 @@
 """Checkpoints of a training on disk, written atomically."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sapnet.training.averaging import WeightAverage
 from sapnet.utils.files import atomic_write
 
 FORMAT = 2
@@ -20,8 +21,13 @@ def save_checkpoint(
     step: int,
     undecided: int,
     batch_size: int,
+    average: Sequence[Tensor] = (),
 ) -> None:
-    """Write all that a run needs to continue as if it had never stopped."""
+    """Write all that a run needs to continue as if it had never stopped.
+
+    Args:
+        average: of the weights, see `sapnet.training.averaging`; empty where there is none.
+    """
     state: dict[str, Any] = {
         "format": FORMAT,
         "model": model.state_dict(),
@@ -29,6 +35,7 @@ def save_checkpoint(
         "step": step,
         "undecided": undecided,
         "batch_size": batch_size,
+        "average": list(average),
     }
     with atomic_write(path) as file:
         torch.save(state, file)
@@ -39,11 +46,12 @@ def load_checkpoint(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     warn: Callable[[str], None] = lambda _message: None,
+    average: WeightAverage | None = None,
 ) -> tuple[int, int, int]:
     """Take a run up where it was: (steps done, undecided bags so far, batch size).
 
     (0, 0, 0) where there is none, and where it is an older release's, of which `warn` is told: the
-    training then begins again.
+    training then begins again. `average` of the weights is taken up too.
     """
     if not path.exists():
         return 0, 0, 0
@@ -52,6 +60,8 @@ def load_checkpoint(
         warn("the training was begun by another release, and begins again from its first step")
         return 0, 0, 0
     model.load_state_dict(state["model"])
+    if average is not None:
+        average.load(state.get("average", []))
     optimizer.load_state_dict(state["optimizer"])
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():  # fused optimizers take the parameter's layout for granted

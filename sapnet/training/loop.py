@@ -11,6 +11,7 @@ from sapnet.data.sampler import Step
 from sapnet.data.samples import ImageRecord
 from sapnet.errors import InvalidConfig, OutOfMemory, Stopped
 from sapnet.segmenters.winograd.conv import LearningWinogradConv2d, multiply_less
+from sapnet.training.averaging import WeightAverage
 from sapnet.training.checkpoint import load_checkpoint, save_checkpoint
 from sapnet.training.loader import BatchLoader, OnFailedImage
 from sapnet.training.model import JointModel
@@ -42,7 +43,7 @@ def train(
     figures of an unbroken one; those of an image depend on its place in the batch too, so several
     processes (`sapnet.utils.distributed`) give the figures of one, up to rounding. A step that does
     not fit into the GPU's memory is done again with half the batch, to the same share of the run;
-    the checkpoint remembers.
+    the checkpoint remembers. In the end the model has the averaged weights, with `train.average`.
 
     Args:
         model: trained in place.
@@ -69,7 +70,8 @@ def train(
     make_fast(model, model.config.train.precision)
     optimizer = make_optimizer(model, model.config.train)
     with distributed.together():
-        done, undecided, batch = load_checkpoint(checkpoint, model, optimizer, warn)
+        average = WeightAverage(model, model.config.train.average)
+        done, undecided, batch = load_checkpoint(checkpoint, model, optimizer, warn, average)
     if batch:
         take_batch(model, batch)
     distributed.start_alike(model, done)
@@ -105,6 +107,7 @@ def train(
                 batches = BatchLoader(records, model.config, seed, on_failed_image)
                 done = done * batches.total // step.total
                 continue
+            average.update(step)
             done += 1
             if done % GIVE_BACK_EVERY == 0:
                 trim_memory()
@@ -116,9 +119,11 @@ def train(
                 with distributed.together():
                     if distributed.is_main():
                         batch = model.config.train.batch_size
-                        save_checkpoint(checkpoint, model, optimizer, done, undecided, batch)
+                        state = average.state()
+                        save_checkpoint(checkpoint, model, optimizer, done, undecided, batch, state)
             if stop and done < batches.total:
                 raise Stopped(f"stopped on request after step {done} of {batches.total}")
+    average.take()
     return undecided
 
 
