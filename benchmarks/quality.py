@@ -61,7 +61,7 @@ def masks_of(spec: RunSpec) -> Masks:
     masks = [msgspec.json.decode(line, type=PseudoMask) for line in lines]
     assert isinstance(spec.points, PointSet)
     assert spec.truth is not None
-    ious = ious_with(masks, true_masks(spec.points, read_truth(spec.truth, tolerant=True)))
+    ious = ious_with(masks, true_masks(spec.points, read_truth(spec.truth)))
     masks = [mask for mask in masks if mask.id in ious]
     told = [quality_signals(mask.mask_features) for mask in masks]
     return Masks(

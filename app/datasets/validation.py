@@ -131,8 +131,8 @@ def _truth(
     """Return the file that holds ground truth.
 
     It is the one sent as such, else the annotations themselves where some of them have a
-    segmentation. Only one that was sent can have issues; of the annotations' own those that cannot
-    be read are left out.
+    segmentation. Objects that are wrong are left out; a file is an issue where nothing of it can be
+    used, but not the annotations themselves, which have points all the same.
 
     Args:
         images: by id.
@@ -140,21 +140,15 @@ def _truth(
     sizes = {id_: image.size for id_, image in images.items()}
     warnings: list[DocumentIssue] = []
 
-    def checked(path: Path, *, tolerant: bool) -> Any:
+    def checked(path: Path) -> Any:
         watch = _watch(report_progress, "truth", path)
-        return check_truth(
-            path,
-            watch,
-            sizes,
-            lambda id_: images[id_].orientation,
-            warnings.append,
-            tolerant=tolerant,
-        )
+        orientations = lambda id_: images[id_].orientation  # noqa: E731
+        return check_truth(path, watch, sizes, orientations, warnings.append)
 
     if sent.truth is not None:
         path = sent.truth.path
         try:
-            ids = checked(path, tolerant=False)
+            ids = checked(path)
         except InvalidDataset as error:
             issues += to_issues("truth", error.issues)
             return None
@@ -167,7 +161,7 @@ def _truth(
         return None
     path = sent.annotations.path
     try:
-        checked(path, tolerant=True)
+        checked(path)
     except InvalidDataset as error:
         _warn(report, "annotations", f"the segmentations are no usable truth: {error}")
         return None

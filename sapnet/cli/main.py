@@ -220,6 +220,7 @@ def evaluate(
 ) -> None:
     """AP of predictions, or of a model, against ground truth, for masks and for boxes."""
     from sapnet.data.annotations.coco import read_truth
+    from sapnet.data.annotations.skipped import what_figures_lack
     from sapnet.data.exif import orientation_of
     from sapnet.evaluation import average_precision
     from sapnet.evaluation.detections import detect, read_truth_of
@@ -247,6 +248,8 @@ def evaluate(
         complete = {i["id"] for i in document["images"]}.difference(document["incomplete"])
         if not complete:
             raise InvalidConfig("the ground truth lacks objects in every image: there is no AP")
+        if lacking := what_figures_lack(document, named=0):  # each was named as it was read
+            warn(ValidationIssue("", lacking, ""))
         figures = {
             kind: average_precision(detections, document, kind=kind, image_ids=complete)
             for kind in ("segm", "bbox")
@@ -311,13 +314,7 @@ def check_files(
     if weights is not None and not weights.is_file():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(weights))
     if truth is not None:
-        check_truth(
-            truth,
-            sizes=dataset.sizes,
-            orientations=dataset.orientation,
-            warn=warn,
-            tolerant=True,
-        )
+        check_truth(truth, sizes=dataset.sizes, orientations=dataset.orientation, warn=warn)
 
 
 def parse_kind(text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sapnet.data.annotations.coco import PointDocument, check_against_images, undeclared_sizes
 from sapnet.data.annotations.frames import in_stored_pixels
 from sapnet.data.exif import orientation_of
-from sapnet.data.file_pairing import files_below, files_in, image_files
+from sapnet.data.file_pairing import files_below, files_in, find_image_files
 from sapnet.data.images import ImageProblem, read_header
 from sapnet.data.importers import Annotations, read_annotations
 from sapnet.data.masks import Size
@@ -107,7 +107,7 @@ def _files(
     def warn_of_files(message: str) -> None:
         warn(ValidationIssue("", message, ""))
 
-    return image_files(images, document.images, document.addresses_by_name, warn_of_files)
+    return find_image_files(images, document.images, document.addresses_by_name, warn_of_files)
 
 
 def _read(points: Path) -> Annotations:

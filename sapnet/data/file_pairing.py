@@ -224,7 +224,7 @@ def files_in(
     return pair(names, there, addresses, lambda one, other: filecmp.cmp(one, other, shallow=False))
 
 
-def image_files(
+def find_image_files(
     folder: Path,
     images: Iterable["ImageInfo"],
     addresses: Mapping[str, str] | None = None,

@@ -12,6 +12,7 @@ from typing import Any
 from sapnet.config.resolve import resolve_config
 from sapnet.config.schema import Config
 from sapnet.data.annotations.coco import load_points, read_truth
+from sapnet.data.annotations.skipped import what_figures_lack
 from sapnet.data.exif import orientation_of
 from sapnet.data.masks import Size
 from sapnet.data.orientation import AS_STORED
@@ -127,12 +128,9 @@ class Run:
     def _truth(self, sizes: dict[int, Size]) -> dict[str, Any]:
         """The usable part of the ground truth, since no training should fail for the rest."""
         assert self.spec.truth is not None
-        truth = read_truth(self.spec.truth, sizes, self.orientation, tolerant=True)
-        if lacking := len(truth["incomplete"]):
-            self.context.warn(
-                f"the ground truth lacks the masks of some objects in {lacking} of "
-                f"{len(truth['images'])} images: AP is that of the other images"
-            )
+        truth = read_truth(self.spec.truth, sizes, self.orientation)
+        if lacking := what_figures_lack(truth):
+            self.context.warn(lacking)
         return truth
 
     def orientation(self, image_id: int) -> int:

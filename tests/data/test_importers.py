@@ -25,7 +25,7 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
     <points label="Kern &amp; co" points="0.00,29.90"><attribute name="a">1</attribute></points>
   </image>
   <image id="0" name="two.png" width="20" height="10">
-    <skeleton label="s"><points label="elbow" points="1,1"/></skeleton>
+    <tag label="s"/>
     <points label="dust" points="19,9"/>
   </image>
 </annotations>"""
@@ -97,7 +97,7 @@ def test_cvat(converted: Any) -> None:
     assert [(i.id, i.size) for i in document.images] == [(4, (30, 40)), (0, (10, 20))]
     assert [(c.id, c.name) for c in document.categories] == [(2, "Kern & co"), (3, "dust")]
     (warning,) = found.warnings
-    assert "1 of box, 1 of skeleton" in warning.problem
+    assert "1 of box, 1 of tag" in warning.problem
 
 
 def test_label_studio(converted: Any) -> None:

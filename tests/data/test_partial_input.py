@@ -50,6 +50,18 @@ def cvat(objects: list[Object]) -> str:
     return f"<annotations>{image}</annotations>"
 
 
+def cvat_skeletons(objects: list[Object]) -> str:
+    """Each joint has a label of its own; those that are outside of the image have no place."""
+    shapes = ""
+    for thing in objects:
+        joints = "".join(f'<points label="j" points="{x},{y}"/>' for x, y in thing["points"])
+        joints += '<points label="j" outside="1" points="90,60"/>'
+        group = f'group_id="{thing.get("group", 0)}"'
+        shapes += f'<skeleton label="{thing["label"]}" {group}>{joints}</skeleton>'
+    size = f'width="{WIDTH}" height="{HEIGHT}"'
+    return f'<annotations><image id="1" name="a.png" {size}>{shapes}</image></annotations>'
+
+
 def label_studio(objects: list[Object]) -> Any:
     """Several points of one object are regions with the same parent: there is no other way."""
     results: list[Any] = []
@@ -82,7 +94,7 @@ def labelme(objects: list[Object]) -> Any:
     return {"version": "5", "shapes": shapes, "imagePath": "a.png", "imageData": None, **size}
 
 
-FORMATS = [coco, points_json, cvat, label_studio, labelme]
+FORMATS = [coco, points_json, cvat, cvat_skeletons, label_studio, labelme]
 Read = Callable[[Any], tuple[list[tuple[str, float, float]], list[ValidationIssue]]]
 
 

@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 
 from sapnet.data.annotations.coco import read_truth
 from sapnet.data.annotations.ground_truth import as_rle
+from sapnet.data.annotations.skipped import what_figures_lack
 from sapnet.errors import InvalidDataset
 
 MASK = np.zeros((10, 12), np.uint8)
@@ -102,9 +103,10 @@ def test_a_wrong_annotation(change, field, words):
 
 
 def test_all_errors_at_once():
-    document = spoiled(segmentation=[[1, 2, 3]], id=4)
+    document = spoiled(id=4)
     document["images"].append({"id": 3, "width": 1, "height": 1})
-    document["annotations"][1]["category_id"] = 8
+    document["images"].append({"id": 5, "width": -1, "height": 1})
+    document["categories"].append({"id": 0, "name": "z"})
     with pytest.raises(InvalidDataset) as caught:
         read(document)
     assert len(caught.value.issues) == 4
@@ -127,9 +129,9 @@ def with_more(*segmentations):
     return document
 
 
-def read_warned(document, **options):
+def read_warned(document):
     told = []
-    truth = read_truth(json.dumps(document).encode(), warn=told.append, **options)
+    truth = read_truth(json.dumps(document).encode(), warn=told.append)
     return truth, told
 
 
@@ -165,28 +167,34 @@ def test_an_object_without_a_mask_is_left_out(nothing):
     ],
 )
 def test_one_wrong_object_among_good_ones(wrong, words):
-    """Refused as a rule; the tolerant reader goes on without it, and says so."""
-    document = with_more([SQUARE], wrong)
-    with pytest.raises(InvalidDataset, match="/annotations/3/segmentation"):
-        read(document)
-    truth, told = read_warned(document, tolerant=True)
+    """It is left out and named, with its reason, and figures are of the other images."""
+    truth, told = read_warned(with_more([SQUARE], wrong))
     assert [item["id"] for item in truth["annotations"]] == [0, 4, 10]
     assert truth["incomplete"] == [5]
+    assert told == truth["left_out"]
     assert told[0].pointer.startswith("/annotations/3/segmentation")
     assert words in told[0].problem
+    lacking = what_figures_lack(truth)
+    assert "1 of 2 images: AP is that of the other images; /annotations/3/seg" in lacking
+    assert words in lacking
     with pytest.raises(InvalidDataset) as caught:  # nothing to go on with
-        read_truth(json.dumps(spoiled(segmentation=wrong)).encode(), tolerant=True)
+        read(spoiled(segmentation=wrong))
     assert words in caught.value.issues[0].problem
 
 
-def test_what_tolerance_does_not_reach():
+def test_where_nothing_is_left_out_nothing_is_said():
+    truth, told = read_warned(with_more([SQUARE]))
+    assert (told, truth["left_out"], what_figures_lack(truth)) == ([], [], None)
+
+
+def test_what_is_not_of_one_object_alone_is_refused():
     document = with_more([SQUARE])
     document["annotations"][2]["id"] = 0
     with pytest.raises(InvalidDataset, match="used before"):
-        read_truth(json.dumps(document).encode(), tolerant=True)
+        read(document)
     document["images"][0]["width"] = -1
     with pytest.raises(InvalidDataset, match="/images/0"):
-        read_truth(json.dumps(document).encode(), tolerant=True)
+        read(document)
 
 
 def test_many_without_a_mask_are_one_warning():

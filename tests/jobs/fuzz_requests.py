@@ -168,7 +168,7 @@ def read_by_a_trainer(raw: bytes) -> None:
     """The library alone: a document is read, or refused as one."""
     read_points(raw)
     with suppress(InvalidDataset):
-        read_truth(raw, {12: (30, 40), 99: (30, 40)}, tolerant=True, warn=lambda issue: None)
+        read_truth(raw, {12: (30, 40), 99: (30, 40)}, warn=lambda issue: None)
 
 
 def main(data_dir: Path, dataset_id: str, job_id: str, count: int) -> None:

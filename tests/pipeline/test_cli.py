@@ -262,6 +262,15 @@ def test_evaluate_the_truth_itself(scenes, tmp_path):
     figures = json.loads(call("evaluate", path, "--truth", scenes.truth).stdout)
     assert figures["segm"]["AP"] == pytest.approx(1)
     assert figures["bbox"]["AP50"] == pytest.approx(1)
+    truth["annotations"][0]["segmentation"] = [[1, 1, 9, 1, 9, 1e6]]  # one wrong object
+    other = tmp_path / "truth.json"
+    other.write_text(json.dumps(truth))
+    result = call("evaluate", path, "--truth", other)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["segm"]["AP"] == pytest.approx(1)
+    said = " ".join(result.stderr.split())
+    assert "left out: " in said
+    assert "AP is that of the other images" in said
 
 
 def test_overlays_leave_doubtful_results_out(scenes, tmp_path, monkeypatch):

@@ -93,10 +93,12 @@ def test_archives_that_hold_no_points(client: TestClient, kit: Any, holds: str) 
     assert "Labelme's JSON files in a zip" in answer.json()["errors"][0]["hint"]
 
 
-def warnings_of(client: TestClient, kit: Any, document: Any) -> tuple[Any, list[tuple[str, str]]]:
+def warnings_of(
+    client: TestClient, kit: Any, document: Any, truth: Any = None
+) -> tuple[Any, list[tuple[str, str]]]:
     """The data set that a document becomes, and the places and words of its warnings."""
     raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-    answer = kit.upload(client, raw, kit.images(1))
+    answer = kit.upload(client, raw, kit.images(1), truth=truth)
     assert answer.status_code == 201, answer.text
     body = answer.json()
     return body, [(w["pointer"], w["detail"]) for w in body["report"]["warnings"]]
@@ -136,16 +138,18 @@ SQUARE = [[1, 1, 9, 1, 9, 9, 1, 9]]
         ("none", "/annotations/1/segmentation", "should be polygons"),
     ],
 )
+@pytest.mark.parametrize("part", ["annotations", "truth"])
 def test_truth_of_some_objects(
-    client: TestClient, kit: Any, second: Any, pointer: str, words: str
+    client: TestClient, kit: Any, part: str, second: Any, pointer: str, words: str
 ) -> None:
-    """The masks of the others are kept, and the report says which are not."""
+    """The masks of the others are kept, and the report says which are not, in either file."""
     document = kit.points(1)
     document["annotations"][0]["segmentation"] = SQUARE
     if second is not None:
         document["annotations"][1]["segmentation"] = second
-    body, warnings = warnings_of(client, kit, document)
-    assert body["report"]["truth"] == "annotations"
+    sent = (document,) if part == "annotations" else (kit.points(1), document)
+    body, warnings = warnings_of(client, kit, *sent)
+    assert body["report"]["truth"] == part
     assert body["annotations"] == 2
     ((place, detail),) = warnings
     assert place == pointer

@@ -85,15 +85,16 @@ def read_truth(
     sizes: Sizes | None = None,
     orientations: Orientations | None = None,
     warn: Warn | None = None,
-    *,
-    tolerant: bool = False,
 ) -> dict[str, Any]:
-    """COCO instances as plain dicts: {"images", "annotations", "categories", "incomplete"}.
+    """COCO instances as plain dicts, without the annotations that are wrong.
+
+    The dict has "images", "annotations", "categories", "incomplete" and "left_out".
 
     Every annotation comes back with segmentation (polygons, or compressed RLE), bbox (xywh,
     pixels), area (pixels) and iscrowd; bbox and area are worked out where the file leaves them out.
-    Polygons of fewer than three points cover nothing and are left out, as are annotations without
-    any other; "incomplete" are the ids of the images of which an object was left out.
+    Polygons of fewer than three points cover nothing and are left out, as is every annotation that
+    has no segmentation or is wrong; "incomplete" are the ids of the images of which an object was
+    left out, and "left_out" says why, as a list of ValidationIssue.
 
     Args:
         sizes: of the images of the dataset that it is the ground truth of; an image that the file
@@ -103,12 +104,12 @@ def read_truth(
             (`sapnet.data.annotations.frames`) comes back in stored pixels. It is called where a
             declared size is exchanged, and for all images where `warn` is given.
         warn: called with what was mapped, assumed, or left out.
-        tolerant: leave out every annotation that is wrong.
 
     Raises:
-        InvalidDataset: lists every issue; also where no object is left.
+        InvalidDataset: lists every issue of images and categories, and ids used twice; also where
+            no object is left.
     """
-    truth = _Truth(source, sizes, orientations, warn, tolerant=tolerant)
+    truth = _Truth(source, sizes, orientations, warn)
     annotations = list(truth.annotations())
     truth.end()
     return {
@@ -116,6 +117,7 @@ def read_truth(
         "annotations": [truth.completed(record) for record in annotations],
         "categories": [{"id": c.id, "name": c.name} for c in truth.categories.values()],
         "incomplete": sorted(truth.incomplete),
+        "left_out": truth.left_out,
     }
 
 
@@ -125,19 +127,17 @@ def check_truth(
     sizes: Sizes | None = None,
     orientations: Orientations | None = None,
     warn: Warn | None = None,
-    *,
-    tolerant: bool = False,
 ) -> npt.NDArray[np.int64]:
     """The ids of a file's annotations, (N,), where `read_truth` would take it: in little memory.
 
     Args:
         progress: as `read_points` has it.
-        sizes: as `read_truth` has it; `orientations`, `warn` and `tolerant` too.
+        sizes: as `read_truth` has it; `orientations` and `warn` too.
 
     Raises:
-        InvalidDataset: lists every issue; also where no object is left.
+        InvalidDataset: as `read_truth`.
     """
-    truth = _Truth(source, sizes, orientations, warn, progress, tolerant=tolerant)
+    truth = _Truth(source, sizes, orientations, warn, progress)
     for _ in truth.annotations():
         pass
     truth.end()
@@ -154,14 +154,13 @@ class _Truth:
         orientations: Orientations | None,
         warn: Warn | None,
         progress: ReadProgress = ignore_progress,
-        *,
-        tolerant: bool,
     ) -> None:
         self._source, self._progress, self._warn = source, progress, warn
-        self._issues = TolerantIssues(tolerant=tolerant)
+        self._issues = TolerantIssues()
         self._lacking, self._thin = Lacking(), Issues()
         self._objects = 0
         self.incomplete: set[int] = set()
+        self.left_out: list[ValidationIssue] = []
         self.ids = array("q")
         self._id_places = array("q")
         kinds: dict[str, Any] = {"images": TruthImage, "categories": CategoryEntry}
@@ -264,7 +263,7 @@ class _Truth:
             return
 
     def end(self) -> None:
-        """Raises InvalidDataset where anything was wrong, and tells what was left out."""
+        """Raises InvalidDataset where nothing can be used, and tells what was left out."""
         for again, first in repeats(np.arange(len(self.ids)), np.asarray(self.ids)):
             pointers = [f"/annotations/{self._id_places[i]}/id" for i in (again, first)]
             problem = f"annotation id {self.ids[again]} was used before, at {pointers[1]}"
@@ -279,8 +278,9 @@ class _Truth:
             raise InvalidDataset(skipped)
         for issue in self._thin.listed():
             self._tell(issue)
-        for issue in skipped:
-            self._tell(replace(issue, problem=f"left out: {issue.problem}"))
+        self.left_out = [replace(issue, problem=f"left out: {issue.problem}") for issue in skipped]
+        for issue in self.left_out:
+            self._tell(issue)
 
     def _tell(self, issue: ValidationIssue) -> None:
         if self._warn is not None:

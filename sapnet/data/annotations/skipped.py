@@ -1,6 +1,8 @@
 """What a reader goes on without: annotations of a document that are left out, and told about."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from sapnet.data.annotations.decoding import Issues
 from sapnet.errors import ValidationIssue
@@ -18,16 +20,16 @@ class TolerantIssues(Issues):
         indices: of the annotations that were left out, since `forget` was called.
     """
 
-    def __init__(self, *, tolerant: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.skipped = Issues()
         self.indices: set[int] = set()
-        self._others, self._tolerant = Issues(), tolerant
+        self._others = Issues()
 
     def add(self, pointer: str, problem: str, hint: str) -> None:
         """Note one issue, see `ValidationIssue`."""
         self.total += 1
-        match = _OF_ANNOTATION.match(pointer) if self._tolerant else None
+        match = _OF_ANNOTATION.match(pointer)
         if match is None:
             self._others.add(pointer, problem, hint)
         else:
@@ -75,3 +77,18 @@ class Lacking:
         more = f" and {self.total - _NAMED:,} more" if self.total > _NAMED else ""
         text = f"{problem.format(count)}: {', '.join(self._pointers)}{more}"
         return ValidationIssue(self._pointers[0], text, hint)
+
+
+def what_figures_lack(truth: Mapping[str, Any], named: int = 3) -> str | None:
+    """Say what AP is of where objects of a ground truth were left out; None where none was.
+
+    Args:
+        truth: as `read_truth` gives it.
+        named: how many of what was left out are named, each with its reason.
+    """
+    if not truth["incomplete"]:
+        return None
+    images, lacking = len(truth["images"]), len(truth["incomplete"])
+    text = f"the ground truth lacks the masks of some objects in {lacking} of {images} images: "
+    reasons = [f"{i.pointer}: {i.problem}" for i in truth["left_out"][:named]]
+    return "; ".join([f"{text}AP is that of the other images", *reasons])

@@ -1,11 +1,13 @@
-"""CVAT for images 1.1: an XML with <points> in each <image>.
+"""CVAT for images 1.1: an XML with <points> or <skeleton> in each <image>.
 
+A skeleton is an object with several points: those of its joints that are not outside of the image.
 Places are XPaths.
 
 Read as a stream, so its size does not matter. A document type is refused: entities could stand for
 files of this machine, or for gigabytes.
 """
 
+from collections import Counter
 from typing import BinaryIO
 from xml.parsers import expat
 
@@ -14,7 +16,8 @@ from sapnet.data.depth import MAX_DEPTH, TOO_DEEP
 from sapnet.data.importers.base import Conversion
 
 _BLOCK = 1 << 20
-_OTHERS = ("box", "polygon", "polyline", "ellipse", "cuboid", "mask", "skeleton", "tag")
+_POINTS = ("points", "skeleton")
+_OTHERS = ("box", "polygon", "polyline", "ellipse", "cuboid", "mask", "tag")
 
 
 class _Refused(Exception):
@@ -50,7 +53,10 @@ class _Reader:
         self._conversion = conversion
         self._path: list[str] = []
         self._label = ""
-        self._images = self._points = 0
+        self._images = 0
+        self._counts: Counter[str] = Counter()
+        self._shape: dict[str, str] = {}
+        self._points: list[str] = []
         self._image_id: int | None = None
 
     def _doctype(self, *_: object) -> None:
@@ -66,8 +72,11 @@ class _Reader:
             raise _Refused("it holds tracks of a video")
         if self._path == ["annotations", "image"]:
             self._image(attributes)
-        elif self._path[:-1] == ["annotations", "image"] and name == "points":
-            self._point(attributes)
+        elif self._path[:-1] == ["annotations", "image"] and name in _POINTS:
+            self._shape, self._points = attributes, [attributes.get("points", "")]
+        elif self._path[:-1] == ["annotations", "image", "skeleton"] and name == "points":
+            if attributes.get("outside") != "1":
+                self._points.append(attributes.get("points", ""))
         elif self._path[:-1] == ["annotations", "image"] and name in _OTHERS:
             self._conversion.left_out[name] += 1
 
@@ -76,13 +85,16 @@ class _Reader:
             self._conversion.label(self._label.strip())
             self._label = ""
         self._path.pop()
+        if self._path == ["annotations", "image"] and name in _POINTS:
+            self._object(name)
 
     def _text(self, text: str) -> None:
         if self._path[-3:] == ["labels", "label", "name"]:
             self._label += text
 
     def _image(self, attributes: dict[str, str]) -> None:
-        self._images, self._points = self._images + 1, 0
+        self._images += 1
+        self._counts.clear()
         place = f"/annotations/image[{self._images}]"
         size = (_whole(attributes.get("height")), _whole(attributes.get("width")))
         self._image_id = None
@@ -96,22 +108,23 @@ class _Reader:
             _whole(attributes.get("id")),
         )
 
-    def _point(self, attributes: dict[str, str]) -> None:
-        self._points += 1
-        place = f"/annotations/image[{self._images}]/points[{self._points}]"
+    def _object(self, kind: str) -> None:
+        """The shape that has just ended."""
+        self._counts[kind] += 1
+        place = f"/annotations/image[{self._images}]/{kind}[{self._counts[kind]}]"
         if self._image_id is None:
             return
-        text = attributes.get("points", "")
+        text = ";".join(self._points)
         try:
             points = [_pair(pair) for pair in text.split(";") if pair.strip()]
         except ValueError:
             problem = f"{text[:40]!r} is no point"
             self._conversion.skip(place, problem, 'it should be "x,y", in pixels')
             return
-        group = attributes.get("group_id", "0")
+        group = self._shape.get("group_id", "0")
         self._conversion.object(
             self._image_id,
-            attributes.get("label", ""),
+            self._shape.get("label", ""),
             points,
             place,
             group if group not in ("", "0") else None,
