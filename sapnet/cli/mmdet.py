@@ -24,13 +24,13 @@ def export_model(
 
 
 @app.command("import")
-def import_model(
+def import_checkpoint(
     checkpoint: Annotated[Path, typer.Argument(help="mmdetection's checkpoint of a SOLOv2")],
     out: Annotated[Path, typer.Argument(help="folder for model.pt and model.json")],
 ) -> None:
     """Write a model of mmdetection as one that `sapnet predict` reads."""
-    from sapnet.segmenters.solov2.mmdet import import_mmdet
+    from sapnet.segmenters.importing import import_model
 
     with Bars() as bars, friendly_errors(bars.emit_event):
-        meta = import_mmdet(checkpoint, out)
+        meta = import_model(checkpoint, out)
         typer.echo(f"{len(meta['categories'])} classes, written to {out / 'model.pt'}")

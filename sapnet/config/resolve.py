@@ -78,7 +78,7 @@ def resolve_config(
         changes.setdefault("train.min_steps", 0)
     for name, value in changes.items():
         config = override(config, name, value)
-    _check(config)
+    check_config(config)
     return config
 
 
@@ -135,7 +135,15 @@ def _settings(config: Config) -> Iterator[tuple[str, Any]]:
         yield name, getattr(getattr(config, stage), setting)
 
 
-def _check(config: Config) -> None:
+def check_config(config: Config, most: Mapping[str, int] | None = None) -> None:
+    """Refuse settings whose values cannot be.
+
+    Args:
+        most: upper bounds by dotted name, beside those that always hold.
+
+    Raises:
+        InvalidConfig: names the setting, and what it may be.
+    """
     settings = dict(_settings(config))
     for name in _POSITIVE:
         lowest = min(numbers(settings[name]), default=0)
@@ -145,12 +153,15 @@ def _check(config: Config) -> None:
         if (lowest := min(numbers(value), default=0)) < 0:
             raise InvalidConfig(f"{name} must not be below 0, not {lowest}")
     for stage in ("train", "teacher"):
-        for setting, most in _AT_MOST.items():
-            if (value := settings[f"{stage}.{setting}"]) > most:
-                raise InvalidConfig(f"{stage}.{setting} must be at most {most:,}, not {value:,}")
+        for setting, limit in _AT_MOST.items():
+            if (value := settings[f"{stage}.{setting}"]) > limit:
+                raise InvalidConfig(f"{stage}.{setting} must be at most {limit:,}, not {value:,}")
     for name in _SHARES:
         if settings[name] > 1:
             raise InvalidConfig(f"{name} is a share, at most 1, not {settings[name]}")
+    for name, limit in (most or {}).items():
+        if (highest := max(numbers(settings[name]), default=0)) > limit:
+            raise InvalidConfig(f"{name} must be at most {limit:,}, not {highest:,}")
     channels = config.teacher.channels
     if channels % 4:
         raise InvalidConfig(f"teacher.channels must be a multiple of 4, not {channels}")

@@ -6,6 +6,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from sapnet.utils.files import atomic_write, write_text
 from sapnet.utils.precision import mixed
 
 FORMAT = 1
+PART, BODY = "part", "body"
+"""An entry of `meta`, and its value where the file holds a backbone's body alone: such a file is to
+start a training with, and cannot predict."""
 META = "sapnet"
 """Under which `meta` stands in the header of model.safetensors, as JSON."""
 
@@ -41,8 +45,13 @@ def save_artifact(folder: Path, segmenter: Segmenter, meta: dict[str, Any]) -> N
         segmenter: whose weights.
         meta: categories, config, weights origin, seed, versions; JSON.
     """
+    save_weights(folder, segmenter.state_dict(), meta)
+
+
+def save_weights(folder: Path, weights: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """The same for weights by their names: those of a segmenter, or of its body alone (`PART`)."""
     meta = {"format": FORMAT, **meta}
-    state = {k: v.detach().cpu().contiguous() for k, v in segmenter.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     write_text(folder / "model.json", json.dumps(meta, indent=2) + "\n")
     with atomic_write(folder / "model.safetensors") as file:
         file.write(safetensors.torch.save(state, {"format": "pt", META: json.dumps(meta)}))
@@ -120,11 +129,13 @@ def load_predictor(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    content = _read(path)
+    content = read_content(path)
     try:
         if not isinstance(content, dict):
             raise TypeError("it holds no description")
         meta = json.loads(content["meta"])
+        if meta.get(PART) == BODY:
+            raise ValueError("it holds a backbone alone; a training can go on from it")
         if meta["format"] != FORMAT:
             raise ValueError(f"its format is {meta['format']}, not {FORMAT}")
         config = config_from_dict(meta["config"])
@@ -140,8 +151,8 @@ def load_predictor(
     return Predictor(make_ready(segmenter) if ready else segmenter, config, categories, meta)
 
 
-def _read(path: Path) -> Any:
-    """Read a file: {"state_dict", "meta"}, where it is one of ours."""
+def read_content(path: Path) -> Any:
+    """Read a file: {"state_dict", "meta"}, where it is one of ours or of safetensors."""
     try:
         with path.open("rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
@@ -150,6 +161,6 @@ def _read(path: Path) -> Any:
         with safetensors.safe_open(path, framework="pt") as file:
             names = file.keys()
             state = {name: file.get_tensor(name) for name in names}
-            return {"state_dict": state, "meta": (file.metadata() or {})[META]}
+            return {"state_dict": state, "meta": (file.metadata() or {}).get(META)}
     except Exception as error:  # the unpickler stumbles over damaged bytes in any way it likes
         raise WeightsUnavailable(f"{path.name} cannot be read: {error}") from error

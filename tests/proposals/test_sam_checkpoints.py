@@ -15,7 +15,6 @@ from segment_anything.modeling import Sam
 
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.proposals import build_generator
-from sapnet.proposals.sam import restricted_pickle
 from sapnet.proposals.sam.architecture import architecture_of, read_architecture, sam_state
 from sapnet.proposals.sam.checkpoints import (
     CHECKPOINT_VARIABLE,
@@ -24,6 +23,7 @@ from sapnet.proposals.sam.checkpoints import (
 )
 from sapnet.proposals.sam.generator import SamGenerator
 from sapnet.proposals.sam.load import build_sam, load_sam
+from sapnet.utils import restricted_pickle
 
 from .conftest import TINY
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sapnet.proposals.sam.restricted_pickle import Shape, load_shapes
+from sapnet.utils.restricted_pickle import Shape, load_shapes
 
 MODEL_TYPES = {(768, 12): "vit_b", (1024, 24): "vit_l", (1280, 32): "vit_h"}
 """Of Meta's models, by the width and the number of blocks of the image encoder."""

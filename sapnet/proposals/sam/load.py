@@ -14,8 +14,8 @@ from segment_anything.modeling import (
     TwoWayTransformer,
 )
 
-from sapnet.proposals.sam import restricted_pickle
 from sapnet.proposals.sam.architecture import Architecture, architecture_of, sam_state
+from sapnet.utils import restricted_pickle
 
 _DECODER_HEADS = 8  # no shape tells; all of Meta's have so many
 _SHOWN = 3  # of the weights that do not fit, in a message

@@ -42,10 +42,18 @@ class WeightsOrigin:
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load `state` into `module`; every key must be there and fit, and none may be left over.
+    """Load `state` into `module`, see `exactly`."""
+    module.load_state_dict(exactly(module, state, what))
 
-    Values are cast to the module's dtypes. `num_batches_tracked`, which nothing reads, is free to
-    be missing or too many. `what` names the weights in the error.
+
+def exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
+    """The values of `state` for a module, whose own values do not count.
+
+    Every key must be there and fit, and none may be left over; `num_batches_tracked`, which nothing
+    reads, is free to be missing or too many. `what` names the weights in the error.
+
+    Returns:
+        All of the module's, in its dtypes and its order.
 
     Raises:
         WeightsUnavailable: names the missing, the misfitting and the unknown keys.
@@ -54,7 +62,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
     given = {k: v for k, v in state.items() if k in own or not k.endswith(".num_batches_tracked")}
     for key, value in own.items():
         if key.endswith(".num_batches_tracked"):
-            given.setdefault(key, value)
+            given.setdefault(key, torch.zeros(value.shape, dtype=value.dtype))
     problems = {
         "missing": [k for k in own if k not in given],
         "of another shape": [k for k in own if k in given and own[k].shape != given[k].shape],
@@ -63,7 +71,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
     listed = [f"{len(keys)} {name} ({_some(keys)})" for name, keys in problems.items() if keys]
     if listed:
         raise WeightsUnavailable(f"{what} does not fit the model: keys {'; '.join(listed)}")
-    module.load_state_dict({k: v.to(own[k].dtype) for k, v in given.items()})
+    return {key: given[key].to(value.dtype) for key, value in own.items()}
 
 
 def load_file(body: nn.Module, path: Path) -> WeightsOrigin:
@@ -81,7 +89,7 @@ def load_file(body: nn.Module, path: Path) -> WeightsOrigin:
     state = _backbone_of(state)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsUnavailable(f"{path} is not a state dict (names to tensors)")
-    load_exactly(body, _without_classifier(state), str(path))
+    load_exactly(body, without_classifier(state), str(path))
     return WeightsOrigin("file", path.name, file_sha256(path))
 
 
@@ -97,7 +105,7 @@ def load_torchvision(body: nn.Module, name: str) -> WeightsOrigin:
             state = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
     except RuntimeError as error:  # torch.hub's word for a hash that differs
         raise WeightsUnavailable(f"{weights.url}: {error}") from error
-    load_exactly(body, _without_classifier(state), weights.url)
+    load_exactly(body, without_classifier(state), weights.url)
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
     return WeightsOrigin("torchvision", weights.url, file_sha256(cached))
 
@@ -127,7 +135,8 @@ def _backbone_of(content: Any) -> Any:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without what classifies images in torchvision's networks."""
     return {k: v for k, v in state.items() if not k.startswith(_CLASSIFIERS)}
 
 

@@ -18,7 +18,7 @@ from sapnet import __version__
 from sapnet.config.overrides import override
 from sapnet.config.presets import light_r50, paper_r50_1x
 from sapnet.config.resolve import config_from_dict
-from sapnet.config.schema import Config
+from sapnet.config.schema import Body, Config
 from sapnet.data.category_names import distinct_names
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneWithFpn
@@ -28,7 +28,7 @@ from sapnet.segmenters.solov2.mmdet_keys import load_mmdet_state_dict, to_mmdet_
 from sapnet.utils.files import atomic_write, file_sha256
 
 # by the blocks of the third stage, and whether a block is a bottleneck
-_RESNETS = {
+_RESNETS: dict[tuple[int, bool], Body] = {
     (2, False): "resnet18",
     (6, False): "resnet34",
     (6, True): "resnet50",
@@ -79,10 +79,9 @@ def import_mmdet(checkpoint: Path, folder: Path) -> dict[str, Any]:
     state, given = _read(checkpoint)
     try:
         meta = json.loads(given["sapnet"]) if "sapnet" in given else None
-        config = config_from_dict(meta["config"]) if meta else _config(state)
         if meta is None:
-            names = _names(given, len(state["mask_head.conv_cls.bias"]))
-            meta = _describe(checkpoint, names, config)
+            meta = describe(state, given, checkpoint.name, file_sha256(checkpoint))
+        config = config_from_dict(meta["config"])
         backbone = BackboneWithFpn(config.backbone, pretrained=True)
         head = SoloHead(len(meta["categories"]), config.backbone.fpn_channels, config.solo)
         segmenter = SoloV2(backbone, head)
@@ -113,13 +112,10 @@ def _config(state: Mapping[str, Tensor]) -> Config:
     kernels = state["mask_head.conv_kernel.weight"]
     if any(".conv_offset." in key for key in state):
         raise ValueError("its convolutions are deformable (DCN), which there are none of here")
-    blocks = _count(state, "backbone.layer3"), "backbone.layer3.0.conv3.weight" in state
-    if blocks not in _RESNETS:
-        kind = "bottlenecks" if blocks[1] else "basic blocks"
-        raise ValueError(f"its backbone has {blocks[0]} {kind} in stage 3: no ResNet-18 to 101")
+    body = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     norm = "batch" if "neck.lateral_convs.0.bn.weight" in state else "none"
     values = {
-        "backbone.name": _RESNETS[blocks],
+        "backbone.name": resnet_name(body),
         "backbone.fpn_channels": state["neck.fpn_convs.0.conv.weight"].shape[0],
         "backbone.fpn_norm": "group" if "neck.lateral_convs.0.gn.weight" in state else norm,
         "backbone.p6": "conv" if _count(state, "neck.fpn_convs") == 5 else "pool",
@@ -133,6 +129,15 @@ def _config(state: Mapping[str, Tensor]) -> Config:
     for name, value in values.items():
         config = override(config, name, value)
     return config
+
+
+def resnet_name(body: Mapping[str, Tensor]) -> Body:
+    """The ResNet of a body's state dict. ValueError where it is none that is known."""
+    blocks = _count(body, "layer3"), "layer3.0.conv3.weight" in body
+    if blocks not in _RESNETS:
+        kind = "bottlenecks" if blocks[1] else "basic blocks"
+        raise ValueError(f"its backbone has {blocks[0]} {kind} in stage 3: no ResNet-18 to 101")
+    return _RESNETS[blocks]
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
@@ -150,11 +155,26 @@ def _names(meta: Mapping[str, Any], count: int) -> list[str]:
     return [str(number) for number in range(1, count + 1)]
 
 
-def _describe(checkpoint: Path, names: list[str], config: Config) -> dict[str, Any]:
+def describe(
+    state: Mapping[str, Tensor], meta: Mapping[str, Any], name: str, sha256: str
+) -> dict[str, Any]:
+    """The description, as model.json has it, of an mmdetection SOLOv2.
+
+    Args:
+        state: its tensors under mmdetection's names.
+        meta: of the checkpoint.
+        name: of the file.
+        sha256: of the file.
+
+    Raises:
+        LookupError: a tensor is missing. ValueError: it is no such SOLOv2.
+    """
+    config = _config(state)
+    names = _names(meta, len(state["mask_head.conv_cls.bias"]))
     return {
         "categories": [{"id": n, "name": name} for n, name in enumerate(names, start=1)],
         "config": config.to_dict(),
-        "weights": {"kind": "file", "detail": checkpoint.name, "sha256": file_sha256(checkpoint)},
+        "weights": {"kind": "file", "detail": name, "sha256": sha256},
         "versions": {"sapnet": __version__},
     }
 

@@ -18,7 +18,7 @@ _BUILT = {
     ("torch._utils", "_rebuild_parameter"),
 }
 """The names that a state dict needs; storages are torch's own concern."""
-_LEGACY_HEADER = 3
+LEGACY_HEADER = 3
 """Pickles before the document in files of torch before 1.6: magic number, version, system."""
 
 
@@ -68,23 +68,26 @@ def load_shapes(path: Path) -> Any:
     try:
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
-                for _ in range(_LEGACY_HEADER):
+                for _ in range(LEGACY_HEADER):
                     load(file)
-                return _ShapeUnpickler(file).load()
+                return ShapeUnpickler(file).load()
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(names) != 1:
                 raise ValueError("torch did not write it")
             with archive.open(names[0]) as file:
-                return _ShapeUnpickler(file).load()
+                return ShapeUnpickler(file).load()
     except OSError:
         raise
     except Exception as error:  # damaged pickles raise what they like
         raise ValueError(f"torch did not write it, or it is damaged ({error})") from error
 
 
-class _ShapeUnpickler(Unpickler):
+class ShapeUnpickler(Unpickler):
+    """Builds containers, and the shape in place of each tensor."""
+
     def find_class(self, module: str, name: str) -> Any:
+        """Rebuild shapes in place of tensors."""
         match name:
             case "_rebuild_tensor_v2":
                 return _shape_of_tensor
@@ -93,7 +96,8 @@ class _ShapeUnpickler(Unpickler):
             case _:
                 return super().find_class(module, name)
 
-    def persistent_load(self, _storage: Any) -> None: ...
+    def persistent_load(self, storage: Any) -> Any:
+        """Nothing: the values of a tensor are not read."""
 
 
 def _shape_of_tensor(_storage: None, _offset: int, size: Shape, *_rest: Any) -> Shape:
