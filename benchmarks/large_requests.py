@@ -25,7 +25,20 @@ import httpx2
 from sqlalchemy import func, insert, select
 
 from app.db import migrate as schema
-from app.db.models import Annotation, BlobPin, Category, Dataset, DatasetStatus, Image
+from app.db.columns import now
+from app.db.models import (
+    Annotation,
+    BlobPin,
+    Category,
+    Dataset,
+    DatasetStatus,
+    Image,
+    Job,
+    JobState,
+    MaskDecision,
+    MaskStatus,
+    PseudoMask,
+)
 from app.db.session import Database
 from sapnet.utils.command_line import run
 
@@ -46,6 +59,7 @@ def main(
         database = Database(f"sqlite:///{folder / 'sapnet.db'}")
         schema.upgrade(database)
         large, small = dataset(database, folder, images), dataset(database, folder, 3)
+        reviewed = training(database, dataset(database, folder, images + 1), images)
         with service(folder) as url:
             show(f"DELETE of {images:,} images", url, lambda c: c.delete(f"/datasets/{large}"))
             began = time.monotonic()
@@ -76,6 +90,11 @@ def main(
                 lambda c: c.post("/jobs/train", content=job, headers=of_json),
             )
             show("GET /jobs with it in the list", url, lambda c: c.get("/jobs"))
+            show(
+                f"new version of {images:,} images, each with a decided mask",
+                url,
+                lambda c: c.post(f"/jobs/{reviewed}/corrections"),
+            )
         database.dispose()
 
 
@@ -159,10 +178,47 @@ def dataset(database: Database, folder: Path, images: int) -> str:
     return made.id
 
 
+def training(database: Database, dataset_id: str, masks: int) -> str:
+    """A job that has delivered so many masks, each of them accepted."""
+    job = Job(
+        dataset_id=dataset_id,
+        state=JobState.SUCCEEDED,
+        method="sapnet++",
+        preset="cpu",
+        seed=0,
+        request={},
+    )
+    mask = {"size": [30, 40], "counts": "0d0" * 30}
+    with database.begin() as session:
+        session.add(job)
+        session.flush()
+        for start in range(0, masks, BATCH):
+            numbers = range(start, min(start + BATCH, masks))
+            of = {"job_id": job.id}
+            delivered = [
+                {
+                    **of,
+                    "annotation_id": i,
+                    "image_id": i,
+                    "category_id": 1,
+                    "segmentation": mask,
+                    "quality": 0.5,
+                    "source": "given",
+                    **dict.fromkeys(("x", "y", "w", "h", "area"), 1.0),
+                }
+                for i in numbers
+            ]
+            status = {"status": MaskStatus.ACCEPTED, "revision": 1, "decided_at": now()}
+            decided = [{**of, **status, "annotation_id": i} for i in numbers]
+            session.execute(insert(PseudoMask), delivered)
+            session.execute(insert(MaskDecision), decided)
+    return job.id
+
+
 def left(database: Database) -> int:
     """How much of the deleted data set is left: its row, and blobs that are to go."""
     with database.read() as session:
-        deleted = select(func.count()).select_from(Dataset).where(Dataset.deleted_at.is_not(None))
+        deleted = select(func.count()).select_from(Dataset).where(Dataset.deleted_at <= now())
         pins = select(func.count()).select_from(BlobPin)
         return (session.scalar(deleted) or 0) + (session.scalar(pins) or 0)
 

@@ -6,7 +6,7 @@ goes round it; and before an upload is read, so that gigabytes are not sent in v
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, event, func, select
+from sqlalchemy import ColumnElement, and_, event, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.auth.keys import Caller
@@ -101,9 +101,13 @@ def _active_jobs(session: Session, settings: Settings, caller: Caller, new: list
 
 
 def _own(owner: str | None) -> ColumnElement[bool]:
-    """The owner's data sets; those that were deleted do not count, though their rows be there."""
+    """The owner's data sets, with those that are being written (`app.datasets.removal`).
+
+    Those that were deleted do not count, though their rows be there.
+    """
     datasets = Dataset.__table__.c
-    return and_(_of(datasets.owner, owner), datasets.deleted_at.is_(None))
+    kept = or_(datasets.deleted_at.is_(None), datasets.deleted_at > now())
+    return and_(_of(datasets.owner, owner), kept)
 
 
 def _of(column: ColumnElement[Any], owner: str | None) -> ColumnElement[bool]:

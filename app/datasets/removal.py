@@ -3,12 +3,18 @@
 A request only marks the row (`hide`). Sessions of requests see neither it nor anything that hangs
 on it from then on (`app.auth.ownership`), so nothing can be added to it, and quotas do not count
 it. Whoever comes later goes on where a killed worker stopped: what is left says what is to do.
+
+A data set that a request writes in several transactions is hidden by the same mark, with a moment
+to come (`begin`): then it is removed, unless the last transaction took the mark away (`finish`).
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Table, select, update
+from sqlalchemy import ColumnElement, Table, Update, select, update
 from sqlalchemy.orm import Session
 
 from app.db.columns import Base, now
@@ -17,6 +23,44 @@ from app.db.session import Database, rows_changed
 from app.storage import garbage_collection as blobs
 
 log = structlog.get_logger()
+
+UNFINISHED_FOR = timedelta(hours=1)
+"""In which a request has to write a data set."""
+
+
+@contextmanager
+def begin(database: Database, dataset: Dataset) -> Iterator[None]:
+    """Write a data set's row, which nobody sees before `finish`.
+
+    Where the block ends with an exception it is removed soon, and where the process ends after
+    `UNFINISHED_FOR`.
+
+    Raises:
+        QuotaExceeded: the caller may have no more.
+    """
+    dataset.deleted_at = now() + UNFINISHED_FOR
+    with database.begin() as session:
+        session.add(dataset)
+    try:
+        yield
+    except BaseException:
+        with database.begin() as session:
+            session.execute(_unfinished(dataset.id).values(deleted_at=now()))
+        raise
+
+
+def finish(session: Session, dataset_id: str, **values: Any) -> bool:
+    """Show a data set that `begin` hides, from the end of the transaction on.
+
+    Returns:
+        False where it took too long, and is being removed.
+    """
+    return bool(rows_changed(session, _unfinished(dataset_id).values(deleted_at=None, **values)))
+
+
+def _unfinished(dataset_id: str) -> Update:
+    table = Base.metadata.tables[Dataset.__tablename__]  # its rows are hidden from the class
+    return update(table).where(table.c.id == dataset_id, table.c.deleted_at > now())
 
 
 def hide(session: Session, dataset_id: str) -> bool:
@@ -50,7 +94,7 @@ def remove_deleted(database: Database, stopping: Callable[[], bool] = lambda: Fa
     """
     removed = 0
     with database.read() as session:
-        deleted = session.scalars(select(Dataset.id).where(Dataset.deleted_at.is_not(None))).all()
+        deleted = session.scalars(select(Dataset.id).where(Dataset.deleted_at <= now())).all()
     for dataset_id in deleted:
         for table, condition in _rows_of(dataset_id):
             blobs.remove_in_batches(database, table, condition, stopping)

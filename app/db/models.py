@@ -131,7 +131,7 @@ class Dataset(Base):
     """COCO instances sent with the dataset: the default truth of its jobs, for metrics alone."""
     deleted_at: Mapped[Moment | None] = mapped_column(index=True)
     """When it was deleted. It is hidden since, with all that hangs on it, until a worker has
-    removed the rows: see `app.datasets.removal`."""
+    removed the rows: see `app.datasets.removal`. A moment to come: it is being written."""
 
 
 class Category(Base):

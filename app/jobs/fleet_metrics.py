@@ -94,7 +94,7 @@ def _jobs(session: Session) -> Iterator[Metric]:
     datasets.add_metric([], session.scalar(select(func.count()).select_from(Dataset)) or 0)
     yield datasets
     table = Dataset.__table__
-    deleted = select(func.count()).select_from(table).where(table.c.deleted_at.is_not(None))
+    deleted = select(func.count()).select_from(table).where(table.c.deleted_at <= now())
     removing = GaugeMetricFamily(
         "sapnet_datasets_removing", "Deleted data sets whose rows and files a worker removes."
     )

@@ -67,7 +67,7 @@ def queue(
 )
 def correct(
     job_id: str,
-    session: SessionDep,
+    database: DatabaseDep,
     response: Response,
     body: Annotated[CorrectionsIn | None, Body()] = None,
 ) -> DatasetOut:
@@ -76,7 +76,7 @@ def correct(
     Rejected objects are gone, accepted and corrected ones have their masks as confirmed. Training
     takes these as they are.
     """
-    dataset = corrections.create(session, job_id, body.name if body else None)
+    dataset = corrections.create(database, job_id, body.name if body else None)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 

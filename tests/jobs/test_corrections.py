@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from pycocotools import mask as coco_mask
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
-from app.db.models import Dataset, Job, Model
+from app.datasets import removal
+from app.db.columns import now
+from app.db.models import Annotation, Dataset, Job, Model
 from app.db.session import Database
+from app.errors import Conflict
+from app.masks import corrections
 from app.settings import Settings
 from app.storage.store import Storage
 from sapnet.config.resolve import resolve_config
@@ -129,12 +133,55 @@ def test_sent_again_it_is_the_same_version(client: TestClient, done: str) -> Non
 
 
 @pytest.mark.slow
-def test_not_everything_may_be_rejected(client: TestClient, done: str, database: Database) -> None:
+def test_not_everything_may_be_rejected(client: TestClient, done: str) -> None:
     for number in (501, 502, 900):
         decide(client, f"{done}.{number}", decision="reject")
     problem(client.post(f"/jobs/{done}/corrections"), 409)
-    with database.read() as session:
-        assert len(session.scalars(select(Dataset)).all()) == 1
+    assert len(client.get("/datasets").json()["datasets"]) == 1
+
+
+@pytest.mark.slow
+def test_nobody_sees_a_part_of_it(
+    client: TestClient,
+    done: str,
+    database: Database,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    remove_deleted: Callable[[Settings], None],
+) -> None:
+    """It is written in batches; one that was cut off is removed, by a kill after an hour."""
+    monkeypatch.setattr(corrections, "BATCH", 1)
+    decide(client, f"{done}.502", decision="reject")
+    table, write, seen = Dataset.__table__.c, removal.finish, list[Any]()
+
+    def rows() -> int:
+        with database.read() as session:
+            return session.scalar(select(func.count()).select_from(Annotation)) or 0
+
+    def cut_off(session: Any, dataset_id: str, **values: Any) -> bool:
+        listed = client.get("/datasets").json()["datasets"]
+        seen.append((rows(), len(listed), client.get(f"/datasets/{dataset_id}").status_code))
+        raise Conflict("cut off")
+
+    monkeypatch.setattr(removal, "finish", cut_off)
+    problem(client.post(f"/jobs/{done}/corrections"), 409)
+    assert seen == [(5, 1, 404)]
+    with database.read() as session:  # as a kill leaves it
+        moment = session.scalar(select(table.deleted_at).where(table.deleted_at.is_not(None)))
+    assert moment is not None
+    later = {"deleted_at": now() + removal.UNFINISHED_FOR}
+    with database.begin() as session:
+        session.execute(update(Dataset.__table__).where(table.deleted_at == moment).values(later))
+    remove_deleted(settings)
+    assert rows() == 5
+    with database.begin() as session:
+        session.execute(
+            update(Dataset.__table__).where(table.deleted_at > moment).values(deleted_at=moment)
+        )
+    remove_deleted(settings)
+    assert rows() == 3
+    monkeypatch.setattr(removal, "finish", write)
+    assert client.post(f"/jobs/{done}/corrections").json()["annotations"] == 2
 
 
 @pytest.mark.slow
