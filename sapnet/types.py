@@ -10,7 +10,7 @@ Legend
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypedDict
@@ -97,6 +97,18 @@ class PointSet:
         for annotation in self.annotations:
             grouped[annotation.image_id].append(annotation)
         return {image_id: tuple(group) for image_id, group in grouped.items()}
+
+    def only(self, image_ids: Collection[int]) -> "PointSet":
+        """The images of these ids, with their annotations; the categories stay."""
+        return PointSet(
+            images=tuple(image for image in self.images if image.id in image_ids),
+            annotations=tuple(a for a in self.annotations if a.image_id in image_ids),
+            categories=self.categories,
+        )
+
+    def without(self, image_ids: Collection[int]) -> "PointSet":
+        """All images but those of these ids."""
+        return self.only({image.id for image in self.images}.difference(image_ids))
 
     def __iter__(self) -> Iterator[tuple[ImageInfo, tuple[PointAnnotation, ...]]]:
         for image in self.images:

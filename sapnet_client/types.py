@@ -221,6 +221,7 @@ class Metrics:
     peak_memory_mb: float | None = None
     proposal_generator: str | None = None
     weights_origin: str | None = None
+    validation: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,7 +106,9 @@ def metrics(job_id: str, session: SessionDep) -> dict[str, object]:
     job = service.get_successful(session, job_id)
     figures, report = job.metrics or {}, job.report or {}
     return {
-        **{name: figures.get(name) for name in ("pseudo_masks", "model", "proposals")},
+        **{
+            name: figures.get(name) for name in ("pseudo_masks", "model", "proposals", "validation")
+        },
         "seconds": report.get("seconds") or {},
         "peak_memory_mb": report.get("peak_memory_mb"),
         "proposal_generator": job.proposal_generator,

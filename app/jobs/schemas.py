@@ -212,6 +212,7 @@ class MetricsOut(BaseModel):
     pseudo_masks: dict[str, Any] | None
     model: dict[str, Any] | None
     proposals: dict[str, Any] | None
+    validation: dict[str, Any] | None = Field(None, description="on images held out of training")
     seconds: dict[str, float] = Field(description="a stage")
     peak_memory_mb: float | None
     proposal_generator: str | None

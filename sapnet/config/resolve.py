@@ -31,6 +31,8 @@ _POSITIVE = (
     "train.learning_rate",
     "train.checkpoint_every",
     "train.reference_batch",
+    "train.hold_out_least",
+    "train.validations",
     "data.max_proposals",
     "data.short_sides",
     "data.max_long_side",
@@ -47,7 +49,7 @@ _POSITIVE = (
     "solo.num_grids",
     "output.stride",
 )
-_SHARES = ("train.average",)
+_SHARES = ("train.average", "train.hold_out", "train.patience")
 _AT_MOST = {"epochs": 10_000, "min_steps": 1_000_000, "batch_size": 1_024}
 """Of training and teacher: more is a slip of the finger, and would run for years."""
 

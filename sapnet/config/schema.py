@@ -195,6 +195,12 @@ class TrainConfig:
             overrides `epochs` means just those, and it is 0 unless overridden too.
         average: the share of the steps over which weights are averaged, exponentially, for what is
             delivered: masks, figures and model. 0 takes those of the last step.
+        hold_out: the share of the images that the segmenter is not trained on, but validated on,
+            `hold_out_least` of them at least; of fewer than `hold_out_from` images none is held
+            out, nor with 0.
+        validations: how often at most, at ends of epochs; the best weights are delivered.
+        patience: the share of the steps after which a training ends in which no validation was
+            better; 0 goes on to the end.
         precision: of products; "auto" is bfloat16 on a GPU that multiplies it, else float32.
         compile: on a GPU, the segmenter by torch.compile, which takes minutes before the first
             steps.
@@ -213,6 +219,11 @@ class TrainConfig:
     clip_norm: float = 35.0
     checkpoint_every: int = 200
     average: float = 0.0
+    hold_out: float = 0.0
+    hold_out_least: int = 5
+    hold_out_from: int = 40
+    validations: int = 20
+    patience: float = 0.0
     precision: Precision = "auto"
     compile: bool = False
 

@@ -46,6 +46,21 @@ class Progressed(Event, frozen=True, tag="progress"):
     losses: dict[str, float] | UnsetType = UNSET
 
 
+class Validated(Event, frozen=True, tag="validation"):
+    """The model was measured on the images held out.
+
+    Attributes:
+        step: after how many of `of` steps.
+        against: "ground truth", "confirmed masks" or "delivered masks".
+        figures: AP, AP50 and AP75 in [0, 1].
+    """
+
+    step: int
+    of: int
+    against: str
+    figures: dict[str, float]
+
+
 class Warned(Event, frozen=True, tag="warning"):
     """Something that the user should know, and that ends nothing."""
 

@@ -132,11 +132,7 @@ class FailedImages:
                 function of how many there are.
         """
         out = {e.image_id for e in self.entries if not early or e.is_early}
-        return PointSet(
-            images=tuple(image for image in points.images if image.id not in out),
-            annotations=tuple(a for a in points.annotations if a.image_id not in out),
-            categories=points.categories,
-        )
+        return points.without(out)
 
     def summary(self) -> str:
         """The number of failed images, and the first ones by name."""

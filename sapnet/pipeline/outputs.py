@@ -1,7 +1,9 @@
 """Outputs of a run beside its masks: its identity, the model's description, the report."""
 
 import hashlib
+import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -27,8 +29,15 @@ def run_identity(ctx: RunContext, points: PointSet, generator: ProposalGenerator
         "points": hashlib.sha256(repr(points).encode("utf-8", "replace")).hexdigest()[:16],
         "proposals": generator.fingerprint()[:16],
         "masks": masks_digest(points),
+        "subsets": subsets_digest(ctx.spec.subsets),
         "initial_model": file_sha256(initial)[:16] if initial else None,
     }
+
+
+def subsets_digest(subsets: Mapping[int, str]) -> str | None:
+    """Digest of the user's own split, 16 hex digits; None where there is none."""
+    text = json.dumps(sorted(subsets.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if subsets else None
 
 
 def describe_model(

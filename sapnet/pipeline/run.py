@@ -24,6 +24,7 @@ from sapnet.pipeline.events import EventSink, Started
 from sapnet.pipeline.outputs import describe_model, draw_report, run_identity
 from sapnet.pipeline.run_directory import check_run_identity
 from sapnet.pipeline.spec import RunSpec
+from sapnet.pipeline.validation import Validator, held_out_images
 from sapnet.proposals import build_generator
 from sapnet.segmenters.checkpoint import save_artifact
 from sapnet.training.dataset import TrainingSet
@@ -83,7 +84,8 @@ class Run:
             lambda: check_run_identity(self.spec.workdir, run_identity(ctx, points, generator))
         )
         model, origin = stages.make_model(ctx, points.categories, self.builders)
-        total = steps_total(len(points.images), self.config.train)
+        validated, untrained = held_out_images(ctx, points)
+        total = steps_total(len(points.images) - len(untrained), self.config.train)
         ctx.emit_event(Started(generator.name, origin.in_words(), total))
         ctx.pixel_ranges = distributed.main_first(lambda: stages.find_pixel_ranges(ctx, points))
         with ctx.stage(Stage.PROPOSALS):
@@ -95,16 +97,19 @@ class Run:
                 dataset = distributed.main_first(
                     lambda: stages.prepare_labeler(ctx, model, dataset)
                 )
+        trained = dataset.without(dataset.points.without(untrained))
+        held_out = dataset.without(dataset.points.only(validated))
+        validator = Validator(ctx, held_out, truth) if len(held_out) else None
         with ctx.stage(Stage.TRAIN):
-            undecided = stages.train_model(ctx, model, dataset)
+            undecided = stages.train_model(ctx, model, trained, validator)
         if not distributed.is_main():
             return {"seconds": ctx.seconds, "peak_memory_mb": peak_memory_mb()}
         with ctx.stage(Stage.PSEUDO_MASKS):
-            masks, detections = stages.label_images(ctx, model.eval(), dataset)
+            masks, detections = stages.label_images(ctx, model.eval(), dataset, validated)
         points = ctx.failed.without(points)
         dataset = dataset.without(points)
         with ctx.stage(Stage.EVALUATE):
-            metrics = stages.evaluate(ctx, points, bags, masks, detections, truth)
+            metrics = stages.evaluate(ctx, points, bags, masks, detections, truth, validator)
         with ctx.stage(Stage.EXPORT):
             meta = describe_model(ctx, points, generator, origin)
             save_artifact(ctx.result, model.segmenter, meta)

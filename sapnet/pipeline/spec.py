@@ -3,9 +3,10 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sapnet.config.methods import DEFAULT_PROPOSALS
+from sapnet.data.split import Subset
 from sapnet.errors import InvalidConfig
 from sapnet.types import PointSet
 
@@ -19,6 +20,9 @@ class RunSpec:
     Attributes:
         points: a file that declares the sizes of its images, or what such a file holds.
         initial_model: a `model.pt` to go on from, in place of `backbone_weights`.
+        subsets: "train", "val" or "test" by image id, as the user split the dataset: those of "val"
+            are validated on, and those of "test" left out of training too. Without it a share is
+            drawn (`train.hold_out`).
         max_bad_images: share of the images that may fail, see `FailedImages`.
         reserve_bytes: of free space on the work folder's disk, below which the run ends with
             DiskFull.
@@ -36,6 +40,7 @@ class RunSpec:
     proposals: dict[str, Any] = field(default_factory=lambda: {"kind": DEFAULT_PROPOSALS})
     backbone_weights: Path | None = None
     initial_model: Path | None = None
+    subsets: dict[int, Subset] = field(default_factory=dict)
     max_bad_images: float = 0.05
     reserve_bytes: int = 0
 
@@ -49,7 +54,10 @@ class RunSpec:
                     data[name] = Path(data[name])
             images = data.pop("image_paths")
             paths = {int(key): Path(value) for key, value in images.items()}
-            return cls(image_paths=paths, **data)
+            subsets = {int(key): value for key, value in data.pop("subsets", {}).items()}
+            if wrong := sorted(set(map(str, subsets.values())) - set(get_args(Subset))):
+                raise InvalidConfig(f"{path.name}: subsets are train, val and test, not {wrong}")
+            return cls(image_paths=paths, subsets=subsets, **data)
         except KeyError as error:
             raise InvalidConfig(f"{path.name}: {error} is missing") from error
         except (OSError, AttributeError, TypeError, ValueError) as error:

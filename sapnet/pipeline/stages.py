@@ -1,7 +1,7 @@
 """The stages of a run. Each leaves its result whole or not at all, and is resumable."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sapnet.data.images import ImageProblem
@@ -17,12 +17,14 @@ from sapnet.labelers.quality import assign_quality
 from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.label import label_image
+from sapnet.pipeline.validation import Validator
 from sapnet.proposals.base import ProposalGenerator
 from sapnet.proposals.cached import CachedProposals
 from sapnet.segmenters.backbones import WeightsOrigin
 from sapnet.training.dataset import TrainingSet
 from sapnet.training.loop import train
 from sapnet.training.model import Builders, JointModel, build_model
+from sapnet.training.validation import Validate
 from sapnet.training.warm_start import go_on_from
 from sapnet.types import Bag, Category, PointSet, PseudoMask
 from sapnet.utils import distributed
@@ -109,8 +111,14 @@ def prepare_labeler(ctx: RunContext, model: JointModel, dataset: TrainingSet) ->
                 ctx.failed.add(info, stage, error)
 
 
-def train_model(ctx: RunContext, model: JointModel, dataset: TrainingSet) -> int:
+def train_model(
+    ctx: RunContext, model: JointModel, dataset: TrainingSet, validate: Validate | None = None
+) -> int:
     """Train to the end, from the last checkpoint where there is one.
+
+    Args:
+        dataset: the images to train on.
+        validate: measures the model on others.
 
     Returns:
         How many objects were undecided.
@@ -132,6 +140,7 @@ def train_model(ctx: RunContext, model: JointModel, dataset: TrainingSet) -> int
         should_stop=ctx.should_stop,
         warn=ctx.warn,
         on_failed_image=lambda info, error: ctx.failed.add(info, Stage.TRAIN, error),
+        validate=validate,
     )
     if undecided:
         ctx.warn(f"{undecided} bags had no best proposal")
@@ -139,9 +148,14 @@ def train_model(ctx: RunContext, model: JointModel, dataset: TrainingSet) -> int
 
 
 def label_images(
-    ctx: RunContext, model: JointModel, dataset: TrainingSet
+    ctx: RunContext, model: JointModel, dataset: TrainingSet, measured: Collection[int] = ()
 ) -> tuple[list[PseudoMask], list[dict[str, Any]]]:
-    """Pseudo-masks and the segmenter's own detections on the training images."""
+    """Pseudo-masks of all images, and the segmenter's own detections on those of interest.
+
+    Args:
+        measured: ids of the images whose detections are wanted in any case; those of others are
+            where there is ground truth, and of the first ones.
+    """
     category = {label: c for c, label in dataset.points.label_of.items()}
     masks: list[PseudoMask] = []
     detections: list[dict[str, Any]] = []
@@ -153,7 +167,7 @@ def label_images(
                 record = dataset[index]
                 # without truth, detections are for the gallery alone
                 shown += bool(record.annotations)
-                wanted = ctx.spec.truth is not None or shown <= ROWS
+                wanted = ctx.spec.truth is not None or shown <= ROWS or info.id in measured
                 labeled = label_image(model, record, wanted)
                 masks += labeled.pseudo_masks
                 for detection in labeled.detections:
@@ -175,6 +189,7 @@ def evaluate(
     masks: list[PseudoMask],
     detections: list[dict[str, Any]],
     truth: dict[str, Any] | None,
+    validator: Validator | None = None,
 ) -> dict[str, Any]:
     """`metrics.json`: figures where truth was given, counts in any case."""
     by_annotation = {bag.annotation_id: bag for group in bags.values() for bag in group}
@@ -183,10 +198,12 @@ def evaluate(
         "pseudo_masks": None,
         "model": None,
         "proposals": {"mean_bag_size": round(sum(counts) / max(len(counts), 1), 3)},
+        "validation": validator.metrics(detections, masks) if validator else None,
     }
     if truth is not None:
         # Where the truth lacks an object, whoever finds it would be called wrong.
         images = {image.id for image in points.images}.difference(truth["incomplete"])
+        images -= validator.images if validator else set()
         curves = precision_recall(detections, truth, image_ids=images)
         figures = pseudo_mask_metrics(masks, by_annotation, points, truth)
         before = [as_selected(mask) for mask in masks]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sapnet.training.averaging import WeightAverage
+from sapnet.training.validation import Validation
 from sapnet.utils.files import atomic_write
 
 FORMAT = 2
@@ -22,11 +23,13 @@ def save_checkpoint(
     undecided: int,
     batch_size: int,
     average: Sequence[Tensor] = (),
+    validations: Sequence[tuple[float, float]] = (),
 ) -> None:
     """Write all that a run needs to continue as if it had never stopped.
 
     Args:
         average: of the weights, see `sapnet.training.averaging`; empty where there is none.
+        validations: so far, see `sapnet.training.validation`.
     """
     state: dict[str, Any] = {
         "format": FORMAT,
@@ -36,6 +39,7 @@ def save_checkpoint(
         "undecided": undecided,
         "batch_size": batch_size,
         "average": list(average),
+        "validations": list(validations),
     }
     with atomic_write(path) as file:
         torch.save(state, file)
@@ -47,11 +51,12 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     warn: Callable[[str], None] = lambda _message: None,
     average: WeightAverage | None = None,
+    validation: Validation | None = None,
 ) -> tuple[int, int, int]:
     """Take a run up where it was: (steps done, undecided bags so far, batch size).
 
     (0, 0, 0) where there is none, and where it is an older release's, of which `warn` is told: the
-    training then begins again. `average` of the weights is taken up too.
+    training then begins again. `average` and `validation` go on, too.
     """
     if not path.exists():
         return 0, 0, 0
@@ -62,6 +67,8 @@ def load_checkpoint(
     model.load_state_dict(state["model"])
     if average is not None:
         average.load(state.get("average", []))
+    if validation is not None:
+        validation.load(state.get("validations", []))
     optimizer.load_state_dict(state["optimizer"])
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():  # fused optimizers take the parameter's layout for granted

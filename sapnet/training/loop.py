@@ -17,6 +17,7 @@ from sapnet.training.loader import BatchLoader, OnFailedImage
 from sapnet.training.model import JointModel
 from sapnet.training.optim import make_optimizer
 from sapnet.training.step import StepMetrics, training_step
+from sapnet.training.validation import Validate, Validation
 from sapnet.types import Precision
 from sapnet.utils import distributed
 from sapnet.utils.resources import trim_memory
@@ -36,6 +37,7 @@ def train(
     should_stop: Callable[[], bool],
     warn: Callable[[str], None] = lambda _message: None,
     on_failed_image: OnFailedImage | None = None,
+    validate: Validate | None = None,
 ) -> int:
     """Train to the end, from `checkpoint` where there is one.
 
@@ -43,7 +45,8 @@ def train(
     figures of an unbroken one; those of an image depend on its place in the batch too, so several
     processes (`sapnet.utils.distributed`) give the figures of one, up to rounding. A step that does
     not fit into the GPU's memory is done again with half the batch, to the same share of the run;
-    the checkpoint remembers. In the end the model has the averaged weights, with `train.average`.
+    the checkpoint remembers. In the end the model has the averaged weights, with `train.average`,
+    and those of the best validation, with `validate`.
 
     Args:
         model: trained in place.
@@ -55,6 +58,8 @@ def train(
         warn: called with a message where the batch is halved.
         on_failed_image: called with an image that cannot be read, in whose place the next one is
             taken; without it the run fails.
+        validate: called between steps with (model, step, of), the model in evaluation mode; gives a
+            figure in [0, 1], the higher the better.
 
     Returns:
         How many bags were undecided.
@@ -71,7 +76,10 @@ def train(
     optimizer = make_optimizer(model, model.config.train)
     with distributed.together():
         average = WeightAverage(model, model.config.train.average)
-        done, undecided, batch = load_checkpoint(checkpoint, model, optimizer, warn, average)
+        validation = Validation(validate, model.config.train, checkpoint.with_name("best.pt"))
+        done, undecided, batch = load_checkpoint(
+            checkpoint, model, optimizer, warn, average, validation
+        )
     if batch:
         take_batch(model, batch)
     distributed.start_alike(model, done)
@@ -90,7 +98,7 @@ def train(
     # a GPU's losses are read in the next step, in which the host waits for it anyway
     lag = 0 if model.device.type == "cpu" else 1
     with compiled(model, warn):
-        while done < batches.total:
+        while done < batches.total and not validation.over:
             step = batches.step(done)
             try:
                 with distributed.together():
@@ -114,16 +122,18 @@ def train(
             report_pending(lag)
             stop = distributed.any_of(should_stop())
             every = model.config.train.checkpoint_every
+            validation(model, step, average)
             if stop or done % every == 0 or done % step.per_epoch == 0 or done == batches.total:
                 report_pending()  # so that no checkpoint has losses that are not finite
                 with distributed.together():
                     if distributed.is_main():
                         batch = model.config.train.batch_size
-                        state = average.state()
-                        save_checkpoint(checkpoint, model, optimizer, done, undecided, batch, state)
-            if stop and done < batches.total:
+                        kept = average.state(), validation.history
+                        save_checkpoint(checkpoint, model, optimizer, done, undecided, batch, *kept)
+            if stop and done < batches.total and not validation.over:
                 raise Stopped(f"stopped on request after step {done} of {batches.total}")
     average.take()
+    validation.take_best(model)
     return undecided
 
 

@@ -31,6 +31,9 @@ def tiles(inputs: ReportInputs) -> dict[str, str]:
         shown["mIoU of the masks"] = number(figures["miou_mask"])
     if (model := inputs.metrics["model"]) is not None:
         shown["AP50 of the model, on these images"] = number(model["segm"]["AP50"])
+    if (held_out := inputs.metrics.get("validation")) is not None:
+        what = f"AP50 of the model, on {held_out['on']}, against {held_out['against']}"
+        shown[what] = number(held_out["AP50"])
     shown["time"] = duration(sum(inputs.report["seconds"].values()))
     return shown
 
@@ -99,10 +102,14 @@ def training(inputs: ReportInputs) -> dict[str, Any] | None:
         name: [(p["step"], p["losses"][name]) for p in points if name in p["losses"]]
         for name in names
     }
+    held_out = inputs.metrics.get("validation") or {"history": []}
+    validated = [(v["step"] * end / v["of"], v["AP50"]) for v in held_out["history"]]
     return {
         "steps": end,
         "steps_per_point": -(-end // len(points)),
         "charts": [charts.curve(name, curve, end) for name, curve in curves.items()],
+        "validation": charts.curve("AP50", validated, end) if validated else None,
+        "against": held_out.get("against"),
     }
 
 
