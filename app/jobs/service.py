@@ -37,7 +37,7 @@ from app.storage.store import Storage
 from app.webhooks import service as webhooks
 from sapnet.config.methods import METHODS
 from sapnet.config.presets import PRESETS
-from sapnet.config.resolve import architecture_differences, resolve_config
+from sapnet.config.resolve import body_difference, resolve_config
 from sapnet.data.annotations.coco import check_truth
 from sapnet.data.exif import orientation_of
 from sapnet.data.orientation import AS_STORED
@@ -249,15 +249,12 @@ def _config_issue(
 def _model_issues(request: TrainRequest, proposals: str, model: Model) -> list[ValidationIssue]:
     """Whether a training with these settings can go on from the model."""
     config = resolve_config(request.method, request.preset, request.overrides, proposals)
-    differing = architecture_differences(config, model.meta.get("config") or {})
-    if not differing:
+    differs = body_difference(config, model.meta.get("config") or {})
+    if differs is None:
         return []
-    detail = f"the model is of another architecture: {'; '.join(differing)}"
-    return [
-        ValidationIssue(
-            "body", "/from_model", detail, "train with the preset and the overrides it had"
-        )
-    ]
+    hint = "train with a preset of the same body"
+    detail = f"the model is of another architecture: {differs}"
+    return [ValidationIssue("body", "/from_model", detail, hint)]
 
 
 def _images(session: Session, dataset_id: str) -> dict[int, Any]:

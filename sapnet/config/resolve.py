@@ -110,7 +110,8 @@ def architecture_differences(config: Config, model: Mapping[str, Any]) -> list[s
         model: what `Config.to_dict` wrote, perhaps through JSON.
 
     Returns:
-        A sentence per setting; none where a training may go on from the model's weights.
+        A sentence per setting; none where all of the model's weights fit. That of the body comes
+        first, see `body_difference`.
     """
     wanted = config.to_dict()
     return [
@@ -119,6 +120,15 @@ def architecture_differences(config: Config, model: Mapping[str, Any]) -> list[s
         for name in names
         if (stored := (model.get(stage) or {}).get(name)) != wanted[stage][name]
     ]
+
+
+def body_difference(config: Config, model: Mapping[str, Any]) -> str | None:
+    """Say why no training with `config` can go on from a model; None where it can.
+
+    Of what stands on another body nothing is of use; all else that does not fit begins anew.
+    """
+    differing = architecture_differences(config, model)
+    return differing[0] if differing and differing[0].startswith("backbone.name ") else None
 
 
 def _require(what: str, name: str, names: Iterable[str]) -> None:

@@ -19,7 +19,7 @@ class RunSpec:
 
     Attributes:
         points: a file that declares the sizes of its images, or what such a file holds.
-        initial_model: a `model.pt` to go on from, in place of `backbone_weights`.
+        initial_model: a file that `read_model` takes, to go on from in place of `backbone_weights`.
         subsets: "train", "val" or "test" by image id, as the user split the dataset: those of "val"
             are validated on, and those of "test" left out of training too. Without it a share is
             drawn (`train.hold_out`).

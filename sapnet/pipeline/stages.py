@@ -38,7 +38,9 @@ def make_model(
     """The model before its first step, on the device: new, or going on from another."""
     spec = ctx.spec
     if spec.initial_model is not None:
-        model, origin = go_on_from(spec.initial_model, ctx.config, categories, spec.seed, builders)
+        model, origin = go_on_from(
+            spec.initial_model, ctx.config, categories, spec.seed, builders, ctx.warn
+        )
     else:
         model, origin = build_model(
             ctx.config, len(categories), spec.backbone_weights, spec.seed, builders=builders

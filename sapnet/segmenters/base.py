@@ -1,6 +1,6 @@
 """The model that stays: what every segmenter offers to training, labeling and prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,19 +114,30 @@ class Segmenter(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def take_weights(self, other: "Segmenter", classes: Sequence[tuple[int, int]]) -> None:
-        """Take another's weights, those of a class only for `classes`; the rest stays.
+    def take_weights(
+        self, weights: Mapping[str, Tensor], classes: Sequence[Sequence[int]]
+    ) -> list[str]:
+        """Take those of another segmenter's weights that fit; the rest stays.
 
         Args:
-            other: of the same architecture.
-            classes: pairs of (own label, other's label).
+            weights: by their names, of a segmenter of the same kind.
+            classes: for each own label, the other's labels whose mean it takes; without any, it
+                stays as it is.
+
+        Returns:
+            The names of the tensors that stay whole.
         """
-        state = self.state_dict()
-        pairs = torch.tensor(list(classes), dtype=torch.int64).reshape(-1, 2)
-        own, source = pairs.unbind(1)
-        for name, values in other.state_dict().items():
-            if name.startswith(self.per_class):
-                state[name][own] = values[source]
+        state, left = self.state_dict(), []
+        for name, own in state.items():
+            values = weights.get(name)
+            per_class = name.startswith(self.per_class)
+            if values is None or values.shape[per_class:] != own.shape[per_class:]:
+                left.append(name)
+            elif per_class:
+                for label, sources in enumerate(classes):
+                    if sources:
+                        own[label] = values[list(sources)].mean(0)
             else:
                 state[name] = values
         self.load_state_dict(state)
+        return left

@@ -7,7 +7,7 @@ Nothing in a file is run, and what it claims is checked before any of it is buil
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from sapnet.config.schema import BackboneConfig, Config
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneWithFpn, WeightsOrigin
 from sapnet.segmenters.backbones.weights import exactly, without_classifier
-from sapnet.segmenters.build import build_segmenter
+from sapnet.segmenters.build import SegmenterBuilder, build_segmenter
 from sapnet.segmenters.checkpoint import BODY, PART, read_content, save_weights
 from sapnet.segmenters.solov2 import mmdet
 from sapnet.segmenters.solov2.mmdet_keys import from_mmdet_key
@@ -90,8 +90,15 @@ def import_model(path: Path, folder: Path, name: str | None = None) -> dict[str,
     return model.meta
 
 
-def read_model(path: Path, name: str | None = None) -> ImportedModel:
+def read_model(
+    path: Path, name: str | None = None, build: SegmenterBuilder = build_segmenter
+) -> ImportedModel:
     """Read a model from outside, whole and checked.
+
+    Args:
+        path: of the file.
+        name: of the file, for people; its own by default.
+        build: makes the segmenter that the weights must fit.
 
     Raises:
         WeightsUnavailable: it is missing, damaged, unsafe, or no model that is known here.
@@ -101,7 +108,7 @@ def read_model(path: Path, name: str | None = None) -> ImportedModel:
         tensor_file.check(path)
         content = read_content(path)
         state, given = _parts(content)
-        model = _model(state, given, name, file_sha256(path))
+        model = _model(state, given, WeightsOrigin("file", name, file_sha256(path)), build)
         _check_values(model.state)
         return model
     except OSError as error:
@@ -132,28 +139,30 @@ def _parts(content: Any) -> tuple[dict[str, Tensor], Any]:
     return state, content.get("meta") if state is not content else None
 
 
-def _model(state: dict[str, Tensor], given: Any, name: str, sha256: str) -> ImportedModel:
+def _model(
+    state: dict[str, Tensor], given: Any, origin: WeightsOrigin, build: SegmenterBuilder
+) -> ImportedModel:
     about = given.get("sapnet") if isinstance(given, dict) else given
     is_mmdet = "mask_head.conv_kernel.weight" in state
     if isinstance(about, str):  # ours, or a file of ours in mmdetection's layout
         meta = _checked(json.loads(about))
     elif is_mmdet:
-        meta = _checked(mmdet.describe(state, given or {}, name, sha256))
+        meta = _checked(mmdet.describe(state, given or {}, origin))
     else:
-        return _body(state, name, sha256)
+        return _body(state, origin)
     if meta.get(PART) == BODY:
-        return _body(_inner(state, "backbone.body."), name, sha256)
+        return _body(_inner(state, "backbone.body."), WeightsOrigin(**meta["weights"]))
     if is_mmdet:
         state = {from_mmdet_key(key): value for key, value in state.items()}
     config = config_from_dict(meta["config"])
     classes = len(meta["categories"])
     with torch.device("meta"):  # shapes alone: what the file claims is not believed yet
         backbone = BackboneWithFpn(config.backbone, pretrained=meta["weights"]["kind"] != "random")
-        segmenter = build_segmenter(config, classes, backbone)
+        segmenter = build(config, classes, backbone)
     return ImportedModel(exactly(segmenter, state, "what it holds"), meta)
 
 
-def _body(state: dict[str, Tensor], name: str, sha256: str) -> ImportedModel:
+def _body(state: dict[str, Tensor], origin: WeightsOrigin) -> ImportedModel:
     """A backbone's state dict: its own, or that inside of a larger network."""
     for prefix in ("", "backbone.body.", "backbone.", "module."):
         inner = without_classifier(_inner(state, prefix))
@@ -171,7 +180,7 @@ def _body(state: dict[str, Tensor], name: str, sha256: str) -> ImportedModel:
         PART: BODY,
         "categories": [],
         "config": {**preset.to_dict(), "preset": "backbone", "backbone": _fields(backbone)},
-        "weights": {"kind": "file", "detail": name[:LONGEST_NAME], "sha256": sha256},
+        "weights": asdict(origin),
         "versions": {"sapnet": __version__},
     }
     return ImportedModel({f"backbone.body.{key}": v for key, v in weights.items()}, meta)

@@ -7,7 +7,7 @@ lost on the way out and back.
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from sapnet.config.resolve import config_from_dict
 from sapnet.config.schema import Body, Config
 from sapnet.data.category_names import distinct_names
 from sapnet.errors import InvalidConfig, WeightsUnavailable
-from sapnet.segmenters.backbones import BackboneWithFpn
+from sapnet.segmenters.backbones import BackboneWithFpn, WeightsOrigin
 from sapnet.segmenters.checkpoint import Predictor, load_predictor, save_artifact
 from sapnet.segmenters.solov2 import SoloHead, SoloV2
 from sapnet.segmenters.solov2.mmdet_keys import load_mmdet_state_dict, to_mmdet_state_dict
@@ -80,7 +80,8 @@ def import_mmdet(checkpoint: Path, folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads(given["sapnet"]) if "sapnet" in given else None
         if meta is None:
-            meta = describe(state, given, checkpoint.name, file_sha256(checkpoint))
+            origin = WeightsOrigin("file", checkpoint.name, file_sha256(checkpoint))
+            meta = describe(state, given, origin)
         config = config_from_dict(meta["config"])
         backbone = BackboneWithFpn(config.backbone, pretrained=True)
         head = SoloHead(len(meta["categories"]), config.backbone.fpn_channels, config.solo)
@@ -156,15 +157,14 @@ def _names(meta: Mapping[str, Any], count: int) -> list[str]:
 
 
 def describe(
-    state: Mapping[str, Tensor], meta: Mapping[str, Any], name: str, sha256: str
+    state: Mapping[str, Tensor], meta: Mapping[str, Any], origin: WeightsOrigin
 ) -> dict[str, Any]:
     """The description, as model.json has it, of an mmdetection SOLOv2.
 
     Args:
         state: its tensors under mmdetection's names.
         meta: of the checkpoint.
-        name: of the file.
-        sha256: of the file.
+        origin: the file.
 
     Raises:
         LookupError: a tensor is missing. ValueError: it is no such SOLOv2.
@@ -174,7 +174,7 @@ def describe(
     return {
         "categories": [{"id": n, "name": name} for n, name in enumerate(names, start=1)],
         "config": config.to_dict(),
-        "weights": {"kind": "file", "detail": name, "sha256": sha256},
+        "weights": asdict(origin),
         "versions": {"sapnet": __version__},
     }
 
