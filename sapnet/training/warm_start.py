@@ -46,36 +46,38 @@ def go_on_from(
     origin = WeightsOrigin(**before.meta["weights"])
     backbone = BackboneWithFpn(config.backbone, pretrained=origin.kind != "random")
     model = assemble(config, len(categories), backbone, seed, builders)
-    known = [Category(c["id"], c["name"]) for c in before.meta["categories"]]
+    earlier = [Category(c["id"], c["name"]) for c in before.meta["categories"]]
     own = sorted(categories, key=lambda category: category.id)
-    sources = class_sources(own, known)
+    sources = class_sources(own, earlier)
     left = model.segmenter.take_weights(before.state, sources)
-    if not known:  # a body alone, as weights from ImageNet are
+    if not earlier:  # a body alone, as weights from ImageNet are
         return model.train(), origin
     if left:
         why = "; ".join(architecture_differences(config, described)) or "other shapes"
         total = len(model.segmenter.state_dict())
         note(f"{len(left)} of {total} tensors begin anew, {_some(left)}: {why}")
-    if new := [_begins(c, s, known) for c, s in zip(own, sources, strict=True) if c not in known]:
+    if new := [
+        _begins(c, s, earlier) for c, s in zip(own, sources, strict=True) if c not in earlier
+    ]:
         note(f"classes that the model does not know begin as others: {_some(new)}")
     return model.train(), replace(origin, model=file_sha256(path))
 
 
-def class_sources(own: Sequence[Category], known: Sequence[Category]) -> list[list[int]]:
+def class_sources(own: Sequence[Category], earlier: Sequence[Category]) -> list[list[int]]:
     """For each class, the labels of a model's classes whose mean it begins with.
 
     These are that of the same id and name, of the same name, of the most similar name where one is
     similar (`SIMILAR`), else all.
     """
-    return [_sources(category, known) for category in own]
+    return [_sources(category, earlier) for category in own]
 
 
-def _sources(category: Category, known: Sequence[Category]) -> list[int]:
-    if category in known:
-        return [known.index(category)]
-    likeness = [_likeness(category.name, other.name) for other in known]
+def _sources(category: Category, earlier: Sequence[Category]) -> list[int]:
+    if category in earlier:
+        return [earlier.index(category)]
+    likeness = [_likeness(category.name, other.name) for other in earlier]
     best = max(likeness, default=0.0)
-    return [likeness.index(best)] if best >= SIMILAR else list(range(len(known)))
+    return [likeness.index(best)] if best >= SIMILAR else list(range(len(earlier)))
 
 
 def _likeness(one: str, other: str) -> float:
@@ -87,8 +89,8 @@ def _likeness(one: str, other: str) -> float:
     return max(ratio, SIMILAR + 0.1) if words[-1] == others[-1] and ratio < 1 else ratio
 
 
-def _begins(category: Category, sources: Sequence[int], known: Sequence[Category]) -> str:
-    what = repr(known[sources[0]].name) if len(sources) == 1 else "their mean"
+def _begins(category: Category, sources: Sequence[int], earlier: Sequence[Category]) -> str:
+    what = repr(earlier[sources[0]].name) if len(sources) == 1 else "their mean"
     return f"{category.name!r} as {what}"
 
 

@@ -83,8 +83,8 @@ def test_classes_are_found_by_id_and_name(config, tmp_path):
     ],
 )
 def test_new_classes_begin_as_the_most_similar(name, labels):
-    known = [Category(1, "cell"), Category(2, "traffic light"), Category(3, "sports ball")]
-    assert class_sources([Category(9, name)], known) == [labels]
+    earlier = [Category(1, "cell"), Category(2, "traffic light"), Category(3, "sports ball")]
+    assert class_sources([Category(9, name)], earlier) == [labels]
     assert class_sources([Category(9, name)], []) == [[]]
 
 
