@@ -17,7 +17,7 @@ from app.jobs.schemas import JobCreated
 from app.jobs.service import get as get_job
 from app.jobs.submit import new_job, submit
 from app.predict.request import PredictArguments, Source
-from app.predict.service import find_images, find_model
+from app.predict.service import find_images, find_model, least_score
 from app.settings import Settings
 from app.storage import garbage_collection as blobs
 from app.storage.garbage_collection import pinned
@@ -32,7 +32,6 @@ def create(
     storage: Storage,
     settings: Settings,
     arguments: PredictArguments,
-    score: float,
 ) -> Job:
     """Put a prediction into the queue; its id is sent once it is committed.
 
@@ -49,7 +48,7 @@ def create(
             storage.put_files({sha: path for path, sha in files.items()}, move=True)
             by_source = {int(path.name): sha for path, sha in files.items()}
             with database.begin() as session:
-                return _create(session, settings, arguments, score, by_source)
+                return _create(session, settings, arguments, by_source)
 
 
 def _on_disk(arguments: PredictArguments, folder: Path) -> Iterator[tuple[Path, str]]:
@@ -67,7 +66,6 @@ def _create(
     session: Session,
     settings: Settings,
     arguments: PredictArguments,
-    score: float,
     sent: dict[int, str],
 ) -> Job:
     model = find_model(session, arguments.model)
@@ -76,9 +74,8 @@ def _create(
     shas = find_images(session, of_dataset, arguments, issues)
     if issues:
         raise Invalid(issues)
-    job = submit(
-        session, settings, new_job(JobKind.PREDICT, of_dataset, {"score": score}, model.id)
-    )
+    request = {"score": least_score(settings, model, arguments.score)}
+    job = submit(session, settings, new_job(JobKind.PREDICT, of_dataset, request, model.id))
     sources = arguments.sources or tuple(Source("", id=id) for id in shas)
     for start in range(0, len(sources), _BATCH):
         rows = [

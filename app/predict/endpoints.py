@@ -39,7 +39,10 @@ router = APIRouter(tags=["predict"])
 
 PNG, NDJSON = "image/png", "application/x-ndjson"
 BATCH = 200  # images; each may have a hundred results
-SCORE = "confidence threshold of results; default 0.1, and 0.3 in drawn images"
+SCORE = (
+    "confidence threshold of results; default that of the best F1 of the model's validation, of a "
+    "model without one 0.1, and 0.3 in drawn images"
+)
 FRAME, STORED = "Coordinate-Frame", "stored"
 _FRAMED = {
     "schema": {"type": "string"},
@@ -96,15 +99,15 @@ def predict_known(
 ) -> Response:
     """Instances in an image of a data set, as COCO results.
 
-    `Accept: image/png` gives the image with those drawn on it whose score is 0.3 or more; `score`
-    sets another limit. Below its own `solo.score_threshold` (0.1) a model gives nothing, whatever
-    `score` says.
+    Those of the model's own score threshold or more, see `score`; `Accept: image/png` gives the
+    image with them drawn on it. Below its own `solo.score_threshold` (0.1) a model gives nothing,
+    whatever `score` says.
     """
     kind = preferred(request, JSON, PNG)
     with database.read() as session:
         model_info = service.find_model(session, model)
         image_id, sha = service.find_image(session, dataset or model_info.dataset_id, image)
-    least = _least(settings, kind, score)
+    least = service.least_score(settings, model_info, score, drawn=kind == PNG)
     path = storage.local_path(sha)
     try:
         common = (runtime, storage, settings, model_info, path, least)
@@ -148,7 +151,6 @@ def predict_sent(
     if wants_async(prefer):
         return _deferred(request, database, storage, settings, arguments)
     kind = preferred(request, JSON) if arguments.many else preferred(request, JSON, PNG)
-    least = _least(settings, kind, arguments.score)
     issues = _too_many(settings, arguments)
     with database.read() as session:
         model_info = service.find_model(session, arguments.model)
@@ -158,6 +160,7 @@ def predict_sent(
     if issues:
         raise Invalid(issues)
     common = (runtime, storage, settings, model_info, arguments)
+    least = service.least_score(settings, model_info, arguments.score, drawn=kind == PNG)
     if not arguments.many:
         return _answer(service.predict_one(*common, least, draw=kind == PNG))
     body = {"predictions": list(service.predict_each(*common, shas, least)), "next": None}
@@ -178,9 +181,7 @@ def _deferred(
             f"A job needs a key with the scope {Scope.WRITE}; this one's is {caller.scope}.",
             headers={"WWW-Authenticate": 'Bearer realm="sapnet", error="insufficient_scope"'},
         )
-    job = deferred.create(
-        database, storage, settings, arguments, _least(settings, JSON, arguments.score)
-    )
+    job = deferred.create(database, storage, settings, arguments)
     body = JobCreated.model_validate(job).model_dump_json()
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": ASYNC}
     return Response(body, 202, media_type=JSON, headers=headers)
@@ -244,12 +245,6 @@ def _lines(
         yield b"".join(msgspec.json.encode(line) + b"\n" for line in rows)
         after = rows[-1]["number"]
         left = None if left is None else left - len(rows)
-
-
-def _least(settings: Settings, kind: str, score: float | None) -> float:
-    if score is not None:
-        return score
-    return settings.overlay_score if kind == PNG else settings.predict_score
 
 
 def _answer(prediction: service.Prediction) -> Response:

@@ -50,13 +50,33 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the rows say about a model, so that no session is open while it works."""
+    """What the rows say about a model, so that no session is open while it works.
+
+    Attributes:
+        score_threshold: that of the best F1 of its validation; None where it had none.
+    """
 
     id: str
     sha256: str
     dataset_id: str
     categories: tuple[Category, ...]
     pixel_ranges: Ranges
+    score_threshold: float | None = None
+
+
+def least_score(
+    settings: Settings, model: ModelInfo, asked: float | None, *, drawn: bool = False
+) -> float:
+    """The confidence threshold of results: the one asked for, the model's own, or the service's.
+
+    Args:
+        drawn: for a drawn image, where doubtful results would hide the good ones.
+    """
+    if asked is not None:
+        return asked
+    if model.score_threshold is not None:
+        return model.score_threshold
+    return settings.overlay_score if drawn else settings.predict_score
 
 
 def find_model(session: Session, name: str) -> ModelInfo:
@@ -69,7 +89,8 @@ def find_model(session: Session, name: str) -> ModelInfo:
     dataset_id = session.get_one(Job, model.job_id).dataset_id
     categories = tuple(Category(c["id"], c["name"]) for c in model.categories)
     ranges = model.meta.get("pixel_ranges") or {}
-    return ModelInfo(model.id, model.sha256, dataset_id, categories, ranges)
+    score = (model.meta.get("validation") or {}).get("score_threshold")
+    return ModelInfo(model.id, model.sha256, dataset_id, categories, ranges, score)
 
 
 def find_image(session: Session, dataset_id: str, image: str) -> tuple[int, str]:

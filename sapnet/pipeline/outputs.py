@@ -40,10 +40,27 @@ def subsets_digest(subsets: Mapping[int, str]) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()[:16] if subsets else None
 
 
+def summary_of(validation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model says of its own validation: figures, and the score threshold of the best F1."""
+    best = validation["at_best_f1"] or {"score_threshold": None, "f1": None}
+    return {
+        **{name: validation[name] for name in ("on", "against", "AP", "AP50", "AP75")},
+        **{name: best[name] for name in ("score_threshold", "f1")},
+    }
+
+
 def describe_model(
-    ctx: RunContext, points: PointSet, generator: ProposalGenerator, origin: WeightsOrigin
+    ctx: RunContext,
+    points: PointSet,
+    generator: ProposalGenerator,
+    origin: WeightsOrigin,
+    validation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The description of the model that is stored with its weights."""
+    """The description of the model that is stored with its weights.
+
+    Args:
+        validation: of `metrics.json`.
+    """
     packages = ("torch", "torchvision", "numpy", "pycocotools")
     return {
         "categories": [
@@ -59,6 +76,7 @@ def describe_model(
             # the masks that a user brought are data, not a setting
             "settings": {k: v for k, v in ctx.spec.proposals.items() if k != "document"},
         },
+        "validation": summary_of(validation) if validation else None,
         "images": len(points.images),
         "annotations": len(points.annotations),
         "versions": {

@@ -111,7 +111,7 @@ class Run:
         with ctx.stage(Stage.EVALUATE):
             metrics = stages.evaluate(ctx, points, bags, masks, detections, truth, validator)
         with ctx.stage(Stage.EXPORT):
-            meta = describe_model(ctx, points, generator, origin)
+            meta = describe_model(ctx, points, generator, origin, metrics["validation"])
             save_artifact(ctx.result, model.segmenter, meta)
             draw_gallery(ctx.result / "gallery.png", dataset, masks, detections)
             ctx.progress(Stage.EXPORT, 1, 1, ProgressTimer())

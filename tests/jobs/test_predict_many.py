@@ -265,3 +265,20 @@ def test_a_job_whose_model_is_gone_fails_and_says_so(
     job = client.get(f"/jobs/{job_id}").json()
     assert (job["state"], job["reason"]) == ("failed", "input_deleted")
     assert "deleted" in job["error"]
+
+
+def test_a_validated_models_own_score_threshold(
+    client: TestClient, model_id: str, database: Database
+) -> None:
+    def scores(**params: Any) -> list[float]:
+        answer = client.get("/predict", params={"model": model_id, "image": 12, **params})
+        return [result["score"] for result in answer.json()]
+
+    assert scores() == [0.9, 0.3]
+    with database.begin() as session:
+        session.get_one(Model, model_id).meta = {"validation": {"score_threshold": 0.6}}
+    assert scores() == [0.9]
+    assert scores(score=0.2) == [0.9, 0.3]
+    jobs = ask(client, model_id, images=[12]), ask(client, model_id, images=[12], score=0.2)
+    with database.read() as session:
+        assert [session.get_one(Job, id_).request["score"] for id_ in jobs] == [0.6, 0.2]

@@ -62,6 +62,9 @@ def test_the_model_is_measured_on_what_it_was_not_trained_on(whole, scenes):
     assert [{**e["figures"], "step": e["step"], "of": e["of"]} for e in told] == figures["history"]
     assert {e["against"] for e in told} == {"ground truth"}
     assert {c["category_id"] for c in figures["classes"]} <= {1, 2, 3}
+    own = predictor.meta["validation"]
+    assert (own["against"], own["AP50"]) == ("ground truth", figures["AP50"])
+    assert own["score_threshold"] == (figures["at_best_f1"] or {}).get("score_threshold")
 
 
 @pytest.mark.slow
