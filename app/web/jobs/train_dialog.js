@@ -29,6 +29,7 @@ const PROPOSALS = {
   hierarchy: "Regions of the image alone. A third of the time, for drawings and diagrams.",
   prompter: "The small network alone.",
   sam: "Segment Anything at each point. Better masks; needs its weights and, better, a GPU.",
+  sam2: "Segment Anything 2.1 at each point. Needs its weights and the extra sam2; better with a GPU.",
 };
 
 /* What the service offers, in its own order: a newer one may know more than this page. */
@@ -55,7 +56,7 @@ export async function train(dataset, { model = null, preset: wished = null, sign
   if (signal?.aborted) return null;
   const preset = choice(can.presets.map((name) => [name, name]), wished ?? (models.length ? "cpu" : "demo"));
   const method = choice(can.methods.map((name) => [name, name]), "sapnet++");
-  const proposals = choice([["", "the service's own"], ["hierarchy+prompter", "regions and network"], ["hierarchy", "regions"], ["prompter", "network"], ["sam", "Segment Anything"]], "");
+  const proposals = choice([["", "the service's own"], ["hierarchy+prompter", "regions and network"], ["hierarchy", "regions"], ["prompter", "network"], ["sam", "Segment Anything"], ["sam2", "Segment Anything 2.1"]], "");
   const epochs = h("input", { type: "number", min: 1, max: 1000, step: 1, placeholder: "the preset's", inputmode: "numeric" });
   const seed = h("input", { type: "number", min: 0, step: 1, value: "0", required: true, inputmode: "numeric" });
   const from = choice([["", "fresh weights"], ...models.map((m) => [m.id, `${m.name || short(m.id)}, ${when(m.created_at)}`])], model ?? "");
