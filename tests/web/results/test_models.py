@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from app.settings import Settings
 from sapnet.data.synthetic import CLASSES, draw_scene
 from sapnet.types import ByteArray, Category
 
+from ..editing import at
 from ..holding import Held
+from .reviewing import centre
 
 FILES = {"safetensors": b"safe weights", "Checkpoint": b"weights of seed", "ONNX": b"onnx of"}
 """Buttons, and what the files begin with that the stand-in for a trainer leaves."""
@@ -164,6 +167,29 @@ def test_a_dropped_image_is_shown_with_what_is_in_it(
     drawn = np.asarray(Image.open(download.value.path()))
     assert drawn.shape == image.pixels.shape
     assert (drawn != image.pixels).any()
+
+    # A photograph that EXIF has turned: image and masks lie where they do in its stored pixels.
+    exif, photo = Image.Exif(), image.path.with_name("photo.jpg")
+    exif[0x0112] = 6
+    Image.fromarray(image.pixels).save(photo, quality=95, subsampling=0, exif=exif)
+    stored = np.asarray(Image.open(photo))
+    (best, *_) = Finder().predict(stored)
+    page.locator("input[type=file]").set_input_files(photo)
+    page.get_by_label("Confidence threshold").fill("1")
+    expect(page.get_by_text("Nothing of so high a score")).to_be_visible()
+    size = (stored.shape[1], stored.shape[0])
+    sampled = stored[20::50, 20::50].astype(int)
+    places = [
+        at(page, x + 0.5, y + 0.5, size, ".predicting")
+        for y in range(20, size[1], 50)
+        for x in range(20, size[0], 50)
+    ]
+    screen = np.asarray(Image.open(BytesIO(page.screenshot())).convert("RGB"))
+    seen = np.array([screen[int(y), int(x)] for x, y in places]).reshape(sampled.shape)
+    assert np.abs(seen - sampled).mean() < 12
+    page.get_by_label("Confidence threshold").fill("0.8")
+    page.mouse.click(*at(page, *centre(best["segmentation"]), size, ".predicting"))
+    expect(rows.first).to_have_attribute("aria-pressed", "true")
 
 
 def test_predictions_are_saved_under_the_image_they_are_of(
