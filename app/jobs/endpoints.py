@@ -13,6 +13,7 @@ from app.http.file_response import blob_response
 from app.http.idempotency import IDEMPOTENT
 from app.http.pagination import Paging, paging
 from app.jobs import service
+from app.jobs.documents import LargeDocuments
 from app.jobs.kinds import KINDS
 from app.jobs.schemas import (
     JobCreated,
@@ -25,7 +26,7 @@ from app.jobs.schemas import (
     TrainRequest,
 )
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=LargeDocuments)
 
 REPORT_POLICY = "; ".join(
     [

@@ -1,43 +1,37 @@
 """Masks that a request brings as proposals, checked before a job is made of it."""
 
 from collections.abc import Mapping
-from typing import Any
 
+import msgspec
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from app.db.models import Annotation, Image
 from app.errors import ValidationIssue
-from sapnet.proposals.given import annotation_ids, check_given
+from app.jobs.documents import text_of
+from sapnet.proposals.given import check_given
 
-_BATCH = 500  # ids in a query
 _LARGEST = 2**63 - 1  # ids are no larger
 
 
-def issues(
-    session: Session, dataset_id: str, proposals: Mapping[str, Any]
-) -> list[ValidationIssue]:
+def issues(session: Session, dataset_id: str, document: msgspec.Raw) -> list[ValidationIssue]:
     """Return what is wrong with the masks of a request, as the trainer would find it."""
-    if proposals.get("kind") != "given":
-        return []
-    document = proposals["document"]
-    ids = [id_ for id_ in annotation_ids(document) if abs(id_) <= _LARGEST]
-    sizes = _sizes(session, dataset_id, ids)
+
+    def sizes(ids: set[int]) -> Mapping[int, tuple[int, int]]:
+        return _sizes(session, dataset_id, {id_ for id_ in ids if abs(id_) <= _LARGEST})
+
     return [
         ValidationIssue("body", f"/proposals/document{i.pointer}", i.problem, i.hint)
-        for i in check_given(document, sizes)
+        for i in check_given(text_of(document), sizes)
     ]
 
 
-def _sizes(session: Session, dataset_id: str, ids: list[int]) -> dict[int, tuple[int, int]]:
+def _sizes(session: Session, dataset_id: str, ids: set[int]) -> dict[int, tuple[int, int]]:
     """(h, w) of the images of annotations, by the annotation's id."""
     of_image = and_(
         Image.dataset_id == Annotation.dataset_id, Image.image_id == Annotation.image_id
     )
     query = select(Annotation.annotation_id, Image.height, Image.width).join(Image, of_image)
-    sizes: dict[int, tuple[int, int]] = {}
-    for start in range(0, len(ids), _BATCH):
-        wanted = Annotation.annotation_id.in_(ids[start : start + _BATCH])
-        for row in session.execute(query.where(Annotation.dataset_id == dataset_id, wanted)):
-            sizes[row.annotation_id] = (row.height, row.width)
-    return sizes
+    wanted = Annotation.dataset_id == dataset_id, Annotation.annotation_id.in_(ids)
+    rows = session.execute(query.where(*wanted))
+    return {row.annotation_id: (row.height, row.width) for row in rows}

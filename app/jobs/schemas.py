@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from app.db.models import JobKind, JobState
+from app.jobs.documents import DocumentText, ObjectText
 from app.webhooks.schemas import WebhookIn
 from sapnet.config.methods import METHODS
 from sapnet.config.presets import PRESETS
@@ -87,7 +88,7 @@ class Given(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     kind: Literal["given"]
-    document: dict[str, Any] | list[Any]
+    document: DocumentText
 
 
 def _kind_alone(value: Any) -> Any:
@@ -124,12 +125,14 @@ class TrainRequest(BaseModel):
     dataset_id: str
     method: str = Field("sapnet++", json_schema_extra={"enum": [*METHODS]})
     preset: str = Field("cpu", json_schema_extra={"enum": [*PRESETS]})
-    overrides: dict[str, Any] = Field({}, description='settings by name: {"train.epochs": 6}')
+    overrides: dict[str, Any] = Field(
+        {}, max_length=200, description='settings by name: {"train.epochs": 6}'
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     proposals: Proposals | None = Field(
         None, description='"hierarchy", "hierarchy+prompter", "sam", "sam2", or with settings'
     )
-    truth: dict[str, Any] | None = Field(
+    truth: ObjectText | None = Field(
         None, description="COCO instances, for metrics alone; default: the data set's own"
     )
     from_model: str | None = Field(

@@ -1,7 +1,6 @@
 """Jobs: requested, listed, cancelled. The work itself is the worker's."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ from app.errors import BlobMissing, Conflict, Invalid, NotFound, ValidationIssue
 from app.http import idempotency
 from app.http.pagination import Page, Paging, paginate
 from app.jobs import events, given_proposals, sam_checkpoints
+from app.jobs.documents import text_of
 from app.jobs.kinds import KINDS, result_of
-from app.jobs.schemas import JobCreated, TrainRequest
+from app.jobs.schemas import Given, JobCreated, TrainRequest
 from app.jobs.submit import submit, take_out_request
 from app.registry.service import get as get_model
 from app.settings import Settings
@@ -59,20 +59,24 @@ def create(
         Conflict: the data set is not ready.
         Invalid: with every issue of the request.
     """
-    document = request.model_dump(mode="json")
+    asked = request.proposals
     with database.read() as session:
         _ready_dataset(session, request.dataset_id)
         initial = get_model(session, request.from_model) if request.from_model else None
         images = _images(session, request.dataset_id) if request.truth is not None else {}
-        given = given_proposals.issues(session, request.dataset_id, document["proposals"] or {})
-    proposals = document["proposals"] or settings.proposals
+        given = (
+            given_proposals.issues(session, request.dataset_id, asked.document)
+            if isinstance(asked, Given)
+            else []
+        )
+    proposals = settings.proposals if asked is None else dict(asked)
     kind = str(proposals.get("kind"))
     issues = _config_issues(request, kind)
     issues += _model_issues(request, kind, initial) if initial and not issues else []
-    truth = None if request.truth is None else json.dumps(document["truth"]).encode()
+    truth = None if request.truth is None else text_of(request.truth)
     issues += _truth_issues(storage, truth, images) if truth is not None else []
     issues += given
-    issues += sam_checkpoints.issues(settings, document["proposals"] or {})
+    issues += sam_checkpoints.issues(settings, dict(asked or {}))
     issues += webhooks.issues(settings, request.webhook)
     if issues:
         raise Invalid(issues)

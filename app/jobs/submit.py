@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -41,8 +42,9 @@ def take_out_request(job: Job) -> dict[str, bytes]:
     Returns:
         The blob to store, by its digest, before the row is written; none for a small request.
     """
-    document = json.dumps(job.request).encode()
+    document = msgspec.json.encode(job.request)  # which takes documents as text
     if len(document) <= MAX_REQUEST_BYTES:
+        job.request = json.loads(document)
         return {}
     job.request, job.request_sha = {}, hashlib.sha256(document).hexdigest()
     return {job.request_sha: document}

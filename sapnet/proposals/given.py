@@ -8,13 +8,15 @@ Two forms of the document (a dict, a list, or the path of a JSON file that holds
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sapnet.data.annotations.decoding import Issues, shown
+from sapnet.data.annotations.json_stream import Unreadable, opened, pieces
 from sapnet.data.depth import parse
 from sapnet.data.masks import (
     MAX_PIXELS,
@@ -29,7 +31,11 @@ from sapnet.errors import InvalidDataset, InvalidGeometry, ValidationIssue
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, PointSet, RawProposals
 
 Document = dict[str, Any] | list[Any]
+Entry = tuple[str, Any, Any]
+"""JSON pointer, annotation id as written, and one of its masks."""
 DEFAULT_SCORE = 0.5
+MAX_ANNOTATIONS = 10_000_000
+_BATCH = 500  # masks that are checked together
 _UNKNOWN = (MAX_PIXELS, MAX_PIXELS)  # the size of an image that is not known yet
 _FORMS = 'use {"<annotation id>": [{"segmentation": ...}]} or a list with "annotation_id"'
 
@@ -75,19 +81,24 @@ class GivenGenerator:
             yield RawProposals(masks, scores, (self.name,) * len(given))
 
 
-def check_given(document: Document, sizes: Mapping[int, Size]) -> list[ValidationIssue]:
+def check_given(
+    text: bytes, sizes_of: Callable[[set[int]], Mapping[int, Size]]
+) -> list[ValidationIssue]:
     """Return what is wrong with masks, as a run with them would find it.
 
     Args:
-        sizes: (h, w) of the image of each annotation that there is, by the annotation's id.
+        text: of the document, of which a part at a time is read.
+        sizes_of: called with some ids of annotations; gives the (h, w) of the images of those that
+            there are, by the annotation's id.
     """
-    return _checked(document, sizes)[1]
-
-
-def annotation_ids(document: Document) -> set[int]:
-    """The ids of the annotations that masks are given for."""
-    ids = (_integer(key) for _, key, _ in _entries(document, Issues()))
-    return {id_ for id_ in ids if id_ is not None}
+    issues = Issues()
+    entries = _entries_of_text(text, issues)
+    while batch := list(islice(entries, _BATCH)):
+        ids = (_integer(key) for _, key, _ in batch)
+        sizes = sizes_of({id_ for id_ in ids if id_ is not None})
+        for entry in batch:
+            _check(*entry, sizes, issues)
+    return issues.listed()
 
 
 def _checked(
@@ -123,20 +134,47 @@ def _sizes(points: PointSet) -> dict[int, Size]:
     return {a.id: image_size[a.image_id] for a in points.annotations}
 
 
-def _entries(document: Document, issues: Issues) -> Iterator[tuple[str, Any, Any]]:
+def _entries(document: Document, issues: Issues) -> Iterator[Entry]:
     """(pointer, annotation id as written, entry) of every mask, in either form."""
     if isinstance(document, list):
         for index, entry in enumerate(document):
-            key = entry.get("annotation_id") if isinstance(entry, dict) else None
-            yield f"/{index}", key, entry
+            yield f"/{index}", _key_of(entry), entry
         return
     for key, entries in document.items():
-        pointer = "/" + key.replace("~", "~0").replace("/", "~1")
+        pointer = _pointer(key)
         if isinstance(entries, list):
             for index, entry in enumerate(entries):
                 yield f"{pointer}/{index}", key, entry
         else:
             issues.add(pointer, "not a list of masks", _FORMS)
+
+
+def _entries_of_text(text: bytes, issues: Issues) -> Iterator[Entry]:
+    """`_entries` of a document that is read in pieces."""
+    is_list = text.lstrip().startswith(b"[")
+    with opened(b'{"":%b}' % text if is_list else text) as file:
+        pointer, index = "", 0
+        try:
+            for piece in pieces(file, most_members=MAX_ANNOTATIONS):
+                if piece.first:
+                    pointer, index = "" if is_list else _pointer(piece.key), 0
+                if not piece.listed:
+                    issues.add(pointer, "not a list of masks", _FORMS)
+                    continue
+                for entry in parse(piece.text):
+                    key = _key_of(entry) if is_list else piece.key
+                    yield f"{pointer}/{index}", key, entry
+                    index += 1
+        except (Unreadable, ValueError) as error:
+            issues.add("", f"not JSON: {error}", _FORMS)
+
+
+def _key_of(entry: Any) -> Any:
+    return entry.get("annotation_id") if isinstance(entry, dict) else None
+
+
+def _pointer(key: str) -> str:
+    return "/" + key.replace("~", "~0").replace("/", "~1")
 
 
 def _check(

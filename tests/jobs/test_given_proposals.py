@@ -64,3 +64,59 @@ def test_of_many_bad_ones_the_first_are_listed(client: TestClient, dataset_id: s
     errors = answer.json()["errors"]
     assert len(errors) < 1_100
     assert "more" in errors[-1]["detail"]
+
+
+GOOD = {"segmentation": SQUARE, "score": 0.5}
+MANY = 2_000
+"""So many make a body whose documents are read in pieces."""
+
+
+@pytest.mark.parametrize(
+    ("document", "places"),
+    [
+        ({"501": [GOOD] * MANY}, []),
+        ([GOOD | {"annotation_id": 501}] * MANY, []),
+        ({"501": [GOOD] * MANY + [3], "502": [GOOD, {}]}, ["/501/2000", "/502/1/segmentation"]),
+        ([GOOD | {"annotation_id": 501}] * MANY + [None, GOOD], ["/2000", "/2001"]),
+        ({"501": GOOD, "900": [GOOD] * MANY, "9": [GOOD]}, ["/501", "/9/0"]),
+        ({"501": "x" * (1 << 17)}, ["/501"]),
+    ],
+)
+def test_large_documents(
+    client: TestClient, dataset_id: str, document: Any, places: list[str]
+) -> None:
+    answer = post(client, dataset_id, document)
+    if places:
+        assert pointers(answer) == [f"/proposals/document{place}" for place in places]
+    else:
+        assert answer.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("body", "places"),
+    [
+        ({"truth": [0] * 50_000}, ["/truth"]),
+        ({"proposals": {"kind": "given", "document": "x" * 100_000}}, ["/proposals"]),
+        ({"proposals": ["x" * 100_000]}, ["/proposals"]),
+        ({"overrides": dict.fromkeys(map(str, range(9_000)), 1)}, ["/overrides"]),
+        ({"truth": {"images": [], "info": "x" * 100_000}}, ["/truth/images", "/truth"]),
+        ([0] * 50_000, [""]),
+    ],
+)
+def test_what_else_a_large_body_may_be(
+    client: TestClient, dataset_id: str, body: Any, places: list[str]
+) -> None:
+    if isinstance(body, dict):
+        body["dataset_id"] = dataset_id
+    found = pointers(client.post("/jobs/train", json=body))
+    assert found
+    assert all(any(f.startswith(place) for place in places) for f in found)
+
+
+@pytest.mark.parametrize("cut", [b"", b"}}", b", NaN]}", b"\xff"])
+def test_a_large_body_that_is_no_json(client: TestClient, dataset_id: str, cut: bytes) -> None:
+    body = b'{"dataset_id": "%s", "truth": {"images": [' % dataset_id.encode() + b"0, " * 40_000
+    headers = {"content-type": "application/json"}
+    answer = client.post("/jobs/train", content=body + cut, headers=headers)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"

@@ -76,7 +76,11 @@ def opened(source: bytes | Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def pieces(file: BinaryIO, skips: Callable[[str], bool] = lambda _: False) -> Iterator[Piece]:
+def pieces(
+    file: BinaryIO,
+    skips: Callable[[str], bool] = lambda _: False,
+    most_members: int = MAX_MEMBERS,
+) -> Iterator[Piece]:
     """The members of the object in a file, in order.
 
     Of lists whose name `skips` is true for, only a first piece, an empty list.
@@ -89,8 +93,8 @@ def pieces(file: BinaryIO, skips: Callable[[str], bool] = lambda _: False) -> It
     mark = window.peek()
     while mark != b"}":
         members += 1
-        if members > MAX_MEMBERS:
-            raise Unreadable(window.place, f"there are more than {MAX_MEMBERS:,} members")
+        if members > most_members:
+            raise Unreadable(window.place, f"there are more than {most_members:,} members")
         if mark != b'"':
             raise Unreadable(window.place, "a name in double quotes should come here")
         place = window.place
