@@ -34,6 +34,7 @@ _POSITIVE = (
     "train.hold_out_least",
     "train.validations",
     "data.max_proposals",
+    "data.min_scale",
     "data.short_sides",
     "data.max_long_side",
     "backbone.fpn_channels",
@@ -49,7 +50,13 @@ _POSITIVE = (
     "solo.num_grids",
     "output.stride",
 )
-_SHARES = ("train.average", "train.hold_out", "train.patience")
+_SHARES = (
+    "data.min_scale",
+    "data.color_jitter",
+    "train.average",
+    "train.hold_out",
+    "train.patience",
+)
 _AT_MOST = {"epochs": 10_000, "min_steps": 1_000_000, "batch_size": 1_024}
 """Of training and teacher: more is a slip of the finger, and would run for years."""
 

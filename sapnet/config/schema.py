@@ -29,6 +29,8 @@ class MilConfig:
 
     Attributes:
         instance_branch: null takes it where there are two classes or more.
+        quality_weight: an object counts in the segmenter's losses by the expected IoU of its mask,
+            to this power; 0 counts all alike.
     """
 
     # what runs: the rows of the ladder (Table 6)
@@ -43,6 +45,8 @@ class MilConfig:
     fc_channels: int = 1024
     roi_sampling: int = 2
     normalize_features: bool = False
+    # what the segmenter learns
+    quality_weight: float = 0.0
     # PSM
     softmax_over_k: bool = False
     instance_branch: bool | None = True
@@ -178,11 +182,19 @@ class RefineConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Network input: short side (one is drawn where several are given), long side at most, flip."""
+    """Network input: short side (one is drawn where several are given), long side at most, flip.
+
+    Attributes:
+        min_scale: each training image is shrunk by a factor drawn from [min_scale, 1].
+        color_jitter: brightness, contrast and saturation of each training image are multiplied by
+            factors drawn from [1 - color_jitter, 1 + color_jitter].
+    """
 
     short_sides: tuple[int, ...] = (800,)
     max_long_side: int = 1333
     flip: bool = True
+    min_scale: float = 1.0
+    color_jitter: float = 0.0
     max_proposals: int = 16
 
 

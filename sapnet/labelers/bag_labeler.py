@@ -105,11 +105,16 @@ class BagLabeler(Labeler):
             loss = self.refinement_loss(features, guides, masks, boxes, objects)
             return {"aff": config.loss_weight * loss}
 
+        weights = None
+        if exponent := self.config.mil.quality_weight:
+            quality = result.expected_iou.detach().clamp(0, 1) ** exponent
+            weights = list(quality.split(counts))
         return PseudoLabels(
             classes=list(bags.labels.split(counts)),
             assignment=assignment,
             masks=masks,
             boxes=boxes,
+            weights=weights,
             losses=result.losses,
             mask_losses=mask_losses,
             selection=Selection(index, result.posterior, result.expected_iou),

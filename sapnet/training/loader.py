@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sapnet.config.schema import Config, TrainConfig
+from sapnet.data.augmentation import Augmentation, draw_augmentation, jitter_color
 from sapnet.data.images import ImageProblem
 from sapnet.data.sampler import Sampler, Step
 from sapnet.data.samples import ImageRecord, Sample, load_sample
@@ -19,7 +20,7 @@ FailedReads = list[tuple[ImageInfo, ImageProblem]]
 
 
 class BatchLoader:
-    """The images of each step. Order, crops and flips are functions of (seed, step)."""
+    """The images of each step. Order, sizes, flips and colours are functions of (seed, step)."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class BatchLoader:
     def __call__(self, step: Step) -> tuple[list[Sample], list[torch.Generator]]:
         """This process's images of a step, and their generators.
 
-        They are resized and flipped by draws of these. Those of the next step are begun.
+        They are augmented by draws of these. Those of the next step are begun.
         """
         begun, pending = self._ahead or (None, [])
         if begun != step:
@@ -82,19 +83,25 @@ class BatchLoader:
         pending = []
         for place, index in distributed.share(list(enumerate(sampler.batch(step.index), start=1))):
             generator = sampler.generator(step.index, place)
-            flip = data.flip and bool(torch.rand((), generator=generator) < 0.5)
+            change = draw_augmentation(data, generator)
             pending.append(
-                PendingSample(self._pool.submit(self._read, index, side, flip), generator)
+                PendingSample(self._pool.submit(self._read, index, side, change), generator)
             )
         return pending
 
-    def _read(self, index: int, side: int, flip: bool) -> tuple[Sample | None, FailedReads]:
+    def _read(
+        self, index: int, side: int, change: Augmentation
+    ) -> tuple[Sample | None, FailedReads]:
         """The sample of an image, or of the next one that can be read; and those that cannot."""
         failed: FailedReads = []
         for number in range(index, index + len(self._records)):
             record = self._records[number % len(self._records)]
             try:
-                return load_sample(record, self._config.data, side, flip), failed
+                short_side = max(round(side * change.scale), 1)
+                sample = load_sample(record, self._config.data, short_side, change.flip)
+                if change.color is not None:
+                    sample = jitter_color(sample, change.color)
+                return sample, failed
             except ImageProblem as error:
                 failed.append((record.info, error))
         return None, failed
