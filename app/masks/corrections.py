@@ -4,7 +4,6 @@ The images' files are the same ones.
 """
 
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -36,7 +35,7 @@ from app.jobs.service import get_successful
 from app.jobs.submit import hold_dataset
 from app.masks.review import counts
 from app.masks.schemas import Counts
-from app.storage.garbage_collection import pause_after
+from app.storage.garbage_collection import pause_after, wait_for_turn
 
 _VERSION = re.compile(r", version (\d{1,9})$")
 _NAME = 200
@@ -193,7 +192,7 @@ def _categories(session: Session, dataset: Dataset, per_class: Counter[int]) -> 
 
 def _write(database: Database, table: type[Base], rows: Iterator[dict[str, Any]]) -> None:
     while batch := list(islice(rows, BATCH)):
-        began = time.monotonic()
         with database.begin() as session:
+            began = wait_for_turn(session)
             session.execute(insert(table), batch)
         pause_after(began)

@@ -106,8 +106,8 @@ def remove_in_batches(
     """`remove_rows` until none are left, each time in a transaction of its own."""
     count = 1
     while count and not stopping():
-        began = time.monotonic()
         with database.begin() as session:
+            began = wait_for_turn(session)
             count = remove_rows(session, table, condition)
         if count:
             pause_after(began)
@@ -133,9 +133,9 @@ def clean_up(
     with database.read() as session:  # which costs nothing, and there are seldom any
         more = session.scalar(select(BlobPin.pk).where(_stale()).limit(1)) is not None
     while more and not stopping():
-        began = time.monotonic()
         with database.begin() as session:
             _lock(session)
+            began = wait_for_turn(session)
             query = select(BlobPin.pk, BlobPin.sha256).where(_stale()).order_by(BlobPin.pk)
             pins = session.execute(query.limit(_BATCH)).all()
             session.execute(delete(BlobPin).where(BlobPin.pk.in_([pin.pk for pin in pins])))
@@ -163,8 +163,17 @@ def _delete_for_a_while(storage: Storage, shas: list[str], until: float) -> int:
     return deleted
 
 
+def wait_for_turn(session: Session) -> float:
+    """Wait until the session's transaction may write; when that is, by the monotonic clock.
+
+    What is done until then holds nobody up, however long it takes beside others who write.
+    """
+    session.connection()
+    return time.monotonic()
+
+
 def pause_after(began: float) -> None:
-    """Let others write for as long as a transaction took that began then, by the monotonic clock.
+    """Let others write for as long as a transaction took that had its turn then.
 
     SQLite's lock is not fair: who waits for it looks now and then whether it is free.
     """

@@ -393,6 +393,20 @@ def test_a_slow_disk_keeps_no_transaction_long(
     assert counts(database) == {}
 
 
+def test_waiting_for_ones_turn_is_no_time_held(
+    database: Database, storage: Storage, settings: Settings, stored: Any
+) -> None:
+    """Beside others who write, each transaction deletes as many files as on an idle service."""
+    with database.begin() as session:
+        blobs.abandon(session, [storage.put_bytes(str(i).encode()) for i in range(60)])
+    commits: list[int] = []
+    event.listen(database.engine, "begin", lambda _connection: time.sleep(0.25))
+    event.listen(database.engine, "commit", lambda _connection: commits.append(1))
+    assert blobs.clean_up(database, storage) == 60
+    assert len(commits) < 6, "one for each ten files"
+    assert stored(settings.storage) == set()
+
+
 def test_quotas_are_free_at_once(
     make_settings: Callable[..., Settings], kit: Any, remove_deleted: Remove
 ) -> None:
