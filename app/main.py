@@ -25,6 +25,7 @@ from app.jobs.endpoints import router as jobs
 from app.jobs.event_endpoints import router as job_events
 from app.jobs.event_stream import Feed
 from app.jobs.fleet_metrics import Fleet
+from app.jobs.model_endpoints import router as imported_models
 from app.jobs.onnx_endpoints import router as onnx
 from app.jobs.reaper import Reaper
 from app.jobs.webhook_endpoints import router as webhooks
@@ -79,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         review,
         models,
         onnx,
+        imported_models,
         predict,
     ):
         app.include_router(router)

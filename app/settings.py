@@ -186,6 +186,8 @@ class Settings(BaseSettings):
     """Of one image, from connecting to its last byte."""
     max_fetch_bytes: PositiveInt = 256 * 2**20
     """Of one image that is fetched."""
+    max_model_bytes: PositiveInt = 2 * 2**30
+    """Of a model's file that is sent."""
     max_image_pixels: PositiveInt = 100_000_000
     max_images: PositiveInt = 1_000_000
     max_archive_files: PositiveInt = 1_000_000

@@ -161,6 +161,8 @@ class Client:
     overlay = _blocking(Models.overlay)
     models = _iterating(Models.models)
     model = _blocking(Models.model)
+    import_model = _blocking(Models.import_model)
+    delete_model = _blocking(Models.delete_model)
     download_model = _blocking(Models.download_model)
     curves = _blocking(Models.curves)
     aliases = _iterating(Models.aliases)

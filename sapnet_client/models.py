@@ -93,6 +93,30 @@ class Models(Exports):
         """Yield all models, the newest first."""
         return self._pages(Model, "/models", "models")
 
+    async def import_model(self, path: str | Path, *, name: str | None = None) -> Model:
+        """Send a model that was trained elsewhere, and wait until it is read.
+
+        Args:
+            path: model.pt or .safetensors of a service, a SOLOv2 of mmdetection, or the state dict
+                of a backbone.
+            name: for people; the file's own by default.
+
+        Raises:
+            Invalid: the file is unsafe, damaged or too large.
+            JobFailed: it holds no model that is known; says why.
+        """
+        form = {"file_upload": await self.upload(path)} | ({"name": name} if name else {})
+        job = await self.wait(await self._post(Job, "/models", form=form))
+        return await self.model(job.model_id or "")
+
+    async def delete_model(self, model: Ref) -> None:
+        """Delete a model that was imported.
+
+        Raises:
+            Conflict: it was trained here, a job needs it, or it has an alias.
+        """
+        await self._send(Call("DELETE", f"/models/{id_of(model)}"))
+
     async def model(self, model: Ref) -> Model:
         """Look a model up by its id, or by an alias."""
         return await self._get(Model, f"/models/{id_of(model)}")

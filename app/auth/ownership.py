@@ -6,15 +6,15 @@ query that is written later cannot forget it. An admin's sessions see the rows o
 hangs on a deleted data set is seen by nobody who calls, while a worker removes it. Sessions that
 know no caller (the workers', the service's own) see everything.
 
-The owner stands in `dataset.owner`, `upload.owner` and `model_alias.owner` alone; a table with a
-`dataset_id`, a `job_id` or an `upload_id` follows.
+The owner stands in `dataset.owner`, `upload.owner` and `model_alias.owner`, and in `job.made_by`
+for jobs without a data set; a table with a `dataset_id`, a `job_id` or an `upload_id` follows.
 """
 
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, event, select
+from sqlalchemy import ColumnElement, and_, event, or_, select
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from app.auth.keys import Caller
@@ -46,6 +46,8 @@ def _made_by(session: Session, *_: Any) -> None:
     for row in session.new if caller else ():
         if isinstance(row, Dataset | Upload) and row.owner is None:
             row.owner = caller.owner if caller else None
+        if isinstance(row, Job) and row.dataset_id is None and row.made_by is None:
+            row.made_by = caller.owner if caller else None
 
 
 @lru_cache(maxsize=1_000)
@@ -66,7 +68,8 @@ def _not_deleted() -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
         if mapper.class_ is Dataset:
             yield mapper.class_, columns["deleted_at"].is_(None)
         elif "dataset_id" in columns:
-            yield mapper.class_, columns["dataset_id"].not_in(deleted)
+            column = columns["dataset_id"]
+            yield mapper.class_, or_(column.is_(None), column.not_in(deleted))
         elif "job_id" in columns:
             yield mapper.class_, columns["job_id"].not_in(deleted_jobs)
 
@@ -74,7 +77,8 @@ def _not_deleted() -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
 def _owned_by(owner: str) -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
     datasets, jobs = Dataset.__table__.c, Job.__table__.c
     own_datasets = select(datasets.id).where(datasets.owner == owner, datasets.deleted_at.is_(None))
-    own_jobs = select(jobs.id).where(jobs.dataset_id.in_(own_datasets))
+    without = and_(jobs.dataset_id.is_(None), jobs.made_by == owner)
+    own_jobs = select(jobs.id).where(or_(jobs.dataset_id.in_(own_datasets), without))
     uploads = Upload.__table__.c
     own_uploads = select(uploads.id).where(uploads.owner == owner)
     for mapper in Base.registry.mappers:
@@ -83,6 +87,8 @@ def _owned_by(owner: str) -> Iterator[tuple[type[Base], ColumnElement[bool]]]:
             yield mapper.class_, and_(columns["owner"] == owner, columns["deleted_at"].is_(None))
         elif mapper.class_ in (ModelAlias, Upload):
             yield mapper.class_, columns["owner"] == owner
+        elif mapper.class_ is Job:
+            yield mapper.class_, columns["id"].in_(own_jobs)
         elif "dataset_id" in columns:
             yield mapper.class_, columns["dataset_id"].in_(own_datasets)
         elif "job_id" in columns:

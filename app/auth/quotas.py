@@ -28,6 +28,13 @@ def room_for_upload(database: Database, settings: Settings, caller: Caller, size
             _bytes(session, settings, caller.owner, size, underway=True)
 
 
+def room_for_model(database: Database, settings: Settings, caller: Caller, size: int) -> None:
+    """Raises QuotaExceeded where a model of `size` bytes cannot be kept as things are now."""
+    if settings.quota_bytes:
+        with database.read() as session:
+            _bytes(session, settings, caller.owner, size, underway=True)
+
+
 @event.listens_for(Session, "before_flush")
 def _room_for_rows(session: Session, *_: Any) -> None:
     settings: Settings | None = session.info.get("settings")
@@ -71,8 +78,7 @@ def _bytes(
         return
     datasets, jobs, models = Dataset.__table__, Job.__table__, Model.__table__
     exports = Export.__table__
-    own = select(datasets.c.id).where(_own(owner))
-    of_jobs = select(jobs.c.id).where(jobs.c.dataset_id.in_(own))
+    of_jobs = select(jobs.c.id).where(_own_jobs(owner))
     sent = select(func.sum(datasets.c.bytes)).where(_own(owner))
     trained = select(func.sum(models.c.size)).where(models.c.job_id.in_(of_jobs))
     exported = select(func.sum(exports.c.size)).where(exports.c.job_id.in_(of_jobs))
@@ -87,15 +93,17 @@ def _bytes(
 
 
 def _active_jobs(session: Session, settings: Settings, caller: Caller, new: list[Job]) -> None:
-    """Of the data set's owner, whoever asks; of the caller where it is made with the job."""
+    """Of the data set's owner, whoever asks; of the caller where it is made with the job, or none.
+
+    Jobs without a data set are the caller's.
+    """
     limit = settings.quota_active_jobs
     datasets, jobs = Dataset.__table__, Job.__table__
     ids = {row.dataset_id for row in new}
     row = session.execute(select(datasets.c.owner).where(datasets.c.id.in_(ids))).first()
     owner = row.owner if row else caller.owner
-    own = select(datasets.c.id).where(_own(owner))
     query = select(func.count()).select_from(jobs)
-    used = session.scalar(query.where(jobs.c.dataset_id.in_(own), jobs.c.state.in_(ACTIVE))) or 0
+    used = session.scalar(query.where(_own_jobs(owner), jobs.c.state.in_(ACTIVE))) or 0
     if used + len(new) > limit:
         raise _exceeded("jobs at once", limit, used, "wait for one, or cancel it", _SOON)
 
@@ -108,6 +116,13 @@ def _own(owner: str | None) -> ColumnElement[bool]:
     datasets = Dataset.__table__.c
     kept = or_(datasets.deleted_at.is_(None), datasets.deleted_at > now())
     return and_(_of(datasets.owner, owner), kept)
+
+
+def _own_jobs(owner: str | None) -> ColumnElement[bool]:
+    """Those on the owner's data sets, and the owner's without one."""
+    jobs = Job.__table__.c
+    on_datasets = jobs.dataset_id.in_(select(Dataset.__table__.c.id).where(_own(owner)))
+    return or_(on_datasets, and_(jobs.dataset_id.is_(None), _of(jobs.made_by, owner)))
 
 
 def _of(column: ColumnElement[Any], owner: str | None) -> ColumnElement[bool]:

@@ -183,6 +183,21 @@ def review(
         typer.echo(f"Decide on the page, {client.url}, or by sapnet_client.Client.")
 
 
+def import_model(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="the checkpoint")],
+    name: Annotated[str | None, typer.Option(help="for people; the file's by default")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Take in a model from elsewhere: ours, mmdetection's SOLOv2, safetensors, a backbone."""
+    with _client(url, key) as client:
+        model = client.import_model(file, name=name)
+        classes = ", ".join(c.name for c in model.categories[:8]) or "none: a backbone alone"
+        more = ", …" if len(model.categories) > 8 else ""
+        console.print(f"{len(model.categories)} classes ({classes}{more})", markup=False)
+        typer.echo(model.id)
+
+
 def demo(context: typer.Context) -> None:
     """All of it on drawn scenes, with a service of its own; or --images and --points of yours."""
     script = Path(__file__).parents[2] / "examples" / "demo.py"
@@ -202,6 +217,10 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the service's command line."""
     for command in (train, wait, status, cancel, masks, predict, export, review):
         app.command(rich_help_panel=PANEL)(command)
+    models = typer.Typer(no_args_is_help=True, help="Models from elsewhere.")
+    models.command("import")(import_model)
+    models.callback()(lambda: None)
+    app.add_typer(models, name="models", rich_help_panel=PANEL)
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(rich_help_panel=PANEL, context_settings=passed_on)(demo)
 

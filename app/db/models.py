@@ -54,6 +54,7 @@ class JobKind(StrEnum):
     EXPORT = "export"
     PREDICT = "predict"
     ONNX = "onnx"
+    IMPORT_MODEL = "import_model"
 
 
 class JobState(StrEnum):
@@ -191,7 +192,10 @@ class Job(Base):
 
     id: Mapped[Id]
     kind: Mapped[JobKind] = mapped_column(stored_as_value(JobKind), default=JobKind.TRAIN)
-    dataset_id: Mapped[DatasetRef]
+    dataset_id: Mapped[DatasetRef | None]
+    """None: of a model that was imported, or a job on one."""
+    made_by: Mapped[str | None] = mapped_column(String(64), index=True)
+    """Whose it is, where it has no data set; else that is whose the data set is."""
     state: Mapped[JobState] = mapped_column(stored_as_value(JobState), default=JobState.QUEUED)
     method: Mapped[str] = mapped_column(String(32))
     preset: Mapped[str] = mapped_column(String(64))
@@ -205,7 +209,8 @@ class Job(Base):
     """The model that the training goes on from."""
     truth_sha: Mapped[BlobRef | None]
     initial_sha: Mapped[BlobRef | None]
-    """The checkpoint of the model that the training goes on from."""
+    """The checkpoint of the model that the training goes on from; of a model that is being
+    imported, the file that was sent."""
 
     stage: Mapped[str | None] = mapped_column(String(32))
     step: Mapped[int | None]

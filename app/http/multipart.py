@@ -51,6 +51,7 @@ async def receive(
     max_parts: int,
     texts: Iterable[str],
     max_part_bytes: Mapping[str, int],
+    example: str = "-F annotations=@points.json -F images=@images.zip",
 ) -> Form:
     """Read the request's form; parts that are not among `texts` become files in `folder`.
 
@@ -61,10 +62,7 @@ async def receive(
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
-        raise UnsupportedMedia(
-            "Send the data set as multipart/form-data: "
-            "curl -F annotations=@points.json -F images=@images.zip"
-        )
+        raise UnsupportedMedia(f"Send it as multipart/form-data: curl {example}")
     if not options.get(b"boundary"):
         raise BadForm("The Content-Type header names no boundary.")
     length = request.headers.get("content-length", "")

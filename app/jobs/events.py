@@ -24,6 +24,7 @@ from app.db.models import (
     JobKind,
     JobState,
 )
+from app.storage import garbage_collection as blobs
 
 NewEvent = tuple[EventType, Mapping[str, Any]]
 
@@ -76,6 +77,8 @@ def append_state(session: Session, job_id: str, *before: NewEvent) -> None:
         new_events.append((EventType.END, {"state": row.state, **why, "model_id": row.model_id}))
         if row.kind is JobKind.IMPORT:
             _end_import(session, row.dataset_id, row.error or f"the import was {row.state}")
+        if row.kind is JobKind.IMPORT_MODEL:
+            _let_file_go(session, job_id)
     append(session, job_id, new_events)
 
 
@@ -85,6 +88,13 @@ def _end_import(session: Session, dataset_id: str, error: str) -> None:
     values = {"status": DatasetStatus.INVALID, "report": {"errors": [issue]}}
     unfinished = (Dataset.id == dataset_id, Dataset.status == DatasetStatus.IMPORTING)
     session.execute(update(Dataset).where(*unfinished).values(values))
+
+
+def _let_file_go(session: Session, job_id: str) -> None:
+    """However its import ended, the file that a model was sent as is not kept."""
+    sha = session.scalar(select(Job.initial_sha).where(Job.id == job_id))
+    session.execute(update(Job).where(Job.id == job_id).values(initial_sha=None))
+    blobs.abandon(session, [sha] if sha else [])
 
 
 def created(session: Session, job: Job) -> None:

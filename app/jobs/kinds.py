@@ -88,6 +88,9 @@ KINDS: Mapping[JobKind, KindInfo] = {
         ),
         "/jobs/{id}/predictions",
     ),
+    JobKind.IMPORT_MODEL: KindInfo(
+        "Import of a model", PREDICT, (Stage("model", "Reading", 1.0),), "/models/{model_id}"
+    ),
     JobKind.ONNX: KindInfo(
         "ONNX file", PREDICT, (Stage("onnx", "Conversion", 1.0),), "/models/{model_id}/onnx"
     ),

@@ -153,7 +153,7 @@ class JobOut(JobCreated):
     """How far a job is, and what came of it. Fields that its kind has no use for are null."""
 
     kind: JobKind
-    dataset_id: str
+    dataset_id: str | None = Field(description="null: it works on an imported model alone")
     method: str
     preset: str
     seed: int

@@ -22,7 +22,7 @@ MAX_REQUEST_BYTES = 4_096
 
 
 def new_job(
-    kind: JobKind, dataset_id: str, request: dict[str, Any], model_id: str | None = None
+    kind: JobKind, dataset_id: str | None, request: dict[str, Any], model_id: str | None = None
 ) -> Job:
     """Return a job that is no training, and so has no method, preset or seed of its own."""
     return Job(
@@ -67,16 +67,31 @@ def submit(session: Session, settings: Settings, job: Job, webhook: WebhookIn | 
     Raises:
         NotFound: the data set, or that of the model, was deleted meanwhile.
     """
-    hold_dataset(session, job.dataset_id)
+    if job.dataset_id is not None:
+        hold_dataset(session, job.dataset_id)
     if job.model_id is not None:
-        of_model = select(Job.dataset_id).join(Model, Model.job_id == Job.id)
-        hold_dataset(session, session.scalar(of_model.where(Model.id == job.model_id)) or "")
+        hold_model(session, job.model_id)
     session.add(job)
     session.flush()
     events.created(session, job)
     webhooks.register(session, settings, job.id, webhook)
     enqueue(session, job, settings.broker_url)
     return job
+
+
+def hold_model(session: Session, model_id: str) -> None:
+    """Keep a model from being deleted until the session's transaction ends.
+
+    Raises:
+        NotFound: it is deleted already.
+    """
+    job_id = session.scalar(select(Model.job_id).where(Model.id == model_id))
+    query = select(Job.dataset_id).where(Job.id == job_id)
+    row = session.execute(query.with_for_update(read=True, key_share=True)).one_or_none()
+    if row is None:
+        raise NotFound("model", model_id)
+    if row.dataset_id is not None:
+        hold_dataset(session, row.dataset_id)
 
 
 def hold_dataset(session: Session, dataset_id: str) -> None:

@@ -48,6 +48,9 @@ class Prediction:
     drawn: bytes | None = None
 
 
+_NO_DATASET = "the model was imported and has no data set of its own"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What the rows say about a model, so that no session is open while it works.
@@ -58,7 +61,7 @@ class ModelInfo:
 
     id: str
     sha256: str
-    dataset_id: str
+    dataset_id: str | None
     categories: tuple[Category, ...]
     pixel_ranges: Ranges
     score_threshold: float | None = None
@@ -93,12 +96,15 @@ def find_model(session: Session, name: str) -> ModelInfo:
     return ModelInfo(model.id, model.sha256, dataset_id, categories, ranges, score)
 
 
-def find_image(session: Session, dataset_id: str, image: str) -> tuple[int, str]:
+def find_image(session: Session, dataset_id: str | None, image: str) -> tuple[int, str]:
     """Return id and digest of a data set's image, by that id or its file name.
 
     Raises:
+        Invalid: no data set was named.
         NotFound: there is no such data set, or no such image.
     """
+    if dataset_id is None:
+        raise Invalid([ValidationIssue("query", "/dataset", _NO_DATASET, "name a data set")])
     get_dataset(session, dataset_id)
     query = select(Image.image_id, Image.sha256).where(Image.dataset_id == dataset_id)
     is_id = image.removeprefix("-").isdecimal() and len(image) <= 18  # of 64 bits
@@ -111,7 +117,10 @@ def find_image(session: Session, dataset_id: str, image: str) -> tuple[int, str]
 
 
 def find_images(
-    session: Session, dataset_id: str, arguments: PredictArguments, issues: list[ValidationIssue]
+    session: Session,
+    dataset_id: str | None,
+    arguments: PredictArguments,
+    issues: list[ValidationIssue],
 ) -> dict[int, str]:
     """Return the digests by image id of the images requested; of all, where none is named.
 
@@ -122,6 +131,10 @@ def find_images(
         NotFound: there is no such data set.
         Conflict: it is not ready.
     """
+    if dataset_id is None:
+        if any(source.id is not None for source in arguments.sources):
+            issues.append(ValidationIssue("body", "/dataset", _NO_DATASET, "name a data set"))
+        return {}
     dataset = get_dataset(session, dataset_id)
     if dataset.status is not DatasetStatus.READY:
         raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)

@@ -1,4 +1,4 @@
-"""Jobs on a trained model: predictions of many images, or its export to ONNX.
+"""Jobs on a trained model: predictions of many images, its export to ONNX, or its import.
 
 Their job files are like a training's (docs/architecture.md), told from it by their `kind`.
 """
@@ -146,6 +146,46 @@ class OnnxJob:
         return _report(began)
 
 
+@dataclass(frozen=True)
+class ImportJob:
+    """Write a model from outside as `result/model.pt`, with its other forms beside it.
+
+    Attributes:
+        file: see `sapnet.segmenters.importing`.
+        name: of the file, for people.
+        workdir: the job's folder.
+    """
+
+    file: Path
+    name: str
+    workdir: Path
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> "ImportJob":
+        """From the fields of a job file.
+
+        Raises:
+            LookupError: a field is missing.
+            TypeError: a field is unknown, or no path.
+        """
+        file, workdir = Path(data.pop("file")), Path(data.pop("workdir"))
+        return cls(file=file, workdir=workdir, **data)
+
+    def __call__(self, emit_event: EventSink, should_stop: Wish) -> dict[str, Any]:
+        """Read the file; `should_stop` is not asked, since this takes seconds.
+
+        Raises:
+            WeightsUnavailable: it is damaged, unsafe, or no model that is known.
+        """
+        from sapnet.segmenters.importing import import_model
+
+        began = time.monotonic()
+        emit_event(Progressed("model", 0, 1, None))
+        import_model(self.file, self.workdir / "result", self.name)
+        emit_event(Progressed("model", 1, 1, 0.0))
+        return _report(began)
+
+
 def _report(began: float) -> dict[str, Any]:
     seconds = {"all": round(time.monotonic() - began, 2)}
     return {"seconds": seconds, "peak_memory_mb": peak_memory_mb()}
@@ -164,10 +204,11 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-Job = PredictJob | OnnxJob
+Job = PredictJob | OnnxJob | ImportJob
 _KINDS: dict[str, Callable[[dict[str, Any]], Job]] = {
     "predict": PredictJob.of,
     "onnx": OnnxJob.of,
+    "import": ImportJob.of,
 }
 
 

@@ -20,6 +20,7 @@ from app.http.pagination import encode
 
 SEMANTIC = (
     "POST /datasets",
+    "POST /models",
     "POST /jobs/train",
     "POST /jobs/{job_id}/corrections",
     "POST /jobs/{job_id}/exports",

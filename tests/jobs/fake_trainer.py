@@ -122,6 +122,23 @@ def onnx(job: dict) -> None:
     say("done", seconds={"all": 1.0}, peak_memory_mb=1)
 
 
+def imported(job: dict) -> None:
+    content = Path(job["file"]).read_bytes()
+    if b"wrong" in content:
+        message = f"{job['name']} was not taken: keys 1 of another shape"
+        say("error", reason="weights_unavailable", message=message)
+        sys.exit(1)
+    folder = Path(job["workdir"]) / "result"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.pt").write_bytes(b"read: " + content)
+    (folder / "model.safetensors").write_bytes(b"safe " + content[:20])
+    config = {"backbone": {"name": "mobilenet_v2"}}
+    meta = {"categories": [{"id": 7, "name": "cell"}], "config": config}
+    write(folder / "model.json", json.dumps(meta))
+    say("progress", stage="model", step=1, of=1, eta_seconds=0.0)
+    say("done", seconds={"all": 1.0}, peak_memory_mb=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("job", type=Path)
@@ -149,6 +166,8 @@ def main() -> None:
         return predictions(job, args)
     if job.get("kind") == "onnx":
         return onnx(job)
+    if job.get("kind") == "import":
+        return imported(job)
     say("start", proposal_generator="fake", weights_origin="random", steps_total=args.steps)
     print("a log line of the trainer", file=sys.stderr)
     if args.crash_always:

@@ -13,7 +13,7 @@ from PIL import Image
 from sapnet.config.resolve import resolve_config
 from sapnet.data.images import read_rgb
 from sapnet.data.synthetic import draw_scene
-from sapnet.errors import InvalidConfig, Stopped
+from sapnet.errors import InvalidConfig, Stopped, WeightsUnavailable
 from sapnet.pipeline.events import Progressed, Warned
 from sapnet.pipeline.offline_jobs import PredictJob, job_of
 from sapnet.segmenters.checkpoint import load_predictor, save_artifact
@@ -150,3 +150,18 @@ def test_onnx_by_a_job(model, tmp_path):
     image = draw_scene((96, 120), np.random.default_rng(0))[0]
     expected = load_predictor(model, device="cpu").predict(image, 0.0)
     assert len(predictor.predict(image, 0.0)) == len(expected) > 0
+
+
+def test_a_model_from_elsewhere_is_written_anew(model, tmp_path):
+    events = []
+    path = tmp_path / "JOB.json"
+    document = {"kind": "import", "file": str(model), "name": "a.pt", "workdir": str(tmp_path)}
+    path.write_text(json.dumps(document))
+    job_of(path)(events.append, lambda: False)
+    assert [(e.stage, e.step) for e in events] == [("model", 0), ("model", 1)]
+    again = load_predictor(tmp_path / "result" / "model.safetensors", device="cpu")
+    assert again.categories == load_predictor(model, device="cpu").categories
+    (tmp_path / "bad").write_bytes(b"no model")
+    path.write_text(json.dumps({**document, "file": str(tmp_path / "bad")}))
+    with pytest.raises(WeightsUnavailable, match=r"a\.pt was not taken"):
+        job_of(path)(events.append, lambda: False)

@@ -107,6 +107,7 @@ def test_what_is_open_and_what_is_read_by_posting_is_known(settings: Settings) -
     assert large == {
         ("POST", "/predict"),
         ("POST", "/datasets"),
+        ("POST", "/models"),
         ("PATCH", "/uploads/{upload_id}"),
         ("POST", "/uploads/{upload_id}"),
     }

@@ -3,7 +3,7 @@
 from typing import assert_never
 
 from app.db.models import JobKind
-from worker.jobs import export_masks, import_dataset, onnx, predict, train
+from worker.jobs import export_masks, import_dataset, import_model, onnx, predict, train
 from worker.jobs.context import JobHandler
 
 
@@ -16,6 +16,8 @@ def handler_of(kind: JobKind) -> JobHandler:
             return predict.HANDLER
         case JobKind.ONNX:
             return onnx.HANDLER
+        case JobKind.IMPORT_MODEL:
+            return import_model.HANDLER
         case JobKind.IMPORT:
             return import_dataset.HANDLER
         case JobKind.EXPORT:

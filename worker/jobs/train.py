@@ -66,8 +66,8 @@ def prepare(ctx: JobContext) -> Path:
     with ctx.database.read() as session:
         job = session.get_one(Job, ctx.job_id)
         request = request_of(storage, job)
-        points = _points(session, job.dataset_id)
-        of_dataset = session.get_one(Dataset, job.dataset_id).truth_sha
+        dataset = session.get_one(Dataset, job.dataset_id)
+        points, of_dataset = _points(session, dataset.id), dataset.truth_sha
         images = select(Image.image_id, Image.sha256).where(Image.dataset_id == job.dataset_id)
         blobs = {str(image_id): sha for image_id, sha in session.execute(images)}
     truth = job.truth_sha or of_dataset

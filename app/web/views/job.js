@@ -10,7 +10,7 @@ const ACTIVE = ["queued", "running", "cancelling"];
 
 export async function show(root, params, { signal }) {
   const [job, { kinds }] = await Promise.all([get(`/jobs/${params.id}`, { signal }), get("/jobs/kinds", { signal })]);
-  const dataset = await get(`/datasets/${job.dataset_id}`, { signal }).catch(() => null);
+  const dataset = job.dataset_id && (await get(`/datasets/${job.dataset_id}`, { signal }).catch(() => null));
   const view = new JobView(job, kinds.find(({ kind }) => kind === job.kind), dataset, signal);
   fill(root, view.element);
   view.follow().catch((error) => signal.aborted || toast(error.message, "bad"));

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 from typer.testing import CliRunner, Result
 
@@ -172,3 +173,20 @@ def test_a_wrong_setting_is_reported_before_the_upload(
     (line,) = done.stderr.splitlines()
     for word in words:
         assert word in line
+
+
+@pytest.mark.slow
+def test_a_model_from_elsewhere(client: Client, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.ones(3)}}, tmp_path / "solov2-ab.pth")
+    done = call("models", "import", str(tmp_path / "solov2-ab.pth"))
+    assert done.exit_code == 0, done.output
+    assert "1 classes (cell)" in done.stderr
+    model = client.model(done.stdout.strip())
+    assert model.name == "solov2-ab"
+    client.delete_model(model)
+    torch.save({"state_dict": {"wrong": torch.ones(3)}}, tmp_path / "other.pth")
+    failed = call("models", "import", str(tmp_path / "other.pth"), "--name", "x")
+    assert (failed.exit_code, "keys 1 of another shape" in failed.stderr) == (1, True)
+    (tmp_path / "bad.pth").write_bytes(b"no model")
+    refused = call("models", "import", str(tmp_path / "bad.pth"))
+    assert (refused.exit_code, "neither of torch nor of saf" in refused.stderr) == (1, True)
