@@ -15,6 +15,7 @@ import typer
 
 from app.cli import client as cli_client
 from app.cli import keys as commands
+from app.cli import weights
 from sapnet.utils.command_line import Version, run
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
 
 
 app.add_typer(commands.keys_group(lambda: _database(_settings())), name="keys")
+app.add_typer(weights.app, name="weights")
 cli_client.add_to(app)
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from sapnet.config.published import missing_segmenter
 from sapnet.data.images import ImageProblem
 from sapnet.data.pixels import Ranges
 from sapnet.data.value_ranges import dataset_ranges
@@ -42,6 +43,8 @@ def make_model(
             spec.initial_model, ctx.config, categories, spec.seed, builders, ctx.warn
         )
     else:
+        if lacking := missing_segmenter(ctx.config.preset):
+            ctx.warn(lacking)
         model, origin = build_model(
             ctx.config, len(categories), spec.backbone_weights, spec.seed, builders=builders
         )

@@ -4,11 +4,8 @@ The environment names one (SAPNET_SAM_CHECKPOINT), several (SAPNET_SAM_CHECKPOIN
 for SAM, folders for SAM 2. Imports no torch.
 """
 
-import hashlib
 import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,6 +14,7 @@ from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.proposals.sam.architecture import read_architecture
 from sapnet.proposals.sam.sam2_config import CONFIG, WEIGHTS, read_sam2_type
 from sapnet.proposals.sam.sam2_config import MODEL_TYPES as SAM2_TYPES
+from sapnet.utils.download import default_cache_dir, download
 
 CHECKPOINT_VARIABLE = "SAPNET_SAM_CHECKPOINT"
 CHECKPOINTS_VARIABLE = "SAPNET_SAM_CHECKPOINTS"
@@ -154,7 +152,7 @@ def find_checkpoint(
         file, prefix = _FILES[model_type or "vit_b"]
         path = Path(cache_dir or default_cache_dir()) / file
         if not path.is_file():
-            _download(_URL + file, path, prefix, ways("sam", model_type))
+            download(_URL + file, path, prefix, ways("sam", model_type))
     return path
 
 
@@ -200,11 +198,6 @@ def _given(
     return path
 
 
-def default_cache_dir() -> Path:
-    """The folder of downloads and kept embeddings."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sapnet"
-
-
 def ways(family: Family, model_type: str | None = None) -> str:
     """The ways to get weights, or to go without, for people who lack them."""
     if family == "sam2":
@@ -216,24 +209,3 @@ def ways(family: Family, model_type: str | None = None) -> str:
         f"{how} (or give `checkpoint`), "
         'or ask for the proposals {"kind": "hierarchy"}, which need no weights'
     )
-
-
-def _download(url: str, path: Path, prefix: str, otherwise: str) -> None:
-    """Fetch to a temporary name, check the sha256, then rename."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    digest = hashlib.sha256()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=30) as answer, open(partial, "wb") as file:
-            while block := answer.read(1 << 20):
-                digest.update(block)
-                file.write(block)
-        if not digest.hexdigest().startswith(prefix):
-            raise WeightsUnavailable(
-                f"{url} came with sha256 {digest.hexdigest()}, not {prefix}…; {otherwise}"
-            )
-        partial.rename(path)
-    except (OSError, urllib.error.URLError) as error:
-        raise WeightsUnavailable(f"could not download {url}: {error}; {otherwise}") from error
-    finally:
-        partial.unlink(missing_ok=True)

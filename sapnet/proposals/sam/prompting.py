@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sapnet.proposals.sam.checkpoints import default_cache_dir
 from sapnet.proposals.sam.embedding_cache import EmbeddingCache, key_of
 from sapnet.proposals.sam.masks import Frame, distinct, rles_of
 from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals
+from sapnet.utils.download import default_cache_dir
 
 Decoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Points (P, n, 2) float32 xy in pixels of the model's input and labels (P, n) int32, 1 inside and
