@@ -225,6 +225,46 @@ def test_what_is_wrong_is_said_in_the_sources_terms(
     assert issue.hint
 
 
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"], ids=lambda name: name
+)
+def test_cvat_in_any_encoding(converted: Any, encoding: str) -> None:
+    mark = "\ufeff" if encoding[-3:] in ("-le", "-be") else ""
+    text = CVAT[CVAT.index("<annotations") :].replace("Kern", "Kérn")
+    names = [label for _, label, _, _ in points(converted((mark + text).encode(encoding)))]
+    assert names == ["dust", "Kérn & co", "dust"]
+
+
+def test_labelme_in_another_encoding(converted: Any) -> None:
+    """What is no UTF-8 or UTF-16 is refused in the terms of its tool, not for COCO's lists."""
+    text = json.dumps(labelme("a.png", ("Käse", 1, 2)), ensure_ascii=False)
+    assert points(converted(text.encode("utf-16"))) == [("a.png", "Käse", 1, 2)]
+    (issue,) = converted(text.encode("latin-1")).issues
+    assert (issue.pointer, "it is no JSON" in issue.problem) == ("a.json#", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"predictions": "annotations"}, "predictions alone"),
+        ({"annotations": [{"was_cancelled": True, "result": [{}]}]}, "skipped"),
+    ],
+)
+def test_tasks_whose_points_nobody_submitted(converted: Any, change: Any, words: str) -> None:
+    """They are named, and block neither the other tasks nor those where there is nothing."""
+    pending = task(2, "b.png", keypoint(50, 10, "cell"))
+    submitted = pending.pop("annotations")
+    pending |= {"annotations": [], "predictions": submitted} if "predictions" in change else change
+    found = converted(
+        [task(1, "a.png", keypoint(50, 10, "cell")), pending, {"data": {"image": "c.png"}}]
+    )
+    assert [name for name, *_ in points(found)] == ["a.png"]
+    (warning,) = found.warnings
+    assert (warning.pointer, words in warning.problem) == ("/1", True)
+    (issue,) = converted([pending]).issues
+    assert words in issue.problem
+
+
 def test_of_several_files_each_must_be_labelmes(converted: Any) -> None:
     found = converted(labelme("a.png", ("cell", 1, 2)), "{", names=("a.json", "b.json"))
     assert [i.pointer for i in found.issues] == ["b.json#"]

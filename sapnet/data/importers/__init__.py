@@ -22,6 +22,7 @@ from sapnet.errors import ValidationIssue
 __all__ = ["Annotations", "Converted", "convert", "read_annotations"]
 
 _HEAD = 1 << 16
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _LARGEST_LABELME = 256 << 20  # bytes of a single file, which holds one image at most
 
 
@@ -97,6 +98,8 @@ def convert(
     path = files[0][1]
     with path.open("rb") as file:
         head = file.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if head.startswith(_UTF16):  # expat reads XML in it, and JSON is refused in words
+            head = head.decode("utf-16", "ignore").encode("utf-8", "ignore").lstrip()
     many = len(files) > 1
     if not (many or head.startswith((b"<", b"[")) or _is_labelme(path, head)):
         return None
@@ -120,6 +123,6 @@ def _is_labelme(path: Path, head: bytes) -> bool:
         return False
     try:
         document = parse(path.read_bytes())
-    except ValueError:
-        return False
+    except ValueError:  # is said where it is read, in the terms of its tool
+        return b'"shape_type"' in head and b'"annotations"' not in head
     return isinstance(document.get("shapes"), list) and "annotations" not in document

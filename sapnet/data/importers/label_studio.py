@@ -80,6 +80,8 @@ def _task(task: Any, place: str, conversion: Conversion) -> bool:
         and isinstance(annotation.get("result"), list)
         and not annotation.get("was_cancelled")
     ]
+    if not kept and (unused := _unused(task)):
+        conversion.skip(place, f"its points are {unused}", "submit them in Label Studio first")
     if len(kept) > 1:
         problem = f"there are {len(kept)} annotations of this task; the last one is taken"
         conversion.warnings.add(f"{place}/annotations", problem, "")
@@ -93,6 +95,18 @@ def _task(task: Any, place: str, conversion: Conversion) -> bool:
     for number, result in enumerate(results):
         _result(result, regions, image_id, size, f"{pointer}/{number}", conversion)
     return True
+
+
+def _unused(task: dict[str, Any]) -> str:
+    """What a task without a submitted annotation has results of; empty where there are none."""
+    kinds = {"annotations": "of an annotation that was skipped", "predictions": "predictions alone"}
+    for name, what in kinds.items():
+        entries = task.get(name)
+        if isinstance(entries, list) and any(
+            isinstance(e, dict) and e.get("result") for e in entries
+        ):
+            return what
+    return ""
 
 
 class _Regions:
