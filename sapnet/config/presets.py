@@ -72,6 +72,7 @@ def cpu() -> Config:
             weight_decay=0.01,
             warmup_steps=50,
             checkpoint_every=25,
+            hold_out=0.1,
         ),
         output=OutputConfig(stride=2, blend=True),
     )

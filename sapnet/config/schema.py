@@ -209,7 +209,7 @@ class TrainConfig:
             delivered: masks, figures and model. 0 takes those of the last step.
         hold_out: the share of the images that the segmenter is not trained on, but validated on,
             `hold_out_least` of them at least; of fewer than `hold_out_from` images none is held
-            out, nor with 0.
+            out (fifty: fewer would lose more than a tenth), nor with 0.
         validations: how often at most, at ends of epochs; the best weights are delivered.
         patience: the share of the steps after which a training ends in which no validation was
             better; 0 goes on to the end.
@@ -233,7 +233,7 @@ class TrainConfig:
     average: float = 0.0
     hold_out: float = 0.0
     hold_out_least: int = 5
-    hold_out_from: int = 40
+    hold_out_from: int = 50
     validations: int = 20
     patience: float = 0.0
     precision: Precision = "auto"

@@ -2,17 +2,20 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from sapnet.config.resolve import resolve_config
 from sapnet.data.annotations.coco import load_points
 from sapnet.errors import InvalidConfig
 from sapnet.evaluation import average_precision
 from sapnet.evaluation.detections import detect
 from sapnet.pipeline.spec import RunSpec
-from sapnet.pipeline.validation import as_truth, fully_confirmed
+from sapnet.pipeline.validation import as_truth, fully_confirmed, held_out_images
 from sapnet.segmenters.checkpoint import load_predictor
+from sapnet.types import ImageInfo, PointSet
 
 from .conftest import go
 
@@ -96,6 +99,25 @@ def test_the_users_own_split_and_agreement_without_truth(make_spec, tmp_path):
     assert run["subsets"]
     refused = go(replace(spec, subsets={2: "val"})).error
     assert isinstance(refused, InvalidConfig)
+
+
+@pytest.mark.parametrize(
+    ("preset", "count", "least", "most"),
+    [("cpu", 49, 0, 0), ("cpu", 50, 5, 10), ("demo", 60, 5, 12), ("paper_r50_1x", 60, 0, 0)],
+)
+def test_images_are_held_out_from_fifty_on_but_not_by_the_papers(
+    tmp_path, preset, count, least, most
+):
+    paths = {}
+    for id_ in range(count):
+        paths[id_] = tmp_path / f"{id_}.png"
+        paths[id_].write_bytes(b"%d" % id_)
+    points = PointSet(tuple(ImageInfo(id_, f"{id_}.png", 8, 8) for id_ in paths), (), ())
+    spec = RunSpec(points, paths, tmp_path, tmp_path, preset=preset)
+    context = SimpleNamespace(spec=spec, config=resolve_config(preset=preset))
+    validated, untrained = held_out_images(context, points)
+    assert validated == untrained
+    assert least <= len(validated) <= most
 
 
 def test_subsets_of_a_job_are_read(make_spec, tmp_path):
