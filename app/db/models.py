@@ -97,6 +97,7 @@ class EventType(StrEnum):
     PROGRESS = "progress"  # data: stage, step, of, progress, eta_seconds, losses
     WARNING = "warning"  # data: message
     IMAGE_SET_ASIDE = "image_set_aside"  # data: image_id, file_name, stage, error
+    VALIDATION = "validation"  # data: step, of, against, figures (AP, AP50, AP75)
     SETBACK = "setback"  # data: reason, error; a new attempt follows
     CANCEL_REQUESTED = "cancel_requested"
     ERROR = "error"  # data: reason, error; the job fails of it

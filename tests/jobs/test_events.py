@@ -21,6 +21,7 @@ from worker.jobs.transitions import release
 from worker.polling import work_once
 from worker.runtime.job_events import Journal
 from worker.runtime.lease import LeaseLost, acquire_lease
+from worker.runtime.progress import Progress
 from worker.runtime.types import Outcome, WorkerContext
 
 pytestmark = pytest.mark.both_stacks
@@ -282,6 +283,16 @@ def test_images_that_are_set_aside_are_told_once() -> None:
     assert lost[0] == again[0] == ("image_set_aside", entry)
     journal.mark_written(again)
     assert journal.of(columns("proposals", 3), 60) == []
+
+
+def test_validations_are_events_and_told_once() -> None:
+    entry = {"step": 8, "of": 80, "against": "ground truth", "figures": {"AP": 0.4, "AP50": 0.7}}
+    progress = Progress("train", 7, [], {"proposals": 0.2, "train": 0.8})
+    progress.take({"event": "validation", **entry})
+    columns_now = columns("train", 9)
+    assert ("validation", entry) in progress.journal.of(columns_now, 60)
+    progress.journal.mark_written(progress.journal.of(columns_now, 60))
+    assert progress.journal.of(columns_now, 60) == []
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """What the columns of a job tell, as events: stages that begin and end, warnings, progress.
 
 Why from the columns: they are what was written. What could not be written comes again with the
-next columns, and its events with it. Images that failed have no column: they are kept here
-until they are written.
+next columns, and its events with it. Images that failed and validations have no column: they are
+kept here until they are written.
 """
 
 import math
@@ -22,14 +22,19 @@ class Journal:
     def __init__(self, warnings: Iterable[str] = ()) -> None:
         """warnings: those of the attempts before, which are not written again."""
         self._warnings = set(warnings)
-        self._set_aside: list[NewEvent] = []
+        self._queued: list[NewEvent] = []
         self._stage: str | None = None
         self._last_progress = -math.inf
 
     def set_aside(self, entry: Mapping[str, Any]) -> None:
         """An image failed, and the job goes on without it; written with the next columns."""
         named = ("image_id", "file_name", "stage", "error")
-        self._set_aside.append((EventType.IMAGE_SET_ASIDE, {n: entry.get(n) for n in named}))
+        self._queued.append((EventType.IMAGE_SET_ASIDE, {n: entry.get(n) for n in named}))
+
+    def validated(self, entry: Mapping[str, Any]) -> None:
+        """The model was measured on images held out; written with the next columns."""
+        named = ("step", "of", "against", "figures")
+        self._queued.append((EventType.VALIDATION, {n: entry.get(n) for n in named}))
 
     def of(self, columns: Mapping[str, Any], seconds: float) -> list[NewEvent]:
         """Return the events of these columns of the job's row.
@@ -39,7 +44,7 @@ class Journal:
         """
         warned = [m for m in columns.get("warnings", ()) if m not in self._warnings]
         events: list[NewEvent] = [(EventType.WARNING, {"message": m}) for m in warned]
-        events += self._set_aside
+        events += self._queued
         stage = columns.get("stage")
         if stage is None:
             return events
@@ -53,7 +58,7 @@ class Journal:
 
     def mark_written(self, events: Sequence[NewEvent]) -> None:
         """Note that these events are in the database, so that they are not written again."""
-        self._set_aside = [event for event in self._set_aside if event not in events]
+        self._queued = [event for event in self._queued if event not in events]
         for kind, data in events:
             if kind is EventType.WARNING:
                 self._warnings.add(data["message"])

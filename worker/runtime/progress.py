@@ -63,6 +63,8 @@ class Progress:
                 self._pending["warnings"] = list(self.warnings)
             case {"event": "image_set_aside"}:
                 self.journal.set_aside(event)
+            case {"event": "validation"}:
+                self.journal.validated(event)
             case {"event": "error"}:
                 self.error = event
         if time.monotonic() - self._last_write < _SECONDS_BETWEEN_WRITES:
