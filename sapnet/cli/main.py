@@ -85,6 +85,9 @@ def train(
     seed: int = 0,
     proposals: Kind = DEFAULT_PROPOSALS,
     weights: Annotated[Path | None, typer.Option(help="backbone state dict, or a model")] = None,
+    from_model: Annotated[
+        Path | None, typer.Option(help="segmenter to go on from: ours, or mmdetection's SOLOv2")
+    ] = None,
     store: Store = None,
     override: Override = None,
 ) -> None:
@@ -96,7 +99,7 @@ def train(
             resolve_config(method, preset, overrides, str(generator["kind"]))
             dataset = read_dataset(points, images, warning_to(bars.emit_event))
             check_proposals(generator, dataset.points)
-            check_files(truth, weights, dataset, warning_to(bars.emit_event))
+            check_files(truth, (weights, from_model), dataset, warning_to(bars.emit_event))
 
         def spec() -> "RunSpec":
             from sapnet.pipeline.spec import RunSpec
@@ -113,6 +116,7 @@ def train(
                 seed=seed,
                 proposals=generator,
                 backbone_weights=weights,
+                initial_model=from_model,
             )
 
         code = execute(spec, bars.emit_event)
@@ -306,13 +310,17 @@ def check_proposals(settings: dict[str, Any], points: "PointSet") -> None:
 
 
 def check_files(
-    truth: Path | None, weights: Path | None, dataset: "DatasetFolder", warn: "Warn"
+    truth: Path | None,
+    weights: "tuple[Path | None, ...]",
+    dataset: "DatasetFolder",
+    warn: "Warn",
 ) -> None:
     """Raise what is wrong with the files of a training beside its points and images."""
     from sapnet.data.annotations.coco import check_truth
 
-    if weights is not None and not weights.is_file():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(weights))
+    for path in weights:
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     if truth is not None:
         check_truth(truth, sizes=dataset.sizes, orientations=dataset.orientation, warn=warn)
 

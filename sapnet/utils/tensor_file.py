@@ -4,6 +4,7 @@ torch's `weights_only` builds no foreign objects, but it believes the sizes that
 few bytes can stand for gigabytes. Imports no torch and runs nothing that is in the file.
 """
 
+import errno
 import io
 import json
 import pickle
@@ -74,9 +75,11 @@ def check(path: Path, max_bytes: int = MAX_BYTES) -> None:
                 _check_legacy(file, size)
             else:
                 raise ValueError("it is a file neither of torch nor of safetensors")
-        except (ValueError, OSError):
+        except ValueError:
             raise
         except Exception as error:  # damaged files raise what they like
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # no place to seek to
+                raise
             raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from error
 
 

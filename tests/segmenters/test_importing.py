@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import random
 import struct
 import zipfile
 from argparse import Namespace
@@ -230,6 +231,23 @@ def test_a_hostile_file_is_refused_before_torch_reads_it(case, says, tmp_path):
         import_model(path, tmp_path / "out")
     assert not marker.exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_damage_anywhere_is_refused_as_such(tmp_path):
+    """Or does not show: nothing else is raised, whatever byte is another."""
+    rng, path, refused = random.Random(3), tmp_path / "bad.pth", 0
+    for legacy in (False, True):
+        good = written({"state_dict": {"w": torch.ones(4)}, "meta": {"a": 1.5}}, legacy)
+        for _ in range(60):
+            data = bytearray(good)
+            for _ in range(4):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            path.write_bytes(data)
+            try:
+                check(path)
+            except ValueError:
+                refused += 1
+    assert refused > 60
 
 
 def test_a_large_sparse_file_is_refused_by_its_size(tmp_path):

@@ -161,7 +161,8 @@ class JobView {
       active && button("Cancel", () => this.#cancel(), { class: "danger" }),
       masks && h("a", { class: "button", href: `#/jobs/${job.id}/review` }, "Review the masks"),
       masks && h("a", { class: "button primary", href: `#/jobs/${job.id}/results` }, "See the results"),
-      successful(job.state) && job.kind === "import" && h("a", { class: "button primary", href: `#/datasets/${job.dataset_id}` }, "To the data set"));
+      successful(job.state) && job.kind === "import" && h("a", { class: "button primary", href: `#/datasets/${job.dataset_id}` }, "To the data set"),
+      successful(job.state) && job.kind === "import_model" && h("a", { class: "button primary", href: "#/models" }, "To the models"));
   }
 
   async #cancel() {
