@@ -143,7 +143,14 @@ def load_predictor(
         categories = tuple(Category(c["id"], c["name"]) for c in meta["categories"])
         segmenter = build(config, len(categories), backbone)
         segmenter.load_state_dict(content["state_dict"])
-    except (LookupError, TypeError, ValueError, RuntimeError, InvalidConfig) as error:
+    except (
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        RuntimeError,  # RecursionError too
+        InvalidConfig,
+    ) as error:
         raise WeightsUnavailable(
             f"{path.name} is not a checkpoint of this project: {error}"
         ) from error

@@ -164,6 +164,10 @@ def damage(kind, path):
         torch.save({**content, "meta": "{"}, path)
     elif kind == "a number":
         torch.save({**content, "meta": "3"}, path)
+    elif kind == "a list":
+        torch.save({**content, "meta": "[{}]"}, path)
+    elif kind == "nested":
+        torch.save({**content, "meta": "[" * 100_000}, path)
     elif kind == "format":
         torch.save({**content, "meta": json.dumps({**meta, "format": 2})}, path)
     elif kind == "no categories":
@@ -194,6 +198,8 @@ def damage(kind, path):
         "an object",
         "no JSON",
         "a number",
+        "a list",
+        "nested",
         "format",
         "no categories",
         "a class more",
