@@ -95,11 +95,14 @@ def _proposals(raw: msgspec.Raw) -> Any:
     if not text_of(raw).startswith(b"{"):
         return msgspec.json.decode(raw)
     members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    return {k: v if k == "document" else msgspec.json.decode(v) for k, v in members.items()}
+    return {
+        k: _document(v) if k == "document" else msgspec.json.decode(v) for k, v in members.items()
+    }
 
 
-def _same(raw: msgspec.Raw) -> Any:
-    return raw
+def _document(raw: msgspec.Raw) -> msgspec.Raw | None:
+    """The text itself; None where it says null, as in a small body."""
+    return None if text_of(raw) == b"null" else raw
 
 
-_PARSERS: dict[str, Callable[[msgspec.Raw], Any]] = {"truth": _same, "proposals": _proposals}
+_PARSERS: dict[str, Callable[[msgspec.Raw], Any]] = {"truth": _document, "proposals": _proposals}

@@ -113,6 +113,19 @@ def test_what_else_a_large_body_may_be(
     assert all(any(f.startswith(place) for place in places) for f in found)
 
 
+@pytest.mark.parametrize("many", [1, MANY])
+def test_null_is_no_document_however_large_the_body_is(
+    client: TestClient, dataset_id: str, many: int
+) -> None:
+    given: dict[str, Any] = {"kind": "given", "document": {"501": [GOOD] * many}}
+    body: dict[str, Any] = {"dataset_id": dataset_id, "truth": None, "proposals": given}
+    assert client.post("/jobs/train", json=body).status_code == 202
+    body = {"dataset_id": dataset_id, "truth": {"info": "x" * 100 * many}}
+    body["proposals"] = {"kind": "given", "document": None}
+    found = pointers(client.post("/jobs/train", json=body))
+    assert any(place.endswith("/document") for place in found), found
+
+
 @pytest.mark.parametrize("cut", [b"", b"}}", b", NaN]}", b"\xff"])
 def test_a_large_body_that_is_no_json(client: TestClient, dataset_id: str, cut: bytes) -> None:
     body = b'{"dataset_id": "%s", "truth": {"images": [' % dataset_id.encode() + b"0, " * 40_000
