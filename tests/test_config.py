@@ -216,6 +216,7 @@ def test_override_names_are_all_settings():
     assert len(override_names(Config())) == len(set(override_names(Config())))
 
 
+@pytest.mark.slow
 def test_the_api_may_check_settings_without_torch():
     code = (
         "import sys, sapnet.config.resolve, sapnet.data.drawing, sapnet.types; "

@@ -111,6 +111,7 @@ def test_an_unknown_measurement_is_refused(load):
     assert done.exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 40])
 def test_target_assignment_is_that_of_plain_loops(load, count):
     config = SoloConfig()
@@ -124,6 +125,7 @@ def test_target_assignment_is_that_of_plain_loops(load, count):
     assert torch.equal(masks[ours.instances], torch.cat(copies))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "original"),
     [((187, 317), (187, 317)), ((192, 320), (192, 320)), ((160, 250), (160, 250))],

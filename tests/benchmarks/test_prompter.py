@@ -177,6 +177,7 @@ def test_the_ranker_learns_what_tells_good_masks_apart(
     assert found["best"] - 0.06 < found["together"] <= found["best"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_set")
 def test_the_card_tells_what_it_was_trained_on(prompter: SimpleNamespace, root: Path) -> None:
     training = {"data": "strict", "steps": 7, "windows": 224, "cpu_seconds": 5, "seeds": [1, 2]}

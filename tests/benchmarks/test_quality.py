@@ -29,6 +29,7 @@ def made(quality, count, weights, intercept, seed=0):
     return quality.Masks(told, right, draw.integers(0, 40, count), chance)
 
 
+@pytest.mark.slow
 def test_the_fit_finds_the_weights_that_made_the_data(quality):
     true = np.array([4.0, 2.0, 0.0])
     sets = [made(quality, 20_000, true, -2.0, seed) for seed in (0, 1)]
@@ -62,6 +63,7 @@ def test_folds_are_of_whole_images(quality, monkeypatch):
     assert sorted(i for images in left_out for i in images) == sorted(set(masks.image))
 
 
+@pytest.mark.slow
 def test_tables_have_every_set_and_signal(quality):
     weights = np.array(list(WEIGHTS.values()))
     sets = {name: made(quality, 300, weights, -5.0, n) for n, name in enumerate(("a", "b"))}

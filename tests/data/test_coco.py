@@ -228,6 +228,7 @@ def test_a_number_too_large_for_a_float_is_infinite(document):
     assert "inf" in problem_at(read_points(text).issues, "/annotations/0/point/0")
 
 
+@pytest.mark.slow
 def test_the_list_of_issues_ends(document, read):
     bad = {"id": "x", "image_id": 0, "category_id": 0, "point": [0, 0]}
     document["annotations"] += [bad] * (MAX_ISSUES + 234)
@@ -302,6 +303,7 @@ def test_reading_loads_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_real_documents(real_data: Path):
     result = read_points(real_data / "points.json")
     assert result.issues == []

@@ -26,6 +26,7 @@ def deepest(value: Any) -> int:
     return 1 + max(map(deepest, value), default=0) if isinstance(value, list) else 0
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(values, st.integers(1, 7), st.integers(MAX_DEPTH - 8, MAX_DEPTH + 2))
 def test_any_value_in_any_parts(value: Any, length: int, levels: int) -> None:

@@ -48,6 +48,7 @@ def test_an_rle_of_another_size(size: Any) -> None:
         gate.checked_rle({"size": size, "counts": [120]}, IMAGE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("polygons", POLYGONS, ids=lambda p: repr(p)[:40])
 def test_what_are_no_polygons(polygons: Any) -> None:
     with pytest.raises(InvalidGeometry):
@@ -94,6 +95,7 @@ masks = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**81 - 1
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(masks)
 def test_there_and_back(mask: np.ndarray) -> None:
@@ -105,6 +107,7 @@ def test_there_and_back(mask: np.ndarray) -> None:
         assert gate.checked_rle({"size": [*mask.shape], "counts": counts}, mask.shape) == encoded
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=20))
 def test_any_text_is_refused_or_is_a_mask(text: str) -> None:
@@ -117,6 +120,7 @@ def test_any_text_is_refused_or_is_a_mask(text: str) -> None:
     assert coco_mask.decode({"size": [3, 4], "counts": text}).sum() == runs[1::2].sum()
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(-(2**35), 2**35), min_size=1, max_size=8))
 def test_numbers_of_several_groups(values: list[int]) -> None:
@@ -165,6 +169,7 @@ def test_every_entrance_refuses_and_lives(tmp_path: Path) -> None:
     assert [line for line in found if line["grown_mb"] > 100] == []
 
 
+@pytest.mark.slow
 def test_nobody_else_calls_pycocotools_with_segmentations() -> None:
     others = []
     for folder in ("sapnet", "app", "worker"):

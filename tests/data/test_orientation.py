@@ -196,6 +196,7 @@ def test_orientations_that_there_are_not(tmp_path: Path, exif: bytes) -> None:
         patched(path)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(
     st.binary(max_size=200), st.sampled_from([b"\xff\xd8\xff\xe1", b"\x89PNG\r\n\x1a\n", b"II*\0"])

@@ -123,6 +123,7 @@ def test_a_value_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
             joined(text)
 
 
+@pytest.mark.slow
 def test_too_many_members() -> None:
     text = json.dumps(dict.fromkeys(map(str, range(10_001)), 0)).encode()
     with pytest.raises(Unreadable, match="10,000 members"):

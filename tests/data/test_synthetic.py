@@ -20,6 +20,7 @@ def scenes(tmp_path_factory):
     return make_scenes(tmp_path_factory.mktemp("scenes"), 6, (120, 160), seed=3, start_id=5)
 
 
+@pytest.mark.slow
 def test_the_readers_accept_it(scenes):
     document = read_points(scenes.points)
     assert document.issues == []
@@ -37,6 +38,7 @@ def test_the_readers_accept_it(scenes):
         assert holds_points(true["segmentation"], np.array([[annotation.x, annotation.y]])).all()
 
 
+@pytest.mark.slow
 def test_no_truth_in_the_points(scenes):
     keys = {key for item in json.loads(scenes.points.read_text())["annotations"] for key in item}
     assert keys == {"id", "image_id", "category_id", "point"}

@@ -204,6 +204,7 @@ def test_many_without_a_mask_are_one_warning():
     assert "and 490 more" in told[0].problem
 
 
+@pytest.mark.slow
 def test_real_truth(real_data):
     truth = read_truth(real_data / "instances.json")
     assert len(truth["annotations"]) > 700

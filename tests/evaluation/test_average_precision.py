@@ -92,6 +92,7 @@ def random_world(tools, seed):
     return detections, truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["segm", "bbox"])
 @pytest.mark.parametrize("seed", range(4))
 def test_equal_to_pycocotools(tools, seed, kind):
@@ -159,6 +160,7 @@ def test_polygons_as_truth(tools):
     assert average_precision([found], read_truth(document))["AP"] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_more_than_a_hundred_detections_in_an_image(tools):
     detections, truth = random_world(tools, 1)
     many = [

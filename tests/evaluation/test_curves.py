@@ -86,6 +86,7 @@ def test_nothing_true_and_nothing_found(truth):
     assert nothing.overall["AP"].max() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 3, 30])
 def test_the_figure(truth, tmp_path, classes):
     truth["categories"] = [{"id": i, "name": "a long name " * 9} for i in range(classes)]

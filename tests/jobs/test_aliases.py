@@ -50,6 +50,7 @@ def put(client: TestClient, name: str, model: str, **headers: str) -> Any:
     return client.put(f"/models/aliases/{name}", json={"model": model}, headers=named)
 
 
+@pytest.mark.slow
 def test_made_moved_and_removed(client: TestClient, new_model: Callable[[], str]) -> None:
     first, second = new_model(), new_model()
     made = put(client, "production", first, If_None_Match="*")
@@ -72,6 +73,7 @@ def test_made_moved_and_removed(client: TestClient, new_model: Callable[[], str]
     assert again.headers["etag"] not in (made.headers["etag"], moved.headers["etag"])
 
 
+@pytest.mark.slow
 def test_preconditions(client: TestClient, new_model: Callable[[], str]) -> None:
     model = new_model()
     refused(put(client, "best", model), 428)
@@ -124,6 +126,7 @@ def test_what_can_be_no_name(client: TestClient, new_model: Callable[[], str], n
     assert client.get("/models/aliases").json()["aliases"] == []
 
 
+@pytest.mark.slow
 def test_wherever_a_model_is_named(client: TestClient, new_model: Callable[[], str]) -> None:
     model, other = new_model(), new_model()
     put(client, "best", model, If_None_Match="*")
@@ -140,6 +143,7 @@ def test_wherever_a_model_is_named(client: TestClient, new_model: Callable[[], s
     refused(client.get("/models/nobody"), 404)
 
 
+@pytest.mark.slow
 def test_pages(client: TestClient, new_model: Callable[[], str]) -> None:
     model = new_model()
     for name in ("c", "a", "b"):
@@ -150,6 +154,7 @@ def test_pages(client: TestClient, new_model: Callable[[], str]) -> None:
     assert ([a["name"] for a in rest["aliases"]], rest["next"]) == (["b"], None)
 
 
+@pytest.mark.slow
 def test_each_owner_has_names_of_his_own(
     client: TestClient, new_model: Callable[[], str], database: Database
 ) -> None:
@@ -176,6 +181,7 @@ def test_each_owner_has_names_of_his_own(
     assert client.get("/models/aliases/best", headers=by["ann"]).headers["etag"] == tag
 
 
+@pytest.mark.slow
 def test_what_has_a_name_is_not_deleted(
     client: TestClient, new_model: Callable[[], str], dataset_id: str, database: Database
 ) -> None:

@@ -65,6 +65,7 @@ def test_the_whole_way(client: TestClient, dataset_id: str, new_worker: NewWorke
     assert [m["id"] for m in client.get("/models").json()["models"]] == [job["model_id"]]
 
 
+@pytest.mark.slow
 def test_a_job_names_everything_that_is_wrong_with_it(client: TestClient, dataset_id: str) -> None:
     body = {
         "dataset_id": dataset_id,
@@ -88,6 +89,7 @@ def test_a_job_names_everything_that_is_wrong_with_it(client: TestClient, datase
     assert client.get("/jobs").json() == {"jobs": [], "next": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "kind"), [(None, "hierarchy+prompter"), ("sam", "sam")])
 def test_settings_are_checked_as_the_run_resolves_them(
     client: TestClient,
@@ -110,6 +112,7 @@ def test_settings_are_checked_as_the_run_resolves_them(
     assert {given[-1] for given in seen} == {kind}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [
@@ -132,6 +135,7 @@ def test_a_job_that_makes_no_sense(
     assert set(pointers(answer)) == {pointer}
 
 
+@pytest.mark.slow
 def test_sam_checkpoints_are_chosen_by_name_and_checked_by_type(
     settings: Settings, database: Database, dataset_id: str, tmp_path: Path
 ) -> None:
@@ -178,6 +182,7 @@ def test_sam_checkpoints_are_chosen_by_name_and_checked_by_type(
     assert str(tmp_path) not in post(checkpoint="words", model_type="vit_b").text
 
 
+@pytest.mark.slow
 def test_a_job_of_no_dataset(client: TestClient, database: Database, dataset_id: str) -> None:
     problem(client.post("/jobs/train", json={"dataset_id": "none"}), 404)
     with database.begin() as session:
@@ -185,6 +190,7 @@ def test_a_job_of_no_dataset(client: TestClient, database: Database, dataset_id:
     problem(client.post("/jobs/train", json={"dataset_id": dataset_id}), 409)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("proposals", "kind"),
     [
@@ -202,6 +208,7 @@ def test_proposals_may_be_a_word(
         assert session.get_one(Job, job_id).request["proposals"] == {"kind": kind}
 
 
+@pytest.mark.slow
 def test_truth_is_stored_with_the_job(
     client: TestClient, dataset_id: str, database: Database, storage: Storage
 ) -> None:
@@ -212,6 +219,7 @@ def test_truth_is_stored_with_the_job(
     assert json.loads(storage.read(str(sha))) == TRUTH
 
 
+@pytest.mark.slow
 def test_idempotency_key(client: TestClient, dataset_id: str) -> None:
     body = {"dataset_id": dataset_id}
     key = {"Idempotency-Key": "k1"}
@@ -269,6 +277,7 @@ def test_texts_that_no_database_takes(client: TestClient, done: str, name: str) 
     problem(client.post("/jobs/train", content=method, headers=headers), 404)
 
 
+@pytest.mark.slow
 def test_what_a_request_said_comes_back_readable(client: TestClient, dataset_id: str) -> None:
     body = json.dumps({"dataset_id": dataset_id, "method": "a\ud800ä"}).encode()
     answer = client.post("/jobs/train", content=body, headers={"content-type": "application/json"})
@@ -293,6 +302,7 @@ def test_cursors_that_were_never_given_out(client: TestClient, done: str, key: o
         assert pointers(answer) == ["/cursor"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
 def test_a_body_that_does_not_say_it_is_json(
     client: TestClient, dataset_id: str, kind: str | None
@@ -303,6 +313,7 @@ def test_a_body_that_does_not_say_it_is_json(
     assert "application/json" in problem(answer, 415)["detail"]
 
 
+@pytest.mark.slow
 def test_kinds_of_jobs(client: TestClient, new_job: NewJob) -> None:
     """Every kind that a job may have is described, with a path that is filled in from the job."""
     kinds = {kind["kind"]: kind for kind in client.get("/jobs/kinds").json()["kinds"]}
@@ -315,6 +326,7 @@ def test_kinds_of_jobs(client: TestClient, new_job: NewJob) -> None:
         assert all(set(stage) == {"name", "label", "optional"} for stage in about["stages"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in JobKind if kind is not JobKind.TRAIN], ids=str)
 def test_what_is_no_training_names_its_result(
     client: TestClient, new_job: NewJob, kind: JobKind

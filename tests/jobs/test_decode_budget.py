@@ -26,6 +26,7 @@ def photo(orientation: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize("accept", ["application/json", "image/png"])
 def test_predictions_say_their_frame(
@@ -46,6 +47,7 @@ def test_predictions_say_their_frame(
         assert answer.json()[0]["segmentation"]["size"] == [30, 40]
 
 
+@pytest.mark.slow
 def test_lists_of_predictions_say_their_frame(client: TestClient, model_id: str) -> None:
     dataset = client.get("/datasets").json()["datasets"][0]["id"]
     image = client.get(f"/datasets/{dataset}/images").json()["images"][0]["id"]
@@ -96,6 +98,7 @@ def test_an_image_larger_than_the_budget_is_decoded_alone() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_without_room_the_answer_is_503(
     client: TestClient, model_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_an_upload_that_does_not_fit(client: TestClient, small_disk: Path) -> No
     assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_database_that_cannot_grow(
     client: TestClient, dataset_id: str, fill: Callable[[int], Path]
 ) -> None:

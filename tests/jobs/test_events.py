@@ -120,6 +120,7 @@ def test_a_setback_and_the_attempt_after_it(
     assert [e.attempt for e in log if e.data.get("status") == "started"] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_worker_that_goes_home_is_no_setback(
     new_job: NewJob, new_worker: NewWorker, log_of: LogOf
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_worker_that_fell_silent(
     assert (log[-1].attempt, log[-1].data["state"]) == (2, "running")
 
 
+@pytest.mark.slow
 def test_cancel(client: TestClient, new_job: NewJob, new_worker: NewWorker, log_of: LogOf) -> None:
     queued, running = new_job(), new_job()
     worker = new_worker()
@@ -217,6 +219,7 @@ def test_events_go_with_their_job(
         assert session.scalar(select(func.count()).select_from(JobEvent)) == 0
 
 
+@pytest.mark.slow
 def test_numbers_become_visible_in_their_order(new_job: NewJob, database: Database) -> None:
     """Writers beside each other, and a reader that must never see a number before a lower one."""
     job_id, writers, each = new_job(), 3, 8

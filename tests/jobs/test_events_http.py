@@ -100,6 +100,7 @@ def test_refused(client: TestClient, done: str) -> None:
     assert (head.status_code, head.content) == (200, b"")
 
 
+@pytest.mark.slow
 def test_a_job_from_before_there_were_events(client: TestClient, new_job: NewJob) -> None:
     job_id = new_job(state=JobState.SUCCEEDED)
     assert client.get(f"/jobs/{job_id}/events").status_code == 204
@@ -208,6 +209,7 @@ def test_a_job_that_is_deleted_ends_its_streams(
     assert not reader.is_alive()
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_is_forgotten(
     server: str, app: FastAPI, new_job: NewJob, database: Database, until: Callable[..., None]
 ) -> None:

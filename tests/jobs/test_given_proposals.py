@@ -34,6 +34,7 @@ def post(client: TestClient, dataset_id: str, document: Any) -> Any:
     return client.post("/jobs/train", json={"dataset_id": dataset_id, "proposals": proposals})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("document", "places"), BAD)
 def test_bad_ones_are_refused_where_they_stand(
     client: TestClient, dataset_id: str, document: Any, places: set[str]
@@ -44,6 +45,7 @@ def test_bad_ones_are_refused_where_they_stand(
     assert client.get("/jobs").json()["jobs"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "document",
     [
@@ -58,6 +60,7 @@ def test_good_ones_become_a_job(client: TestClient, dataset_id: str, document: A
     assert post(client, dataset_id, document).status_code == 202
 
 
+@pytest.mark.slow
 def test_of_many_bad_ones_the_first_are_listed(client: TestClient, dataset_id: str) -> None:
     answer = post(client, dataset_id, [None] * 5_000)
     assert answer.status_code == 422
@@ -71,6 +74,7 @@ MANY = 2_000
 """So many make a body whose documents are read in pieces."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("document", "places"),
     [
@@ -92,6 +96,7 @@ def test_large_documents(
         assert answer.status_code == 202
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "places"),
     [
@@ -113,6 +118,7 @@ def test_what_else_a_large_body_may_be(
     assert all(any(f.startswith(place) for place in places) for f in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [1, MANY])
 def test_null_is_no_document_however_large_the_body_is(
     client: TestClient, dataset_id: str, many: int
@@ -126,6 +132,7 @@ def test_null_is_no_document_however_large_the_body_is(
     assert any(place.endswith("/document") for place in found), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [b"", b"}}", b", NaN]}", b"\xff"])
 def test_a_large_body_that_is_no_json(client: TestClient, dataset_id: str, cut: bytes) -> None:
     body = b'{"dataset_id": "%s", "truth": {"images": [' % dataset_id.encode() + b"0, " * 40_000

@@ -45,6 +45,7 @@ def truth(image: dict[str, Any], segmentation: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "pointer"),
     [
@@ -67,6 +68,7 @@ def test_truth_is_of_the_images_that_were_sent(
         assert error["hint"]
 
 
+@pytest.mark.slow
 def test_truth_may_be_of_more_images(client: TestClient, dataset_id: str) -> None:
     """A whole split's, say, of which the data set has some images."""
     image = {"id": 5, "width": 640, "height": 480}

@@ -115,6 +115,7 @@ def test_what_does_not_fit_is_refused_with_a_reason_and_not_kept(
     assert not before & blobs_of(settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -138,6 +139,7 @@ def test_a_hostile_file_is_refused_at_once(
         assert session.query(Model).count() == 0
 
 
+@pytest.mark.slow
 def test_a_form_that_is_not_whole(client: TestClient) -> None:
     none = client.post("/models", data={"name": "x"}, files={"other": ("a", b"a")})
     assert [e["part"] for e in none.json()["errors"]] == ["other", "file"]

@@ -45,6 +45,7 @@ def png(height: int = 30, width: int = 40) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_an_image_of_the_dataset(client: TestClient, model_id: str) -> None:
     for image in (12, "12.png"):
         answer = client.get("/predict", params={"model": model_id, "image": image})
@@ -59,6 +60,7 @@ def test_an_image_of_the_dataset(client: TestClient, model_id: str) -> None:
     assert len(sure.json()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [
@@ -78,6 +80,7 @@ def test_what_is_not_there(client: TestClient, model_id: str, query: dict[str, A
     assert elsewhere.status_code == 404
 
 
+@pytest.mark.slow
 def test_a_sent_image(client: TestClient, model_id: str) -> None:
     form = {"model": model_id}
     answer = client.post("/predict", data=form, files={"file": ("a.png", png(8, 9))})
@@ -87,6 +90,7 @@ def test_a_sent_image(client: TestClient, model_id: str) -> None:
     assert len(sure.json()) == 1
 
 
+@pytest.mark.slow
 def test_an_image_by_accept(client: TestClient, model_id: str) -> None:
     headers = {"Accept": "image/png"}
     for answer in (
@@ -104,6 +108,7 @@ def test_an_image_by_accept(client: TestClient, model_id: str) -> None:
     assert answer.status_code == 406
 
 
+@pytest.mark.slow
 def test_images_leave_doubtful_results_out(client: TestClient, model_id: str) -> None:
     least: list[float] = []
 
@@ -124,6 +129,7 @@ def test_images_leave_doubtful_results_out(client: TestClient, model_id: str) ->
     assert least == [0.1, 0.1, 0.7, 0.7, 0.3, 0.3, 0.7, 0.7]
 
 
+@pytest.mark.slow
 def test_bodies_that_are_no_form(client: TestClient, model_id: str) -> None:
     answer = client.post("/predict", content=model_id, headers={"content-type": "text/plain"})
     assert (answer.status_code, answer.headers["content-type"]) == (415, PROBLEM)
@@ -141,6 +147,7 @@ def test_what_is_no_image(client: TestClient, model_id: str, content: bytes) -> 
     assert answer.json()["errors"][0]["part"] == "file"
 
 
+@pytest.mark.slow
 def test_a_form_that_lacks_something(client: TestClient, model_id: str) -> None:
     lacking = client.post("/predict", data={"model": model_id})
     assert [e["pointer"] for e in lacking.json()["errors"]] == ["/file"]
@@ -148,6 +155,7 @@ def test_a_form_that_lacks_something(client: TestClient, model_id: str) -> None:
     assert [e["pointer"] for e in wrong.json()["errors"]] == ["/score"]
 
 
+@pytest.mark.slow
 def test_grey_and_one_pixel_images(client: TestClient, model_id: str) -> None:
     buffer = io.BytesIO()
     PILImage.fromarray(np.array([[7]], np.uint8)).save(buffer, format="PNG")
@@ -200,6 +208,7 @@ def test_a_model_that_does_not_load_is_not_kept() -> None:
             runtime.predict("a", lambda: Path("a"), image, 0.1)
 
 
+@pytest.mark.slow
 def test_a_model_that_this_release_cannot_load(client: TestClient, model_id: str) -> None:
     client.app.state.runtime = Runtime(1)  # type: ignore[attr-defined]
     answer = client.get("/predict", params={"model": model_id, "image": 12})

@@ -109,6 +109,7 @@ def test_a_file_that_is_sent_in_a_form(
     assert not storage.exists(sha)
 
 
+@pytest.mark.slow
 def test_the_images_of_a_cancelled_job_are_let_go(
     client: TestClient,
     model_id: str,
@@ -142,6 +143,7 @@ def test_killed_in_the_middle_it_goes_on(
     assert all(len(p["results"]) == 1 for p in found)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_refused_request_stays(
     client: TestClient, model_id: str, database: Database, settings: Settings, stored: Any
 ) -> None:
@@ -161,6 +163,7 @@ def test_nothing_of_a_refused_request_stays(
     assert list(settings.folder("uploads").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_sent_again_with_a_key_it_is_one_job(client: TestClient, model_id: str) -> None:
     body, headers = {"model": model_id, "images": [12]}, {**ASYNC, "Idempotency-Key": "k1"}
     first, again = (client.post("/predict", json=body, headers=headers) for _ in range(2))
@@ -197,6 +200,7 @@ def test_who_may(
     refused(client.get(url, headers=by["bob"]), 404)
 
 
+@pytest.mark.slow
 def test_jobs_of_other_kinds_have_other_results(
     client: TestClient, model_id: str, new_job: Callable[..., str]
 ) -> None:
@@ -241,6 +245,7 @@ def another_dataset(database: Database, storage: Storage) -> str:
     return other.id
 
 
+@pytest.mark.slow
 def test_a_data_set_whose_model_is_in_use_is_not_deleted(
     client: TestClient, model_id: str, dataset_id: str, database: Database, storage: Storage
 ) -> None:
@@ -255,6 +260,7 @@ def test_a_data_set_whose_model_is_in_use_is_not_deleted(
     assert client.delete(f"/datasets/{dataset_id}?force=true").status_code == 204
 
 
+@pytest.mark.slow
 def test_a_job_whose_model_is_gone_fails_and_says_so(
     client: TestClient, model_id: str, database: Database, new_worker: NewWorker
 ) -> None:
@@ -267,6 +273,7 @@ def test_a_job_whose_model_is_gone_fails_and_says_so(
     assert "deleted" in job["error"]
 
 
+@pytest.mark.slow
 def test_a_validated_models_own_score_threshold(
     client: TestClient, model_id: str, database: Database
 ) -> None:

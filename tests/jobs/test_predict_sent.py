@@ -62,6 +62,7 @@ def encoded(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
+@pytest.mark.slow
 def test_an_image_in_base64(client: TestClient, model_id: str, png: Callable[..., bytes]) -> None:
     for text in (encoded(png(8, 9)), "data:image/png;base64," + encoded(png(8, 9))):
         body = {"model": model_id, "image": text}
@@ -132,6 +133,7 @@ def test_addresses_that_are_not_called(client: TestClient, model_id: str, url: s
     assert "secret@" not in fault["detail"] or "password" in fault["detail"]
 
 
+@pytest.mark.slow
 def test_an_address_that_leads_home(
     client: TestClient, model_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +174,7 @@ def test_what_an_address_may_answer(
     assert second["results"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -190,6 +193,7 @@ def test_what_is_no_image(client: TestClient, model_id: str, text: str, why: str
     assert why in fault["detail"]
 
 
+@pytest.mark.slow
 def test_bombs(
     client: TestClient, model_id: str, settings: Settings, png: Callable[..., bytes]
 ) -> None:
@@ -243,6 +247,7 @@ def test_bodies_that_say_too_little_or_too_much(
         assert refused(client.post("/predict", content=content, headers=kind))
 
 
+@pytest.mark.slow
 def test_a_list(near: TestClient, model_id: str, web: str, png: Callable[..., bytes]) -> None:
     IMAGES["/a.png"] = (200, "image/png", png(8, 9))
     images = [12, {"id": 99}, f"{web}/a.png", {"image": encoded(png(5, 6))}, f"{web}/none"]
@@ -261,6 +266,7 @@ def test_a_list(near: TestClient, model_id: str, web: str, png: Callable[..., by
     refused(near.post("/predict", json=body, headers={"accept": "image/png"}), 406)
 
 
+@pytest.mark.slow
 def test_more_than_a_few_are_work_for_a_worker(client: TestClient, model_id: str) -> None:
     answer = client.post("/predict", json={"model": model_id, "images": [12] * 9})
     (fault,) = refused(answer)
@@ -270,6 +276,7 @@ def test_more_than_a_few_are_work_for_a_worker(client: TestClient, model_id: str
     assert (fault["pointer"], "Prefer: respond-async" in fault["hint"]) == ("/dataset", True)
 
 
+@pytest.mark.slow
 def test_what_is_not_there(client: TestClient, model_id: str) -> None:
     refused(client.post("/predict", json={"model": "none", "images": [12]}), 404)
     body = {"model": model_id, "dataset": "none", "images": [12]}
@@ -278,6 +285,7 @@ def test_what_is_not_there(client: TestClient, model_id: str) -> None:
     assert [f["pointer"] for f in faults] == ["/images/1/id", "/images/2/id"]
 
 
+@pytest.mark.slow
 def test_an_alias_is_a_model(client: TestClient, model_id: str) -> None:
     client.put(
         "/models/aliases/best", json={"model": model_id}, headers={"If-None-Match": "*"}

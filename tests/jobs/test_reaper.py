@@ -72,6 +72,7 @@ def test_of_many_who_look_one_takes_it_up(new_job: NewJob, database: Database) -
     assert sorted(job_id for job_id, _ in found) == sorted(jobs)
 
 
+@pytest.mark.slow
 def test_the_api_looks_too(
     settings: Settings,
     database: Database,
@@ -120,6 +121,7 @@ def test_a_broker_that_is_away_ends_no_reaper(
     looking.stop()
 
 
+@pytest.mark.slow
 def test_every_app_says_how_long_a_message_stays_hidden() -> None:
     """One that says less redelivers the tasks of all."""
     from worker.celery_app import make_celery

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.both_stacks
 NewJob = Callable[..., str]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what", ["metrics", "report", "report.html", "checkpoint", "gallery", "pseudo-masks", "logs"]
 )

@@ -246,6 +246,7 @@ def test_there_is_no_such_mask(client: TestClient, done: str) -> None:
         assert problem(patch(client, f"{done}.{number}", '"0"', decision="accept"), 404)
 
 
+@pytest.mark.slow
 def test_a_job_without_results(client: TestClient, new_job: NewJob) -> None:
     job_id = new_job()
     assert problem(client.get(f"/jobs/{job_id}/review"), 409)["state"] == "queued"

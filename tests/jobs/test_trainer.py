@@ -85,6 +85,7 @@ def test_a_child_that_keeps_the_pipe_open_does_not_hang_the_reader(tmp_path: Pat
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 def test_a_command_that_does_not_exist_fails_and_says_so(tmp_path: Path) -> None:
     trainer = Trainer([str(tmp_path / "nothing")], workdir=tmp_path)
     assert list(trainer.events()) == []
@@ -124,6 +125,7 @@ def test_stray_lines_are_no_events(line: bytes) -> None:
     assert parse_event(line) is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's own")
 def test_the_trainer_dies_with_its_worker(
     tmp_path: Path, until: Callable[..., None], alive: Callable[[int], bool]

@@ -89,6 +89,7 @@ def test_what_is_loaded_to_predict_says_the_same(saved):
         assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_the_description_stands_beside(saved):
     _, path = saved
     beside = json.loads(path.with_suffix(".json").read_text())
@@ -114,6 +115,7 @@ def test_the_same_in_safetensors(saved):
     assert load_predictor(beside, device="cpu").predict(image, 0.0) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "foreign", "header"])
 def test_safetensors_that_are_not_ours(saved, tmp_path, damage):
     _, path = saved

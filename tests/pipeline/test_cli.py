@@ -53,6 +53,7 @@ def lines(result):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_failed_job_says_why_in_one_line(job, tmp_path):
     result = call("run", job(preset="gpu"))
     assert result.exit_code == 1
@@ -82,6 +83,7 @@ def test_reasons(job, changes, reason):
     assert lines(result)[-1]["reason"] == reason
 
 
+@pytest.mark.slow
 def test_a_wish_to_stop_ends_with_three(job, monkeypatch):
     """The handler is real: the signal comes with the first event."""
     from sapnet.pipeline import execute
@@ -182,6 +184,7 @@ def test_propose_then_train(scenes, weights, given_file, settings, tmp_path):
     assert "written to" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
@@ -301,6 +304,7 @@ def test_overlays_leave_doubtful_results_out(scenes, tmp_path, monkeypatch):
     assert drawn == [[0.9, 0.3], [0.9, 0.3, 0.2, 0.05]]
 
 
+@pytest.mark.slow
 def test_predict_refuses_in_words(finished, scenes, tmp_path):
     result = call("predict", tmp_path / "none.pt", scenes.images)
     assert result.exit_code == 1
@@ -313,6 +317,7 @@ def test_predict_refuses_in_words(finished, scenes, tmp_path):
     assert "no.jpg" in result.output
 
 
+@pytest.mark.slow
 def test_predict_to_stdout_is_json_alone(finished, scenes):
     model = finished.spec.workdir / "result" / "model.pt"
     result = call("predict", model, sorted(scenes.images.iterdir())[0], "--score", 0.9)
@@ -326,6 +331,7 @@ def test_small_parsers():
     assert got == {"a.b": 6, "c.d": "sgd", "e.f": [1, 2], "g.h": None, "i.j": "a=b", "k.l": ""}
 
 
+@pytest.mark.slow
 def test_help_needs_no_torch():
     code = (
         "import sys\nfrom sapnet.cli.main import app\n"

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -86,6 +87,7 @@ def test_a_gallery_of_nothing(tmp_path):
     assert Image.open(tmp_path / "gallery.png").height > HEIGHT
 
 
+@pytest.mark.slow
 def test_the_runs_gallery_has_a_row_an_image(finished):
     folder = finished.spec.workdir / "result"
     image = Image.open(folder / "gallery.png")

@@ -51,6 +51,7 @@ def test_the_same_as_predicting_image_by_image(finished, split):
     assert figures == {k: average_precision(want, truth, kind=k) for k in ("segm", "bbox")}
 
 
+@pytest.mark.slow
 def test_either_results_or_a_model(finished, split, tmp_path):
     images, path = split
     model = finished.spec.workdir / "result" / "model.pt"
@@ -63,6 +64,7 @@ def test_either_results_or_a_model(finished, split, tmp_path):
         assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_a_missing_image_is_named(finished, split):
     images, path = split
     (images / "city 1" / "a.png").unlink()

@@ -130,13 +130,14 @@ def checked(outcome):
     return rows, metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "as_printed"),
     [
         ("sapnet++", False),
-        pytest.param("sapnet++", True, marks=pytest.mark.slow),
-        pytest.param("sapnet", False, marks=pytest.mark.slow),
-        pytest.param("mil", False, marks=pytest.mark.slow),
+        ("sapnet++", True),
+        ("sapnet", False),
+        ("mil", False),
     ],
 )
 def test_one_class(world, go, method, as_printed):

@@ -193,6 +193,7 @@ def test_a_resumed_run_keeps_the_smaller_batch(small_world, go, monkeypatch):
     assert sorted(outcome.steps) == [3, 4]
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_that_does_not_fit(small_world, go, monkeypatch):
     only_small_batches(monkeypatch, 0)
     outcome = go(small_world(SIZES, POINTS, overrides=TWO))

@@ -105,6 +105,7 @@ def test_stopped_and_cut_off_it_goes_on_as_if_it_had_not_been(job_file, tmp_path
     assert not part.exists()
 
 
+@pytest.mark.slow
 def test_no_image_at_all(job_file, tmp_path):
     document = json.loads(job_file.read_text()) | {"images": []}
     job_file.write_text(json.dumps(document))
@@ -123,6 +124,7 @@ def test_as_the_worker_starts_it(job_file, tmp_path):
     assert len(lines(tmp_path)) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"kind": "magic"}, {"images": [{}]}, {"surprise": 1}, {"model": None}]
 )
@@ -152,6 +154,7 @@ def test_onnx_by_a_job(model, tmp_path):
     assert len(predictor.predict(image, 0.0)) == len(expected) > 0
 
 
+@pytest.mark.slow
 def test_a_model_from_elsewhere_is_written_anew(model, tmp_path):
     events = []
     path = tmp_path / "JOB.json"

@@ -74,6 +74,7 @@ def test_a_run_in_bfloat16(make_spec, tmp_path, go, finished, monkeypatch, norms
     predictor.predict(torch.zeros(64, 96, 3, dtype=torch.uint8).numpy())
 
 
+@pytest.mark.slow
 def test_on_a_gpu_types_meet():
     """Types as a GPU's mixed precision has them, which differ from a CPU's: norms in float32."""
     config = resolve_config("sapnet++", "cpu")

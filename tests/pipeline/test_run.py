@@ -231,6 +231,7 @@ def test_methods(make_spec, go, given, tmp_path, method, terms):
         assert hits >= len(rows) - 3  # where a whole swallows a neighbour's point, another is taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["rate", "image"])
 def test_a_loss_that_is_no_number_is_named(make_spec, go, tmp_path, monkeypatch, term):
     overrides = {"refine.warmup": 0.0}

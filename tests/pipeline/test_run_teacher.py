@@ -63,6 +63,7 @@ def test_its_figures_join_the_selection(taught, given, scenes):
     assert taught.report["config"]["mil"]["prior_contrast"] == wanted > 0
 
 
+@pytest.mark.slow
 def test_blended_masks_are_refined(taught, scenes):
     """With a blend every object has something to refine, whether a cell answers for it or not."""
     text = (must(taught).spec.workdir / "result" / "pseudo_masks.ndjson").read_text()
@@ -71,9 +72,8 @@ def test_blended_masks_are_refined(taught, scenes):
     assert sum(row["refined"] is not None for row in rows) > 0.9 * len(rows)
 
 
-@pytest.mark.parametrize(
-    ("stage", "step"), [("teacher", 2), pytest.param("train", 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "step"), [("teacher", 2), ("train", 1)])
 def test_stopped_and_taken_up_again(taught, make_spec, go, result_of, tmp_path, stage, step):
     spec = make_spec(tmp_path, overrides=TAUGHT)
     first = go(spec, at(stage, step))

@@ -43,6 +43,7 @@ def saved(folder, config, categories, **weights):
     return folder / "model.pt", model.segmenter.state_dict()
 
 
+@pytest.mark.slow
 def test_the_same_classes_are_the_same_model(config, tmp_path):
     path, before = saved(tmp_path, config, [CATS, DOGS])
     model, origin = go_on_from(path, config, [DOGS, CATS], seed=1)  # labels go by id
@@ -88,6 +89,7 @@ def test_new_classes_begin_as_the_most_similar(name, labels):
     assert class_sources([Category(9, name)], []) == [[]]
 
 
+@pytest.mark.slow
 def test_what_began_with_weights_is_built_as_such(config, tmp_path):
     """Frozen norms, or GroupNorm: by what the first of the line began with."""
     solo = SoloV2(
@@ -104,6 +106,7 @@ def test_what_began_with_weights_is_built_as_such(config, tmp_path):
     assert frozen
 
 
+@pytest.mark.slow
 def test_another_architecture(config, tmp_path):
     path, _ = saved(tmp_path, config, [CATS])
     paper = replace(config, backbone=replace(config.backbone, name="resnet18"))

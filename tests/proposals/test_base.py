@@ -16,6 +16,7 @@ def test_known_kinds() -> None:
     assert set(KINDS) >= CALIBRATED_PROPOSALS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NEEDS_WEIGHTS])
 def test_calibration_of(kind: str) -> None:
     generator: ProposalGenerator = build_generator({"kind": kind, **SETTINGS.get(kind, {})}, EMPTY)

@@ -27,6 +27,7 @@ def equal(one: list[Bag], two: list[Bag]) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_finds_blobs_and_splits_those_that_touch(blobs: Blobs) -> None:
     image, masks, at = blobs
     bags = bags_of(image, at)
@@ -89,6 +90,7 @@ def test_a_flat_image_gives_every_point_something() -> None:
     assert all(len(bag) >= 1 for bag in bags)
 
 
+@pytest.mark.slow
 def test_noise_keeps_the_tables_small() -> None:
     image = np.random.default_rng(0).integers(0, 256, (400, 400, 3)).astype(np.uint8)
     assert len(bags_of(image, points((200, 200)))) == 1

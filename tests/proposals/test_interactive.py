@@ -82,6 +82,7 @@ def drawn():
     return image, left, right
 
 
+@pytest.mark.slow
 def test_what_is_clicked_is_added_and_taken_away():
     image, left, right = drawn()
     half = left.copy()

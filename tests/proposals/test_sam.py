@@ -37,6 +37,7 @@ def dense(raw: RawProposals) -> np.ndarray:
     return np.moveaxis(coco_mask.decode(list(raw.masks)), 2, 0).astype(bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 2, 32])
 def test_batched_masks_equal_the_predictor_one_by_one(
     model: Sam, image: np.ndarray, chunk: int, monkeypatch: pytest.MonkeyPatch
@@ -66,6 +67,7 @@ def test_batched_masks_equal_the_predictor_one_by_one(
     assert seen > 0.05
 
 
+@pytest.mark.slow
 def test_one_point_has_no_negatives_and_they_can_be_off(model: Sam, image: np.ndarray) -> None:
     (alone,) = SamGenerator(model=model).propose(image, INFO, AT[:1])
     assert dense(alone).shape == (3, 60, 90)
@@ -76,6 +78,7 @@ def test_one_point_has_no_negatives_and_they_can_be_off(model: Sam, image: np.nd
     assert twins[0].masks == twins[1].masks
 
 
+@pytest.mark.slow
 def test_an_image_is_encoded_once_and_a_second_run_encodes_none(
     model: Sam, image: np.ndarray, tmp_path: Path
 ) -> None:
@@ -91,6 +94,7 @@ def test_an_image_is_encoded_once_and_a_second_run_encodes_none(
     assert run().encodes == 0
 
 
+@pytest.mark.slow
 def test_kept_embeddings_spare_the_encoder(model: Sam, image: np.ndarray, tmp_path: Path) -> None:
     def run(negatives: int, megabytes: int) -> tuple[list[RawProposals], int]:
         generator = SamGenerator(
@@ -132,6 +136,7 @@ def test_embeddings_that_were_used_longest_ago_make_room(tmp_path: Path) -> None
     assert cache.get("a") is None
 
 
+@pytest.mark.slow
 def test_an_encoder_in_bfloat16_draws_nearly_the_same(model: Sam, image: np.ndarray) -> None:
     exact = [dense(raw) for raw in SamGenerator(model=model, negatives=0).propose(image, INFO, AT)]
     other = SamGenerator(model=copy.deepcopy(model), negatives=0, encoder_bf16=True)

@@ -75,6 +75,7 @@ def test_metas_models_by_their_shapes(tmp_path: Path, model_type: str) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [

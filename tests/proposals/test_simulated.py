@@ -89,6 +89,7 @@ def test_the_most_confident_is_as_good_as_sams_and_the_best_is_near_the_truth(
     assert 0.86 < found["best_of_bag"] < 0.95
 
 
+@pytest.mark.slow
 def test_kinds_are_what_they_say(
     scenes: Data, simulated: tuple[Variant, dict[int, list[Bag]]]
 ) -> None:
@@ -112,6 +113,7 @@ def test_kinds_are_what_they_say(
     assert seen == KINDS
 
 
+@pytest.mark.slow
 def test_bags_hold_many_masks_that_differ(simulated: tuple[Variant, dict[int, list[Bag]]]) -> None:
     lengths = [len(bag) for bag in flat(simulated[1])]
     assert max(lengths) <= 14
@@ -125,6 +127,7 @@ def test_bags_hold_many_masks_that_differ(simulated: tuple[Variant, dict[int, li
     assert 0.7 < np.mean(pairs) < 0.9
 
 
+@pytest.mark.slow
 def test_confidence_is_noisy_and_neither_empty_nor_an_oracle(
     simulated: tuple[Variant, dict[int, list[Bag]]],
 ) -> None:
@@ -137,6 +140,7 @@ def test_confidence_is_noisy_and_neither_empty_nor_an_oracle(
     assert 0.15 < np.mean([bag.sources[0] == "whole" for bag in bags]) < 0.5
 
 
+@pytest.mark.slow
 def test_oversized_masks_outnumber_wholes_and_win_by_agreement(
     simulated: tuple[Variant, dict[int, list[Bag]]],
 ) -> None:
@@ -169,6 +173,7 @@ def test_the_order_of_the_data_changes_no_bag(scenes: Data) -> None:
     assert all((one[id_].confidence == two[id_].confidence).all() for id_ in one)
 
 
+@pytest.mark.slow
 def test_seed_variant_and_nothing_else_decide(scenes: Data) -> None:
     def print_of(seed: int, variant: Variant) -> str:
         bags = make_simulated(few, *scenes[1:], seed=seed, variant=variant)

@@ -124,6 +124,7 @@ def test_damage_inside_is_noticed_and_repaired(tmp_path: Path) -> None:
     assert same(ProposalStore(tmp_path).get(key(0)), bags_of(0))
 
 
+@pytest.mark.slow
 def test_threads_and_stores_share_a_folder(tmp_path: Path) -> None:
     def write(part: int) -> None:
         store = ProposalStore(tmp_path, shard_bytes=20_000)

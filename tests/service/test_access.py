@@ -49,6 +49,7 @@ def status_of(
     return int(client.request(method, path, headers=headers, content=body).status_code)
 
 
+@pytest.mark.slow
 def test_what_routes_say_holds_for_them_alone(app: FastAPI) -> None:
     with app.state.database.begin() as session:
         made = {scope: keys.create(session, "ann", scope)[0] for scope in Scope}
@@ -72,6 +73,7 @@ def test_what_routes_say_holds_for_them_alone(app: FastAPI) -> None:
     assert statuses("GET", "/open-files/x") == [200, 200, 200, 200]
 
 
+@pytest.mark.slow
 def test_how_large_a_body_may_be(app: FastAPI) -> None:
     client = TestClient(app)
     for path, limit in (("/outer/x/large", 3_000), ("/outer/x/read", 1_000), ("/nowhere", 1_000)):
@@ -79,6 +81,7 @@ def test_how_large_a_body_may_be(app: FastAPI) -> None:
         assert status_of(client, "POST", path, None, b" " * limit) != 413
 
 
+@pytest.mark.slow
 def test_what_is_open_and_what_is_read_by_posting_is_known(settings: Settings) -> None:
     """Whoever opens one more route says so here as well."""
     app = create_app(settings)

@@ -66,6 +66,7 @@ def test_a_data_set_of_each(
     assert found["report"]["truth"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("raw", "pointer", "detail"),
     [
@@ -85,6 +86,7 @@ def test_what_is_wrong_is_said_in_its_own_terms(
     assert detail in error["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("holds", ["nothing", "coco"])
 def test_archives_that_hold_no_points(client: TestClient, kit: Any, holds: str) -> None:
     files = {"a.txt": b"a"} if holds == "nothing" else {"a.json": json.dumps(kit.points()).encode()}
@@ -104,6 +106,7 @@ def warnings_of(
     return body, [(w["pointer"], w["detail"]) for w in body["report"]["warnings"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("raw", "pointer"),
     [
@@ -125,6 +128,7 @@ def test_what_was_left_out_is_reported_where_it_is(
 SQUARE = [[1, 1, 9, 1, 9, 9, 1, 9]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("second", "pointer", "words"),
     [

@@ -12,6 +12,7 @@ from app.db.models import Annotation
 pytestmark = pytest.mark.both_stacks
 
 
+@pytest.mark.slow
 def test_all_of_them_in_pages(client: TestClient, app: FastAPI, kit: Any) -> None:
     document = kit.points(images=2, each=3)
     dataset = kit.upload(client, document, kit.images()).json()
@@ -43,11 +44,13 @@ def test_all_of_them_in_pages(client: TestClient, app: FastAPI, kit: Any) -> Non
     assert [a["mask"] for a in client.get(url).json()["annotations"]][:3] == [None, mask, None]
 
 
+@pytest.mark.slow
 def test_of_no_data_set(client: TestClient) -> None:
     assert client.get("/datasets/none/annotations").status_code == 404
     assert client.get("/datasets/none/annotations", params={"limit": 0}).status_code == 422
 
 
+@pytest.mark.slow
 def test_a_mask_that_is_sent_is_kept(client: TestClient, kit: Any) -> None:
     document = kit.points(images=1, each=2)
     mask = {"size": [30, 40], "counts": "Pf02O001M3O"}

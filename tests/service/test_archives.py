@@ -129,6 +129,7 @@ def test_too_many_files(tmp_path: Path) -> None:
             read(path)
 
 
+@pytest.mark.slow
 def test_too_many_bytes_and_bombs(tmp_path: Path) -> None:
     bomb = [("a.png", bytes(RATIO_FROM + 1))]
     for path in (
@@ -158,6 +159,7 @@ def test_a_bomb_in_a_header(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.slow
 def test_sizes_in_headers_are_not_believed(tmp_path: Path) -> None:
     """A zip whose entry says it has 1 byte and unpacks to 20 MiB."""
     path = make_zip(tmp_path / "a", ("a.png", bytes(20 * 2**20)))

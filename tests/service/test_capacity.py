@@ -170,12 +170,14 @@ def test_predictions_that_wait_leave_threads_to_others(
     assert set(codes) == {200, 503}
 
 
+@pytest.mark.slow
 def test_health_needs_no_thread(app: FastAPI) -> None:
     from app.http.health import healthz
 
     assert asyncio.iscoroutinefunction(healthz)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "status"), [(sqlite3.SQLITE_BUSY, 503), (sqlite3.SQLITE_LOCKED, 503), (1, 500)]
 )

@@ -33,6 +33,7 @@ def database(app: FastAPI) -> Database:
     return database
 
 
+@pytest.mark.slow
 def test_concurrent_updates_are_not_lost(database: Database) -> None:
     with database.begin() as session:
         session.add(counter := dataset())
@@ -98,6 +99,7 @@ def test_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(i) == 32 for i in ids)
 
 
+@pytest.mark.slow
 def test_no_201_for_a_commit_that_failed(app: FastAPI, client: TestClient) -> None:
     @app.post("/test", status_code=201)
     def create(session: SessionDep) -> str:
@@ -154,6 +156,7 @@ class TestQueue:
             queue.enqueue(session, Job(id="a", kind=JobKind.TRAIN), None)
         assert sent == []
 
+    @pytest.mark.slow
     def test_a_broker_that_is_down_loses_nothing(self, database: Database) -> None:
         with database.begin() as session:
             session.add(row := dataset())

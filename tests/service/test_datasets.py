@@ -42,6 +42,7 @@ def tarred(files: dict[str, bytes], mode: Any = "w") -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_the_contract(client: TestClient, kit: Any) -> None:
     answer = kit.upload(client, kit.points(), kit.zipped(kit.images()))
     assert answer.status_code == 201
@@ -57,6 +58,7 @@ def test_the_contract(client: TestClient, kit: Any) -> None:
     assert client.get(answer.headers["location"]).json() == body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", ["zip", "tar", "tar.gz", "files", "two archives"])
 def test_every_way_to_send_images(client: TestClient, kit: Any, pack: str) -> None:
     files = kit.images()
@@ -76,6 +78,7 @@ def test_every_way_to_send_images(client: TestClient, kit: Any, pack: str) -> No
         assert client.get(f"{url}/images/{i}").content == files[f"{i}.png"]
 
 
+@pytest.mark.slow
 def test_annotations_as_a_text_field_and_no_name(client: TestClient, kit: Any) -> None:
     answer = client.post(
         "/datasets",
@@ -86,6 +89,7 @@ def test_annotations_as_a_text_field_and_no_name(client: TestClient, kit: Any) -
     assert answer.json()["name"] == "data set"
 
 
+@pytest.mark.slow
 def test_names_in_archives(client: TestClient, kit: Any) -> None:
     """Whole paths first, then the end of a path, then a basename that only one image has."""
     names = ["a/x.png", "b/x.png", "deep/only.png", "Ä.png"]
@@ -113,6 +117,7 @@ def test_names_in_archives(client: TestClient, kit: Any) -> None:
         assert got == data[name], name
 
 
+@pytest.mark.slow
 def test_the_better_fit_wins_whatever_the_order(client: TestClient, kit: Any) -> None:
     right, other = kit.image(seed=1), kit.image(seed=9)
     for names in (["1.png", "old/1.png"], ["old/1.png", "1.png"]):
@@ -123,6 +128,7 @@ def test_the_better_fit_wins_whatever_the_order(client: TestClient, kit: Any) ->
         assert client.get(f"{answer.headers['location']}/images/1").content == right
 
 
+@pytest.mark.slow
 def test_odd_but_right(client: TestClient, kit: Any) -> None:
     """Undeclared sizes, an image without annotations, crowds, twin points, a 1×1 image."""
     document = kit.points(2, 1, categories=[{"id": 0, "name": "dog"}])
@@ -148,6 +154,7 @@ def test_odd_but_right(client: TestClient, kit: Any) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_300_objects_and_one(client: TestClient, kit: Any) -> None:
     for count in (1, 300):
         document = kit.points(1, count)
@@ -158,6 +165,7 @@ def test_300_objects_and_one(client: TestClient, kit: Any) -> None:
         assert answer.json()["annotations"] == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 def test_images_come_back_as_sent(client: TestClient, kit: Any, kind: str) -> None:
     data = kit.image(kind=kind)
@@ -180,6 +188,7 @@ def test_images_come_back_as_sent(client: TestClient, kit: Any, kind: str) -> No
     assert beyond.headers["content-range"] == f"bytes */{len(data)}"
 
 
+@pytest.mark.slow
 def test_pages_follow_each_other(client: TestClient, kit: Any) -> None:
     ids = []
     for _ in range(5):
@@ -200,6 +209,7 @@ def test_pages_follow_each_other(client: TestClient, kit: Any) -> None:
     assert second["next"] is None
 
 
+@pytest.mark.slow
 def test_truth_sent_and_truth_within(client: TestClient, kit: Any) -> None:
     document = kit.points(1)
     square = {"segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}
@@ -214,6 +224,7 @@ def test_truth_sent_and_truth_within(client: TestClient, kit: Any) -> None:
     assert [w["part"] for w in unrelated["report"]["warnings"]] == ["truth"]
 
 
+@pytest.mark.slow
 def test_a_correction_names_its_parent(client: TestClient, kit: Any) -> None:
     parent = kit.upload(client, kit.points(1), kit.images(1)).json()["id"]
     child = kit.upload(client, kit.points(1), kit.images(1), parent=parent).json()
@@ -223,6 +234,7 @@ def test_a_correction_names_its_parent(client: TestClient, kit: Any) -> None:
     assert wrong.json()["errors"][0]["part"] == "parent"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "hint"),
     [(DatasetStatus.IMPORTING, "wait for it"), (DatasetStatus.INVALID, "name one that is ready")],
@@ -238,6 +250,7 @@ def test_a_parent_that_is_not_ready(
     assert error["hint"] == hint
 
 
+@pytest.mark.slow
 def test_content_is_stored_once_and_goes_with_its_last_user(
     client: TestClient,
     settings: Settings,
@@ -265,6 +278,7 @@ def test_content_is_stored_once_and_goes_with_its_last_user(
             assert session.scalar(select(func.count()).select_from(table)) == 0, table
 
 
+@pytest.mark.slow
 def test_delete_asks_about_jobs(
     client: TestClient,
     settings: Settings,

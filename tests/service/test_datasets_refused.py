@@ -114,6 +114,7 @@ def test_wrong_documents(client: TestClient, kit: Any, case: str) -> None:
     assert all(e["part"] == "annotations" for e in errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", [b"", b'{"images": [', b"[]", b"\xff\xfe", b"null", b"[" * 100_000])
 def test_no_json_at_all(client: TestClient, kit: Any, raw: bytes) -> None:
     errors = refused(kit.upload(client, raw, kit.images()))
@@ -129,6 +130,7 @@ IMAGES: dict[str, Callable[[Any], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", IMAGES)
 @pytest.mark.parametrize("packed", [False, True])
 def test_wrong_images(client: TestClient, kit: Any, case: str, packed: bool) -> None:
@@ -174,6 +176,7 @@ def test_everything_is_listed_at_once(client: TestClient, kit: Any) -> None:
     assert all(e["hint"] for e in errors)
 
 
+@pytest.mark.slow
 def test_missing_parts(client: TestClient, kit: Any) -> None:
     errors = refused(client.post("/datasets", files={"name": (None, "x")}))
     assert where(errors) == {("annotations", ""), ("images", "")}
@@ -185,6 +188,7 @@ def test_missing_parts(client: TestClient, kit: Any) -> None:
     assert where(refused(client.post("/datasets", files=twice + images))) == {("annotations", "")}
 
 
+@pytest.mark.slow
 def test_two_files_that_could_be_one_image(client: TestClient, kit: Any) -> None:
     archive = kit.zipped({"a/1.png": kit.image(seed=1), "b/1.png": kit.image(seed=2)})
     errors = refused(kit.upload(client, kit.points(1), archive))
@@ -204,6 +208,7 @@ def test_a_refused_archive_makes_no_image_missing(client: TestClient, kit: Any) 
         assert answer.json()["detail"].startswith("Nothing was kept; 1 fault: the archive")
 
 
+@pytest.mark.slow
 def test_a_point_outside_is_pointed_at(client: TestClient, kit: Any) -> None:
     """Whether the document declares the image's size or not."""
     for size in ({}, {"width": 40, "height": 30}):
@@ -214,6 +219,7 @@ def test_a_point_outside_is_pointed_at(client: TestClient, kit: Any) -> None:
         assert fault["pointer"] == "/annotations/0/point"
 
 
+@pytest.mark.slow
 def test_a_bad_archive_is_a_fault_of_the_images(client: TestClient, kit: Any) -> None:
     good = kit.zipped(kit.images())
     for archive in (b"not a zip", good[: len(good) // 2], kit.zipped({"../1.png": b"x"})):
@@ -222,10 +228,12 @@ def test_a_bad_archive_is_a_fault_of_the_images(client: TestClient, kit: Any) ->
 
 
 class TestForms:
+    @pytest.mark.slow
     def test_another_kind_of_body(self, client: TestClient) -> None:
         refused(client.post("/datasets", json={"name": "x"}), 415)
         refused(client.post("/datasets"), 415)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("kind", "body"),
         [
@@ -242,6 +250,7 @@ class TestForms:
     def test_broken_forms(self, client: TestClient, kind: str, body: bytes) -> None:
         refused(client.post("/datasets", content=body, headers={"content-type": kind}), 400)
 
+    @pytest.mark.slow
     def test_a_long_text_field(self, client: TestClient, kit: Any) -> None:
         refused(kit.upload(client, kit.points(), kit.images(), name="x" * 20_000), 413)
 
@@ -257,12 +266,14 @@ class TestLimits:
 
         assert post_raw(app, receive, (b"content-length", b"20001")) == [413]
 
+    @pytest.mark.slow
     def test_bytes_are_counted_all_the_same(self, client: TestClient) -> None:
         start = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
         chunks = iter([start, *[b"0" * 1_000] * 30])
         headers = {"content-type": "multipart/form-data; boundary=x"}
         refused(client.post("/datasets", content=chunks, headers=headers), 413)
 
+    @pytest.mark.slow
     def test_documents_and_parts(self, client: TestClient, kit: Any) -> None:
         document = json.dumps(kit.points()).encode() + b" " * 3_000
         refused(kit.upload(client, document, kit.images()), 413)
@@ -273,6 +284,7 @@ class TestLimits:
 class TestFailures:
     """The service itself fails half-way: a 500 without a word of the inside, and no trace."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("error", "status"),
         [(OSError(28, "No space left on device /secret"), 507), (OSError(5, "bad /secret"), 500)],
@@ -300,6 +312,7 @@ class TestFailures:
         assert "secret" not in answer.text
         assert len(done) == 2
 
+    @pytest.mark.slow
     def test_the_commit_fails(
         self, client: TestClient, kit: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -310,6 +323,7 @@ class TestFailures:
         refused(kit.upload(client, kit.points(), kit.images()), 500)
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves(settings: Settings, kit: Any, stored: Stored) -> None:
     """The connection ends in the middle of the body."""
     app = create_app(settings)

@@ -73,6 +73,7 @@ def wrong(settings: Settings, **changes: Any) -> dict[str, Check]:
     return {n: c for n, c in found.items() if c.ok is False and "disk" not in n}
 
 
+@pytest.mark.slow
 @pytest.mark.both_stacks
 def test_a_sound_service_is_found_sound(settings: Settings, stack: dict[str, str]) -> None:
     assert wrong(settings) == {}
@@ -104,6 +105,7 @@ def test_a_torch_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (torch.ok, torch.state) == (False, "ImportError: libcudart is missing")
 
 
+@pytest.mark.slow
 def test_a_database_before_its_migration(settings: Settings, database: Database) -> None:
     schema.downgrade(database, "base")
     assert wrong(settings) == {}
@@ -117,6 +119,7 @@ def test_a_database_of_a_newer_release(settings: Settings, database: Database) -
     assert "newer release" in wrong(settings)["schema"].remedy
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_and_its_password(settings: Settings) -> None:
     url = "postgresql+psycopg://user:s3cret@127.0.0.1:1/none"
     (fault,) = wrong(settings, database_url=url).values()
@@ -218,6 +221,7 @@ def test_weights_are_there_and_whole(
     assert set(wrong(settings, backbone_weights=path)) == (set() if ok else {"backbone weights"})
 
 
+@pytest.mark.slow
 def test_sam_checkpoints_are_there_and_of_a_type(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +281,7 @@ def test_a_port_that_is_taken(settings: Settings, body: bytes, ok: bool) -> None
     assert set(faults) == (set() if ok else {"port"})
 
 
+@pytest.mark.slow
 def test_the_exit_code_tells(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAPNET_DATA_DIR", str(settings.data_dir))
     monkeypatch.setenv("SAPNET_PORT", str(settings.port))
@@ -291,6 +296,7 @@ def test_the_exit_code_tells(settings: Settings, monkeypatch: pytest.MonkeyPatch
     assert "s3cret" not in broken.output
 
 
+@pytest.mark.slow
 def test_damaged_and_missing_blobs_are_found_and_set_aside(settings: Settings) -> None:
     schema_database = Database(settings.database)
     schema.upgrade(schema_database)

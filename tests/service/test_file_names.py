@@ -52,6 +52,7 @@ def stored(client: TestClient, answer: Any) -> dict[str, bytes]:
     return {i["file_name"]: client.get(f"{url}/images/{i['id']}").content for i in listed}
 
 
+@pytest.mark.slow
 def test_names_with_backslashes(client: TestClient, kit: Any) -> None:
     a, b = image_bytes(seed=1), image_bytes(seed=2)
     document = points(kit, "photos\\a.png", "photos\\deep\\b.png")
@@ -62,6 +63,7 @@ def test_names_with_backslashes(client: TestClient, kit: Any) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "sent", "name"),
     [
@@ -87,6 +89,7 @@ def test_label_studios_names(
     assert answer.json()["report"]["ignored_files"]["examples"] == ["x/other.png"]
 
 
+@pytest.mark.slow
 def test_label_studios_uploads_of_one_name(client: TestClient, kit: Any) -> None:
     a, b = image_bytes(seed=1), image_bytes(seed=2)
     two = tasks("/data/upload/1/1a2b3c4d-a.png", "/data/upload/1/9f8e7d6c-a.png")
@@ -105,6 +108,7 @@ def test_label_studios_uploads_of_one_name(client: TestClient, kit: Any) -> None
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sent"),
     [
@@ -120,6 +124,7 @@ def test_cvats_frames(client: TestClient, kit: Any, name: str, sent: str) -> Non
     assert stored(client, answer) == {name: image_bytes()}
 
 
+@pytest.mark.slow
 def test_addresses_as_names_in_coco(client: TestClient, kit: Any) -> None:
     a, b = image_bytes(seed=1), image_bytes(seed=2)
     document = points(
@@ -129,6 +134,7 @@ def test_addresses_as_names_in_coco(client: TestClient, kit: Any) -> None:
     assert stored(client, answer) == {"train/a b.png": a, "1a2b3c4d-b.png": b}
 
 
+@pytest.mark.slow
 def test_another_kind_of_image_is_taken_and_reported(client: TestClient, kit: Any) -> None:
     answer = kit.upload(client, points(kit, "a.jpg"), {"a.png": image_bytes()})
     assert stored(client, answer) == {"a.jpg": image_bytes()}
@@ -136,6 +142,7 @@ def test_another_kind_of_image_is_taken_and_reported(client: TestClient, kit: An
     assert "another kind of image: 'a.png' for 'a.jpg'" in warning["detail"]
 
 
+@pytest.mark.slow
 def test_which_of_two_is_not_guessed(client: TestClient, kit: Any) -> None:
     archive = kit.zipped({"train/1.png": image_bytes(seed=1), "val/1.png": image_bytes(seed=2)})
     answer = kit.upload(client, points(kit, "1.png"), archive)
@@ -151,6 +158,7 @@ def test_which_of_two_is_not_guessed(client: TestClient, kit: Any) -> None:
         assert "'1.png' could be any of 'train/1.png' and 'val/1.png'" in error["detail"]
 
 
+@pytest.mark.slow
 def test_subsets_in_an_archive_each(client: TestClient, kit: Any) -> None:
     a, b = image_bytes(seed=1), image_bytes(seed=2)
     archives = {"val.tar.zip": kit.zipped({"1.png": b}), "train.zip": kit.zipped({"1.png": a})}
@@ -168,12 +176,14 @@ def test_subsets_in_an_archive_each(client: TestClient, kit: Any) -> None:
     assert error["detail"] == "there is no image 'val/1.png'"
 
 
+@pytest.mark.slow
 def test_two_that_fit_do_not_matter_once_a_better_one_comes(client: TestClient, kit: Any) -> None:
     images = {name: image_bytes(seed=n) for n, name in enumerate(("x/1.png", "y/1.png", "1.png"))}
     answer = kit.upload(client, points(kit, "1.png"), kit.zipped(images))
     assert stored(client, answer) == {"1.png": images["1.png"]}
 
 
+@pytest.mark.slow
 def test_near_misses_are_suggested(client: TestClient, kit: Any) -> None:
     answer = kit.upload(client, points(kit, "cat_01.png"), {"cat01.png": image_bytes()})
     (error,) = answer.json()["errors"]
@@ -204,6 +214,7 @@ def packed(name: str, kit: Any) -> tuple[bytes, str]:
     return heads.get(name) or lzma.compress(buffer.getvalue()), repr(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["i.tar.xz", "photos", "outer.zip", "outer.tar", "hidden.zip", "i.rar", "i.7z", "i.zst"]
 )
@@ -221,6 +232,7 @@ def test_what_was_not_read_is_named(client: TestClient, kit: Any, name: str) -> 
     assert any(told in warning for warning in warnings) == (name != "hidden.zip")
 
 
+@pytest.mark.slow
 def test_a_corrected_version_may_spell_its_parents_names_otherwise(
     client: TestClient, kit: Any
 ) -> None:
@@ -233,6 +245,7 @@ def test_a_corrected_version_may_spell_its_parents_names_otherwise(
     assert [error["detail"] for error in answer.json()["errors"]] == ["there is no image '_3.png'"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "words"),
     [
@@ -259,6 +272,7 @@ def test_categories_that_other_tools_trip_over(
     assert any(words in detail for detail in details), details
 
 
+@pytest.mark.slow
 def test_a_root_category_without_objects_is_named(client: TestClient, kit: Any) -> None:
     categories = [
         {"id": 1, "name": "objects", "supercategory": "none"},

@@ -73,6 +73,7 @@ def refused(answer: Any, status: int) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.slow
 def test_a_job(client: TestClient, dataset_id: str, count: Any) -> None:
     body = {"dataset_id": dataset_id}
     first = keyed(client, "k1").post("/jobs/train", json=body)
@@ -87,6 +88,7 @@ def test_a_job(client: TestClient, dataset_id: str, count: Any) -> None:
     assert count(IdempotencyRecord) == 2
 
 
+@pytest.mark.slow
 def test_a_data_set(client: TestClient, kit: Any, count: Any, settings: Settings) -> None:
     """Each request of a form has a boundary of its own; it is the same form all the same."""
     keyed(client, "k1")
@@ -105,12 +107,14 @@ def test_a_data_set(client: TestClient, kit: Any, count: Any, settings: Settings
     assert not list(settings.folder("uploads").iterdir())
 
 
+@pytest.mark.slow
 def test_a_key_is_for_one_request(client: TestClient, kit: Any, dataset_id: str) -> None:
     keyed(client, "k1").post("/jobs/train", json={"dataset_id": dataset_id})
     refused(kit.upload(client, kit.points(), kit.images()), 422)
     refused(client.post("/jobs/train?x=1", json={"dataset_id": dataset_id}), 422)
 
 
+@pytest.mark.slow
 def test_a_refused_request_leaves_its_key_free(
     client: TestClient, kit: Any, dataset_id: str, count: Any
 ) -> None:
@@ -126,6 +130,7 @@ def test_a_refused_request_leaves_its_key_free(
     assert count(Job) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256, "é".encode("latin-1"), b"\x7f"])
 def test_what_is_no_key(client: TestClient, dataset_id: str, key: Any) -> None:
     headers = {"Idempotency-Key": key}
@@ -133,6 +138,7 @@ def test_what_is_no_key(client: TestClient, dataset_id: str, key: Any) -> None:
     assert refused(answer, 422)["errors"][0]["pointer"] == "/Idempotency-Key"
 
 
+@pytest.mark.slow
 def test_the_longest_key(client: TestClient, dataset_id: str) -> None:
     keyed(client, '"' + "x" * 253 + '"')
     first = client.post("/jobs/train", json={"dataset_id": dataset_id})
@@ -151,6 +157,7 @@ def test_keys_are_each_owners_own(app: FastAPI, client: TestClient, kit: Any) ->
     assert answers[0].json()["id"] != answers[1].json()["id"]
 
 
+@pytest.mark.slow
 def test_answers_are_kept_for_a_time(
     app: FastAPI, client: TestClient, dataset_id: str, count: Any, settings: Settings
 ) -> None:
@@ -165,6 +172,7 @@ def test_answers_are_kept_for_a_time(
     assert (count(Job), count(IdempotencyRecord)) == (2, 1)
 
 
+@pytest.mark.slow
 def test_while_the_first_is_at_work(
     client: TestClient, dataset_id: str, count: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +204,7 @@ def test_while_the_first_is_at_work(
     assert count(Job) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_two_processes_at_once_make_one(
     app: FastAPI,
@@ -235,6 +244,7 @@ def test_two_processes_at_once_make_one(
         assert sorted(a.status_code for a in answers) == [202, 422]
 
 
+@pytest.mark.slow
 def test_a_crash_before_the_answer_leaves(
     client: TestClient, kit: Any, count: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +265,7 @@ def test_a_crash_before_the_answer_leaves(
     assert count(Dataset) == 1
 
 
+@pytest.mark.slow
 def test_a_crash_before_the_commit_makes_nothing(
     client: TestClient, dataset_id: str, count: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +283,7 @@ def test_a_crash_before_the_commit_makes_nothing(
     assert client.post("/jobs/train", json={"dataset_id": dataset_id}).status_code == 202
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_while_it_repeats(
     app: FastAPI, client: TestClient, dataset_id: str
 ) -> None:
@@ -298,6 +310,7 @@ def test_a_client_that_leaves_while_it_repeats(
     assert client.post("/jobs/train", json={"dataset_id": dataset_id}).status_code == 202
 
 
+@pytest.mark.slow
 def test_the_description_names_the_header(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     for path in ("/datasets", "/jobs/train"):

@@ -56,6 +56,7 @@ def counts(database: Database, *tables: Any) -> list[int]:
         return [session.scalar(select(func.count()).select_from(t)) or 0 for t in tables]
 
 
+@pytest.mark.slow
 def test_from_importing_to_ready(
     client: TestClient,
     ask: Callable[..., Any],
@@ -99,6 +100,7 @@ def test_from_importing_to_ready(
     assert not list((worker.settings.data_dir / "jobs").iterdir())
 
 
+@pytest.mark.slow
 def test_small_ones_are_answered_at_once_and_large_ones_later(
     make_settings: Callable[..., Settings], kit: Any
 ) -> None:
@@ -112,6 +114,7 @@ def test_small_ones_are_answered_at_once_and_large_ones_later(
             assert kit.upload(client, kit.points(), archive).status_code == status
 
 
+@pytest.mark.slow
 def test_invalid_with_every_fault(
     client: TestClient,
     ask: Callable[..., Any],
@@ -148,6 +151,7 @@ def _files(document: Any, kit: Any, truth: Any) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_faults_of_the_form_are_said_at_once(
     client: TestClient, ask: Callable[..., Any], kit: Any, stored: Any, settings: Settings
 ) -> None:
@@ -159,6 +163,7 @@ def test_faults_of_the_form_are_said_at_once(
     assert stored(settings.storage) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", ["first", "images", "annotations", "last"])
 def test_a_killed_import_is_taken_up_again_and_gives_its_rows_once(
     ask: Callable[..., Any],
@@ -205,6 +210,7 @@ def test_a_killed_import_is_taken_up_again_and_gives_its_rows_once(
         assert client.get(f"{url}/images/{i}").content == kit.images()[f"{i}.png"]
 
 
+@pytest.mark.slow
 def test_a_stale_attempt_writes_nothing(
     ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any, monkeypatch: Any
 ) -> None:
@@ -238,6 +244,7 @@ def test_a_stale_attempt_writes_nothing(
     assert client.get(f"{url}/images/1").content == kit.images()["1.png"]
 
 
+@pytest.mark.slow
 def test_cancelled_in_the_queue_and_while_it_runs(
     ask: Callable[..., Any],
     client: TestClient,
@@ -273,6 +280,7 @@ def test_cancelled_in_the_queue_and_while_it_runs(
     assert stored(worker.settings.storage) == set()
 
 
+@pytest.mark.slow
 def test_shut_down_and_taken_up_again(
     ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any, monkeypatch: Any
 ) -> None:
@@ -293,6 +301,7 @@ def test_shut_down_and_taken_up_again(
     assert client.get(answer.headers["location"]).json()["status"] == "ready"
 
 
+@pytest.mark.slow
 def test_a_failure_that_stays_makes_it_invalid(
     ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any, monkeypatch: Any
 ) -> None:
@@ -312,6 +321,7 @@ def test_a_failure_that_stays_makes_it_invalid(
     assert "no disk today" in body["report"]["errors"][0]["detail"]
 
 
+@pytest.mark.slow
 def test_truth_and_single_files(
     ask: Callable[..., Any], client: TestClient, worker: WorkerContext, kit: Any
 ) -> None:
@@ -335,6 +345,7 @@ def test_truth_and_single_files(
             assert worker.storage.exists(str(dataset.truth_sha))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mask",
     [
@@ -357,6 +368,7 @@ def test_runs_beyond_32_bits_are_the_document_s_fault(
     assert [e["pointer"] for e in body["report"]["errors"]] == ["/annotations/0/mask"]
 
 
+@pytest.mark.slow
 def test_truth_is_held_against_the_images(
     client: TestClient, ask: Callable[..., Any], worker: WorkerContext, kit: Any
 ) -> None:

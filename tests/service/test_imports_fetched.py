@@ -134,6 +134,7 @@ def test_names_with_backslashes_and_names_that_are_addresses(
     assert imported(document, "document")["status"] == "ready"
 
 
+@pytest.mark.slow
 def test_each_image_says_what_is_wrong_with_it(web: Web, imported: Any, kit: Any) -> None:
     document, image = kit.points(9), kit.image(seed=1)
     web.has("/1.png", image)
@@ -172,6 +173,7 @@ def test_private_addresses_are_refused(web: Web, imported: Any, client: Any, kit
     assert web.asked == []
 
 
+@pytest.mark.slow
 def test_a_redirect_to_a_private_address_is_not_followed(
     web: Web, imported: Any, kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def test_scopes_include_others() -> None:
     }
 
 
+@pytest.mark.slow
 def test_without_a_key_it_answers_its_own_machine_alone(
     app: FastAPI, client: TestClient, make_settings: Callable[..., Settings]
 ) -> None:
@@ -158,6 +159,7 @@ def test_what_is_local(address: str, local: bool) -> None:
     assert is_local(address) == local
 
 
+@pytest.mark.slow
 def test_the_first_key_closes_the_door_for_good(
     app: FastAPI, client: TestClient, new_key: Any
 ) -> None:
@@ -175,12 +177,14 @@ def test_the_first_key_closes_the_door_for_good(
     refused(client.get("/jobs"), 401)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", ["Bearer", "Bearer ", "Basic eDp5", "sapnet_1", "Bearer é"])
 def test_what_is_no_key(client: TestClient, new_key: Any, sent: str) -> None:
     new_key("ann")
     refused(client.get("/jobs", headers={"Authorization": sent.encode("latin-1")}), 401)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     ["/", "/healthz", "/readyz", "/docs", "/openapi.json", "/problems/unauthorized"],
@@ -191,12 +195,14 @@ def test_what_is_open(client: TestClient, new_key: Any, path: str) -> None:
     assert client.head(path).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/nowhere", "/metrics", "/problems", "//healthz", "/docs/x"])
 def test_what_is_not(client: TestClient, new_key: Any, path: str) -> None:
     new_key("ann")
     refused(client.get(f"http://testserver{path}"), 401)
 
 
+@pytest.mark.slow
 def test_scopes(client: TestClient, new_key: Any, kit: Any) -> None:
     client.headers.update(new_key("ann", Scope.READ))
     assert client.get("/datasets").status_code == 200
@@ -288,6 +294,7 @@ def test_lists_hold_ones_own(
     assert len(client.get("/jobs", headers=ann).json()["jobs"]) == 3  # of her data set, so hers
 
 
+@pytest.mark.slow
 @pytest.mark.both_stacks
 def test_the_same_image_is_each_owners_own(client: TestClient, new_key: Any, kit: Any) -> None:
     """Files are stored once; who deletes a data set must not see, nor take, the other one's."""
@@ -328,6 +335,7 @@ def test_figures_are_of_the_whole_service(
     assert re.search(r"^sapnet_datasets 1\.0$", page, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_revoked_key_goes_on_for_no_longer_than_is_said(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,6 +354,7 @@ def test_a_revoked_key_goes_on_for_no_longer_than_is_said(
     refused(client.get("/jobs"), 401)
 
 
+@pytest.mark.slow
 def test_no_keys_can_be_looked_up(app: FastAPI, client: TestClient) -> None:
     with app.state.database.engine.begin() as connection:
         connection.execute(text("DROP TABLE api_key"))
@@ -367,6 +376,7 @@ class TestCommands:
 
         return run
 
+    @pytest.mark.slow
     def test_create_list_revoke(self, run: Any, client: TestClient) -> None:
         assert "no key" in run("keys", "list").stderr
         made = run("keys", "create", "ann", "--scope", "read", "--name", "laptop", "--days", "3")
@@ -398,6 +408,7 @@ class TestCommands:
         assert "SAPNET_ALLOW_WITHOUT_KEYS" in answer.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.both_stacks
 def test_figures_of_all_owners_are_not_an_owners(client: TestClient, new_key: Any) -> None:
     """/metrics counts the jobs and data sets of all: for admins, and for keys made for it."""

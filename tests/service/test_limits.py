@@ -48,6 +48,7 @@ class TestRates:
         limits = {"reads_per_minute": 3, "writes_per_minute": 2}
         return create_app(make_settings(key_cache_seconds=0, **limits))
 
+    @pytest.mark.slow
     def test_reads_and_writes_are_counted_apart(self, client: TestClient) -> None:
         assert [client.get("/jobs").status_code for _ in range(3)] == [200] * 3
         answer = client.get("/jobs")
@@ -57,12 +58,14 @@ class TestRates:
         assert [client.post("/jobs/x/cancel").status_code for _ in range(3)] == [404, 404, 429]
         assert [client.get("/healthz").status_code for _ in range(9)] == [200] * 9
 
+    @pytest.mark.slow
     def test_each_key_has_its_own_count(self, app: FastAPI, client: TestClient) -> None:
         ann, also_ann, bob = (key_of(app, owner) for owner in ("ann", "ann", "bob"))
         for key in (ann, also_ann, bob):
             statuses = [client.get("/jobs", headers=key).status_code for _ in range(4)]
             assert statuses == [200, 200, 200, 429]
 
+    @pytest.mark.slow
     def test_strangers_are_counted_by_address(self, app: FastAPI, client: TestClient) -> None:
         key = key_of(app, "ann")
         assert [client.get("/jobs").status_code for _ in range(4)] == [401, 401, 401, 429]
@@ -111,6 +114,7 @@ class TestQuotas:
     def app(self, make_settings: MakeSettings) -> FastAPI:
         return create_app(make_settings(quota_datasets=2, quota_active_jobs=1))
 
+    @pytest.mark.slow
     def test_data_sets(self, app: FastAPI, client: TestClient, kit: Any) -> None:
         ann, bob = key_of(app, "ann"), key_of(app, "bob")
         client.headers.update(ann)
@@ -124,16 +128,19 @@ class TestQuotas:
         assert client.delete(urls[0].headers["location"]).status_code == 204
         assert kit.upload(client, kit.points(), kit.images()).status_code == 201
 
+    @pytest.mark.slow
     def test_they_hold_for_a_service_without_keys(self, client: TestClient, kit: Any) -> None:
         statuses = [kit.upload(client, kit.points(), kit.images()).status_code for _ in range(3)]
         assert statuses == [201, 201, 429]
 
+    @pytest.mark.slow
     def test_a_form_that_has_no_room_is_not_read(self, app: FastAPI, client: TestClient) -> None:
         with app.state.database.begin() as session:
             row = {"name": "n", "status": "ready", "images": 0, "annotations": 0, "report": {}}
             session.add_all(Dataset(**row, document_sha="0" * 64) for _ in range(2))
         assert post_unread(app, "/datasets", 10) == [429]
 
+    @pytest.mark.slow
     def test_jobs_at_once(self, app: FastAPI, client: TestClient, kit: Any) -> None:
         client.headers.update(key_of(app, "ann"))
         ids = [kit.upload(client, kit.points(), kit.images()).json()["id"] for _ in range(2)]
@@ -146,6 +153,7 @@ class TestQuotas:
         assert client.post(f"/jobs/{first.json()['id']}/cancel").status_code == 202
         assert client.post("/jobs/train", json={"dataset_id": ids[1]}).status_code == 202
 
+    @pytest.mark.slow
     def test_an_admins_job_is_the_owners(self, app: FastAPI, client: TestClient, kit: Any) -> None:
         client.headers.update(key_of(app, "ann"))
         body = {"dataset_id": kit.upload(client, kit.points(), kit.images()).json()["id"]}
@@ -155,6 +163,7 @@ class TestQuotas:
         assert client.post("/jobs/train", json=body, headers=admin).status_code == 202
         assert client.post("/jobs/train", json=body).status_code == 429
 
+    @pytest.mark.slow
     def test_bytes(self, make_settings: MakeSettings, kit: Any) -> None:
         app = create_app(make_settings(quota_bytes=6_000))
         client = TestClient(app)
@@ -204,6 +213,7 @@ class TestBodies:
         sizes = {"max_json_bytes": 1_000, "max_image_bytes": 2_000, "max_upload_bytes": 3_000}
         return create_app(make_settings(**sizes))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("path", "limit"),
         [
@@ -217,6 +227,7 @@ class TestBodies:
     def test_a_header_that_says_too_much(self, app: FastAPI, path: str, limit: int) -> None:
         assert post_unread(app, path, limit + 1) == [413]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "k1"}])
     @pytest.mark.parametrize(
         ("path", "kind", "limit"),
@@ -241,6 +252,7 @@ class TestBodies:
         answer = client.post(path, content=chunks(), headers=headers)
         assert f"{limit:,} bytes" in refused(answer, 413, "too-large")["detail"]
 
+    @pytest.mark.slow
     def test_a_repeated_one_too(self, app: FastAPI, client: TestClient, kit: Any) -> None:
         """Read outside the routes, where it is only compared."""
         files = {"1.png": kit.image(seed=1)}
@@ -251,6 +263,7 @@ class TestBodies:
         kind = {"content-type": "multipart/form-data; boundary=x"}
         refused(client.post("/datasets", content=body, headers=kind), 413, "too-large")
 
+    @pytest.mark.slow
     def test_the_largest_one(self, client: TestClient) -> None:
         body = b'{"dataset_id": "x"' + b" " * (1_000 - 19) + b"}"
         kind = {"content-type": "application/json"}

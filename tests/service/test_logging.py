@@ -46,6 +46,7 @@ def client(
     logs.configure("info", False)
 
 
+@pytest.mark.slow
 def test_a_request_bears_its_id_everywhere(client: TestClient, lines: Callable[[], Any]) -> None:
     answer = client.get("/datasets/nobody?secret=s3cret", headers={"X-Request-ID": "abc-1.2:3"})
     assert answer.headers["x-request-id"] == "abc-1.2:3"
@@ -62,6 +63,7 @@ def test_a_request_bears_its_id_everywhere(client: TestClient, lines: Callable[[
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [None, "", "a b", "x" * 129, "é".encode(), b"\xff"])
 def test_an_unsound_id_is_replaced(client: TestClient, sent: str | bytes | None) -> None:
     headers = {} if sent is None else {"X-Request-ID": sent}
@@ -82,6 +84,7 @@ def test_a_failure_is_logged_with_its_id(client: TestClient, lines: Callable[[],
     assert client.head("/bug").headers["x-request-id"] != "r1"
 
 
+@pytest.mark.slow
 def test_probes_are_not_worth_a_line(client: TestClient, lines: Callable[[], Any]) -> None:
     for path in ("/healthz", "/readyz", "/metrics"):
         client.get(path)

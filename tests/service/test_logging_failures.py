@@ -204,6 +204,7 @@ def test_secrets_are_known_by_their_form_and_by_their_name(raw: str, kept: str |
         assert "***" in found
 
 
+@pytest.mark.slow
 def test_a_secret_across_the_cut_is_hidden_all_the_same() -> None:
     for length in range(MOST_BYTES - 80, MOST_BYTES + 5, 3):
         for secret in (KEY, SECRET, "redis://:hunter2hunter2@host/0"):
@@ -214,6 +215,7 @@ def test_a_secret_across_the_cut_is_hidden_all_the_same() -> None:
             assert len(found.encode()) < MOST_BYTES + 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     ["x", "é", "\U0001f600", "\x1b[2J", "\udcff", '"\\\n'],
@@ -242,6 +244,7 @@ def test_a_value_that_cannot_be_shown_does_not_end_the_request() -> None:
     }
 
 
+@pytest.mark.slow
 def test_of_a_chain_the_first_and_the_last_are_kept() -> None:
     error: BaseException = OSError("the first of all")
     for number in range(300):

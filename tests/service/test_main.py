@@ -26,12 +26,14 @@ def test_the_api_loads_no_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_index_names_what_is_there(client: TestClient) -> None:
     index = client.get("/").json()
     for name in ("documentation", "openapi", "datasets", "jobs", "models", "health"):
         assert client.get(index[name]).status_code == 200, name
 
 
+@pytest.mark.slow
 def test_operations_have_ids_of_their_own(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     ids = [op["operationId"] for methods in paths.values() for op in methods.values()]
@@ -73,6 +75,7 @@ def test_a_wrong_method_names_the_right_ones(client: TestClient, path: str, allo
     assert allowed in answer.json()["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
@@ -125,6 +128,7 @@ def test_a_broken_form_of_another_route(client: TestClient) -> None:
     assert answer.json()["type"] == "about:blank"
 
 
+@pytest.mark.slow
 def test_types_of_problems_can_be_looked_up(client: TestClient) -> None:
     for kind in PROBLEMS.values():
         answer = client.get(f"/problems/{kind.slug}")
@@ -165,6 +169,7 @@ def test_head_ends_an_endless_stream(app: FastAPI, client: TestClient) -> None:
     assert answer.headers["x-here"] == "yes"
 
 
+@pytest.mark.slow
 def test_health(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     ready = client.get("/readyz")
@@ -186,6 +191,7 @@ def test_not_ready_before_the_migration_nor_without_storage(
         assert client.get("/healthz").status_code == 200
 
 
+@pytest.mark.slow
 def test_metrics_count_by_route_template(client: TestClient) -> None:
     def count() -> float:
         text = client.get("/metrics").text

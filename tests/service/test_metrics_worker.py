@@ -27,6 +27,7 @@ def counts(tally: metrics.Tally) -> list[float]:
     return [sample.value for sample in family.samples]
 
 
+@pytest.mark.slow
 def test_a_child_counts_for_its_parent(tally: metrics.Tally) -> None:
     tally.add("good")
     child = multiprocessing.get_context("fork").Process(target=tally.add, args=("bad",))

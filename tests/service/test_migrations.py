@@ -39,6 +39,7 @@ def test_up_and_down_and_up(database: Database) -> None:
     schema.check(database)
 
 
+@pytest.mark.slow
 def test_migrate_goes_either_way(database: Database) -> None:
     schema.migrate(database)
     assert schema.current(database) == schema.head()
@@ -53,6 +54,7 @@ def test_migrate_goes_either_way(database: Database) -> None:
     assert schema.current(database) == "0001"
 
 
+@pytest.mark.slow
 def test_check_sees_a_difference(database: Database) -> None:
     schema.upgrade(database)
     with database.engine.begin() as connection:
@@ -61,6 +63,7 @@ def test_check_sees_a_difference(database: Database) -> None:
         schema.check(database)
 
 
+@pytest.mark.slow
 def test_rows_outlive_a_migration_and_keys_are_on_again(database: Database) -> None:
     schema.upgrade(database)
     with database.begin() as session:
@@ -100,6 +103,7 @@ def test_a_migration_that_fails_changes_nothing(
     assert schema.current(database) is None
 
 
+@pytest.mark.slow
 def test_two_that_start_together(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'sapnet.db'}"
     failures: list[BaseException] = []

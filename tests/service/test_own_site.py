@@ -42,6 +42,7 @@ def create_empty(client: TestClient, **headers: str) -> Any:
     return client.post("/uploads", headers={**tus, **headers})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [
@@ -65,6 +66,7 @@ def test_names_of_this_machine_are_answered(app: FastAPI, host: str) -> None:
     assert create_empty(client, **own).status_code == 201
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [
@@ -94,6 +96,7 @@ def test_other_names_are_refused(app: FastAPI, host: str) -> None:
     assert browser(app).get("/healthz", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_setting_names_more_hosts(make_settings: MakeSettings) -> None:
     app = create_app(make_settings(allowed_hosts="Lab-Box., sapnet.example.org"))
     for host in ("lab-box:8000", "LAB-BOX.", "sapnet.example.org", "localhost"):
@@ -114,6 +117,7 @@ def test_how_the_setting_is_written(
             Settings(_env_file=None)  # type: ignore[call-arg]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent",
     [
@@ -148,6 +152,7 @@ def test_what_another_sites_page_sends_changes_nothing(
     assert client.get("/datasets", headers=sent).json()["datasets"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent",
     [
@@ -168,6 +173,7 @@ def test_ports_that_go_without_saying(app: FastAPI) -> None:
     refused(create_empty(browser(app), Host="localhost", Origin="http://localhost:8000"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "header",
     [
@@ -190,6 +196,7 @@ def test_behind_a_proxy_a_key_is_needed(app: FastAPI, header: str, value: str) -
         assert answer.headers["www-authenticate"] == 'Bearer realm="sapnet"'
 
 
+@pytest.mark.slow
 def test_where_a_proxy_is_trusted(make_settings: MakeSettings) -> None:
     """It keeps strangers out, and hands users' requests on: also those that other pages send."""
     app = create_app(make_settings(allow_without_keys=True))
@@ -239,6 +246,7 @@ def test_a_websocket_is_refused(app: FastAPI) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_no_answer_names_a_host(app: FastAPI, client: TestClient, kit: Any) -> None:
     """Whoever may choose Host must not choose where a client goes on."""
     with app.state.database.begin() as session:

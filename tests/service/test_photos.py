@@ -103,6 +103,7 @@ def test_points_of_tools_that_turn(client: TestClient, kit: Any, tool: str) -> N
     assert {(i["width"], i["height"]) for i in images} == {(WIDTH, HEIGHT)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_one_labelme_file(client: TestClient, kit: Any, orientation: int) -> None:
     (raw,) = labelme([orientation]).values()
@@ -111,6 +112,7 @@ def test_one_labelme_file(client: TestClient, kit: Any, orientation: int) -> Non
     assert points(client, answer.json()) == [list(AT)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upright", [False, True])
 def test_coco_in_either_frame(client: TestClient, kit: Any, upright: bool) -> None:
     images = {f"{o}.jpg": photo(o) for o in (5, 6, 7, 8)}
@@ -123,6 +125,7 @@ def test_coco_in_either_frame(client: TestClient, kit: Any, upright: bool) -> No
         assert "'6.jpg' (orientation 6)" in warnings[0]["detail"]
 
 
+@pytest.mark.slow
 def test_coco_whose_sizes_do_not_tell(client: TestClient, kit: Any) -> None:
     images = {f"{o}.jpg": photo(o) for o in (1, 2, 3, 4)}
     answer = kit.upload(client, coco((1, 2, 3, 4), upright=False), images).json()
@@ -133,6 +136,7 @@ def test_coco_whose_sizes_do_not_tell(client: TestClient, kit: Any) -> None:
     assert "'1.jpg'" not in warning["detail"]
 
 
+@pytest.mark.slow
 def test_truth_of_either_frame(client: TestClient, kit: Any) -> None:
     images = {f"{o}.jpg": photo(o) for o in (6, 8)}
     document = coco((6, 8), upright=False)
@@ -150,6 +154,7 @@ def test_truth_of_either_frame(client: TestClient, kit: Any) -> None:
     assert client.post("/jobs/train", json=body).status_code == 422
 
 
+@pytest.mark.slow
 def test_sizes_that_are_neither(client: TestClient, kit: Any) -> None:
     document = coco((6,), upright=True)
     answer = kit.upload(client, document, {"6.jpg": photo(1)})
@@ -159,6 +164,7 @@ def test_sizes_that_are_neither(client: TestClient, kit: Any) -> None:
     assert "EXIF" in error["hint"]
 
 
+@pytest.mark.slow
 def test_what_reading_loses_is_in_the_report(client: TestClient, kit: Any) -> None:
     values = np.random.default_rng(0).integers(400, 2400, (30, 40)).astype(np.uint16)
     first, second = io.BytesIO(), io.BytesIO()
@@ -173,6 +179,7 @@ def test_what_reading_loses_is_in_the_report(client: TestClient, kit: Any) -> No
     assert told == {f"{LEVELS}: '1.png'", f"{PAGES}: '2.tif'"}
 
 
+@pytest.mark.slow
 def test_a_heic_is_refused_with_a_remedy(client: TestClient, kit: Any) -> None:
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50)
     answer = kit.upload(client, kit.points(1), {"1.png": heic})

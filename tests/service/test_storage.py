@@ -35,6 +35,7 @@ def files(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"", b"x", b"0123456789" * 1_000_000])
 def test_what_goes_in_comes_out(storage: Storage, tmp_path: Path, data: bytes) -> None:
     sha = hashlib.sha256(data).hexdigest()
@@ -116,6 +117,7 @@ def test_in_a_folder_a_damaged_blob_is_replaced_whatever_its_size(tmp_path: Path
     assert storage.read(sha) == b"hello"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", [True, False])
 def test_many_files_are_stored_together(storage: Storage, tmp_path: Path, move: bool) -> None:
     files: dict[str, Path] = {}
@@ -187,6 +189,7 @@ def test_a_bucket_that_is_not_there(bucket: str, tmp_path: Path) -> None:
         BucketStorage(bucket.replace("s3://", "s3://no-"), tmp_path).ping()
 
 
+@pytest.mark.slow
 def test_an_s3_that_is_away_is_told_within_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def count(app: FastAPI, table: Any) -> int:
         return session.scalar(select(func.count()).select_from(table)) or 0
 
 
+@pytest.mark.slow
 def test_what_there_is(client: TestClient, settings: Settings) -> None:
     answer = client.options("/uploads")
     assert answer.status_code == 204
@@ -80,6 +81,7 @@ def test_what_there_is(client: TestClient, settings: Settings) -> None:
     assert "sha1" in answer.headers["tus-checksum-algorithm"].split(",")
 
 
+@pytest.mark.slow
 def test_in_parts(client: TestClient, app: FastAPI) -> None:
     data = bytes(range(256)) * 20
     url = begin(client, len(data))
@@ -99,6 +101,7 @@ def test_in_parts(client: TestClient, app: FastAPI) -> None:
     assert count(app, UploadPiece) == 5
 
 
+@pytest.mark.slow
 def test_no_bytes_at_all(client: TestClient, app: FastAPI) -> None:
     url = begin(client, 0)
     assert offset_of(client, url) == 0
@@ -113,6 +116,7 @@ def refused(answer: Any, status: int) -> dict[str, Any]:
     return problem
 
 
+@pytest.mark.slow
 def test_refusals(client: TestClient, settings: Settings) -> None:
     url = begin(client, 10)
     assert patch(client, url, 0, b"abc").status_code == 204
@@ -149,6 +153,7 @@ def digest(data: bytes, algorithm: str) -> str:
     return f"{algorithm} {base64.b64encode(found).decode()}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256", "md5"])
 def test_checksums(client: TestClient, algorithm: str) -> None:
     data = b"0123456789" * 300  # more than a piece: all of it, or nothing
@@ -163,6 +168,7 @@ def test_checksums(client: TestClient, algorithm: str) -> None:
     assert offset_of(client, url) == 3000
 
 
+@pytest.mark.slow
 def test_a_broken_line_keeps_what_came(app: FastAPI, client: TestClient) -> None:
     """Unless there is a checksum, which nothing that was cut off can have."""
     url = begin(client, 5000)
@@ -202,6 +208,7 @@ def cut_off(app: FastAPI, url: str, data: bytes, headers: dict[str, str]) -> Non
     anyio.run(app, scope, receive, send)
 
 
+@pytest.mark.slow
 def test_two_at_the_same_place(
     client: TestClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch, stored: Any
 ) -> None:
@@ -230,6 +237,7 @@ def test_two_at_the_same_place(
     assert len(stored(app.state.settings.storage)) == 1
 
 
+@pytest.mark.slow
 def test_termination(
     client: TestClient,
     app: FastAPI,
@@ -251,6 +259,7 @@ def test_termination(
     assert (count(app, Upload), count(app, UploadPiece)) == (0, 0)
 
 
+@pytest.mark.slow
 def test_another_method_by_header(client: TestClient) -> None:
     url = begin(client, 4)
     headers = {**BYTES, "Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
@@ -259,6 +268,7 @@ def test_another_method_by_header(client: TestClient) -> None:
     assert refused(client.post(url, headers=TUS), 400)
 
 
+@pytest.mark.slow
 def test_expiry(
     client: TestClient,
     app: FastAPI,
@@ -283,6 +293,7 @@ def points(kit: Any) -> bytes:
     return json.dumps(kit.points()).encode()
 
 
+@pytest.mark.slow
 def test_a_data_set_of_uploads_at_once(
     client: TestClient,
     app: FastAPI,
@@ -308,6 +319,7 @@ def test_a_data_set_of_uploads_at_once(
     assert len(stored(settings.storage)) == 3
 
 
+@pytest.mark.slow
 def test_a_data_set_of_uploads_later(
     client: TestClient,
     app: FastAPI,
@@ -343,6 +355,7 @@ def test_uploads_that_cannot_be_used(client: TestClient, kit: Any, app: FastAPI)
     assert count(app, Upload) == 1
 
 
+@pytest.mark.slow
 def test_a_document_that_is_too_large(make_settings: Callable[..., Settings], kit: Any) -> None:
     app = create_app(make_settings(max_document_bytes=100))
     with TestClient(app) as client:

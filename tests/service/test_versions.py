@@ -24,6 +24,7 @@ def images(client: TestClient, dataset: str) -> list[tuple[str, int, str]]:
     return [(i["file_name"], i["width"], i["sha256"]) for i in found]
 
 
+@pytest.mark.slow
 def test_the_parents_images_are_used(client: TestClient, kit: Any, parent: str) -> None:
     document = kit.points(images=2, each=1)  # fewer of them, and other points
     document["images"][0].pop("width")
@@ -37,6 +38,7 @@ def test_the_parents_images_are_used(client: TestClient, kit: Any, parent: str) 
     assert client.get(f"/datasets/{made['id']}/images/1").content == kit.images()["1.png"]
 
 
+@pytest.mark.slow
 def test_a_name_that_the_parent_has_not(client: TestClient, kit: Any, parent: str) -> None:
     answer = kit.upload(client, kit.points(images=4), None, parent=parent)
     assert answer.status_code == 422
@@ -49,6 +51,7 @@ def test_a_name_that_the_parent_has_not(client: TestClient, kit: Any, parent: st
     assert "declared 41×30" in error["detail"]
 
 
+@pytest.mark.slow
 def test_by_a_worker(app: FastAPI, client: TestClient, kit: Any, parent: str) -> None:
     client.headers["prefer"] = "respond-async"
     dataset = kit.upload(client, kit.points(images=2), None, parent=parent).json()
@@ -68,6 +71,7 @@ def test_by_a_worker(app: FastAPI, client: TestClient, kit: Any, parent: str) ->
     assert refused["report"]["errors"][0]["pointer"] == "/images/3/file_name"
 
 
+@pytest.mark.slow
 def test_which_parent(app: FastAPI, client: TestClient, kit: Any, parent: str) -> None:
     none = kit.upload(client, kit.points(), None, parent="none")
     assert [e["part"] for e in none.json()["errors"]] == ["parent"]

@@ -14,6 +14,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;
 WEB = app.http.web_page.WEB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "application/json, text/html"])
 def test_programs_get_json_at_the_root(client: TestClient, accept: str) -> None:
     answer = client.get("/", headers={"accept": accept})
@@ -32,6 +33,7 @@ def test_browsers_get_the_page_at_the_root(client: TestClient) -> None:
     assert answer.headers["cache-control"] == "no-cache"
 
 
+@pytest.mark.slow
 def test_what_the_page_names_is_there(client: TestClient) -> None:
     """All that HTML and modules load, from relative addresses alone: a proxy may add a prefix."""
     index = (WEB / "index.html").read_text()
@@ -63,6 +65,7 @@ def test_files_are_asked_for_again_and_sent_once(client: TestClient, name: str, 
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", ["/web/none.js", "/web/", "/web/views", "/web/%2e%2e/main.py", "/web/..%2fmain.py"]
 )
@@ -89,6 +92,7 @@ def test_files_stay_small() -> None:
         assert len(path.read_text().splitlines()) <= 400, path.name
 
 
+@pytest.mark.slow
 def test_the_apis_page_is_the_services_own(client: TestClient) -> None:
     page = client.get("/docs")
     assert page.headers["content-security-policy"] == app.http.web_page.POLICY

@@ -249,6 +249,7 @@ def test_label_studio_tasks(scene: Any, exported: Run) -> None:
     assert {e.get("name") for e in config} == {"image", "tag"}
 
 
+@pytest.mark.slow
 @given(BYTES)
 @settings(max_examples=100)
 def test_label_studios_code_of_any_runs(mask: np.ndarray) -> None:

@@ -88,6 +88,7 @@ def test_simplified_ones_are_shorter_and_near(tolerance: float) -> None:
     assert agreement(filled(simple, *mask.shape), mask) > 0.85
 
 
+@pytest.mark.slow
 @given(SOME, st.floats(0.1, 20))
 @settings(max_examples=100)
 def test_simplified_ones_are_still_polygons(mask: np.ndarray, tolerance: float) -> None:

@@ -195,6 +195,7 @@ def test_gpus_keep_the_names_that_they_were_given(paper, monkeypatch):
     assert [paper.number(n) for n in range(2)] == ["5", "GPU-3"]
 
 
+@pytest.mark.slow
 def test_a_failed_command_leaves_its_step_undone(paper, tmp_path):
     fail, done = [sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "x.done"
     step = paper.Step(done, [[sys.executable, "-c", "pass"], fail])

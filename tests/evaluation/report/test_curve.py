@@ -40,6 +40,7 @@ def test_a_resumed_one_goes_on(tmp_path):
     assert drawn(tmp_path / "losses.json", range(101, 201), 200).means() == whole
 
 
+@pytest.mark.slow
 def test_resumed_inside_a_part(tmp_path):
     drawn(tmp_path / "losses.json", range(1, 1001), 2400)
     means = drawn(tmp_path / "losses.json", range(996, 2401), 2400).means()
@@ -47,6 +48,7 @@ def test_resumed_inside_a_part(tmp_path):
     assert means[99]["losses"]["a"] == pytest.approx((996 + 1000) / 2)
 
 
+@pytest.mark.slow
 def test_a_new_batch_size_counts_in_the_steps_of_the_end(tmp_path):
     curve = drawn(tmp_path / "losses.json", range(1, 51), 100)
     for step in range(101, 201):

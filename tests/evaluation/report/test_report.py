@@ -51,6 +51,7 @@ def read(inputs):
     return reader
 
 
+@pytest.mark.slow
 def test_it_is_whole_and_tells_everything(make_inputs, tmp_path):
     path = tmp_path / "result" / "report.html"
     write_report(path, make_inputs())
@@ -80,6 +81,7 @@ def test_every_image_and_chart_says_what_it_shows(make_inputs):
     assert reader.all("html")[0]["lang"] == "en"
 
 
+@pytest.mark.slow
 def test_images_are_of_the_masks(make_inputs):
     inputs = make_inputs()
     images = read(inputs).all("img")
@@ -156,6 +158,7 @@ def test_charts_are_well_formed(make_inputs):
         assert "nan" not in chart
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", [True, False])
 def test_one_step_and_one_mask_do(make_inputs, truth):
     inputs = make_inputs(truth=truth, losses=[{"step": 1, "losses": {"psm": 0.0}}])

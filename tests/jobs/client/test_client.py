@@ -135,6 +135,7 @@ def test_other_ways_to_say_it(client: Client, photos: Photos, tmp_path: Path, as
     assert (made.images, made.annotations) == (3, 6)
 
 
+@pytest.mark.slow
 def test_points_of_labelme(client: Client, photos: Photos) -> None:
     """Its files lie beside the images."""
     folder, points = photos

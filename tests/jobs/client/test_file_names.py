@@ -92,6 +92,7 @@ def test_what_fits_no_name_or_several_is_told_by_the_service(client: Client, fol
     }
 
 
+@pytest.mark.slow
 def test_a_folder_of_labelme(client: Client, folder: Path, tmp_path: Path) -> None:
     """Upper-case suffixes, links to folders and files of 1970 go too; a ring of links ends."""
     marks, more = tmp_path / "marks", tmp_path / "more"

@@ -83,6 +83,7 @@ def test_from_the_request_to_the_receiver(
         assert session.scalars(select(Webhook.secret)).all() == [None], "forgotten at the end"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "got"),
     [(["end"], ["end"]), (["warning"], ["warning"] * 2), (["created", "end"], ["created", "end"])],
@@ -103,6 +104,7 @@ def test_only_what_is_wanted(
     assert (receiver.types, row(job_id).sent) == (got, 4)
 
 
+@pytest.mark.slow
 def test_passed_over_events_do_not_come_later(
     allowing: Settings,
     hooked: Hooked,
@@ -171,6 +173,7 @@ def test_given_up(
     assert row(job_id).secret is None
 
 
+@pytest.mark.slow
 def test_a_name_that_leads_home_is_never_called(
     settings: Settings,
     hooked: Hooked,
@@ -212,6 +215,7 @@ def test_two_senders_deliver_each_event_once(
         assert [number for job, number in got if job == job_id] == list(range(1, 8))
 
 
+@pytest.mark.slow
 def test_a_sender_that_died_is_followed_by_another(
     allowing: Settings,
     hooked: Hooked,
@@ -262,6 +266,7 @@ def test_a_slow_endpoint_keeps_up_no_other(
         slow.close()
 
 
+@pytest.mark.slow
 def test_the_webhook_of_the_settings(
     allowing: Settings,
     database: Database,

@@ -21,6 +21,7 @@ def test_the_conventions_own_example() -> None:
     assert "webhook-signature" not in signing.headers(None, "msg", 1, body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bad",
     [
@@ -47,6 +48,7 @@ def test_a_secret_that_is_none(bad: str, client: TestClient, dataset_id: str) ->
         Settings(_env_file=None, webhook_secret=bad or "x")  # type: ignore[call-arg]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
     ["http://127.0.0.1/", "https://localhost/x", "http://10.1.2.3/", "ftp://example.org/", "x"],

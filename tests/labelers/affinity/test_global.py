@@ -1,6 +1,5 @@
 """Tree and propagation against all pairs by plain search, against higra, and their symmetries."""
 
-import higra
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ def scene(height, width, channels=3, masks=3, seed=0, levels=None):
     return image, rng.random((masks, height, width), dtype=np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("zeta2", [1e-3, 0.1, 10.0])
 @pytest.mark.parametrize("levels", [None, 3])
@@ -80,7 +80,10 @@ def test_tree_is_a_preorder_of_minimax_merges(size, largest_edges):
             assert lowest == pytest.approx(expected[tree.pixel[i], tree.pixel[j]], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_tree_edges_equal_higras():
+    import higra  # takes 1.5 s: it imports matplotlib
+
     image, _ = scene(23, 31)
     graph = higra.get_4_adjacency_graph((23, 31))
     flat = image.reshape(3, -1)

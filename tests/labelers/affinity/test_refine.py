@@ -41,6 +41,7 @@ def two_tone(size=(24, 32)):
     return image, truth
 
 
+@pytest.mark.slow
 def test_the_papers_form_is_global_then_local(all_pairs, local_loop):
     probs, image, _ = scene()
     config = replace(PAPER, zeta_global=0.4, zeta_local=0.3, blocks=1, iterations=1)
@@ -50,6 +51,7 @@ def test_the_papers_form_is_global_then_local(all_pairs, local_loop):
     assert got.semantic is None
 
 
+@pytest.mark.slow
 def test_the_window_is_the_region_that_is_averaged(all_pairs):
     probs, image, _ = scene()
     boxes = torch.tensor([[2.0, 2, 7, 7], [0, 0, 16, 12], [10, 6, 16, 12]])
@@ -167,6 +169,7 @@ def test_windows_equal_the_loop():
                 assert bool(got[i, y, x]) == inside
 
 
+@pytest.mark.slow
 def test_loss_equals_the_loop_and_its_gradient_is_right():
     probs, _, _ = scene(n=3)
     pixel, _, _ = scene(n=3, seed=1)
@@ -201,6 +204,7 @@ def test_loss_of_no_mask_is_a_zero_with_a_graph():
     assert logits.grad is not None
 
 
+@pytest.mark.slow
 def test_polish_is_the_image_once_more():
     probs, image, features = scene()
     once = finalize(refine(probs, image, features))

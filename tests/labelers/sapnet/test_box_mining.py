@@ -51,6 +51,7 @@ def test_against_the_loop(tools, seed):
     torch.testing.assert_close(got, slow_mine(tools, bags, scores, selected, allowed))
 
 
+@pytest.mark.slow
 def test_the_seeds_above_mine_in_both_ways(tools):
     """Else the comparison would show little."""
     moved = 0

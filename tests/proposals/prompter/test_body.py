@@ -60,6 +60,7 @@ def package_state() -> dict[str, Tensor]:
     return torch.load(io.BytesIO(content), weights_only=True)
 
 
+@pytest.mark.slow
 def test_equals_a_plain_network_with_the_packages_weights() -> None:
     state = package_state()
     body = Lite0()

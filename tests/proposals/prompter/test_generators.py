@@ -64,6 +64,7 @@ def test_finds_what_is_drawn(kind: str, drawn: Drawn) -> None:
     assert not list(generator.propose(image, info, []))
 
 
+@pytest.mark.slow
 def test_fingerprints_tell_kinds_and_settings_apart() -> None:
     settings = (
         {"kind": "hierarchy"},
@@ -114,6 +115,7 @@ def test_clicks_without_a_mask_need_a_positive_one(drawn: Drawn) -> None:
         refine(scene, [], mask)
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailable):
         weights.load(tmp_path)

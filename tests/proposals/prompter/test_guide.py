@@ -1,9 +1,11 @@
+import pytest
 import torch
 
 from sapnet.proposals.prompter.network import Features, Prompter
 from sapnet.proposals.prompter.windows import FINE, Prompts, boxes_of
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_the_colour_guide_is_zero_where_the_click_is_and_large_elsewhere() -> None:
     """Wherever the window lies and however large it is."""

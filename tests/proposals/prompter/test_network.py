@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from sapnet.proposals.prompter.network import MASKS, Features, Prompter
@@ -20,6 +21,7 @@ def prompts(clicks: torch.Tensor, mask: torch.Tensor | None = None) -> Prompts:
     return Prompts([c[None] for c in clicks], none, none, mask)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_windows_do_not_depend_on_each_other_nor_on_their_order() -> None:
     model = made()
@@ -37,6 +39,7 @@ def test_windows_do_not_depend_on_each_other_nor_on_their_order() -> None:
         torch.testing.assert_close(some.iou, every.iou[order], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_every_prompt_counts() -> None:
     model = made()
@@ -59,6 +62,7 @@ def test_every_prompt_counts() -> None:
             assert (one - two).abs().max() > 1e-5
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_a_mask_is_judged_alike_whatever_stands_beside_it() -> None:
     model = made()
@@ -75,6 +79,7 @@ def test_a_mask_is_judged_alike_whatever_stands_beside_it() -> None:
     assert every.isfinite().all()
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_folded_batch_norms_change_nothing() -> None:
     model = made()

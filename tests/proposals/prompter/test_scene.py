@@ -98,6 +98,7 @@ def test_many_clicks_are_seen_as_few(model: Prompter) -> None:
     torch.testing.assert_close(*colours, atol=0.15, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 3)])
 def test_tiny_images(model: Prompter, size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)
@@ -107,6 +108,7 @@ def test_tiny_images(model: Prompter, size: tuple[int, int]) -> None:
     assert np.isfinite(answer.iou()).all()
 
 
+@pytest.mark.slow
 def test_no_click_no_answer(model: Prompter) -> None:
     assert list(answers(Scene(model, noise(40, 40)), np.zeros((0, 2), np.float32))) == []
 

@@ -34,6 +34,7 @@ def file(network, tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_file_gives_torchvisions_own_features(network, file):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -62,6 +63,7 @@ def test_a_resnets_features(tmp_path):
             torch.testing.assert_close(got, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["backbone.body.", "backbone."])
 def test_a_segmenters_checkpoint_gives_its_backbone(network, tmp_path, prefix):
     inside = {k: v for k, v in network.state_dict().items() if k.startswith("features.")}
@@ -74,6 +76,7 @@ def test_a_segmenters_checkpoint_gives_its_backbone(network, tmp_path, prefix):
     assert (origin.kind, origin.detail) == ("file", "model.pt")
 
 
+@pytest.mark.slow
 def test_half_precision_is_cast(network, tmp_path):
     half = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     torch.save(half, tmp_path / "half.pt")
@@ -83,6 +86,7 @@ def test_half_precision_is_cast(network, tmp_path):
     assert torch.equal(weight, half["features.0.0.weight"].float())
 
 
+@pytest.mark.slow
 def test_pretrained_freezes_batch_norm_and_the_first_stages(file):
     model, _ = build_backbone(SMALL, file)
     learning = {n for n, p in model.named_parameters() if p.requires_grad}
@@ -94,6 +98,7 @@ def test_pretrained_freezes_batch_norm_and_the_first_stages(file):
     assert not any(n.startswith(f"{norm}.") for n in learning for norm in norms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stages", "first"), [(0, "conv1"), (1, "layer2"), (4, None)])
 def test_frozen_stages_of_a_resnet(stages, first):
     config = BackboneConfig("resnet50", fpn_channels=8, frozen_stages=stages)
@@ -102,6 +107,7 @@ def test_frozen_stages_of_a_resnet(stages, first):
     assert (learning[0].split(".")[0] if learning else None) == first
 
 
+@pytest.mark.slow
 def test_random_weights_warn_once_and_learn_everywhere():
     with pytest.warns(UserWarning, match="random weights") as caught:
         model, origin = build_backbone(SMALL, None, allow_download=False)
@@ -116,6 +122,7 @@ def test_random_weights_warn_once_and_learn_everywhere():
         torch.testing.assert_close(a, b[:1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_network_the_weights_are_random(monkeypatch, tmp_path):
     def refuse(*args, **kwargs):
         raise OSError("no route")
@@ -127,6 +134,7 @@ def test_without_a_network_the_weights_are_random(monkeypatch, tmp_path):
     assert origin.kind == "random"
 
 
+@pytest.mark.slow
 def test_torchvisions_cache_is_used(monkeypatch, network):
     weights = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1
     monkeypatch.setattr(
@@ -140,6 +148,7 @@ def test_torchvisions_cache_is_used(monkeypatch, network):
     assert torch.equal(model.body.features[0][0].weight, network.features[0][0].weight)
 
 
+@pytest.mark.slow
 def test_the_generator_decides_everything_random():
     def build(seed):
         model = BackboneWithFpn(
@@ -174,6 +183,7 @@ def broken(case, network, path):
         path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "says"),
     [
@@ -194,6 +204,7 @@ def test_a_file_that_does_not_fit(network, tmp_path, case, says):
         build_backbone(SMALL, tmp_path / "weights.pt")
 
 
+@pytest.mark.slow
 def test_the_weights_of_another_network_are_named(file):
     with pytest.raises(WeightsUnavailable, match="conv1"):
         build_backbone(BackboneConfig("resnet50", fpn_channels=8), file)

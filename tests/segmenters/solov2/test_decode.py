@@ -81,6 +81,7 @@ def test_nothing_found(small, make_output):
         assert got.boxes.shape == (0, 4)
 
 
+@pytest.mark.slow
 def test_three_hundred_objects_keep_the_best_hundred():
     config = SoloConfig(
         num_grids=(60, 36, 24, 16, 12), scale_ranges=((1, 96), *[(3000, 4000)] * 4), nms_pre=500

@@ -32,6 +32,7 @@ def loops(masks, labels, scores, kernel, sigma):
     return torch.tensor(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["gaussian", "linear"])
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("n", [1, 2, 40])

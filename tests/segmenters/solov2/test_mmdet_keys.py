@@ -163,10 +163,12 @@ def test_one_to_one_both_ways(model):
     assert [from_mmdet_key(key) for key in theirs] == keys
 
 
+@pytest.mark.slow
 def test_the_size_is_the_published_one(model):
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(46.6, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_in_and_comes_out(model):
     generator = torch.Generator().manual_seed(3)
     state = {
@@ -180,6 +182,7 @@ def test_a_checkpoint_goes_in_and_comes_out(model):
     assert all(torch.equal(out[key], value) for key, value in state.items())
 
 
+@pytest.mark.slow
 def test_another_number_of_classes_is_named(model):
     state = to_mmdet_state_dict(model)
     state["mask_head.conv_cls.weight"] = torch.zeros(3, 512, 3, 3)

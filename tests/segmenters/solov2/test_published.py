@@ -81,6 +81,7 @@ def test_quarter_size_masks_claim_the_published_cells(make_masks, n):
     assert len(alone) >= min(n, 30)
 
 
+@pytest.mark.slow
 def test_centres_voted_at_quarter_size_are_those_of_the_full_masks(generator):
     """Of smooth masks of any size, 94 % of the cells are the same; no centre moves by two cells."""
     config = SoloConfig()
@@ -103,6 +104,7 @@ def test_centres_voted_at_quarter_size_are_those_of_the_full_masks(generator):
     assert shared >= 0.92 * total
 
 
+@pytest.mark.slow
 def test_the_published_centre_lies_half_a_pixel_to_the_top_left(generator):
     """Ours is the same for a mirrored image; the difference is seen in few cells."""
     config = SoloConfig()
@@ -160,6 +162,7 @@ def published_decode(output, config, strides=(8, 8, 16, 32, 32)):
     return [(score, label, soft > config.mask_threshold) for score, label, soft in kept]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("limits", [{}, {"max_instances": 4}, {"keep_threshold": 0.3}])
 def test_decoding_gives_the_published_instances(make_output, small, classes, limits):
