@@ -16,8 +16,8 @@ from app.datasets.image_collection import ReportProgress
 from app.errors import ValidationIssue
 from app.http.multipart import FilePart
 from app.settings import Settings
-from sapnet.data.annotations.coco import PointDocument, check_against_images, check_truth
-from sapnet.data.annotations.frames import NAMED, in_stored_pixels
+from sapnet.data.annotations.coco import PointDocument, check_truth
+from sapnet.data.annotations.frames import NAMED
 from sapnet.data.images import Inspection
 from sapnet.errors import InvalidDataset
 from sapnet.errors import ValidationIssue as DocumentIssue
@@ -94,12 +94,11 @@ def check(
     inspections = image_files.inspected
     if sent.images or sent.fetch:
         files = {name: (image.size, image.orientation) for name, image in inspections.items()}
-        document = in_stored_pixels(document, files, annotations.frame)
         complete = not image_files.unread
-        mismatches = check_against_images(
-            document, image_files.sizes, complete=complete, missing=image_files.missing
+        document, mismatches = annotations.in_images(
+            files, image_files.sizes, complete=complete, missing=image_files.missing
         )
-        issues += to_issues("annotations", annotations.translated(mismatches))
+        issues += to_issues("annotations", mismatches)
     report = _report(document, image_files)
     of_image = {
         image.id: inspections[image.file_name]

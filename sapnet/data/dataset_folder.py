@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sapnet.data.annotations.coco import PointDocument, check_against_images, undeclared_sizes
-from sapnet.data.annotations.frames import in_stored_pixels
+from sapnet.data.annotations.coco import PointDocument, undeclared_sizes
 from sapnet.data.exif import orientation_of
 from sapnet.data.file_pairing import files_below, files_in, find_image_files
 from sapnet.data.images import ImageProblem, read_header
@@ -79,10 +78,9 @@ def read_dataset(
             states[name], headers[name] = size, (size, orientation_of(file))
         except (ImageProblem, OSError) as error:
             states[name] = f"{error}"
-    document = in_stored_pixels(document, headers, annotations.frame)
-    issues = check_against_images(document, states, complete=False)
-    if issues := issues + undeclared_sizes(document, states):
-        raise InvalidDataset(annotations.translated(issues))
+    document, issues = annotations.in_images(headers, states, complete=False)
+    if issues := issues + annotations.translated(undeclared_sizes(document, states)):
+        raise InvalidDataset(issues)
     for issue in document.warnings:
         warn(issue)
     return DatasetFolder(

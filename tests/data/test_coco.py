@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sapnet.data.annotations.coco import check_against_images, load_points, read_points
+from sapnet.data.annotations.coco import (
+    check_against_images,
+    load_points,
+    read_points,
+    settle_undeclared,
+)
 from sapnet.data.annotations.decoding import MAX_ISSUES
 from sapnet.errors import InvalidDataset
 from sapnet.types import PointAnnotation
@@ -264,14 +269,46 @@ def test_checked_against_its_images(document, read):
     issues = check_against_images(result, {"a.png": (64, 48), "sub/b.png": (5, 5)})
     assert "64×48" in problem_at(issues, "/images/0")
     assert "48×64" in problem_at(issues, "/images/0")
-    assert "outside" in problem_at(
-        issues, "/annotations/1/keypoints/3"
-    )  # of the size that the file has
     assert "no image 'c.png'" in problem_at(issues, "/images/2/file_name")
     assert "no image 'd.png'" in problem_at(issues, "/images/3/file_name")
-    assert len(issues) == 4
+    assert len(issues) == 3
     part = check_against_images(result, {"a.png": (64, 48)}, complete=False)
     assert pointers(part) == ["/images/0"]
+
+
+def test_points_are_held_against_sizes_of_files_that_are_not_declared(document, read):
+    result = read(document)
+    assert settle_undeclared(result, {"a.png": (1, 1), "sub/b.png": (6, 5)}) == (result, [], [])
+    _, issues, _ = settle_undeclared(result, {"sub/b.png": (5, 5)})
+    assert "outside" in problem_at(issues, "/annotations/1/keypoints/3")
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_few_points_outside_do_not_stop_the_others(document, read, declared):
+    """Up to a tenth: those within a pixel are moved in, others left out, each is named."""
+    size = {"width": 64, "height": 48} if declared else {}
+    document["images"] = [{"id": 0, "file_name": "a.png", **size}]
+    places = [[n, 5] for n in range(18)] + [[64, -1], [20, 49.5]]
+    document["annotations"] = [
+        {"id": n, "image_id": 0, "category_id": 0, "point": place} for n, place in enumerate(places)
+    ]
+
+    def settled():
+        result = read(document)
+        found, outside, warnings = settle_undeclared(result, {"a.png": (48, 64)})
+        return found, result.issues + outside, result.warnings + warnings
+
+    found, issues, warnings = settled()
+    assert issues == []
+    kept = [(a.id, a.x, a.y) for a in found.annotations()]
+    assert kept[17:] == [(17, 17, 5), (18, 63.5, 0)]
+    assert "moved to (63.5, 0)" in problem_at(warnings, "/annotations/18/point")
+    assert problem_at(warnings, "/annotations/19/point").startswith(
+        "left out: the point (20, 49.5)"
+    )
+    document["annotations"].pop(0)  # two of nineteen are more than a tenth
+    _, issues, _ = settled()
+    assert pointers(issues) == ["/annotations/17/point", "/annotations/18/point"]
 
 
 def test_images_are_checked_although_the_document_is_wrong(document, read):

@@ -1,10 +1,11 @@
 """Check the annotations of a points document as they come: one point an object.
 
-An annotation that states no point is left out and named. Several points of one object, whether one
-annotation has them or a group of annotations, are one: the most central of them.
+An annotation that states no point is left out and named, and so are a few points outside of their
+images. Several points of one object, whether one annotation has them or a group of annotations, are
+one: the most central of them.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -37,6 +38,9 @@ from sapnet.types import Category, ImageInfo, Rle
 Point = tuple[float, float]
 NO_MASK_HINT = "give the RLE of the whole image, or leave the mask out"
 NO_POINT_HINT = 'add "point": [x, y], keypoints with a visible point, or a bbox of zero size'
+INSIDE_HINT = "0 ≤ x < width and 0 ≤ y < height"
+BORDER = 1.0
+"""Pixels beyond its image within which a point still means the image's border."""
 _NAMED = 5
 
 
@@ -58,6 +62,7 @@ class AnnotationChecks:
         self._images, self._categories = images, categories
         self._rows, self._issues, self._warnings = rows, issues, warnings
         self._groups: dict[Hashable, list[int]] = {}
+        self._outside: list[tuple[int, ImageInfo]] = []
 
     def add(self, start: int, records: list[AnnotationEntry]) -> None:
         """Check records of the list, from its index `start` on."""
@@ -81,8 +86,8 @@ class AnnotationChecks:
         rows.y.append(y)
         rows.places.append(place)
         row = len(rows.ids) - 1
-        if points and image and image.width:
-            check_inside(rows.pointer(row), (x, y), image, issues)
+        if points and image and image.width and not is_inside((x, y), image):
+            self._outside.append((row, image))
         if mask := _mask_of(record, pointer, issues):
             rows.masks[row] = mask
             if image and image.width:
@@ -151,6 +156,7 @@ class AnnotationChecks:
             problem = "there is no annotation to train on"
             problem += f": {skipped:,} have no point" if skipped else ""
             issues.add("/annotations", problem, NO_POINT_HINT)
+        settle_outside(rows, self._outside, issues, self._warnings)
         self._merge_groups()
         places = (np.asarray(column) for column in (rows.y, rows.x, rows.image_ids))
         for row, first in repeats(rows.where(VALID, unset=CROWD), *places):
@@ -240,14 +246,36 @@ def check_mask(pointer: str, mask: Rle, size: tuple[int, int], issues: Issues) -
         issues.add(pointer, str(error), NO_MASK_HINT)
 
 
-def check_inside(
-    pointer: str, point: tuple[float, float], image: ImageInfo, issues: Issues
+def is_inside(point: Point, image: ImageInfo) -> bool:
+    """Whether a point (x, y) is within its image."""
+    return 0 <= point[0] < image.width and 0 <= point[1] < image.height
+
+
+def settle_outside(
+    rows: Rows, outside: Sequence[tuple[int, ImageInfo]], issues: Issues, warnings: Issues
 ) -> None:
-    """Note an issue where a point (x, y) is not within its image."""
-    x, y = point
-    if not (0 <= x < image.width and 0 <= y < image.height):
-        issues.add(
-            pointer,
-            f"the point ({x:g}, {y:g}) is outside its image of {image.width}×{image.height} pixels",
-            "0 ≤ x < width and 0 ≤ y < height",
-        )
+    """Decide on points that are outside of their images; `rows` is changed.
+
+    Where they are more than a tenth of all annotations each is an issue: the document is of other
+    images, or in another frame. Fewer do not stand in the way of the others: those within `BORDER`
+    of the image are moved into it (rounding puts them there, and counting from one), the rest are
+    left out.
+
+    Args:
+        outside: rows, each with its image, of known size.
+    """
+    refused = len(outside) > len(rows.where(VALID, unset=CROWD)) // 10
+    for row, image in outside:
+        x, y = rows.x[row], rows.y[row]
+        size = f"its image of {image.width}×{image.height} pixels"
+        problem = f"the point ({x:g}, {y:g}) is outside {size}"
+        if refused or not rows.flags[row] & VALID:
+            issues.add(rows.pointer(row), problem, INSIDE_HINT)
+            rows.flags[row] &= ~VALID
+        elif -BORDER <= x <= image.width + BORDER and -BORDER <= y <= image.height + BORDER:
+            x, y = min(max(x, 0), image.width - 0.5), min(max(y, 0), image.height - 0.5)
+            rows.x[row], rows.y[row] = x, y
+            warnings.add(rows.pointer(row), f"{problem}: moved to ({x:g}, {y:g})", INSIDE_HINT)
+        else:
+            warnings.add(rows.pointer(row), f"left out: {problem}", INSIDE_HINT)
+            rows.flags[row] = rows.flags[row] & ~VALID | SKIPPED

@@ -15,7 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from sapnet.data.annotations.annotation_checks import AnnotationChecks, check_inside, check_mask
+from sapnet.data.annotations.annotation_checks import (
+    AnnotationChecks,
+    check_mask,
+    is_inside,
+    settle_outside,
+)
 from sapnet.data.annotations.decoding import (
     INVALID,
     AnnotationEntry,
@@ -50,6 +55,7 @@ __all__ = [
     "load_points",
     "read_points",
     "read_truth",
+    "settle_undeclared",
 ]
 
 
@@ -110,7 +116,8 @@ def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = 
     document = read_points(path)
     sizes = image_sizes or {}
     by_name = {image.file_name: sizes[image.id] for image in document.images if image.id in sizes}
-    issues = document.issues + check_against_images(document, by_name, complete=False)
+    document, outside, _ = settle_undeclared(document, by_name)
+    issues = document.issues + check_against_images(document, by_name, complete=False) + outside
     issues += undeclared_sizes(document, by_name)
     if issues:
         raise InvalidDataset(issues)
@@ -131,6 +138,36 @@ def undeclared_sizes(document: PointDocument, sized: Container[str]) -> list[Val
     return issues.listed()
 
 
+def settle_undeclared(
+    document: PointDocument, states: Mapping[str, tuple[int, int] | str]
+) -> tuple[PointDocument, list[ValidationIssue], list[ValidationIssue]]:
+    """Points outside of images whose size the document does not declare, see `settle_outside`.
+
+    Args:
+        states: see `check_against_images`.
+
+    Returns:
+        The document without those that are left out; issues; warnings.
+    """
+    issues, warnings, rows = Issues(), Issues(), document.rows
+    sizes = {
+        image.id: replace(image, height=state[0], width=state[1])
+        for image in document.images
+        if not image.width and isinstance(state := states.get(image.file_name), tuple)
+    }
+    concerned = np.isin(np.asarray(rows.image_ids)[document.kept], list(sizes))
+    outside = [
+        (row, image)
+        for row in document.kept[concerned].tolist()
+        if not is_inside((rows.x[row], rows.y[row]), image := sizes[rows.image_ids[row]])
+    ]
+    if outside:
+        rows = replace(rows, x=rows.x[:], y=rows.y[:], flags=rows.flags[:])
+        settle_outside(rows, outside, issues, warnings)
+        document = replace(document, rows=rows)
+    return document, issues.listed(), warnings.listed()
+
+
 def check_against_images(
     document: PointDocument,
     states: Mapping[str, tuple[int, int] | str],
@@ -139,9 +176,6 @@ def check_against_images(
     missing: Mapping[str, Unpaired] | None = None,
 ) -> list[ValidationIssue]:
     """Issues between a document and its images.
-
-    Points of images whose size the document declares were checked against it before; here come
-    those of the others.
 
     Args:
         states: file_name -> (h, w) of the decoded file, or in words what is wrong with that file.
@@ -177,12 +211,10 @@ def check_against_images(
             )
     if undeclared:
         rows = document.rows
-        concerned = np.isin(np.asarray(rows.image_ids)[document.kept], list(undeclared))
-        for row in document.kept[concerned].tolist():
-            image = undeclared[rows.image_ids[row]]
-            check_inside(rows.pointer(row), (rows.x[row], rows.y[row]), image, issues)
-            if row in rows.masks:
-                check_mask(f"/annotations/{row}/mask", rows.masks[row], image.size, issues)
+        for row in sorted(rows.masks.keys() & set(document.kept.tolist())):
+            if (image_id := rows.image_ids[row]) in undeclared:
+                size = undeclared[image_id].size
+                check_mask(f"/annotations/{row}/mask", rows.masks[row], size, issues)
     return issues.listed()
 
 

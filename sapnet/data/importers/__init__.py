@@ -6,14 +6,21 @@ What is made is checked by the one validator (`sapnet.data.annotations.coco`) li
 `Converted` says in the source's own terms where an issue lies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from sapnet.data.annotations.coco import PointDocument, read_points
+from sapnet.data.annotations.coco import (
+    PointDocument,
+    check_against_images,
+    read_points,
+    settle_undeclared,
+)
 from sapnet.data.annotations.decoding import ReadProgress, ignore_progress
+from sapnet.data.annotations.frames import in_stored_pixels
 from sapnet.data.depth import parse
+from sapnet.data.file_pairing import Unpaired
 from sapnet.data.importers import cvat, label_studio, labelme
 from sapnet.data.importers.base import Conversion, Converted
 from sapnet.data.orientation import Frame
@@ -46,6 +53,29 @@ class Annotations:
     def translated(self, issues: list[ValidationIssue]) -> list[ValidationIssue]:
         """Return issues of the document, in the terms of the file that was read."""
         return self.converted.translated(issues) if self.converted else issues
+
+    def in_images(
+        self,
+        files: Mapping[str, tuple[tuple[int, int], int]],
+        states: Mapping[str, tuple[int, int] | str],
+        *,
+        complete: bool = True,
+        missing: Mapping[str, Unpaired] | None = None,
+    ) -> tuple[PointDocument, list[ValidationIssue]]:
+        """Hold the document against its images.
+
+        Args:
+            files: see `in_stored_pixels`.
+            states, complete, missing: see `check_against_images`.
+
+        Returns:
+            The document in stored pixels, without points that are left out; every issue.
+        """
+        document = in_stored_pixels(self.document, files, self.frame)
+        document, outside, warnings = settle_undeclared(document, states)
+        issues = check_against_images(document, states, complete=complete, missing=missing)
+        warnings = document.warnings + self.translated(warnings)
+        return replace(document, warnings=warnings), self.translated(issues + outside)
 
     @classmethod
     def refused(
