@@ -112,8 +112,9 @@ class AnnotationChecks:
     def _one_of(self, points: Mapping[int, Point], pointer: str) -> tuple[int, Point]:
         """The point of an object, and where it stands."""
         places = list(points)
-        place = places[most_central(points.values())]
+        place = places[0]
         if len(points) > 1:
+            place = places[most_central(points.values())]
             problem = f"the object has {len(points)} points: the most central one is used"
             self._warnings.add(pointer, problem, "give each object a point of its own")
         return max(place, AT_POINTS), points[place]
