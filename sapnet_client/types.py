@@ -362,16 +362,25 @@ class PredictedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A trained model. `metrics` is None where no truth was given."""
+    """A trained model.
+
+    Attributes:
+        dataset_id: that it was trained on; None where it was imported.
+        metrics: None where no truth was given.
+        validation: figures on images held out of its training, and the score threshold of the best
+            F1 there; None where none were.
+    """
 
     id: str
     job_id: str
     name: str
     created_at: datetime
+    dataset_id: str | None = None
     categories: list[Category] = field(default_factory=list)
     sha256: str = ""
     size: int = 0
     metrics: dict[str, Any] | None = None
+    validation: dict[str, Any] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
 

@@ -3,10 +3,14 @@
 A part of app/db/models.py, from where they are imported.
 """
 
-from sqlalchemy import ForeignKey, Index, String
-from sqlalchemy.orm import Mapped, mapped_column
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, String, column, select, table
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from app.db.columns import Base, BlobRef, Created, Id, Json, Moment, RowId, UserId
+
+_JOB = table("job", column("id"), column("dataset_id"))
 
 
 class Model(Base):
@@ -30,6 +34,16 @@ class Model(Base):
     """A plot of precision against recall, where truth was given."""
     meta: Mapped[Json]
     metrics: Mapped[Json | None]
+    dataset_id: Mapped[str | None] = column_property(
+        select(_JOB.c.dataset_id).where(_JOB.c.id == job_id).scalar_subquery()
+    )
+    """That it was trained on. None: it was imported."""
+
+    @property
+    def validation(self) -> dict[str, Any] | None:
+        """Figures on images that were held out of its training."""
+        figures: dict[str, Any] | None = self.meta.get("validation")
+        return figures
 
 
 class ModelAlias(Base):

@@ -23,12 +23,16 @@ class ModelOut(BaseModel):
 
     id: str
     job_id: str
+    dataset_id: str | None = Field(description="that it was trained on; null: it was imported")
     name: str
     created_at: datetime
     categories: list[CategoryOut]
     sha256: str = Field(description="of the checkpoint file")
     size: int = Field(description="bytes of the checkpoint file")
     metrics: dict[str, Any] | None
+    validation: dict[str, Any] | None = Field(
+        description="AP, AP50 and the score threshold of the best F1 on images held out of training"
+    )
 
 
 class ModelDetail(ModelOut):

@@ -62,7 +62,9 @@ def test_the_whole_way(client: TestClient, dataset_id: str, new_worker: NewWorke
     model = client.get(f"/models/{job['model_id']}").json()
     assert model["categories"] == [{"id": 0, "name": "cell"}, {"id": 7, "name": "dust"}]
     assert model["meta"] == {"classes": ["cell", "dust"], "seed": 5}
-    assert [m["id"] for m in client.get("/models").json()["models"]] == [job["model_id"]]
+    (listed,) = client.get("/models").json()["models"]
+    assert (listed["id"], listed["dataset_id"]) == (job["model_id"], dataset_id)
+    assert listed["validation"] is None
 
 
 @pytest.mark.slow

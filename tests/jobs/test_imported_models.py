@@ -63,7 +63,8 @@ def test_a_model_is_read_by_a_worker_and_can_be_used(
     )
     job = client.get(f"/jobs/{model['job_id']}").json()
     assert (job["kind"], job["dataset_id"], job["state"]) == ("import_model", None, "succeeded")
-    assert [m["id"] for m in client.get("/models").json()["models"]] == [imported]
+    (listed,) = client.get("/models").json()["models"]
+    assert (listed["id"], listed["dataset_id"]) == (imported, None)
     assert client.get(f"/models/{imported}/checkpoint").content == b"read: " + GOOD
     body = {"dataset_id": dataset_id, "preset": "demo", "from_model": imported}
     trained = client.post("/jobs/train", json=body)

@@ -36,3 +36,8 @@ export function when(text) {
 }
 
 export const short = (id) => id.slice(-8);
+
+/* What a validation is against, with a warning where that is no truth. */
+export function reference(against) {
+  return against === "delivered masks" ? "delivered masks (agreement, not accuracy)" : against;
+}

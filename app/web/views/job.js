@@ -3,7 +3,7 @@
 import { events, get, post, request } from "../core/api.js";
 import { Curves } from "../core/chart.js";
 import { announce, button, confirm, fill, h, icon, toast } from "../core/dom.js";
-import { duration, percent, short, when } from "../core/format.js";
+import { duration, percent, reference, short, when } from "../core/format.js";
 import { TONES, inWords, successful } from "./jobs.js";
 
 const ACTIVE = ["queued", "running", "cancelling"];
@@ -36,6 +36,7 @@ class JobView {
     this.logs = h("details", { class: "card", ontoggle: () => this.#readLog() }, h("summary", null, "Log"), this.log);
     this.facts = h("dl", { class: "facts" });
     this.losses = h("section", { class: "card stack", hidden: true }, h("h2", null, "Losses"));
+    this.validation = h("section", { class: "card stack", hidden: true }, h("h2", null, "Validation"));
     this.element = h("div", { class: "stack" },
       h("div", { class: "row spread" }, h("div", { class: "row" }, h("h1", null, title), this.state), this.actions),
       this.why,
@@ -43,7 +44,7 @@ class JobView {
         h("div", { class: "stack" },
           h("section", { class: "card stack", "aria-label": "Progress" }, this.stages,
             h("div", { class: "row spread" }, h("span", { class: "row" }, this.share, this.now, this.live), this.eta), this.bar),
-          this.losses, this.warned, this.logs),
+          this.validation, this.losses, this.warned, this.logs),
         h("aside", { class: "card stack", "aria-label": "About this job" }, h("h2", null, "About"), this.facts,
           dataset && h("a", { href: `#/datasets/${dataset.id}` }, `Data set ${dataset.name}`))));
     this.#draw();
@@ -68,9 +69,10 @@ class JobView {
     }
     if (type === "progress") {
       Object.assign(job, data);
-      if (data.losses) this.#chart(data.stage).add(data.step, data.losses);
+      if (data.losses) this.#chart(this.losses, data.stage, this.#label(data.stage)).add(data.step, data.losses);
       this.#tellShare();
     }
+    if (type === "validation") this.#chart(this.validation, "", `Images held out, against ${reference(data.against)}`).add(data.step, data.figures);
     if (type === "warning" && !job.warnings.includes(data.message)) job.warnings = [...job.warnings, data.message];
     if (type === "setback") job.warnings = [...job.warnings, `Attempt ${attempt} broke off (${data.error}); it goes on from there.`];
     if (type === "cancel_requested") job.state = "cancelling";
@@ -85,14 +87,14 @@ class JobView {
     return this.kind.stages.find(({ name }) => name === stage)?.label ?? stage;
   }
 
-  #chart(stage) {
-    if (!this.charts.has(stage)) {
-      const chart = new Curves(this.#label(stage));
-      this.charts.set(stage, chart);
-      this.losses.hidden = false;
-      this.losses.firstChild.after(chart.element); // the newest stage on top
+  #chart(section, key, label) {
+    if (!this.charts.has(key)) {
+      const chart = new Curves(label);
+      this.charts.set(key, chart);
+      section.hidden = false;
+      section.firstChild.after(chart.element); // the newest stage on top
     }
-    return this.charts.get(stage);
+    return this.charts.get(key);
   }
 
   /* Screen readers hear of each tenth. */

@@ -3,8 +3,8 @@
    show(root, {}, {signal}) */
 
 import { all, ApiError, get, post, put, remove, save } from "../core/api.js";
-import { announce, button, fill, h, icon, once, imageElement, toast } from "../core/dom.js";
-import { bytes, short, when } from "../core/format.js";
+import { announce, button, confirm, fill, h, icon, once, imageElement, toast } from "../core/dom.js";
+import { bytes, reference, short, when } from "../core/format.js";
 
 const FIGURES = [["AP", "AP"], ["AP50", "AP50"], ["AP75", "AP75"]];
 
@@ -12,7 +12,7 @@ export async function show(root, _, { signal }) {
   const aliases = new Map();
   const cards = h("ul", { class: "plain stack" });
   const more = h("div", { class: "row end" });
-  fill(root, h("div", { class: "stack tight" }, h("h1", null, "Models"), h("p", { class: "lead" }, "Each training leaves one; it never changes. A name (an alias) can be moved from one to another, and stands wherever a model is asked for.")), cards, more);
+  fill(root, h("div", { class: "stack tight" }, h("h1", null, "Models"), h("p", { class: "lead" }, "Each training leaves one, and you can import others; a model never changes. A name (an alias) can be moved from one to another, and stands wherever a model is asked for.")), cards, more);
   const updates = [];
   let turns = 0;
   const readAliases = async () => {
@@ -42,19 +42,36 @@ export async function show(root, _, { signal }) {
 
 function card(model, aliases, readAliases, signal) {
   const named = h("ul", { class: "row plain names" });
-  const figures = FIGURES.filter(([name]) => typeof model.metrics?.[name] === "number");
+  const imported = model.dataset_id === null;
+  // Images that it was not trained on say more than those that it was.
+  const { validation } = model;
+  const source = validation?.AP === undefined ? model.metrics : validation;
+  const figures = FIGURES.filter(([name]) => typeof source?.[name] === "number");
   const curves = h("details", { ontoggle: () => curves.open && curves.children.length === 1 && curves.append(imageElement(`/models/${model.id}/curves.png`, { class: "curves", alt: "Precision against recall, overall and by class" })) },
     h("summary", null, "Precision and recall"));
   const element = h("li", { class: "card stack" },
     h("div", { class: "row spread" },
       h("div", { class: "stack tight" }, h("h2", null, model.name || short(model.id)), h("p", { class: "hint" }, `${when(model.created_at)} · ${model.categories.map((c) => c.name).join(", ")} · `, h("code", null, model.id))),
-      h("div", { class: "row" }, h("a", { class: "button primary small", href: `#/predict?model=${model.id}` }, icon("image"), "Predict"), h("a", { class: "button small", href: `#/jobs/${model.job_id}` }, "Its training"))),
-    figures.length > 0 && h("dl", { class: "tiles small" }, figures.map(([name, label]) => h("div", { class: "figure" }, h("dt", null, label), h("dd", { class: "number" }, model.metrics[name].toFixed(3))))),
-    figures.length > 0 ? curves : h("p", { class: "hint" }, "No metrics: its training had no ground truth."),
+      h("div", { class: "row" }, h("a", { class: "button primary small", href: `#/predict?model=${model.id}` }, icon("image"), "Predict"), h("a", { class: "button small", href: `#/jobs/${model.job_id}` }, imported ? "Its import" : "Its training"), imported && button("Delete", () => take(model, element), { class: "small" }))),
+    figures.length > 0 && h("dl", { class: "tiles small" }, figures.map(([name, label]) => h("div", { class: "figure" }, h("dt", null, label), h("dd", { class: "number" }, source[name].toFixed(3))))),
+    figures.length > 0 && h("p", { class: "hint" }, source === validation ? `On ${validation.on}, against ${reference(validation.against)}.` : "On the images of its training, against ground truth."),
+    model.metrics ? curves : figures.length === 0 && h("p", { class: "hint" }, imported ? "No metrics: it was imported." : "No metrics: its training had no ground truth."),
     h("div", { class: "row" }, downloads(model, signal)),
     h("div", { class: "row" }, named, naming(model, aliases, readAliases)));
   const update = () => fill(named, [...aliases.values()].filter((a) => a.model_id === model.id).map((alias) => tag(alias, readAliases)));
   return { element, update };
+}
+
+async function take(model, element) {
+  if (!(await confirm(`Delete ${model.name || short(model.id)}?`, "The model and its predictions are removed. This cannot be undone.", "Delete"))) return;
+  try {
+    await remove(`/models/${model.id}`);
+  } catch (error) {
+    toast(error.message, "bad");
+    return;
+  }
+  element.remove();
+  announce("The model is deleted");
 }
 
 function downloads(model, signal) {

@@ -7,7 +7,7 @@
 import { all, key, request, save, saveBlob } from "../core/api.js";
 import { announce, button, field, fill, h, icon, problem } from "../core/dom.js";
 import { exportsPanel } from "../jobs/exports.js";
-import { count } from "../core/format.js";
+import { count, reference } from "../core/format.js";
 import { openLarge } from "../viewer/full_view.js";
 import { badge, className, names, ofImage, openJob, quality, STATUS, worstFirst } from "../viewer/masks.js";
 import { drawPoint, drawShape, objectColour, shapeOf } from "../viewer/overlay.js";
@@ -63,10 +63,12 @@ const FIGURES = [
   ["pseudo_masks", "miou_box", "Mean IoU of their boxes", null],
   ["model", "AP", "AP of the model", "COCO's, mean over IoU 0.50 to 0.95"],
   ["model", "AP50", "AP50 of the model", null],
+  ["validation", "AP", "AP on images held out", null],
+  ["validation", "AP50", "AP50 on images held out", null],
 ];
 
 function figures(job) {
-  const tiles = FIGURES.map(([part, name, label, hint]) => [job.metrics?.[part]?.[name], label, hint]).filter(([value]) => typeof value === "number");
+  const tiles = FIGURES.map(([part, name, label, hint]) => [job.metrics?.[part]?.[name], label, part === "validation" && job.metrics.validation ? `against ${reference(job.metrics.validation.against)}` : hint]).filter(([value]) => typeof value === "number");
   if (tiles.length === 0) return null;
   return h("dl", { class: "tiles" }, tiles.map(([value, label, hint]) =>
     h("div", { class: "card figure" }, h("dt", null, label), h("dd", { class: "number" }, value.toFixed(3)), hint && h("dd", { class: "hint" }, hint))));
