@@ -263,6 +263,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(OSError, _system)
+    app.add_exception_handler(MemoryError, _system)
+    app.add_exception_handler(RuntimeError, _system)  # torch's, for a GPU's memory
     app.add_exception_handler(OperationalError, _system)
     app.add_exception_handler(PoolTimeout, _system)
     app.add_exception_handler(StoreError, _system)
@@ -389,9 +391,15 @@ def _store_is_full(error: BaseException) -> bool:
 
 
 def _system(request: Request, error: Exception) -> JSONResponse:
-    """A full disk and a busy database are no bugs of ours; what else the system refused may be."""
+    """Answer what is no bug of ours: a full disk, no memory, a busy database.
+
+    What else the system refused may be one.
+    """
     if is_disk_full(error):
         return app_error(request, DiskFull())
+    if sapnet_errors.is_out_of_memory(error):
+        detail = "There is not enough memory at the moment, as other work holds it. Ask again soon."
+        return app_error(request, Unavailable(detail, headers={"Retry-After": "5"}))
     if _database_is_busy(error):
         detail = "The database does not answer at the moment; the same request may do later."
         return app_error(request, Unavailable(detail, headers={"Retry-After": "5"}))

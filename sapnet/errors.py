@@ -1,8 +1,12 @@
 """The library's exceptions, as classes that carry data; independent of HTTP."""
 
 import errno
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+ATTEMPT_FAILED = "attempt_failed"
+"""Reason of a failure after which the same run, started again, may well succeed."""
 
 
 class SapnetError(Exception):
@@ -116,6 +120,25 @@ def is_disk_full(error: BaseException | None) -> bool:
     """
     return any(
         isinstance(one, OSError) and one.errno in DISK_FULL_ERRNOS for one in chain_of(error)
+    )
+
+
+_REFUSED_MEMORY = re.compile(
+    r"out of memory|can(no|')t allocate memory|_(ALLOC_FAILED|NOT_INITIALIZED)", re.IGNORECASE
+)
+"""In the words of torch, cuBLAS and cuDNN, for a GPU's memory and for the machine's."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, is the refusal of memory, a GPU's or the machine's.
+
+    Other work on the machine may be what holds it, so the same may do later.
+    """
+    return any(
+        isinstance(one, MemoryError)
+        or (isinstance(one, OSError) and one.errno == errno.ENOMEM)
+        or (isinstance(one, RuntimeError) and _REFUSED_MEMORY.search(f"{one}") is not None)
+        for one in chain_of(error)
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from app.errors import Unavailable
 from app.http.capacity import Capacity
 from app.observability.metrics import PREDICT_SECONDS, PREDICT_WAIT_SECONDS
-from sapnet.errors import WeightsUnavailable
+from sapnet.errors import WeightsUnavailable, is_out_of_memory
 from sapnet.types import ByteArray, Category
 
 Results = list[dict[str, Any]]
@@ -81,8 +81,13 @@ class Runtime:
         began = time.perf_counter()
         with self._lock:
             PREDICT_WAIT_SECONDS.observe(time.perf_counter() - began)
-            with PREDICT_SECONDS.labels("warm" if sha256 in self._warm else "cold").time():
-                return self._model(sha256, artifact).predict(image, score_threshold=score)
+            try:
+                with PREDICT_SECONDS.labels("warm" if sha256 in self._warm else "cold").time():
+                    return self._model(sha256, artifact).predict(image, score_threshold=score)
+            except Exception as error:  # of torch: the request is answered with 503
+                if is_out_of_memory(error):
+                    self._warm.clear()  # the next one finds more room
+                raise
 
     def _model(self, sha256: str, artifact: Callable[[], Path]) -> Predictor:
         if sha256 not in self._warm:

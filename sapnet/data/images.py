@@ -22,7 +22,7 @@ from sapnet.data.file_pairing import files_below
 from sapnet.data.masks import Size
 from sapnet.data.orientation import AS_STORED, is_turned
 from sapnet.data.pixels import PAGES, Decoded, FloatValues, Pixels, Ranges, pixels_of
-from sapnet.errors import SapnetError
+from sapnet.errors import SapnetError, is_out_of_memory
 from sapnet.types import ByteArray
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -183,6 +183,8 @@ def _pixels(source: Path | BinaryIO, max_pixels: int) -> Iterator[Pixels]:
         try:
             yield pixels_of(first, decode)
         except (ValueError, OSError) as error:  # of a conversion that Pillow does not have
+            if is_out_of_memory(error):
+                raise
             raise ImageProblem(f"its pixels cannot be read as colours: {error}") from error
 
 
@@ -195,11 +197,10 @@ def _decoded(source: Path | BinaryIO, max_pixels: int, change: Callable[[str], s
         raw = change(_raw_mode(image))
         image.tile = [tile._replace(args=_with(tile.args, change)) for tile in image.tile]
         image.load()
-    except MemoryError:  # the machine's fault, not the image's
-        image.close()
-        raise
     except Exception as error:  # codecs fail in many ways; each means that the pixels are unusable
         image.close()
+        if is_out_of_memory(error):  # the machine's fault, not the image's
+            raise
         raise ImageProblem(f"its pixels cannot be decoded (cut off or damaged): {error}") from error
     if turned:  # Pillow took the sides for those of the upright image
         with image:
@@ -242,6 +243,8 @@ def _header(source: Path | BinaryIO, max_pixels: int) -> ImageFile:
     except Image.UnidentifiedImageError:
         raise ImageProblem(_why_unknown(source)) from None
     except (OSError, ValueError, SyntaxError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ImageProblem(f"it cannot be opened as an image: {error}") from None
     width, height = image.size
     if width * height > max_pixels:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sapnet.data.images import ImageProblem
-from sapnet.errors import SapnetError, is_disk_full
+from sapnet.errors import SapnetError, is_disk_full, is_out_of_memory
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.events import EventSink, ImageSetAside
 from sapnet.types import ImageInfo, PointSet
@@ -110,16 +110,14 @@ class FailedImages:
     def catch(self, info: ImageInfo, stage: str) -> Iterator[None]:
         """Record the image if the block fails, unless it is not the image's fault.
 
-        It is not when the run was stopped, its settings do not fit, or the disk is full.
+        It is not when the run was stopped, its settings do not fit, the disk is full, or memory is
+        refused: another process may hold it.
         """
         try:
             yield
-        except ImageProblem as error:
-            self.add(info, stage, error)
-        except SapnetError:
-            raise
         except Exception as error:
-            if is_disk_full(error):
+            of_run = isinstance(error, SapnetError) and not isinstance(error, ImageProblem)
+            if of_run or is_disk_full(error) or is_out_of_memory(error):
                 raise
             self.add(info, stage, error)
 

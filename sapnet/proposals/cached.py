@@ -11,6 +11,7 @@ import numpy as np
 from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.data.pixels import Ranges
 from sapnet.data.value_ranges import dataset_ranges
+from sapnet.errors import is_out_of_memory
 from sapnet.proposals.bags import bag_of, make_bags
 from sapnet.proposals.base import ProposalGenerator
 from sapnet.proposals.store import ProposalStore, key_of
@@ -79,6 +80,8 @@ class CachedProposals:
         except FileNotFoundError:
             raise ImageProblem("the file is missing") from None
         except OSError as error:
+            if is_out_of_memory(error):
+                raise
             raise ImageProblem(f"the file cannot be read: {error.strerror}") from error
         confirmed = {a.id: _confirmed_bag(a.id, a.mask) for a in annotations if a.mask is not None}
         if confirmed and len(confirmed) == len(annotations):

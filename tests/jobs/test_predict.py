@@ -209,6 +209,47 @@ def test_a_model_that_does_not_load_is_not_kept() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "refusal", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")]
+)
+def test_no_memory_at_the_moment(client: TestClient, model_id: str, refusal: Exception) -> None:
+    """503 and when to ask again; the models that were in memory make room."""
+    refusals = [refusal]
+
+    class Large(Square):
+        def predict(self, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
+            if refusals:
+                raise refusals.pop()
+            return super().predict(*arguments, **options)
+
+    loaded: list[Path] = []
+
+    def load(path: Path) -> Large:
+        loaded.append(path)
+        return Large()
+
+    client.app.state.runtime = Runtime(2, load)  # type: ignore[attr-defined]
+    wanted = {"model": model_id, "image": 12}
+    answer = client.get("/predict", params=wanted)
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.json()["type"] == "/problems/unavailable"
+    assert client.get("/predict", params=wanted).status_code == 200
+    assert len(loaded) == 2
+
+
+@pytest.mark.slow
+def test_any_other_error_of_a_model_is_a_bug(client: TestClient, model_id: str) -> None:
+    class Broken(Square):
+        def predict(self, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
+            raise RuntimeError("shapes do not fit")
+
+    client.app.state.runtime = Runtime(1, lambda path: Broken())  # type: ignore[attr-defined]
+    answer = client.get("/predict", params={"model": model_id, "image": 12})
+    assert answer.status_code == 500
+
+
 def test_a_model_that_this_release_cannot_load(client: TestClient, model_id: str) -> None:
     client.app.state.runtime = Runtime(1)  # type: ignore[attr-defined]
     answer = client.get("/predict", params={"model": model_id, "image": 12})

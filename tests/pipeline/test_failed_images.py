@@ -1,14 +1,18 @@
 """Images that fail in a stage are left out, and batches that do not fit are halved."""
 
+import errno
 import json
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image, ImageFile
 
-from sapnet.data.images import ImageProblem
+from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.errors import InvalidConfig, OutOfMemory
 from sapnet.pipeline import stages as pipeline
+from sapnet.pipeline.contract import ExitCode
+from sapnet.pipeline.execute import execute
 from sapnet.pipeline.failed_images import FailedImages, TooManyBadImages
 from sapnet.training import loop as engine
 from sapnet.types import ImageInfo, PointAnnotation, PointSet
@@ -105,7 +109,7 @@ def test_a_pseudo_mask_that_fails(small_world, go, monkeypatch):
 
     def failing(model, record, wanted):
         if record.info.id == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise ValueError("no tree")
         return make(model, record, wanted)
 
     monkeypatch.setattr(pipeline, "label_image", failing)
@@ -114,6 +118,64 @@ def test_a_pseudo_mask_that_fails(small_world, go, monkeypatch):
     (entry,) = outcome.report["set_aside"]
     assert (entry["image_id"], entry["stage"]) == (2, "pseudo-masks")
     assert masks_of(spec) == [0, 1, 3]
+
+
+@pytest.mark.slow
+def test_no_image_is_at_fault_for_a_full_gpu(small_world, go, monkeypatch):
+    """The run ends, none is left out, and started again it goes on."""
+    make, full = pipeline.label_image, [True]
+
+    def failing(model, record, wanted):
+        if record.info.id == 2 and full:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return make(model, record, wanted)
+
+    monkeypatch.setattr(pipeline, "label_image", failing)
+    spec = small_world(SIZES, POINTS, overrides=TWO)
+    assert isinstance(go(spec).error, torch.OutOfMemoryError)
+    full.clear()
+    assert must(go(spec)).report["set_aside"] == []
+    assert masks_of(spec) == [0, 1, 2, 3]
+
+
+REFUSALS = [
+    MemoryError(),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] can't allocate memory: you tried to"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=range(len(REFUSALS)))
+def test_refused_memory_is_told_as_a_failed_attempt(refusal, monkeypatch, tmp_path):
+    found, events = FailedImages(tmp_path / "q.json", 9, 0.5, lambda _: None), []
+
+    def work():
+        with found.catch(ImageInfo(3, "3.png", 4, 4), "proposals"):
+            try:
+                raise refusal
+            except type(refusal) as error:
+                raise ValueError("a library's own words") from error
+
+    assert execute(work, events.append) == ExitCode.FAILED
+    assert found.entries == []
+    assert [e.to_dict()["reason"] for e in events] == ["attempt_failed"]
+    assert "out of memory" in events[0].message
+
+
+@pytest.mark.parametrize("refusal", [MemoryError(), OSError(errno.ENOMEM, "no memory")])
+def test_an_image_whose_decoding_is_refused_memory_is_no_damaged_one(
+    refusal, monkeypatch, tmp_path
+):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+
+    def load(_image):
+        raise refusal
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(type(refusal)):
+        read_rgb(tmp_path / "a.png")
 
 
 @pytest.mark.slow
