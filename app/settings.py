@@ -33,6 +33,9 @@ from sqlalchemy.exc import ArgumentError
 
 from app.outbound.webhook_signature import key_of
 from sapnet.config.methods import DEFAULT_PROPOSALS
+from sapnet.errors import InvalidConfig
+from sapnet.utils.devices import ALL, parse_devices
+from sapnet.utils.devices import VARIABLE as DEVICES
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -132,6 +135,10 @@ class Settings(BaseSettings):
     """Free space of `data_dir` that a job leaves: with less it fails instead of filling the disk
     that the database may be on."""
     trainer_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "run")
+    devices: str = ALL
+    """Of this worker's jobs: "all", GPUs as in CUDA_VISIBLE_DEVICES ("0,1"), or "cpu" for each
+    process on the CPU. A training has a process on each, as far as its batch goes round; other jobs
+    have the first. Workers on one machine that should not share a GPU name different ones."""
 
     progress_event_seconds: PositiveFloat = 5
     """At most one event of type `progress` in so long; the job itself is up to date."""
@@ -242,6 +249,15 @@ class Settings(BaseSettings):
             raise ValueError("it names a program to run: set it in the environment, not in .env")
         return value
 
+    @field_validator("devices")
+    @classmethod
+    def _are_devices(cls, value: str) -> str:
+        try:
+            parse_devices(value)
+        except InvalidConfig as error:
+            raise ValueError(str(error)) from error
+        return value
+
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _hosts(cls, value: Any) -> Any:
@@ -295,7 +311,7 @@ class Settings(BaseSettings):
 
         It works in another folder, and reads no `.env`.
         """
-        variables: dict[str, str] = {}
+        variables = {DEVICES: self.devices}
         if self.sam_checkpoint is not None:
             variables["SAPNET_SAM_CHECKPOINT"] = _absolute(self.sam_checkpoint)
         if self.sam_checkpoints:

@@ -69,7 +69,12 @@ def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architectur
 
         return job_of(job) or RunSpec.read(job)
 
-    raise typer.Exit(execute(spec, emit_event))
+    def launch() -> None:
+        from sapnet.pipeline.launch import spread
+
+        spread(job)
+
+    raise typer.Exit(execute(spec, emit_event, launch))
 
 
 @app.command()

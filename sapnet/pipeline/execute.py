@@ -8,7 +8,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sapnet.errors import DiskFull, SapnetError, Stopped, is_disk_full
+from sapnet.errors import (
+    ATTEMPT_FAILED,
+    DiskFull,
+    SapnetError,
+    Stopped,
+    is_disk_full,
+    is_out_of_memory,
+)
 from sapnet.pipeline.contract import ExitCode
 from sapnet.pipeline.events import Done, Event, EventSink, Failed, Warned
 from sapnet.pipeline.spec import RunSpec
@@ -18,22 +25,30 @@ if TYPE_CHECKING:
     from sapnet.pipeline.offline_jobs import Job
 
 
-def execute(make_spec: "Callable[[], RunSpec | Job]", emit_event: EventSink) -> int:
+def execute(
+    make_spec: "Callable[[], RunSpec | Job]",
+    emit_event: EventSink,
+    launch: Callable[[], None] = lambda: None,
+) -> int:
     """Run the pipeline, or the job, to its end.
 
     SIGTERM and SIGINT ask for a stop, which takes hold after the step in hand. Warnings become
     events. A failure is one `error` event with a stable reason; where it is a bug of ours, its
-    traceback goes to stderr. Of several processes that torchrun started, the main one emits.
+    traceback goes to stderr. Of several processes that torchrun started, the main one emits; a job
+    that is no run is its alone.
 
     Args:
         make_spec: reads what is to be run; its errors are reported like those of the run.
         emit_event: takes each event.
+        launch: called first; may replace this process by several (`sapnet.pipeline.launch`). Its
+            errors are reported likewise.
 
     Returns:
         The exit code: 0 done, 1 failed, 3 stopped on request (`ExitCode`).
     """
-    should_stop = StopFlag()
     try:
+        launch()
+        should_stop = StopFlag()
         from sapnet.utils import distributed
 
         distributed.join()
@@ -46,8 +61,10 @@ def execute(make_spec: "Callable[[], RunSpec | Job]", emit_event: EventSink) -> 
                 from sapnet.pipeline.run import Run
 
                 report = Run(spec, emit_event, should_stop)()
-            else:
+            elif distributed.is_main():
                 report = spec(emit_event, should_stop)
+            else:  # one result, written by one process
+                return ExitCode.DONE
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return ExitCode.STOPPED
@@ -55,6 +72,8 @@ def execute(make_spec: "Callable[[], RunSpec | Job]", emit_event: EventSink) -> 
         emit_event(Failed(error.reason, f"{error}"))
         return ExitCode.FAILED
     except Exception as error:
+        from sapnet.utils import distributed
+
         full = is_disk_full(error)
         if not full and not isinstance(error, OSError) and not missing_extra(error):
             traceback.print_exc()
@@ -62,6 +81,11 @@ def execute(make_spec: "Callable[[], RunSpec | Job]", emit_event: EventSink) -> 
         if full:
             reason = DiskFull.reason
             words = f"no space is left on the disk: {words}. Make room, and start it again"
+        elif is_out_of_memory(error):
+            reason = ATTEMPT_FAILED
+            words = f"out of memory ({words}); other work may hold it: start it again later"
+        elif distributed.is_peer_lost(error):
+            reason, words = ATTEMPT_FAILED, "another process of the training ended; see its log"
         emit_event(Failed(reason, words))
         return ExitCode.FAILED
     emit_event(Done(report["seconds"], report["peak_memory_mb"]))

@@ -26,6 +26,7 @@ class RunSpec:
         max_bad_images: share of the images that may fail, see `FailedImages`.
         reserve_bytes: of free space on the work folder's disk, below which the run ends with
             DiskFull.
+        max_processes: that may share the training (`sapnet.pipeline.launch`); None is one a device.
     """
 
     points: Path | PointSet
@@ -43,6 +44,7 @@ class RunSpec:
     subsets: dict[int, Subset] = field(default_factory=dict)
     max_bad_images: float = 0.05
     reserve_bytes: int = 0
+    max_processes: int | None = None
 
     @classmethod
     def read(cls, path: Path) -> "RunSpec":

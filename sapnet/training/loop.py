@@ -68,6 +68,7 @@ def train(
         Stopped: on request, after the checkpoint is written.
         NonFiniteLoss: names the term.
         OutOfMemory: a batch of one does not fit.
+        torch.OutOfMemoryError: the share of one of several processes does not fit.
         InvalidConfig: processes cannot train as one.
     """
     if distributed.processes() > 1 and model.config.backbone.fpn_norm == "batch":
@@ -105,6 +106,8 @@ def train(
                     samples, generators = batches(step)
                 pending.append(training_step(model, optimizer, samples, step, generators))
             except torch.OutOfMemoryError as error:
+                if distributed.processes() > 1:  # the others are in the middle of the step
+                    raise
                 words = f"{error}".split(". ")[0] or "out of memory"
             else:
                 words = ""
@@ -177,11 +180,10 @@ def halve(model: JointModel, images: int, step: Step, words: str) -> str:
     """Train on with half the batch, whose learning rate is in proportion; what to tell the user.
 
     Raises:
-        OutOfMemory: there is nothing to halve; so does one of several processes, since the others
-            are in the middle of the step.
+        OutOfMemory: there is nothing to halve.
     """
     size = min(model.config.train.batch_size, images)
-    if size == 1 or distributed.processes() > 1:
+    if size == 1:
         raise OutOfMemory(
             f"the GPU's memory is too small for a batch of {size} ({words}); "
             "a smaller train.batch_size, data.short_sides or data.max_long_side needs less"

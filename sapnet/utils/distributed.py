@@ -14,7 +14,11 @@ Counts and agreements travel as CPU tensors over gloo, gradients over NCCL where
 """
 
 import atexit
+import ctypes
 import os
+import re
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,12 +27,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from sapnet.errors import InvalidConfig, SapnetError, Stopped
+from sapnet.errors import ATTEMPT_FAILED, InvalidConfig, SapnetError, Stopped, is_out_of_memory
 
 BUCKET = 1 << 24  # numbers that travel at a time: 64 MB
 # Not how long a dead process is waited for, torchrun ends the others: rank 0 may make proposals
 # for days, and the others wait for it.
 PATIENCE = timedelta(days=30)
+
+LAUNCHER = "SAPNET_LAUNCHER"
+"""Environment variable: the process id of the torchrun whose processes shall not outlive it."""
+_PR_SET_PDEATHSIG = 1
 
 Number = TypeVar("Number", int, Tensor)
 Result = TypeVar("Result")
@@ -52,6 +60,7 @@ def join() -> None:
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or processes() > 1:
         return
+    _end_with_launcher()
     # It keeps the group that it finds when it is imported, as default of its functions. Were that
     # this one, the group's threads would outlive it, and one that lets go of a tensor while the
     # interpreter ends aborts the process.
@@ -67,6 +76,28 @@ def join() -> None:
             raise InvalidConfig(f"process {local} of this machine has no GPU: it has {count}")
         if cuda:
             torch.cuda.set_device(local)
+
+
+def _end_with_launcher() -> None:
+    """Have the kernel kill this process when the torchrun that SAPNET_LAUNCHER names is killed.
+
+    torchrun gives each process a session of its own, so that nobody else would end it.
+    """
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(launcher):  # it ended before we asked
+        sys.exit(1)
+
+
+def is_peer_lost(error: BaseException) -> bool:
+    """Whether an error says that another process of the run ended, and left this one alone."""
+    return (
+        processes() > 1
+        and isinstance(error, RuntimeError)
+        and re.search("gloo|nccl", f"{error}", re.IGNORECASE) is not None
+    )
 
 
 def processes() -> int:
@@ -207,7 +238,8 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
 def _reason_and_words(error: Exception) -> tuple[str, str]:
     if isinstance(error, SapnetError):
         return error.reason, f"{error}"
-    return SapnetError.reason, f"{type(error).__name__}: {error}"
+    reason = ATTEMPT_FAILED if is_out_of_memory(error) else SapnetError.reason
+    return reason, f"{type(error).__name__}: {error}"
 
 
 def _first(gathered: Sequence[tuple[str, str] | None]) -> SapnetError:

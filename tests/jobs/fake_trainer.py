@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--sleep", type=float, default=0.0)
     parser.add_argument("--fail", action="store_true")
+    parser.add_argument("--reason", default="non_finite_loss", help="of the failure")
     parser.add_argument("--crash-at", type=int, default=-1, help="SIGKILL itself there, once")
     parser.add_argument("--crash-always", action="store_true", help="SIGKILL itself at the start")
     parser.add_argument("--deaf", action="store_true", help="does not hear SIGTERM")
@@ -188,7 +189,7 @@ def main() -> None:
         losses = {"psm": 1.0 / step}
         say("progress", stage="train", step=step, of=args.steps, eta_seconds=1.5, losses=losses)
     if args.fail:
-        say("error", reason="non_finite_loss", message="loss term 'psm' became nan at step 3")
+        say("error", reason=args.reason, message="loss term 'psm' became nan at step 3")
         sys.exit(1)
     results(job, workdir / "result", args.model_mb)
     if args.curves:

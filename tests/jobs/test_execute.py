@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import select
 
 from app.db.models import BlobPin, Job, JobState, Model, PseudoMask
 from app.db.session import Database
+from app.settings import Settings
 from app.storage.garbage_collection import pinned
 from app.storage.store import Storage
 from worker.jobs.context import StopRequested
@@ -17,6 +19,7 @@ from worker.jobs.execute import execute, how_it_died
 from worker.jobs.train import prepare
 from worker.jobs.transitions import BadResult
 from worker.polling import clean_up, loop, work_once
+from worker.runtime.lease import Lease
 from worker.runtime.types import Outcome, WorkerContext
 
 from .conftest import Training, context_of
@@ -100,6 +103,20 @@ def test_a_trainer_that_was_killed_is_started_again_and_goes_on(
     assert execute(job_id, worker) is Outcome.ENDED
     job = job_row(job_id)
     assert (job.state, job.attempt, job.error) == (JobState.SUCCEEDED_WITH_WARNINGS, 2, None)
+
+
+@pytest.mark.slow
+def test_what_may_not_happen_again_is_tried_again(
+    new_job: NewJob, new_worker: NewWorker, job_row: Row
+) -> None:
+    """Out of memory, say: other work on the machine may have held it."""
+    job_id = new_job()
+    assert execute(job_id, new_worker("--fail", "--reason", "attempt_failed")) is Outcome.RELEASED
+    job = job_row(job_id)
+    assert (job.state, job.reason) == (JobState.QUEUED, "attempt_failed")
+    assert "psm" in str(job.error)
+    assert execute(job_id, new_worker()) is Outcome.ENDED
+    assert job_row(job_id).error is None
 
 
 @pytest.mark.slow
@@ -191,6 +208,28 @@ def test_job_json(new_job: NewJob, new_worker: NewWorker, storage: Storage) -> N
 
     with pytest.raises(StopRequested):
         prepare(context_of(worker, job_id, stop))
+
+
+@pytest.mark.parametrize(("setbacks", "processes"), [(1, None), (2, None), (3, 1), (9, 1)])
+def test_after_setbacks_a_training_goes_on_in_one_process(
+    new_job: NewJob, new_worker: NewWorker, setbacks: int, processes: int | None
+) -> None:
+    worker = new_worker()
+    lease = Lease(new_job(), worker.owner, setbacks, setbacks, False)
+    job = json.loads(prepare(context_of(worker, lease)).read_text())
+    assert job["max_processes"] == processes
+
+
+@pytest.mark.parametrize("devices", ["all", "0,2", "cpu,cpu"])
+def test_the_trainer_hears_of_the_devices(settings: Settings, devices: str) -> None:
+    named = settings.model_copy(update={"devices": devices})
+    assert named.trainer_environment["SAPNET_DEVICES"] == devices
+
+
+def test_settings_take_no_devices_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAPNET_DEVICES", "0,0")
+    with pytest.raises(ValidationError, match="each once"):
+        Settings(_env_file=None)  # type: ignore[call-arg]
 
 
 def test_clean_up_removes_the_folders_of_jobs_that_are_over(

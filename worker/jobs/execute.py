@@ -172,8 +172,8 @@ class Attempt:
         if error is None:
             return self._set_back(Reason.TRAINER_DIED, how_it_died(code))
         reason, message = str(error.get("reason")), str(error.get("message"))
-        if reason == Reason.DISK_FULL:
-            return self._set_back(Reason.DISK_FULL, message)
+        if reason in (Reason.DISK_FULL, Reason.ATTEMPT_FAILED):
+            return self._set_back(Reason(reason), message)
         return self._fail(reason, message)
 
     def _row_is_gone(self) -> Outcome:

@@ -43,6 +43,9 @@ from worker.runtime.workdir import write_job_file, write_json
 
 BATCH = 500
 """Masks in one transaction: a fraction of a second, which is how long others may have to wait."""
+SETBACKS_TOGETHER = 2
+"""Attempts in a row without progress before a training goes on in one process: there a batch that
+does not fit into the GPU's memory is halved, and no process waits for another."""
 FILES = {
     "model": "model.pt",
     "weights": "model.safetensors",
@@ -88,6 +91,7 @@ def prepare(ctx: JobContext) -> Path:
         backbone_weights=str(weights.resolve()) if weights else None,
         max_bad_images=settings.max_bad_images,
         reserve_bytes=settings.reserve_bytes,
+        max_processes=1 if ctx.lease.setbacks > SETBACKS_TOGETHER else None,
     )
 
 
