@@ -13,11 +13,12 @@ import yaml
 from typer.testing import CliRunner
 
 from app.cli.main import app as cli
-from app.jobs.kinds import QUEUES
+from app.jobs.kinds import QUEUES, TRAIN
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"migrate", "api", "worker-io", "worker-cpu", "worker-gpu"}
+WORKERS = {"worker-io", "worker-predict", "worker-cpu", "worker-gpu"}
+OURS = {"migrate", "api", *WORKERS}
 KEYS = {
     "image": str,
     "build": dict,
@@ -99,17 +100,33 @@ def test_commands_and_settings_are_those_there_are(services: dict[str, dict[str,
                 assert variable.removeprefix("SAPNET_").lower() in Settings.model_fields, variable
 
 
-def test_every_queue_has_a_worker(services: dict[str, dict[str, Any]]) -> None:
-    for profiles in ([], ["gpu"]):
-        seen: set[str] = set()
-        for service in services.values():
-            command = service.get("command", [])
-            if "--queues" in command and set(service.get("profiles", [])) <= set(profiles):
-                seen |= set(command[command.index("--queues") + 1].split(","))
-        assert seen == set(QUEUES)
-    assert services["worker-gpu"]["profiles"] == ["gpu"]
+def queues_by_worker(services: dict[str, dict[str, Any]], *profiles: str) -> dict[str, list[str]]:
+    """Of what `docker compose --profile …` starts."""
+    started = {
+        name: service["command"]
+        for name, service in services.items()
+        if "--queues" in service.get("command", [])
+        and (not service.get("profiles") or set(service["profiles"]) & set(profiles))
+    }
+    return {name: c[c.index("--queues") + 1].split(",") for name, c in started.items()}
+
+
+@pytest.mark.parametrize(("profile", "trainer"), [("cpu", "worker-cpu"), ("gpu", "worker-gpu")])
+def test_every_queue_has_one_worker(
+    services: dict[str, dict[str, Any]], profile: str, trainer: str
+) -> None:
+    """No CPU worker takes a training beside a GPU worker, and no queue waits for another."""
+    by_worker = queues_by_worker(services, profile)
+    assert sorted(q for queues in by_worker.values() for q in queues) == sorted(QUEUES)
+    assert by_worker[trainer] == [TRAIN]
+    assert all(len(queues) == 1 for queues in by_worker.values())
+
+
+def test_the_gpu_worker_has_all_gpus(services: dict[str, dict[str, Any]]) -> None:
     (device,) = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert "gpu" in device["capabilities"]
+    assert device["count"] == "all"
+    assert all("deploy" not in services[name] for name in WORKERS - {"worker-gpu"})
 
 
 def test_the_settings_are_good_ones(
@@ -142,7 +159,7 @@ def test_each_is_looked_after(services: dict[str, dict[str, Any]]) -> None:
     once = {"migrate", "bucket"}
     for name in set(services) - once - {"api"}:
         assert services[name]["healthcheck"]["test"][0] == "CMD", name
-    for name in ("worker-io", "worker-cpu", "worker-gpu"):
+    for name in WORKERS:
         port = services[name]["environment"]["SAPNET_WORKER_METRICS_PORT"]
         assert f"127.0.0.1:{port}" in shlex.join(services[name]["healthcheck"]["test"])
         assert int(services[name]["stop_grace_period"].rstrip("s")) > 30
@@ -164,7 +181,7 @@ def test_docker_takes_the_file(services: dict[str, dict[str, Any]], tmp_path: Pa
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
     (tmp_path / "docker").mkdir()
     shutil.copy(ROOT / "docker" / "Dockerfile", tmp_path / "docker")
-    command = [*(compose() or []), "--profile", "gpu", "config"]
+    command = [*(compose() or []), "--profile", "gpu", "--profile", "cpu", "config"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     resolved = yaml.safe_load(done.stdout)
