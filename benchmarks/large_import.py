@@ -85,7 +85,7 @@ def write(path: Path, images: int, annotations: int) -> None:
                 "bbox": [round(v, 2) for v in (x, y, size, size)],
                 "category_id": i % CATEGORIES + 1,
                 "id": 1_000_000 + 3 * i,
-                "point": [round(x + (i % 89) / 2, 2), round(y + (i % 61), 2)],
+                "point": [round(x + size * (i % 89) / 89, 2), round(y + size * (i % 61) / 61, 2)],
             }
             file.write((", " if i else "") + json.dumps(record))
         classes = [{"id": c, "name": f"class {c}"} for c in range(1, CATEGORIES + 1)]

@@ -23,6 +23,9 @@ BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
+Box = tuple[float, float, float, float]
+"""xyxy, pixels of the image."""
+
 CONFIRMED = "confirmed"
 """The source of a mask that its owner has given, in bags and in results."""
 
@@ -65,8 +68,9 @@ class PointAnnotation:
     """One object: its point (pixels, xy) and its class. All ids are the user's own.
 
     Attributes:
-        mask: what its owner says that it is, at image size, not empty; None where only the point is
-            known.
+        mask: what its owner says that it is, at image size, not empty; None where it is not known.
+        box: the object's box, within its image; None where none was drawn.
+        pointed: whether there is a point; where not, x and y are the middle of the box.
     """
 
     id: int
@@ -75,6 +79,8 @@ class PointAnnotation:
     x: float
     y: float
     mask: Rle | None = field(default=None, repr=False, hash=False)
+    box: Box | None = field(default=None, repr=False)
+    pointed: bool = field(default=True, repr=False)
 
 
 @dataclass(frozen=True)

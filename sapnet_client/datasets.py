@@ -37,6 +37,7 @@ class Datasets(Jobs):
         truth: Document | None = None,
         name: str | None = None,
         parent: Ref | None = None,
+        boxes: str = "use",
         wait: bool = True,
     ) -> Dataset:
         """Send images and their points. Large files are sent resumably.
@@ -45,11 +46,12 @@ class Datasets(Jobs):
             images: a folder, an archive, image files, or "https://host/folder/" or
                 "s3://bucket/folder/"; None with a `parent` takes the parent's. Of a folder those
                 that `points` names are sent, by the rule that the service finds them by.
-            points: COCO with a "point" for each annotation; CVAT's XML; Label Studio's JSON; or a
-                folder of Labelme's JSON files.
+            points: COCO with a "point" or a "bbox" for each annotation; CVAT's XML; Label Studio's
+                JSON; or a folder of Labelme's JSON files.
             truth: COCO instances, for metrics alone.
             name: by default the folder's.
             parent: the data set that this one corrects.
+            boxes: "ignore" goes by the points alone.
             wait: whether to wait until a large one is imported.
 
         Raises:
@@ -59,6 +61,8 @@ class Datasets(Jobs):
         form: dict[str, Any] = {"name": name or _name_of(images)} if name or images else {}
         if parent is not None:
             form["parent"] = id_of(parent)
+        if boxes != "use":
+            form["boxes"] = boxes
         with tempfile.TemporaryDirectory(prefix="sapnet-client-") as folder:
             files = [_document("annotations", "points.json", points, Path(folder))]
             if truth is not None:

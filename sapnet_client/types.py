@@ -93,12 +93,19 @@ class ImportProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetReport:
-    """What the import of a data set met with."""
+    """What the import of a data set met with.
+
+    Attributes:
+        points, boxes, masks: how many annotations have one; None where it was not counted.
+    """
 
     progress: ImportProgress | None = None
     errors: list[Note] = field(default_factory=list)
     warnings: list[Note] = field(default_factory=list)
     truth: str | None = None
+    points: int | None = None
+    boxes: int | None = None
+    masks: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,13 +141,20 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
-    """A point, and the mask that a person has confirmed for it."""
+    """An object: its point or box, and the mask that a person has confirmed for it.
+
+    Attributes:
+        point: x, y in pixels; the middle of the box where `pointed` is false.
+        bbox: x, y, width, height of the box in pixels, where there is one.
+    """
 
     id: int
     image_id: int
     category_id: int
     point: list[float]
     mask: Segmentation | None = None
+    bbox: list[float] | None = None
+    pointed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ def train(
     points: Annotated[Path, typer.Option(help="COCO, CVAT, Label Studio; Labelme's folder")],
     truth: Annotated[Path | None, typer.Option(help="COCO instances, for figures alone")] = None,
     name: Annotated[str | None, typer.Option(help="of the data set")] = None,
+    boxes: Annotated[str, typer.Option(help="use, or ignore for the points alone")] = "use",
     method: Annotated[
         str, typer.Option(help="sapnet++, sapnet, mil; without learning: consensus, sam-top1")
     ] = "sapnet++",
@@ -56,7 +57,7 @@ def train(
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     with _client(url, key) as client:
-        dataset = client.create_dataset(images, points, truth=truth, name=name)
+        dataset = client.create_dataset(images, points, truth=truth, name=name, boxes=boxes)
         counts = f"{dataset.images} images, {dataset.annotations} points"
         console.print(f"Data set {dataset.id}: {counts}")
         job = client.train(dataset, method=method, preset=preset, seed=seed, overrides=overrides)

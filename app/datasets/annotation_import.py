@@ -6,6 +6,7 @@ from pathlib import Path
 from app.datasets import archives
 from app.http.multipart import FilePart
 from sapnet.data import importers
+from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.annotations.decoding import ReadProgress
 from sapnet.data.importers import Annotations
 from sapnet.errors import ValidationIssue
@@ -15,20 +16,25 @@ _PACK = "send COCO or CVAT's XML as it is, or Labelme's JSON files in a zip"
 
 
 def read_annotations(
-    part: FilePart, folder: Path, limits: archives.Limits, watch: ReadProgress
+    part: FilePart,
+    folder: Path,
+    limits: archives.Limits,
+    watch: ReadProgress,
+    boxes: Boxes = "use",
 ) -> Annotations:
     """Read what was sent as annotations, whichever of the formats it is, alone or in an archive.
 
     Args:
         folder: for what is unpacked and converted.
         watch: called with the number of bytes read so far.
+        boxes: whether boxes count.
     """
     try:
         files = _documents(part, folder, limits)
     except archives.ArchiveProblem as error:
         problem = f"the archive {part.filename!r} is refused: {error}"
         return Annotations.refused([ValidationIssue("", problem, _PACK)])
-    annotations = importers.read_annotations(files, folder / "points.json", watch)
+    annotations = importers.read_annotations(files, folder / "points.json", watch, boxes)
     if annotations.converted is None and files[0][1] != part.path:
         problem = f"{files[0][0]!r} in the archive is COCO, or nothing that is known here"
         return Annotations.refused([ValidationIssue("", problem, _PACK)])

@@ -89,7 +89,8 @@ def _at_once(
 ) -> DatasetOut:
     parent = None if issues else wanted.image_parent_id
     fetch = from_parent(database, storage, parent) if parent else None
-    checked = check(DatasetFiles(wanted.annotations, images, wanted.truth, fetch), folder, settings)
+    sent = DatasetFiles(wanted.annotations, images, wanted.truth, fetch, wanted.boxes)
+    checked = check(sent, folder, settings)
     issues = issues + checked.issues
     if issues:
         raise Invalid(issues, summarize(issues))

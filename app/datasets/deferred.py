@@ -31,7 +31,8 @@ def create(
     files = [wanted.annotations, *([wanted.truth] if wanted.truth else []), *wanted.images]
     digests = [file_sha256(file.path) for file in files]
     pieces = {sha for stored in wanted.stored for sha in stored.shas}
-    job = new_job(JobKind.IMPORT, "", {"images_url": wanted.images_url, "uploads": wanted.uploads})
+    asked = {name: getattr(wanted, name) for name in ("images_url", "uploads", "boxes")}
+    job = new_job(JobKind.IMPORT, "", asked)
     request = take_out_request(job)
     with blobs.pinned(database, storage, {*digests, *pieces, *request}):
         by_sha = dict(zip(digests, (file.path for file in files), strict=True))

@@ -12,6 +12,7 @@ from app.datasets import create as importing
 from app.datasets import image_collection as intake
 from app.datasets import service
 from app.datasets.form import TEXTS
+from app.datasets.rows import bbox_of
 from app.datasets.schemas import (
     UPLOAD_FORM,
     AnnotationOut,
@@ -152,7 +153,7 @@ def list_annotations(
     paging: Annotated[Paging, paging(1_000, most=10_000)],
     image_id: Annotated[int | None, Query(ge=-(2**63), lt=2**63)] = None,
 ) -> AnnotationPage:
-    """By annotation id: each object's point and class, and its mask where that is confirmed."""
+    """By annotation id: each object's class, point and box, and its mask where it is confirmed."""
     page = service.annotation_page(session, dataset_id, image_id, paging)
     return AnnotationPage(annotations=[_annotation(a) for a in page.items], next=page.next)
 
@@ -175,4 +176,6 @@ def _annotation(row: Annotation) -> AnnotationOut:
         category_id=row.category_id,
         point=(row.x, row.y),
         mask=row.segmentation,
+        bbox=bbox_of(row.box) if row.box else None,
+        pointed=row.pointed,
     )

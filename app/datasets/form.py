@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from app.datasets.image_sources import source_issues
 from app.db.columns import is_id
@@ -13,10 +14,12 @@ from app.settings import Settings
 from app.storage.store import Storage
 from app.uploads import service as uploads
 from app.uploads.service import Stored
+from sapnet.data.annotations.boxes import Boxes
 
 FILES = ("annotations", "images", "truth")
 BY_ID = {f"{part}_upload": part for part in FILES}
-TEXTS = ("name", "parent", "images_url", *BY_ID)
+TEXTS = ("name", "parent", "images_url", "boxes", *BY_ID)
+BOXES: tuple[Boxes, ...] = get_args(Boxes)
 MAX_NAME = 200
 
 
@@ -30,6 +33,7 @@ class CreateDatasetForm:
         stored: images that were uploaded before.
         uploads: ids of all that was uploaded before, images and others.
         size: bytes, all together.
+        boxes: whether boxes of annotations count.
     """
 
     name: str
@@ -41,6 +45,7 @@ class CreateDatasetForm:
     images_url: str | None
     uploads: list[str]
     size: int
+    boxes: Boxes = "use"
 
     @property
     def image_parent_id(self) -> str | None:
@@ -103,13 +108,14 @@ def parse_form(
         images_url=form.texts.get("images_url") or None,
         uploads=[upload_id for files in uploads_of.values() for upload_id, _ in files],
         size=sum(f.path.stat().st_size for f in sent) + sum(file.size for file in uploaded),
+        boxes="ignore" if form.texts.get("boxes") == "ignore" else "use",
     )
 
 
 def form_issues(database: Database, settings: Settings, form: Form) -> list[ValidationIssue]:
     """Return what is wrong with a form itself, before any of its files is read."""
     issues = []
-    parts = ("name", "parent", *FILES)
+    parts = ("name", "parent", "boxes", *FILES)
     for part in sorted({f.name for f in form.files} - set(FILES)):
         issues.append(
             ValidationIssue(part, "", f"there is no part {part!r}", f"use {', '.join(parts)}")
@@ -125,6 +131,10 @@ def form_issues(database: Database, settings: Settings, form: Form) -> list[Vali
         issues.append(
             ValidationIssue("name", "", f"at most {MAX_NAME} printable characters", "shorten it")
         )
+    boxes = form.texts.get("boxes") or "use"
+    if boxes not in BOXES:
+        detail = f"it is neither {' nor '.join(BOXES)}"
+        issues.append(ValidationIssue("boxes", "", detail, "leave it out to use them"))
     parent = form.texts.get("parent")
     if parent:
         with database.read() as session:

@@ -1,6 +1,6 @@
 """A checked data set as rows, in batches that a transaction may hold."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,6 +10,12 @@ from app.db.models import Annotation, Category, Image
 
 BATCH = 2_000
 Row = dict[str, Any]
+
+
+def bbox_of(box: Sequence[float]) -> list[float]:
+    """COCO's x, y, width, height of a box as its row has it, x0, y0, x1, y1."""
+    left, top, right, bottom = box
+    return [left, top, right - left, bottom - top]
 
 
 def count(checked: ValidationResult) -> int:
@@ -65,4 +71,6 @@ def _annotations(dataset_id: str, checked: ValidationResult) -> Iterator[Row]:
             "x": annotation.x,
             "y": annotation.y,
             "segmentation": annotation.mask,
+            "box": annotation.box,
+            "pointed": annotation.pointed,
         }

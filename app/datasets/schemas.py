@@ -66,6 +66,11 @@ class Report(BaseModel):
     images_without_annotations: int = 0
     crowd: int = 0
     """`iscrowd` annotations: left out of training."""
+    points: int | None = Field(
+        default=None, description="annotations with a point; null where it was not counted"
+    )
+    boxes: int | None = Field(default=None, description="annotations with a box")
+    masks: int | None = Field(default=None, description="annotations with a confirmed mask")
     ignored_files: Ignored = Ignored()
     truth: str | None = None
     """Where ground truth for metrics comes from: "truth", "annotations" (their segmentations)."""
@@ -124,6 +129,12 @@ class AnnotationOut(BaseModel):
     category_id: int
     point: tuple[float, float] = Field(description="x, y in pixels")
     mask: Segmentation | None = Field(description="where you have said what its mask is")
+    bbox: list[float] | None = Field(
+        default=None, description="x, y, width, height of its box in pixels, where there is one"
+    )
+    pointed: bool = Field(
+        default=True, description="false: only the box is given, and `point` is its middle"
+    )
 
 
 class AnnotationPage(BaseModel):
@@ -145,9 +156,9 @@ UPLOAD_FORM: dict[str, Any] = {
                         "annotations": {
                             "type": "string",
                             "format": "binary",
-                            "description": "COCO-style JSON with one point an annotation; or "
-                            "points from CVAT (XML for images 1.1), Label Studio (JSON) or "
-                            "Labelme (its JSON files in a zip)",
+                            "description": "COCO-style JSON with a point or a box (bbox) an "
+                            "annotation, or both; or points from CVAT (XML for images 1.1), "
+                            "Label Studio (JSON) or Labelme (its JSON files in a zip)",
                         },
                         "images": {
                             "type": "array",
@@ -158,6 +169,13 @@ UPLOAD_FORM: dict[str, Any] = {
                             "type": "string",
                             "format": "binary",
                             "description": "COCO instances, for metrics alone",
+                        },
+                        "boxes": {
+                            "type": "string",
+                            "enum": ["use", "ignore"],
+                            "default": "use",
+                            "description": "ignore: go by the points alone; an annotation that "
+                            "has no more than a box is left out",
                         },
                         "annotations_upload": {
                             "type": "string",

@@ -16,6 +16,7 @@ from app.datasets.image_collection import ReportProgress
 from app.errors import ValidationIssue
 from app.http.multipart import FilePart
 from app.settings import Settings
+from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.annotations.coco import PointDocument, check_truth
 from sapnet.data.annotations.frames import NAMED
 from sapnet.data.images import Inspection
@@ -38,12 +39,14 @@ class DatasetFiles:
 
     Attributes:
         fetch: gets the images where they were not sent.
+        boxes: whether boxes of annotations count.
     """
 
     annotations: FilePart
     images: Sequence[FilePart] = ()
     truth: FilePart | None = None
     fetch: Fetch | None = None
+    boxes: Boxes = "use"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def check(
         folder: for what is unpacked.
     """
     limits, watch = _limits(settings), _watch(report_progress, "annotations", sent.annotations.path)
-    annotations = read_annotations(sent.annotations, folder, limits, watch)
+    annotations = read_annotations(sent.annotations, folder, limits, watch, sent.boxes)
     document = annotations.document
     issues = to_issues("annotations", document.issues)
     if sent.fetch is not None:
@@ -165,6 +168,9 @@ def _truth(
         _warn(report, "annotations", f"the segmentations are no usable truth: {error}")
         return None
     report["truth"] = "annotations"
+    if document.counts["boxes"]:
+        detail = "training uses the boxes of annotations whose segmentations measure it"
+        _warn(report, "annotations", f"{detail}; boxes=ignore goes by the points alone")
     # What is said of the whole document was said of its points already.
     report["warnings"] += _warnings("annotations", [i for i in warnings if i.pointer])
     return path
@@ -183,6 +189,7 @@ def _report(document: PointDocument, image_files: intake.ImageFiles) -> dict[str
         "warnings": warnings,
         "images_without_annotations": len(document.images) - len(document.per_image()),
         "crowd": document.crowd_count,
+        **document.counts,
         "ignored_files": {"count": image_files.ignored, "examples": image_files.ignored_examples},
         "truth": None,
     }

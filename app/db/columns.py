@@ -70,6 +70,8 @@ BlobRef = Annotated[str, mapped_column(String(64), index=True, info={"blob": Tru
 Json = Annotated[Any, mapped_column(JSON)]
 Mask = Annotated[Any, mapped_column(JSON(none_as_null=True))]
 """A compressed COCO RLE; no mask is NULL, not JSON's null, so that SQL can tell."""
+BoxColumn = Annotated[Any, mapped_column(JSON(none_as_null=True))]
+"""x0, y0, x1, y1 in pixels; no box is NULL."""
 Moment = Annotated[datetime, mapped_column(Utc)]
 Created = Annotated[datetime, mapped_column(Utc, default=now)]
 DatasetRef = Annotated[

@@ -11,12 +11,13 @@ looks for that mark.
 
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, Index, String, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.columns import (
     Base,
     BlobRef,
+    BoxColumn,
     Created,
     DatasetRef,
     Id,
@@ -166,7 +167,7 @@ class Image(Base):
 
 
 class Annotation(Base):
-    """One object to train on: its point in pixels. `iscrowd` ones have no row."""
+    """One object to train on: its point or its box in pixels. `iscrowd` ones have no row."""
 
     __tablename__ = "annotation"
     __table_args__ = (
@@ -183,6 +184,9 @@ class Annotation(Base):
     y: Mapped[float]
     segmentation: Mapped[Mask | None]
     """The object's mask, where its owner has said what it is."""
+    box: Mapped[BoxColumn | None]
+    pointed: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Whether x and y are a point; where not, they are the middle of the box."""
 
 
 class Job(Base):

@@ -121,7 +121,9 @@ class JobSource:
 
     def _points(self, image: ImageInfo) -> dict[int, tuple[float, float]]:
         query = select(Annotation.annotation_id, Annotation.x, Annotation.y).where(
-            Annotation.dataset_id == self._dataset_id, Annotation.image_id == image.id
+            Annotation.dataset_id == self._dataset_id,
+            Annotation.image_id == image.id,
+            Annotation.pointed,
         )
         with self._database.read() as session:
             return {id_: (x, y) for id_, x, y in session.execute(query)}

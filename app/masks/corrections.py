@@ -45,6 +45,8 @@ _COPIED = (
     Annotation.category_id,
     Annotation.x,
     Annotation.y,
+    Annotation.box,
+    Annotation.pointed,
 )
 
 
@@ -92,6 +94,7 @@ def create(database: Database, job_id: str, name: str | None) -> DatasetOut:
         report = {
             **{key: parent.report[key] for key in ("crowd", "truth") if key in parent.report},
             "images_without_annotations": parent.images - len(rows.per_image),
+            **rows.annotated,
             "corrections": {"job_id": job.id, **decided.model_dump()},
         }
         return _finish(database, dataset, rows.per_class, report)
@@ -125,6 +128,7 @@ class _Annotations:
         per_class: annotations by category id.
         per_image: by image id.
         decided: masks by status, but for those that are open.
+        annotated: how many have a point, a box, a confirmed mask.
     """
 
     def __init__(self, job: Job, dataset_id: str) -> None:
@@ -132,6 +136,7 @@ class _Annotations:
         self.per_class: Counter[int] = Counter()
         self.per_image: Counter[int] = Counter()
         self.decided = {s.value: 0 for s in MaskStatus if s is not MaskStatus.OPEN}
+        self.annotated = {"points": 0, "boxes": 0, "masks": 0}
 
     def read(self, database: Database) -> Iterator[dict[str, Any]]:
         """Yield their rows, by one query: what is decided meanwhile is not in them."""
@@ -145,7 +150,11 @@ class _Annotations:
                 self.per_class[row.category_id] += 1
                 self.per_image[row.image_id] += 1
                 names = (*(column.key for column in _COPIED), "segmentation")
-                yield {"dataset_id": self._dataset_id, **dict(zip(names, values, strict=True))}
+                copy = dict(zip(names, values, strict=True))
+                self.annotated["points"] += copy["pointed"]
+                self.annotated["boxes"] += copy["box"] is not None
+                self.annotated["masks"] += copy["segmentation"] is not None
+                yield {"dataset_id": self._dataset_id, **copy}
 
     def _query(self) -> Select[Any]:
         own = Annotation.annotation_id

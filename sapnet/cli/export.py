@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sapnet.cli.console import Bars, friendly_errors
+from sapnet.data.annotations.boxes import Boxes
 from sapnet.errors import InvalidConfig, InvalidDataset
 from sapnet.pipeline.events import Progressed, Warned
 
@@ -18,6 +19,7 @@ def export(
     format: Annotated[
         str, typer.Option(help="coco, coco-polygons, yolo-seg, voc, png, label-studio or cvat")
     ] = "coco",
+    boxes: Annotated[Boxes, typer.Option(help="as the run was told")] = "use",
     images: Annotated[Path | None, typer.Option(help="their folder, to put them in too")] = None,
     min_quality: Annotated[float, typer.Option(help="masks below it stay behind")] = 0.0,
     simplify: Annotated[
@@ -38,7 +40,7 @@ def export(
         if out.suffix.lower() != suffix_of(format, options):
             raise InvalidConfig(f"this makes a {suffix_of(format, options)}: name it so")
         try:
-            dataset = read_dataset(points, images, lambda issue: None, mask_sizes(masks))
+            dataset = read_dataset(points, images, lambda _: None, mask_sizes(masks), boxes)
         except InvalidDataset as error:
             hint = "" if images else "; with --images, sizes and EXIF are read from the files"
             raise InvalidConfig(f"{error}{hint}") from error

@@ -18,6 +18,7 @@ from sapnet.cli.mmdet import app as mmdet
 from sapnet.cli.onnx import app as onnx
 from sapnet.config.methods import DEFAULT_PROPOSALS
 from sapnet.config.resolve import resolve_config
+from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.dataset_folder import read_dataset
 from sapnet.data.depth import parse
 from sapnet.errors import InvalidConfig, ValidationIssue
@@ -43,6 +44,7 @@ LEAST_SCORE, LEAST_DRAWN = 0.1, 0.3
 """Scores: from which results are written, low as COCO's AP wants them, and from which drawn."""
 Points = Annotated[Path, typer.Option(help="COCO, CVAT, Label Studio, or Labelme's file or folder")]
 Images = Annotated[Path, typer.Option(help="folder of the images")]
+BoxesOption = Annotated[Boxes, typer.Option("--boxes", help="ignore: by the points alone")]
 Store = Annotated[Path | None, typer.Option(help="where proposals are kept for other runs")]
 Kind = Annotated[str, typer.Option(help="hierarchy, prompter, hierarchy+prompter, sam, or JSON")]
 Override = Annotated[list[str] | None, typer.Option("--set", help="train.epochs=6, repeatable")]
@@ -94,6 +96,7 @@ def train(
         Path | None, typer.Option(help="segmenter to go on from: ours, or mmdetection's SOLOv2")
     ] = None,
     store: Store = None,
+    boxes: BoxesOption = "use",
     override: Override = None,
 ) -> None:
     """Proposals, training, pseudo-masks, metrics and a checkpoint."""
@@ -102,7 +105,8 @@ def train(
         with friendly_errors(bars.emit_event):
             generator, overrides = parse_kind(proposals), parse_overrides(override or [])
             resolve_config(method, preset, overrides, str(generator["kind"]))
-            dataset = read_dataset(points, images, warning_to(bars.emit_event))
+            warn = warning_to(bars.emit_event)
+            dataset = read_dataset(points, images, warn, boxes=boxes)
             check_proposals(generator, dataset.points)
             check_files(truth, (weights, from_model), dataset, warning_to(bars.emit_event))
 
@@ -141,6 +145,7 @@ def propose(
     images: Images,
     store: Annotated[Path, typer.Option(help="where the bags go")],
     proposals: Kind = DEFAULT_PROPOSALS,
+    boxes: BoxesOption = "use",
 ) -> None:
     """Make the bags of every image, once; `train --store` then finds them."""
     from sapnet.config.schema import DataConfig
@@ -148,7 +153,7 @@ def propose(
     from sapnet.proposals.cached import populate_cache
 
     with Bars() as bars, friendly_errors(bars.emit_event):
-        dataset = read_dataset(points, images, warning_to(bars.emit_event))
+        dataset = read_dataset(points, images, warning_to(bars.emit_event), boxes=boxes)
         generator = build_generator(parse_kind(proposals), dataset.points)
         limit = DataConfig().max_proposals
         steps = populate_cache(store, generator, dataset.points, dataset.files, limit)

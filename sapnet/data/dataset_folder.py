@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.annotations.coco import PointDocument, undeclared_sizes
 from sapnet.data.exif import orientation_of
 from sapnet.data.file_pairing import files_below, files_in, find_image_files
@@ -46,7 +47,11 @@ class DatasetFolder:
 
 
 def read_dataset(
-    points: Path, images: Path | None, warn: Warn, sizes: Mapping[int, Size] | None = None
+    points: Path,
+    images: Path | None,
+    warn: Warn,
+    sizes: Mapping[int, Size] | None = None,
+    boxes: Boxes = "use",
 ) -> DatasetFolder:
     """Read points and the headers of their images.
 
@@ -56,12 +61,13 @@ def read_dataset(
         warn: called with what was left out, mapped or assumed.
         sizes: (h, w) by image id where they are known otherwise, in stored pixels. With it images
             may be missing.
+        boxes: whether boxes count, see `sapnet.data.annotations.coco.read_points`.
 
     Raises:
         InvalidDataset: lists every issue.
         OSError: the points cannot be read.
     """
-    annotations = _read(points)
+    annotations = _read(points, boxes)
     document = annotations.document
     if document.issues:
         raise InvalidDataset(document.issues)
@@ -108,7 +114,7 @@ def _files(
     return find_image_files(images, document.images, document.addresses_by_name, warn_of_files)
 
 
-def _read(points: Path) -> Annotations:
+def _read(points: Path, boxes: Boxes) -> Annotations:
     files = [(points.name, points)]
     if points.is_dir():
         files = [(n, f) for n, f in files_below(points).items() if n.lower().endswith(".json")]
@@ -116,4 +122,4 @@ def _read(points: Path) -> Annotations:
             issue = ValidationIssue("", f"there is no .json in {points}", "name a file of points")
             raise InvalidDataset([issue])
     with tempfile.TemporaryDirectory(prefix="sapnet-points-") as folder:
-        return read_annotations(files, Path(folder) / "points.json")
+        return read_annotations(files, Path(folder) / "points.json", boxes=boxes)

@@ -224,6 +224,21 @@ def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
     return _rle(coco_mask.merge(coco_mask.frPyObjects([list(p) for p in polygons], height, width)))
 
 
+def placed(window: BoolArray, top: int, left: int, size: Size) -> Rle:
+    """A compressed RLE of an image of (h, w), from the pixels (rows, columns) of a part of it.
+
+    Args:
+        window: bool.
+        top, left: its place in the image, within which it lies.
+    """
+    height, width = size
+    pixels = np.zeros((height, window.shape[1]), np.uint8, order="F")
+    pixels[top : top + window.shape[0]] = window
+    edges = np.flatnonzero(np.diff(pixels.ravel(order="F"), prepend=0, append=0))
+    edges += left * height
+    return from_runs(np.diff(edges, prepend=0, append=height * width), size)
+
+
 def encode(mask: npt.NDArray[Any]) -> Rle:
     """(H, W) bool, or numbers of which all but 0 are the object, to compressed RLE."""
     return _rle(coco_mask.encode(np.asfortranarray(mask.astype(np.bool_, copy=False), np.uint8)))
@@ -244,9 +259,9 @@ def decode_all(rles: Sequence[Rle]) -> ByteArray:
     return np.asarray(coco_mask.decode(list(rles)), np.uint8)
 
 
-def merge(rles: Sequence[Rle]) -> Rle:
-    """The union of masks of one size."""
-    return _rle(coco_mask.merge(list(rles)))
+def merge(rles: Sequence[Rle], *, intersect: bool = False) -> Rle:
+    """The union of masks of one size, or what they have in common."""
+    return _rle(coco_mask.merge(list(rles), intersect=intersect))
 
 
 def area(rle: Rle) -> int:

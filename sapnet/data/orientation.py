@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sapnet.data.masks import Size, decode, encode
-from sapnet.types import Rle
+from sapnet.types import Box, Rle
 
 AS_STORED = 1
 Frame = Literal["stored", "upright"]
@@ -92,9 +92,15 @@ def stored_point(x: float, y: float, orientation: int, size: Size) -> tuple[floa
 def stored_box(box: Sequence[float], orientation: int, size: Size) -> list[float]:
     """x, y, width, height of a box on the upright image, in stored pixels."""
     x, y, w, h = box
-    corners = stored_places(np.array([[x, y], [x + w, y + h]]), orientation, size)
-    (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+    left, top, right, bottom = stored_corners((x, y, x + w, y + h), orientation, size)
     return [left, top, right - left, bottom - top]
+
+
+def stored_corners(box: Box, orientation: int, size: Size) -> Box:
+    """An xyxy box on the upright image, in stored pixels."""
+    places = stored_places(np.array(box).reshape(2, 2), orientation, size)
+    (left, top), (right, bottom) = places.min(0).tolist(), places.max(0).tolist()
+    return left, top, right, bottom
 
 
 def stored_polygon(polygon: Sequence[float], orientation: int, size: Size) -> list[float]:

@@ -14,7 +14,7 @@ from sapnet.evaluation.pseudo_masks import ious_with, true_masks
 from sapnet.evaluation.report import ReportInputs, write_report
 from sapnet.pipeline.context import RunContext
 from sapnet.proposals.base import ProposalGenerator
-from sapnet.proposals.cached import masks_digest
+from sapnet.proposals.cached import boxes_digest, masks_digest
 from sapnet.segmenters.backbones import WeightsOrigin
 from sapnet.types import Bag, PointSet, PseudoMask
 from sapnet.utils.files import file_sha256
@@ -29,6 +29,7 @@ def run_identity(ctx: RunContext, points: PointSet, generator: ProposalGenerator
         "points": hashlib.sha256(repr(points).encode("utf-8", "replace")).hexdigest()[:16],
         "proposals": generator.fingerprint()[:16],
         "masks": masks_digest(points),
+        "boxes": boxes_digest(points),
         "subsets": subsets_digest(ctx.spec.subsets),
         "initial_model": file_sha256(initial)[:16] if initial else None,
     }

@@ -8,8 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from sapnet.data.masks import encode_all, from_runs, mask_iou, tight_boxes
+from sapnet.data.masks import encode_all, mask_iou, placed, tight_boxes
 from sapnet.proposals.base import ProposalGenerator
+from sapnet.proposals.box_rules import (
+    ELLIPSE_CONFIDENCE,
+    ELLIPSE_SOURCE,
+    INSIDE_SHARE,
+    clipped,
+    ellipse_mask,
+)
 from sapnet.types import (
     Bag,
     BoolArray,
@@ -53,7 +60,7 @@ def make_bags(
     points = np.array([(a.x, a.y) for a in annotations], np.float64).reshape(-1, 2)
     raws = generator.propose(image, info, annotations)
     return [
-        _bag(raw, annotation.id, points, index, info.size, max_proposals)
+        _bag(raw, annotation, points, index, info.size, max_proposals)
         for index, (annotation, raw) in enumerate(zip(annotations, raws, strict=True))
     ]
 
@@ -72,12 +79,7 @@ def near_point(masks: BoolArray, x: float, y: float, radius: float = NEAR_POINT)
 def near_point_rle(x: float, y: float, size: tuple[int, int], radius: float = NEAR_POINT) -> Rle:
     """The pixels whose centres are within `radius` of the point, and its own, as a mask."""
     rows, columns, near = _surroundings(x, y, size, radius)
-    pixels = np.zeros((size[0], near.shape[1]), np.uint8, order="F")
-    pixels[rows] = near
-    edges = np.flatnonzero(np.diff(pixels.ravel(order="F"), prepend=0, append=0))
-    edges += columns.start * size[0]
-    runs = np.diff(edges, prepend=0, append=size[0] * size[1])
-    return from_runs(runs, size)
+    return placed(near, rows.start, columns.start, size)
 
 
 def _surroundings(
@@ -96,27 +98,42 @@ def _surroundings(
 
 def _bag(
     raw: RawProposals,
-    annotation_id: int,
+    annotation: PointAnnotation,
     points: np.ndarray,
     index: int,
     size: tuple[int, int],
     max_proposals: int,
 ) -> Bag:
-    """The bag rules for one annotation; points: (N, 2) xy of all of the image's points."""
+    """The bag rules for one annotation; points: (N, 2) xy of all of the image's points.
+
+    With a box, masks are cut to it, out where less than half of them lay inside, and the ellipse
+    in it is always one of the bag.
+    """
     rles = raw.masks if isinstance(raw.masks, tuple) else encode_all(raw.masks)
     areas = np.asarray(coco_mask.area(list(rles))).reshape(-1)
-    good = [i for i, a in enumerate(areas) if 0 < a <= WHOLE_IMAGE * size[0] * size[1]]
-    if good:
+    box, most = annotation.box, WHOLE_IMAGE * size[0] * size[1]
+    good = [i for i, a in enumerate(areas) if a > 0 and (box is not None or a <= most)]
+    if box is not None:
+        rles, shares = clipped(rles, box, size)
+        good = [i for i in good if shares[i] >= INSIDE_SHARE]
+    if good and annotation.pointed:
         x, y = points[index]
         around = near_point_rle(x, y, size)
         share = coco_mask.iou([rles[i] for i in good], [around], [1])[:, 0]
         good = [i for i, s in zip(good, share, strict=True) if s > 0]
-    if not good:
-        disc = encode_all(safety_disc(points, index, size)[None])
-        return bag_of(annotation_id, disc, np.zeros(1, np.float32), [DISC_SOURCE])
     sources = [raw.sources[i] for i in good]
     confidence = raw.confidence[good]
-    return bag_of(annotation_id, [rles[i] for i in good], confidence, sources, max_proposals)
+    masks = [rles[i] for i in good]
+    if box is not None:
+        masks.append(ellipse_mask(box, size))
+        confidence = np.append(confidence, np.float32(ELLIPSE_CONFIDENCE))
+        sources.append(ELLIPSE_SOURCE)
+        last = len(masks) - 1
+        return bag_of(annotation.id, masks, confidence, sources, max_proposals, always=last)
+    if not good:
+        disc = encode_all(safety_disc(points, index, size)[None])
+        return bag_of(annotation.id, disc, np.zeros(1, np.float32), [DISC_SOURCE])
+    return bag_of(annotation.id, masks, confidence, sources, max_proposals)
 
 
 def bag_of(
@@ -125,6 +142,7 @@ def bag_of(
     confidence: FloatArray,
     sources: Sequence[str],
     max_proposals: int = 16,
+    always: int | None = None,
 ) -> Bag:
     """The last rules, for masks that are neither empty nor far from the point: order, duplicates.
 
@@ -132,11 +150,13 @@ def bag_of(
         rles: at least one, at image size.
         confidence: (M,).
         sources: M tags.
+        always: index of one that stays, in place of what it is a duplicate of.
     """
     confidence = np.clip(confidence, 0, 1).astype(np.float32)
     order = _by_confidence(confidence, rles, sources)
     overlaps = mask_iou([rles[i] for i in order])
-    kept = _without_duplicates(overlaps)[:max_proposals]
+    first = None if always is None else order.index(always)
+    kept = _without_duplicates(overlaps, max_proposals, first)
     final = [order[i] for i in kept]
     masks = tuple(rles[i] for i in final)
     return Bag(
@@ -161,13 +181,13 @@ def _by_confidence(
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
-def _without_duplicates(overlaps: FloatArray) -> list[int]:
-    """Indices that are kept, best first: none overlaps a kept one by more than DUPLICATE_IOU."""
-    kept: list[int] = []
+def _without_duplicates(overlaps: FloatArray, most: int, always: int | None) -> list[int]:
+    """At most so many indices, best first: none overlaps a kept one by more than DUPLICATE_IOU."""
+    kept = [] if always is None else [always]
     for i in range(len(overlaps)):
-        if not kept or overlaps[i, kept].max() <= DUPLICATE_IOU:
+        if i != always and overlaps[i, kept].max(initial=0) <= DUPLICATE_IOU:
             kept.append(i)
-    return kept
+    return sorted(kept[:most])
 
 
 def safety_disc(points: np.ndarray, index: int, size: tuple[int, int]) -> BoolArray:

@@ -106,6 +106,12 @@ def masks_digest(points: PointSet) -> str | None:
     return hashlib.sha256(json.dumps(confirmed).encode()).hexdigest()[:16] if confirmed else None
 
 
+def boxes_digest(points: PointSet) -> str | None:
+    """Digest of the boxes, 16 hex digits; None where there are none."""
+    boxes = [(a.id, a.box, a.pointed) for a in points.annotations if a.box is not None]
+    return hashlib.sha256(json.dumps(boxes).encode()).hexdigest()[:16] if boxes else None
+
+
 @contextmanager
 def naming(info: ImageInfo) -> Iterator[None]:
     """Name the image in an ImageProblem of its file."""

@@ -50,14 +50,16 @@ def key_of(
 ) -> str:
     """The key of one image's bags, 64 hex digits.
 
-    The points' ids and places count, in order; their classes do not, since no generator looks at
-    them.
+    The points' ids and places count, in order, and their boxes where there are some; their classes
+    do not, since no generator looks at them.
 
     Args:
         image_sha: sha256 hex of the image file's content.
         fingerprint: of the generator.
     """
-    points = [(a.id, float(a.x), float(a.y)) for a in annotations]
+    points: list[tuple[object, ...]] = [
+        (a.id, float(a.x), float(a.y), *((a.box, a.pointed) if a.box else ())) for a in annotations
+    ]
     parts = (image_sha, fingerprint, max_proposals, points)
     return hashlib.sha256(_encoder.encode(parts)).hexdigest()
 

@@ -345,8 +345,11 @@ def test_real_documents(real_data: Path):
     result = read_points(real_data / "points.json")
     assert result.issues == []
     assert len(result.points.annotations) > 500
-    truth = read_points(real_data / "instances.json")
+    truth = read_points(real_data / "instances.json", boxes="ignore")
     assert truth.points.annotations == ()  # boxes are no points
+    boxed = read_points(real_data / "instances.json")
+    assert boxed.issues == []
+    assert boxed.counts == {"points": 0, "boxes": len(boxed.kept), "masks": 0}
 
 
 @pytest.mark.parametrize(

@@ -71,13 +71,13 @@ def mapped(
 
 
 def right(found: PointDocument) -> list[bool]:
-    """Of each image, whether point and mask are those of MASK."""
+    """Of each image, whether point, box and mask are those of MASK."""
     good = []
     for annotation in found.annotations():
         on = bool(MASK[int(annotation.y), int(annotation.x)])
         assert annotation.mask is None or list(annotation.mask["size"]) == list(STORED)
         same = annotation.mask is None or np.array_equal(decode(annotation.mask), MASK)
-        good.append(on and same)
+        good.append(on and same and annotation.box == (25, 4, 33, 9))
     return good
 
 
@@ -144,7 +144,7 @@ def test_many_images_are_counted_and_a_few_named() -> None:
 def test_sizes_that_are_neither_are_refused() -> None:
     told = document(1, frame="stored", masks=False)
     told["images"][0] |= {"height": 40, "width": 24}
-    told["annotations"][0]["point"] = [3, 3]
+    told["annotations"][0] |= {"point": [3, 3], "bbox": [1, 1, 4, 4]}
     read = read_points(json.dumps(told).encode())
     found = in_stored_pixels(read, {"0.jpg": (STORED, 1)}, "upright")
     (issue,) = check_against_images(found, {"0.jpg": STORED})

@@ -227,12 +227,12 @@ def test_groups_and_points_that_are_wrong(change: Any, pointer: str | None) -> N
 
 
 def test_annotations_without_points_among_others_in_coco(read: Read) -> None:
-    """As COCO itself has them: no keypoint visible, or a box and nothing else."""
+    """As COCO itself has them: no keypoint visible, or a box without an area and nothing else."""
     document = points_json([thing([10, 10])])
     more = [
         {"keypoints": [0, 0, 0] * 3, "num_keypoints": 0},
         {"keypoints": []},
-        {"bbox": [1, 1, 5, 5]},
+        {"bbox": [1, 1, 5, 0]},
         {"bbox": []},
         {"point": None},
         {"points": []},

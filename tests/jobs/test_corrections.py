@@ -115,11 +115,19 @@ def test_the_trainer_is_told(
     client: TestClient, done: str, database: Database, storage: Storage, settings: Settings
 ) -> None:
     decide(client, f"{done}.501", decision="correct", segmentation=MINE)
-    version = client.post(f"/jobs/{done}/corrections").json()["id"]
+    with database.begin() as session:
+        boxed = update(Annotation).where(Annotation.annotation_id.in_((502, 900)))
+        session.execute(boxed.values(box=[8, 18, 13.5, 23], x=10.75))
+        session.execute(boxed.values(pointed=False).where(Annotation.annotation_id == 900))
+    made = client.post(f"/jobs/{done}/corrections").json()
+    version, report = made["id"], made["report"]
+    assert [report[name] for name in ("points", "boxes", "masks")] == [2, 2, 1]
     job = client.post("/jobs/train", json={"dataset_id": version}).json()["id"]
     path = prepare(context_of(WorkerContext(settings, database, storage), job))
     points = json.loads(Path(json.loads(path.read_text())["points"]).read_text())
-    assert [a.get("mask") for a in points["annotations"]] == [MINE, None, None]
+    told = [tuple(map(a.get, ("mask", "point", "bbox"))) for a in points["annotations"]]
+    box = [8, 18, 5.5, 5]
+    assert told == [(MINE, [0.5, 20.5], None), (None, [10.75, 20.5], box), (None, None, box)]
 
 
 @pytest.mark.slow

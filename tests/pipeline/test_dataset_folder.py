@@ -117,7 +117,7 @@ def test_sizes_come_from_the_files(folder: Folder) -> None:
     photo(folder.path / "0.jpg")
     points = document(1, frame="stored", sizes=False, masks=False)
     assert folder(points).points.images[0].size == STORED
-    points["annotations"][0]["point"] = [STORED[1], 1]
+    points["annotations"][0] |= {"point": [STORED[1], 1], "bbox": [STORED[1] - 3, 0, 3, 3]}
     with pytest.raises(InvalidDataset, match=r"/annotations/0/point.*outside"):
         folder(points)
 

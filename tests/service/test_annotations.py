@@ -19,7 +19,8 @@ def test_all_of_them_in_pages(client: TestClient, app: FastAPI, kit: Any) -> Non
     url = f"/datasets/{dataset['id']}/annotations"
     whole = client.get(url).json()
     wanted = [
-        {**{k: a[k] for k in ("id", "image_id", "category_id", "point")}, "mask": None}
+        {k: a[k] for k in ("id", "image_id", "category_id", "point")}
+        | {"mask": None, "bbox": None, "pointed": True}
         for a in document["annotations"]
     ]
     assert whole == {"annotations": wanted, "next": None}
@@ -62,3 +63,39 @@ def test_a_mask_that_is_sent_is_kept(client: TestClient, kit: Any) -> None:
     document["annotations"][0]["mask"] = mask
     answer = kit.upload(client, document, kit.images(1))
     assert [e["pointer"] for e in answer.json()["errors"]] == ["/annotations/0/mask"]
+
+
+@pytest.mark.slow
+def test_points_boxes_and_masks_of_one_image(client: TestClient, kit: Any) -> None:
+    document, boxes = kit.points(images=1, each=4), ([1, 2, 7.5, 6], [9, 9, 40, 2])
+    first, second, third, _ = document["annotations"]
+    first |= {"point": [3, 4], "bbox": boxes[0]}
+    second |= {"bbox": boxes[1], "point": None}
+    third |= {"mask": {"size": [30, 40], "counts": [10, 5, 1185]}, "bbox": [1, 1, 0, 0]}
+
+    def sent(**fields: str) -> tuple[Any, list[Any]]:
+        answer = kit.upload(client, document, kit.images(1), **fields)
+        assert answer.status_code == 201, answer.text
+        url = f"/datasets/{answer.json()['id']}/annotations"
+        return answer.json(), client.get(url).json()["annotations"]
+
+    dataset, listed = sent()
+    assert dataset["annotations"] == 4
+    counts = {name: dataset["report"][name] for name in ("points", "boxes", "masks")}
+    assert counts == {"points": 3, "boxes": 2, "masks": 1}
+    known = [(a["point"], a["bbox"], a["pointed"]) for a in listed]
+    assert known[:2] == [([3, 4], boxes[0], True), ([24.5, 10], [9, 9, 31, 2], False)]
+    assert [more for _, *more in known[2:]] == [[None, True]] * 2
+    (warning,) = dataset["report"]["warnings"]
+    assert (warning["pointer"], "cut" in warning["detail"]) == ("/annotations/1/bbox", True)
+
+    dataset, listed = sent(boxes="ignore")
+    assert (dataset["annotations"], dataset["report"]["boxes"]) == (3, 0)
+    assert [a["bbox"] for a in listed] == [None] * 3
+
+    first["point"] = [12, 4]
+    refused = kit.upload(client, document, kit.images(1), boxes="maybe").json()["errors"]
+    assert [(e["part"], e["pointer"]) for e in refused] == [
+        ("boxes", ""),
+        ("annotations", "/annotations/0/bbox"),
+    ]

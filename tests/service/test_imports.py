@@ -65,7 +65,10 @@ def test_from_importing_to_ready(
     stored: Any,
     remove_deleted: Callable[[Settings], None],
 ) -> None:
-    answer = ask(kit.points(), kit.zipped(kit.images()), name="cells")
+    document = kit.points()
+    for annotation in document["annotations"][1:]:
+        annotation["bbox"] = [0, 0, 40, 30]
+    answer = ask(document, kit.zipped(kit.images()), name="cells", boxes="ignore")
     assert answer.status_code == 202, answer.text
     assert answer.headers["preference-applied"] == "respond-async"
     body, url = answer.json(), answer.headers["location"]
@@ -81,7 +84,11 @@ def test_from_importing_to_ready(
 
     assert execute(job_of(answer), worker) is Outcome.ENDED
     found = client.get(url).json()
-    at_once = kit.upload(client, kit.points(), kit.zipped(kit.images())).json()
+    at_once = kit.upload(client, document, kit.zipped(kit.images()), boxes="ignore").json()
+    assert (found["report"]["points"], found["report"]["boxes"]) == (
+        len(document["annotations"]),
+        0,
+    )
     different = {"id", "created_at"}
     assert {n: v for n, v in found.items() if n not in different} == {
         n: v for n, v in at_once.items() if n not in different

@@ -7,7 +7,7 @@ so a killed import that is taken up again gives the rows once.
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,7 +56,7 @@ def run_import(ctx: JobContext) -> None:
         files = list(session.scalars(query.order_by(ImportFile.pk)))
     folder = _emptied(ctx.workdir)
     fetch = _fetch(ctx, files, request["images_url"], dataset.parent_id)
-    sent = _sent(ctx, files, folder, fetch)
+    sent = replace(_sent(ctx, files, folder, fetch), boxes=request.get("boxes", "use"))
     checked = check(sent, folder, ctx.settings, ctx.report_progress)
     if checked.issues:
         ctx.retry(lambda: _end_invalid(ctx, dataset, checked.issues))

@@ -14,6 +14,7 @@ from typing import Any, cast
 from sqlalchemy import Table, insert, select
 from sqlalchemy.orm import Session
 
+from app.datasets.rows import bbox_of
 from app.db.columns import new_id
 from app.db.models import (
     Annotation,
@@ -120,6 +121,8 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
         Annotation.x,
         Annotation.y,
         Annotation.segmentation,
+        Annotation.box,
+        Annotation.pointed,
     )
     return {
         "images": [
@@ -133,10 +136,11 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
                 "id": id,
                 "image_id": image_id,
                 "category_id": category_id,
-                "point": [x, y],
+                **({"point": [x, y]} if pointed else {}),
                 **({"mask": mask} if mask is not None else {}),
+                **({"bbox": bbox_of(box)} if box is not None else {}),
             }
-            for id, image_id, category_id, x, y, mask in session.execute(
+            for id, image_id, category_id, x, y, mask, box, pointed in session.execute(
                 objects.where(Annotation.dataset_id == dataset_id).order_by(Annotation.pk)
             )
         ],

@@ -3,8 +3,10 @@
    new Points({name, parent, classes, images, points, created})
      classes   [{id, name}]
      images    [{key, id?, name, width, height, blob | path}]; `key` is the page's own, `id` the user's
-     points    {image key: [{id, category, x, y, mask}]}; x and y in pixels, centres at .5; mask: the
-               confirmed one as RLE, where there is one; it goes when its point is moved out of it
+     points    {image key: [{id, category, x, y, mask, bbox, pointed}]}; x and y in pixels, centres at
+               .5; mask: the confirmed one as RLE, bbox: the box as [x, y, width, height], where there
+               is one; either goes when its point is moved out of it; pointed: false where x and y are
+               the middle of the box, until the point is moved
    Every change tells "change" (an EventTarget). Lists are never changed in place.
      .of(key)                      the points of an image
      .add(key, category, x, y)     the new point
@@ -22,7 +24,17 @@ import { holds } from "../viewer/rle.js";
 
 const STEPS = 500;
 
-const kept = ({ mask, ...point }) => (mask && holds(mask, point.x, point.y) ? { ...point, mask } : point);
+const surrounds = ([left, top, width, height], x, y) => x >= left && x <= left + width && y >= top && y <= top + height;
+
+const kept = ({ mask, bbox, ...point }) => ({
+  ...point,
+  ...(mask && holds(mask, point.x, point.y) ? { mask } : {}),
+  ...(bbox && surrounds(bbox, point.x, point.y) ? { bbox } : {}),
+});
+
+const moved = (before, after) => (before.x === after.x && before.y === after.y ? after : kept({ ...after, pointed: true }));
+
+const record = ({ x, y, mask, bbox, pointed = true }) => ({ ...(pointed ? { point: [x, y] } : {}), ...(mask ? { mask } : {}), ...(bbox ? { bbox } : {}) });
 
 export class Points extends EventTarget {
   constructor({ name = "", parent = null, classes = [], images = [], points = {}, touched = false } = {}) {
@@ -72,7 +84,7 @@ export class Points extends EventTarget {
   }
 
   edit(key, id, values) {
-    this.#set(key, this.of(key).map((p) => (p.id === id ? kept({ ...p, ...values }) : p)));
+    this.#set(key, this.of(key).map((p) => (p.id === id ? moved(p, { ...p, ...values }) : p)));
   }
 
   remove(key, id) {
@@ -146,7 +158,7 @@ export class Points extends EventTarget {
     const annotations = this.images.flatMap((image) =>
       this.of(image.key).map((p) => {
         this.order.push({ image: image.key, point: p.id });
-        return { id: p.id, image_id: ids.get(image.key), category_id: p.category, point: [p.x, p.y], ...(p.mask ? { mask: p.mask } : {}) };
+        return { id: p.id, image_id: ids.get(image.key), category_id: p.category, ...record(p) };
       }),
     );
     return {

@@ -45,7 +45,7 @@ async function fromService(dataset, signal) {
   }
   for await (const a of all(`/datasets/${dataset.id}/annotations`, "annotations", { params: { limit: 1000 }, signal })) {
     const [x, y] = a.point;
-    (points[keyOf.get(a.image_id)] ??= []).push({ id: a.id, category: a.category_id, x, y, ...(a.mask ? { mask: a.mask } : {}) });
+    (points[keyOf.get(a.image_id)] ??= []).push({ id: a.id, category: a.category_id, x, y, ...(a.mask ? { mask: a.mask } : {}), ...(a.bbox ? { bbox: a.bbox, pointed: a.pointed } : {}) });
   }
   const classes = dataset.categories.map(({ id, name }) => ({ id, name }));
   return new Points({ name: `${dataset.name}, corrected`, parent: dataset.id, classes, images, points });

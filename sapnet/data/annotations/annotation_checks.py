@@ -1,8 +1,8 @@
-"""Check the annotations of a points document as they come: one point an object.
+"""Check the annotations of a points document as they come: one point, or one box, an object.
 
-An annotation that states no point is left out and named, and so are a few points outside of their
-images. Several points of one object, whether one annotation has them or a group of annotations, are
-one: the most central of them.
+An annotation that states neither is left out and named, and so are a few outside of their images.
+Several points of one object, whether one annotation has them or a group of annotations, are one:
+the most central of them.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -11,6 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from sapnet.data.annotations.boxes import (
+    around,
+    box_of,
+    check_point_in_box,
+    settle_box,
+    xywh,
+)
 from sapnet.data.annotations.decoding import (
     INVALID,
     AnnotationEntry,
@@ -23,12 +30,15 @@ from sapnet.data.annotations.document import (
     AT_BBOX,
     AT_POINT,
     AT_POINTS,
+    BOXED,
     CROWD,
     HAS_ID,
     SKIPPED,
     TRUTH,
+    UNPOINTED,
     VALID,
     Rows,
+    middle,
     repeats,
 )
 from sapnet.data.masks import area, check_rle, checked_rle
@@ -37,7 +47,7 @@ from sapnet.types import Category, ImageInfo, Rle
 
 Point = tuple[float, float]
 NO_MASK_HINT = "give the RLE of the whole image, or leave the mask out"
-NO_POINT_HINT = 'add "point": [x, y], keypoints with a visible point, or a bbox of zero size'
+NO_POINT_HINT = 'add "point": [x, y], keypoints with a visible point, or a bbox'
 INSIDE_HINT = "0 ≤ x < width and 0 ≤ y < height"
 BORDER = 1.0
 """Pixels beyond its image within which a point still means the image's border."""
@@ -55,6 +65,8 @@ class AnnotationChecks:
         rows: Rows,
         issues: Issues,
         warnings: Issues,
+        *,
+        boxes: bool = True,
     ) -> None:
         # Ids as the file states them: a record with another fault is still known by its id.
         self._image_ids = _stated_ids(lists["images"])
@@ -63,6 +75,7 @@ class AnnotationChecks:
         self._rows, self._issues, self._warnings = rows, issues, warnings
         self._groups: dict[Hashable, list[int]] = {}
         self._outside: list[tuple[int, ImageInfo]] = []
+        self._boxes = boxes
 
     def add(self, start: int, records: list[AnnotationEntry]) -> None:
         """Check records of the list, from its index `start` on."""
@@ -77,6 +90,10 @@ class AnnotationChecks:
         _check_known(category_id, self._category_ids, f"{pointer}/category_id", "category", issues)
         crowd = record.iscrowd is not INVALID and bool(record.iscrowd)
         points = None if crowd else _points_of(record, pointer, issues)
+        box = None if points is None or not self._boxes else box_of(record.bbox or [])
+        unpointed = box is not None and not points
+        if box is not None and unpointed:
+            points = {AT_BBOX: middle(box)}
         _, image = self._images.get(image_id, (0, None))
         place, (x, y) = self._one_of(points, pointer) if points else (AT_POINT, (0.0, 0.0))
         rows.ids.append(0 if record.id is INVALID else record.id)
@@ -85,9 +102,16 @@ class AnnotationChecks:
         rows.x.append(x)
         rows.y.append(y)
         rows.places.append(place)
+        rows.flags.append(UNPOINTED if unpointed else 0)
         row = len(rows.ids) - 1
-        if points and image and image.width and not is_inside((x, y), image):
-            self._outside.append((row, image))
+        if box is not None:
+            rows.add_box(row, box)
+            check_point_in_box(rows, row, box, issues)
+        if points and image and image.width:
+            if box is not None:
+                settle_box(rows, row, box, image, self._warnings)
+            if not is_inside((rows.x[row], rows.y[row]), image):
+                self._outside.append((row, image))
         if mask := _mask_of(record, pointer, issues):
             rows.masks[row] = mask
             if image and image.width:
@@ -99,14 +123,15 @@ class AnnotationChecks:
         skipped = points == {} and issues.total == before
         if skipped:
             self._warnings.add(pointer, "left out: the annotation has no point", NO_POINT_HINT)
-        rows.flags.append(
+        rows.flags[row] |= (
             (HAS_ID if record.id is not INVALID else 0)
             | (VALID if right and (crowd or points) else 0)
             | (CROWD if crowd else 0)
             | (TRUTH if record.has_segmentation else 0)
             | (SKIPPED if skipped else 0)
         )
-        if record.group_id is not None and rows.flags[row] == HAS_ID | VALID and mask is None:
+        plain = rows.flags[row] & ~(BOXED | UNPOINTED) == HAS_ID | VALID and mask is None
+        if record.group_id is not None and plain:
             self._add_to_group(record.group_id, row, f"{pointer}/group_id")
 
     def _one_of(self, points: Mapping[int, Point], pointer: str) -> tuple[int, Point]:
@@ -120,7 +145,7 @@ class AnnotationChecks:
         return max(place, AT_POINTS), points[place]
 
     def _add_to_group(self, group: Any, row: int, pointer: str) -> None:
-        """An object of which only points are given, in each of its annotations one."""
+        """An object of which points or boxes are given, in each of its annotations one."""
         rows = self._rows
         if not isinstance(group, int | str | float) or isinstance(group, bool):
             problem = f"should be a whole number or a text, but is {shown(group)}"
@@ -135,7 +160,7 @@ class AnnotationChecks:
             members = [row for row in group if rows.flags[row] & VALID]
             if len(members) < 2:
                 continue
-            chosen = members[most_central((rows.x[row], rows.y[row]) for row in members)]
+            chosen = self._one_of_group(members)
             others = [row for row in members if row != chosen]
             for row in others:
                 rows.flags[row] = rows.flags[row] & ~VALID | SKIPPED
@@ -144,6 +169,23 @@ class AnnotationChecks:
             problem = f"is one object with {few}{more}, of the same group: the most central point"
             hint = "give each object a point of its own"
             self._warnings.add(f"/annotations/{chosen}", f"{problem} is used", hint)
+
+    def _one_of_group(self, members: list[int]) -> int:
+        """The row that stands for an object: with its most central point, and all of its boxes."""
+        rows = self._rows
+        pointed = [row for row in members if not rows.flags[row] & UNPOINTED] or members
+        central = pointed[most_central((rows.x[row], rows.y[row]) for row in pointed)]
+        boxes = {row: box for row in members if (box := rows.box(row))}
+        if not boxes:
+            return central
+        chosen = central if central in boxes else next(iter(boxes))
+        if chosen != central:  # which has a point
+            rows.x[chosen], rows.y[chosen] = rows.x[central], rows.y[central]
+            rows.flags[chosen] &= ~UNPOINTED
+        box = around(boxes.values())
+        rows.set_box(chosen, box)
+        check_point_in_box(rows, chosen, box, self._issues)
+        return chosen
 
     def finish(self) -> None:
         """What can only be said of all together."""
@@ -160,12 +202,16 @@ class AnnotationChecks:
         settle_outside(rows, self._outside, issues, self._warnings)
         self._merge_groups()
         places = (np.asarray(column) for column in (rows.y, rows.x, rows.image_ids))
-        for row, first in repeats(rows.where(VALID, unset=CROWD), *places):
-            self._warnings.add(
-                f"/annotations/{row}",
-                f"has the same point as /annotations/{first}",
-                "check that these are two objects",
-            )
+        hint = "check that these are two objects"
+        for row, first in repeats(rows.where(VALID, unset=CROWD | UNPOINTED), *places):
+            problem = f"has the same point as /annotations/{first}"
+            self._warnings.add(f"/annotations/{row}", problem, hint)
+        boxes = np.asarray(rows.boxes).reshape(-1, 4)
+        images = np.asarray(rows.image_ids)[np.asarray(rows.box_rows, np.int64)]
+        boxed = np.isin(rows.box_rows, rows.where(VALID | BOXED, unset=CROWD)).nonzero()[0]
+        for again, earlier in repeats(boxed, *boxes.T, images):
+            problem = f"has the same box as /annotations/{rows.box_rows[earlier]}"
+            self._warnings.add(f"/annotations/{rows.box_rows[again]}", problem, hint)
 
 
 def _stated_ids(records: list[ImageEntry] | list[CategoryEntry]) -> set[int]:
@@ -255,12 +301,12 @@ def is_inside(point: Point, image: ImageInfo) -> bool:
 def settle_outside(
     rows: Rows, outside: Sequence[tuple[int, ImageInfo]], issues: Issues, warnings: Issues
 ) -> None:
-    """Decide on points that are outside of their images; `rows` is changed.
+    """Decide on points, and middles of boxes, outside of their images; `rows` is changed.
 
     Where they are more than a tenth of all annotations each is an issue: the document is of other
     images, or in another frame. Fewer do not stand in the way of the others: those within `BORDER`
-    of the image are moved into it (rounding puts them there, and counting from one), the rest are
-    left out.
+    of the image are moved into it (rounding puts them there, and counting from one), the rest, and
+    boxes, are left out.
 
     Args:
         outside: rows, each with its image, of known size.
@@ -269,11 +315,17 @@ def settle_outside(
     for row, image in outside:
         x, y = rows.x[row], rows.y[row]
         size = f"its image of {image.width}×{image.height} pixels"
-        problem = f"the point ({x:g}, {y:g}) is outside {size}"
+        alone = rows.box(row) if rows.flags[row] & UNPOINTED else None
+        what = f"point ({x:g}, {y:g})" if alone is None else f"box {shown(xywh(alone))}"
+        problem = f"the {what} is outside {size}"
         if refused or not rows.flags[row] & VALID:
             issues.add(rows.pointer(row), problem, INSIDE_HINT)
             rows.flags[row] &= ~VALID
-        elif -BORDER <= x <= image.width + BORDER and -BORDER <= y <= image.height + BORDER:
+        elif (
+            alone is None
+            and -BORDER <= x <= image.width + BORDER
+            and -BORDER <= y <= image.height + BORDER
+        ):
             x, y = min(max(x, 0), image.width - 0.5), min(max(y, 0), image.height - 0.5)
             rows.x[row], rows.y[row] = x, y
             warnings.add(rows.pointer(row), f"{problem}: moved to ({x:g}, {y:g})", INSIDE_HINT)

@@ -1,4 +1,4 @@
-"""Read COCO-style point annotations: one point per object, and its mask where that is known.
+"""Read COCO-style annotations: a point or a box per object, and its mask where that is known.
 
 "mask" is an RLE that the owner confirms; "segmentation" is ground truth, which no training sees.
 Imports no torch.
@@ -21,6 +21,7 @@ from sapnet.data.annotations.annotation_checks import (
     is_inside,
     settle_outside,
 )
+from sapnet.data.annotations.boxes import Boxes, settle_box
 from sapnet.data.annotations.decoding import (
     INVALID,
     AnnotationEntry,
@@ -36,10 +37,7 @@ from sapnet.data.annotations.decoding import (
     read_lists,
     shown,
 )
-from sapnet.data.annotations.document import (
-    PointDocument,
-    Rows,
-)
+from sapnet.data.annotations.document import BOXED, PointDocument, Rows
 from sapnet.data.annotations.ground_truth import check_truth, read_truth
 from sapnet.data.category_names import category_warnings
 from sapnet.data.file_names import is_address, relative
@@ -59,14 +57,17 @@ __all__ = [
 ]
 
 
-def read_points(source: bytes | Path, progress: ReadProgress = ignore_progress) -> PointDocument:
+def read_points(
+    source: bytes | Path, progress: ReadProgress = ignore_progress, boxes: Boxes = "use"
+) -> PointDocument:
     """Read a points document and list everything that is wrong in it (at most 1,000 issues).
 
     The file is read twice in pieces, the short lists first, so annotations may come before images,
-    and memory is that of the images and 45 bytes an annotation.
+    and memory is that of the images and 45 bytes an annotation, 81 where it has a box.
 
     Args:
         progress: called now and then with the bytes read so far.
+        boxes: "ignore" takes a bbox that is no point for nothing.
 
     Raises:
         OSError: the path cannot be read. Nothing is raised for what the document says.
@@ -77,7 +78,8 @@ def read_points(source: bytes | Path, progress: ReadProgress = ignore_progress) 
         lists = read_lists(source, kinds, ("annotations",), issues)
         categories = _check_categories(lists["categories"], issues)
         images = _check_images(lists["images"], issues)
-        checks = AnnotationChecks(lists, images, categories, rows, issues, warnings)
+        use = boxes == "use"
+        checks = AnnotationChecks(lists, images, categories, rows, issues, warnings, boxes=use)
         if lists["annotations"] is not INVALID:
             for start, records in read_list(
                 source, "annotations", AnnotationEntry, issues, progress
@@ -104,16 +106,21 @@ def read_points(source: bytes | Path, progress: ReadProgress = ignore_progress) 
     return document
 
 
-def load_points(path: Path, image_sizes: Mapping[int, tuple[int, int]] | None = None) -> PointSet:
+def load_points(
+    path: Path,
+    image_sizes: Mapping[int, tuple[int, int]] | None = None,
+    boxes: Boxes = "use",
+) -> PointSet:
     """Read points that must be right.
 
     Args:
         image_sizes: image id -> (h, w) of the image's file; of others the declared size counts.
+        boxes: see `read_points`.
 
     Raises:
         InvalidDataset: carries every issue.
     """
-    document = read_points(path)
+    document = read_points(path, boxes=boxes)
     sizes = image_sizes or {}
     by_name = {image.file_name: sizes[image.id] for image in document.images if image.id in sizes}
     document, outside, _ = settle_undeclared(document, by_name)
@@ -141,13 +148,13 @@ def undeclared_sizes(document: PointDocument, sized: Container[str]) -> list[Val
 def settle_undeclared(
     document: PointDocument, states: Mapping[str, tuple[int, int] | str]
 ) -> tuple[PointDocument, list[ValidationIssue], list[ValidationIssue]]:
-    """Points outside of images whose size the document does not declare, see `settle_outside`.
+    """Boxes and points beyond images of undeclared sizes, see `settle_box`, `settle_outside`.
 
     Args:
         states: see `check_against_images`.
 
     Returns:
-        The document without those that are left out; issues; warnings.
+        The document without those that are left out, boxes cut; issues; warnings.
     """
     issues, warnings, rows = Issues(), Issues(), document.rows
     sizes = {
@@ -155,14 +162,21 @@ def settle_undeclared(
         for image in document.images
         if not image.width and isinstance(state := states.get(image.file_name), tuple)
     }
-    concerned = np.isin(np.asarray(rows.image_ids)[document.kept], list(sizes))
+    concerned = document.kept[np.isin(np.asarray(rows.image_ids)[document.kept], list(sizes))]
+    boxed = np.intersect1d(concerned, rows.where(BOXED)).tolist()
+    if boxed:
+        rows = rows.copied()
+        document = replace(document, rows=rows)
+    for row in boxed:
+        if box := rows.box(row):
+            settle_box(rows, row, box, sizes[rows.image_ids[row]], warnings)
     outside = [
         (row, image)
-        for row in document.kept[concerned].tolist()
+        for row in concerned.tolist()
         if not is_inside((rows.x[row], rows.y[row]), image := sizes[rows.image_ids[row]])
     ]
     if outside:
-        rows = replace(rows, x=rows.x[:], y=rows.y[:], flags=rows.flags[:])
+        rows = rows.copied()
         settle_outside(rows, outside, issues, warnings)
         document = replace(document, rows=rows)
     return document, issues.listed(), warnings.listed()

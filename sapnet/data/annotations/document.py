@@ -1,8 +1,9 @@
 """A points document that was read, in little memory: its annotations are columns, not objects."""
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sapnet.errors import ValidationIssue
-from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet, Rle
+from sapnet.types import Box, Category, ImageInfo, PointAnnotation, PointSet, Rle
 
 Indices = npt.NDArray[np.int64]
-HAS_ID, VALID, CROWD, TRUTH, SKIPPED = 1, 2, 4, 8, 16
+HAS_ID, VALID, CROWD, TRUTH, SKIPPED, BOXED, UNPOINTED = 1, 2, 4, 8, 16, 32, 64
 """Flags of a row: its id could be read; nothing is wrong with it; it is `iscrowd`; it has a
-segmentation; it is left out, since it states no point or another row stands for its object."""
+segmentation; it is left out, since it states no point or another row stands for its object; it has
+a box; it has no point but the middle of this box."""
 AT_POINT, AT_BBOX, AT_POINTS = -1, -2, -3
 """Where a row's point stands: there, or else at this place (0, 3, 6, …) of its keypoints."""
 _BATCH = 10_000
@@ -34,12 +36,14 @@ def _floats() -> "array[float]":
 class Rows:
     """What the file says of its annotations, in its order, the wrong ones too.
 
-    It takes 45 bytes each, and what their masks take. Ids are 0 where they could not be read.
+    It takes 45 bytes each, 36 more for a box, and what their masks take. Ids are 0 where they could
+    not be read.
 
     Attributes:
         x, y: pixels.
         places, flags: see above.
         masks: by row, of those that have one.
+        box_rows: the rows that came with a box, ascending. boxes: four numbers of each, see `box`.
     """
 
     ids: "array[int]" = field(default_factory=_ints)
@@ -50,6 +54,43 @@ class Rows:
     places: "array[int]" = field(default_factory=lambda: array("i"))
     flags: "array[int]" = field(default_factory=lambda: array("B"))
     masks: dict[int, Rle] = field(default_factory=dict)
+    box_rows: "array[int]" = field(default_factory=lambda: array("i"))
+    boxes: "array[float]" = field(default_factory=_floats)
+
+    def copied(self) -> "Rows":
+        """With points, boxes, flags and masks that may be changed."""
+        return replace(
+            self,
+            x=self.x[:],
+            y=self.y[:],
+            flags=self.flags[:],
+            boxes=self.boxes[:],
+            masks=dict(self.masks),
+        )
+
+    def box(self, row: int) -> Box | None:
+        """The box of a row, xyxy in pixels."""
+        if not self.flags[row] & BOXED:
+            return None
+        start = 4 * bisect_left(self.box_rows, row)
+        left, top, right, bottom = self.boxes[start : start + 4]
+        return left, top, right, bottom
+
+    def add_box(self, row: int, box: Box) -> None:
+        """Give the last row its box."""
+        self.box_rows.append(row)
+        self.boxes.extend(box)
+        self.flags[row] |= BOXED
+
+    def set_box(self, row: int, box: Box | None) -> None:
+        """Change the box of a row that has one; a point that is its middle moves with it."""
+        if box is None:
+            self.flags[row] &= ~BOXED
+            return
+        start = 4 * bisect_left(self.box_rows, row)
+        self.boxes[start : start + 4] = array("d", box)
+        if self.flags[row] & UNPOINTED:
+            self.x[row], self.y[row] = middle(box)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -113,12 +154,25 @@ class PointDocument:
         columns += [np.asarray(c) for c in (rows.x, rows.y)]
         for start in range(0, len(self.kept), _BATCH):
             part = self.kept[start : start + _BATCH]
-            masks = map(rows.masks.get, part.tolist())
-            yield from map(PointAnnotation, *(column[part].tolist() for column in columns), masks)
+            more: list[Iterable[Any]] = [map(rows.masks.get, part.tolist())]
+            if rows.box_rows:
+                pointed = np.asarray(rows.flags)[part] & UNPOINTED == 0
+                more += [map(rows.box, part.tolist()), pointed.tolist()]
+            yield from map(PointAnnotation, *(column[part].tolist() for column in columns), *more)
 
     def names_any(self, ids: Indices) -> bool:
         """Whether one of the ids is that of an annotation to train on."""
         return bool(np.isin(np.asarray(self.rows.ids)[self.kept], ids).any())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of the annotations to train on have a point, a box, a confirmed mask."""
+        flags = np.asarray(self.rows.flags)[self.kept]
+        return {
+            "points": int(np.count_nonzero(flags & UNPOINTED == 0)),
+            "boxes": int(np.count_nonzero(flags & BOXED)),
+            "masks": int(np.isin(self.kept, list(self.rows.masks)).sum()),
+        }
 
     @property
     def crowd_count(self) -> int:
@@ -170,6 +224,12 @@ class PointDocument:
             sizes: file_name -> (h, w).
         """
         return replace(self.points, images=self.sized(sizes))
+
+
+def middle(box: Box) -> tuple[float, float]:
+    """The x and y of a box's middle."""
+    left, top, right, bottom = box
+    return left / 2 + right / 2, top / 2 + bottom / 2
 
 
 def repeats(rows: Indices, *columns: npt.NDArray[Any]) -> list[tuple[int, int]]:

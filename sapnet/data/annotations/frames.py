@@ -17,6 +17,7 @@ from sapnet.data.masks import Size
 from sapnet.data.orientation import (
     AS_STORED,
     Frame,
+    stored_corners,
     stored_mask,
     stored_point,
     upright_size,
@@ -109,7 +110,7 @@ def frames_of(images: Iterable[ImageFrame], assumed: Frame) -> Frames:
 def in_stored_pixels(
     document: PointDocument, files: Mapping[str, tuple[Size, int]], assumed: Frame
 ) -> PointDocument:
-    """The document with points and masks in stored pixels, and warnings where that was not sure.
+    """The document in stored pixels: points, boxes, masks; with warnings of what was not sure.
 
     Args:
         files: file_name -> (h, w) as stored and EXIF orientation.
@@ -131,17 +132,19 @@ def in_stored_pixels(
         else image
         for image in document.images
     )
-    rows = document.rows
-    x, y, masks = rows.x[:], rows.y[:], dict(rows.masks)
+    rows = document.rows.copied()
     for row in np.flatnonzero(np.isin(np.asarray(rows.image_ids), list(frames.upright))).tolist():
         image = by_id[rows.image_ids[row]]
-        x[row], y[row] = stored_point(x[row], y[row], image.orientation, image.stored)
-        if row in masks and tuple(masks[row]["size"]) == image.upright:
-            masks[row] = stored_mask(masks[row], image.orientation)
+        xy = stored_point(rows.x[row], rows.y[row], image.orientation, image.stored)
+        rows.x[row], rows.y[row] = xy
+        if box := rows.box(row):
+            rows.set_box(row, stored_corners(box, image.orientation, image.stored))
+        if row in rows.masks and tuple(rows.masks[row]["size"]) == image.upright:
+            rows.masks[row] = stored_mask(rows.masks[row], image.orientation)
     return replace(
         document,
         images=images,
-        rows=replace(rows, x=x, y=y, masks=masks),
+        rows=rows,
         warnings=document.warnings + frames.warnings,
     )
 

@@ -6,6 +6,7 @@ The points come along, so the file is a dataset with ground truth for this servi
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+from sapnet.data.annotations.boxes import belongs_to
 from sapnet.data.exporters.base import ExportContext, Writer, to_json
 from sapnet.data.exporters.polygons import outlines
 from sapnet.data.exporters.rasterize import agreement, filled
@@ -51,8 +52,10 @@ class Coco(Writer):
                 "iscrowd": 0,
                 "quality": instance.quality,
             }
-            if instance.point is not None:
-                record["point"] = instance.point
+            x, y, width, height = shape.bbox
+            box = (x, y, x + width, y + height)
+            if instance.point is not None and belongs_to(*instance.point, box):
+                record["point"] = instance.point  # beside another box it would not be read again
             self._file.write((b"" if self._first else b",\n") + to_json(record))
             self._first = False
             yield iou

@@ -61,7 +61,7 @@ class RunSource:
 
     def instances(self, image: ImageInfo) -> Iterator[Instance]:
         """Read the image's masks from the file."""
-        points = {a.id: (a.x, a.y) for a in self._points.annotations_of[image.id]}
+        points = {a.id: (a.x, a.y) for a in self._points.annotations_of[image.id] if a.pointed}
         with self._path.open("rb") as file:
             for place in self._lines.get(image.id, []):
                 file.seek(place)

@@ -23,7 +23,7 @@ class Instance:
 
     Attributes:
         segmentation: a compressed RLE, unchecked.
-        point: x y in pixels.
+        point: x y in pixels; None where none was drawn.
         quality: 0 to 1.
         rejected: a reviewer has refused it.
     """

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.annotations.coco import (
     PointDocument,
     check_against_images,
@@ -87,23 +88,27 @@ class Annotations:
 
 
 def read_annotations(
-    files: Sequence[tuple[str, Path]], target: Path, progress: ReadProgress = ignore_progress
+    files: Sequence[tuple[str, Path]],
+    target: Path,
+    progress: ReadProgress = ignore_progress,
+    boxes: Boxes = "use",
 ) -> Annotations:
     """Read annotations, whichever of the formats they are in.
 
     Args:
         files: see `convert`; progress too.
         target: for the COCO points document, where it has to be made.
+        boxes: see `read_points`.
 
     Raises:
         OSError: a path cannot be read.
     """
     converted = convert(files, target, progress)
     if converted is None:
-        return Annotations(read_points(files[0][1], progress))
+        return Annotations(read_points(files[0][1], progress, boxes))
     if converted.issues:
         return Annotations.refused(converted.issues, converted)
-    document = read_points(target)
+    document = read_points(target, boxes=boxes)
     issues = converted.translated(document.issues)
     warnings = converted.warnings + converted.translated(document.warnings)
     return Annotations(replace(document, issues=issues, warnings=warnings), converted)
