@@ -34,10 +34,10 @@ class Model(Base):
     """A plot of precision against recall, where truth was given."""
     meta: Mapped[Json]
     metrics: Mapped[Json | None]
-    dataset_id: Mapped[str | None] = column_property(
+    trained_on: Mapped[str | None] = column_property(
         select(_JOB.c.dataset_id).where(_JOB.c.id == job_id).scalar_subquery()
     )
-    """That it was trained on. None: it was imported."""
+    """A data set. None: it was imported. Not `dataset_id`, which would decide on its owner."""
 
     @property
     def validation(self) -> dict[str, Any] | None:

@@ -23,7 +23,9 @@ class ModelOut(BaseModel):
 
     id: str
     job_id: str
-    dataset_id: str | None = Field(description="that it was trained on; null: it was imported")
+    dataset_id: str | None = Field(
+        validation_alias="trained_on", description="that it was trained on; null: it was imported"
+    )
     name: str
     created_at: datetime
     categories: list[CategoryOut]
