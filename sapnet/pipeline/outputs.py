@@ -14,9 +14,9 @@ from sapnet.evaluation.pseudo_masks import ious_with, true_masks
 from sapnet.evaluation.report import ReportInputs, write_report
 from sapnet.pipeline.context import RunContext
 from sapnet.proposals.base import ProposalGenerator
-from sapnet.proposals.cached import boxes_digest, masks_digest
+from sapnet.proposals.cached import StoredBags, boxes_digest, masks_digest
 from sapnet.segmenters.backbones import WeightsOrigin
-from sapnet.types import Bag, PointSet, PseudoMask
+from sapnet.types import PointSet, PseudoMask
 from sapnet.utils.files import file_sha256
 
 
@@ -92,7 +92,7 @@ def draw_report(
     ctx: RunContext,
     report: dict[str, Any],
     points: PointSet,
-    bags: dict[int, list[Bag]],
+    bags: StoredBags,
     masks: list[PseudoMask],
     truth: dict[str, Any] | None,
 ) -> None:
@@ -103,7 +103,7 @@ def draw_report(
             report=report,
             points=points,
             masks=masks,
-            bag_sizes=[len(bag) for image in points.images for bag in bags[image.id]],
+            bag_sizes=[size for image in points.images for size in bags.sizes(image.id)],
             paths=ctx.spec.image_paths,
             overrides=ctx.spec.overrides,
             true=true,

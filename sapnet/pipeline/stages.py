@@ -20,14 +20,14 @@ from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.label import label_image
 from sapnet.pipeline.validation import Validator
 from sapnet.proposals.base import ProposalGenerator
-from sapnet.proposals.cached import CachedProposals
+from sapnet.proposals.cached import CachedProposals, StoredBags
 from sapnet.segmenters.backbones import WeightsOrigin
 from sapnet.training.dataset import TrainingSet
 from sapnet.training.loop import train
 from sapnet.training.model import Builders, JointModel, build_model
 from sapnet.training.validation import Validate
 from sapnet.training.warm_start import go_on_from
-from sapnet.types import Bag, Category, PointSet, PseudoMask
+from sapnet.types import Category, PointSet, PseudoMask
 from sapnet.utils import distributed
 from sapnet.utils.files import atomic_write, write_text
 from sapnet.utils.resources import ProgressTimer
@@ -63,23 +63,29 @@ def find_pixel_ranges(ctx: RunContext, points: PointSet) -> Ranges:
     return stored
 
 
-def make_proposals(
-    ctx: RunContext, generator: ProposalGenerator, points: PointSet
-) -> dict[int, list[Bag]]:
-    """The bags of every image, by image id. Images that fail are recorded and left out."""
-    bags: dict[int, list[Bag]] = {}
-    eta = ProgressTimer()
+def make_proposals(ctx: RunContext, generator: ProposalGenerator, points: PointSet) -> StoredBags:
+    """The bags of every image, by image id. Images that fail are recorded and left out.
+
+    The main process makes them; the others, to be called after it, take its word.
+    """
+    ctx.failed.read()
+    path = ctx.spec.workdir / "proposals.json"
     limit = ctx.config.data.max_proposals
     maker = CachedProposals(
         ctx.spec.proposal_store, generator, ctx.spec.image_paths, limit, ctx.pixel_ranges
     )
-    ctx.failed.read()  # of several processes the main one was first
+    if not distributed.is_main():
+        stored: dict[str, str] = json.loads(path.read_bytes())
+        return StoredBags(maker, points, {int(id_): key for id_, key in stored.items()})
+    keys: dict[int, str] = {}
+    eta = ProgressTimer()
     for index, (info, annotations) in enumerate(points):
         if info.id not in ctx.failed:
             with ctx.failed.catch(info, Stage.PROPOSALS):
-                bags[info.id] = maker(info, annotations)
+                keys[info.id] = maker.make(info, annotations)
         ctx.progress(Stage.PROPOSALS, index + 1, len(points.images), eta)
-    return bags
+    write_text(path, json.dumps(keys))
+    return StoredBags(maker, points, keys)
 
 
 def prepare_labeler(ctx: RunContext, model: JointModel, dataset: TrainingSet) -> TrainingSet:
@@ -190,15 +196,14 @@ def label_images(
 def evaluate(
     ctx: RunContext,
     points: PointSet,
-    bags: dict[int, list[Bag]],
+    bags: StoredBags,
     masks: list[PseudoMask],
     detections: list[dict[str, Any]],
     truth: dict[str, Any] | None,
     validator: Validator | None = None,
 ) -> dict[str, Any]:
     """`metrics.json`: figures where truth was given, counts in any case."""
-    by_annotation = {bag.annotation_id: bag for group in bags.values() for bag in group}
-    counts = [len(bag) for bag in by_annotation.values()]
+    counts = [size for image_id in bags for size in bags.sizes(image_id)]
     metrics: dict[str, Any] = {
         "pseudo_masks": None,
         "model": None,
@@ -210,9 +215,9 @@ def evaluate(
         images = {image.id for image in points.images}.difference(truth["incomplete"])
         images -= validator.images if validator else set()
         curves = precision_recall(detections, truth, image_ids=images)
-        figures = pseudo_mask_metrics(masks, by_annotation, points, truth)
+        figures = pseudo_mask_metrics(masks, bags.by_annotation(), points, truth)
         before = [as_selected(mask) for mask in masks]
-        picked = pseudo_mask_metrics(before, by_annotation, points, truth)
+        picked = pseudo_mask_metrics(before, bags.by_annotation(), points, truth)
         figures["selected_miou_mask"] = picked["miou_mask"]
         figures["quality"] = reliability(masks, ious_with(masks, true_masks(points, truth)))
         metrics["proposals"] |= figures.pop("proposals")

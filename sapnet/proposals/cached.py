@@ -11,12 +11,18 @@ import numpy as np
 from sapnet.data.images import ImageProblem, read_rgb
 from sapnet.data.pixels import Ranges
 from sapnet.data.value_ranges import dataset_ranges
-from sapnet.errors import is_out_of_memory
+from sapnet.errors import ATTEMPT_FAILED, SapnetError, is_out_of_memory
 from sapnet.proposals.bags import bag_of, make_bags
 from sapnet.proposals.base import ProposalGenerator
 from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.types import CONFIRMED, Bag, ImageInfo, PointAnnotation, PointSet, Rle
 from sapnet.utils.files import file_sha256
+
+
+class ProposalsLost(SapnetError):
+    """Stored bags are gone, or damaged; the same run, started again, makes them again."""
+
+    reason = ATTEMPT_FAILED
 
 
 def populate_cache(
@@ -72,6 +78,17 @@ class CachedProposals:
         Raises:
             ImageProblem: the image cannot be read. Besides what the generator raises.
         """
+        return self.read(self.make(info, annotations), annotations)
+
+    def make(self, info: ImageInfo, annotations: Sequence[PointAnnotation]) -> str:
+        """Make the bags of an image and store them, where they are not stored yet.
+
+        Returns:
+            The key for `read`; "" where every annotation has a confirmed mask.
+
+        Raises:
+            ImageProblem: the image cannot be read. Besides what the generator raises.
+        """
         path = self._paths.get(info.id)
         if path is None:
             raise ImageProblem("no file was given")
@@ -83,17 +100,90 @@ class CachedProposals:
             if is_out_of_memory(error):
                 raise
             raise ImageProblem(f"the file cannot be read: {error.strerror}") from error
-        confirmed = {a.id: _confirmed_bag(a.id, a.mask) for a in annotations if a.mask is not None}
-        if confirmed and len(confirmed) == len(annotations):
-            return list(confirmed.values())
+        if annotations and all(a.mask is not None for a in annotations):
+            return ""
         key = key_of(content, annotations, self._fingerprint, self._max_proposals)
-        bags = self._store.get(key)
-        if bags is None:
+        if key not in self._store:
             image = read_rgb(path, ranges=self._ranges)
             limit = self._max_proposals
             bags = make_bags(self._generator, image, info, annotations, max_proposals=limit)
             self._store.put(key, bags)
+        return key
+
+    def read(self, key: str, annotations: Sequence[PointAnnotation]) -> list[Bag]:
+        """The stored bags of the annotations of an image, in their order.
+
+        Args:
+            key: of `make`.
+
+        Raises:
+            ProposalsLost: they are not in the store any more.
+        """
+        confirmed = {a.id: _confirmed_bag(a.id, a.mask) for a in annotations if a.mask is not None}
+        if not key:
+            return list(confirmed.values())
+        bags = self._store.get(key)
+        if bags is None:
+            raise ProposalsLost("proposals that were made are not in the store any more")
         return [confirmed.get(bag.annotation_id, bag) for bag in bags]
+
+
+class StoredBags(Mapping[int, list[Bag]]):
+    """The bags of a run's images by image id, read from the store each time they are asked for.
+
+    Only their keys are held: bags are 4 to 14 KB an annotation.
+    """
+
+    def __init__(self, cache: CachedProposals, points: PointSet, keys: Mapping[int, str]) -> None:
+        """keys: of `CachedProposals.make`, by image id."""
+        self._cache, self._points, self._keys = cache, points, keys
+        self._sizes: dict[int, tuple[int, ...]] = {}
+
+    def __getitem__(self, image_id: int) -> list[Bag]:
+        bags = self._cache.read(self._keys[image_id], self._points.annotations_of[image_id])
+        self._sizes[image_id] = tuple(len(bag) for bag in bags)
+        return bags
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def sizes(self, image_id: int) -> tuple[int, ...]:
+        """The number of masks in each bag of an image; read once."""
+        if image_id not in self._sizes:
+            _ = self[image_id]
+        return self._sizes[image_id]
+
+    def by_annotation(self) -> "BagsByAnnotation":
+        """The same bags by annotation id."""
+        image_of = {a.id: a.image_id for a in self._points.annotations if a.image_id in self._keys}
+        return BagsByAnnotation(self, image_of)
+
+
+class BagsByAnnotation(Mapping[int, Bag]):
+    """Bags by annotation id, in the order of the images; those of the last image are kept."""
+
+    def __init__(self, bags: Mapping[int, list[Bag]], image_of: Mapping[int, int]) -> None:
+        """image_of: annotation id -> image id."""
+        self._bags, self._image_of = bags, image_of
+        self._last: tuple[int | None, dict[int, Bag]] = (None, {})
+
+    def __getitem__(self, annotation_id: int) -> Bag:
+        return self._of_image(self._image_of[annotation_id])[annotation_id]
+
+    def __iter__(self) -> Iterator[int]:
+        for image_id in self._bags:
+            yield from self._of_image(image_id)
+
+    def __len__(self) -> int:
+        return len(self._image_of)
+
+    def _of_image(self, image_id: int) -> dict[int, Bag]:
+        if self._last[0] != image_id:
+            self._last = image_id, {bag.annotation_id: bag for bag in self._bags[image_id]}
+        return self._last[1]
 
 
 def _confirmed_bag(annotation_id: int, mask: Rle) -> Bag:

@@ -12,6 +12,7 @@ from sapnet.data.augmentation import Augmentation, draw_augmentation, jitter_col
 from sapnet.data.images import ImageProblem
 from sapnet.data.sampler import Sampler, Step
 from sapnet.data.samples import ImageRecord, Sample, load_sample
+from sapnet.training.dataset import image_infos
 from sapnet.types import ImageInfo
 from sapnet.utils import distributed
 
@@ -39,7 +40,7 @@ class BatchLoader:
                 is taken; without it the run fails.
         """
         self._records, self._config, self._on_failed_image = records, config, on_failed_image
-        upright = [record.info.height > record.info.width for record in records]
+        upright = [info.height > info.width for info in image_infos(records)]
         self.sampler = Sampler(
             count=len(records), batch_size=config.train.batch_size, seed=seed, upright=upright
         )

@@ -68,14 +68,14 @@ def test_an_unreadable_image_is_set_aside_and_the_run_goes_on(small_world, go):
 
 @pytest.mark.slow
 def test_a_generator_that_fails_on_one_image(small_world, go, monkeypatch):
-    make = pipeline.CachedProposals.__call__
+    make = pipeline.CachedProposals.make
 
     def failing(self, info, annotations):
         if info.id == 1:
             raise IndexError("list index out of range")
         return make(self, info, annotations)
 
-    monkeypatch.setattr(pipeline.CachedProposals, "__call__", failing)
+    monkeypatch.setattr(pipeline.CachedProposals, "make", failing)
     outcome = must(go(small_world(SIZES, POINTS, overrides=TWO)))
     (entry,) = outcome.report["set_aside"]
     assert (entry["image_id"], entry["error"]) == (1, "IndexError: list index out of range")

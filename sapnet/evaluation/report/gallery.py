@@ -1,6 +1,7 @@
 """One PNG that shows a run: image, points, proposals, selected, refined, delivered, predicted."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,7 @@ def draw_gallery(
         masks: the delivered ones, of all images.
         detections: COCO results with image_id, over all images.
     """
-    chosen: list[ImageRecord] = []
-    for record in records:
-        if record.annotations and len(chosen) < count:
-            chosen.append(record)
+    chosen = list(islice((record for record in records if record.annotations), count))
     strips = [panels_of(record, masks, detections) for record in chosen]
     if not strips:
         strips = [[np.full((HEIGHT, HEIGHT, 3), 255, np.uint8)] * len(TITLES)]
