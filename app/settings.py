@@ -215,6 +215,8 @@ class Settings(BaseSettings):
     predict_cache_models: PositiveInt = 2
     predict_at_once: PositiveInt = 8
     """Images in one request that are answered at once; more are work for a worker."""
+    predict_tiles_at_once: PositiveInt = 32
+    """Tiles of a large image that are predicted in a request; more are work for a worker."""
     predict_slots: PositiveInt = 8
     """Predictions that may be in progress or wait for their turn; those beyond it are answered with
     503. So are clicks, of which as many may be, and images that a request has fetched."""

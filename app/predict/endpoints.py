@@ -114,7 +114,7 @@ def predict_known(
         prediction = service.predict(*common, draw=kind == PNG)
     except NotAnImage as error:
         raise Invalid(
-            [ValidationIssue("query", "/image", str(error), "correct the data set")]
+            [ValidationIssue("query", "/image", str(error), error.hint or "correct the data set")]
         ) from error
     for result in prediction.results:
         result["image_id"] = image_id

@@ -26,6 +26,7 @@ from app.storage.images import NotAnImage, decoded_image
 from app.storage.store import Storage
 from sapnet.data.exif import orientation_of
 from sapnet.data.pixels import Ranges
+from sapnet.data.tiles import TrainedSizes
 from sapnet.types import Category
 
 _BATCH = 500  # below SQLite's limit on bound values
@@ -56,6 +57,7 @@ class ModelInfo:
     """What the rows say about a model, so that no session is open while it works.
 
     Attributes:
+        trained: sizes of the images that it was trained on; None for models of before.
         score_threshold: that of the best F1 of its validation; None where it had none.
     """
 
@@ -64,7 +66,14 @@ class ModelInfo:
     dataset_id: str | None
     categories: tuple[Category, ...]
     pixel_ranges: Ranges
+    trained: TrainedSizes | None = None
     score_threshold: float | None = None
+
+
+class TooManyTiles(NotAnImage):
+    """An image so much larger than those of the training that it takes too long in a request."""
+
+    hint = "send it by POST with Prefer: respond-async, and a worker does it"
 
 
 def least_score(
@@ -93,7 +102,8 @@ def find_model(session: Session, name: str) -> ModelInfo:
     categories = tuple(Category(c["id"], c["name"]) for c in model.categories)
     ranges = model.meta.get("pixel_ranges") or {}
     score = (model.meta.get("validation") or {}).get("score_threshold")
-    return ModelInfo(model.id, model.sha256, dataset_id, categories, ranges, score)
+    trained = TrainedSizes.from_meta(model.meta)
+    return ModelInfo(model.id, model.sha256, dataset_id, categories, ranges, trained, score)
 
 
 def find_image(session: Session, dataset_id: str | None, image: str) -> tuple[int, str]:
@@ -176,7 +186,7 @@ def predict_one(
     except NotFetched as error:
         raise Invalid([arguments.issue(source, f"it could not be fetched: {error}")]) from error
     except NotAnImage as error:
-        hint = "send a JPEG, PNG, WebP, TIFF or BMP"
+        hint = error.hint or "send a JPEG, PNG, WebP, TIFF or BMP"
         raise Invalid([arguments.issue(source, str(error), hint)]) from error
 
 
@@ -203,7 +213,8 @@ def predict_each(
             why = f"it could not be fetched: {error}"
             yield {**line, "size": None, "error": why, "results": []}
         except (NotAnImage, BlobMissing) as error:
-            yield {**line, "size": None, "error": str(error), "results": []}
+            hint = f": {error.hint}" if isinstance(error, TooManyTiles) else ""
+            yield {**line, "size": None, "error": f"{error}{hint}", "results": []}
         else:
             own_id = {} if source.id is None else {"image_id": source.id}
             results = [{**own_id, **result} for result in prediction.results]
@@ -247,7 +258,7 @@ def predict(
         draw: whether to draw the results on the image too.
 
     Raises:
-        NotAnImage: it cannot be decoded.
+        NotAnImage: it cannot be decoded, or is too large to be done at once.
         Unavailable: other requests hold all that is free, or the model cannot be loaded.
     """
 
@@ -258,7 +269,12 @@ def predict(
         runtime.predictions.slot(),
         decoded_image(source, settings.max_image_pixels, model.pixel_ranges) as image,
     ):
+        height, width = image.shape[:2]
+        tiles = model.trained.tiles_for((height, width)) if model.trained else 1
+        if tiles > settings.predict_tiles_at_once:
+            cut = f"an image of {width}×{height} pixels is predicted in {tiles:,} tiles"
+            most = settings.predict_tiles_at_once
+            raise TooManyTiles(f"{cut}; at most {most} are done at once")
         results = runtime.predict(model.sha256, artifact, image, score)
         drawn = overlay_png(image, results, model.categories) if draw else None
-        height, width = image.shape[:2]
         return Prediction((height, width), orientation_of(source), results, drawn)

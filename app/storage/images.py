@@ -12,7 +12,13 @@ from sapnet.types import ByteArray
 
 
 class NotAnImage(Exception):
-    """What was to be looked at is no usable image; the message says why."""
+    """What was to be looked at is no usable image; the message says why.
+
+    Attributes:
+        hint: what helps; None for what helps with any.
+    """
+
+    hint: str | None = None
 
 
 @contextmanager

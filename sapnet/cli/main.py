@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -174,6 +175,13 @@ def predict(
     score: Annotated[
         float | None, typer.Option(help="confidence threshold; default 0.1, and 0.3 in images")
     ] = None,
+    tiles: Annotated[
+        str,
+        typer.Option(
+            help="cut images into overlapping tiles: auto (those much larger than the training's), "
+            "off, or a tile's side in pixels"
+        ),
+    ] = "auto",
 ) -> None:
     """Instance masks of images, as COCO results with `file_name` for the image.
 
@@ -185,11 +193,16 @@ def predict(
     from sapnet.data.exif import orientation_of
     from sapnet.data.images import ImageProblem, drawings, image_files, read_rgb
     from sapnet.data.orientation import AS_STORED
+    from sapnet.data.tiles import parse_tiles
 
     results, turned = [], []
     with Bars() as bars, friendly_errors(bars.emit_event):
+        cut = parse_tiles(tiles)
         files = image_files(images)
         predictor, drawn = open_model(model), drawings(files, ".png")
+        predict_image = predictor.predict
+        if cut != "auto":
+            predict_image = partial(predict_image, tiles=cut)
         for index, (name, file) in enumerate(files.items()):
             try:
                 image = read_rgb(file, ranges=predictor.pixel_ranges)
@@ -197,7 +210,8 @@ def predict(
                 raise ImageProblem(f"{name}: {error}") from error
             if orientation_of(file) != AS_STORED:
                 turned.append(name)
-            predicted = predictor.predict(image, LEAST_SCORE if score is None else score)
+            least = LEAST_SCORE if score is None else score
+            predicted = predict_image(image, least)
             results += [{"file_name": name, **result} for result in predicted]
             if overlays:
                 target = overlays / drawn[name]

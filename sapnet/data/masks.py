@@ -236,7 +236,9 @@ def placed(window: BoolArray, top: int, left: int, size: Size) -> Rle:
     pixels[top : top + window.shape[0]] = window
     edges = np.flatnonzero(np.diff(pixels.ravel(order="F"), prepend=0, append=0))
     edges += left * height
-    return from_runs(np.diff(edges, prepend=0, append=height * width), size)
+    if not edges.size or edges[-1] < height * width:  # no run of zero pixels at the end
+        edges = np.append(edges, height * width)
+    return from_runs(np.diff(edges, prepend=0), size)
 
 
 def encode(mask: npt.NDArray[Any]) -> Rle:
@@ -262,6 +264,25 @@ def decode_all(rles: Sequence[Rle]) -> ByteArray:
 def merge(rles: Sequence[Rle], *, intersect: bool = False) -> Rle:
     """The union of masks of one size, or what they have in common."""
     return _rle(coco_mask.merge(list(rles), intersect=intersect))
+
+
+def clipped(rle: Rle, box: tuple[int, int, int, int]) -> Rle:
+    """The part of a mask within a box x1, y1, x2, y2 in whole pixels, x2 and y2 just behind it."""
+    x1, y1, x2, y2 = box
+    box_xywh = np.array([[x1, y1, x2 - x1, y2 - y1]], np.float64)
+    (window,) = coco_mask.frPyObjects(box_xywh, *rle["size"])
+    return merge([rle, window], intersect=True)
+
+
+def moved(rle: Rle, top: int, left: int, size: Size) -> Rle:
+    """The mask of a part of an image, as a mask of the image of (h, w).
+
+    Args:
+        rle: of the part.
+        top, left: the part's place in the image, within which it lies.
+    """
+    x, y, w, h = (int(value) for value in tight_box(rle))
+    return placed(decode(rle)[y : y + h, x : x + w], top + y, left + x, size)
 
 
 def area(rle: Rle) -> int:

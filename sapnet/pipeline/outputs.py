@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from sapnet import __version__
+from sapnet.data.tiles import TrainedSizes
 from sapnet.errors import is_disk_full
 from sapnet.evaluation.pseudo_masks import ious_with, true_masks
 from sapnet.evaluation.report import ReportInputs, write_report
@@ -78,6 +79,7 @@ def describe_model(
             "settings": {k: v for k, v in ctx.spec.proposals.items() if k != "document"},
         },
         "validation": summary_of(validation) if validation else None,
+        "image_sizes": TrainedSizes.of([image.size for image in points.images]).to_meta(),
         "images": len(points.images),
         "annotations": len(points.annotations),
         "versions": {

@@ -20,6 +20,7 @@ from sapnet.config.schema import Config
 from sapnet.data.pixels import Ranges
 from sapnet.data.resize import PAD_TO, input_size
 from sapnet.data.samples import to_tensor
+from sapnet.data.tiles import Tiles, predict_large
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.base import Segmenter, as_results
@@ -77,17 +78,25 @@ class Predictor:
         """By which images of more than 8 bits are to be read; empty for models from before."""
         return self.meta.get("pixel_ranges") or {}
 
-    @torch.inference_mode()
-    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
+    def predict(
+        self, image: ByteArray, score_threshold: float = 0.1, tiles: Tiles = "auto"
+    ) -> list[dict[str, Any]]:
         """COCO results of one image, best first.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             score_threshold: confidence threshold of the results.
+            tiles: whether the image is cut into overlapping tiles, see `sapnet.data.tiles`.
 
         Returns:
             category_id, segmentation (RLE at image size), bbox (xywh), score in [0, 1] of each.
         """
+        return predict_large(
+            image, lambda part: self._predict(part, score_threshold), tiles, self.meta
+        )
+
+    @torch.inference_mode()
+    def _predict(self, image: ByteArray, score_threshold: float) -> list[dict[str, Any]]:
         h, w = image.shape[:2]
         data = self.config.data
         size = input_size((h, w), max(data.short_sides), data.max_long_side)

@@ -18,6 +18,7 @@ from sapnet import __version__
 from sapnet.config.presets import cpu, paper_r50_1x
 from sapnet.config.resolve import check_config, config_from_dict
 from sapnet.config.schema import BackboneConfig, Config
+from sapnet.data.tiles import TrainedSizes
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneWithFpn, WeightsOrigin
 from sapnet.segmenters.backbones.weights import exactly, without_classifier
@@ -225,6 +226,8 @@ def _checked(meta: Any) -> dict[str, Any]:
     bounds = [bound for pair in ranges.values() for bound in pair]
     if len(bounds) != 2 * len(ranges) or not all(math.isfinite(bound) for bound in bounds):
         raise ValueError("its ranges of pixel values cannot be read")
+    if (sizes := TrainedSizes.from_meta(meta)) is not None:
+        kept["image_sizes"] = sizes.to_meta()
     versions = meta.get("versions")
     if isinstance(versions, dict):
         kept["versions"] = {str(k)[:100]: str(v)[:100] for k, v in list(versions.items())[:20]}

@@ -129,4 +129,5 @@ def description(predictor: Predictor) -> dict[str, Any]:
         "max_long_side": config.data.max_long_side,
         "mask_threshold": config.solo.mask_threshold,
         "pixel_ranges": predictor.pixel_ranges,
+        "image_sizes": predictor.meta.get("image_sizes"),
     }

@@ -14,6 +14,7 @@ from PIL import Image
 from sapnet.data.masks import encode, tight_box
 from sapnet.data.pixels import Ranges
 from sapnet.data.resize import MASK_STRIDE, PAD_TO, input_size, resize_mask
+from sapnet.data.tiles import Tiles, predict_large
 from sapnet.errors import WeightsUnavailable
 from sapnet.types import ByteArray, Category, FloatArray
 
@@ -42,6 +43,7 @@ class OnnxPredictor:
             about = json.loads(self._session.get_modelmeta().custom_metadata_map["sapnet"])
             self._size = about["short_side"], about["max_long_side"]
             self._threshold = about["mask_threshold"]
+            self._meta = about
             self.pixel_ranges: Ranges = about.get("pixel_ranges") or {}
             self.categories = tuple(Category(c["id"], c["name"]) for c in about["categories"])
         except Exception as error:  # onnxruntime's own have no common root
@@ -49,13 +51,21 @@ class OnnxPredictor:
                 f"{path.name} is no ONNX model of this project: {error}"
             ) from error
 
-    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
+    def predict(
+        self, image: ByteArray, score_threshold: float = 0.1, tiles: Tiles = "auto"
+    ) -> list[dict[str, Any]]:
         """COCO results of one image, best first, as those of `checkpoint.Predictor.predict`.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             score_threshold: confidence threshold of the results.
+            tiles: whether the image is cut into overlapping tiles, see `sapnet.data.tiles`.
         """
+        return predict_large(
+            image, lambda part: self._predict(part, score_threshold), tiles, self._meta
+        )
+
+    def _predict(self, image: ByteArray, score_threshold: float) -> list[dict[str, Any]]:
         original = image.shape[0], image.shape[1]
         content = input_size(original, *self._size)
         feeds = {"image": network_input(image, content), "content": np.array(content, np.int64)}
