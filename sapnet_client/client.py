@@ -123,6 +123,7 @@ class Client:
     upload = _blocking(Models.upload)
 
     train = _blocking(Models.train)
+    plan_training = _blocking(Models.plan_training)
     job = _blocking(Models.job)
     jobs = _iterating(Models.jobs)
     cancel = _blocking(Models.cancel)

@@ -11,7 +11,7 @@ import httpx2
 from sapnet_client.calls import Ref, id_of, read
 from sapnet_client.errors import JobFailed, Problem, StillRunning, Unreachable
 from sapnet_client.transfers import Transfers
-from sapnet_client.types import Event, Job, Mask, Metrics
+from sapnet_client.types import Event, Job, Mask, Metrics, TrainingPlan
 from sapnet_client.wire import Call
 
 SSE, NDJSON = "text/event-stream", "application/x-ndjson"
@@ -30,7 +30,7 @@ class Jobs(Transfers):
         dataset: Ref,
         *,
         method: str = "sapnet++",
-        preset: str = "cpu",
+        preset: str = "auto",
         seed: int = 0,
         overrides: Mapping[str, Any] | None = None,
         proposals: str | Mapping[str, Any] | None = None,
@@ -41,25 +41,35 @@ class Jobs(Transfers):
         """Start a training; `wait` for it.
 
         Args:
+            preset: "auto" chooses by the service's machine, the images and the weights there.
             overrides: settings by name: {"train.epochs": 6}.
             proposals: "hierarchy", "hierarchy+prompter", "sam", or a document with settings.
             truth: COCO instances, for metrics alone.
             from_model: a model whose weights the training begins with.
             webhook: where the job's events are posted.
         """
-        body = {
-            "dataset_id": id_of(dataset),
-            "method": method,
-            "preset": preset,
-            "seed": seed,
-            "overrides": dict(overrides or {}),
-            "proposals": proposals,
-            "truth": truth,
-            "from_model": None if from_model is None else id_of(from_model),
-            "webhook": webhook,
-        }
-        given = {name: value for name, value in body.items() if value is not None}
-        return await self._post(Job, "/jobs/train", given)
+        body = _train_request(
+            dataset,
+            method=method,
+            preset=preset,
+            seed=seed,
+            overrides=dict(overrides or {}),
+            proposals=proposals,
+            truth=truth,
+            from_model=from_model,
+            webhook=webhook,
+        )
+        return await self._post(Job, "/jobs/train", body)
+
+    async def plan_training(self, dataset: Ref, **options: Any) -> TrainingPlan:
+        """Check a training, and say with which preset and how long; nothing is stored.
+
+        Args:
+            options: those of `train`.
+        """
+        body = _train_request(dataset, **options)
+        call = Call("POST", "/jobs/train", {"dry_run": "true"}, json=body, again=True)
+        return read(TrainingPlan, (await self._send(call)).body)
 
     async def job(self, job: Ref) -> Job:
         """Look a job up.
@@ -227,6 +237,15 @@ class Jobs(Transfers):
     async def download_checkpoint(self, job: Ref, to: str | Path = ".") -> Path:
         """Download model.pt, into a folder or as the named file; it goes on after a break."""
         return await self._download(f"/jobs/{id_of(job)}/checkpoint", to, "checkpoint")
+
+
+def _train_request(
+    dataset: Ref, *, from_model: Ref | None = None, **options: Any
+) -> dict[str, Any]:
+    """The body of a request for a training; what is None is left to the service."""
+    model = None if from_model is None else id_of(from_model)
+    body = {"dataset_id": id_of(dataset), "from_model": model, **options}
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def _report(report_progress: Callable[..., None], event: Event) -> None:

@@ -162,6 +162,7 @@ class Job:
     """A job. Just after its start only id and state are known.
 
     Attributes:
+        preset: "auto" until the training has chosen one, for `preset_reasons`.
         progress: of the whole job, 0 to 1.
         eta_seconds: to the end of the stage.
         reason: why it is in its state, for programs.
@@ -174,6 +175,7 @@ class Job:
     dataset_id: str | None = None
     method: str | None = None
     preset: str | None = None
+    preset_reasons: list[str] | None = None
     seed: int | None = None
     stage: str | None = None
     progress: float = 0.0
@@ -202,6 +204,36 @@ class Job:
     def succeeded(self) -> bool:
         """Whether it has results."""
         return self.state in ("succeeded", "succeeded_with_warnings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """How long a training will take, in seconds.
+
+    Attributes:
+        seconds: by stage; `start` is what comes before the first.
+        low, high: bounds of the total.
+        basis: what it comes from, for people.
+    """
+
+    seconds: dict[str, float]
+    total: float
+    low: float
+    high: float
+    basis: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """What a training would do.
+
+    Attributes:
+        reasons: why this preset, where the request leaves it open.
+    """
+
+    preset: str
+    reasons: list[str] = field(default_factory=list)
+    estimate: Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -205,7 +205,7 @@ def test_names_that_are_no_setting(name):
 
 def test_unknown_preset_and_method_list_what_there_is():
     with pytest.raises(InvalidConfig, match="'cpu', 'demo'"):
-        resolve_config(preset="gpu")
+        resolve_config(preset="gpus")
     with pytest.raises(InvalidConfig, match=r"'sapnet', 'sapnet\+\+'"):
         resolve_config(method="sapnet+")
 

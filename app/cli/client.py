@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from sapnet.config.choice import AUTO
 from sapnet.config.resolve import resolve_config
-from sapnet.errors import InvalidConfig
+from sapnet.config.schema import Config
+from sapnet.errors import InvalidConfig, InvalidDataset
 from sapnet_client import Bars, Client, Dataset, Job, NotFound, SapnetError, document
 
 PANEL = "Use a running service"
@@ -40,11 +43,16 @@ def train(
     method: Annotated[
         str, typer.Option(help="sapnet++, sapnet, mil; without learning: consensus, sam-top1")
     ] = "sapnet++",
-    preset: Annotated[str, typer.Option(help="cpu, demo, paper_r50_1x, …")] = "cpu",
+    preset: Annotated[
+        str, typer.Option(help="auto chooses by machine and images; cpu, gpu, demo, …")
+    ] = AUTO,
     seed: int = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="train.epochs=6, repeatable")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check, tell how long it takes here, send nothing")
+    ] = False,
     out: Out = Path("results"),
     url: Url = None,
     key: Key = None,
@@ -52,8 +60,12 @@ def train(
     """From images and points to masks and a model: send, train, wait, fetch."""
     overrides = dict(_setting(text) for text in set_ or [])
     try:  # before anything is sent
-        resolve_config(method, preset, overrides)
-    except InvalidConfig as error:
+        resolve_config(method, "cpu" if preset == AUTO else preset, overrides)
+        if dry_run:
+            resolve = partial(resolve_config, method, overrides=overrides)
+            typer.echo(_plan(images, points, truth, resolve, preset))
+            return
+    except (InvalidConfig, InvalidDataset, OSError) as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     with _client(url, key) as client:
@@ -237,6 +249,36 @@ def _client(url: str | None, key: str | None) -> Iterator[Client]:
         raise typer.Exit(1) from None
 
 
+def _plan(
+    images: str, points: Path, truth: Path | None, resolve: Callable[[str], Config], preset: str
+) -> str:
+    """With which preset a training would go on this machine, and how long; the data is checked.
+
+    Args:
+        resolve: gives the settings of a preset.
+    """
+    from app.jobs.plan import this_machine
+    from app.settings import Settings
+    from sapnet.config.choice import choose_preset
+    from sapnet.config.estimate import Workload, estimate
+    from sapnet.config.methods import DEFAULT_PROPOSALS
+    from sapnet.data.annotations.coco import check_truth
+    from sapnet.data.dataset_folder import read_dataset
+
+    if not Path(images).is_dir():
+        raise InvalidConfig(f"{images} is no folder, and a dry run reads no other images")
+    dataset = read_dataset(points, Path(images), lambda issue: console.print(issue.problem))
+    if truth is not None:
+        check_truth(truth, sizes=dataset.sizes, orientations=dataset.orientation)
+    workload = Workload.of(dataset.points, DEFAULT_PROPOSALS, has_truth=truth is not None)
+    machine, why = this_machine(Settings()), ""
+    if preset == AUTO:
+        choice = choose_preset(machine, workload)
+        preset, why = choice.preset, f"{' '.join(choice.reasons)}\n"
+    time = estimate(resolve(preset), workload, machine).in_words()
+    return f"{why}{preset}, on this machine: {time}"
+
+
 def _finish(client: Client, job_id: str, out: Path) -> None:
     console.print(f"Job {job_id}")
     try:
@@ -286,6 +328,8 @@ def _show(job: Job) -> None:
     parts += [f"model {job.model_id}"] if job.model_id else []
     parts += [f"{job.error}"] if job.error else []
     console.print(f"Job {job.id}: {'  '.join(parts)}", markup=False)
+    if job.preset_reasons:
+        console.print(f"preset {job.preset}: {' '.join(job.preset_reasons)}", markup=False)
     for warning in job.warnings:
         console.print(f"warning: {warning}", markup=False)
 

@@ -204,6 +204,9 @@ class Job(Base):
     state: Mapped[JobState] = mapped_column(stored_as_value(JobState), default=JobState.QUEUED)
     method: Mapped[str] = mapped_column(String(32))
     preset: Mapped[str] = mapped_column(String(64))
+    """`auto` until the training that was asked for it has chosen one."""
+    preset_reasons: Mapped[Json | None]
+    """Why it has chosen its preset; None where the request named one."""
     seed: Mapped[UserId]
     request: Mapped[Json] = mapped_column(deferred=True)
     """What was asked for, or {} where that is a blob. Rows of older releases hold any size here, so

@@ -12,7 +12,7 @@ from app.http.dependencies import SettingsDep, StorageDep, require_content_type
 from app.http.file_response import blob_response
 from app.http.idempotency import IDEMPOTENT
 from app.http.pagination import Paging, paging
-from app.jobs import service
+from app.jobs import service, training
 from app.jobs.documents import LargeDocuments
 from app.jobs.kinds import KINDS
 from app.jobs.schemas import (
@@ -23,6 +23,7 @@ from app.jobs.schemas import (
     KindsOut,
     MetricsOut,
     StageOut,
+    TrainPlan,
     TrainRequest,
 )
 
@@ -46,6 +47,7 @@ REPORT_POLICY = "; ".join(
     "/train",
     status_code=202,
     response_model=JobCreated,
+    responses={200: {"model": TrainPlan, "description": "Of a dry run"}},
     dependencies=[require_content_type("application/json"), IDEMPOTENT],
 )
 def train(
@@ -54,9 +56,15 @@ def train(
     database: DatabaseDep,
     storage: StorageDep,
     settings: SettingsDep,
-) -> Job:
+    dry_run: Annotated[
+        bool, Query(description="check it, and say what it would do: nothing is stored")
+    ] = False,
+) -> Job | Response:
     """Start training. Sent again with the same `Idempotency-Key`, it names the same job."""
-    job = service.create(database, storage, settings, body)
+    if dry_run:
+        plan = training.dry_run(database, storage, settings, body)
+        return Response(plan.model_dump_json(), media_type="application/json")
+    job = training.create(database, storage, settings, body)
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 

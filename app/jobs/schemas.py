@@ -15,6 +15,7 @@ from pydantic import (
 from app.db.models import JobKind, JobState
 from app.jobs.documents import DocumentText, ObjectText
 from app.webhooks.schemas import WebhookIn
+from sapnet.config.choice import AUTO
 from sapnet.config.methods import METHODS
 from sapnet.config.presets import PRESETS
 
@@ -114,7 +115,7 @@ class TrainRequest(BaseModel):
                 {
                     "dataset_id": "01a1fc2766b68885ca3292807f96eddc",
                     "method": "sapnet++",
-                    "preset": "cpu",
+                    "preset": "auto",
                     "seed": 0,
                     "overrides": {"train.epochs": 6},
                     "proposals": "hierarchy",
@@ -124,7 +125,11 @@ class TrainRequest(BaseModel):
     )
     dataset_id: str
     method: str = Field("sapnet++", json_schema_extra={"enum": [*METHODS]})
-    preset: str = Field("cpu", json_schema_extra={"enum": [*PRESETS]})
+    preset: str = Field(
+        AUTO,
+        json_schema_extra={"enum": [AUTO, *PRESETS]},
+        description="auto: by the machine, the images and the weights that there are",
+    )
     overrides: dict[str, Any] = Field(
         {}, max_length=200, description='settings by name: {"train.epochs": 6}'
     )
@@ -149,13 +154,33 @@ class JobCreated(BaseModel):
     state: JobState
 
 
+class EstimateOut(BaseModel):
+    """How long a training will take, in seconds."""
+
+    model_config = ConfigDict(from_attributes=True)
+    seconds: dict[str, float] = Field(description="by stage; `start` is before the first")
+    total: float
+    low: float = Field(description="bounds of the total")
+    high: float
+    basis: str = Field(description="what it comes from, for people")
+
+
+class TrainPlan(BaseModel):
+    """The answer to a dry run: what the training would do, by what the API's machine knows."""
+
+    preset: str
+    reasons: list[str] = Field(description="why this preset, where the request leaves it open")
+    estimate: EstimateOut
+
+
 class JobOut(JobCreated):
     """How far a job is, and what came of it. Fields that its kind has no use for are null."""
 
     kind: JobKind
     dataset_id: str | None = Field(description="null: it works on an imported model alone")
     method: str
-    preset: str
+    preset: str = Field(description="auto until the training has chosen one")
+    preset_reasons: list[str] | None = Field(None, description="why it has chosen its preset")
     seed: int
     stage: str | None
     progress: float = Field(description="of the whole job, 0 to 1")

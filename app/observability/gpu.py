@@ -1,11 +1,15 @@
 """Memory and load of the GPUs of this machine, from NVIDIA's own library: no torch, no CUDA."""
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import pynvml
 from prometheus_client.core import GaugeMetricFamily, Metric
+
+from sapnet.config.estimate import Gpu
 
 
 @cache
@@ -51,3 +55,17 @@ class Gpus:
             load.add_metric(name, self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
         except pynvml.NVMLError:  # one that fell off the bus, or does not tell: the rest do
             return
+
+
+def largest_gpu(library: Any | None = None) -> Gpu | None:
+    """The GPU of the most memory that processes of this environment may use, if there is one."""
+    nvml = library or _library()
+    if nvml is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return None
+    gpus = []
+    for index in range(nvml.nvmlDeviceGetCount()):
+        with suppress(pynvml.NVMLError):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+            gpus.append(Gpu(str(nvml.nvmlDeviceGetName(handle)), memory))
+    return max(gpus, key=lambda gpu: gpu.memory, default=None)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sapnet.errors import SapnetError
 from sapnet.pipeline.contract import ExitCode
-from sapnet.pipeline.events import Event, EventSink, Failed, Progressed, Warned
+from sapnet.pipeline.events import Event, EventSink, Failed, PresetChosen, Progressed, Warned
 from sapnet.pipeline.execute import describe_error
 
 
@@ -73,6 +73,8 @@ class Bars:
                 losses = (event.losses or {}).items()
                 more = " ".join(f"{name} {value:.3g}" for name, value in losses)
                 self._progress.update(self._tasks[stage], completed=event.step, more=more)
+            case PresetChosen(preset=preset, reasons=reasons):
+                self._print(f"preset [bold]{preset}[/]: ", " ".join(reasons))
             case Warned(message=message):
                 self._print("[yellow]warning[/]: ", message)
             case Failed(message=message):

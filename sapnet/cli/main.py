@@ -17,6 +17,7 @@ from sapnet.cli.console import Bars, EventLog, friendly_errors
 from sapnet.cli.export import export
 from sapnet.cli.mmdet import app as mmdet
 from sapnet.cli.onnx import app as onnx
+from sapnet.config.choice import AUTO
 from sapnet.config.methods import DEFAULT_PROPOSALS
 from sapnet.config.resolve import resolve_config
 from sapnet.data.annotations.boxes import Boxes
@@ -89,7 +90,9 @@ def train(
     method: Annotated[
         str, typer.Option(help="sapnet++, sapnet, mil; without learning: consensus, sam-top1")
     ] = "sapnet++",
-    preset: Annotated[str, typer.Option(help="cpu, demo, light_r18, paper_r50_1x, …")] = "cpu",
+    preset: Annotated[
+        str, typer.Option(help="auto chooses by machine and images; cpu, gpu, demo, light_r18, …")
+    ] = AUTO,
     seed: int = 0,
     proposals: Kind = DEFAULT_PROPOSALS,
     weights: Annotated[Path | None, typer.Option(help="backbone state dict, or a model")] = None,
@@ -99,13 +102,17 @@ def train(
     store: Store = None,
     boxes: BoxesOption = "use",
     override: Override = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check, tell how long it takes, and do nothing")
+    ] = False,
 ) -> None:
     """Proposals, training, pseudo-masks, metrics and a checkpoint."""
     with Bars() as bars:
         # All that can be checked in a second is, before torch is loaded.
         with friendly_errors(bars.emit_event):
             generator, overrides = parse_kind(proposals), parse_overrides(override or [])
-            resolve_config(method, preset, overrides, str(generator["kind"]))
+            named = "cpu" if preset == AUTO else preset
+            resolve_config(method, named, overrides, str(generator["kind"]))
             warn = warning_to(bars.emit_event)
             dataset = read_dataset(points, images, warn, boxes=boxes)
             check_proposals(generator, dataset.points)
@@ -129,6 +136,10 @@ def train(
                 initial_model=from_model,
             )
 
+        if dry_run:
+            with friendly_errors(bars.emit_event):
+                typer.echo(told_time(spec(), dataset.points))
+            return
         code = execute(spec, bars.emit_event)
     if code:
         raise typer.Exit(code)
@@ -303,6 +314,21 @@ def points(
     with Bars() as bars, friendly_errors(bars.emit_event):
         counts = export(read_split(source, root, split), out, rule=rule, seed=seed)
         typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+def told_time(spec: "RunSpec", points: "PointSet") -> str:
+    """How long a training would take on this machine, in words; and the preset that it chooses."""
+    from sapnet.config.estimate import Workload, estimate
+    from sapnet.pipeline.preset import choose, this_machine
+
+    kind, model_type = str(spec.proposals["kind"]), spec.proposals.get("model_type")
+    preset, why = spec.preset, ""
+    if preset == AUTO:
+        choice = choose(spec, points)
+        preset, why = choice.preset, f"{' '.join(choice.reasons)}\n"
+    config = resolve_config(spec.method, preset, spec.overrides, kind)
+    workload = Workload.of(points, kind, model_type, has_truth=spec.truth is not None)
+    return f"{why}{preset}: {estimate(config, workload, this_machine()).in_words()}"
 
 
 def open_model(path: Path) -> "Predictor | OnnxPredictor":

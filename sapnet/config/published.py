@@ -74,6 +74,7 @@ PUBLISHED = {
 }
 PRESET_WEIGHTS = {
     "cpu": "mobilenet_v2",
+    "gpu": "resnet50",
     "light_r18": "solov2-light-r18",
     "light_r34": "solov2-light-r34",
     "light_r50": "solov2-light-r50",

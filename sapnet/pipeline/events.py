@@ -32,6 +32,17 @@ class Started(Event, frozen=True, tag="start"):
     steps_total: int
 
 
+class PresetChosen(Event, frozen=True, tag="preset"):
+    """A run that was asked for the preset `auto` has chosen one, before all else.
+
+    Attributes:
+        reasons: short sentences.
+    """
+
+    preset: str
+    reasons: list[str]
+
+
 class Progressed(Event, frozen=True, tag="progress"):
     """A stage has come to `step` of `of`.
 

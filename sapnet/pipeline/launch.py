@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sapnet.config.choice import AUTO
 from sapnet.config.resolve import resolve_config
 from sapnet.errors import SapnetError
 from sapnet.pipeline.spec import RunSpec
@@ -51,9 +52,8 @@ def most_processes(job: Path) -> int:
         if "kind" in json.loads(job.read_bytes()):
             return 1
         spec = RunSpec.read(job)
-        config = resolve_config(
-            spec.method, spec.preset, spec.overrides, spec.proposals.get("kind", "")
-        )
+        preset = "gpu" if spec.preset == AUTO else spec.preset  # what auto takes has its batch
+        config = resolve_config(spec.method, preset, spec.overrides, spec.proposals.get("kind", ""))
     except (SapnetError, OSError, TypeError, ValueError):
         return 1
     if config.backbone.fpn_norm == "batch":  # its figures are of the whole batch

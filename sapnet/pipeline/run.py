@@ -22,6 +22,7 @@ from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.events import EventSink, Started
 from sapnet.pipeline.outputs import describe_model, draw_report, run_identity
+from sapnet.pipeline.preset import with_preset
 from sapnet.pipeline.run_directory import check_run_identity
 from sapnet.pipeline.spec import RunSpec
 from sapnet.pipeline.validation import Validator, held_out_images
@@ -32,6 +33,7 @@ from sapnet.training.loader import steps_total
 from sapnet.training.model import BUILDERS, Builders
 from sapnet.types import PointSet
 from sapnet.utils import distributed
+from sapnet.utils.device import describe_machine
 from sapnet.utils.resources import ProgressTimer, peak_memory_mb
 
 
@@ -57,6 +59,7 @@ class Run:
             should_stop: asked between steps.
             builders: of another segmenter or labeler than the configuration asks for.
         """
+        spec = with_preset(spec, emit_event)
         self.spec, self.builders = spec, builders
         self.config: Config = resolve_config(
             spec.method, spec.preset, spec.overrides, spec.proposals.get("kind", "")
@@ -119,6 +122,7 @@ class Run:
             ctx.warn(ctx.failed.summary())
         report = {
             **meta,
+            "machine": describe_machine(),
             "set_aside": [asdict(entry) for entry in ctx.failed.entries],
             "seconds": ctx.seconds,
             "peak_memory_mb": peak_memory_mb(),

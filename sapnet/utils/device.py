@@ -1,13 +1,29 @@
-"""Between the host and a GPU.
+"""The machine's GPU, and copies between it and the host.
 
 A copy to or from ordinary memory makes the host wait for all that the GPU has still to do, and the
 GPU then waits for the host; these go through pinned memory.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from sapnet.utils.speed import cores
+
+
+def describe_machine() -> dict[str, Any]:
+    """The machine, as a run's report tells it: its `cores`, and the name of its `gpu` or None."""
+    return {"cores": cores(), "gpu": gpu[0] if (gpu := largest_gpu()) else None}
+
+
+def largest_gpu() -> tuple[str, int] | None:
+    """Name, and memory in bytes, of the GPU of the most memory; None where torch has none."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
+    best = max(gpus, key=lambda gpu: int(gpu.total_memory), default=None)
+    return (str(best.name), int(best.total_memory)) if best else None
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

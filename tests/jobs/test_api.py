@@ -15,10 +15,12 @@ from app.db.columns import now
 from app.db.models import Dataset, DatasetStatus, Job, JobKind, JobState
 from app.db.session import Database
 from app.http import pagination as paging
-from app.jobs import service
+from app.jobs import training
+from app.jobs.plan import this_machine
 from app.main import create_app
 from app.settings import Settings
 from app.storage.store import Storage
+from sapnet.config.estimate import Gpu
 from tests.sam_file import sam2_folder, sam_file
 from worker.jobs.execute import execute
 from worker.runtime.types import WorkerContext
@@ -52,6 +54,7 @@ def test_the_whole_way(client: TestClient, dataset_id: str, new_worker: NewWorke
     assert job["warnings"] == ["weights are random"]
     assert job["losses"] == {"psm": 0.25}
     assert (job["method"], job["preset"], job["seed"]) == ("sapnet++", "cpu", 5)
+    assert job["preset_reasons"] == ["2 cores and no GPU.", "It is fake."]
     assert job["finished_at"] > job["created_at"]
     assert (job["error"], job["reason"]) == (None, "warnings")
     metrics = client.get(f"/jobs/{job['id']}/metrics").json()
@@ -72,7 +75,7 @@ def test_a_job_names_everything_that_is_wrong_with_it(client: TestClient, datase
     body = {
         "dataset_id": dataset_id,
         "method": "sapnet+",
-        "preset": "gpu",
+        "preset": "gpus",
         "overrides": {"train.epoch": 6, "train.epochs": 0, "a/b": 1, "train.batch_size": 2},
         "truth": {**TRUTH, "annotations": [{"id": 1}]},
     }
@@ -92,6 +95,82 @@ def test_a_job_names_everything_that_is_wrong_with_it(client: TestClient, datase
 
 
 @pytest.mark.slow
+def test_a_dry_run_says_how_long_it_takes_and_stores_nothing(
+    client: TestClient, dataset_id: str, new_worker: NewWorker
+) -> None:
+    body = {"dataset_id": dataset_id, "preset": "demo", "overrides": {"train.epochs": 3}}
+    headers = {"Idempotency-Key": "one"}
+    answer = client.post("/jobs/train?dry_run=true", json=body, headers=headers)
+    assert answer.status_code == 200
+    plan = answer.json()
+    assert plan["preset"] == "demo"
+    told = plan["estimate"]
+    assert told["low"] < told["total"] < told["high"]
+    assert sum(told["seconds"].values()) == pytest.approx(told["total"])
+    assert "this machine's speed" in told["basis"]
+    assert client.get("/jobs").json()["jobs"] == []
+    longer = {**body, "overrides": {"train.epochs": 300}}
+    more = client.post("/jobs/train?dry_run=true", json=longer).json()
+    assert more["estimate"]["total"] > told["total"]
+    wrong = {**body, "method": "sapnet+", "truth": {**TRUTH, "annotations": [{"id": 1}]}}
+    refused = client.post("/jobs/train?dry_run=true", json=wrong)
+    assert pointers(refused) == pointers(client.post("/jobs/train", json=wrong))
+    problem(client.post("/jobs/train?dry_run=true", json={"dataset_id": "0" * 32}), 404)
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_which_preset_it_chooses_and_why(
+    client: TestClient, dataset_id: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(**wishes: Any) -> Any:
+        body = {"dataset_id": dataset_id, **wishes}
+        return client.post("/jobs/train?dry_run=true", json=body).json()
+
+    monkeypatch.setattr("app.jobs.plan.largest_gpu", lambda: None)
+    chosen = plan()
+    assert chosen["preset"] == "demo"
+    assert "2 images, 3 objects." in chosen["reasons"]
+    assert plan(preset="demo")["reasons"] == []
+    assert plan(preset="demo")["estimate"]["seconds"] == chosen["estimate"]["seconds"]
+    gpu = Gpu("GeForce", 12 << 30)
+    monkeypatch.setattr("app.jobs.plan.largest_gpu", lambda: gpu)
+    assert plan()["preset"] == "gpu"
+    assert this_machine(settings).gpu == gpu
+    assert this_machine(settings.model_copy(update={"devices": "cpu,cpu"})).gpu is None
+    queued = client.post("/jobs/train", json={"dataset_id": dataset_id}).json()["id"]
+    job = client.get(f"/jobs/{queued}").json()
+    assert (job["preset"], job["preset_reasons"]) == ("auto", None)  # the trainer chooses
+
+
+@pytest.mark.slow
+def test_a_dry_run_goes_by_trainings_that_are_finished(
+    client: TestClient, dataset_id: str, new_job: NewJob, database: Database
+) -> None:
+    """The more seconds the last one took, the longer the next one will."""
+    body = {"dataset_id": dataset_id, "preset": "cpu", "proposals": "hierarchy"}
+
+    def total() -> float:
+        plan = client.post("/jobs/train?dry_run=true", json=body).json()
+        found.append(plan["estimate"]["basis"])
+        return float(plan["estimate"]["total"])
+
+    found: list[str] = []
+    config = training.resolve_config("sapnet++", "cpu").to_dict()
+    proposals = {"settings": {"kind": "hierarchy"}}
+    reports = [
+        {"seconds": {"train": seconds}, "config": config, "proposals": proposals}
+        for seconds in (5_000.0, 50_000.0)
+    ]
+    totals = []
+    for report in [*reports, {}, {"seconds": {"train": 1e9}, "config": {"train": 3}}]:
+        new_job(state=JobState.SUCCEEDED, report=report)
+        totals.append(total())
+    assert totals[1] == pytest.approx(5.5 * totals[0], rel=0.01)
+    assert totals[1:] == [totals[1]] * 3  # the others say nothing
+    assert found[-1] == "2 finished trainings with this preset"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "kind"), [(None, "hierarchy+prompter"), ("sam", "sam")])
 def test_settings_are_checked_as_the_run_resolves_them(
     client: TestClient,
@@ -101,14 +180,15 @@ def test_settings_are_checked_as_the_run_resolves_them(
     kind: str,
 ) -> None:
     """Presets with a teacher weigh its figures by the kind of proposals."""
-    resolve, seen = service.resolve_config, []
+    resolve, seen = training.resolve_config, []
 
     def watched(*given: Any) -> Any:
         seen.append(given)
         return resolve(*given)
 
-    monkeypatch.setattr(service, "resolve_config", watched)
+    monkeypatch.setattr(training, "resolve_config", watched)
     body = {"dataset_id": dataset_id, "overrides": {"train.epochs": 2}, "proposals": asked}
+    body["preset"] = "cpu"
     assert client.post("/jobs/train", json=body).status_code == 202
     assert seen[-1] == ("sapnet++", "cpu", {"train.epochs": 2}, kind)
     assert {given[-1] for given in seen} == {kind}

@@ -232,6 +232,18 @@ def test_settings_take_no_devices_that_cannot_be(monkeypatch: pytest.MonkeyPatch
         Settings(_env_file=None)  # type: ignore[call-arg]
 
 
+@pytest.mark.slow
+def test_a_preset_is_chosen_once(new_job: NewJob, new_worker: NewWorker, job_row: Row) -> None:
+    """The next attempt is given the one that the first has chosen, wherever it runs."""
+    job_id = new_job(preset="auto")
+    worker = new_worker("--crash-at", "2")
+    assert json.loads(prepare(context_of(worker, job_id)).read_text())["preset"] == "auto"
+    assert execute(job_id, worker) in (Outcome.RELEASED, Outcome.DELAYED)
+    job = job_row(job_id)
+    assert (job.preset, job.preset_reasons) == ("cpu", ["2 cores and no GPU.", "It is fake."])
+    assert json.loads(prepare(context_of(worker, job_id)).read_text())["preset"] == "cpu"
+
+
 def test_clean_up_removes_the_folders_of_jobs_that_are_over(
     new_job: NewJob, new_worker: NewWorker
 ) -> None:

@@ -38,6 +38,14 @@ def test_it_never_falls_and_ends_at_one(left_out: str | None) -> None:
     assert overall("teacher", 0, 0, TRAIN) == overall("proposals", 5, 5, TRAIN)
 
 
+def test_a_preset_is_written_at_once() -> None:
+    progress = Progress(None, None, [], TRAIN)
+    progress.take({"event": "progress", "stage": "proposals", "step": 1, "of": 3})
+    told = {"event": "preset", "preset": "gpu", "reasons": ["16 cores.", "A GPU."]}
+    columns = {"preset": "gpu", "preset_reasons": ["16 cores.", "A GPU."]}
+    assert progress.take(told) == columns
+
+
 def test_a_step_of_the_teacher_is_a_step_ahead() -> None:
     """Of an attempt that ended in proposals, not of one that was in training."""
     event = {"event": "progress", "stage": "teacher", "step": 1, "of": 3, "losses": {"mask": 0.5}}

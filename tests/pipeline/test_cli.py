@@ -55,11 +55,11 @@ def lines(result):
 
 @pytest.mark.slow
 def test_a_failed_job_says_why_in_one_line(job, tmp_path):
-    result = call("run", job(preset="gpu"))
+    result = call("run", job(preset="gpus"))
     assert result.exit_code == 1
     (event,) = lines(result)
     assert (event["event"], event["reason"]) == ("error", "invalid_config")
-    assert "'gpu'" in event["message"]
+    assert "'gpus'" in event["message"]
     assert "Traceback" not in result.stderr
     result = call("run", tmp_path / "none.json")
     assert result.exit_code == 1
@@ -174,6 +174,12 @@ def test_propose_then_train(scenes, weights, given_file, settings, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in store.glob("*.bags")}
     assert before
     arguments = ["--out", tmp_path / "out", "--truth", scenes.truth, "--weights", weights]
+    told = call("train", *common, *arguments, *settings, "--dry-run")
+    assert told.exit_code == 0, told.output
+    why, chosen, _stages = told.stdout.splitlines()
+    assert "4 images" in why
+    assert chosen.startswith("cpu: about ")
+    assert not (tmp_path / "out").exists()
     result = call(
         "train", *common, *arguments, "--store", store, "--method", "consensus", *settings
     )

@@ -72,6 +72,7 @@ def test_processes_on_the_cpu_see_no_gpu(job, started):
         ({"overrides": {"train.batch_size": 3}}, 3),
         ({"overrides": {"train.batch_size": 40}}, 8),
         ({"max_processes": 2}, 2),
+        ({"preset": "auto"}, 4),
     ],
 )
 def test_no_process_is_without_a_share_of_the_batch(job, started, fields, count):

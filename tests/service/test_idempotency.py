@@ -185,7 +185,7 @@ def test_while_the_first_is_at_work(
         assert go.wait(20)
         return pinned(*args)
 
-    monkeypatch.setattr("app.jobs.service.pinned", slow)
+    monkeypatch.setattr("app.jobs.training.pinned", slow)
     answers: list[Any] = []
     keyed(client, "k1")
 
@@ -224,7 +224,7 @@ def test_two_processes_at_once_make_one(
         both.wait(60)
         return pinned(*args)
 
-    monkeypatch.setattr("app.jobs.service.pinned", together)
+    monkeypatch.setattr("app.jobs.training.pinned", together)
     answers: list[Any] = []
 
     def post(client: TestClient, seed: int) -> None:

@@ -34,6 +34,7 @@ def test_train_and_watch_it_move(ui) -> None:
     expect(form).to_contain_text("3 images, 6 points")
     form.get_by_label("Preset").select_option("demo")
     expect(form).to_contain_text("minutes on two cores")
+    expect(form).to_contain_text("on this machine")
     form.get_by_text("More settings").click()
     form.get_by_label("Method").select_option("sapnet")
     form.get_by_label("Proposals").select_option("hierarchy")

@@ -56,6 +56,9 @@ class Progress:
                 for name in ("proposal_generator", "weights_origin"):
                     self._pending[name] = event.get(name)
                 self._last_write = 0.0
+            case {"event": "preset", "preset": str(preset), "reasons": list(reasons)}:
+                self._pending |= {"preset": preset, "preset_reasons": list(map(str, reasons))}
+                self._last_write = 0.0
             case {"event": "progress", "stage": str(stage), "step": int(step), "of": int(of)}:
                 self._advance(stage, step, of, event)
             case {"event": "warning", "message": str(message)} if message not in self.warnings:

@@ -1,6 +1,7 @@
 /* Figures as people read them.
 
    duration(seconds)   "45 s", "3 min 20 s", "2 h 5 min"
+   about(seconds)      "about 40 seconds", "about 12 minutes", "about 3 hours"
    percent(share)      0.256 -> "26 %"
    bytes(n)            "1.4 MB"
    count(n, one, many) "1 image", "12 images"
@@ -14,6 +15,12 @@ export function duration(seconds) {
   if (s < 3600) return `${Math.floor(s / 60)} min${s % 60 ? ` ${s % 60} s` : ""}`;
   const minutes = Math.round((s % 3600) / 60);
   return `${Math.floor(s / 3600)} h${minutes ? ` ${minutes} min` : ""}`;
+}
+
+export function about(seconds) {
+  if (seconds < 100) return `about ${Math.max(10, Math.round(seconds / 10) * 10)} seconds`;
+  if (seconds < 5400) return `about ${Math.round(seconds / 60)} minutes`;
+  return `about ${seconds < 36_000 ? Math.round(seconds / 360) / 10 : Math.round(seconds / 3600)} hours`;
 }
 
 export const percent = (share) => `${Math.round(100 * share)} %`;

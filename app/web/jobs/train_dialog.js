@@ -1,14 +1,15 @@
 /* The dialog that starts a training. train(dataset, {model, preset, signal}) resolves once it is closed,
    with the job that was started, which is shown, or null; of a view that is left it asks nothing.
-   model: the id of one to go on from; preset: the one to begin with; without, a first training is a
-   first look. */
+   model: the id of one to go on from; preset: the one to begin with. */
 
 import { get, post } from "../core/api.js";
 import { button, dialog, field, fill, h, problem } from "../core/dom.js";
-import { count, short, when } from "../core/format.js";
+import { about, count, short, when } from "../core/format.js";
 
 const PRESETS = {
+  auto: "Chosen by the machine, the images and the weights that there are.",
   demo: "Four minutes on two cores: a first look, on images made small.",
+  gpu: "For one GPU of 8 GB or more: ResNet-50 at 448 pixels.",
   cpu: "A quarter of an hour to hours on a CPU, by the number of images. For figures that count.",
   light_r18: "As cpu, with a wider network (ResNet-18) at 448 pixels. For a small GPU, or to go on from a model trained on COCO.",
   light_r34: "The same on ResNet-34.",
@@ -54,7 +55,7 @@ function explained(label, select, texts) {
 export async function train(dataset, { model = null, preset: wished = null, signal } = {}) {
   const [can, { models }] = await Promise.all([offered(), get("/models", { params: { limit: 50 } })]);
   if (signal?.aborted) return null;
-  const preset = choice(can.presets.map((name) => [name, name]), wished ?? (models.length ? "cpu" : "demo"));
+  const preset = choice(can.presets.map((name) => [name, name]), wished ?? (can.presets.includes("auto") ? "auto" : "cpu"));
   const method = choice(can.methods.map((name) => [name, name]), "sapnet++");
   const proposals = choice([["", "the service's own"], ["hierarchy+prompter", "regions and network"], ["hierarchy", "regions"], ["prompter", "network"], ["sam", "Segment Anything"], ["sam2", "Segment Anything 2.1"]], "");
   const epochs = h("input", { type: "number", min: 1, max: 1000, step: 1, placeholder: "the preset's", inputmode: "numeric" });
@@ -70,9 +71,18 @@ export async function train(dataset, { model = null, preset: wished = null, sign
     ...(epochs.value ? { overrides: { "train.epochs": Number(epochs.value) } } : {}),
     ...(from.value ? { from_model: from.value } : {}),
   });
+  const time = h("p", { class: "hint", "aria-live": "polite" });
+  let asked = 0;
+  async function tellTime() {
+    const turn = ++asked;
+    const plan = await post("/jobs/train", body(), { params: { dry_run: true } }).catch(() => null); // what is wrong, Train says
+    const chosen = plan?.reasons?.length ? `${plan.reasons.join(" ")} So it is ${plan.preset}. ` : "";
+    if (turn === asked) time.textContent = plan ? `${chosen}It takes ${about(plan.estimate.total)} on this machine: ${about(plan.estimate.low).slice(6)} to ${about(plan.estimate.high).slice(6)}.` : "";
+  }
   const started = await dialog("Train", (close) => {
+    tellTime();
     const box = h("div");
-    const form = h("form", { class: "stack" });
+    const form = h("form", { class: "stack", onchange: tellTime });
     const go = button("Train", async () => {
       if (!form.reportValidity()) return;
       try {
@@ -95,7 +105,7 @@ export async function train(dataset, { model = null, preset: wished = null, sign
           explained("Proposals", proposals, PROPOSALS),
           field("Epochs", epochs, "How often each image is seen. Empty: as the preset has it."),
           field("Seed", seed, "The same seed gives the same training."))),
-      box, h("div", { class: "row end" }, button("Back", () => close(), { class: "quiet" }), go));
+      time, box, h("div", { class: "row end" }, button("Back", () => close(), { class: "quiet" }), go));
   });
   if (started && !signal?.aborted) location.hash = `#/jobs/${started.id}`;
   return started;

@@ -65,6 +65,7 @@ class JobView {
     if (type === "stage") {
       this.stageStatus.set(data.stage, data.status);
       if (data.status === "started") Object.assign(job, { stage: data.stage, step: null, of: null, eta_seconds: null });
+      if (job.preset === "auto") this.#readPreset();
       if (ACTIVE.includes(job.state)) announce(`${this.#label(data.stage)} ${data.status}`);
     }
     if (type === "progress") {
@@ -80,6 +81,13 @@ class JobView {
       Object.assign(job, { state: data.state, reason: data.reason, error: data.error, model_id: data.model_id });
       announce(`The job has ${inWords(data.state)}.`);
     }
+    this.#soon();
+  }
+
+  /* The training has chosen it since the page was opened. */
+  async #readPreset() {
+    const { preset, preset_reasons } = await get(`/jobs/${this.job.id}`, { signal: this.signal }).catch(() => this.job);
+    Object.assign(this.job, { preset, preset_reasons });
     this.#soon();
   }
 
@@ -179,7 +187,7 @@ class JobView {
     const { job } = this;
     const took = job.started_at && job.finished_at && (new Date(job.finished_at) - new Date(job.started_at)) / 1000;
     const rows = [
-      ["Method", job.kind === "train" && job.method], ["Preset", job.kind === "train" && job.preset], ["Seed", job.kind === "train" && String(job.seed)],
+      ["Method", job.kind === "train" && job.method], ["Preset", job.kind === "train" && job.preset], ["Chosen because", job.preset_reasons?.join(" ")], ["Seed", job.kind === "train" && String(job.seed)],
       ["Proposals", job.proposal_generator], ["Weights", job.weights_origin],
       ["Attempt", job.attempt > 1 && String(job.attempt)],
       ["Requested", when(job.created_at)], ["Begun", job.started_at && when(job.started_at)], ["Took", took && duration(took)],

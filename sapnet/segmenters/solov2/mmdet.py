@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,15 +25,9 @@ from sapnet.segmenters.backbones import BackboneWithFpn, WeightsOrigin
 from sapnet.segmenters.checkpoint import Predictor, load_predictor, save_artifact
 from sapnet.segmenters.solov2 import SoloHead, SoloV2
 from sapnet.segmenters.solov2.mmdet_keys import load_mmdet_state_dict, to_mmdet_state_dict
+from sapnet.utils.backbone_file import RESNETS
 from sapnet.utils.files import atomic_write, file_sha256
 
-# by the blocks of the third stage, and whether a block is a bottleneck
-_RESNETS: dict[tuple[int, bool], Body] = {
-    (2, False): "resnet18",
-    (6, False): "resnet34",
-    (6, True): "resnet50",
-    (23, True): "resnet101",
-}
 _LIGHT = (256, 2)
 """Width and depth of the towers of the light head."""
 _NORMS = {"none": None, "batch": "BN", "group": "GN"}
@@ -135,10 +129,10 @@ def _config(state: Mapping[str, Tensor]) -> Config:
 def resnet_name(body: Mapping[str, Tensor]) -> Body:
     """The ResNet of a body's state dict. ValueError where it is none that is known."""
     blocks = _count(body, "layer3"), "layer3.0.conv3.weight" in body
-    if blocks not in _RESNETS:
+    if blocks not in RESNETS:
         kind = "bottlenecks" if blocks[1] else "basic blocks"
         raise ValueError(f"its backbone has {blocks[0]} {kind} in stage 3: no ResNet-18 to 101")
-    return _RESNETS[blocks]
+    return cast(Body, RESNETS[blocks])
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:

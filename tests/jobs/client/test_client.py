@@ -45,6 +45,9 @@ def test_from_images_to_masks(client: Client, photos: Photos, tmp_path: Path) ->
     assert [i.file_name for i in client.images(dataset)] == ["a.png", "b.png", "deep/c.png"]
     assert client.image_bytes(dataset, 1) == (photos[0] / "a.png").read_bytes()
 
+    plan = client.plan_training(dataset, preset="demo", overrides={"train.epochs": 1})
+    assert (plan.preset, list(client.jobs())) == ("demo", [])
+    assert plan.estimate.low < plan.estimate.total < plan.estimate.high
     job = client.train(dataset, preset="demo", seed=3, overrides={"train.epochs": 1})
     done = client.wait(job, timeout=60)
     assert done.succeeded

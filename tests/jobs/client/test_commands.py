@@ -177,6 +177,25 @@ def test_a_wrong_setting_is_reported_before_the_upload(
 
 
 @pytest.mark.slow
+def test_a_dry_run_sends_nothing(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at the address."""
+    monkeypatch.setenv("SAPNET_URL", "http://127.0.0.1:9")
+    images, points = map(str, photos)
+    done = call("train", "--images", images, "--points", points, "--preset", "demo", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("demo, on this machine: about ")
+    chosen = call("train", "--images", images, "--points", points, "--dry-run")
+    assert "3 images, 6 objects." in chosen.stdout
+    assert ", on this machine: about " in chosen.stdout
+    assert "pseudo-masks" in done.stdout
+    for wrong in (str(photos[1]), "https://127.0.0.1:9/images/"):
+        refused = call("train", "--images", wrong, "--points", points, "--dry-run")
+        assert (refused.exit_code, "no folder" in refused.stderr) == (1, True)
+    refused = call("train", "--images", images, "--points", images, "--dry-run")
+    assert (refused.exit_code, "json" in refused.stderr) == (1, True)
+
+
+@pytest.mark.slow
 def test_a_model_from_elsewhere(client: Client, tmp_path: Path) -> None:
     torch.save({"state_dict": {"w": torch.ones(3)}}, tmp_path / "solov2-ab.pth")
     done = call("models", "import", str(tmp_path / "solov2-ab.pth"))
