@@ -30,7 +30,7 @@ CONFIRMED = "confirmed"
 """The source of a mask that its owner has given, in bags and in results."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Method = Literal["sam-top1", "consensus", "mil", "sapnet", "sapnet++"]
+Method = Literal["sam-top1", "consensus", "box-rule", "mil", "sapnet", "sapnet++"]
 
 
 class Rle(TypedDict):
@@ -81,6 +81,11 @@ class PointAnnotation:
     mask: Rle | None = field(default=None, repr=False, hash=False)
     box: Box | None = field(default=None, repr=False)
     pointed: bool = field(default=True, repr=False)
+
+    @property
+    def guide(self) -> Box | None:
+        """The box where it is the most that is known: a mask tells more."""
+        return self.box if self.mask is None else None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def train(
     name: Annotated[str | None, typer.Option(help="of the data set")] = None,
     boxes: Annotated[str, typer.Option(help="use, or ignore for the points alone")] = "use",
     method: Annotated[
-        str, typer.Option(help="sapnet++, sapnet, mil; without learning: consensus, sam-top1")
+        str,
+        typer.Option(help="sapnet++, sapnet, mil; unlearned: box-rule, consensus, sam-top1"),
     ] = "sapnet++",
     preset: Annotated[
         str, typer.Option(help="auto chooses by machine and images; cpu, gpu, demo, …")

@@ -88,7 +88,8 @@ def train(
     out: Annotated[Path, typer.Option(help="work folder; started again, it goes on from there")],
     truth: Annotated[Path | None, typer.Option(help="COCO instances, for metrics alone")] = None,
     method: Annotated[
-        str, typer.Option(help="sapnet++, sapnet, mil; without learning: consensus, sam-top1")
+        str,
+        typer.Option(help="sapnet++, sapnet, mil; unlearned: box-rule, consensus, sam-top1"),
     ] = "sapnet++",
     preset: Annotated[
         str, typer.Option(help="auto chooses by machine and images; cpu, gpu, demo, light_r18, …")

@@ -17,6 +17,11 @@ def consensus(config: Config) -> Config:
     return _by_rule(config, "consensus")
 
 
+def box_rule(config: Config) -> Config:
+    """The proposal that fits the object's box best, else as consensus; nothing is learned."""
+    return _by_rule(config, "box")
+
+
 def mil(config: Config) -> Config:
     """Multiple-instance learning alone: PSM without distance guidance, refinement or priors."""
     selection = replace(
@@ -46,6 +51,7 @@ def sapnet_plus_plus(config: Config) -> Config:
 METHODS: dict[str, Callable[[Config], Config]] = {
     "sam-top1": sam_top1,
     "consensus": consensus,
+    "box-rule": box_rule,
     "mil": mil,
     "sapnet": sapnet,
     "sapnet++": sapnet_plus_plus,
@@ -73,7 +79,7 @@ def for_uncalibrated_proposals(config: Config) -> Config:
     )
 
 
-def _by_rule(config: Config, rule: Literal["confidence", "consensus"]) -> Config:
+def _by_rule(config: Config, rule: Literal["confidence", "consensus", "box"]) -> Config:
     return _unrefined(replace(config, mil=replace(config.mil, rule=rule)))
 
 

@@ -31,10 +31,12 @@ class MilConfig:
         instance_branch: null takes it where there are two classes or more.
         quality_weight: an object counts in the segmenter's losses by the expected IoU of its mask,
             to this power; 0 counts all alike.
+        prior_tight: exponent of the share of the object's box that the box of a mask covers.
+        prior_inside: exponent of the share of a mask that lies in the object's box.
     """
 
     # what runs: the rows of the ladder (Table 6)
-    rule: Literal["learned", "confidence", "consensus"] = "learned"
+    rule: Literal["learned", "confidence", "consensus", "box"] = "learned"
     point_distance: bool = True
     refinement: bool = True
     positives: bool = True
@@ -76,6 +78,9 @@ class MilConfig:
     prior_medoid: float = 0.0
     prior_confidence: float = 0.0
     prior_area: float = 0.0
+    # what an object's own box knows, where it has one
+    prior_tight: float = 4.0
+    prior_inside: float = 2.0
     # what the teacher says, where there is one (sapnet/teacher)
     prior_contrast: float = 0.0
     prior_overlap: float = 0.0

@@ -78,7 +78,11 @@ class Sample:
 
     def boxes(self, bag: Bag) -> np.ndarray:
         """The bag's boxes in pixels of the input, (M, 4) float32 xyxy."""
-        boxes = bag.boxes * np.array([*self.scale, *self.scale], dtype=np.float32)
+        return self.placed(bag.boxes)
+
+    def placed(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (M, 4) xyxy of the image in pixels of the input, float32."""
+        boxes = boxes * np.array([*self.scale, *self.scale], dtype=np.float32)
         if self.flipped:
             boxes = boxes.copy()
             boxes[:, [0, 2]] = self.size[1] - boxes[:, [2, 0]]

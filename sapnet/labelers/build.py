@@ -20,7 +20,7 @@ def build_labeler(
             return SapnetLabeler(
                 config, num_classes=num_classes, in_channels=in_channels, strides=strides
             )
-        case "confidence" | "consensus":
+        case "confidence" | "consensus" | "box":
             from sapnet.labelers.rules import RuleLabeler
 
             return RuleLabeler(config)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sapnet.config.schema import Config
 from sapnet.data.batch import Batch
+from sapnet.data.box_masks import cut_to, ellipse_mask
 from sapnet.data.masks import area, decode_all, encode, tight_box
 from sapnet.labelers.affinity.refine import affinity_guides, refine_repeatedly
 from sapnet.labelers.sapnet.teacher import overlap_of
@@ -125,13 +126,17 @@ def deliver(
     refined: Rle | None,
     config: Config,
 ) -> PseudoMask:
-    """Choose between M_srm, the bag's mask `index`, and its refinement.
+    """Choose between M_srm, the bag's mask `index`, and its refinement, cut to the object's box.
 
     Refined is delivered where it agrees with M_srm (IoU at least `output.agreement`) and, with
-    `output.consent`, where the rest of the bag agrees with it as much as with M_srm. The one mask
-    feature is that agreement, None without a refinement.
+    `output.consent`, or a box, where the rest of the bag agrees with it as much as with M_srm. The
+    one mask feature is that agreement, None without a refinement.
     """
-    chosen = bag.masks[index]
+    chosen, box = bag.masks[index], annotation.guide
+    if box is not None:
+        height, width = chosen["size"]
+        chosen = cut_to(chosen, box) or ellipse_mask(box, (height, width))
+        refined = cut_to(refined, box) if refined is not None else None
     agreement = None
     use_refined = False
     if refined is not None:
@@ -139,7 +144,7 @@ def deliver(
         agreement = float(ious[0, index])
         support = np.delete(ious, index, axis=1).sum(axis=1)
         use_refined = agreement >= config.output.agreement
-        if config.output.consent:
+        if config.output.consent or box is not None:
             use_refined = use_refined and bool(support[0] >= support[1])
     mask = refined if use_refined and refined is not None else chosen
     return PseudoMask(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from sapnet.data.box_masks import ellipse_mask
 from sapnet.data.masks import encode_all, mask_iou, placed, tight_boxes
 from sapnet.proposals.base import ProposalGenerator
 from sapnet.proposals.box_rules import (
@@ -15,7 +16,6 @@ from sapnet.proposals.box_rules import (
     ELLIPSE_SOURCE,
     INSIDE_SHARE,
     clipped,
-    ellipse_mask,
 )
 from sapnet.types import (
     Bag,

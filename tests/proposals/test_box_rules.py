@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sapnet.data.box_masks import box_mask, ellipse_mask
 from sapnet.data.masks import decode, encode, encode_all
 from sapnet.proposals.bags import make_bags
-from sapnet.proposals.box_rules import box_mask, ellipse_mask, grown
+from sapnet.proposals.box_rules import grown
 from sapnet.proposals.store import key_of
 from sapnet.types import Bag, Box, ByteArray, ImageInfo, PointAnnotation, RawProposals
 

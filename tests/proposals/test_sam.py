@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,42 @@ def test_a_download_is_checked_and_leaves_nothing_half(
     path = find_checkpoint("vit_b", None, cache)
     assert path.read_bytes() == b"not these"
     assert list(cache.iterdir()) == [path]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [1, 32])
+def test_boxes_are_prompts(
+    model: Sam, image: np.ndarray, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A box alone, one beside a point and a point without one, against the predictor."""
+    monkeypatch.setattr(sam_masks, "SURELY_THE_SAME", 1.0)
+    boxes = [(10.0, 12.0, 40.0, 50.0), (60.0, 2.0, 88.0, 30.0)]
+    objects = [
+        replace(AT[0], x=25.0, y=31.0, box=boxes[0], pointed=False),
+        replace(AT[1], box=boxes[1]),
+        AT[3],
+    ]
+    raws = list(SamGenerator(model=model, chunk=chunk, negatives=2).propose(image, INFO, objects))
+    predictor = SamPredictor(model)
+    predictor.set_image(image)
+    xy = np.array([(a.x, a.y) for a in objects]) - 0.5
+    for index, (raw, box) in enumerate(zip(raws, boxes, strict=False)):
+        near = sorted({0, 1, 2} - {index}, key=lambda j: np.hypot(*(xy[j] - xy[index])))
+        asked = [(None, False, "sam-box"), (None, True, "sam-box")]
+        asked += [([index], True, "sam-box-point")] if objects[index].pointed else []
+        asked += [(near, True, "sam-box-negatives")]
+        masks, quality, sources = [], [], []
+        for chosen, several, source in asked:
+            labels = None if chosen is None else np.full(len(chosen), int(chosen == [index]))
+            given = None if chosen is None else xy[chosen]
+            corners = np.array(box) - 0.5
+            answer = predictor.predict(given, labels, corners, multimask_output=several)
+            masks += list(answer[0])
+            quality += list(answer[1])
+            sources += [source] * len(answer[1])
+        assert raw.sources == tuple(sources)
+        np.testing.assert_allclose(raw.confidence, np.clip(quality, 0, 1), atol=1e-5)
+        assert (dense(raw) != np.stack(masks)).mean() < 1e-3
+    alone = list(SamGenerator(model=model, chunk=chunk, negatives=2).propose(image, INFO, AT))[3]
+    assert raws[2].sources == alone.sources == ("sam",) * 3 + ("sam-negatives",) * 3
+    assert raws[2].masks[:3] == alone.masks[:3]

@@ -22,6 +22,7 @@ const METHODS = {
   sapnet: "The method before it: no teacher, no completeness, no refinement. Faster.",
   mil: "Choosing among proposals by learning alone. To compare with.",
   consensus: "The proposal on which the others agree. No learning about masks; to compare with.",
+  "box-rule": "The proposal that fits the object's box best. No learning about masks; for objects with boxes.",
   "sam-top1": "The proposal of the highest confidence. No learning about masks; to compare with.",
 };
 const PROPOSALS = {

@@ -24,6 +24,9 @@ class Bags:
         contrast: (N, M) of the teacher's `ProposalScores`, 0 where there are none.
         overlap: (N, M) of the teacher's `ProposalScores`, 1 where there are none.
         size_rank: (N, M) int64, the place of each mask among its bag's by falling area, 0 first.
+        box_fit: (N, M), the log prior of each mask by its object's box; 0 where there is none.
+        box: (N, 4) xyxy, the object's box, pixels of the input; 0 where there is none.
+        boxed: (N,) bool, whether there is one.
     """
 
     boxes: Tensor
@@ -37,6 +40,9 @@ class Bags:
     contrast: Tensor
     overlap: Tensor
     size_rank: Tensor
+    box_fit: Tensor
+    box: Tensor
+    boxed: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,6 +76,10 @@ class Bags:
         clean = self.valid & ~self.contains_other_point
         return torch.where(clean.any(dim=1, keepdim=True), clean, self.valid)
 
+    def own_box_or(self, boxes: Tensor) -> Tensor:
+        """Each object's box, and of those without one what is given, (N, 4)."""
+        return torch.where(self.boxed[:, None], self.box, boxes)
+
     def joined(self, extra: Tensor, distance: Tensor) -> "Bags":
         """The bags with E more boxes each, (N, E, 4), that carry S_dis `distance` (N,)."""
         count = extra.shape[1]
@@ -88,4 +98,7 @@ class Bags:
             contrast=torch.cat([self.contrast, none], 1),
             overlap=torch.cat([self.overlap, torch.ones_like(none)], 1),
             size_rank=torch.cat([self.size_rank, last], 1),
+            box_fit=torch.cat([self.box_fit, none], 1),
+            box=self.box,
+            boxed=self.boxed,
         )

@@ -70,6 +70,7 @@ def draw_negatives(
         for index, (size, generator) in enumerate(zip(sizes.tolist(), generators, strict=True)):
             of_image = bags.image == index
             own = bags.boxes[of_image][bags.valid[of_image]]
+            own = torch.cat([own, bags.box[of_image & bags.boxed]])
             boxes = background_boxes(
                 config.background_negatives, size, own, config.background_iou, generator
             )

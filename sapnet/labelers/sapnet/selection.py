@@ -29,7 +29,7 @@ def pick(scores: Tensor, bags: Bags, allowed: Tensor) -> Tensor:
 
 
 def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
-    """The selection score times the priors of the bag and the teacher, each to its exponent.
+    """The selection score times the priors of bag, box and teacher, each to its exponent.
 
     An exponent of 0 turns a prior off. Used to pick, never in a loss.
 
@@ -42,7 +42,7 @@ def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
         (N, M); the best prior of what may be picked counts as 1, since products of high powers of
         small numbers would all be 0.
     """
-    prior = torch.zeros_like(scores)
+    prior = bags.box_fit.to(scores.dtype)
     if config.prior_medoid:
         prior = prior + config.prior_medoid * bags.medoid.clamp(min=1e-6).log()
     if config.prior_confidence:

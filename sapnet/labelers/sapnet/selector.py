@@ -170,9 +170,8 @@ class MilBranch(nn.Module):
         distance = take(bags.distance, first.picked)
         if not self.config.point_distance:
             distance = torch.ones_like(distance)
-        extra = scaled_copies(
-            take(bags.boxes, first.picked), distance, self.config.positive_scales, sizes[bags.image]
-        )
+        best = bags.own_box_or(take(bags.boxes, first.picked))
+        extra = scaled_copies(best, distance, self.config.positive_scales, sizes[bags.image])
         more = self.features(pyramid, with_image(extra, bags.image)).reshape(*extra.shape[:2], -1)
         return bags.joined(extra, distance), torch.cat([features, more], dim=1)
 
@@ -203,7 +202,7 @@ class MilBranch(nn.Module):
 
     def negatives(self, pyramid: Pyramid, bags: Bags, first: Stage, draws: Draws) -> Tensor:
         """Features of the negatives of the batch, (U, D); none where PNPG's half is off."""
-        picked = take(bags.boxes, first.picked)
+        picked = bags.own_box_or(take(bags.boxes, first.picked))
         parts = part_boxes(picked, draws.parts, self.config.part_iou)
         rois = torch.cat([draws.background, with_image(parts, bags.image)])
         return self.features(pyramid, rois)
@@ -221,7 +220,10 @@ class MilBranch(nn.Module):
         return loss
 
     def conclude(self, final: Stage, bags: Bags, losses: dict[str, Tensor]) -> MilResult:
-        """BMS on the last stage's scores, then the bag's own mask that is nearest."""
+        """BMS on the last stage's scores, then the bag's own mask that is nearest.
+
+        Where an object has a box, that is b_srm, and M_srm is the pick.
+        """
         config = self.config
         allowed = bags.allowed(config.exclude_foreign_points)
         selected, boxes = final.picked, take(bags.boxes, final.picked)
@@ -235,7 +237,9 @@ class MilBranch(nn.Module):
                 config.mining_iou,
                 config.mining_containing_iou,
             )
-            selected = box_mining.nearest_mask(boxes, bags, final.rank, allowed)
+            nearest = box_mining.nearest_mask(boxes, bags, final.rank, allowed)
+            selected = torch.where(bags.boxed, final.picked, nearest)
+        boxes = bags.own_box_or(boxes)
         posterior = final.rank * allowed
         posterior = posterior / posterior.sum(dim=1, keepdim=True).clamp(min=1e-12)
         picked = take(bags.boxes, selected)

@@ -40,8 +40,11 @@ class CompletenessHead(nn.Module):
 
 
 def target(bags: Bags, picked: Tensor) -> Tensor:
-    """T' = 2 · IoU(b_m, b̂*) - 1 (Eq. 11), (N, M) in [-1, 1], detached."""
-    best = take(bags.boxes, picked)
+    """T' = 2 · IoU(b_m, b̂*) - 1 (Eq. 11), (N, M) in [-1, 1], detached.
+
+    b̂* is the object's own box where it has one, so that boxes teach completeness to the points.
+    """
+    best = bags.own_box_or(take(bags.boxes, picked))
     return (2 * paired_iou(bags.boxes, best[:, None]) - 1).detach()
 
 

@@ -49,21 +49,28 @@ class PromptDecoder:
         upscaling = model.mask_decoder.output_upscaling
         self._spreads = [_as_product(upscaling[0]), _as_product(upscaling[3])]
 
-    def __call__(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (P, 3, *size) and SAM's estimates of their IoU (P, 3).
+    def __call__(
+        self, points: Tensor, labels: Tensor, boxes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (P, m, *size) and SAM's estimates of their IoU (P, m).
+
+        m is 3; of a box without points 4, of which the first is SAM's single answer.
 
         Args:
-            points: (P, n, 2) float32 xy in pixels of the model's input.
+            points: (P, n, 2) float32 xy in pixels of the model's input; n may be 0 with boxes.
             labels: (P, n), 1 is inside, 0 outside.
+            boxes: (P, 4) xyxy in pixels of the model's input.
         """
         decoder = self._model.mask_decoder
-        sparse, _ = self._model.prompt_encoder(points=(points, labels), boxes=None, masks=None)
+        given = (points, labels) if points.shape[1] else None
+        sparse, _ = self._model.prompt_encoder(points=given, boxes=boxes, masks=None)
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], 1)
         answers, cells = self._transformed(tokens, len(own))
-        heads = list(decoder.output_hypernetworks_mlps)[1:]  # the first is the one for no ambiguity
-        weights = torch.stack([mlp(answers[:, 2 + i]) for i, mlp in enumerate(heads)], 1)
-        quality = decoder.iou_prediction_head(answers[:, 0])[:, 1:]
+        first = 0 if given is None else 1  # the first is the one for no ambiguity
+        heads = list(decoder.output_hypernetworks_mlps)[first:]
+        weights = torch.stack([mlp(answers[:, 1 + first + i]) for i, mlp in enumerate(heads)], 1)
+        quality = decoder.iou_prediction_head(answers[:, 0])[:, first:]
         return self._masks(cells, weights), quality
 
     def _transformed(self, tokens: Tensor, answers: int) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -12,12 +13,13 @@ from torch import Tensor
 
 from sapnet.proposals.sam.embedding_cache import EmbeddingCache, key_of
 from sapnet.proposals.sam.masks import Frame, distinct, rles_of
-from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals
+from sapnet.types import Box, ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals
 from sapnet.utils.download import default_cache_dir
 
-Decoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Points (P, n, 2) float32 xy in pixels of the model's input and labels (P, n) int32, 1 inside and
-0 outside -> logits (P, 3, h, w), at least the frame's `reach`, and predicted IoU (P, 3)."""
+Decoder = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""Points (P, n, 2) float32 xy in pixels of the model's input, labels (P, n) int32, 1 inside and 0
+outside, and boxes (P, 4) xyxy or None -> logits (P, m, h, w), at least the frame's `reach`, and
+predicted IoU (P, m). m is 3; of boxes without a point 4, the first the network's single answer."""
 
 
 class PromptableNetwork(Protocol):
@@ -51,8 +53,32 @@ class PromptableNetwork(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the network is asked at once.
+
+    Attributes:
+        points: (n, 2) xy, pixels of the image; the last `negatives` of them are outside.
+        source: the tag of its masks.
+        box: xyxy, pixels of the image.
+    """
+
+    points: np.ndarray
+    negatives: int
+    source: str
+    box: Box | None = None
+
+    @property
+    def kind(self) -> tuple[int, bool]:
+        """What may go through the decoder together: padding would change masks."""
+        return len(self.points), self.box is not None
+
+
 class PromptedGenerator:
-    """3 masks of each point alone, and 3 of the point with its neighbours as negative prompts."""
+    """3 masks of each point alone, and 3 of the point with its neighbours as negative prompts.
+
+    Of an object with a box, 4 of the box alone, 3 of box and point, 3 of box and neighbours.
+    """
 
     name: str
     calibrated = False
@@ -102,9 +128,9 @@ class PromptedGenerator:
     def propose(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
     ) -> Iterator[RawProposals]:
-        """Up to six masks an annotation, with the network's IoU as confidence.
+        """Up to ten masks an annotation, with the network's IoU as confidence.
 
-        Three where no negative is at hand. A mask that is the double of one of higher confidence is
+        A mask that is the double of one of higher confidence is
         left out.
         """
         if not annotations:
@@ -112,18 +138,30 @@ class PromptedGenerator:
         points = np.array([(a.x, a.y) for a in annotations], np.float64)
         frame = self.network.frame(info.size)
         decoder = self._decoder(image, frame)
-        others = [nearest(points, index, self.negatives) for index in range(len(points))]
         for start in range(0, len(points), self.chunk):
             indices = range(start, min(start + self.chunk, len(points)))
-            prompts = [points[[i]] for i in indices]
-            prompts += [points[[i, *others[i]]] for i in indices if len(others[i])]
-            decoded = iter(self._decode(decoder, prompts, frame, info.size))
-            alone = [next(decoded) for _ in indices]
-            for place, index in enumerate(indices):
-                decodings = [(*alone[place], self.name)]
-                if len(others[index]):
-                    decodings.append((*next(decoded), f"{self.name}-negatives"))
+            asked = [self._prompts(points, index, annotations[index]) for index in indices]
+            flat = [prompt for prompts in asked for prompt in prompts]
+            decoded = iter(self._decode(decoder, flat, frame, info.size))
+            for prompts in asked:
+                decodings = [(*next(decoded), prompt.source) for prompt in prompts]
                 yield self._proposals(decodings, frame, info.size)
+
+    def _prompts(self, points: np.ndarray, index: int, annotation: PointAnnotation) -> list[Prompt]:
+        """The prompts of one annotation; points: (N, 2) of all of the image's."""
+        own, others = points[[index]], points[nearest(points, index, self.negatives)]
+        name, box, count = self.name, annotation.box, len(others)
+        if box is None:
+            prompts = [Prompt(own, 0, name)]
+            if count:
+                prompts.append(Prompt(np.concatenate([own, others]), count, f"{name}-negatives"))
+            return prompts
+        prompts = [Prompt(own[:0], 0, f"{name}-box", box)]
+        if annotation.pointed:
+            prompts.append(Prompt(own, 0, f"{name}-box-point", box))
+        if count:
+            prompts.append(Prompt(others, count, f"{name}-box-negatives", box))
+        return prompts
 
     @torch.inference_mode()
     def _decoder(self, image: ByteArray, frame: Frame) -> Decoder:
@@ -139,31 +177,35 @@ class PromptedGenerator:
 
     @torch.inference_mode()
     def _decode(
-        self, decoder: Decoder, prompts: Sequence[np.ndarray], frame: Frame, size: tuple[int, int]
+        self, decoder: Decoder, prompts: Sequence[Prompt], frame: Frame, size: tuple[int, int]
     ) -> list[tuple[FloatArray, FloatArray]]:
-        """Low-resolution logits (3, h, w) and confidence (3,) of each prompt, in order.
-
-        Prompts of equal P go through the decoder together: padding would change it.
+        """Low-resolution logits (m, h, w) and confidence (m,) of each prompt, in order.
 
         Args:
             decoder: of the image.
-            prompts: (P, 2) xy each, pixels of the image; the first point is positive, the rest are
-                negative.
+            prompts: those of a kind go through the decoder together.
             frame: of the image.
             size: (H, W) of the image.
         """
         results: dict[int, tuple[FloatArray, FloatArray]] = {}
         scale = np.array(frame.content[::-1]) / size[::-1]
-        for length in sorted({len(p) for p in prompts}):
-            group = [i for i, p in enumerate(prompts) if len(p) == length]
+        device = self.network.device
+        for kind in sorted({p.kind for p in prompts}):
+            group = [i for i, p in enumerate(prompts) if p.kind == kind]
             # the prompt encoders of the family add half a pixel of their input
-            pixels = (np.stack([prompts[i] for i in group]) - 0.5) * scale
-            coordinates = torch.as_tensor(pixels, dtype=torch.float32, device=self.network.device)
-            labels = torch.zeros(pixels.shape[:2], dtype=torch.int32, device=self.network.device)
-            labels[:, 0] = 1
+            pixels = (np.stack([prompts[i].points for i in group]) - 0.5) * scale
+            coordinates = torch.as_tensor(pixels, dtype=torch.float32, device=device)
+            labels = torch.ones(pixels.shape[:2], dtype=torch.int32, device=device)
+            for row, i in enumerate(group):
+                labels[row, kind[0] - prompts[i].negatives :] = 0
+            boxes = None
+            if kind[1]:
+                corners = (np.array([prompts[i].box for i in group]) - 0.5) * np.tile(scale, 2)
+                boxes = torch.as_tensor(corners, dtype=torch.float32, device=device)
             for start in range(0, len(group), self.chunk):
                 part = slice(start, start + self.chunk)
-                logits, quality = decoder(coordinates[part], labels[part])
+                some = None if boxes is None else boxes[part]
+                logits, quality = decoder(coordinates[part], labels[part], some)
                 pairs = zip(
                     logits.float().cpu().numpy(), quality.float().cpu().numpy(), strict=True
                 )

@@ -64,14 +64,22 @@ class Sam2Network:
     def decoder(self, features: Sequence[Tensor], frame: Frame) -> Decoder:
         """The decoder of one image's prompts."""
 
-        def decode(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            answer = self.model(
-                image_embeddings=list(features),
-                input_points=points[None],
-                input_labels=labels[None],
-                multimask_output=True,
-            )
-            return answer.pred_masks[0], answer.iou_scores[0]
+        def decode(
+            points: Tensor, labels: Tensor, boxes: Tensor | None = None
+        ) -> tuple[Tensor, Tensor]:
+            given = points.shape[1] > 0
+            answers = [
+                self.model(
+                    image_embeddings=list(features),
+                    input_points=points[None] if given else None,
+                    input_labels=labels[None] if given else None,
+                    input_boxes=None if boxes is None else boxes[None],
+                    multimask_output=several,
+                )
+                for several in ((True,) if given else (False, True))
+            ]
+            logits = torch.cat([answer.pred_masks[0] for answer in answers], 1)
+            return logits, torch.cat([answer.iou_scores[0] for answer in answers], 1)
 
         return decode
 

@@ -42,6 +42,9 @@ def make_bags(
         confidence=(draw(count, longest) * 4).round() / 4 * valid,
         contrast=-(draw(count, longest) * 4).round() / 4 * valid,
         overlap=(draw(count, longest) * 4).round() / 4 * valid,
+        box_fit=torch.zeros(count, longest),
+        box=torch.zeros(count, 4),
+        boxed=torch.zeros(count, dtype=torch.bool),
     )
 
 
@@ -53,7 +56,7 @@ def shuffle(bags: Bags, seed: int) -> tuple[Bags, Tensor]:
         row[:length] = torch.randperm(length, generator=generator)
     changed = {f.name: getattr(bags, f.name) for f in fields(bags)}
     for name, value in changed.items():
-        if value.ndim >= 2:
+        if value.ndim >= 2 and name != "box":
             changed[name] = torch.stack([v[o] for v, o in zip(value, order, strict=True)])
     return Bags(**changed), order
 

@@ -94,9 +94,8 @@ def make_example(body: nn.Module, record: ImageRecord, config: Config) -> Teache
     pixels = normal_colours(read_rgb(record.path, ranges=record.ranges))
     frames, colours, masks, allowed, prior = [], [], [], [], []
     of_bags = bag_features(record, config.mil)
-    for bag, point, excluded, medoid in zip(
-        record.bags, xy, of_bags.contains_other_point, of_bags.medoid, strict=True
-    ):
+    features_of_bag = of_bags.contains_other_point, of_bags.medoid, of_bags.box_fit
+    for bag, point, excluded, medoid, fit in zip(record.bags, xy, *features_of_bag, strict=True):
         clean = ~excluded if not excluded.all() else np.ones(len(bag), dtype=bool)
         frame = frame_of(bag, clean, point)
         rows, columns, inside = cells_of(frame, record.info.size, settings.cells)
@@ -111,6 +110,7 @@ def make_example(body: nn.Module, record: ImageRecord, config: Config) -> Teache
         confidence = np.log(np.maximum(bag.confidence, 1e-4))
         agreement = np.log(np.maximum(medoid, 1e-4))
         weight = config.mil.prior_confidence * confidence + config.mil.prior_medoid * agreement
+        weight = weight + fit
         prior.append(torch.from_numpy(weight.astype(np.float32)).to(device))
     side = settings.cells
     windows = torch.from_numpy(np.array(frames, dtype=np.float32).reshape(-1, 4))
