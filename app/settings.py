@@ -83,6 +83,11 @@ class Settings(BaseSettings):
     storage_url: str | None = None
     """`s3://bucket/prefix` or a folder; None is a folder in `data_dir`. S3's endpoint and keys are
     read from the usual AWS_ variables."""
+    storage_connections: PositiveInt = 16
+    """Blobs that a process fetches from S3, or stores there, at once."""
+    cache_bytes: PositiveInt = 64 * 2**30
+    """Of copies of S3's blobs in `data_dir`; those used longest ago make room, but what was used in
+    the last ten minutes stays, and so do the images of a job that runs."""
     broker_url: str | None = None
     """Celery's Redis; None is embedded: workers look for the job rows themselves."""
 

@@ -1,7 +1,5 @@
 """Images of a data set that corrects another one: those of its parent, by file name."""
 
-import os
-import shutil
 from pathlib import Path
 
 from sqlalchemy import select
@@ -10,7 +8,7 @@ from app.datasets.image_collection import ImageFile, ImageFiles, ReportProgress
 from app.datasets.validation import Fetch
 from app.db.models import Image
 from app.db.session import Database
-from app.storage.store import Storage
+from app.storage.store import Storage, link
 from sapnet.data.annotations.coco import PointDocument
 from sapnet.data.exif import orientation_of
 from sapnet.data.file_pairing import pair
@@ -42,12 +40,3 @@ def from_parent(database: Database, storage: Storage, parent_id: str) -> Fetch:
         return image_files
 
     return fetch
-
-
-def link(source: Path, path: Path) -> None:
-    """Give a blob a second name, which costs nothing; copy it where that cannot be."""
-    path.unlink(missing_ok=True)
-    try:
-        os.link(source, path)
-    except OSError:
-        shutil.copyfile(source, path)

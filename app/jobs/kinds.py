@@ -10,6 +10,8 @@ from app.db.models import Job, JobKind
 from sapnet.pipeline.contract import Stage as TrainStage
 
 TRAIN, IO, PREDICT = "train", "io", "predict"
+FETCH = "fetch"
+"""Name of the stage in which a job's images are brought to its machine."""
 QUEUES = (TRAIN, IO, PREDICT)
 """Apart, so that an import of minutes never waits behind a training of hours."""
 
@@ -57,7 +59,8 @@ KINDS: Mapping[JobKind, KindInfo] = {
         "Training",
         TRAIN,
         (
-            Stage(TrainStage.PROPOSALS, "Proposals", 0.1),
+            Stage(FETCH, "Fetching images", 0.02, optional=True),
+            Stage(TrainStage.PROPOSALS, "Proposals", 0.08),
             Stage(TrainStage.TEACHER, "Teacher", 0.05, optional=True),
             Stage(TrainStage.TRAIN, "Training", 0.65),
             Stage(TrainStage.PSEUDO_MASKS, "Masks", 0.12),
@@ -83,7 +86,7 @@ KINDS: Mapping[JobKind, KindInfo] = {
         "Prediction",
         PREDICT,
         (
-            Stage("fetch", "Fetching images", 0.2, optional=True),
+            Stage(FETCH, "Fetching images", 0.2, optional=True),
             Stage("predict", "Prediction", 0.8),
         ),
         "/jobs/{id}/predictions",

@@ -12,28 +12,33 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO, TypeVar
 
 import obstore
 from obstore.store import ObjectStore, from_url
 
 from app.errors import BlobMissing
 from app.settings import Settings
-from sapnet.utils.files import file_sha256
+from sapnet.utils.files import file_sha256, remove_oldest
+
+Result = TypeVar("Result")
 
 CHUNK = 1 << 20
 PART = ".part-"
 PART_SECONDS = 10.0  # between its lock and its new name a whole file is unlocked
 DAMAGED = "damaged"  # the folder, or the prefix in a bucket, that damaged blobs are moved to
 FILES_A_SYNC = 64  # each is an open file; their fsyncs share the disk's commits
+CACHED_SECONDS = 600.0
+"""So long a file stays in the cache after it was asked for: whoever asked opens it by then."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -51,6 +56,8 @@ class Storage(ABC):
     Every `sha` is 64 lower-case hex digits; anything else raises ValueError.
     """
 
+    is_local = False
+    """Whether blobs are files of this machine, which nobody has to fetch."""
     deletes_a_call = 500
     """Blobs that one call of `delete_many` should be given where others wait for it."""
 
@@ -99,6 +106,21 @@ class Storage(ABC):
             OSError: it cannot.
             obstore.exceptions.BaseError: the bucket does not answer.
         """
+
+    def local_files(
+        self, shas: Collection[str], folder: Path
+    ) -> Iterator[tuple[str, Path | BlobMissing]]:
+        """Yield each blob as a file of this machine, in any order; an error for one that is gone.
+
+        Args:
+            shas: each once.
+            folder: in which the files stay, whatever becomes of the storage's own, if need be.
+        """
+        for sha in shas:
+            try:
+                yield sha, self.local_path(sha)
+            except BlobMissing as error:
+                yield sha, error
 
     def delete(self, sha: str) -> None:
         """Nothing happens if there is none."""
@@ -180,6 +202,7 @@ class Storage(ABC):
 class FolderStorage(Storage):
     """`<folder>/ab/<sha>`, the first two digits as a folder."""
 
+    is_local = True
     deletes_a_call = 10
 
     def __init__(self, folder: Path) -> None:
@@ -262,11 +285,32 @@ class FolderStorage(Storage):
 class BucketStorage(Storage):
     """`<url>/ab/<sha>` on S3, with a cache of whole blobs on this machine's disk.
 
-    A blob never changes, so the cache is never stale. It may be emptied at any time.
+    A blob never changes, so the cache is never stale. It may be emptied at any time; what was used
+    longest ago makes room.
     """
 
-    def __init__(self, url: str, cache: Path, store: ObjectStore | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        cache: Path,
+        store: ObjectStore | None = None,
+        *,
+        max_bytes: int | None = None,
+        connections: int = 16,
+    ) -> None:
+        """Reach for nothing yet.
+
+        Args:
+            url: of the bucket, with a prefix.
+            cache: folder of the cache.
+            store: in place of the one that the URL names.
+            max_bytes: of the cache; None is no bound. What was used in the last minutes stays.
+            connections: blobs that are fetched, or stored, at once.
+        """
         super().__init__(cache)
+        self._max_bytes, self._connections = max_bytes, connections
+        self._fetched = max_bytes or 0  # bytes since room was last made; a process begins with that
+        self._making_room = threading.Lock()
         self._store = store or from_url(url)
         # Who asks whether it is there wants to hear of it before the three minutes of retries end.
         self._probe = store or from_url(
@@ -276,12 +320,51 @@ class BucketStorage(Storage):
 
     def put_files(self, files: Mapping[str, Path], *, move: bool = False) -> None:
         """Upload files, but for those of which the bucket has one of the same size."""
-        for sha, path in files.items():
+
+        def put(sha: str, path: Path) -> None:
             size = self._size(sha)
             if size is None or (path.exists() and path.stat().st_size != size):
                 obstore.put(self._store, self._key(sha), path)
             if move:
                 path.unlink(missing_ok=True)
+
+        for _ in self._at_once(put, files.items()):
+            pass
+
+    def _at_once(
+        self, work: Callable[..., Result], items: Collection[tuple[Any, ...]]
+    ) -> Iterator[Result]:
+        """Yield what `work` gives for each of the items, as it comes, on several connections.
+
+        An error, or whoever leaves off, ends it: what is not begun is not done.
+        """
+        if len(items) < 2:
+            yield from (work(*item) for item in items)
+            return
+        with ThreadPoolExecutor(min(self._connections, len(items)), "storage") as pool:
+            futures = [pool.submit(work, *item) for item in items]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def local_files(
+        self, shas: Collection[str], folder: Path
+    ) -> Iterator[tuple[str, Path | BlobMissing]]:
+        """Yield each blob as a file in `folder`, another name of the one in the cache."""
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def fetch(sha: str) -> tuple[str, Path | BlobMissing]:
+            path = folder / _checked(sha)
+            try:
+                if not path.exists():
+                    link(self.local_path(sha), path)
+            except BlobMissing as error:
+                return sha, error
+            return sha, path
+
+        yield from self._at_once(fetch, [(sha,) for sha in shas])
 
     def state(self, sha: str) -> BlobState:
         """Compare the bucket's bytes with the name; a damaged copy in the cache is removed."""
@@ -312,6 +395,9 @@ class BucketStorage(Storage):
         Raises:
             BlobMissing: the bucket has none, or other bytes than the name promises.
         """
+        if self._cache.exists(sha):
+            with suppress(FileNotFoundError):
+                os.utime(self._cache.local_path(sha))  # used just now
         if not self._cache.exists(sha):
             try:
                 stream = obstore.get(self._store, self._key(sha)).stream(min_chunk_size=CHUNK)
@@ -321,7 +407,19 @@ class BucketStorage(Storage):
             if fetched != sha:
                 self._cache.delete(fetched)
                 raise BlobMissing(sha)
+            self._make_room(self._cache.local_path(sha).stat().st_size)
         return self._cache.local_path(sha)
+
+    def _make_room(self, fetched: int) -> None:
+        """Remove what was used longest ago, each time that an eighth of the bound was fetched."""
+        if self._max_bytes is None:
+            return
+        with self._making_room:
+            self._fetched += fetched
+            if self._fetched * 8 >= self._max_bytes:
+                self._fetched = 0
+                files = self._cache.folder.glob("??/*")
+                remove_oldest(files, self._max_bytes, keep_seconds=CACHED_SECONDS)
 
     def exists(self, sha: str) -> bool:
         """Whether the bucket has such an object, whatever the cache has."""
@@ -348,8 +446,24 @@ def make_storage(settings: Settings) -> Storage:
     """Return the storage that the settings name: a folder, or a bucket where it is a URL."""
     url = settings.storage
     if "://" in url:
-        return BucketStorage(url, settings.folder("cache"))
+        return BucketStorage(
+            url,
+            settings.folder("cache"),
+            max_bytes=settings.cache_bytes,
+            connections=settings.storage_connections,
+        )
     return FolderStorage(Path(url))
+
+
+def link(source: Path, path: Path) -> None:
+    """Give a blob a second name, which costs nothing; copy it where that cannot be."""
+    path.unlink(missing_ok=True)
+    try:
+        os.link(source, path)
+    except OSError:
+        part = path.with_name(f"{path.name}.part")
+        shutil.copyfile(source, part)
+        part.replace(path)
 
 
 def _checked(sha: str) -> str:

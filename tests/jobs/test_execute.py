@@ -3,9 +3,11 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from obstore.store import MemoryStore
 from pydantic import ValidationError
 from sqlalchemy import select
 
@@ -13,7 +15,8 @@ from app.db.models import BlobPin, Job, JobState, Model, PseudoMask
 from app.db.session import Database
 from app.settings import Settings
 from app.storage.garbage_collection import pinned
-from app.storage.store import Storage
+from app.storage.store import BucketStorage, FolderStorage, Storage
+from worker.jobs import context
 from worker.jobs.context import StopRequested
 from worker.jobs.execute import execute, how_it_died
 from worker.jobs.train import prepare
@@ -208,6 +211,35 @@ def test_job_json(new_job: NewJob, new_worker: NewWorker, storage: Storage) -> N
 
     with pytest.raises(StopRequested):
         prepare(context_of(worker, job_id, stop))
+
+
+def test_how_far_the_fetching_of_images_is(
+    new_worker: NewWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and can be stopped; the files are the job's own, whatever the cache forgets."""
+    monkeypatch.setattr(context, "REPORT_EVERY", 2)
+    bucket = BucketStorage("memory://", tmp_path / "cache", MemoryStore())
+    shas = [bucket.put_bytes(bytes([n])) for n in range(5)]
+    told: list[tuple[str, int, int]] = []
+    stops = 0
+
+    def stop() -> None:
+        nonlocal stops
+        stops += 1
+
+    attempt = replace(
+        context_of(new_worker(), "a", stop),
+        storage=bucket,
+        report_progress=lambda *event: told.append(event),
+    )
+    files = attempt.image_files(shas)
+    assert told == [("fetch", 2, 5), ("fetch", 4, 5)]
+    assert stops == 3
+    assert {Path(str(path)).parent.parent for path in files.values()} == {attempt.workdir}
+    told.clear()
+    folder = FolderStorage(tmp_path / "blobs")
+    replace(attempt, storage=folder).image_files([folder.put_bytes(b"x"), folder.put_bytes(b"y")])
+    assert told == []
 
 
 @pytest.mark.parametrize(("setbacks", "processes"), [(1, None), (2, None), (3, 1), (9, 1)])

@@ -3,7 +3,7 @@
 import pytest
 
 from app.db.models import JobKind
-from app.jobs.kinds import KINDS, QUEUES, KindInfo
+from app.jobs.kinds import FETCH, KINDS, QUEUES, KindInfo
 from sapnet.pipeline.contract import Stage
 from worker.jobs.handlers import handler_of
 from worker.runtime.progress import Progress, overall
@@ -12,7 +12,7 @@ TRAIN = KINDS[JobKind.TRAIN].shares
 
 
 def test_the_stages_of_a_training_are_those_of_the_run() -> None:
-    assert list(TRAIN) == list(Stage)
+    assert list(TRAIN) == [FETCH, *Stage]
 
 
 @pytest.mark.parametrize("kind", JobKind, ids=str)

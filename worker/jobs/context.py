@@ -1,15 +1,20 @@
 """What one attempt at a job works with, and the two shapes of a kind's handler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.db.models import JobKind
 from app.db.session import Database
+from app.errors import BlobMissing
+from app.jobs.kinds import FETCH
 from app.settings import Settings
 from app.storage.store import Storage
 from worker.runtime.lease import Lease
 from worker.runtime.workdir import workdir_of
+
+REPORT_EVERY = 64
+"""Images that are fetched: fewer are there in a moment, which is not worth an event."""
 
 
 class StopRequested(Exception):
@@ -48,6 +53,27 @@ class JobContext:
     def workdir(self) -> Path:
         """The job's folder on this machine."""
         return workdir_of(self.settings, self.job_id)
+
+    def image_files(self, shas: Collection[str]) -> dict[str, Path | BlobMissing]:
+        """Have images as files of this machine that stay for as long as the job's folder does.
+
+        Args:
+            shas: digests of their blobs; each once.
+
+        Returns:
+            The file of each, or the error where storage has lost it.
+
+        Raises:
+            StopRequested, LeaseLost, OSError.
+        """
+        files: dict[str, Path | BlobMissing] = {}
+        for sha, file in self.storage.local_files(shas, self.workdir / "images"):
+            files[sha] = file
+            if self.storage.is_local or len(files) % REPORT_EVERY:
+                self.check_stop()
+            else:
+                self.report_progress(FETCH, len(files), len(shas))
+        return files
 
 
 @dataclass(frozen=True)

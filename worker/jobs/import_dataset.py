@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.datasets import deferred, rows
 from app.datasets.fetching import fetcher
-from app.datasets.parent_images import from_parent, link
+from app.datasets.parent_images import from_parent
 from app.datasets.validation import DatasetFiles, Fetch, ValidationResult, check, summarize
 from app.db.models import (
     Annotation,
@@ -34,6 +34,7 @@ from app.errors import ValidationIssue
 from app.http.multipart import FilePart
 from app.jobs.submit import request_of
 from app.storage import garbage_collection as blobs
+from app.storage.store import link
 from app.uploads import service as uploads
 from worker.jobs.context import InlineHandler, JobContext
 from worker.jobs.transitions import finish_job, remove_under_lease

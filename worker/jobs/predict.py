@@ -1,6 +1,7 @@
 """The predictions of a job, made by a process of its own."""
 
 import json
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,6 @@ from app.errors import BlobMissing
 from app.jobs.submit import request_of
 from app.predict import deferred
 from app.storage import garbage_collection as blobs
-from app.storage.store import Storage
 from worker.jobs.context import JobContext, SubprocessHandler
 from worker.jobs.transitions import LOG, BadResult, finish_job, stored_files, success
 from worker.runtime.lease import renew_lease
@@ -43,12 +43,12 @@ def prepare(ctx: JobContext) -> Path:
         ).all()
     wanted = {folder / str(row.number): row.url for row in rows if row.url is not None}
     refused = fetch_all(ctx.settings, wanted, ctx.report_progress)
+    stored = ctx.image_files({row.sha256 for row in rows if row.url is None})
     images = []
     for row in rows:
-        ctx.check_stop()
         path = folder / str(row.number)
         if row.url is None:
-            images.append({"number": row.number, **_stored(ctx.storage, row.sha256)})
+            images.append({"number": row.number, **_stored(stored[row.sha256])})
         elif path in refused:
             why = f"it could not be fetched: {refused[path]}"
             images.append({"number": row.number, "error": why})
@@ -64,11 +64,8 @@ def prepare(ctx: JobContext) -> Path:
     )
 
 
-def _stored(storage: Storage, sha: str) -> dict[str, str]:
-    try:
-        return {"path": str(storage.local_path(sha))}
-    except BlobMissing as error:
-        return {"error": error.detail}
+def _stored(file: Path | BlobMissing) -> dict[str, str]:
+    return {"error": file.detail} if isinstance(file, BlobMissing) else {"path": str(file)}
 
 
 def record(ctx: JobContext, warnings: list[str]) -> None:
@@ -88,6 +85,7 @@ def record(ctx: JobContext, warnings: list[str]) -> None:
         with ctx.database.begin() as session:
             renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
             session.execute(update(Prediction), batch)
+        time.sleep(blobs.PAUSE_SECONDS)
     state, reason = success(warnings, failed_images=failed > 0)
     with (
         stored_files(ctx, {"log": ctx.workdir / LOG}) as stored,

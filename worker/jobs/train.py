@@ -65,6 +65,7 @@ def prepare(ctx: JobContext) -> Path:
     Raises:
         BlobMissing: storage has none of the images, or not the ground truth.
         StopRequested: with S3, every image is fetched here, which takes its time.
+        LeaseLost: the job is no longer ours.
     """
     settings, storage, workdir = ctx.settings, ctx.storage, ctx.workdir
     with ctx.database.read() as session:
@@ -97,17 +98,17 @@ def prepare(ctx: JobContext) -> Path:
 
 
 def _image_paths(ctx: JobContext, blobs: Mapping[str, str]) -> dict[str, str]:
-    paths: dict[str, str] = {}
-    missing: BlobMissing | None = None
-    for image_id, sha in blobs.items():
-        ctx.check_stop()
-        try:
-            paths[image_id] = str(ctx.storage.local_path(sha))
-        except BlobMissing as error:  # the run leaves it out, as it does any image that fails
-            missing = error
-    if missing is not None and not paths:
-        raise missing
-    return paths
+    """The files of images; those that storage has lost are left out, unless it has lost all.
+
+    Args:
+        blobs: digests by image id.
+    """
+    files = ctx.image_files(set(blobs.values()))
+    lost = [file for file in files.values() if isinstance(file, BlobMissing)]
+    if lost and len(lost) == len(files):
+        raise lost[0]
+    named = ((image_id, files[sha]) for image_id, sha in blobs.items())
+    return {image_id: str(file) for image_id, file in named if isinstance(file, Path)}
 
 
 def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]]:
@@ -171,7 +172,7 @@ def record(ctx: JobContext, warnings: list[str]) -> None:
     files = {name: result / file for name, file in FILES.items()}
     if not files["model"].is_file():
         raise BadResult("the trainer left no model.pt")
-    _record_masks(ctx, delivered)
+    record_masks(ctx, delivered)
     state, reason = success(warnings, failed_images=bool(report.get("set_aside")))
     with (
         stored_files(ctx, {**files, "masks": masks, "log": workdir / LOG}) as stored,
@@ -197,7 +198,7 @@ def record(ctx: JobContext, warnings: list[str]) -> None:
         )
 
 
-def _record_masks(ctx: JobContext, delivered: Path) -> None:
+def record_masks(ctx: JobContext, delivered: Path) -> None:
     """Write the masks, each batch under the lease.
 
     Those of an attempt that got no further are removed before.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sapnet.types import ByteArray
-from sapnet.utils.files import atomic_write
+from sapnet.utils.files import atomic_write, remove_oldest
 
 
 class EmbeddingCache:
@@ -44,21 +44,7 @@ class EmbeddingCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self._folder / f"{key}.pt") as file:
             torch.save([one.detach().cpu().clone() for one in features], file)
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Several runs may do so at once: a file that is gone already is what was wanted."""
-        files = []
-        for path in self._folder.glob("*.pt"):
-            with contextlib.suppress(FileNotFoundError):
-                about = path.stat()
-                files.append((about.st_mtime_ns, about.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self._max_bytes:
-                break
-            path.unlink(missing_ok=True)
-            total -= size
+        remove_oldest(self._folder.glob("*.pt"), self._max_bytes)
 
 
 def key_of(image: ByteArray, weights: str) -> str:
