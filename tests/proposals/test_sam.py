@@ -14,6 +14,7 @@ from segment_anything.modeling import Sam
 from sapnet.errors import WeightsUnavailable
 from sapnet.proposals.bags import make_bags
 from sapnet.proposals.sam import checkpoints as sam_checkpoints
+from sapnet.proposals.sam import generator as sam
 from sapnet.proposals.sam import masks as sam_masks
 from sapnet.proposals.sam.checkpoints import find_checkpoint
 from sapnet.proposals.sam.embedding_cache import EmbeddingCache
@@ -149,6 +150,25 @@ def test_an_encoder_in_bfloat16_draws_nearly_the_same(model: Sam, image: np.ndar
         for a in here
     ]
     assert np.mean(agree) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("multiplies", "asked", "bf16"),
+    [
+        (True, None, True),
+        (False, None, False),
+        (True, False, False),
+        (False, True, True),
+    ],
+)
+def test_the_encoder_is_in_bfloat16_where_the_gpu_multiplies_it(
+    model: Sam, monkeypatch: pytest.MonkeyPatch, multiplies: bool, asked: bool | None, bf16: bool
+) -> None:
+    monkeypatch.setattr(sam, "multiplies_bfloat16", lambda _device: multiplies)
+    network = sam.SamNetwork(copy.deepcopy(model), "digest", "cpu", asked)
+    kinds = {p.dtype for p in network.model.image_encoder.parameters()}
+    assert kinds == {torch.bfloat16 if bf16 else torch.float32}
+    assert network.digest == ("digest bf16" if bf16 else "digest")
 
 
 def test_an_image_without_points_is_not_encoded(model: Sam, image: np.ndarray) -> None:

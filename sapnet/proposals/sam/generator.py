@@ -19,6 +19,7 @@ from sapnet.proposals.sam.masks import Frame
 from sapnet.proposals.sam.prompting import PromptedGenerator, weights_digest
 from sapnet.types import ByteArray
 from sapnet.utils.files import file_sha256
+from sapnet.utils.precision import multiplies_bfloat16
 
 _CELL = 4  # pixels of the input along the side of a logit
 
@@ -27,12 +28,12 @@ class SamNetwork:
     """A SAM as a promptable network, with the decoder that shares what prompts share."""
 
     def __init__(
-        self, model: Sam, digest: str, device: str | None = None, encoder_bf16: bool = False
+        self, model: Sam, digest: str, device: str | None = None, encoder_bf16: bool | None = None
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()
         self.digest, self.level = digest, float(model.mask_threshold)
-        if encoder_bf16:
+        if multiplies_bfloat16(self.device) if encoder_bf16 is None else encoder_bf16:
             self.model.image_encoder.to(torch.bfloat16)
             self.digest += " bf16"
         self._resize = ResizeLongestSide(model.image_encoder.img_size)
@@ -71,7 +72,7 @@ class SamGenerator(PromptedGenerator):
         negatives: int = 4,
         chunk: int | None = None,
         embedding_cache_mb: int = 0,
-        encoder_bf16: bool = False,
+        encoder_bf16: bool | None = None,
         device: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -84,8 +85,8 @@ class SamGenerator(PromptedGenerator):
             negatives: see `PromptedGenerator`, as for the next two; 4 MB an image are kept.
             chunk: prompts decoded at a time.
             embedding_cache_mb: of encoded images.
-            encoder_bf16: encode in bfloat16, faster where the processor multiplies it; masks change
-                a little.
+            encoder_bf16: encode in bfloat16; masks change a little. None does where a GPU
+                multiplies it.
             device: None takes CUDA where there is one.
             cache_dir: where downloads and embeddings are kept.
 
