@@ -157,7 +157,7 @@ UPLOAD_FORM: dict[str, Any] = {
                             "type": "string",
                             "format": "binary",
                             "description": "COCO-style JSON with a point or a box (bbox) an "
-                            "annotation, or both; or points from CVAT (XML for images 1.1), "
+                            "annotation, or both; or such from CVAT (XML for images 1.1), "
                             "Label Studio (JSON) or Labelme (its JSON files in a zip)",
                         },
                         "images": {

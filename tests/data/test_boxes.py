@@ -1,6 +1,7 @@
 """Boxes of annotations: beside a point or alone, cut to their images, in stored pixels."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from sapnet.data.annotations.boxes import xywh
 from sapnet.data.annotations.coco import load_points, read_points, settle_undeclared
 from sapnet.data.annotations.document import PointDocument
 from sapnet.data.annotations.frames import in_stored_pixels
+from sapnet.data.importers import read_annotations
 from sapnet.errors import ValidationIssue
 from sapnet.types import PointAnnotation
 from tests.data.test_orientation import METHODS
@@ -202,3 +204,92 @@ def test_what_was_read_is_read_again_alike(tmp_path: Any) -> None:
     for box, again in zip(boxes, load_points(path).annotations, strict=True):
         assert again.box is not None
         assert xywh(again.box) == pytest.approx(box, rel=1e-12)
+
+
+def cvat(*shapes: str) -> str:
+    image = f'<image id="1" name="a.png" width="{WIDTH}" height="{HEIGHT}">'
+    return f"<annotations>{image}{''.join(shapes)}</image></annotations>"
+
+
+def label_studio(*results: Fields) -> Any:
+    size = {"original_width": WIDTH, "original_height": HEIGHT}
+    data = {"image": "/data/upload/1/1a2b3c4d-a.png"}
+    return [{"data": data, "annotations": [{"result": [size | result for result in results]}]}]
+
+
+def rectangle(**more: Any) -> Fields:
+    """The box (16, 12, 32, 36), in per cent."""
+    value = {"x": 25, "y": 25, "width": 25, "height": 50, "rectanglelabels": ["cell"]}
+    return {"id": "r", "type": "rectanglelabels", "value": value | more}
+
+
+def labelme(*shapes: Fields) -> Any:
+    size = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
+    listed = [{"label": "cell", "group_id": None} | shape for shape in shapes]
+    return {"shapes": listed, "imagePath": "a.png", **size}
+
+
+CVAT_BOX = '<box label="cell" xtl="16" ytl="12" xbr="32" ybr="36"{}/>'
+CVAT_POINT = '<points label="cell" points="20,20"{}/>'
+CORNERS = {"shape_type": "rectangle", "points": [[32, 12], [16, 36]]}
+KEYPOINT = {"id": "k", "type": "keypointlabels", "parentID": "r"} | {
+    "value": {"x": 31.25, "y": 125 / 3, "keypointlabels": ["cell"]}
+}
+ALONE = [
+    cvat(CVAT_BOX.format("")),
+    cvat(CVAT_BOX.format(' rotation="0.0"')),
+    label_studio(rectangle()),
+    labelme(CORNERS),
+]
+WITH_POINT = [
+    cvat(CVAT_BOX.format(' group_id="3"'), CVAT_POINT.format(' group_id="3"')),
+    label_studio(rectangle(), KEYPOINT),
+    labelme(
+        CORNERS | {"group_id": 3}, {"shape_type": "point", "points": [[20, 20]], "group_id": 3}
+    ),
+]
+
+
+def drawn(found: Any, tmp_path: Path, boxes: Any = "use") -> PointDocument:
+    path = tmp_path / "sent"
+    path.write_text(found if isinstance(found, str) else json.dumps(found))
+    read = read_annotations([("sent", path)], tmp_path / "points.json", boxes=boxes)
+    return read.document
+
+
+@pytest.mark.parametrize("pointed", [False, True])
+@pytest.mark.parametrize("number", range(4))
+def test_boxes_that_were_drawn_in_other_tools(number: int, pointed: bool, tmp_path: Path) -> None:
+    """Alone; and grouped with a point they are one object."""
+    forms = WITH_POINT if pointed else ALONE
+    document = drawn(forms[number % len(forms)], tmp_path)
+    assert document.issues == []
+    (only,) = document.annotations()
+    x, y = (20, 20) if pointed else (24, 24)
+    assert known(only) == (pytest.approx(x), pytest.approx(y), (16, 12, 32, 36), pointed)
+
+
+@pytest.mark.parametrize("form", [ALONE[0], ALONE[2], ALONE[3]])
+def test_drawn_boxes_are_ignored_where_that_is_asked(form: Any, tmp_path: Path) -> None:
+    document = drawn(form, tmp_path, "ignore")
+    assert len(document.kept) == 0
+    assert "no annotation to train on" in document.issues[0].problem
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (cvat(CVAT_POINT.format(""), CVAT_BOX.format(' rotation="30"')), "rotated box"),
+        (cvat(CVAT_POINT.format(""), CVAT_BOX.format("").replace("16", "x")), "four numbers"),
+        (cvat(CVAT_POINT.format(""), CVAT_BOX.format("").replace("32", "16")), "no area"),
+        (label_studio(rectangle(rotation=5), KEYPOINT), "rotated rectanglelabels"),
+        (label_studio(rectangle(width="a"), KEYPOINT), "missing"),
+        (labelme(CORNERS, {"shape_type": "rectangle", "points": [[1, 1]]}), "two corners"),
+        (labelme(CORNERS, {"shape_type": "rectangle", "points": [[1, 1], [1, 5]]}), "no area"),
+    ],
+)
+def test_drawn_boxes_that_are_none(form: Any, reason: str, tmp_path: Path) -> None:
+    document = drawn(form, tmp_path)
+    assert document.issues == []
+    assert len(document.kept) == 1
+    assert any(reason in warning.problem for warning in document.warnings)

@@ -30,6 +30,8 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
   </image>
 </annotations>"""
 
+LINES = CVAT.replace("<points ", "<polyline ").replace("</points>", "</polyline>")
+
 
 def keypoint(x: float, y: float, *labels: str, **more: Any) -> dict[str, Any]:
     return {
@@ -90,6 +92,7 @@ def test_cvat(converted: Any) -> None:
     found = converted(CVAT)
     assert points(found) == [
         ("b/one.png", "dust", 12.5, 3.25),
+        ("b/one.png", "dust", 2.5, 3.0),
         ("b/one.png", "Kern & co", 0.0, 29.9),
         ("two.png", "dust", 19.0, 9.0),
     ]
@@ -97,7 +100,7 @@ def test_cvat(converted: Any) -> None:
     assert [(i.id, i.size) for i in document.images] == [(4, (30, 40)), (0, (10, 20))]
     assert [(c.id, c.name) for c in document.categories] == [(2, "Kern & co"), (3, "dust")]
     (warning,) = found.warnings
-    assert "1 of box, 1 of tag" in warning.problem
+    assert "1 of tag" in warning.problem
 
 
 def test_label_studio(converted: Any) -> None:
@@ -151,14 +154,14 @@ def test_labelme_one_file_and_many(converted: Any) -> None:
     one = labelme("..\\images\\a.png", ("cell", 1.5, 2), imageData="A" * 100_000)
     assert points(converted(one)) == [("images/a.png", "cell", 1.5, 2.0)]
     other = labelme("b.png", ("dust", 3, 4), ("cell", 5, 6))
-    other["shapes"].append({"label": "x", "points": [[0, 0], [1, 1]], "shape_type": "rectangle"})
+    other["shapes"].append({"label": "x", "points": [[0, 0], [1, 1]], "shape_type": "circle"})
     found = converted(other, one, names=("in/b.json", "in/a.json"))
     assert points(found) == [
         ("images/a.png", "cell", 1.5, 2.0),
         ("in/b.png", "dust", 3.0, 4.0),
         ("in/b.png", "cell", 5.0, 6.0),
     ]
-    assert "1 of rectangle" in found.warnings[0].problem
+    assert "1 of circle" in found.warnings[0].problem
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_what_is_read_as_coco(converted: Any, document: Any) -> None:
         ("<annotations><track/></annotations>", "", "video"),
         ('<!DOCTYPE a [<!ENTITY x "y">]><annotations/>', "", "document type"),
         ("<annotations></annotations>", "", "no point"),
-        (CVAT.replace("<points ", "<polyline ").replace("</points>", "</polyline>"), "", "only"),
+        (LINES.replace("<box ", "<ellipse "), "", "only"),
         ([1], "/0", "not of Label Studio's tasks"),
         ([{"image": "a.png", "kp": []}], "/0", "tasks"),
         ([task(1, "a.png", keypoint(1, 1, "a", "b"))], "/0/annotations/0/result/0", "2 labels"),
@@ -210,7 +213,7 @@ def test_what_is_read_as_coco(converted: Any, document: Any) -> None:
             "a.json#/shapes/0/points",
             "one point",
         ),
-        (labelme("a.png"), "", "no point"),
+        (labelme("a.png"), "", "no point and no box"),
         (labelme("", ("a", 1, 2)), "a.json#", "imagePath"),
     ],
 )
@@ -232,7 +235,7 @@ def test_cvat_in_any_encoding(converted: Any, encoding: str) -> None:
     mark = "\ufeff" if encoding[-3:] in ("-le", "-be") else ""
     text = CVAT[CVAT.index("<annotations") :].replace("Kern", "Kérn")
     names = [label for _, label, _, _ in points(converted((mark + text).encode(encoding)))]
-    assert names == ["dust", "Kérn & co", "dust"]
+    assert names == ["dust", "dust", "Kérn & co", "dust"]
 
 
 def test_labelme_in_another_encoding(converted: Any) -> None:

@@ -276,7 +276,7 @@ def test_what_is_left_out_of_label_studio(read: Read) -> None:
             region("keypointlabels", "b", keypointlabels=["red", "blue"]),
             region("keypoint", "c"),
             region("keypointlabels", "d", keypointlabels=["red"], x=50) | {"is_positive": False},
-            region("rectanglelabels", "e", rectanglelabels=["red"]),
+            region("ellipselabels", "e", ellipselabels=["red"]),
         )
     )
     assert objects == [("red", 34.56, 27.52)]

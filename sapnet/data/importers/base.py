@@ -11,9 +11,11 @@ from typing import Any, Self
 
 import msgspec
 
+from sapnet.data.annotations.boxes import xywh
 from sapnet.data.annotations.decoding import Issues
 from sapnet.data.file_names import relative
 from sapnet.errors import ValidationIssue
+from sapnet.types import Box
 
 _POINTER = re.compile(r"/(images|annotations|categories)(?:/(\d+))?[/\w]*")
 
@@ -62,7 +64,7 @@ class Conversion:
     issues: Issues = field(default_factory=Issues)
     warnings: Issues = field(default_factory=Issues)
     left_out: Counter[str] = field(default_factory=Counter)
-    """Shapes that are no points, by their kind."""
+    """Shapes that are neither points nor boxes, by their kind."""
     labels: dict[str, int] = field(default_factory=dict)
     """Classes that the source names, whether or not a point has them -> category id."""
     _images: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -120,16 +122,24 @@ class Conversion:
         points: Sequence[tuple[float, float]],
         place: str,
         group: int | str | None = None,
+        box: Box | None = None,
     ) -> None:
         """Add an object.
 
         Args:
             points: x and y in pixels, of one or of several points of this object.
             group: of the objects of one image and class that have the same one, all are one.
+            box: xyxy in pixels, its corners in any order; then there may be no point.
         """
-        if not points or not all(map(math.isfinite, chain.from_iterable(points))):
+        if not (points or box) or not all(map(math.isfinite, chain(*points, box or ()))):
             self.skip(place, "it has no point", "draw it anew, or remove it")
             return
+        if box is not None:
+            left, right, top, bottom = *sorted(box[0::2]), *sorted(box[1::2])
+            box = (left, top, right, bottom)
+            if left == right or top == bottom:
+                self.skip(place, "the box has no area", "draw it anew, or remove it")
+                return
         if _encodable(label) != label or _encodable(str(group)) != str(group):
             self.skip(place, "its class or group holds characters that are no text", "rename it")
             return
@@ -137,7 +147,9 @@ class Conversion:
         size = self._sizes.get(image_id)
         pairs = [_on_last_pixel(point, size) if size else list(point) for point in points]
         record: dict[str, Any] = {"id": len(places) + 1, "image_id": image_id}
-        record |= {"point": pairs[0]} if len(pairs) == 1 else {"points": pairs}
+        if pairs:
+            record |= {"point": pairs[0]} if len(pairs) == 1 else {"points": pairs}
+        record |= {} if box is None else {"bbox": xywh(box)}
         record |= {"category_id": self.label(label)}
         record |= {} if group is None else {"group_id": group}
         self._file.write(b",\n" if places else b"")
@@ -171,10 +183,11 @@ class Conversion:
             else:
                 self.warnings.add(issue.pointer, f"left out: {issue.problem}", issue.hint)
         if empty and not self.issues.total:
-            problem = "there is no point in it" + (f", only {others}" if others else "")
-            self.issues.add("", problem, "draw a point on each object")
+            problem = "there is no point and no box in it" + (f", only {others}" if others else "")
+            self.issues.add("", problem, "draw a point on each object, or a box round it")
         elif others:
-            self.warnings.add("", f"left out, since they are no points: {others}", "")
+            problem = f"left out, since they are neither points nor boxes: {others}"
+            self.warnings.add("", problem, "")
         return Converted(self.target, self.issues.listed(), self.warnings.listed(), self._places)
 
 

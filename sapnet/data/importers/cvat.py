@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: an XML with <points> or <skeleton> in each <image>.
+"""CVAT for images 1.1: an XML with <points>, <skeleton> or <box> in each <image>.
 
 A skeleton is an object with several points: those of its joints that are not outside of the image.
 Places are XPaths.
@@ -17,7 +17,8 @@ from sapnet.data.importers.base import Conversion
 
 _BLOCK = 1 << 20
 _POINTS = ("points", "skeleton")
-_OTHERS = ("box", "polygon", "polyline", "ellipse", "cuboid", "mask", "tag")
+_CORNERS = ("xtl", "ytl", "xbr", "ybr")
+_OTHERS = ("polygon", "polyline", "ellipse", "cuboid", "mask", "tag")
 
 
 class _Refused(Exception):
@@ -74,6 +75,8 @@ class _Reader:
             self._image(attributes)
         elif self._path[:-1] == ["annotations", "image"] and name in _POINTS:
             self._shape, self._points = attributes, [attributes.get("points", "")]
+        elif self._path == ["annotations", "image", "box"]:
+            self._shape = attributes
         elif self._path[:-1] == ["annotations", "image", "skeleton"] and name == "points":
             if attributes.get("outside") != "1":
                 self._points.append(attributes.get("points", ""))
@@ -85,7 +88,7 @@ class _Reader:
             self._conversion.label(self._label.strip())
             self._label = ""
         self._path.pop()
-        if self._path == ["annotations", "image"] and name in _POINTS:
+        if self._path == ["annotations", "image"] and name in (*_POINTS, "box"):
             self._object(name)
 
     def _text(self, text: str) -> None:
@@ -114,10 +117,21 @@ class _Reader:
         place = f"/annotations/image[{self._images}]/{kind}[{self._counts[kind]}]"
         if self._image_id is None:
             return
-        text = ";".join(self._points)
+        if kind == "box" and self._shape.get("rotation", "0").strip("0.") != "":
+            self._conversion.left_out["rotated box"] += 1
+            return
+        text = ";".join(self._points) if kind != "box" else ""
+        box = None
         try:
             points = [_pair(pair) for pair in text.split(";") if pair.strip()]
+            if kind == "box":
+                left, top, right, bottom = (float(self._shape.get(n, "")) for n in _CORNERS)
+                box = (left, top, right, bottom)
         except ValueError:
+            if kind == "box":
+                problem = f"its {', '.join(_CORNERS)} are not four numbers"
+                self._conversion.skip(place, problem, "draw it anew, or remove it")
+                return
             problem = f"{text[:40]!r} is no point"
             self._conversion.skip(place, problem, 'it should be "x,y", in pixels')
             return
@@ -128,6 +142,7 @@ class _Reader:
             points,
             place,
             group if group not in ("", "0") else None,
+            box,
         )
 
 

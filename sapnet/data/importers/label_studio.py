@@ -1,4 +1,4 @@
-"""Label Studio's JSON export: tasks with keypoint labels, in per cent of the image's size.
+"""Label Studio's JSON export: tasks with keypoints and rectangles, in per cent of the image's size.
 
 Read in pieces, so its size does not matter. Places are JSON pointers into the file.
 """
@@ -18,6 +18,7 @@ from sapnet.data.images import FORMATS
 from sapnet.data.importers.base import Conversion
 
 _KEYPOINTS = ("keypointlabels", "keypoint")
+_RECTANGLES = ("rectanglelabels", "rectangle")
 _LABELS = ("labels", "choices")
 """Results that give a region of any kind its class."""
 _SUFFIXES = (".jpg", ".tif", *(f".{name.lower()}" for name in FORMATS))
@@ -123,15 +124,17 @@ class _Regions:
             if id_ and parent:
                 self._parents[id_] = parent
                 self._outer.add(parent)
-            if id_ and kind in _KEYPOINTS:
+            if id_ and kind in _KEYPOINTS + _RECTANGLES:
                 self._keypoints.add(id_)
             labels = value.get(kind) if isinstance(value, dict) else None
             if id_ and kind in _LABELS and isinstance(labels, list):
                 self._labels.setdefault(id_, []).extend(labels)
 
     def labels(self, result: dict[str, Any]) -> list[Any]:
-        """The classes of a keypoint: its own, or those of a tag for all kinds of regions."""
-        value = result["value"].get("keypointlabels")
+        """The classes of a region: its own, or those of a tag for all kinds of regions."""
+        value = result["value"].get(
+            _RECTANGLES[0] if _text(result, "type") in _RECTANGLES else _KEYPOINTS[0]
+        )
         own = value if isinstance(value, list) else []
         return own or self._labels.get(_text(result, "id"), [])
 
@@ -165,28 +168,39 @@ def _result(
     conversion: Conversion,
 ) -> None:
     kind = result.get("type")
-    if kind not in _KEYPOINTS or result.get("is_positive") in (0, False):
+    value = result["value"] if isinstance(result.get("value"), dict) else {}
+    labels = regions.labels({**result, "value": value})
+    rectangle = kind in _RECTANGLES
+    if rectangle and (value.get("rotation") or not labels):
+        conversion.left_out[f"rotated {kind}" if labels else str(kind)] += 1
+        return
+    if (kind not in _KEYPOINTS and not rectangle) or result.get("is_positive") in (0, False):
         if isinstance(kind, str) and not regions.label_of_another(result):
             conversion.left_out[kind if kind not in _KEYPOINTS else f"negative {kind}"] += 1
         return
-    value = result["value"] if isinstance(result.get("value"), dict) else {}
     size = _size(result) or image_size
-    labels = regions.labels({**result, "value": value})
-    if size is None or not all(_is_number(value.get(name)) for name in ("x", "y")):
-        problem = "x, y, original_width or original_height is missing"
+    names = ("x", "y", "width", "height") if rectangle else ("x", "y")
+    if size is None or not all(_is_number(value.get(name)) for name in names):
+        problem = f"{', '.join(names)}, original_width or original_height is missing"
         conversion.skip(place, problem, _AGAIN)
     elif len(labels) != 1 or not isinstance(labels[0], str):
-        problem = f"a keypoint with {len(labels) or 'no'} labels"
-        conversion.skip(place, problem, "give each keypoint one label")
+        what = "rectangle" if rectangle else "keypoint"
+        problem = f"a {what} with {len(labels) or 'no'} labels"
+        conversion.skip(place, problem, f"give each {what} one label")
     elif result.get("image_rotation"):
         conversion.issues.add(place, "the image was rotated", "label it as it is stored")
     else:
+        box = None
         try:
-            point = value["x"] / 100 * size[1], value["y"] / 100 * size[0]
+            point = x, y = value["x"] / 100 * size[1], value["y"] / 100 * size[0]
+            if rectangle:
+                across, down = value["width"] / 100 * size[1], value["height"] / 100 * size[0]
+                box = (x, y, x + across, y + down)
         except OverflowError:
             conversion.skip(place, "x, y or the size is no number of an image", _AGAIN)
         else:
-            conversion.object(image_id, labels[0], [point], place, regions.group(result))
+            points = [] if rectangle else [point]
+            conversion.object(image_id, labels[0], points, place, regions.group(result), box)
 
 
 def _is_number(value: Any) -> bool:

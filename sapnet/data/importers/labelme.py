@@ -1,4 +1,7 @@
-"""Labelme: a JSON for each image, with shapes of the type `point`. Places are FILE#/shapes/3."""
+"""Labelme: a JSON for each image, with shapes of the types `point` and `rectangle`.
+
+Places are FILE#/shapes/3.
+"""
 
 import posixpath
 from collections.abc import Sequence
@@ -48,7 +51,7 @@ def _shape(shape: Any, image_id: int, place: str, conversion: Conversion) -> Non
         shape.get("label"),
         shape.get("group_id"),
     )
-    if kind not in _POINTS:
+    if kind not in (*_POINTS, "rectangle"):
         conversion.left_out[str(kind)] += 1
         return
     try:
@@ -59,14 +62,18 @@ def _shape(shape: Any, image_id: int, place: str, conversion: Conversion) -> Non
     signs = shape.get("point_labels")
     if isinstance(signs, list) and len(signs) == len(points):  # 0: not on the object
         points = [point for point, sign in zip(points, signs, strict=True) if sign]
-    if not points:
+    if kind == "rectangle" and len(points) != 2:
+        conversion.skip(f"{place}/points", "it has not two corners", "they are [[x, y], [x, y]]")
+    elif not points:
         conversion.skip(f"{place}/points", "it has not one point", "it is [[x, y]], in pixels")
     elif not isinstance(label, str) or not label:
-        conversion.skip(f"{place}/label", "the point has no label", "give it one")
+        conversion.skip(f"{place}/label", f"the {kind} has no label", "give it one")
     else:
         group = shape.get("group_id")
         is_group = isinstance(group, int | str) and not isinstance(group, bool)
-        conversion.object(image_id, label, points, place, group if is_group else None)
+        box = (*points[0], *points[1]) if kind == "rectangle" else None
+        points = points if box is None else []
+        conversion.object(image_id, label, points, place, group if is_group else None, box)
 
 
 def _beside(name: str, image: str) -> str:
