@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
@@ -64,7 +64,7 @@ def train(
         resolve_config(method, "cpu" if preset == AUTO else preset, overrides)
         if dry_run:
             resolve = partial(resolve_config, method, overrides=overrides)
-            typer.echo(_plan(images, points, truth, resolve, preset))
+            typer.echo(_plan(images, points, truth, resolve, preset, boxes=boxes))
             return
     except (InvalidConfig, InvalidDataset, OSError) as error:
         console.print(str(error), style="red", markup=False)
@@ -251,7 +251,13 @@ def _client(url: str | None, key: str | None) -> Iterator[Client]:
 
 
 def _plan(
-    images: str, points: Path, truth: Path | None, resolve: Callable[[str], Config], preset: str
+    images: str,
+    points: Path,
+    truth: Path | None,
+    resolve: Callable[[str], Config],
+    preset: str,
+    *,
+    boxes: str,
 ) -> str:
     """With which preset a training would go on this machine, and how long; the data is checked.
 
@@ -263,12 +269,20 @@ def _plan(
     from sapnet.config.choice import choose_preset
     from sapnet.config.estimate import Workload, estimate
     from sapnet.config.methods import DEFAULT_PROPOSALS
+    from sapnet.data.annotations.boxes import Boxes
     from sapnet.data.annotations.coco import check_truth
     from sapnet.data.dataset_folder import read_dataset
 
     if not Path(images).is_dir():
         raise InvalidConfig(f"{images} is no folder, and a dry run reads no other images")
-    dataset = read_dataset(points, Path(images), lambda issue: console.print(issue.problem))
+    if boxes not in get_args(Boxes):
+        raise InvalidConfig(f"--boxes is {' or '.join(get_args(Boxes))}, not {boxes!r}")
+    dataset = read_dataset(
+        points,
+        Path(images),
+        lambda issue: console.print(issue.problem, markup=False),
+        boxes=cast(Boxes, boxes),
+    )
     if truth is not None:
         check_truth(truth, sizes=dataset.sizes, orientations=dataset.orientation)
     workload = Workload.of(dataset.points, DEFAULT_PROPOSALS, has_truth=truth is not None)
