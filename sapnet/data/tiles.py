@@ -142,7 +142,7 @@ def predict_large(
 
 
 def predict_tiled(image: ByteArray, predict: Callable[[ByteArray], Results], tile: Size) -> Results:
-    """Predict tile by tile and join what is seen.
+    """Predict tile by tile and join what is instance.
 
     Args:
         image: (H, W, 3) uint8.
@@ -154,12 +154,12 @@ def predict_tiled(image: ByteArray, predict: Callable[[ByteArray], Results], til
     """
     size = image.shape[0], image.shape[1]
     tiles = tiles_of(size, tile)
-    found = []
+    instances_by_tile = []
     for box in tiles:
         x1, y1, x2, y2 = box
         results = predict(np.ascontiguousarray(image[y1:y2, x1:x2]))
-        found.append([_seen(result, box, size) for result in results])
-    joined = [_result(group, tiles) for group in _same_objects(found, tiles)]
+        instances_by_tile.append([_seen(result, box, size) for result in results])
+    joined = [_result(group, tiles) for group in _same_objects(instances_by_tile, tiles)]
     return sorted(filter(None, joined), key=lambda result: -result["score"])
 
 
@@ -202,10 +202,12 @@ def _well_within(box: Box, tile: Box, size: Size) -> bool:
     return True
 
 
-def _same_objects(found: Sequence[Sequence[_Seen]], tiles: Sequence[Box]) -> list[list[_Seen]]:
+def _same_objects(
+    instances_by_tile: Sequence[Sequence[_Seen]], tiles: Sequence[Box]
+) -> list[list[_Seen]]:
     """Groups of instances, each of one object."""
-    first = np.cumsum([0, *map(len, found)]).tolist()
-    every = list(itertools.chain.from_iterable(found))
+    first = np.cumsum([0, *map(len, instances_by_tile)]).tolist()
+    every = list(itertools.chain.from_iterable(instances_by_tile))
     group = list(range(len(every)))
 
     def root(i: int) -> int:
@@ -215,9 +217,9 @@ def _same_objects(found: Sequence[Sequence[_Seen]], tiles: Sequence[Box]) -> lis
         return i
 
     for a, b in _pairs_that_meet(np.array(tiles)):
-        boxes = [np.array([s.box for s in found[t]]).reshape(-1, 4) for t in (a, b)]
+        boxes = [np.array([s.box for s in instances_by_tile[t]]).reshape(-1, 4) for t in (a, b)]
         for i, j in zip(*np.nonzero(_meet(*boxes)), strict=True):
-            one, other = found[a][i], found[b][j]
+            one, other = instances_by_tile[a][i], instances_by_tile[b][j]
             if one.category_id == other.category_id and _agree(one, other):
                 roots = sorted((root(first[a] + int(i)), root(first[b] + int(j))))
                 group[roots[1]] = roots[0]
@@ -256,9 +258,9 @@ def _agree(a: _Seen, b: _Seen) -> bool:
 
 def _result(group: Sequence[_Seen], tiles: Sequence[Box]) -> dict[str, Any] | None:
     """The COCO result of an object; None for what another tile, which shows more of it, denies."""
-    whole = [seen for seen in group if not seen.cut]
-    best = max(whole or group, key=lambda seen: seen.score)
-    mask = best.mask if whole or len(group) == 1 else merge([seen.mask for seen in group])
+    whole = [instance for instance in group if not instance.cut]
+    best = max(whole or group, key=lambda instance: instance.score)
+    mask = best.mask if whole or len(group) == 1 else merge([instance.mask for instance in group])
     if not whole and len(group) == 1 and _shown_elsewhere(best, tiles):
         return None
     return {
@@ -269,10 +271,12 @@ def _result(group: Sequence[_Seen], tiles: Sequence[Box]) -> dict[str, Any] | No
     }
 
 
-def _shown_elsewhere(seen: _Seen, tiles: Sequence[Box]) -> bool:
-    size = seen.mask["size"][0], seen.mask["size"][1]
+def _shown_elsewhere(instance: _Seen, tiles: Sequence[Box]) -> bool:
+    size = instance.mask["size"][0], instance.mask["size"][1]
     return any(
-        tile != seen.tile and _holds(tile, seen.box) and _well_within(seen.box, tile, size)
+        tile != instance.tile
+        and _holds(tile, instance.box)
+        and _well_within(instance.box, tile, size)
         for tile in tiles
     )
 
