@@ -169,7 +169,7 @@ def main() -> None:
         return onnx(job)
     if job.get("kind") == "import":
         return imported(job)
-    if job["preset"] == "auto":
+    if job.get("preset") == "auto":
         say("preset", preset="cpu", reasons=["2 cores and no GPU.", "It is fake."])
     say("start", proposal_generator="fake", weights_origin="random", steps_total=args.steps)
     print("a log line of the trainer", file=sys.stderr)
