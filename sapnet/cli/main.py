@@ -23,6 +23,7 @@ from sapnet.config.resolve import resolve_config
 from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.dataset_folder import read_dataset
 from sapnet.data.depth import parse
+from sapnet.data.images import MAX_PIXELS
 from sapnet.errors import InvalidConfig, ValidationIssue
 from sapnet.pipeline.events import Event, EventSink, Progressed, Warned
 from sapnet.pipeline.execute import execute
@@ -194,6 +195,9 @@ def predict(
             "off, or a tile's side in pixels"
         ),
     ] = "auto",
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="larger images are refused; 3 bytes of memory a pixel")
+    ] = MAX_PIXELS,
 ) -> None:
     """Instance masks of images, as COCO results with `file_name` for the image.
 
@@ -217,7 +221,7 @@ def predict(
             predict_image = partial(predict_image, tiles=cut)
         for index, (name, file) in enumerate(files.items()):
             try:
-                image = read_rgb(file, ranges=predictor.pixel_ranges)
+                image = read_rgb(file, max_pixels, predictor.pixel_ranges)
             except ImageProblem as error:
                 raise ImageProblem(f"{name}: {error}") from error
             if orientation_of(file) != AS_STORED:
