@@ -67,7 +67,7 @@ lint: $(DEVSTAMP) ## format, lint, types and import rules
 	$(BIN)/python tools/structure.py --check
 
 lock: $(DEVSTAMP) ## requirements.lock anew from pyproject.toml, then licences; UPGRADE=1 takes the newest releases
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --quiet \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet \
 		--no-emit-index-url --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) -o requirements.lock
 	$(MAKE) licences
 
