@@ -180,6 +180,8 @@ def test_the_steps_make_a_service_that_works(container: Container) -> None:
     installed = Path(container.moved("/opt/venv"))
     (package,) = installed.glob("lib/python*/site-packages/app")
     assert (package.parent / "migrations" / "env.py").is_file()
+    (licences,) = package.parent.glob("sapnet_service-*.dist-info/licenses")
+    assert {path.name for path in licences.iterdir()} == {"LICENSE", "NOTICE"}
     shutil.rmtree(container.moved("/src"))  # the last stage does not have it
 
     refused = started(container, *container.command, port=port)

@@ -15,35 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from packaging.requirements import Requirement
 from PIL import Image
 
 from app.predict.model_cache import Runtime
 from sapnet.types import Category
 from sapnet_client import Client, Segmentation
+from tests.distributions import required
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
-
-
-def required(requirements: list[str]) -> dict[str, metadata.Distribution]:
-    """Distributions by name, with all that they require in turn."""
-    found: dict[str, metadata.Distribution] = {}
-    waiting = [(Requirement(text), "") for text in requirements]
-    while waiting:
-        requirement, extra = waiting.pop()
-        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-            continue
-        distribution = metadata.distribution(requirement.name)
-        if requirement.name not in found:
-            found[requirement.name] = distribution
-            waiting += [(Requirement(text), "") for text in distribution.requires or []]
-        waiting += [
-            (Requirement(text), extra)
-            for extra in requirement.extras
-            for text in distribution.requires or []
-        ]
-    return found
 
 
 @pytest.fixture(scope="module")
