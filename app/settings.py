@@ -76,6 +76,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # some are secrets
     )
 
+    # Where data is kept
     data_dir: Path = Path("var")
     """Folder of this machine: database, blobs, uploads in progress, the jobs' work folders."""
     database_url: str | None = None
@@ -91,8 +92,11 @@ class Settings(BaseSettings):
     broker_url: str | None = None
     """Celery's Redis; None is embedded: workers look for the job rows themselves."""
 
+    # Who is answered, and how much
     host: str = "127.0.0.1"
+    """Address that the API listens on; one that others can reach needs a key first."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port of the API; 0 takes a free one."""
     allow_without_keys: bool = False
     """Answer strangers although there is no key: somebody in front of the service keeps them out.
     Else a service without a key answers its own machine alone."""
@@ -108,6 +112,7 @@ class Settings(BaseSettings):
     """Requests of one key, or of one address where there are no keys. 0 is no limit, here and
     below."""
     writes_per_minute: NonNegativeInt = 0
+    """The same for requests that change something."""
     quota_datasets: NonNegativeInt = 0
     """Of one owner, as are the two below."""
     quota_bytes: NonNegativeInt = 0
@@ -115,16 +120,21 @@ class Settings(BaseSettings):
     quota_active_jobs: NonNegativeInt = 0
     """Queued, running and cancelling ones."""
 
+    # Logs, figures, traces
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Messages below it are not logged."""
     log_json: bool = False
+    """A line of JSON for each message, with the ids of request and job."""
     worker_metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Where a worker answers Prometheus, at `host`; None is nowhere. The API does at /metrics."""
     otel_endpoint: str | None = None
     """OpenTelemetry's collector (OTLP over HTTP): http://host:4318. None is no tracing."""
 
+    # Jobs and workers
     lease_seconds: PositiveFloat = 40
     """After this long without a word from its worker a job is given to another."""
     heartbeat_seconds: PositiveFloat = 8
+    """How often a worker says that its job goes on."""
     reap_seconds: PositiveFloat = 5
     """How often workers and API look for jobs whose worker is gone, and for lost messages."""
     poll_seconds: PositiveFloat = 1
@@ -140,11 +150,13 @@ class Settings(BaseSettings):
     """Free space of `data_dir` that a job leaves: with less it fails instead of filling the disk
     that the database may be on."""
     trainer_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "run")
+    """Program that a worker starts for a training; not read from `.env`."""
     devices: str = ALL
     """Of this worker's jobs: "all", GPUs as in CUDA_VISIBLE_DEVICES ("0,1"), or "cpu" for each
     process on the CPU. A training has a process on each, as far as its batch goes round; other jobs
     have the first. Workers on one machine that should not share a GPU name different ones."""
 
+    # Events and webhooks
     progress_event_seconds: PositiveFloat = 5
     """At most one event of type `progress` in so long; the job itself is up to date."""
     event_stream_seconds: PositiveFloat = 900
@@ -163,6 +175,7 @@ class Settings(BaseSettings):
     webhook_timeout_seconds: PositiveFloat = 10
     """Of one try, from connecting to the answer's headers."""
 
+    # Limits of requests and imports
     max_connections: PositiveInt = 1000
     """Open at once; fewer where the system allows a process few file descriptors."""
     request_head_seconds: PositiveFloat = 20
@@ -170,6 +183,7 @@ class Settings(BaseSettings):
     request_body_seconds: PositiveFloat = 60
     """So long may a client take for the body, and longer by a second for each 16 KiB of it."""
     max_upload_bytes: PositiveInt = 64 * 2**30
+    """Of a data set or an upload."""
     max_json_bytes: PositiveInt = 128 * 2**20
     """Of a request's body that is neither an upload nor an image."""
     max_image_bytes: PositiveInt = 512 * 2**20
@@ -194,6 +208,7 @@ class Settings(BaseSettings):
     import_buckets: tuple[str, ...] = ()
     """S3 buckets that images may be fetched from, with the service's own keys."""
     fetch_connections: PositiveInt = 8
+    """Images that are fetched at once for an import."""
     fetch_timeout_seconds: PositiveFloat = 60
     """Of one image, from connecting to its last byte."""
     max_fetch_bytes: PositiveInt = 256 * 2**20
@@ -201,7 +216,9 @@ class Settings(BaseSettings):
     max_model_bytes: PositiveInt = 2 * 2**30
     """Of a model's file that is sent."""
     max_image_pixels: PositiveInt = 100_000_000
+    """Of one image, width times height."""
     max_images: PositiveInt = 1_000_000
+    """Of a data set."""
     max_archive_files: PositiveInt = 1_000_000
     """Of a data set, in all its archives together."""
     max_archive_bytes: PositiveInt = 256 * 2**30
@@ -209,8 +226,11 @@ class Settings(BaseSettings):
     max_archive_ratio: PositiveFloat = 200
     """Unpacked over packed, checked from 10 MiB unpacked on."""
 
+    # Models, proposals, predictions
     proposals: dict[str, Any] = {"kind": DEFAULT_PROPOSALS}
+    """Where a request names none: its `kind`, and what that kind takes."""
     backbone_weights: Path | None = None
+    """File with weights of the backbone; None is those that are here, or random ones."""
     sam_checkpoint: Path | None = None
     """SAM's weights for `proposals: sam`, of any size; None is those of `sam_checkpoints`, else
     vit_b, downloaded once."""
@@ -218,6 +238,7 @@ class Settings(BaseSettings):
     """More of them by name, as JSON: {"vit_h": "/models/h.pth", "microscopy": "/models/lm.pth"}.
     Requests choose by `{"kind": "sam", "checkpoint": "microscopy"}`."""
     predict_cache_models: PositiveInt = 2
+    """Models that are kept in memory for predictions."""
     predict_at_once: PositiveInt = 8
     """Images in one request that are answered at once; more are work for a worker."""
     predict_tiles_at_once: PositiveInt = 32

@@ -57,8 +57,12 @@ _SHARES = (
     "train.hold_out",
     "train.patience",
 )
-_AT_MOST = {"epochs": 10_000, "min_steps": 1_000_000, "batch_size": 1_024}
-"""Of training and teacher: more is a slip of the finger, and would run for years."""
+_AT_MOST = {
+    f"{stage}.{setting}": limit
+    for stage in ("train", "teacher")
+    for setting, limit in (("epochs", 10_000), ("min_steps", 1_000_000), ("batch_size", 1_024))
+}
+"""More is a slip of the finger, and would run for years."""
 
 
 def resolve_config(
@@ -138,6 +142,13 @@ def body_difference(config: Config, model: Mapping[str, Any]) -> str | None:
     return differing[0] if differing and differing[0].startswith("backbone.name ") else None
 
 
+def bounds_in_words(name: str) -> str:
+    """Say what `check_config` asks of the numbers of a setting, such as "> 0, ≤ 1"."""
+    low = "> 0" if name in _POSITIVE else "≥ 0"
+    high = "≤ 1" if name in _SHARES else f"≤ {_AT_MOST[name]:,}" if name in _AT_MOST else ""
+    return f"{low}, {high}" if high else low
+
+
 def _require(what: str, name: str, names: Iterable[str]) -> None:
     """Raise InvalidConfig, with what it may be and what is nearest, for a name that is none."""
     names = list(names)
@@ -171,10 +182,9 @@ def check_config(config: Config, most: Mapping[str, int] | None = None) -> None:
     for name, value in settings.items():
         if (lowest := min(numbers(value), default=0)) < 0:
             raise InvalidConfig(f"{name} must not be below 0, not {lowest}")
-    for stage in ("train", "teacher"):
-        for setting, limit in _AT_MOST.items():
-            if (value := settings[f"{stage}.{setting}"]) > limit:
-                raise InvalidConfig(f"{stage}.{setting} must be at most {limit:,}, not {value:,}")
+    for name, limit in _AT_MOST.items():
+        if (value := settings[name]) > limit:
+            raise InvalidConfig(f"{name} must be at most {limit:,}, not {value:,}")
     for name in _SHARES:
         if settings[name] > 1:
             raise InvalidConfig(f"{name} is a share, at most 1, not {settings[name]}")

@@ -1,4 +1,4 @@
-"""Every setting of a run: one frozen dataclass per stage.
+"""Every setting of a run: one frozen dataclass per stage. Every field has its meaning there.
 
 Imports no torch: the API checks a request before it accepts the job. The defaults are the papers'
 (`paper_r50_1x`); `sapnet.config.presets` holds the other settings that are named.
@@ -7,6 +7,7 @@ Imports no torch: the API checks a request before it accepts the job. The defaul
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from sapnet.config.labeler_schema import MilConfig, RefineConfig, TeacherConfig
 from sapnet.types import Method, Precision
 
 Body = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"]
@@ -14,7 +15,15 @@ Body = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"]
 
 @dataclass(frozen=True, slots=True)
 class BackboneConfig:
-    """Backbone and feature pyramid."""
+    """Backbone and feature pyramid.
+
+    Attributes:
+        name: the body.
+        fpn_channels: of each level of the pyramid.
+        frozen_stages: how many of the body's first stages are not trained.
+        fpn_norm: the norm behind each convolution of the pyramid.
+        p6: how the coarsest level is made.
+    """
 
     name: Body = "resnet50"
     fpn_channels: int = 256
@@ -24,101 +33,28 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class MilConfig:
-    """Proposal selection: PSM, PDG, PNPG, SRM, BMS, SASD (Eqs 1-13, Algorithms 1 and 2).
-
-    Attributes:
-        instance_branch: null takes it where there are two classes or more.
-        quality_weight: an object counts in the segmenter's losses by the expected IoU of its mask,
-            to this power; 0 counts all alike.
-        prior_tight: exponent of the share of the object's box that the box of a mask covers.
-        prior_inside: exponent of the share of a mask that lies in the object's box.
-    """
-
-    # what runs: the rows of the ladder (Table 6)
-    rule: Literal["learned", "confidence", "consensus", "box"] = "learned"
-    point_distance: bool = True
-    refinement: bool = True
-    positives: bool = True
-    negatives: bool = True
-    box_mining: bool = True
-    completeness: bool = True
-    # features
-    fc_channels: int = 1024
-    roi_sampling: int = 2
-    normalize_features: bool = False
-    # what the segmenter learns
-    quality_weight: float = 0.0
-    # PSM
-    softmax_over_k: bool = False
-    instance_branch: bool | None = True
-    psm_weight: float = 0.25
-    distance_exponent: float = 0.015
-    exclude_foreign_points: bool = True
-    # PNPG
-    positive_scales: tuple[float, ...] = (0.05, 0.1, 0.15)
-    background_negatives: int = 500
-    background_iou: float = 0.3
-    part_negatives: int = 6
-    part_iou: float = 0.5
-    negative_loss: Literal["focal", "cross_entropy"] = "focal"
-    # SRM
-    alpha: float = 0.25
-    gamma: float = 2.0
-    # BMS
-    mining_top_k: int = 3
-    mining_iou: float = 0.6
-    mining_containing_iou: float = 0.3
-    # SASD
-    completeness_top_k: int = 3
-    completeness_weight: float = 1.0
-    completeness_warmup: float = 0.1
-    completeness_floor: float = 0.25
-    # what the bag itself knows: exponents on the selection score, 0 is off
-    prior_medoid: float = 0.0
-    prior_confidence: float = 0.0
-    prior_area: float = 0.0
-    # what an object's own box knows, where it has one
-    prior_tight: float = 4.0
-    prior_inside: float = 2.0
-    # what the teacher says, where there is one (sapnet/teacher)
-    prior_contrast: float = 0.0
-    prior_overlap: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherConfig:
-    """A small segmenter on frozen features that learns from all bags before training begins.
-
-    Its figures for each proposal are priors of the selection.
-
-    Attributes:
-        cells: side of the window that it sees.
-        points_per_image: drawn per step.
-        held, free: a cell counts as object where at least this share of a bag's masks holds it, as
-            ground where at most this share does.
-        agreement: the exponent of its own overlap in the posterior that its mask learns from, after
-            `warmup`, a share of the steps.
-    """
-
-    enabled: bool = False
-    epochs: int = 4
-    min_steps: int = 150
-    batch_size: int = 4
-    learning_rate: float = 2e-3
-    channels: int = 32
-    hidden: int = 16
-    cells: int = 32
-    points_per_image: int = 24
-    held: float = 0.8
-    free: float = 0.05
-    agreement: float = 8.0
-    warmup: float = 0.3
-
-
-@dataclass(frozen=True, slots=True)
 class SoloConfig:
-    """SOLOv2: grids, scale ranges, widths, loss weights, Matrix NMS."""
+    """SOLOv2: grids, scale ranges, widths, loss weights, Matrix NMS.
+
+    Attributes:
+        num_grids: cells a side, one entry a level.
+        scale_ranges: which objects a level learns: the square root of their area, pixels of the
+            input, from and to.
+        channels: of the head's convolutions.
+        stacked_convs: how many of them.
+        mask_channels: of the convolutions of the mask branch.
+        mask_feature_channels: of the features that kernels are applied to.
+        center_region: share of an object's box, about its centre of mass, whose cells learn it.
+        dice_weight: of the mask loss beside the class loss.
+        focal_gamma, focal_alpha: of the class loss.
+        nms_pre: cells that go into Matrix NMS.
+        score_threshold: cells below it are passed over.
+        mask_threshold: probability from which a pixel is of the mask.
+        keep_threshold: confidence below which a result of Matrix NMS is dropped.
+        nms_kernel: its decay.
+        nms_sigma: of the gaussian one.
+        max_instances: of an image.
+    """
 
     num_grids: tuple[int, ...] = (40, 36, 24, 16, 12)
     scale_ranges: tuple[tuple[float, float], ...] = (
@@ -146,50 +82,14 @@ class SoloConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class RefineConfig:
-    """MLAR (Eqs 14-26), for training targets and pseudo-masks alike.
-
-    Attributes:
-        levels: which terms.
-        feature_levels: which FPN levels make the semantic one (those that are not given are left
-            out).
-        use_global, use_local: the two steps.
-        zeta_global: "auto" takes zeta² = zeta_scale · the median edge of the tree
-            (zeta_scale_semantic on features, which are smooth when resized: most edges are near the
-            median), a number zeta itself, in the guide's unit.
-        zeta_local: of the image (in its unit, standard deviations of ImageNet).
-        zeta_semantic: of unit-length features.
-        iterations, blocks, mix: the local cascade (Eq. 25).
-        window, balance: see sapnet/labelers/affinity/refine.py.
-        warmup: the share of the steps before the loss sets in.
-        polish: how often the image alone refines the pseudo-masks again, after both terms did.
-    """
-
-    enabled: bool = True
-    levels: Literal["pixel", "semantic", "both"] = "both"
-    feature_levels: tuple[int, ...] = (0, 1, 2)
-    use_global: bool = True
-    use_local: bool = True
-    zeta_global: float | Literal["auto"] = "auto"
-    zeta_scale: float = 0.7
-    zeta_scale_semantic: float = 0.2
-    zeta_local: float = 0.15
-    zeta_semantic: float = 0.3
-    iterations: int = 1
-    blocks: int = 2
-    mix: float = 0.5
-    window: float | None = 0.1
-    balance: float = 0.5
-    warmup: float = 1 / 6
-    loss_weight: float = 1.0
-    polish: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class DataConfig:
     """Network input: short side (one is drawn where several are given), long side at most, flip.
 
     Attributes:
+        short_sides: pixels; both sides are resized alike.
+        max_long_side: pixels.
+        flip: half of the training images are mirrored.
+        max_proposals: of a bag, at most.
         min_scale: each training image is shrunk by a factor drawn from [min_scale, 1].
         color_jitter: brightness, contrast and saturation of each training image are multiplied by
             factors drawn from [1 - color_jitter, 1 + color_jitter].
@@ -208,13 +108,25 @@ class TrainConfig:
     """Schedule, optimizer, precision.
 
     Attributes:
+        epochs: over the training images.
+        batch_size: images a step, over all processes.
+        optimizer: of all weights.
+        learning_rate: for `reference_batch` images a step; in proportion for others.
+        reference_batch: see `learning_rate`.
+        momentum: of sgd.
+        weight_decay: of weights; with adamw not of norms and biases.
+        warmup_steps: in which the rate rises to its value; a quarter of all steps at most.
+        drops: shares of the steps at which the rate is divided by ten.
+        clip_norm: of the gradients.
+        checkpoint_every: steps; what is lost at most where a process is killed.
         min_steps: a small dataset is gone through more often than `epochs`, up to this many; who
             overrides `epochs` means just those, and it is 0 unless overridden too.
         average: the share of the steps over which weights are averaged, exponentially, for what is
             delivered: masks, figures and model. 0 takes those of the last step.
-        hold_out: the share of the images that the segmenter is not trained on, but validated on,
-            `hold_out_least` of them at least; of fewer than `hold_out_from` images none is held
-            out (fifty: fewer would lose more than a tenth), nor with 0.
+        hold_out: the share of the images that the segmenter is not trained on, but validated on;
+            0 holds none out.
+        hold_out_least: images that are held out at least.
+        hold_out_from: of fewer images none is held out (fifty: fewer would lose more than a tenth).
         validations: how often at most, at ends of epochs; the best weights are delivered.
         patience: the share of the steps after which a training ends in which no validation was
             better; 0 goes on to the end.
@@ -250,6 +162,9 @@ class OutputConfig:
     """Pseudo-masks: refined where it agrees with M_srm, else M_srm itself.
 
     Attributes:
+        agreement: IoU of the refined mask with M_srm from which it is delivered.
+        mask_threshold: probability from which a pixel is of the mask.
+        stride: pixels of the input a cell of the grid on which masks are refined.
         blend: refine the mean of M_srm, of what its bag expects and of what SOLOv2 predicts, each
             weighed by how far it agrees with M_srm; off, SOLOv2's alone (the paper).
         consent: deliver the refined mask only where the rest of the bag agrees with it as much as
