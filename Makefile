@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVSTAMP := $(VENV)/.installed-dev
 
-.PHONY: help install dev demo ladder prompter chaos bench bench-gpu lint lock licences structure check test test-ui format clean
+.PHONY: help install dev docs demo ladder prompter chaos bench bench-gpu lint lock licences structure check test test-ui format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -83,6 +83,9 @@ check: $(DEVSTAMP) lint ## lint and unit tests, under a minute
 test: $(DEVSTAMP) lint ## everything that is tested
 	@tests/servers.sh
 	$(BIN)/pytest -n 3 --dist worksteal  # on two cores: many tests wait for processes
+
+docs: $(DEVSTAMP) ## the documentation site, into build/site; broken links fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 SCREENSHOTS ?= build/screenshots
 test-ui: $(DEVSTAMP) ## the page in Chromium, the whole story included; images of it in SCREENSHOTS=

@@ -111,8 +111,8 @@ class TeacherConfig:
         points_per_image: drawn per step.
         held, free: a cell counts as object where at least this share of a bag's masks holds it, as
             ground where at most this share does.
-        agreement: the exponent of its own overlap in the posterior that its mask learns from, after
-            `warmup`, a share of the steps.
+        agreement: the exponent of its own overlap in the posterior that its mask learns from.
+        warmup: the share of the steps after which `agreement` counts.
     """
 
     enabled: bool = False
@@ -140,9 +140,11 @@ class RefineConfig:
         feature_levels: which FPN levels make the semantic one (those that are not given are left
             out).
         use_global, use_local: the two steps.
-        zeta_global: "auto" takes zeta² = zeta_scale · the median edge of the tree
-            (zeta_scale_semantic on features, which are smooth when resized: most edges are near the
-            median), a number zeta itself, in the guide's unit.
+        zeta_global: a number is zeta itself, in the guide's unit; "auto" takes zeta² from the
+            median edge of the tree.
+        zeta_scale: with "auto", zeta² of the image over that median.
+        zeta_scale_semantic: the same on features, which are smooth when resized: most edges are
+            near the median.
         zeta_local: of the image (in its unit, standard deviations of ImageNet).
         zeta_semantic: of unit-length features.
         iterations, blocks, mix: the local cascade (Eq. 25).
