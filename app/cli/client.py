@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.cli.agents.command import mcp
 from sapnet.config.choice import AUTO
 from sapnet.config.resolve import resolve_config
 from sapnet.config.schema import Config
@@ -237,6 +238,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(models, name="models", rich_help_panel=PANEL)
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(rich_help_panel=PANEL, context_settings=passed_on)(demo)
+    app.command(rich_help_panel=PANEL)(mcp)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import typer
 
 DISTRIBUTION = "sapnet-service"
 _OWN = {"app", "worker", "sapnet", "sapnet_client", "migrations"}
-_EXTRA_OF = {"onnxruntime": "onnx", "opentelemetry": "otel"}
+_EXTRA_OF = {"onnxruntime": "onnx", "opentelemetry": "otel", "mcp": "mcp"}
 
 
 def _print_version(wanted: bool) -> None:

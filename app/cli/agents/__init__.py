@@ -1,0 +1,1 @@
+"""`sapnet-service mcp`: a server of the Model Context Protocol, for agents."""
