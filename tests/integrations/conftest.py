@@ -33,7 +33,7 @@ answers() { (exec 3<>/dev/tcp/127.0.0.1/$1) 2>/dev/null; }
 wait_for() { until answers "$1"; do kill -0 "$2" || exit 1; sleep 0.1; done; }
 pip() { python "$PIP" "$@"; }
 """
-PIP = '''
+PIP = """
 import sys
 from importlib import metadata
 from packaging.requirements import Requirement
@@ -49,7 +49,7 @@ for text in sys.argv[2:]:
         import tomllib
         project = tomllib.load(open("{pyproject}", "rb"))["project"]
         assert asked.extras <= set(project["optional-dependencies"]), text
-'''
+"""
 RunPage = Callable[..., str]
 
 

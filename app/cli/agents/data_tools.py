@@ -9,8 +9,8 @@ from mcp.server.mcpserver import Context
 from pydantic import BaseModel, Field
 
 from app.cli.agents.calls import Connect, plain, reporting, tool
+from app.cli.agents.drawing import Shown, drawn, labelled
 from app.cli.agents.folders import Folders
-from app.cli.agents.pictures import Shown, labelled, picture
 from sapnet.data.images import SUFFIXES, read_rgb
 from sapnet_client import Dataset, Job, StillRunning
 
@@ -83,7 +83,7 @@ class DataTools:
         """Show an image, with a scale in its pixels along the sides to read points off."""
         image = read_rgb(self._folders.existing(path))
         size = {"path": path, "width": image.shape[1], "height": image.shape[0]}
-        return labelled([(size, picture(image, side=1024))])
+        return labelled([(size, drawn(image, side=1024))])
 
     @tool
     async def list_datasets(self, limit: Limit = 20) -> list[dict[str, Any]]:
@@ -260,12 +260,12 @@ class DataTools:
 
 
 async def _first(things: AsyncIterator[T], limit: int) -> list[T]:
-    found: list[T] = []
+    results: list[T] = []
     async for thing in things:
-        found.append(thing)
-        if len(found) >= limit:
+        results.append(thing)
+        if len(results) >= limit:
             break
-    return found
+    return results
 
 
 def _job(job: Job) -> dict[str, Any]:

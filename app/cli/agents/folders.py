@@ -46,15 +46,15 @@ class Folders:
         Raises:
             NotAllowed: it is not there, or leads elsewhere.
         """
-        found = False
+        is_there = False
         for base in self.readable:
             resolved = (base / path).resolve()  # an absolute path takes the place of the base
             if resolved.exists():
-                found = True
+                is_there = True
                 if self._holds(resolved):
                     return resolved
         named = ", ".join(map(str, self.readable)) or "none was named: start with --folder"
-        why = "leads out of the folders" if found else "does not exist in the folders"
+        why = "leads out of the folders" if is_there else "does not exist in the folders"
         raise NotAllowed(f"{path!r} {why} that may be read ({named})")
 
     def tree(self, path: str) -> dict[str, Path]:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from app.cli.agents.calls import Connect, plain, tool
 from app.cli.agents.data_tools import NAME, DatasetId, JobId, ModelRef
+from app.cli.agents.drawing import Shown, drawn, labelled, rgb, text, window_around
 from app.cli.agents.folders import Folders
-from app.cli.agents.pictures import Shown, labelled, picture, rgb, text, window_around
 from sapnet.types import ByteArray
 from sapnet_client import AsyncClient
 
@@ -59,7 +59,7 @@ class ReviewTools:
         ] = "open",
         max_quality: Annotated[float, Field(ge=0, le=1)] = 1.0,
     ) -> Shown:
-        """Show the masks of a training, lowest quality first: a picture each, in its image."""
+        """Show the masks of a training, lowest quality first, each drawn in its image."""
         async with self._connect(None) as client:
             counts = await client.review_counts(job_id)
             dataset = (await client.job(job_id)).dataset_id or ""
@@ -87,7 +87,7 @@ class ReviewTools:
             array = candidate.segmentation.array()
             window = window_around(_box(array | mask.segmentation.array()), height, width)
             facts = {"candidate": candidate.index, "probability": round(candidate.probability, 3)}
-            shown.append((facts, picture(image, window, [array], _points(mask))))
+            shown.append((facts, drawn(image, window, [array], _points(mask))))
         return labelled(shown)
 
     @tool
@@ -125,7 +125,7 @@ class ReviewTools:
             if save:
                 state |= _summary(await client.correct(mask, suggestion.segmentation))
         window = window_around(_box(array), *image.shape[:2])
-        return labelled([(state, picture(image, window, [array], [p[:2] for p in points]))])
+        return labelled([(state, drawn(image, window, [array], [p[:2] for p in points]))])
 
     @tool
     async def make_corrected_dataset(
@@ -144,12 +144,12 @@ class ReviewTools:
         image_id: Annotated[int | None, Field(description="of an image of the data set")] = None,
         score: Annotated[float, Field(ge=0, le=1)] = 0.3,
     ) -> Shown:
-        """Find the objects in an image: a picture with their masks, and a list of them."""
+        """Find the objects in an image: the image with their masks, and a list of them."""
         if (image is None) == (image_id is None):
             raise ValueError("give image, or image_id with dataset_id")
         source: Any = image_id if image is None else self._folders.existing(image)
         async with self._connect(None) as client:
-            found = await client.predict(model, source, dataset=dataset_id, score=score)
+            results = await client.predict(model, source, dataset=dataset_id, score=score)
             names = {c.id: c.name for c in (await client.model(model)).categories}
             if image_id is None:
                 raw = source.read_bytes()
@@ -162,10 +162,10 @@ class ReviewTools:
                 "score": round(one.score, 3),
                 "bbox": [round(v, 1) for v in one.bbox],
             }
-            for one in found
+            for one in results
         ]
-        drawn = picture(rgb(raw), masks=[one.segmentation.array() for one in found], side=1024)
-        return labelled([({"objects": listed}, drawn)])
+        overlay = drawn(rgb(raw), masks=[one.segmentation.array() for one in results], side=1024)
+        return labelled([({"objects": listed}, overlay)])
 
     async def _image_of(self, client: AsyncClient, mask: Any) -> ByteArray:
         job = await client.job(mask.mask_id.rpartition(".")[0])
@@ -196,7 +196,7 @@ def _shown(mask: Any, image: ByteArray) -> tuple[Facts, bytes]:
     window = window_around(mask.bbox, *image.shape[:2])
     facts = _summary(mask) | {"image_id": mask.image_id, "category_id": mask.category_id}
     facts |= {"point": mask.point, "candidates": [c.index for c in mask.candidates or []]}
-    return facts, picture(image, window, [array], _points(mask))
+    return facts, drawn(image, window, [array], _points(mask))
 
 
 def _points(mask: Any) -> list[Sequence[float]]:

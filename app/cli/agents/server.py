@@ -16,7 +16,7 @@ Turns one point per object into instance masks and a trained segmenter.
 The way: list_files, create_dataset (a folder of images and their points), estimate_training,
 train, wait_for_job, worst_masks, then decide_masks or correct_mask, make_corrected_dataset and
 train again with from_model; export_masks, predict. Coordinates are pixels of the image as it is
-stored; pictures have a scale in these pixels along their left and lower sides."""
+stored; drawn images have a scale in these pixels along their left and lower sides."""
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 CREATES = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 CHANGES = ToolAnnotations(read_only_hint=False, destructive_hint=True, open_world_hint=False)

@@ -19,8 +19,8 @@ from mcp import StdioServerParameters
 from mcp.types import CallToolResult, ImageContent, TextContent
 from PIL import Image
 
+from app.cli.agents.drawing import drawn, window_around
 from app.cli.agents.folders import Folders, NotAllowed
-from app.cli.agents.pictures import picture, window_around
 from app.cli.agents.server import make_server
 from app.predict.model_cache import Runtime
 from sapnet_client import AsyncClient
@@ -54,7 +54,7 @@ def value(result: CallToolResult) -> Any:
     return content.get("result", content)
 
 
-def pictures(result: CallToolResult) -> list[Image.Image]:
+def images_in(result: CallToolResult) -> list[Image.Image]:
     assert not result.is_error, texts(result)
     images = [c for c in result.content if isinstance(c, ImageContent)]
     assert all(c.mime_type == "image/jpeg" for c in images)
@@ -92,19 +92,19 @@ def test_only_folders_that_were_named_are_read(tmp_path: Path) -> None:
         Folders(()).existing(str(inside))
 
 
-def test_a_picture_shows_the_part_and_the_mask() -> None:
+def test_an_image_shows_the_part_and_the_mask() -> None:
     image = np.zeros((200, 100, 3), np.uint8)
     mask = np.zeros((200, 100), np.bool_)
     mask[150:180, 40:60] = True
     assert window_around([40, 150, 20, 30], 200, 100) == (22, 132, 78, 198)
-    drawn = np.asarray(Image.open(io.BytesIO(picture(image, (22, 132, 78, 198), [mask]))))
-    height, width = drawn.shape[0] - 16, drawn.shape[1] - 40  # without its scale
+    pixels = np.asarray(Image.open(io.BytesIO(drawn(image, (22, 132, 78, 198), [mask]))))
+    height, width = pixels.shape[0] - 16, pixels.shape[1] - 40  # without its scale
     scale = height / 66
     assert scale == pytest.approx(8, abs=0.1)
     assert width == pytest.approx(56 * scale, abs=1)
     y, x = (int(v) for v in ((165 - 132) * scale, (50 - 22) * scale + 40))
-    assert drawn[y, x].sum() > 100, "painted"
-    assert drawn[int((140 - 132) * scale), x].sum() < 60, "and black elsewhere"
+    assert pixels[y, x].sum() > 100, "painted"
+    assert pixels[int((140 - 132) * scale), x].sum() < 60, "and black elsewhere"
 
 
 def test_what_a_server_offers(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_from_a_folder_to_corrected_masks(
 
         files = await call("list_files", folder="photos")
         assert files["images"] == ["a.png", "b.png", "deep/c.png", "other.png"]
-        (shown,) = pictures(await client.call_tool("show_image", {"path": "photos/a.png"}))
+        (shown,) = images_in(await client.call_tool("show_image", {"path": "photos/a.png"}))
         assert shown.width > shown.height
         dataset = await call("create_dataset", images="photos", points_file="points.json")
         assert (dataset["images"], dataset["annotations"]) == (3, 6)
@@ -187,15 +187,15 @@ def test_from_a_folder_to_corrected_masks(
         assert (await call("list_models"))[0]["job_id"] == job["id"]
 
         worst = await client.call_tool("worst_masks", {"job_id": job["id"], "count": 2})
-        assert len(pictures(worst)) == 2
+        assert len(images_in(worst)) == 2
         assert '"quality": 0.25' in texts(worst)
         first, second = (f"{job['id']}.{number}" for number in (10, 20))
         assert first in texts(worst)
         candidates = await client.call_tool("show_candidates", {"mask_id": first})
-        assert len(pictures(candidates)) == 3, "the mask and two candidates"
+        assert len(images_in(candidates)) == 3, "the mask and two candidates"
         click = {"mask_id": first, "revision": 0, "clicks": [{"x": 8.5, "y": 10.5}]}
         tried = await client.call_tool("correct_mask", click)
-        assert len(pictures(tried)) == 1
+        assert len(images_in(tried)) == 1
         assert '"saved": false' in texts(tried)
         saved = await client.call_tool("correct_mask", {**click, "save": True})
         assert '"status": "corrected"' in texts(saved)
@@ -233,7 +233,7 @@ def test_from_a_folder_to_corrected_masks(
         (model, *_) = value(await client.call_tool("list_models", {}))
         for source in ({"image": "photos/a.png"}, {"image_id": 1}):
             found = await client.call_tool("predict", {"model": model["id"], **source})
-            assert len(pictures(found)) == 1, texts(found)
+            assert len(images_in(found)) == 1, texts(found)
             assert '"score": 0.9' in texts(found)
 
     url = serve_also(Runtime(2, loader=lambda path: Square()))  # type: ignore[arg-type,return-value]

@@ -1,4 +1,4 @@
-"""Pictures for agents: an image or a part of it, with a mask, and with a scale in its pixels."""
+"""Images for agents: one or a part of it, with a mask, and with a scale in its pixels."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from sapnet.data.masks import outline
 from sapnet.types import BoolArray, ByteArray
 
 SIDE = 640
-"""Pixels of a picture's longer side, its scale not counted."""
+"""Pixels of a drawn image's longer side, its scale not counted."""
 MAX_ENLARGEMENT = 8.0
 _LEFT, _BOTTOM = 40, 16  # pixels for the numbers of the scale
 _STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
@@ -48,7 +48,7 @@ def window_around(box: Sequence[float], height: int, width: int, margin: float =
     )
 
 
-def picture(
+def drawn(
     image: ByteArray,
     window: Window | None = None,
     masks: Iterable[BoolArray] = (),
@@ -64,24 +64,24 @@ def picture(
         window: the part; None is all of it.
         masks: (H, W) bool each.
         points: x, y in pixels of the image.
-        side: pixels of the longer side of the picture.
+        side: pixels of the longer side of the result.
     """
     x1, y1, x2, y2 = window or (0, 0, image.shape[1], image.shape[0])
     scale = min(side / max(x2 - x1, y2 - y1), MAX_ENLARGEMENT)
     size = max(1, round((x2 - x1) * scale)), max(1, round((y2 - y1) * scale))
     how = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX
-    drawn = np.asarray(Image.fromarray(image[y1:y2, x1:x2]).resize(size, how)).copy()
+    pixels = np.asarray(Image.fromarray(image[y1:y2, x1:x2]).resize(size, how)).copy()
     for number, mask in enumerate(masks):
         part = Image.fromarray(mask[y1:y2, x1:x2]).resize(size, Image.Resampling.NEAREST)
         inside, tint = np.asarray(part, np.bool_), np.array(colour(number), np.float32)
-        drawn[inside] = (0.65 * drawn[inside] + 0.35 * tint).astype(np.uint8)
-        drawn[outline(inside)] = tint.astype(np.uint8)
+        pixels[inside] = (0.65 * pixels[inside] + 0.35 * tint).astype(np.uint8)
+        pixels[outline(inside)] = tint.astype(np.uint8)
     canvas = Image.new("RGB", (size[0] + _LEFT, size[1] + _BOTTOM), (255, 255, 255))
-    canvas.paste(Image.fromarray(drawn), (_LEFT, 0))
+    canvas.paste(Image.fromarray(pixels), (_LEFT, 0))
     pen = ImageDraw.Draw(canvas)
     for x, y in points:
-        at = _LEFT + (x - x1) * scale, (y - y1) * scale
-        circle = (at[0] - 4, at[1] - 4, at[0] + 4, at[1] + 4)
+        spot = _LEFT + (x - x1) * scale, (y - y1) * scale
+        circle = (spot[0] - 4, spot[1] - 4, spot[0] + 4, spot[1] + 4)
         pen.ellipse(circle, fill=(255, 255, 255), outline=(20, 20, 20))
     _scale(pen, (x1, y1, x2, y2), scale, size[1])
     buffer = io.BytesIO()
@@ -95,19 +95,19 @@ def _scale(pen: ImageDraw.ImageDraw, window: Window, scale: float, height: int) 
     step = next((s for s in _STEPS if s * scale >= 55), _STEPS[-1])
     grey = (90, 90, 90)
     for x in range(-(-x1 // step) * step, x2, step):
-        at = _LEFT + (x - x1) * scale
-        pen.line((at, height, at, height + 4), fill=grey)
-        pen.text((at + 2, height + 3), str(x), fill=grey)
+        spot = _LEFT + (x - x1) * scale
+        pen.line((spot, height, spot, height + 4), fill=grey)
+        pen.text((spot + 2, height + 3), str(x), fill=grey)
     for y in range(-(-y1 // step) * step, y2, step):
-        at = (y - y1) * scale
-        pen.line((_LEFT - 4, at, _LEFT, at), fill=grey)
-        pen.text((2, min(at, height - 10)), str(y), fill=grey)
+        spot = (y - y1) * scale
+        pen.line((_LEFT - 4, spot, _LEFT, spot), fill=grey)
+        pen.text((2, min(spot, height - 10)), str(y), fill=grey)
 
 
-def labelled(pictures: Iterable[tuple[Mapping[str, Any], bytes]]) -> Shown:
-    """Return a tool's answer: facts as JSON and their picture, one after the other."""
+def labelled(images: Iterable[tuple[Mapping[str, Any], bytes]]) -> Shown:
+    """Return a tool's answer: facts as JSON and their image, one after the other."""
     answer: Shown = []
-    for facts, jpeg in pictures:
+    for facts, jpeg in images:
         data = base64.b64encode(jpeg).decode()
         answer.append(text(facts))
         answer.append(ImageContent(type="image", data=data, mime_type="image/jpeg"))
