@@ -21,6 +21,8 @@ from app.http.capacity import Capacity
 from app.http.content_negotiation import preferred
 from app.http.idempotency import IdempotencyMiddleware
 from app.http.openapi import Api
+from app.integrations.label_studio.endpoints import router as label_studio
+from app.integrations.label_studio.images import TaskImages
 from app.jobs.endpoints import router as jobs
 from app.jobs.event_endpoints import router as job_events
 from app.jobs.event_stream import Feed
@@ -63,6 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.runtime = Runtime(settings.predict_cache_models, slots=settings.predict_slots)
     app.state.clicks = Capacity("clicks", settings.predict_slots)
     app.state.click_model = ClickModel(settings.click_cache_images)
+    app.state.label_studio_images = TaskImages(settings, app.state.runtime.fetches)
     app.state.fleet = Fleet(app.state.database, settings)
     app.state.feed = Feed(app.state.database, stream_seconds=settings.event_stream_seconds)
     errors.install(app)
@@ -82,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         onnx,
         imported_models,
         predict,
+        label_studio,
     ):
         app.include_router(router)
     app.add_api_route(

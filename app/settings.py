@@ -207,6 +207,19 @@ class Settings(BaseSettings):
     public."""
     import_buckets: tuple[str, ...] = ()
     """S3 buckets that images may be fetched from, with the service's own keys."""
+    label_studio_url: str | None = None
+    """Where the service reaches Label Studio, if it is not where Label Studio says: the address
+    that its projects send may be another's localhost. Its address may be private."""
+    label_studio_token: str | None = Field(default=None, repr=False)
+    """A token of that Label Studio, for its images and annotations: a personal access token, or a
+    legacy one. All who may use the service's /ls read by it what its owner may. None is the token
+    that Label Studio sends, a legacy one, which it takes only where it is told to."""
+    label_studio_model: str | None = None
+    """Id or alias of the model that annotates beforehand where a project names none; None is the
+    newest that was trained from the project."""
+    label_studio_seconds: PositiveFloat = 60
+    """So long are the tasks of one request predicted; Label Studio waits 100 seconds. Those that
+    are left have no predictions, and are sent again when they are asked for again."""
     fetch_connections: PositiveInt = 8
     """Images that are fetched at once for an import."""
     fetch_timeout_seconds: PositiveFloat = 60
@@ -320,6 +333,13 @@ class Settings(BaseSettings):
         elif value is not None and not value.startswith(("https://", "http://")):
             raise ValueError("it is no URL: https://host/path")
         return value
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _is_label_studio(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", value):
+            raise ValueError("it is no URL: https://host:8080")
+        return value.rstrip("/") if value else None
 
     @cached_property
     def database(self) -> str:

@@ -36,11 +36,14 @@ class Access:
         body: gives the most bytes that the body may have.
         first: is called before the body is read, with the bytes that the request announces, and
             raises where there is no room.
+        basic: whether the key may come as the password of HTTP's basic authentication, for tools
+            that have no other.
     """
 
     scope: Scope | None
     body: Callable[[Settings], int] = lambda settings: settings.max_json_bytes
     first: Callable[[Database, Settings, Caller, int], None] | None = None
+    basic: bool = False
 
 
 UNSAID = {True: Access(Scope.READ), False: Access(Scope.WRITE)}
@@ -53,9 +56,10 @@ def access(
     scope: Scope | None = Scope.WRITE,
     body: Callable[[Settings], int] = UNSAID[False].body,
     first: Callable[[Database, Settings, Caller, int], None] | None = None,
+    basic: bool = False,
 ) -> Callable[[T], T]:
     """Of the endpoint that it decorates; the default scope is that of what changes something."""
-    return lambda endpoint: declare(endpoint, Access(scope, body, first))
+    return lambda endpoint: declare(endpoint, Access(scope, body, first, basic))
 
 
 def open_to_all(endpoint: T) -> T:

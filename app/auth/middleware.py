@@ -5,6 +5,7 @@ It stands before the routes, so that a stranger's upload is refused before a byt
 
 import asyncio
 import time
+from base64 import b64decode
 from collections.abc import Mapping
 
 from fastapi import FastAPI
@@ -66,7 +67,7 @@ class AuthMiddleware:
         if length > limit:
             raise TooLarge(f"At most {limit:,} bytes are taken here.", limit=limit)
         if wanted.scope is not None:
-            caller = await self._caller(request, wanted.scope)
+            caller = await self._caller(request, wanted.scope, basic=wanted.basic)
             request.state.caller = caller
             request.state.database = seen_by(self._database, caller, self._settings)
             if wanted.first is not None:
@@ -80,11 +81,11 @@ class AuthMiddleware:
             self._table = AccessTable(app.routes)
         return self._table
 
-    async def _caller(self, request: Request, wanted: Scope) -> Caller:
+    async def _caller(self, request: Request, wanted: Scope, *, basic: bool) -> Caller:
         address = request.client.host if request.client else "local"
         write = request.method not in SAFE
         try:
-            caller = await self._known(_bearer(request.headers))
+            caller = await self._known(_sent_key(request.headers, basic=basic))
             if caller.key is None:
                 own_site.admit(request, self._settings)
         except Unauthorized:
@@ -110,12 +111,24 @@ class AuthMiddleware:
             ) from error
 
 
-def _bearer(headers: Mapping[str, str]) -> str | None:
-    """RFC 6750, 2.1; "" for credentials of another kind, which are no key."""
-    kind, _, key = headers.get("authorization", "").strip().partition(" ")
+def _sent_key(headers: Mapping[str, str], *, basic: bool) -> str | None:
+    """RFC 6750, 2.1; "" for credentials of another kind, which are no key.
+
+    Args:
+        basic: whether the password of RFC 7617 is taken as well. Browsers send that to a site by
+            themselves, so it is not for all routes.
+    """
+    kind, _, value = headers.get("authorization", "").strip().partition(" ")
     if not kind:
         return None
-    return key.strip() if kind.lower() == "bearer" else ""
+    if kind.lower() == "bearer":
+        return value.strip()
+    if basic and kind.lower() == "basic":
+        try:
+            return b64decode(value.strip(), validate=True).decode().partition(":")[2]
+        except ValueError:
+            return ""
+    return ""
 
 
 def _length(request: Request) -> int:

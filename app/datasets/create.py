@@ -4,6 +4,7 @@ In the request, everything is checked, then everything is stored, or nothing.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import insert
@@ -33,10 +34,14 @@ def create_dataset(
     folder: Path,
     *,
     respond_async: bool,
+    label_studio: int | None = None,
 ) -> tuple[int, DatasetOut]:
     """Return the status to answer with, 201 or 202, and the data set: ready, or importing.
 
     After any failure no row and no blob is left.
+
+    Args:
+        label_studio: see `CreateDatasetForm`.
 
     Raises:
         Invalid: with every issue there is; of a data set that a worker is to import, with those of
@@ -53,6 +58,7 @@ def create_dataset(
             return 201, _at_once(database, storage, settings, wanted, images, folder, issues)
     if issues:
         raise Invalid(issues, summarize(issues))
+    wanted = replace(wanted, label_studio=label_studio)
     return 202, deferred.create(database, storage, settings, wanted)
 
 

@@ -32,6 +32,8 @@ def create(
     digests = [file_sha256(file.path) for file in files]
     pieces = {sha for stored in wanted.stored for sha in stored.shas}
     asked = {name: getattr(wanted, name) for name in ("images_url", "uploads", "boxes")}
+    if wanted.label_studio is not None:
+        asked["label_studio"] = wanted.label_studio
     job = new_job(JobKind.IMPORT, "", asked)
     request = take_out_request(job)
     with blobs.pinned(database, storage, {*digests, *pieces, *request}):

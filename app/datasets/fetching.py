@@ -20,7 +20,13 @@ from obstore.exceptions import BaseError as StoreError
 from obstore.store import from_url
 
 from app.datasets.image_collection import ImageFile, ImageFiles, inspect_file
-from app.datasets.image_sources import FROM_DOCUMENT, NotFetched, bucket_and_key, check_address
+from app.datasets.image_sources import (
+    FROM_DOCUMENT,
+    ImageHost,
+    NotFetched,
+    bucket_and_key,
+    check_address,
+)
 from app.datasets.validation import Fetch, ReportProgress
 from app.outbound.client import safe_client
 from app.outbound.url_policy import AddressRefused
@@ -39,7 +45,7 @@ _KINDS = ("image/", "application/octet-stream", "binary/octet-stream")
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
-def fetcher(settings: Settings, url: str) -> Fetch:
+def fetcher(settings: Settings, url: str, host: ImageHost | None = None) -> Fetch:
     """Return a function that fetches a document's images.
 
     Those that are there from an attempt before are not fetched again.
@@ -47,6 +53,7 @@ def fetcher(settings: Settings, url: str) -> Fetch:
     Args:
         url: the folder below which the images are, or `FROM_DOCUMENT` for the addresses in the
             document.
+        host: the server of relative addresses, asked with its credentials.
     """
 
     def fetch(document: PointDocument, folder: Path, report_progress: ReportProgress) -> ImageFiles:
@@ -54,7 +61,11 @@ def fetcher(settings: Settings, url: str) -> Fetch:
         target = folder / "fetched"
         target.mkdir(exist_ok=True)
         wanted = [
-            (image.file_name, address or _below(url, image.file_name), target / str(index))
+            (
+                image.file_name,
+                _absolute(host, address or _below(url, image.file_name)),
+                target / str(index),
+            )
             for index, image, address in zip(
                 document.image_indices,
                 document.images,
@@ -63,7 +74,7 @@ def fetcher(settings: Settings, url: str) -> Fetch:
             )
         ]
         for start in range(0, len(wanted), _TOGETHER):
-            _fetch_some(settings, wanted[start : start + _TOGETHER], image_files)
+            _fetch_some(settings, wanted[start : start + _TOGETHER], image_files, host)
             report_progress("images", min(start + _TOGETHER, len(wanted)), len(wanted))
         return image_files
 
@@ -71,11 +82,14 @@ def fetcher(settings: Settings, url: str) -> Fetch:
 
 
 def _fetch_some(
-    settings: Settings, wanted: Iterable[tuple[str, str, Path]], image_files: ImageFiles
+    settings: Settings,
+    wanted: Iterable[tuple[str, str, Path]],
+    image_files: ImageFiles,
+    host: ImageHost | None,
 ) -> None:
-    with _client(settings) as client, ThreadPoolExecutor(settings.fetch_connections) as pool:
+    with _client(settings, host) as client, ThreadPoolExecutor(settings.fetch_connections) as pool:
         futures = {
-            pool.submit(_image_file, settings, client, address, path): name
+            pool.submit(_image_file, settings, client, address, path, host): name
             for name, address, path in wanted
         }
         for future in as_completed(futures):
@@ -105,19 +119,27 @@ def fetch_all(
     return refused
 
 
-def fetch_one(settings: Settings, address: str, path: Path) -> None:
+def fetch_one(settings: Settings, address: str, path: Path, host: ImageHost | None = None) -> None:
     """Fetch into `path`, for a request that waits for it: what failed late is not tried again.
+
+    Args:
+        host: the server of a relative address, asked with its credentials.
 
     Raises:
         NotFetched: the image could not be had.
     """
-    with _client(settings) as client:
-        _fetch(settings, client, address, path, patience=_REQUEST_SECONDS)
+    with _client(settings, host) as client:
+        _fetch(settings, client, _absolute(host, address), path, host, patience=_REQUEST_SECONDS)
 
 
-def _client(settings: Settings) -> httpx2.Client:
+def _absolute(host: ImageHost | None, address: str) -> str:
+    return address if host is None else host.absolute(address)
+
+
+def _client(settings: Settings, host: ImageHost | None = None) -> httpx2.Client:
     client = safe_client(
         allow_private=settings.import_private_addresses,
+        trusted=[host.endpoint] if host is not None and host.named else (),
         timeout=min(10.0, settings.fetch_timeout_seconds),
         lifetime=settings.fetch_timeout_seconds,
     )
@@ -125,10 +147,12 @@ def _client(settings: Settings) -> httpx2.Client:
     return client
 
 
-def _image_file(settings: Settings, client: httpx2.Client, address: str, path: Path) -> ImageFile:
+def _image_file(
+    settings: Settings, client: httpx2.Client, address: str, path: Path, host: ImageHost | None
+) -> ImageFile:
     try:
         if not path.exists():
-            _fetch(settings, client, address, path)
+            _fetch(settings, client, address, path, host)
     except NotFetched as error:
         where = f"from {address[:300]}: " if address else ""
         return ImageFile(address, path, "", f"it could not be fetched {where}{error}")
@@ -141,6 +165,7 @@ def _fetch(
     client: httpx2.Client,
     address: str,
     path: Path,
+    host: ImageHost | None = None,
     patience: float = float("inf"),
 ) -> None:
     """Fetch into `path`, whole or not at all.
@@ -154,13 +179,13 @@ def _fetch(
     began = time.monotonic()
     if not address:
         raise NotFetched("the document names no coco_url and no url for it")
-    check_address(settings, address)
+    check_address(settings, address, host)
     get = _from_bucket if address.startswith("s3://") else _from_web
     part = path.with_suffix(".part")
     for attempt in range(_TRIES):
         try:
             with part.open("wb") as file:
-                for chunk in get(settings, client, address):
+                for chunk in get(settings, client, address, host):
                     file.write(chunk)
                     if file.tell() > settings.max_fetch_bytes:
                         raise NotFetched(f"it has more than {settings.max_fetch_bytes:,} bytes")
@@ -174,9 +199,13 @@ def _fetch(
             time.sleep(_PAUSE * 2**attempt)
 
 
-def _from_web(settings: Settings, client: httpx2.Client, address: str) -> Iterable[bytes]:
+def _from_web(
+    settings: Settings, client: httpx2.Client, address: str, host: ImageHost | None
+) -> Iterable[bytes]:
     deadline = time.monotonic() + settings.fetch_timeout_seconds
     headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
+    if host is not None and host.owns(address) and (credentials := host.authorization()):
+        headers["Authorization"] = credentials  # which httpx2 leaves out of a redirect elsewhere
     try:
         with client.stream("GET", address, headers=headers, follow_redirects=True) as answer:
             _check_answer(settings, answer)
@@ -206,7 +235,9 @@ def _check_answer(settings: Settings, answer: httpx2.Response) -> None:
         raise NotFetched(f"it has more than {settings.max_fetch_bytes:,} bytes")
 
 
-def _from_bucket(settings: Settings, _client: httpx2.Client, address: str) -> Iterable[bytes]:
+def _from_bucket(
+    settings: Settings, _client: httpx2.Client, address: str, _host: ImageHost | None
+) -> Iterable[bytes]:
     bucket, key = bucket_and_key(address)
     deadline = time.monotonic() + settings.fetch_timeout_seconds
     try:

@@ -34,6 +34,8 @@ class CreateDatasetForm:
         uploads: ids of all that was uploaded before, images and others.
         size: bytes, all together.
         boxes: whether boxes of annotations count.
+        label_studio: key of the project that it is made of, and trained for: see
+            `app.integrations.label_studio`. No form asks for it.
     """
 
     name: str
@@ -46,6 +48,7 @@ class CreateDatasetForm:
     uploads: list[str]
     size: int
     boxes: Boxes = "use"
+    label_studio: int | None = None
 
     @property
     def image_parent_id(self) -> str | None:

@@ -3,6 +3,10 @@
 `app.datasets.fetching` fetches them.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
 from app.errors import ValidationIssue
 from app.outbound.url_policy import AddressRefused, check_url
 from app.settings import Settings
@@ -25,6 +29,49 @@ class NotFetched(Exception):
         self.again = again
 
 
+@dataclass(frozen=True)
+class ImageHost:
+    """A server of images that is asked with credentials, such as a labelling tool.
+
+    Attributes:
+        url: http or https, without a slash at the end; a path is where the server begins.
+        named: whether a setting names it; its address may then be private.
+        authorization: gives the header's value, or None; asked for each image.
+    """
+
+    url: str
+    named: bool
+    authorization: Callable[[], str | None]
+
+    def absolute(self, address: str) -> str:
+        """An address of an image; a relative one is this server's."""
+        if not address or urlsplit(address).scheme:
+            return address
+        path = urlsplit(self.url).path
+        begins = f"{path}/" if path else ""
+        relative = address.removeprefix(begins) if begins else address
+        return f"{self.url}/{relative.lstrip('/')}"
+
+    def owns(self, address: str) -> bool:
+        """Whether an absolute address is of this server: the same scheme, host and port."""
+        return _origin(address) == _origin(self.url)
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Host and port, as `app.outbound.client` takes them."""
+        _, host, port = _origin(self.url)
+        return host, port
+
+
+def _origin(address: str) -> tuple[str, str, int]:
+    try:
+        parts = urlsplit(address)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    except ValueError:
+        return "", "", 0
+    return parts.scheme, (parts.hostname or "").rstrip("."), port
+
+
 def source_issues(settings: Settings, url: str) -> list[ValidationIssue]:
     """Return what is wrong with the address of a form's images, as far as its text tells."""
     if url == FROM_DOCUMENT:
@@ -36,8 +83,11 @@ def source_issues(settings: Settings, url: str) -> list[ValidationIssue]:
     return []
 
 
-def check_address(settings: Settings, address: str) -> None:
+def check_address(settings: Settings, address: str, host: ImageHost | None = None) -> None:
     """Check that an address may be asked, as far as its text tells.
+
+    Args:
+        host: whose images they are, where they are a server's.
 
     Raises:
         NotFetched: it may not.
@@ -51,7 +101,8 @@ def check_address(settings: Settings, address: str) -> None:
             )
         return
     try:
-        check_url(address, allow_private=settings.import_private_addresses)
+        named = host is not None and host.named and host.owns(address)
+        check_url(address, allow_private=settings.import_private_addresses or named)
     except AddressRefused as error:
         raise NotFetched(str(error)) from error
 

@@ -34,6 +34,7 @@ from app.db.models_access import IdempotencyRecord as IdempotencyRecord
 from app.db.models_access import ImportFile as ImportFile
 from app.db.models_access import Upload as Upload
 from app.db.models_access import UploadPiece as UploadPiece
+from app.db.models_integrations import LabelStudioProject as LabelStudioProject
 from app.db.models_registry import Model as Model
 from app.db.models_registry import ModelAlias as ModelAlias
 from app.db.models_registry import Prediction as Prediction

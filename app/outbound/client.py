@@ -5,7 +5,8 @@ never call.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import httpcore2
@@ -13,10 +14,14 @@ import httpx2
 
 from app.outbound.url_policy import resolve
 
+Endpoint = tuple[str, int]
+"""A host in lower case, and a port."""
+
 
 def safe_client(
     *,
     allow_private: bool = False,
+    trusted: Collection[Endpoint] = (),
     timeout: float = 10.0,
     lifetime: float | None = None,
     keep_alive: bool = True,
@@ -27,28 +32,41 @@ def safe_client(
     well. It asks no proxy, which would resolve names for itself. TLS is verified as ever, against
     the name.
 
-    allow_private: check nothing. timeout: seconds for connecting, and for each read and write.
+    allow_private: check nothing. trusted: hosts, with their ports, whose addresses are not checked,
+    as a setting names them; where they redirect to another, that one is.
+    timeout: seconds for connecting, and for each read and write.
     lifetime: seconds until a connection is cut, whatever it is doing: a server that sends a byte
     now and then passes every `timeout`. keep_alive: use connections again.
     Requests raise AddressRefused beside httpx2's own errors.
     """
-    transport = _CheckedTransport(allow_private, lifetime, keep_alive)
+    transport = _CheckedTransport(_Policy(allow_private, frozenset(trusted)), lifetime, keep_alive)
     return httpx2.Client(transport=transport, timeout=timeout, trust_env=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    """Which addresses may be called: all, those of some hosts, and public ones."""
+
+    allow_private: bool
+    trusted: frozenset[Endpoint]
+
+    def allows_private(self, host: str, port: int) -> bool:
+        return self.allow_private or (host.rstrip(".").lower(), port) in self.trusted
+
+
 class _CheckedTransport(httpx2.HTTPTransport):
-    def __init__(self, allow_private: bool, lifetime: float | None, keep_alive: bool) -> None:
+    def __init__(self, policy: _Policy, lifetime: float | None, keep_alive: bool) -> None:
         self._pool = httpcore2.ConnectionPool(
             ssl_context=httpx2.create_ssl_context(),
             max_connections=10,
             max_keepalive_connections=10 if keep_alive else 0,
-            network_backend=_CheckedBackend(allow_private, lifetime),
+            network_backend=_CheckedBackend(policy, lifetime),
         )
 
 
 class _CheckedBackend(httpcore2.NetworkBackend):
-    def __init__(self, allow_private: bool, lifetime: float | None) -> None:
-        self._allow_private, self._lifetime = allow_private, lifetime
+    def __init__(self, policy: _Policy, lifetime: float | None) -> None:
+        self._policy, self._lifetime = policy, lifetime
         self._sockets = httpcore2.SyncBackend()
 
     def connect_tcp(
@@ -60,7 +78,8 @@ class _CheckedBackend(httpcore2.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
         try:
-            addresses = resolve(host, port, allow_private=self._allow_private)
+            private = self._policy.allows_private(host, port)
+            addresses = resolve(host, port, allow_private=private)
         except OSError as error:
             raise httpcore2.ConnectError(f"{host} does not resolve: {error}") from error
         deadline = time.monotonic() + self._lifetime if self._lifetime is not None else None

@@ -118,6 +118,11 @@ def stored_array(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return array[:: -1 if back_y else 1, :: -1 if back_x else 1]
 
 
+def upright_array(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """A view of (H, W, …) stored pixels, as the image is shown."""
+    return stored_array(array, {6: 8, 8: 6}.get(orientation, orientation))
+
+
 def stored_mask(mask: Rle, orientation: int) -> Rle:
     """A mask of the upright image, in stored pixels.
 

@@ -32,6 +32,7 @@ from app.db.models import (
 )
 from app.errors import ValidationIssue
 from app.http.multipart import FilePart
+from app.integrations.label_studio import training as label_studio
 from app.jobs.submit import request_of
 from app.storage import garbage_collection as blobs
 from app.storage.store import link
@@ -56,7 +57,8 @@ def run_import(ctx: JobContext) -> None:
         query = select(ImportFile).where(ImportFile.dataset_id == dataset.id)
         files = list(session.scalars(query.order_by(ImportFile.pk)))
     folder = _emptied(ctx.workdir)
-    fetch = _fetch(ctx, files, request["images_url"], dataset.parent_id)
+    project = request.get("label_studio")
+    fetch = _fetch(ctx, files, request["images_url"], dataset.parent_id, project)
     sent = replace(_sent(ctx, files, folder, fetch), boxes=request.get("boxes", "use"))
     checked = check(sent, folder, ctx.settings, ctx.report_progress)
     if checked.issues:
@@ -65,7 +67,9 @@ def run_import(ctx: JobContext) -> None:
         size = _size(checked, sent)
         ctx.retry(lambda: _remove_earlier_rows(ctx, dataset.id))
         _write_rows(ctx, dataset.id, checked)
-        ctx.retry(lambda: _end_ready(ctx, dataset, checked, files, size))
+        ctx.retry(lambda: _end_ready(ctx, dataset, checked, files, size, project))
+        if project is not None:
+            label_studio.train_what_is_ready(ctx.database, ctx.storage, ctx.settings, project)
         uploads.remove(ctx.database, request["uploads"])
     deferred.clean_up(ctx.database)
     blobs.clean_up(ctx.database, ctx.storage)
@@ -80,11 +84,20 @@ def _emptied(folder: Path) -> Path:
 
 
 def _fetch(
-    ctx: JobContext, files: list[ImportFile], images_url: str | None, parent_id: str | None
+    ctx: JobContext,
+    files: list[ImportFile],
+    images_url: str | None,
+    parent_id: str | None,
+    project: int | None,
 ) -> Fetch | None:
-    """How to get the images where none were sent: from their address, or from the parent."""
+    """How to get the images where none were sent: from their address, or from the parent.
+
+    Args:
+        project: of Label Studio, whose images they are.
+    """
     if images_url:
-        return fetcher(ctx.settings, images_url)
+        host = label_studio.image_host(ctx.database, ctx.settings, project) if project else None
+        return fetcher(ctx.settings, images_url, host)
     if any(file.part == "images" for file in files):
         return None
     return from_parent(ctx.database, ctx.storage, parent_id or "")
@@ -152,7 +165,12 @@ def _write_rows(ctx: JobContext, dataset_id: str, checked: ValidationResult) -> 
 
 
 def _end_ready(
-    ctx: JobContext, dataset: Dataset, checked: ValidationResult, files: list[ImportFile], size: int
+    ctx: JobContext,
+    dataset: Dataset,
+    checked: ValidationResult,
+    files: list[ImportFile],
+    size: int,
+    project: int | None,
 ) -> None:
     truth = {"annotations": dataset.document_sha}
     truth |= {file.part: file.sha256 for file in files if file.part == "truth"}
@@ -168,6 +186,8 @@ def _end_ready(
             report=checked.report,
             truth_sha=truth[checked.report["truth"]] if checked.truth else None,
         )
+        if project is not None:
+            label_studio.want_training(session, project, dataset.id)
         finish_job(session, ctx.lease, JobState.SUCCEEDED, step=None, of=None)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from sapnet.data.exporters.base import ExportContext, Writer, to_json
 from sapnet.data.exporters.source import Shape
 from sapnet.data.exporters.xml import printable
-from sapnet.types import ImageInfo
+from sapnet.types import BoolArray, ImageInfo
 
 CHANNELS, WORD_BITS = 4, 8
 LENGTH_BITS = (3, 4, 8, 16)
@@ -78,21 +78,31 @@ class LabelStudio(Writer):
             "score": shape.instance.quality,
             "value": {
                 "format": "rle",
-                "rle": list(packed(row_runs(shape, image))),
+                "rle": brush_rle(shape.mask, image.size, shape.left, shape.top),
                 "brushlabels": [self.class_names[shape.instance.category_id]],
             },
         }
 
 
-def row_runs(shape: Shape, image: ImageInfo) -> list[int]:
+def brush_rle(mask: BoolArray, size: tuple[int, int], left: int = 0, top: int = 0) -> list[int]:
+    """The bytes that `value.rle` of brush labels holds.
+
+    Args:
+        mask: (h, w) bool, a part of the image.
+        size: (H, W) of the whole image.
+        left, top: where the part begins, in pixels.
+    """
+    return list(packed(_row_runs(mask, size, left, top)))
+
+
+def _row_runs(mask: BoolArray, size: tuple[int, int], left: int, top: int) -> list[int]:
     """Lengths of runs of the whole image, row by row, of background first (maybe 0), in pixels."""
-    height, width = shape.mask.shape
+    height, width = mask.shape
     framed = np.zeros((height, width + 2), np.int8)
-    framed[:, 1:-1] = shape.mask
+    framed[:, 1:-1] = mask
     rows, columns = np.nonzero(np.diff(framed, axis=1))  # begin, end, begin, end, …
-    places = (shape.top + rows) * image.width + shape.left + columns
-    total = image.height * image.width
-    return np.diff(np.concatenate([[0], places, [total]])).tolist()
+    places = (top + rows) * size[1] + left + columns
+    return np.diff(np.concatenate([[0], places, [size[0] * size[1]]])).tolist()
 
 
 def packed(runs: list[int]) -> bytes:

@@ -1,0 +1,1 @@
+"""Other tools inside the service: each package is one of them, with endpoints of its own."""
