@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVSTAMP := $(VENV)/.installed-dev
+LABEL_STUDIO := build/label-studio
 
 .PHONY: help install dev docs demo ladder prompter chaos bench bench-gpu lint lock licences structure check test test-ui format clean
 .DEFAULT_GOAL := help
@@ -24,6 +25,11 @@ $(STAMP): pyproject.toml requirements.lock | $(BIN)/python
 $(DEVSTAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[dev]'
 	@touch $@
+
+# A server for tests. It wants another redis than ours, so it has an environment of its own. Without
+# it its tests are skipped, which say why.
+$(LABEL_STUDIO)/.installed: tools/label_studio.sh | $(DEVSTAMP)
+	-@tools/label_studio.sh $(BIN)/uv $(BIN)/python $(LABEL_STUDIO)
 
 install: $(STAMP) ## .venv with everything the service needs
 
@@ -80,7 +86,7 @@ structure: $(DEVSTAMP) ## entries, levels and cycles of the packages; draws docs
 check: $(DEVSTAMP) lint ## lint and unit tests, under a minute
 	$(BIN)/pytest -n 2 -m "not slow and not service"
 
-test: $(DEVSTAMP) lint ## everything that is tested
+test: $(DEVSTAMP) $(LABEL_STUDIO)/.installed lint ## everything that is tested
 	@tests/servers.sh
 	$(BIN)/pytest -n 3 --dist worksteal  # on two cores: many tests wait for processes
 

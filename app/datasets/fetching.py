@@ -203,7 +203,7 @@ def _from_web(
     settings: Settings, client: httpx2.Client, address: str, host: ImageHost | None
 ) -> Iterable[bytes]:
     deadline = time.monotonic() + settings.fetch_timeout_seconds
-    headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
+    headers = {"Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"}
     if host is not None and host.owns(address) and (credentials := host.authorization()):
         headers["Authorization"] = credentials  # which httpx2 leaves out of a redirect elsewhere
     try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
@@ -45,6 +46,7 @@ router = APIRouter(prefix="/ls", tags=["label studio"])
 T = TypeVar("T", bound=Callable[..., Any])
 
 START_TRAINING = "START_TRAINING"
+_log = structlog.get_logger()
 
 
 def _route(method: str, path: str, status: int = 200) -> Callable[[T], T]:
@@ -119,9 +121,13 @@ def predict(
     if context:
         control = interface.for_masks(context[0].get("to_name"))
         address = interface.address(body.tasks[0].data, control) if body.tasks else None
-        with state.clicks.slot():
-            image = images.get(owner, host, address or "")
-            regions = annotate(state.click_model, settings, image, interface, context)
+        try:
+            with state.clicks.slot():
+                image = images.get(owner, host, address or "")
+                regions = annotate(state.click_model, settings, image, interface, context)
+        except Invalid as error:  # of which Label Studio shows the status alone
+            _log.warning("label_studio.no_mask", project=body.project, error=error.detail)
+            raise
         found = PredictionOut(result=regions, model_version=projects.NO_MODEL)
         return PredictOut(results=[found], model_version=projects.NO_MODEL)
     if model is None:

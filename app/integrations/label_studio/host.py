@@ -54,7 +54,7 @@ class _Authorization:
     def _exchanged(self) -> str:
         import httpx2
 
-        url = f"{self._host.url}/api/token/refresh"
+        url = f"{self._host.url}/api/token/refresh/"
         try:
             with _client(self._host) as client:
                 answer = client.post(url, json={"refresh": self._token})

@@ -22,13 +22,11 @@ class Parameters(BaseModel):
     """What a project's owner may set for the service, as "extra params" of the connection."""
 
     model_config = ConfigDict(extra="forbid")
-    model: str | None = Field(
-        None, description="id or alias of the model that annotates beforehand", max_length=100
-    )
-    score: float | None = Field(None, ge=0, le=1, description="confidence threshold of its results")
-    training: dict[str, Any] = Field(
-        {}, description='of POST /jobs/train, without the data set: {"preset": "cpu"}'
-    )
+    model: Annotated[str | None, Field(max_length=100, description="that predicts")] = None
+    score: Annotated[float | None, Field(ge=0, le=1, description="confidence threshold")] = None
+    training: Annotated[
+        dict[str, Any], Field(description='of POST /jobs/train, without the data set: {"seed": 1}')
+    ] = {}
 
     @model_validator(mode="after")
     def _can_train(self) -> "Parameters":
