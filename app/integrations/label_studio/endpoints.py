@@ -128,8 +128,8 @@ def predict(
         except Invalid as error:  # of which Label Studio shows the status alone
             _log.warning("label_studio.no_mask", project=body.project, error=error.detail)
             raise
-        found = PredictionOut(result=regions, model_version=projects.NO_MODEL)
-        return PredictOut(results=[found], model_version=projects.NO_MODEL)
+        prediction = PredictionOut(result=regions, model_version=projects.NO_MODEL)
+        return PredictOut(results=[prediction], model_version=projects.NO_MODEL)
     if model is None:
         return PredictOut(results=[[] for _ in body.tasks], model_version=projects.NO_MODEL)
     results = predict_tasks(
@@ -192,8 +192,8 @@ def job_status(body: JobStatusIn, session: SessionDep) -> JobStatusOut:
 @_route("GET", "/versions")
 def versions(session: SessionDep) -> VersionsOut:
     """The models of the caller's projects; Label Studio does not say which project it asks for."""
-    found = [id_ for row in projects.every(session) for id_ in projects.versions(session, row)]
-    return VersionsOut(versions=sorted(set(found), reverse=True))
+    trained = [id_ for row in projects.every(session) for id_ in projects.versions(session, row)]
+    return VersionsOut(versions=sorted(set(trained), reverse=True))
 
 
 def _of_event(database: Database, body: WebhookIn) -> LabelStudioProject:

@@ -99,11 +99,11 @@ def read_drawn(
                 drawn.box = stored_corners(inside, orientation, size)
                 drawn.labels += labels
             continue
-        known = not labels or any(map(control.label, labels)) or not control.labels
+        of_masks = not labels or any(map(control.label, labels)) or not control.labels
         positive = result.get("is_positive") not in (0, False)
         x, y = min(max(x, 0.0), width - 0.5), min(max(y, 0.0), height - 0.5)
         click = Click(*stored_point(x, y, orientation, size), positive)
-        (drawn.clicks if known or not positive else others).append(click)
+        (drawn.clicks if of_masks or not positive else others).append(click)
         drawn.labels += labels if positive else []
     begun = drawn.box is not None or any(click.positive for click in drawn.clicks)
     drawn.clicks += [Click(click.x, click.y, not begun) for click in others]

@@ -59,12 +59,12 @@ def predict_tasks(
         address = interface.address(task.data, control)
         try:
             file = io.BytesIO(image_at(address or "").data)
-            found = predict(runtime, storage, settings, model, file, least)
+            prediction = predict(runtime, storage, settings, model, file, least)
         except (Invalid, NotAnImage) as error:
             _log.warning("label_studio.task_without_prediction", task=task.id, error=str(error))
             results.append([])
         else:
-            results.append(_prediction(found, model, control, labels))
+            results.append(_prediction(prediction, model, control, labels))
     return results
 
 
@@ -75,15 +75,15 @@ def labels_of(model: ModelInfo, control: Control) -> dict[int, str]:
 
 
 def _prediction(
-    found: Prediction, model: ModelInfo, control: Control, labels: dict[int, str]
+    prediction: Prediction, model: ModelInfo, control: Control, labels: dict[int, str]
 ) -> PredictionOut:
     regions: list[dict[str, Any]] = []
     scores = []
-    for result in found.results:
+    for result in prediction.results:
         label = labels.get(result["category_id"])
         if label is not None:
             mask = decode(result["segmentation"])
-            regions += regions_of(mask, found.orientation, control, label, result["score"])
+            regions += regions_of(mask, prediction.orientation, control, label, result["score"])
             scores.append(result["score"])
     mean = sum(scores) / len(scores) if scores else 0.0
     return PredictionOut(result=regions, score=round(mean, 4), model_version=model.id)
