@@ -1,6 +1,6 @@
 """Make the images of docs/tutorial.md: the page in Chromium, on generated scenes.
 
-    python tools/tutorial_images.py [--epochs 12]
+    python tools/tutorial_images.py [--epochs 6]
 
 Starts a service of its own in a temporary folder and trains in earnest: some minutes on two cores,
 twice. Needs Chromium (`tests/servers.sh chromium`) and the extra `dev`.
@@ -151,8 +151,6 @@ def tour(page: Page, url: str, work: Path, epochs: int | None) -> None:
     expect(page.locator(".counts")).to_contain_text("1 accepted")
     page.get_by_role("button", name="Make a new version and train again").click()
     page.get_by_role("button", name="Make the version").click()
-    page.wait_for_timeout(1500)
-    shot(page, "7-again")
     again = train(page, "again", epochs)
 
     page.goto(f"{url}/#/predict?model={ask(f'{url}/jobs/{again}')['model_id']}")
@@ -160,14 +158,14 @@ def tour(page: Page, url: str, work: Path, epochs: int | None) -> None:
     drop(page, next(unseen.images.glob("*.png")))
     page.wait_for_selector(".predicting")
     page.wait_for_timeout(2000)
-    shot(page, "8-predict", 900)
+    shot(page, "7-predict", 900)
     page.goto(f"{url}/#/jobs/{again}/results")
     page.get_by_role("button", name="Make the export").click()
     expect(page.get_by_role("button", name="Download COCO, RLE")).to_be_visible()
     page.get_by_role("button", name="Download COCO, RLE").scroll_into_view_if_needed()
     page.wait_for_timeout(500)
     png = page.screenshot()
-    Image.open(io.BytesIO(png)).convert("RGB").save(FOLDER / "9-export.jpg", quality=82)
+    Image.open(io.BytesIO(png)).convert("RGB").save(FOLDER / "8-export.jpg", quality=82)
     print(json.dumps(ask(f"{url}/jobs/{job}"), indent=1))
 
 

@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--deaf", action="store_true", help="does not hear SIGTERM")
     parser.add_argument("--model-mb", type=int, default=0)
     parser.add_argument("--curves", action="store_true", help="leaves an image of curves")
+    parser.add_argument("--settings", action="store_true", help="the model names its settings")
     parser.add_argument("--child", action="store_true", help="leaves a child that holds stdout")
     args = parser.parse_args()
 
@@ -194,6 +195,12 @@ def main() -> None:
         say("error", reason=args.reason, message="loss term 'psm' became nan at step 3")
         sys.exit(1)
     results(job, workdir / "result", args.model_mb)
+    if args.settings:  # so that another training can go on from it
+        from sapnet.config.resolve import resolve_config
+
+        model = workdir / "result" / "model.json"
+        config = resolve_config(preset=job["preset"]).to_dict()
+        write(model, json.dumps({**json.loads(model.read_text()), "config": config}))
     if args.curves:
         (workdir / "result" / "curves.png").write_bytes(b"\x89PNG\r\n\x1a\n curves")
     say("done", seconds={"train": 1.0}, peak_memory_mb=1)
