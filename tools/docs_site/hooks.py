@@ -77,6 +77,7 @@ def _resolved(text: str, source: str, root: Path, linked: set[str]) -> str:
 
 def _of_pages_there(markdown: str, folder: Path) -> str:
     """Return the list and the table of integrations without the pages that there are not."""
+    markdown = re.sub(r"\nA line whose page is not there .*\n", "", markdown)
 
     def is_missing(match: re.Match[str]) -> bool:
         return not (folder / match["page"]).exists()
