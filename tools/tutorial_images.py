@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -161,6 +162,7 @@ def main() -> None:
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     assert program, "no chromium is installed: tests/servers.sh chromium"
     expect.set_options(timeout=PATIENCE)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the service ends with it
     with (
         tempfile.TemporaryDirectory() as folder,
         service(Path(folder)) as url,
