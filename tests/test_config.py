@@ -76,9 +76,9 @@ def test_priors_depend_on_the_generator():
         assert resolve_config(preset=preset, proposals="sam") == resolve_config(preset=preset)
 
 
-def test_only_sapnet_plus_plus_has_a_teacher():
+def test_which_methods_have_a_teacher():
     enabled = {method for method in METHODS if resolve_config(method).teacher.enabled}
-    assert enabled == {"sapnet++"}
+    assert enabled == {"sapnet++", "p2seg"}
     assert not resolve_config(preset="paper_r50_1x").teacher.enabled
 
 

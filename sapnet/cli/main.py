@@ -90,7 +90,7 @@ def train(
     truth: Annotated[Path | None, typer.Option(help="COCO instances, for metrics alone")] = None,
     method: Annotated[
         str,
-        typer.Option(help="sapnet++, sapnet, mil; unlearned: box-rule, consensus, sam-top1"),
+        typer.Option(help="sapnet++, p2seg, sapnet, mil; unlearned: box-rule, consensus, sam-top1"),
     ] = "sapnet++",
     preset: Annotated[
         str, typer.Option(help="auto chooses by machine and images; cpu, gpu, demo, light_r18, …")
@@ -312,12 +312,15 @@ def points(
     split: Annotated[str, typer.Option(help="train or val")] = "train",
     rule: Annotated[str, typer.Option(help="quasi-center, center or random")] = "quasi-center",
     seed: int = 0,
+    jitter: Annotated[
+        float, typer.Option(help="standard deviation of noise on each point, pixels", min=0)
+    ] = 0.0,
 ) -> None:
     """Draw a point in each mask of a public dataset."""
     from sapnet.data.public import export, read_split
 
     with Bars() as bars, friendly_errors(bars.emit_event):
-        counts = export(read_split(source, root, split), out, rule=rule, seed=seed)
+        counts = export(read_split(source, root, split), out, rule=rule, seed=seed, jitter=jitter)
         typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
 
 

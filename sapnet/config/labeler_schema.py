@@ -1,4 +1,4 @@
-"""The settings of SAPNet++: selection, teacher, refinement. Imports no torch."""
+"""The settings of the labelers: selection, teacher, refinement, P2Seg. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -174,3 +174,37 @@ class RefineConfig:
     warmup: float = 1 / 6
     loss_weight: float = 1.0
     polish: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class P2SegConfig:
+    """Mutual distillation of a semantic and an instance map (the method `p2seg`).
+
+    Attributes:
+        object_from, ground_to: a pixel is painted as an object where the mask that its bag expects
+            is at least this, as ground where all of them are at most that.
+        least_part: the smallest connected part that offsets are learned from, pixels of the image.
+        channels, embedding: of the three heads, and of the cells whose inner products are
+            affinities.
+        hardest: the share of the pixels that the semantic loss is of.
+        s2i_weight, i2s_weight: of the two losses.
+        offset_weight: of the offsets' in the first.
+        instance_to_semantic: whether there is the second; off is the ablation.
+        exponent: of an affinity (beta).
+        reach: how far apart two cells at stride 16 may be to have one.
+        warmup: the share of the steps before the instance map changes the semantic one.
+    """
+
+    object_from: float = 0.5
+    ground_to: float = 0.1
+    least_part: float = 50.0
+    channels: int = 64
+    embedding: int = 32
+    hardest: float = 0.1
+    s2i_weight: float = 1.0
+    i2s_weight: float = 1.0
+    offset_weight: float = 0.01
+    instance_to_semantic: bool = True
+    exponent: float = 1.0
+    reach: int = 8
+    warmup: float = 1 / 3

@@ -48,6 +48,14 @@ def sapnet_plus_plus(config: Config) -> Config:
     return config
 
 
+def p2seg(config: Config) -> Config:
+    """P2Seg: masks of a semantic and an instance map that teach each other.
+
+    Whatever of them holds its point is delivered, since they need not look like a proposal.
+    """
+    return replace(config, output=replace(config.output, agreement=0.0))
+
+
 METHODS: dict[str, Callable[[Config], Config]] = {
     "sam-top1": sam_top1,
     "consensus": consensus,
@@ -55,6 +63,7 @@ METHODS: dict[str, Callable[[Config], Config]] = {
     "mil": mil,
     "sapnet": sapnet,
     "sapnet++": sapnet_plus_plus,
+    "p2seg": p2seg,
 }
 
 

@@ -44,6 +44,10 @@ _POSITIVE = (
     "teacher.hidden",
     "teacher.cells",
     "teacher.points_per_image",
+    "p2seg.channels",
+    "p2seg.embedding",
+    "p2seg.hardest",
+    "p2seg.reach",
     "solo.channels",
     "solo.mask_channels",
     "solo.mask_feature_channels",
@@ -56,6 +60,10 @@ _SHARES = (
     "train.average",
     "train.hold_out",
     "train.patience",
+    "p2seg.object_from",
+    "p2seg.ground_to",
+    "p2seg.hardest",
+    "p2seg.warmup",
 )
 _AT_MOST = {
     f"{stage}.{setting}": limit

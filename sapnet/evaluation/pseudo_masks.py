@@ -16,6 +16,8 @@ from pycocotools import mask as coco_mask
 from sapnet.data.annotations.ground_truth import as_rle
 from sapnet.data.masks import holds_points, tight_box
 from sapnet.errors import InvalidDataset, ValidationIssue
+from sapnet.evaluation.adjacency import adjacent_pairs
+from sapnet.evaluation.calibration import RIGHT
 from sapnet.labelers.consensus import consensus_pick
 from sapnet.labelers.same_class_points import point_containment, same_class_points
 from sapnet.types import Bag, PointAnnotation, PointSet, PseudoMask, Rle
@@ -43,6 +45,7 @@ class Delivered(Protocol):
 class _Match:
     """One object with truth. `*_mask`, `*_box` are IoUs with it; `rv` is mask area / box area."""
 
+    id: int
     category_id: int
     mask: float
     box: float
@@ -69,8 +72,10 @@ def pseudo_mask_metrics(
             `iscrowd`.
 
     Returns:
-        count, miou_mask, miou_box, gap_local, gap_group, per_class, and under "proposals" the same
-        mIoUs of the best of each bag, of the most confident proposal, and of the medoid.
+        count, miou_mask, miou_box, gap_local, gap_group, per_class; missing_rate, the share of
+        objects with an IoU below 0.5; adjacent_rate, of the adjacent_pairs, which are of one class
+        and at most 3 pixels apart, the share in which both have at least 0.5; and under "proposals"
+        the same mIoUs of the best of each bag, of the most confident proposal, and of the medoid.
 
     Raises:
         InvalidDataset: the masks of the truth are not of the size of the points' images.
@@ -85,6 +90,9 @@ def pseudo_mask_metrics(
         for annotation in siblings
         if (true_mask := true.get(annotation.id))
     ]
+    right = {match.id for match in matches if match.mask >= RIGHT}
+    masks = {id_: mask for id_, (mask, _) in true.items()}
+    adjacent = [pair for _, siblings in points for pair in adjacent_pairs(siblings, masks)]
     local = [m.rv_excess for m in matches if m.smaller_box and m.most_filled > threshold]
     return {
         "count": len(matches),
@@ -92,6 +100,9 @@ def pseudo_mask_metrics(
         "miou_box": _mean(m.box for m in matches),
         "gap_local": _mean(local),
         "gap_group": _gap_group(recorded, points),
+        "missing_rate": _mean(match.id not in right for match in matches),
+        "adjacent_rate": _mean(right.issuperset(pair) for pair in adjacent),
+        "adjacent_pairs": len(adjacent),
         "per_class": _per_class(matches, points),
         "proposals": {
             name: _mean(m.bag[name] for m in matches)
@@ -128,6 +139,7 @@ def _match(
         excess = float(_fill([mask], box[None])[0] - _fill([true_mask], true_box[None])[0])
         smaller = bool(box[2] * box[3] < true_box[2] * true_box[3])
     return _Match(
+        id=annotation.id,
         category_id=annotation.category_id,
         mask=mask_iou,
         box=box_iou,

@@ -28,7 +28,7 @@ from sapnet.labelers.sapnet.teacher import (
     score_proposals,
     write_proposal_scores,
 )
-from sapnet.types import ProposalScores, PseudoMask
+from sapnet.types import ProposalScores, PseudoMask, Rle
 from sapnet.utils.device import async_to_host, to_device
 from sapnet.utils.distributed import global_sum
 
@@ -149,6 +149,14 @@ class BagLabeler(Labeler):
         total = torch.stack(terms).sum() if terms else features[0].sum()  # of no image: 0
         return total / global_sum(len(terms))
 
+    def refinements(
+        self, batch: Batch, features: list[Tensor], labels: PseudoLabels, objects: ObjectMasks
+    ) -> list[Rle | None]:
+        """A finer mask of each annotation of an image than the selected one, where there is one."""
+        rows, probs, selection = objects.drawn[0].tolist(), objects.probs[0], labels.selection
+        assert selection is not None
+        return refined_masks(batch, features, selection, rows, probs, self.config)
+
     def deliver(
         self, batch: Batch, features: list[Tensor], labels: PseudoLabels, objects: ObjectMasks
     ) -> list[PseudoMask]:
@@ -163,7 +171,7 @@ class BagLabeler(Labeler):
         posterior = selection.posterior.cpu().numpy()
         expected_iou = selection.expected_iou.tolist()
         rows, probs = objects.drawn[0].tolist(), objects.probs[0]
-        refined = refined_masks(batch, features, selected, posterior, rows, probs, self.config)
+        refined = self.refinements(batch, features, labels, objects)
         scores = [] if objects.scores is None else objects.scores[0].tolist()
         out = []
         for n, annotation in enumerate(record.annotations):

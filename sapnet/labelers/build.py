@@ -13,14 +13,20 @@ def build_labeler(
     config: Config, num_classes: int, in_channels: int, strides: tuple[int, ...]
 ) -> Labeler:
     """A labeler for K classes on a pyramid; what is random comes from torch's generator."""
-    match config.mil.rule:
-        case "learned":
+    match config.method, config.mil.rule:
+        case "p2seg", _:
+            from sapnet.labelers.p2seg.labeler import P2SegLabeler
+
+            return P2SegLabeler(
+                config, num_classes=num_classes, in_channels=in_channels, strides=strides
+            )
+        case _, "learned":
             from sapnet.labelers.sapnet.labeler import SapnetLabeler
 
             return SapnetLabeler(
                 config, num_classes=num_classes, in_channels=in_channels, strides=strides
             )
-        case "confidence" | "consensus" | "box":
+        case _:
             from sapnet.labelers.rules import RuleLabeler
 
             return RuleLabeler(config)

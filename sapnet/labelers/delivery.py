@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sapnet.config.schema import Config
-from sapnet.data.batch import Batch
+from sapnet.data.batch import Batch, Selection
 from sapnet.data.box_masks import cut_to, ellipse_mask
 from sapnet.data.masks import area, decode_all, encode, tight_box
 from sapnet.labelers.affinity.refine import affinity_guides, refine_repeatedly
@@ -22,8 +22,7 @@ MOST_ALTERNATIVES, ALIKE = 6, 0.9
 def refined_masks(
     batch: Batch,
     features: list[Tensor],
-    selected: Sequence[int],
-    posterior: np.ndarray,
+    selection: Selection,
     rows: list[int],
     probs: Tensor,
     config: Config,
@@ -35,10 +34,9 @@ def refined_masks(
     Args:
         batch: of one image.
         features: its pyramid.
-        selected: index into each of the N bags.
-        posterior: (N, M), probabilities of the bags' masks.
-        rows: the annotations that the segmenter draws.
-        probs: (N, h, w) in [0, 1] at stride 4 of the padded input, what it draws.
+        selection: over the bags of the image.
+        rows: the annotations that there is a mask of.
+        probs: (N, h, w) in [0, 1] at stride 4 of the padded input, what the segmenter draws.
         config: of the run.
 
     Returns:
@@ -46,6 +44,7 @@ def refined_masks(
         where MLAR is off.
     """
     (sample,) = batch.samples
+    selected = selection.index.tolist()
     refined: list[Rle | None] = [None] * len(selected)
     if not config.refine.enabled or not len(selected):
         return refined
@@ -55,6 +54,7 @@ def refined_masks(
     levels = [content(level[0], batch, grid) for level in features]
     start = content(probs[rows], batch, grid)
     if config.output.blend:
+        posterior = selection.posterior.cpu().numpy()
         start = blended(sample.record.bags, selected, posterior, start, rows)
         rows = list(range(len(selected)))
     guides = affinity_guides(guide, levels, grid, config.refine)

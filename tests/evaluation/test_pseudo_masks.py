@@ -8,6 +8,7 @@ import pytest
 
 from sapnet.errors import InvalidDataset
 from sapnet.evaluation import pseudo_mask_metrics
+from sapnet.evaluation.adjacency import adjacent_pairs
 from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet
 
 
@@ -175,3 +176,34 @@ def test_polygons_as_truth(tools):
     truth["annotations"][0]["segmentation"] = [[2, 2, 8, 2, 8, 8, 2, 8]]
     got = pseudo_mask_metrics([record(tools, 1, tools.block(2, 2, 8, 8))], bags, points, truth)
     assert got["miou_mask"] == 0.5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_adjacent_pairs_pixel_by_pixel(tools, seed):
+    """Of one class and image, with two pixels at most 3 apart; the rates count these and all."""
+    world = tools.world(seed, objects=6)
+    pairs, missed = [], []
+    for _, annotations in world.points:
+        ious = {a.id: tools.iou(world.pseudo[a.id], world.true[a.id]) for a in annotations}
+        missed += [iou < 0.5 for iou in ious.values()]
+        for place, a in enumerate(annotations):
+            for b in annotations[place + 1 :]:
+                ends = [np.argwhere(world.true[one.id]) for one in (a, b)]
+                gaps = np.linalg.norm(ends[0][:, None] - ends[1], axis=2)
+                if a.category_id == b.category_id and gaps.min() <= 3:
+                    pairs.append(min(ious[a.id], ious[b.id]) >= 0.5)
+    got = pseudo_mask_metrics(world.records, world.bags, world.points, world.truth)
+    assert got["missing_rate"] == pytest.approx(np.mean(missed))
+    assert got["adjacent_pairs"] == len(pairs)
+    assert got["adjacent_rate"] == (pytest.approx(np.mean(pairs)) if pairs else None)
+
+
+@pytest.mark.parametrize(("gap", "near"), [(0, True), (2, True), (3, False), (9, False)])
+def test_how_far_adjacent_objects_are(tools, gap, near):
+    """Pixels at a distance of 3 have two others between them; far apart in y, x does not count."""
+    masks = {1: tools.block(2, 2, 6, 8), 2: tools.block(6 + gap, 2, 10 + gap, 8)}
+    known = [PointAnnotation(id_, 1, 1, 3, 3) for id_ in masks]
+    true = {id_: tools.encode(mask) for id_, mask in masks.items()}
+    assert list(adjacent_pairs(known, true)) == ([(1, 2)] if near else [])
+    assert not list(adjacent_pairs([known[0], PointAnnotation(2, 1, 2, 3, 3)], true))
+    assert not list(adjacent_pairs(known[:1], true))

@@ -38,8 +38,15 @@ def read_split(kind: str, root: Path, split: str) -> Split:
     return READERS[kind](root, split)
 
 
-def export(split: Split, out: Path, *, rule: str = "quasi-center", seed: int = 0) -> dict[str, int]:
+def export(
+    split: Split, out: Path, *, rule: str = "quasi-center", seed: int = 0, jitter: float = 0.0
+) -> dict[str, int]:
     """Write out/{points.json, instances.json} and out/images, a link to the split's own images.
+
+    Args:
+        split: what was read.
+        out: a folder.
+        rule, seed, jitter: of the points, see `draw_points`.
 
     Returns:
         Counts of images, objects, crowds and points.
@@ -48,7 +55,7 @@ def export(split: Split, out: Path, *, rule: str = "quasi-center", seed: int = 0
         ValueError: the rule is unknown.
         OSError: out/images is there and no link.
     """
-    points = draw_points(split.instances, rule, seed)
+    points = draw_points(split.instances, rule, seed, jitter)
     out.mkdir(parents=True, exist_ok=True)
     link = out / "images"
     if link.is_symlink():

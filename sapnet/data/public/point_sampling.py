@@ -20,13 +20,17 @@ ELLIPSE = 0.25  # κ: the ellipse's axes, in the same unit
 LONGEST_HALF_AXIS = 96.0  # pixels
 
 
-def draw_points(instances: dict[str, Any], rule: str, seed: int) -> dict[str, Any]:
+def draw_points(
+    instances: dict[str, Any], rule: str, seed: int, jitter: float = 0.0
+) -> dict[str, Any]:
     """A points document: COCO's form, `point` [x, y] in place of masks and boxes.
 
     Args:
         instances: COCO with compressed RLE.
         rule: one of RULES.
         seed: the draw of an object depends on it and the object's id alone.
+        jitter: standard deviation, in pixels, of Gaussian noise on each point (P2Seg, Table 13),
+            which stays within its image but need not stay in its mask.
 
     Returns:
         Crowds get no point, nor does a mask without a pixel. An image without a point is left out,
@@ -39,8 +43,11 @@ def draw_points(instances: dict[str, Any], rule: str, seed: int) -> dict[str, An
         if row["iscrowd"]:
             continue
         rng = np.random.default_rng([seed, row["id"]])
-        point = draw_point(decode(row["segmentation"]), rule, rng)
+        mask = decode(row["segmentation"])
+        point = draw_point(mask, rule, rng)
         if point is not None:
+            if jitter:
+                point = jittered(point, jitter, mask.shape, rng)
             kept = {key: row[key] for key in ("id", "image_id", "category_id")}
             annotations.append({**kept, "point": list(point)})
     pointed = {row["image_id"] for row in annotations}
@@ -60,6 +67,14 @@ def draw_point(mask: BoolArray, rule: str, rng: np.random.Generator) -> tuple[fl
     else:
         index = int(rng.choice(len(rows), p=quasi_center(rows, columns)))
     return float(columns[index]) + 0.5, float(rows[index]) + 0.5
+
+
+def jittered(
+    point: tuple[float, float], sigma: float, size: tuple[int, ...], rng: np.random.Generator
+) -> tuple[float, float]:
+    """A point moved by Gaussian noise of `sigma` pixels, within an image of (h, w)."""
+    x, y = np.asarray(point) + rng.normal(0, sigma, 2)
+    return float(np.clip(x, 0, size[1] - 0.5)), float(np.clip(y, 0, size[0] - 0.5))
 
 
 Indices = npt.NDArray[np.int64]

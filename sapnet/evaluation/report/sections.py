@@ -29,6 +29,10 @@ def tiles(inputs: ReportInputs) -> dict[str, str]:
     }
     if (figures := inputs.metrics["pseudo_masks"]) is not None:
         shown["mIoU of the masks"] = number(figures["miou_mask"])
+        shown["objects missed (IoU below 0.5)"] = number(figures["missing_rate"])
+        if figures["adjacent_pairs"]:
+            what = f"of {figures['adjacent_pairs']} touching pairs of a class, both found"
+            shown[what] = number(figures["adjacent_rate"])
     if (model := inputs.metrics["model"]) is not None:
         shown["AP50 of the model, on these images"] = number(model["segm"]["AP50"])
     if (held_out := inputs.metrics.get("validation")) is not None:

@@ -130,3 +130,20 @@ def test_a_document_of_points():
         for s in range(9)
     }
     assert len(seeds) > 1
+
+
+def test_jittered_points():
+    """Noise of the asked size about the same points, within the image."""
+    rows = [instance(id_, 0, 3, blob(1)) for id_ in range(400)]
+    plain, moved = (
+        draw_points(instances(*rows), "center", 0, jitter)["annotations"] for jitter in (0.0, 2.0)
+    )
+    shifts = np.array([m["point"] for m in moved]) - np.array([p["point"] for p in plain])
+    assert np.abs(shifts.std(axis=0) - 2.0).max() < 0.25
+    assert np.abs(shifts.mean(axis=0)).max() < 0.4
+    far = draw_points(instances(*rows), "center", 0, 500.0)["annotations"]
+    points = np.array([row["point"] for row in far])
+    assert (points >= 0).all()
+    assert (points < (80, 60)).all()
+    again = draw_points(instances(*rows[5:]), "center", 0, 2.0)["annotations"]
+    assert again == moved[5:]

@@ -1,0 +1,1 @@
+"""P2Seg: semantic and instance maps that teach each other, and masks read from both."""
