@@ -30,7 +30,7 @@ CONFIRMED = "confirmed"
 """The source of a mask that its owner has given, in bags and in results."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Method = Literal["sam-top1", "consensus", "box-rule", "mil", "sapnet", "sapnet++", "p2seg"]
+Method = Literal["sam-top1", "consensus", "box-rule", "mil", "sapnet", "sapnet++", "p2seg", "sim"]
 
 
 class Rle(TypedDict):

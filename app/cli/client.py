@@ -43,7 +43,7 @@ def train(
     boxes: Annotated[str, typer.Option(help="use, or ignore for the points alone")] = "use",
     method: Annotated[
         str,
-        typer.Option(help="sapnet++, p2seg, sapnet, mil; unlearned: box-rule, consensus, sam-top1"),
+        typer.Option(help="sapnet++, p2seg, sim, sapnet, mil, box-rule, consensus, sam-top1"),
     ] = "sapnet++",
     preset: Annotated[
         str, typer.Option(help="auto chooses by machine and images; cpu, gpu, demo, …")

@@ -90,7 +90,7 @@ def train(
     truth: Annotated[Path | None, typer.Option(help="COCO instances, for metrics alone")] = None,
     method: Annotated[
         str,
-        typer.Option(help="sapnet++, p2seg, sapnet, mil; unlearned: box-rule, consensus, sam-top1"),
+        typer.Option(help="sapnet++, p2seg, sim, sapnet, mil, box-rule, consensus, sam-top1"),
     ] = "sapnet++",
     preset: Annotated[
         str, typer.Option(help="auto chooses by machine and images; cpu, gpu, demo, light_r18, …")

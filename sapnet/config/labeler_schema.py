@@ -23,6 +23,9 @@ class MilConfig:
         normalize_features: unit length for the features of a proposal.
         quality_weight: an object counts in the segmenter's losses by the expected IoU of its mask,
             to this power; 0 counts all alike.
+        mps: the segmenter learns the best, median and worst of each bag, too (SAPNet's supplement,
+            Eq. 11); for `sapnet` alone.
+        mps_weight: of these together, beside the selected mask.
         softmax_over_k: the paper's class scores (Eq. 1), blind to the background.
         instance_branch: scores within a bag; null takes them where there are two classes or more.
         psm_weight: of PSM's loss.
@@ -64,6 +67,8 @@ class MilConfig:
     roi_sampling: int = 2
     normalize_features: bool = False
     quality_weight: float = 0.0
+    mps: bool = False
+    mps_weight: float = 0.25
     softmax_over_k: bool = False
     instance_branch: bool | None = True
     psm_weight: float = 0.25
@@ -208,3 +213,49 @@ class P2SegConfig:
     exponent: float = 1.0
     reach: int = 8
     warmup: float = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class SimConfig:
+    """Masks from boxes (the method `sim`).
+
+    Attributes:
+        copy: what pseudo-masks come from: "ema", a momentum copy, which is delivered too; "self",
+            the segmenter itself, a third cheaper.
+        horizon: of the copy's average, a share of the steps.
+        warmup: the share of the steps in which only low-level cues are learned from.
+        unboxed_from: the share of the steps from which on objects without a box are learned from.
+        projection_weight: of the projection of masks on the sides of their boxes.
+        dilation: how far apart the two cells of a pair are.
+        alike: colour similarity from which on a pair is asked to agree.
+        pseudo_weight: of the loss against pseudo-masks (lambda 1).
+        alpha: share of the instance map in them; the rest is the semantic one.
+        high, low: thresholds of object and ground in them.
+        instance_exponent: how far candidates are preferred whose box is the object's (mu).
+        tau: temperature of the semantic map.
+        prototypes: of a class, at most.
+        ground: prototypes of ground; 0 is the printed form, without them.
+        rare: objects per prototype; classes of fewer share theirs.
+        pixels: of a group and batch that prototypes follow, at most.
+        epsilon, rounds: of the Sinkhorn iteration.
+    """
+
+    copy: Literal["ema", "self"] = "ema"
+    horizon: float = 0.11
+    warmup: float = 0.11
+    unboxed_from: float = 1 / 3
+    projection_weight: float = 1.0
+    dilation: int = 2
+    alike: float = 0.3
+    pseudo_weight: float = 0.5
+    alpha: float = 0.5
+    high: float = 0.7
+    low: float = 0.3
+    instance_exponent: float = 5.0
+    tau: float = 0.3
+    prototypes: int = 10
+    ground: int = 10
+    rare: int = 8
+    pixels: int = 1024
+    epsilon: float = 0.05
+    rounds: int = 3

@@ -56,6 +56,11 @@ def p2seg(config: Config) -> Config:
     return replace(config, output=replace(config.output, agreement=0.0))
 
 
+def sim(config: Config) -> Config:
+    """SIM: masks learned from boxes, the objects' own or those of the picks."""
+    return replace(config, output=replace(config.output, consent=True))
+
+
 METHODS: dict[str, Callable[[Config], Config]] = {
     "sam-top1": sam_top1,
     "consensus": consensus,
@@ -64,6 +69,7 @@ METHODS: dict[str, Callable[[Config], Config]] = {
     "sapnet": sapnet,
     "sapnet++": sapnet_plus_plus,
     "p2seg": p2seg,
+    "sim": sim,
 }
 
 

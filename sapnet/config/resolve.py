@@ -48,6 +48,13 @@ _POSITIVE = (
     "p2seg.embedding",
     "p2seg.hardest",
     "p2seg.reach",
+    "sim.dilation",
+    "sim.tau",
+    "sim.prototypes",
+    "sim.rare",
+    "sim.pixels",
+    "sim.epsilon",
+    "sim.rounds",
     "solo.channels",
     "solo.mask_channels",
     "solo.mask_feature_channels",
@@ -64,6 +71,13 @@ _SHARES = (
     "p2seg.ground_to",
     "p2seg.hardest",
     "p2seg.warmup",
+    "sim.horizon",
+    "sim.warmup",
+    "sim.unboxed_from",
+    "sim.alpha",
+    "sim.high",
+    "sim.low",
+    "sim.alike",
 )
 _AT_MOST = {
     f"{stage}.{setting}": limit
@@ -199,6 +213,10 @@ def check_config(config: Config, most: Mapping[str, int] | None = None) -> None:
     for name, limit in (most or {}).items():
         if (highest := max(numbers(settings[name]), default=0)) > limit:
             raise InvalidConfig(f"{name} must be at most {limit:,}, not {highest:,}")
+    if config.mil.mps and (config.method != "sapnet" or config.preset == "paper_r101_3x"):
+        raise InvalidConfig(
+            "mil.mps is for the method sapnet, and not for the preset paper_r101_3x"
+        )
     channels = config.teacher.channels
     if channels % 4:
         raise InvalidConfig(f"teacher.channels must be a multiple of 4, not {channels}")

@@ -7,7 +7,13 @@ Imports no torch: the API checks a request before it accepts the job. The defaul
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from sapnet.config.labeler_schema import MilConfig, P2SegConfig, RefineConfig, TeacherConfig
+from sapnet.config.labeler_schema import (
+    MilConfig,
+    P2SegConfig,
+    RefineConfig,
+    SimConfig,
+    TeacherConfig,
+)
 from sapnet.types import Method, Precision
 
 Body = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"]
@@ -188,6 +194,7 @@ class Config:
     mil: MilConfig = field(default_factory=MilConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     p2seg: P2SegConfig = field(default_factory=P2SegConfig)
+    sim: SimConfig = field(default_factory=SimConfig)
     solo: SoloConfig = field(default_factory=SoloConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     data: DataConfig = field(default_factory=DataConfig)

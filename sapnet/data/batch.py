@@ -64,6 +64,20 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """The masks that the places which answer for an image's objects draw, several an object.
+
+    Attributes:
+        logits: (P, h, w) at stride 4 of the padded input, before the sigmoid; with graph in
+            training.
+        objects: (P,) int64, whose mask each one is.
+    """
+
+    logits: Tensor
+    objects: Tensor
+
+
+@dataclass(frozen=True)
 class ObjectMasks:
     """The segmenter's masks of the labeled objects, whatever they would score. An entry an image.
 
@@ -73,11 +87,13 @@ class ObjectMasks:
         drawn: (V_i,) int64, ascending, the objects that it has one for.
         scores: (N_i,) float32 in [0, 1], for the object's own class, without graph; None in
             training.
+        candidates: what `probs` are the means of, where the labels want them.
     """
 
     probs: list[Tensor]
     drawn: list[Tensor]
     scores: list[Tensor] | None = None
+    candidates: list[Candidates] | None = None
 
 
 def no_losses(_objects: ObjectMasks) -> dict[str, Tensor]:
@@ -103,6 +119,10 @@ class PseudoLabels:
             None counts as 1 everywhere.
         weights: (N_i,) float in [0, 1], on the device; 0 leaves the object out of the segmenter's
             losses. None counts as 1.
+        further_masks: (N_i, J, h, w) bool, on the device, masks to learn beside those, together
+            with the weight `further_weight`; an empty one is left out. None: there are none.
+        by_candidates: the labeler itself has the loss of the masks, of each candidate; the
+            segmenter hands these out, and has none.
         losses: the labeler's own terms by name, each with its weight in it.
         mask_losses: the labeler's terms for the masks that the segmenter drew of these objects.
         selection: over the bags, where the labels are proposals.
@@ -115,6 +135,9 @@ class PseudoLabels:
     boxes: list[Tensor]
     pixel_weights: list[Tensor] | None = None
     weights: list[Tensor] | None = None
+    further_masks: list[Tensor] | None = None
+    further_weight: float = 0.0
+    by_candidates: bool = False
     losses: dict[str, Tensor] = field(default_factory=dict)
     mask_losses: Callable[[ObjectMasks], dict[str, Tensor]] = no_losses
     selection: Selection | None = None

@@ -90,7 +90,8 @@ class BagLabeler(Labeler):
         if step is not None and config.enabled and step.fraction >= config.warmup:
             guides = self.guides(batch, features)
         result = self.select(batch, bags, features, step)
-        (index,) = async_to_host(result.selected)()
+        wanted = [result.selected] if result.further is None else [result.selected, result.further]
+        index, *further = async_to_host(*wanted)()
         counts = [len(sample.record.bags) for sample in batch.samples]
         assignment = [
             mask_grid(sample, part.numpy(), batch.mask_size, MASK_STRIDE)
@@ -115,11 +116,28 @@ class BagLabeler(Labeler):
             masks=masks,
             boxes=boxes,
             weights=weights,
+            further_masks=self.further_masks(batch, further[0], counts) if further else None,
+            further_weight=self.config.mil.mps_weight,
             losses=result.losses,
             mask_losses=mask_losses,
             selection=Selection(index, result.posterior, result.expected_iou),
             undecided=result.undecided,
         )
+
+    def further_masks(self, batch: Batch, picks: Tensor, counts: list[int]) -> list[Tensor]:
+        """The masks of `further_picks` of each image, (N, 3, h, w) bool; empty where there is none.
+
+        A confirmed mask has a bag of its own alone, and so no others.
+        """
+        out = []
+        for sample, part in zip(batch.samples, picks.split(counts), strict=True):
+            columns = [
+                mask_grid(sample, column.clamp(min=0).numpy(), batch.mask_size, MASK_STRIDE)
+                & (column >= 0)[:, None, None]
+                for column in part.unbind(1)
+            ]
+            out.append(to_device(torch.stack(columns, dim=1), batch.images.device))
+        return out
 
     def guides(self, batch: Batch, features: list[Tensor]) -> list[Guides]:
         """The guides of each image's masks at stride 4; building their trees begins here."""
@@ -157,6 +175,10 @@ class BagLabeler(Labeler):
         assert selection is not None
         return refined_masks(batch, features, selection, rows, probs, self.config)
 
+    def masks_to_draw(self, batch: Batch, labels: PseudoLabels) -> Tensor:
+        """What the segmenter is expected to draw of an image's objects, (N, h, w) at stride 4."""
+        return labels.masks[0]
+
     def deliver(
         self, batch: Batch, features: list[Tensor], labels: PseudoLabels, objects: ObjectMasks
     ) -> list[PseudoMask]:
@@ -173,6 +195,7 @@ class BagLabeler(Labeler):
         rows, probs = objects.drawn[0].tolist(), objects.probs[0]
         refined = self.refinements(batch, features, labels, objects)
         scores = [] if objects.scores is None else objects.scores[0].tolist()
+        expected = self.masks_to_draw(batch, labels)
         out = []
         for n, annotation in enumerate(record.annotations):
             bag = record.bags[n]
@@ -182,8 +205,7 @@ class BagLabeler(Labeler):
             mask = deliver(annotation, bag, selected[n], refined[n], self.config)
             predicted = None
             if n in rows:
-                chosen = labels.masks[0][n][None].to(probs)
-                predicted = float(overlap_of(probs[n], chosen)[0])
+                predicted = float(overlap_of(probs[n], expected[n][None].to(probs))[0])
             features_of_mask = {
                 **mask.mask_features,
                 "certainty": expected_iou[n],

@@ -47,6 +47,15 @@ class Labeler(nn.Module):
 
     preparation: str | None = None
 
+    def attach(self, segmenter: nn.Module) -> None:
+        """Take notice of the segmenter that learns from it; called once, when both are made."""
+
+    def expect(self, objects: Sequence[int]) -> None:
+        """Take notice of how many objects of each class there are to learn from."""
+
+    def conclude(self, segmenter: nn.Module) -> None:
+        """Give the trained segmenter the weights to deliver, where they are others than its own."""
+
     def prepare(
         self, records: Sequence[ImageRecord], body: nn.Module, context: Preparation
     ) -> None:

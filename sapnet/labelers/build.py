@@ -20,6 +20,12 @@ def build_labeler(
             return P2SegLabeler(
                 config, num_classes=num_classes, in_channels=in_channels, strides=strides
             )
+        case "sim", _:
+            from sapnet.labelers.sim.labeler import SimLabeler
+
+            return SimLabeler(
+                config, num_classes=num_classes, in_channels=in_channels, strides=strides
+            )
         case _, "learned":
             from sapnet.labelers.sapnet.labeler import SapnetLabeler
 

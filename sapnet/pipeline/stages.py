@@ -142,6 +142,10 @@ def train_model(
             ctx.losses.add(step, of, losses)
         ctx.progress(Stage.TRAIN, step, of, timer, losses=rounded, stoppable=False)
 
+    objects = [0] * len(dataset.points.label_of)
+    for annotation in dataset.points.annotations:
+        objects[dataset.points.label_of[annotation.category_id]] += 1
+    model.labeler.expect(objects)
     undecided = train(
         model,
         dataset,

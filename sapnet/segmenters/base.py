@@ -99,6 +99,10 @@ class Segmenter(nn.Module):
         """The masks and scores of each labeled object."""
         raise NotImplementedError
 
+    def pixel_features(self, output: Any) -> Tensor:
+        """A vector of each pixel that tells apart what masks are drawn of, (B, D, H/4, W/4)."""
+        raise NotImplementedError
+
     def decode(
         self,
         output: Any,

@@ -137,6 +137,7 @@ def train(
                 raise Stopped(f"stopped on request after step {done} of {batches.total}")
     average.take()
     validation.take_best(model)
+    model.labeler.conclude(model.segmenter)
     return undecided
 
 

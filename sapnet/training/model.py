@@ -43,6 +43,7 @@ class JointModel(nn.Module):
     def __init__(self, segmenter: Segmenter, labeler: Labeler, config: Config) -> None:
         super().__init__()
         self.segmenter, self.labeler, self.config = segmenter, labeler, config
+        labeler.attach(segmenter)
 
     @property
     def device(self) -> torch.device:

@@ -137,6 +137,16 @@ def global_sum(value: Number) -> Number:
     return total
 
 
+def gathered(own: Sequence[Result]) -> list[Result]:
+    """What all processes have of a batch, in the order of the batch; `own` as `share` made it."""
+    if processes() == 1:
+        return list(own)
+    every: list[Any] = [None] * processes()
+    distributed.all_gather_object(every, list(own))
+    total = sum(map(len, every))
+    return [every[place % len(every)][place // len(every)] for place in range(total)]
+
+
 def global_max(*values: int) -> tuple[int, ...]:
     """The largest over all processes of each of `values`."""
     if processes() == 1:

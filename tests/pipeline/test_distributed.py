@@ -80,13 +80,14 @@ def box(x, y, side, size):
 def job(world, tmp_path):
     """job(name, **overrides): a JOB.json with a work folder of its own."""
 
-    def write(name, **overrides):
+    def write(name, method="sapnet++", **overrides):
         spec = world(**overrides)
         document = {
             "points": str(spec.points),
             "image_paths": {str(k): str(v) for k, v in spec.image_paths.items()},
             "workdir": str(tmp_path / name),
             "proposal_store": str(spec.proposal_store),
+            "method": method,
             "overrides": spec.overrides,
             "seed": spec.seed,
             "proposals": spec.proposals,
@@ -118,6 +119,34 @@ def assert_same_figures(got, expected):
     assert len(got) == len(expected)
     for ours, theirs in zip(got, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.service
+def test_other_labelers_in_two_processes(job):
+    """P2Seg's maps, SIM's copy and prototypes: all figures of all steps, and what is kept."""
+    settings = {
+        "train.batch_size": 3,
+        "train.epochs": 2,
+        "train.reference_batch": 3,
+        "p2seg.least_part": 4.0,
+        "sim.unboxed_from": 0.0,
+        "sim.warmup": 0.0,
+    }
+
+    def jobs(folder):
+        for method in ("p2seg", "sim"):
+            yield job(f"{method}-{folder}", method, **settings)
+
+    by_one, by_two = trained(1, *jobs("alone")), trained(2, *jobs("shared"))
+    for (alone,), (first, second) in zip(by_one, by_two, strict=True):
+        assert len(alone.losses) == 4
+        assert_same_figures(first.losses, alone.losses)
+        assert first.losses == second.losses
+        for key, expected in alone.weights.items():
+            assert torch.equal(first.weights[key], second.weights[key]), key
+            if "prototypes" in key:
+                torch.testing.assert_close(first.weights[key], expected, rtol=1e-3, atol=1e-3)
+    assert any(key.endswith("prototypes.vectors") for key in by_one[1][0].weights)
 
 
 @pytest.mark.service

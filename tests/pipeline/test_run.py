@@ -232,6 +232,22 @@ def test_methods(make_spec, go, given, tmp_path, method, terms):
 
 
 @pytest.mark.slow
+def test_further_masks_join_the_loss(make_spec, go, tmp_path):
+    """MPS changes what is learned of masks, and nothing of how the first batch is selected."""
+    first = []
+    for mps in (False, True):
+        own = {"train.epochs": 1, "mil.completeness": False, "mil.mps": mps}
+        spec = make_spec(tmp_path / f"{mps}", method="sapnet", overrides=own)
+        first.append(must(go(spec)).steps[1])
+    without, along = first
+    assert along["mask"] == pytest.approx(3.44204, rel=1e-3)
+    assert along["mask"] > without["mask"]
+    assert {n: v for n, v in along.items() if n != "mask"} == {
+        n: v for n, v in without.items() if n != "mask"
+    }
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["rate", "image"])
 def test_a_loss_that_is_no_number_is_named(make_spec, go, tmp_path, monkeypatch, term):
     overrides = {"refine.warmup": 0.0}

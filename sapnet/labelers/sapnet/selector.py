@@ -11,6 +11,7 @@ from sapnet.config.schema import MilConfig
 from sapnet.labelers.sapnet import box_mining, psm, srm
 from sapnet.labelers.sapnet import self_distillation as completeness
 from sapnet.labelers.sapnet.bag_batch import Bags
+from sapnet.labelers.sapnet.further_masks import further_picks
 from sapnet.labelers.sapnet.heads import RoiFeatures, StageHead
 from sapnet.labelers.sapnet.positive_negative_sampling import (
     Draws,
@@ -54,6 +55,7 @@ class MilResult:
             stands in).
         losses: by name.
         undecided: () int64, how many bags had no best proposal.
+        further: (N, 3) int64, see `further_picks`; None without `mil.mps`.
     """
 
     selected: Tensor
@@ -62,13 +64,14 @@ class MilResult:
     expected_iou: Tensor
     losses: dict[str, Tensor]
     undecided: Tensor
+    further: Tensor | None = None
 
     def to(self, device: torch.device) -> "MilResult":
-        """The same on another device, but for `selected`, which the host will ask for."""
+        """The same on another device, but for the indices, which the host will ask for."""
         moved: dict[str, Any] = {
             f.name: to_device(getattr(self, f.name), device)
             for f in fields(self)
-            if f.name not in ("losses", "selected")
+            if f.name not in ("losses", "selected", "further")
         }
         return replace(self, **moved)
 
@@ -245,7 +248,8 @@ class MilBranch(nn.Module):
         picked = take(bags.boxes, selected)
         expected_iou = (posterior * box_mining.paired_iou(bags.boxes, picked[:, None])).sum(dim=1)
         silent = undecided(final.rank, bags.valid)
-        return MilResult(selected, boxes, posterior, expected_iou, losses, silent)
+        further = further_picks(final.rank, bags, selected) if config.mps else None
+        return MilResult(selected, boxes, posterior, expected_iou, losses, silent, further)
 
 
 def take_class(scores: Tensor, labels: Tensor) -> Tensor:

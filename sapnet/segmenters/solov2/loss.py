@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sapnet.config.schema import SoloConfig
+from sapnet.data.batch import Candidates
 from sapnet.segmenters.solov2.dice import dice_loss
 from sapnet.segmenters.solov2.head import SoloOutput
 from sapnet.segmenters.solov2.targets import SoloTargets
@@ -21,6 +22,8 @@ def solo_loss(
     *,
     pixel_weights: Sequence[Tensor] | None = None,
     weights: Sequence[Tensor] | None = None,
+    further: Sequence[Tensor] | None = None,
+    further_weight: float = 0.0,
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Losses of a batch (SOLOv2, Eqs 1-3), and the masks that they were computed from.
 
@@ -37,6 +40,8 @@ def solo_loss(
         weights: (N_i,) in [0, 1]: a positive cell counts as much as its instance, in both losses
             and in the number of positive cells, so that one of weight 0 is as if it were not there,
             and its cells are no background either.
+        further: (N_i, J, h, w) bool, further masks of each instance; an empty one is left out.
+        further_weight: of the mean dice loss against these, beside that against `masks`.
 
     Returns:
         {"mask", "cls"} with their weights in; and of each image what `instance_probs` gives, with
@@ -48,27 +53,63 @@ def solo_loss(
         probs = _cell_probs(kernels[i], output.mask_features[i], target)
         weight = None if pixel_weights is None else pixel_weights[i].flatten(1)
         term = dice_loss(probs, mask.flatten(1), target.instances, weights=weight)
+        if further is not None:
+            term = term + further_weight * _further_dice(probs, further[i], target)
         dice.append(term if weights is None else term * weights[i][target.instances])
         predicted.append(_mean_per_instance(probs, target, tuple(mask.shape)))
     terms = torch.cat(dice or [kernels.flatten().float()])  # of no image: nothing, with a graph
-    no_class = torch.zeros(0, dtype=torch.int64, device=kernels.device)
+    cls_loss, total = class_loss(output, targets, config, weights)
+    least = max(total, 1) if isinstance(total, int) else total.clamp(min=1)
+    mask_loss = config.dice_weight * terms.sum() / least
+    return {"mask": mask_loss, "cls": cls_loss}, predicted
+
+
+def class_loss(
+    output: SoloOutput,
+    targets: Sequence[SoloTargets],
+    config: SoloConfig,
+    weights: Sequence[Tensor] | None = None,
+) -> tuple[Tensor, int | Tensor]:
+    """The focal loss of all cells of a batch over the number of positive ones + 1, and that number.
+
+    The arguments are those of `solo_loss`.
+    """
+    logits = output.flat_cls_logits()
+    no_class = torch.zeros(0, dtype=torch.int64, device=logits.device)
     classes = torch.cat([no_class, *(target.classes for target in targets)])
     cells = None if weights is None else _cell_weights(targets, weights)
     cls_sum = focal_loss(
-        output.flat_cls_logits().flatten(0, 1),
-        classes,
-        config.focal_gamma,
-        config.focal_alpha,
-        weights=cells,
+        logits.flatten(0, 1), classes, config.focal_gamma, config.focal_alpha, weights=cells
     )
     if weights is None:
         num_positive = global_sum(sum(len(target) for target in targets))
-        mask_loss = config.dice_weight * terms.sum() / max(num_positive, 1)
-        return {"mask": mask_loss, "cls": cls_sum / (num_positive + 1)}, predicted
+        return cls_sum / (num_positive + 1), num_positive
     counted = [w[target.instances].sum() for target, w in zip(targets, weights, strict=True)]
-    total = global_sum(torch.stack([terms.new_zeros(()), *counted]).sum())
-    mask_loss = config.dice_weight * terms.sum() / total.clamp(min=1)
-    return {"mask": mask_loss, "cls": cls_sum / (total + 1)}, predicted
+    total = global_sum(torch.stack([logits.new_zeros(()).float(), *counted]).sum())
+    return cls_sum / (total + 1), total
+
+
+def cell_candidates(output: SoloOutput, index_in_batch: int, targets: SoloTargets) -> Candidates:
+    """What each positive cell of one image of a batch draws."""
+    features = output.mask_features[index_in_batch]
+    logits = _cell_logits(output.flat_kernels()[index_in_batch], features, targets)
+    return Candidates(logits.unflatten(1, features.shape[-2:]), targets.instances)
+
+
+def candidate_means(candidates: Candidates, num_instances: int, targets: SoloTargets) -> Tensor:
+    """What `instance_probs` gives, of candidates that are there already."""
+    probs = candidates.logits.sigmoid()
+    return _mean_per_instance(probs.flatten(1), targets, (num_instances, *probs.shape[1:]))
+
+
+def _further_dice(probs: Tensor, masks: Tensor, targets: SoloTargets) -> Tensor:
+    """Each cell's mean dice loss against its instance's further masks, (P,); 0 without any."""
+    total, count = probs.new_zeros(len(probs)), probs.new_zeros(len(probs))
+    for mask in masks.flatten(2).unbind(1):
+        there = mask.any(1)[targets.instances]
+        total = total + dice_loss(probs, mask, targets.instances) * there
+        count = count + there
+    return total / count.clamp(min=1)
 
 
 def instance_probs(
@@ -100,7 +141,11 @@ def _cell_weights(targets: Sequence[SoloTargets], weights: Sequence[Tensor]) -> 
 
 def _cell_probs(kernels: Tensor, features: Tensor, targets: SoloTargets) -> Tensor:
     """Masks (P, h·w) float32 of the positive cells, of kernels (C, E) and features (E, h, w)."""
-    return (kernels[targets.cells] @ features.flatten(1)).float().sigmoid()
+    return _cell_logits(kernels, features, targets).sigmoid()
+
+
+def _cell_logits(kernels: Tensor, features: Tensor, targets: SoloTargets) -> Tensor:
+    return (kernels[targets.cells] @ features.flatten(1)).float()
 
 
 def _mean_per_instance(probs: Tensor, targets: SoloTargets, shape: tuple[int, ...]) -> Tensor:

@@ -1,6 +1,7 @@
 """SOLOv2 as a segmenter: backbone, pyramid and head."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,7 +11,13 @@ from sapnet.segmenters.backbones import BackboneWithFpn
 from sapnet.segmenters.base import Instances, Segmenter
 from sapnet.segmenters.solov2.decode import decode
 from sapnet.segmenters.solov2.head import SoloHead, SoloOutput
-from sapnet.segmenters.solov2.loss import instance_probs, solo_loss
+from sapnet.segmenters.solov2.loss import (
+    candidate_means,
+    cell_candidates,
+    class_loss,
+    instance_probs,
+    solo_loss,
+)
 from sapnet.segmenters.solov2.targets import SoloTargets, assign
 
 
@@ -33,6 +40,9 @@ class SoloV2(Segmenter):
     ) -> tuple[dict[str, Tensor], ObjectMasks]:
         """Return "mask" and "cls" of `solo_loss`, and the mean of what each object's cells draw."""
         targets = self.targets(output, labels)
+        if labels.by_candidates:
+            loss, _ = class_loss(output, targets, self.head.config, labels.weights)
+            return {"cls": loss}, self._by_candidates(output, labels, targets)
         losses, probs = solo_loss(
             output,
             targets,
@@ -40,6 +50,8 @@ class SoloV2(Segmenter):
             self.head.config,
             pixel_weights=labels.pixel_weights,
             weights=labels.weights,
+            further=labels.further_masks,
+            further_weight=labels.further_weight,
         )
         return losses, ObjectMasks(probs, [target.answered for target in targets])
 
@@ -47,15 +59,37 @@ class SoloV2(Segmenter):
     def object_masks(self, output: SoloOutput, labels: PseudoLabels) -> ObjectMasks:
         """The masks of each object's cells; its score is the best of theirs for its class."""
         logits = output.flat_cls_logits()
+        targets = self.targets(output, labels)
+        objects = None
+        if labels.by_candidates:
+            objects = self._by_candidates(output, labels, targets)
         probs, drawn, scores = [], [], []
-        for i, target in enumerate(self.targets(output, labels)):
+        for i, target in enumerate(targets):
             count = len(labels.classes[i])
-            probs.append(instance_probs(output, i, target, count))
+            if objects is None:
+                probs.append(instance_probs(output, i, target, count))
             drawn.append(target.answered)
             cells = logits[i][target.cells, target.classes[target.cells]].float().sigmoid()
             best = cells.new_zeros(count)
             scores.append(best.scatter_reduce(0, target.instances, cells, "amax"))
+        if objects is not None:
+            return replace(objects, scores=scores)
         return ObjectMasks(probs, drawn, scores)
+
+    def pixel_features(self, output: SoloOutput) -> Tensor:
+        """The mask features, which kernels make masks of, (B, E, H/4, W/4)."""
+        return output.mask_features
+
+    def _by_candidates(
+        self, output: SoloOutput, labels: PseudoLabels, targets: Sequence[SoloTargets]
+    ) -> ObjectMasks:
+        drawn = [target.answered for target in targets]
+        candidates = [cell_candidates(output, i, target) for i, target in enumerate(targets)]
+        probs = [
+            candidate_means(of_image, len(classes), target)
+            for of_image, classes, target in zip(candidates, labels.classes, targets, strict=True)
+        ]
+        return ObjectMasks(probs, drawn, candidates=candidates)
 
     def targets(self, output: SoloOutput, labels: PseudoLabels) -> list[SoloTargets]:
         """The cells of each image, on the output's device."""

@@ -90,6 +90,27 @@ def test_a_batch_against_plain(make_output, make_masks, small, classes, counts):
     assert losses["cls"].item() == pytest.approx(focal / (len(dice) + 1), rel=1e-4)
 
 
+def test_further_masks_cell_by_cell(make_output, make_masks, small):
+    """Eq. 11 of SAPNet's supplement: the mean over those that are there, a quarter of it."""
+    output, masks = make_output(1, 2), make_masks(5)
+    further = torch.stack([make_masks(5) for _ in range(3)], dim=1)
+    further[0, 1:], further[3] = False, False  # one has one, one has none
+    target = assign(masks, torch.arange(5) % 2, small, 2)
+    losses, _ = solo_loss(output, [target], [masks], small, further=[further], further_weight=0.25)
+    plain, _ = solo_loss(output, [target], [masks], small)
+    flat = torch.cat([k[0].flatten(1) for k in output.kernels], 1)
+    terms = []
+    for cell, n in zip(target.cells.tolist(), target.instances.tolist(), strict=True):
+        prob = torch.einsum("e,ehw->hw", flat[:, cell], output.mask_features[0]).sigmoid()
+        others = [plain_dice(prob, mask.float()) for mask in further[n] if mask.any()]
+        terms.append(sum(others) / len(others) if others else torch.tensor(0.0))
+    assert len({int(n) for n in target.instances}) > 2
+    torch.testing.assert_close(
+        losses["mask"] - plain["mask"], 3.0 * 0.25 * torch.stack(terms).mean()
+    )
+    assert losses["cls"] == plain["cls"]
+
+
 def test_without_objects_the_loss_is_zero_and_has_a_graph(make_output, make_masks, small):
     output = make_output(2, 3)
     masks = [make_masks(0), make_masks(0)]
