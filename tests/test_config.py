@@ -78,7 +78,7 @@ def test_priors_depend_on_the_generator():
 
 def test_which_methods_have_a_teacher():
     enabled = {method for method in METHODS if resolve_config(method).teacher.enabled}
-    assert enabled == {"sapnet++", "p2seg"}
+    assert enabled == {"sapnet++", "p2seg", "sim"}
     assert not resolve_config(preset="paper_r50_1x").teacher.enabled
 
 

@@ -28,14 +28,14 @@ def decay(step: Step, horizon: float) -> float:
 
 
 @torch.no_grad()
-def follow(segmenter: nn.Module, copied: nn.Module, keep: float) -> None:
-    """Move the copy towards the segmenter, of which it keeps `keep` of itself."""
+def follow(segmenter: nn.Module, copied: nn.Module, share: float) -> None:
+    """Move the copy towards the segmenter, of which it keeps `share` of itself."""
     for own, other in zip(segmenter.parameters(), copied.parameters(), strict=True):
         if own is not other:
-            other.lerp_(own.detach(), 1 - keep)
+            other.lerp_(own.detach(), 1 - share)
     for (name, value), average in zip(segmenter.named_buffers(), copied.buffers(), strict=True):
         if name.endswith(("running_mean", "running_var")):
-            average.lerp_(value, 1 - keep)
+            average.lerp_(value, 1 - share)
 
 
 @torch.no_grad()

@@ -238,7 +238,7 @@ def test_pseudo_loss_against_loops(draw, monkeypatch):
                 terms += w * -(t * math.log(m) + (1 - t) * math.log(1 - m))
                 dots, sizes, total = dots + w * m * t, sizes + w * (m * m + t * t), total + w
         wanted = terms / max(total, 1) + 1 - 2 * dots / sizes if total else 0.0
-        assert float(got[p]) == pytest.approx(wanted, rel=1e-4)
+        assert float(got[p].detach()) == pytest.approx(wanted, rel=1e-4)
     monkeypatch.setattr("sapnet.labelers.sim.pseudo_masks.MOST_VALUES", 15)
     torch.testing.assert_close(pseudo_loss(Candidates(logits, objects), targets), got)
 
