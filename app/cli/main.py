@@ -16,6 +16,7 @@ import typer
 from app.cli import client as cli_client
 from app.cli import keys as commands
 from app.cli import weights
+from app.cli.cvat.command import app as cvat
 from sapnet.utils.command_line import Version, run
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
 
 app.add_typer(commands.keys_group(lambda: _database(_settings())), name="keys")
 app.add_typer(weights.app, name="weights")
+app.add_typer(cvat, name="cvat", rich_help_panel=cli_client.PANEL)
 cli_client.add_to(app)
 
 
