@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -109,6 +110,24 @@ def test_it_works_from_a_folder(site: Path, pages: dict[str, References]) -> Non
                     missing.append(f"{name}: {address}")
     assert not missing, "\n".join(missing[:20])
     assert (site / "search" / "search_index.js").is_file()
+
+
+def test_the_search_works_without_a_server(site: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium is installed (apt-get install chromium)")
+    asked: list[str] = []
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "index.html").as_uri())
+        page.get_by_role("textbox", name="Search").fill("point distance guidance")
+        found = page.locator(".md-search-result__item").first
+        playwright.expect(found).to_be_visible(timeout=60_000)
+        browser.close()
+    assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
 
 
 def test_every_page_of_the_folder_is_reached(site: Path, pages: dict[str, References]) -> None:
