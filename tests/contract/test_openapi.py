@@ -26,6 +26,11 @@ SEMANTIC = (
     "POST /jobs/{job_id}/exports",
     "POST /predict",
     "POST /masks/{mask_id}/suggest",
+    "POST /ls/setup",
+    "POST /ls/predict",
+    "POST /ls/webhook",
+    "POST /ls/train",
+    "POST /ls/job_status",
 )
 PAGED = (
     "GET /datasets/{dataset_id}/annotations",

@@ -357,7 +357,9 @@ def test_which_model_predicts(client: TestClient, model_id: str, settings: Setti
     foreign = INTERFACE.replace("cell", "tree").replace("dust", "bush")
     refused = connect(client, foreign, path="/ls/best")
     assert (refused.status_code, "cell, dust" in refused.text) == (422, True)
-    for wrong in ({"modl": "best"}, {"training": {"preset": 3}}, {"training": {"nothing": 1}}, 7):
+    deep = '{"training":' * 100_000
+    unfit = [{"modl": "best"}, {"training": {"preset": 3}}, {"training": {"nothing": 1}}, 7, deep]
+    for wrong in unfit:
         assert connect(client, extra_params=wrong).status_code == 422
     assert connect(client).json() == {"model_version": "clicks"}
     assert ask(client, images=("/a", "/b")).json()["results"] == [[], []]

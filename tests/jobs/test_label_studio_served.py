@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,9 @@ from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 from sqlalchemy import select
 
-from app.db.models import Job, JobState
+from app.auth import keys
+from app.auth.scope import Scope
+from app.db.models import Job, JobState, LabelStudioProject
 from app.main import create_app
 from app.predict.model_cache import Runtime
 from app.settings import Settings
@@ -60,17 +63,22 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://localhost:{port}"
 
 
-@pytest.fixture
-def settings(settings: Settings, label_studio: str) -> Settings:
+@pytest.fixture(scope="module")
+def personal_token(label_studio: str) -> str:
+    """An account has one."""
     asked = urllib.request.Request(
         f"{label_studio}/api/token/",
         b"{}",
         {"Authorization": f"Token {LEGACY}", "Content-Type": "application/json"},
     )
     with urllib.request.urlopen(asked) as answer:
-        token = json.load(answer)["token"]
+        return str(json.load(answer)["token"])
+
+
+@pytest.fixture
+def settings(settings: Settings, label_studio: str, personal_token: str) -> Settings:
     return settings.model_copy(
-        update={"label_studio_url": label_studio, "label_studio_token": token}
+        update={"label_studio_url": label_studio, "label_studio_token": personal_token}
     )
 
 
@@ -180,6 +188,40 @@ def test_the_page_from_nothing_to_predictions(
         for region in prediction["result"]:
             assert region["value"]["brushlabels"] == ["apple"]
             assert (decoded(region) == truth).all()
+
+
+def test_a_service_with_keys_is_connected_by_basic_authentication(
+    label_studio: str, service: str, settings: Settings, database: Any
+) -> None:
+    with database.begin() as session:
+        key, _ = keys.create(session, "ann", Scope.WRITE)
+
+    def ask(path: str, body: Any) -> tuple[int, Any]:
+        asked = urllib.request.Request(
+            f"{label_studio}{path}",
+            json.dumps(body).encode(),
+            {"Authorization": f"Token {LEGACY}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(asked) as answer:
+                return answer.status, json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    config = re.search(r"<View>.*</View>", PAGE.read_text(), re.DOTALL)
+    assert config is not None
+    _, project = ask("/api/projects", {"title": "keys", "label_config": config[0]})
+    backend = {"project": project["id"], "url": f"{service}/ls", "is_interactive": True}
+    status, told = ask("/api/ml/", backend)
+    assert status == 400
+    assert "authentication parameters" in told
+    login = {"auth_method": "BASIC_AUTH", "basic_auth_user": "any", "basic_auth_pass": key}
+    status, connected = ask("/api/ml/", {**backend, **login})
+    assert (status, connected["readable_state"]) == (201, "Connected"), connected
+    assert connected["model_version"] == "clicks"
+    with database.read() as session:
+        (row,) = session.scalars(select(LabelStudioProject))
+    assert (row.owner, row.token) == ("ann", LEGACY)
 
 
 def iou(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:

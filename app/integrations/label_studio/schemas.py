@@ -6,7 +6,7 @@ Its requests have more members than these, which are not looked at.
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, model_validator
 
 from app.jobs.schemas import TrainRequest
 
@@ -14,7 +14,10 @@ from app.jobs.schemas import TrainRequest
 def _parsed(value: Any) -> Any:
     """The page of Label Studio sends what was typed: an object, text of JSON, or nothing."""
     if isinstance(value, str):
-        value = json.loads(value) if value.strip() else {}
+        try:
+            value = json.loads(value) if value.strip() else {}
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
     return {} if value is None else value
 
 
@@ -23,7 +26,9 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     model: Annotated[str | None, Field(max_length=100, description="that predicts")] = None
-    score: Annotated[float | None, Field(ge=0, le=1, description="confidence threshold")] = None
+    score: Annotated[
+        float | None, Field(ge=0, le=1, strict=True, description="confidence threshold")
+    ] = None
     training: Annotated[
         dict[str, Any], Field(description='of POST /jobs/train, without the data set: {"seed": 1}')
     ] = {}
@@ -38,14 +43,22 @@ class Parameters(BaseModel):
         return TrainRequest.model_validate({**self.training, "dataset_id": dataset_id})
 
 
+def _text(most: int) -> Any:
+    """A column's text: PostgreSQL takes no NUL."""
+    return Field(max_length=most, pattern=r"^[^\x00]*$")
+
+
 class SetupIn(BaseModel):
     """Sent when the backend is connected, and before predictions."""
 
-    project: str = Field(max_length=100)
-    label_config: str = Field("", alias="schema")
-    hostname: str = Field("", max_length=2000)
-    access_token: str | None = Field("", max_length=2000)
-    extra_params: Annotated[Parameters, BeforeValidator(_parsed)] = Parameters()
+    project: Annotated[str, _text(100)]
+    label_config: Annotated[str, _text(1_000_000), Field(alias="schema")] = ""
+    hostname: Annotated[str, _text(2000)] = ""
+    access_token: Annotated[str, _text(2000)] | None = ""
+    extra_params: Annotated[
+        Parameters,
+        BeforeValidator(_parsed, json_schema_input_type=Parameters | str | None),
+    ] = Parameters()
 
 
 class SetupOut(BaseModel):
@@ -66,7 +79,7 @@ class HealthOut(BaseModel):
 class Task(BaseModel):
     """An image to annotate."""
 
-    id: int | None = None
+    id: StrictInt | None = None
     data: dict[str, Any]
 
 
@@ -86,8 +99,8 @@ class PredictIn(BaseModel):
     """Tasks to predict on; with a context, the one task that is being annotated."""
 
     tasks: list[Task]
-    project: str = Field("", max_length=100)
-    label_config: str = ""
+    project: Annotated[str, _text(100)] = ""
+    label_config: Annotated[str, _text(1_000_000)] = ""
     params: PredictParameters | None = None
 
 
@@ -111,7 +124,7 @@ class PredictOut(BaseModel):
 class Project(BaseModel):
     """A project, as events have it."""
 
-    id: int
+    id: StrictInt
     title: str | None = None
     created_at: str | None = None
 
@@ -127,7 +140,7 @@ class TrainIn(BaseModel):
     """A training as releases before 1.5 ask for it: with the annotated tasks themselves."""
 
     annotations: list[dict[str, Any]]
-    project: str = Field("", max_length=100)
+    project: Annotated[str, _text(100)] = ""
 
 
 class TrainingOut(BaseModel):
