@@ -36,6 +36,7 @@ from sapnet.config.methods import DEFAULT_PROPOSALS
 from sapnet.errors import InvalidConfig
 from sapnet.utils.devices import ALL, parse_devices
 from sapnet.utils.devices import VARIABLE as DEVICES
+from sapnet.utils.tracking.base import TRACKERS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -175,6 +176,15 @@ class Settings(BaseSettings):
     webhook_timeout_seconds: PositiveFloat = 10
     """Of one try, from connecting to the answer's headers."""
 
+    # Trackers of experiments
+    tracking: Annotated[tuple[str, ...], NoDecode] = ()
+    """Trackers that trainings are shown in, with commas between them: tensorboard, mlflow, wandb.
+    Read by workers of the queue io; the trackers' own variables say where."""
+    tracking_dir: Path | None = None
+    """Folder of the trackers' files; None is `tracking` in `data_dir`."""
+    tracking_timeout_seconds: PositiveFloat = 300
+    """So long may a tracker take for what it is given, before it is stopped and tried again."""
+
     # Limits of requests and imports
     max_connections: PositiveInt = 1000
     """Open at once; fewer where the system allows a process few file descriptors."""
@@ -313,6 +323,21 @@ class Settings(BaseSettings):
         for host in value:
             if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", host):
                 raise ValueError("it is no list of hosts, without ports: sapnet.example.org,box")
+        return value
+
+    @field_validator("tracking", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """From the environment: names with commas between them, or JSON's list."""
+        if isinstance(value, str):
+            value = from_json(value) if value.startswith("[") else value.split(",")
+        return list(dict.fromkeys(str(v).strip().lower() for v in value if str(v).strip()))
+
+    @field_validator("tracking")
+    @classmethod
+    def _are_trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(name not in TRACKERS for name in value):
+            raise ValueError(f"there are {', '.join(TRACKERS)}")
         return value
 
     @field_validator("database_url")

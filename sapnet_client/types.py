@@ -167,6 +167,7 @@ class Job:
         eta_seconds: to the end of the stage.
         reason: why it is in its state, for programs.
         error: what went wrong, for people.
+        tracking: addresses of its runs by tracker of experiments.
     """
 
     id: str
@@ -190,6 +191,7 @@ class Job:
     weights_origin: str | None = None
     attempt: int = 0
     model_id: str | None = None
+    tracking: dict[str, str | None] | None = None
     metrics: dict[str, Any] | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db.models import ACTIVE, Job
 from app.jobs.reaper import Reaper, waiting
 from worker.background.remover import Remover
+from worker.background.tracking import Tracking
 from worker.background.webhook_sender import WebhookSender
 from worker.jobs.execute import execute
 from worker.runtime.types import Outcome, WorkerContext, new_owner
@@ -45,13 +46,15 @@ def run(worker: WorkerContext, stop: Callable[[], None]) -> None:
     reaper = Reaper(worker.database, worker.settings)
     sender = WebhookSender(worker.database, worker.settings)
     remover = Remover(worker.database, worker.storage, worker.settings)
-    for thread in (reaper, sender, remover, *threads):
+    tracking = Tracking(worker.database, worker.storage, worker.settings)
+    for thread in (reaper, sender, remover, tracking, *threads):
         thread.start()
     loop(workers[0])
     for thread in threads:
         thread.join()
     remover.stop()
     reaper.stop()
+    tracking.stop()
     sender.stop()
 
 

@@ -11,7 +11,7 @@ looks for that mark.
 
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Index, String, true
+from sqlalchemy import JSON, ForeignKey, Index, String, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.columns import (
@@ -35,6 +35,7 @@ from app.db.models_access import ImportFile as ImportFile
 from app.db.models_access import Upload as Upload
 from app.db.models_access import UploadPiece as UploadPiece
 from app.db.models_integrations import LabelStudioProject as LabelStudioProject
+from app.db.models_registry import JobTracker as JobTracker
 from app.db.models_registry import Model as Model
 from app.db.models_registry import ModelAlias as ModelAlias
 from app.db.models_registry import Prediction as Prediction
@@ -250,6 +251,8 @@ class Job(Base):
     metrics: Mapped[Json | None]
     report: Mapped[Json | None] = mapped_column(deferred=True)
     model_id: Mapped[str | None] = mapped_column(String(32))
+    tracking: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    """Addresses of its runs by tracker; null for a tracker without."""
     gallery_sha: Mapped[BlobRef | None]
     report_html_sha: Mapped[BlobRef | None]
     masks_sha: Mapped[BlobRef | None]

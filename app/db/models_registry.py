@@ -1,4 +1,4 @@
-"""Tables of trained models, of their names, and of their predictions.
+"""Tables of trained models, of their names and predictions, and of trackers of experiments.
 
 A part of app/db/models.py, from where they are imported.
 """
@@ -84,3 +84,30 @@ class Prediction(Base):
     results: Mapped[Json | None]
     """COCO results; None before the job is over, and where there is an error."""
     error: Mapped[str | None]
+
+
+class JobTracker(Base):
+    """A tracker of experiments that reads a training's events, and how far it has come."""
+
+    __tablename__ = "job_tracker"
+    __table_args__ = (Index(None, "job_id", "tracker", unique=True),)
+
+    id: Mapped[Id]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"))
+    tracker: Mapped[str] = mapped_column(String(32))
+    """One of `sapnet.utils.tracking.base.TRACKERS`."""
+    run_id: Mapped[str | None] = mapped_column(String(200))
+    """The tracker's own id of the run."""
+    reached: Mapped[Json] = mapped_column(default=dict)
+    """The last step of each series that it has."""
+    sent: Mapped[int] = mapped_column(default=0)
+    """Number of the newest event that it was given."""
+    tries: Mapped[int] = mapped_column(default=0)
+    """Failed tries since then."""
+    due_at: Mapped[Moment | None] = mapped_column(index=True)
+    """When it may be taken up; in the future while it is in hand. None: done, or given up."""
+    turn: Mapped[int] = mapped_column(default=0)
+    """Raised by whoever takes it up; whoever writes names it."""
+    error: Mapped[str | None]
+    """Why the last try failed."""
+    created_at: Mapped[Created]

@@ -8,6 +8,7 @@ from fastapi.sse import EventSourceResponse
 
 from app.db.models import EventType
 from app.db.session import DatabaseDep
+from app.errors import Unavailable
 from app.http.content_negotiation import preferred
 from app.http.pagination import Paging, paging
 from app.jobs import events, service
@@ -75,3 +76,39 @@ def job_events(
     feed: Feed = request.app.state.feed
     vary["X-Accel-Buffering"] = "no"  # nginx would keep the events to itself
     return EventSourceResponse(stream(feed, job_id, after), headers=vary)
+
+
+@router.get(
+    "/{job_id}/tensorboard",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+def tensorboard(job_id: str, database: DatabaseDep) -> Response:
+    """Losses and validations so far as an event file of TensorBoard, whether or not it is set.
+
+    Put it into a folder, and `tensorboard --logdir` shows it.
+    """
+    from sapnet.utils.command_line import missing_extra
+    from sapnet.utils.tracking.base import TrackedEvent, advancing, scalars_of
+    from sapnet.utils.tracking.tensorboard import event_file
+
+    with database.read() as session:
+        job = service.get(session, job_id)
+        params = {"method": job.method, "preset": job.preset, "seed": str(job.seed)}
+        rows = events.of_types(session, job_id, (EventType.PROGRESS, EventType.VALIDATION))
+    tracked = [
+        TrackedEvent(seq=e.seq, type=e.type, time=e.moment.timestamp(), data=e.data) for e in rows
+    ]
+    scalars = advancing((scalar for event in tracked for scalar in scalars_of(event)), {})
+    try:
+        content = event_file(scalars, params)
+    except ModuleNotFoundError as error:
+        if (message := missing_extra(error)) is None:
+            raise
+        raise Unavailable(message) from error
+    name = f"events.out.tfevents.{int(job.created_at.timestamp())}.{job.id}"
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Cache-Control": "no-cache",
+    }
+    return Response(content, media_type="application/octet-stream", headers=headers)

@@ -6,7 +6,7 @@ has seen number n has missed none before it. Whoever writes has changed the job'
 transaction: the worker under its lease, the API in its state.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -107,6 +107,12 @@ def after(session: Session, job_id: str, seq: int, limit: int) -> list[JobEvent]
     """Return at most `limit` events with numbers above `seq`, in order."""
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > seq)
     return list(session.scalars(query.order_by(JobEvent.seq).limit(limit)))
+
+
+def of_types(session: Session, job_id: str, types: Collection[EventType]) -> list[JobEvent]:
+    """Return all events of a job that are of these types, in order."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type.in_(types))
+    return list(session.scalars(query.order_by(JobEvent.seq)))
 
 
 def document(event: JobEvent) -> dict[str, Any]:

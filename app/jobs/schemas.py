@@ -196,6 +196,9 @@ class JobOut(JobCreated):
     from_model: str | None = Field(None, description="the model that its training went on from")
     attempt: int
     model_id: str | None
+    tracking: dict[str, str | None] | None = Field(
+        None, description="addresses of its runs by tracker of experiments; null for one without"
+    )
     metrics: dict[str, Any] | None
     created_at: datetime
     started_at: datetime | None

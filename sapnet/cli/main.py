@@ -17,6 +17,7 @@ from sapnet.cli.console import Bars, EventLog, friendly_errors
 from sapnet.cli.export import export
 from sapnet.cli.mmdet import app as mmdet
 from sapnet.cli.onnx import app as onnx
+from sapnet.cli.tracking import Trackers
 from sapnet.config.choice import AUTO
 from sapnet.config.methods import DEFAULT_PROPOSALS
 from sapnet.config.resolve import resolve_config
@@ -104,6 +105,9 @@ def train(
     store: Store = None,
     boxes: BoxesOption = "use",
     override: Override = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="tensorboard, mlflow or wandb, repeatable")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check, tell how long it takes, and do nothing")
     ] = False,
@@ -119,6 +123,9 @@ def train(
             dataset = read_dataset(points, images, warn, boxes=boxes)
             check_proposals(generator, dataset.points)
             check_files(truth, (weights, from_model), dataset, warning_to(bars.emit_event))
+            params = {"method": method, "preset": preset, "seed": str(seed), "proposals": proposals}
+            params |= {name: str(value) for name, value in overrides.items()}
+            trackers = Trackers(track or [], out, params, bars.emit_event)
 
         def spec() -> "RunSpec":
             from sapnet.pipeline.spec import RunSpec
@@ -142,7 +149,8 @@ def train(
             with friendly_errors(bars.emit_event):
                 typer.echo(told_time(spec(), dataset.points))
             return
-        code = execute(spec, bars.emit_event)
+        code = execute(spec, trackers.emit_event)
+        trackers.close()
     if code:
         raise typer.Exit(code)
     from sapnet.utils.distributed import is_main

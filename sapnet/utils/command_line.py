@@ -8,7 +8,14 @@ import typer
 
 DISTRIBUTION = "sapnet-service"
 _OWN = {"app", "worker", "sapnet", "sapnet_client", "migrations"}
-_EXTRA_OF = {"onnxruntime": "onnx", "opentelemetry": "otel", "mcp": "mcp"}
+_EXTRA_OF = {
+    "onnxruntime": "onnx",
+    "opentelemetry": "otel",
+    "mcp": "mcp",
+    "tensorboard": "tracking",
+    "mlflow": "tracking",
+    "wandb": "tracking",
+}
 
 
 def _print_version(wanted: bool) -> None:

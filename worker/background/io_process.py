@@ -1,4 +1,4 @@
-"""What a worker of the queue `io` does beside its jobs: deliver webhooks, remove what was deleted.
+"""What a worker of the queue `io` does beside its jobs: webhooks, trackers, removal.
 
 Threads in the embedded worker. Celery's parent process forks, which threads do not survive well, so
 there they have a process of their own: `python -m worker.background.io_process`.
@@ -14,6 +14,7 @@ from app.observability import logging as logs
 from app.settings import Settings
 from app.storage.store import make_storage
 from worker.background.remover import Remover
+from worker.background.tracking import Tracking
 from worker.background.webhook_sender import WebhookSender
 from worker.runtime.parent_death import spawn_with_parent
 
@@ -47,7 +48,9 @@ def main() -> None:
     logs.configure(settings.log_level, settings.log_json)
     logs.log_uncaught()
     database = Database(settings.database)
-    remover = Remover(database, make_storage(settings), settings)
+    storage = make_storage(settings)
+    remover = Remover(database, storage, settings)
+    tracking = Tracking(database, storage, settings)
     sender = WebhookSender(database, settings)
 
     def request_shutdown(_signal: int, _frame: FrameType | None) -> None:
@@ -57,9 +60,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, request_shutdown)
     try:
         remover.start()
+        tracking.start()
         sender.start()
         sender.join()
     finally:
+        tracking.stop()
         sender.stop()
 
 

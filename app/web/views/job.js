@@ -191,6 +191,7 @@ class JobView {
       ["Proposals", job.proposal_generator], ["Weights", job.weights_origin],
       ["Attempt", job.attempt > 1 && String(job.attempt)],
       ["Requested", when(job.created_at)], ["Begun", job.started_at && when(job.started_at)], ["Took", took && duration(took)],
+      ...Object.entries(job.tracking ?? {}).map(([tracker, url]) => ["Tracked by", tracked(tracker, url)]),
       ["Job", h("code", null, job.id)],
     ];
     const text = rows.map(([, value]) => value?.textContent ?? value).join();
@@ -212,4 +213,14 @@ class JobView {
       await new Promise((resolve) => setTimeout(resolve, 2_000));
     }
   }
+}
+
+const TRACKERS = { tensorboard: "TensorBoard", mlflow: "MLflow", wandb: "Weights & Biases" };
+
+/* The service's own addresses are relative, those of a tracker's server are not. */
+function tracked(tracker, url) {
+  const name = TRACKERS[tracker] ?? tracker;
+  if (!url) return name;
+  if (url.startsWith("/")) return h("a", { href: url.slice(1), download: "" }, `${name} (event file)`);
+  return /^https?:/.test(url) ? h("a", { href: url, target: "_blank", rel: "noopener" }, name) : name;
 }
