@@ -30,6 +30,8 @@ CONFIRMED = "confirmed"
 """The source of a mask that its owner has given, in bags and in results."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Subset = Literal["train", "val", "test"]
+"""The part of a dataset that its owner has put an image into."""
 Method = Literal["sam-top1", "consensus", "box-rule", "mil", "sapnet", "sapnet++", "p2seg", "sim"]
 
 
@@ -50,12 +52,19 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """One image of a dataset; width and height in pixels."""
+    """One image of a dataset; width and height in pixels.
+
+    Attributes:
+        subset: where its owner has split the dataset.
+        group: images of one group are held out of training together.
+    """
 
     id: int
     file_name: str
     width: int
     height: int
+    subset: Subset | None = field(default=None, repr=False)  # the repr names runs
+    group: str | None = field(default=None, repr=False)
 
     @property
     def size(self) -> tuple[int, int]:

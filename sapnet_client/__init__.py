@@ -27,6 +27,7 @@ from sapnet_client.errors import (
     Unreachable,
     ValidationIssue,
 )
+from sapnet_client.extras import MissingPackage
 from sapnet_client.progress import Bars, Progress
 from sapnet_client.types import Dataset, Job, Segmentation, document
 
@@ -43,6 +44,7 @@ __all__ = [
     "Invalid",
     "Job",
     "JobFailed",
+    "MissingPackage",
     "NotFound",
     "NotUnderstood",
     "Problem",

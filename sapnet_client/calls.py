@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import httpx2
 import msgspec
 
+from sapnet_client.bound import Bound
 from sapnet_client.errors import NotUnderstood, Problem, SapnetError, Unreachable, problem
 from sapnet_client.progress import Progress, Show
 from sapnet_client.wire import Answer, Call, Wire
@@ -66,6 +67,8 @@ class Calls:
     def __init__(self, wire: Wire, *, patience: float, show: Show | None) -> None:
         self._wire, self._patience, self._show = wire, patience, show
         self._met = False
+        self._owner: Any = self
+        """The client that answers carry: the one that people have, around this one."""
 
     @property
     def url(self) -> str:
@@ -101,23 +104,38 @@ class Calls:
         return await self._until_answered(call, once)
 
     async def _get(self, kind: type[T], path: str, **params: Any) -> T:
-        return read(kind, (await self._send(Call("GET", path, params, again=True))).body)
+        reply = await self._send(Call("GET", path, params, again=True))
+        return self._bound(read(kind, reply.body))
 
     async def _post(self, kind: type[T], path: str, json: Any = None, **more: Any) -> T:
         """One that makes something: with an idempotency key, so that it is made once."""
         headers = {"Idempotency-Key": str(uuid.uuid4()), **more.pop("headers", {})}
         call = Call("POST", path, json=json, headers=headers, again=True, **more)
-        return read(kind, (await self._send(call)).body)
+        return self._bound(read(kind, (await self._send(call)).body))
+
+    async def offload(self, work: Callable[[], T]) -> T:
+        """Do what waits for something else than the service, without holding up an event loop."""
+        return await self._wire.offload(work)
+
+    def _bound(self, answer: T, job: str | None = None) -> T:
+        """The answer, which knows this client; masks their job too."""
+        if isinstance(answer, Bound):
+            answer.bind(self._owner, job)
+        return answer
 
     async def _pages(
-        self, kind: type[T], path: str, name: str, **params: Any
+        self, kind: type[T], path: str, name: str, *, job: str | None = None, **params: Any
     ) -> AsyncGenerator[T, None]:
-        """Yield all things of a list, page by page as they are read."""
+        """Yield all things of a list, page by page as they are read.
+
+        Args:
+            job: see `_bound`.
+        """
         cursor = None
         while True:
             page = await self._get(dict[str, Any], path, **{"limit": PAGE, **params}, cursor=cursor)
             for item in page[name]:
-                yield convert(kind, item)
+                yield self._bound(convert(kind, item), job)
             cursor = page.get("next")
             if cursor is None:
                 return

@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx2
 
 from sapnet_client.calls import address, authorization
-from sapnet_client.models import Models
+from sapnet_client.hub import Hub
 from sapnet_client.progress import Show, wanted
 from sapnet_client.wire import AsyncWire, BlockingWire, each, run
 
@@ -17,7 +17,7 @@ SECONDS = 300.0
 PATIENCE = 60.0
 
 
-class AsyncClient(Models):
+class AsyncClient(Hub):
     """The service, for programs with an event loop. `Client` says what the arguments are."""
 
     def __init__(
@@ -48,7 +48,7 @@ class AsyncClient(Models):
 
 
 def _blocking(
-    method: Callable[Concatenate[Models, P], Coroutine[Any, Any, T]],
+    method: Callable[Concatenate[Hub, P], Coroutine[Any, Any, T]],
 ) -> "Callable[Concatenate[Client, P], T]":
     @functools.wraps(method)
     def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -58,7 +58,7 @@ def _blocking(
 
 
 def _iterating(
-    method: Callable[Concatenate[Models, P], AsyncGenerator[T, None]],
+    method: Callable[Concatenate[Hub, P], AsyncGenerator[T, None]],
 ) -> "Callable[Concatenate[Client, P], Iterator[T]]":
     @functools.wraps(method)
     def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
@@ -95,7 +95,8 @@ class Client:
             limit = httpx2.Timeout(timeout, connect=10.0)
             http = httpx2.Client(base_url=address(url), timeout=limit)
         http.headers.update(authorization(key))
-        self._core = Models(BlockingWire(http), patience=patience, show=wanted(progress))
+        self._core = Hub(BlockingWire(http), patience=patience, show=wanted(progress))
+        self._core._owner = self
 
     @property
     def url(self) -> str:
@@ -112,61 +113,75 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    create_dataset = _blocking(Models.create_dataset)
-    ready = _blocking(Models.ready)
-    dataset = _blocking(Models.dataset)
-    datasets = _iterating(Models.datasets)
-    images = _iterating(Models.images)
-    annotations = _iterating(Models.annotations)
-    image_bytes = _blocking(Models.image_bytes)
-    delete_dataset = _blocking(Models.delete_dataset)
-    upload = _blocking(Models.upload)
+    create_dataset = _blocking(Hub.create_dataset)
+    ready = _blocking(Hub.ready)
+    dataset = _blocking(Hub.dataset)
+    datasets = _iterating(Hub.datasets)
+    images = _iterating(Hub.images)
+    annotations = _iterating(Hub.annotations)
+    image_bytes = _blocking(Hub.image_bytes)
+    delete_dataset = _blocking(Hub.delete_dataset)
+    upload = _blocking(Hub.upload)
 
-    train = _blocking(Models.train)
-    plan_training = _blocking(Models.plan_training)
-    job = _blocking(Models.job)
-    jobs = _iterating(Models.jobs)
-    cancel = _blocking(Models.cancel)
-    wait = _blocking(Models.wait)
-    events = _iterating(Models.events)
-    logs = _blocking(Models.logs)
-    metrics = _blocking(Models.metrics)
-    pseudo_masks = _iterating(Models.pseudo_masks)
-    gallery = _blocking(Models.gallery)
-    report = _blocking(Models.report)
-    download_report = _blocking(Models.download_report)
-    download_checkpoint = _blocking(Models.download_checkpoint)
+    train = _blocking(Hub.train)
+    plan_training = _blocking(Hub.plan_training)
+    job = _blocking(Hub.job)
+    jobs = _iterating(Hub.jobs)
+    cancel = _blocking(Hub.cancel)
+    wait = _blocking(Hub.wait)
+    events = _iterating(Hub.events)
+    logs = _blocking(Hub.logs)
+    metrics = _blocking(Hub.metrics)
+    pseudo_masks = _iterating(Hub.pseudo_masks)
+    gallery = _blocking(Hub.gallery)
+    report = _blocking(Hub.report)
+    download_report = _blocking(Hub.download_report)
+    download_checkpoint = _blocking(Hub.download_checkpoint)
 
-    review = _iterating(Models.review)
-    review_counts = _blocking(Models.review_counts)
-    mask = _blocking(Models.mask)
-    accept = _blocking(Models.accept)
-    reject = _blocking(Models.reject)
-    reopen = _blocking(Models.reopen)
-    choose = _blocking(Models.choose)
-    correct = _blocking(Models.correct)
-    suggest = _blocking(Models.suggest)
-    corrections = _blocking(Models.corrections)
-    compare = _blocking(Models.compare)
+    review = _iterating(Hub.review)
+    review_counts = _blocking(Hub.review_counts)
+    mask = _blocking(Hub.mask)
+    accept = _blocking(Hub.accept)
+    reject = _blocking(Hub.reject)
+    reopen = _blocking(Hub.reopen)
+    choose = _blocking(Hub.choose)
+    correct = _blocking(Hub.correct)
+    suggest = _blocking(Hub.suggest)
+    corrections = _blocking(Hub.corrections)
+    compare = _blocking(Hub.compare)
 
-    export = _blocking(Models.export)
-    create_export = _blocking(Models.create_export)
-    get_export = _blocking(Models.get_export)
-    exports = _iterating(Models.exports)
-    wait_for_export = _blocking(Models.wait_for_export)
-    delete_export = _blocking(Models.delete_export)
-    download_export = _blocking(Models.download_export)
+    export = _blocking(Hub.export)
+    create_export = _blocking(Hub.create_export)
+    get_export = _blocking(Hub.get_export)
+    exports = _iterating(Hub.exports)
+    wait_for_export = _blocking(Hub.wait_for_export)
+    delete_export = _blocking(Hub.delete_export)
+    download_export = _blocking(Hub.download_export)
 
-    predict = _blocking(Models.predict)
-    predict_many = _iterating(Models.predict_many)
-    overlay = _blocking(Models.overlay)
-    models = _iterating(Models.models)
-    model = _blocking(Models.model)
-    import_model = _blocking(Models.import_model)
-    delete_model = _blocking(Models.delete_model)
-    download_model = _blocking(Models.download_model)
-    curves = _blocking(Models.curves)
-    aliases = _iterating(Models.aliases)
-    alias = _blocking(Models.alias)
-    set_alias = _blocking(Models.set_alias)
-    delete_alias = _blocking(Models.delete_alias)
+    answers_at_once = True
+    """What it has returned may ask it for more while it is shown."""
+    preview_of = _blocking(Hub.preview_of)
+    to_numpy = _blocking(Hub.to_numpy)
+    to_pandas = _blocking(Hub.to_pandas)
+    to_supervision = _blocking(Hub.to_supervision)
+    to_fiftyone = _blocking(Hub.to_fiftyone)
+    fiftyone_samples = _iterating(Hub.fiftyone_samples)
+    dataset_from_fiftyone = _blocking(Hub.dataset_from_fiftyone)
+
+    predict = _blocking(Hub.predict)
+    predict_many = _iterating(Hub.predict_many)
+    overlay = _blocking(Hub.overlay)
+    models = _iterating(Hub.models)
+    model = _blocking(Hub.model)
+    import_model = _blocking(Hub.import_model)
+    push_model = _blocking(Hub.push_model)
+    pull_model = _blocking(Hub.pull_model)
+    push_dataset = _blocking(Hub.push_dataset)
+    pull_dataset = _blocking(Hub.pull_dataset)
+    delete_model = _blocking(Hub.delete_model)
+    download_model = _blocking(Hub.download_model)
+    curves = _blocking(Hub.curves)
+    aliases = _iterating(Hub.aliases)
+    alias = _blocking(Hub.alias)
+    set_alias = _blocking(Hub.set_alias)
+    delete_alias = _blocking(Hub.delete_alias)

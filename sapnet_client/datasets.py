@@ -32,7 +32,7 @@ class Datasets(Jobs):
     async def create_dataset(
         self,
         images: Images | None,
-        points: Document,
+        points: Document | None = None,
         *,
         truth: Document | None = None,
         name: str | None = None,
@@ -47,7 +47,8 @@ class Datasets(Jobs):
                 "s3://bucket/folder/"; None with a `parent` takes the parent's. Of a folder those
                 that `points` names are sent, by the rule that the service finds them by.
             points: COCO with a "point" or a "bbox" for each annotation; CVAT's XML; Label Studio's
-                JSON; or a folder of Labelme's JSON files.
+                JSON; GeoJSON; or a folder with the files of Labelme, COCO, YOLO, PASCAL VOC or
+                Datumaro. None where `images` is the folder or the archive of such a data set.
             truth: COCO instances, for metrics alone.
             name: by default the folder's.
             parent: the data set that this one corrects.
@@ -64,13 +65,18 @@ class Datasets(Jobs):
         if boxes != "use":
             form["boxes"] = boxes
         with tempfile.TemporaryDirectory(prefix="sapnet-client-") as folder:
-            files = [_document("annotations", "points.json", points, Path(folder))]
+            files: list[tuple[str, str, Path]] = []
+            if points is None and isinstance(images, str | Path) and Path(images).is_dir():
+                points = images
+            if points is not None:
+                files.append(_document("annotations", "points.json", points, Path(folder)))
             if truth is not None:
                 files.append(_document("truth", "truth.json", truth, Path(folder)))
             if isinstance(images, str) and "://" in images:
                 form["images_url"] = images
             elif images is not None:
-                archives = _archives(images, _named(files[0][2]), Path(folder) / "images.zip")
+                named = None if points is None else _named(files[0][2])
+                archives = _archives(images, named, Path(folder) / "images.zip")
                 files += [("images", path.name, path) for path in archives]
             parts: list[Part] = []
             for part, file_name, path in files:
@@ -151,13 +157,13 @@ def _document(part: str, name: str, document: Document, folder: Path) -> tuple[s
         path = folder / name
         path.write_text(json.dumps(document))
         return part, name, path
-    if (path := Path(document)).is_dir():  # a document for each image, as Labelme writes them
-        from sapnet.data.file_pairing import files_below
+    if (path := Path(document)).is_dir():
+        from sapnet.data.file_pairing import DOCUMENTS, files_below
 
         archive = folder / f"{part}.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
             for inside, file in files_below(path).items():
-                if inside.lower().endswith(".json"):
+                if inside.lower().endswith(DOCUMENTS):
                     packed.write(file, inside)
         return part, archive.name, archive
     return part, path.name, path
@@ -188,7 +194,7 @@ def _named(points: Path) -> dict[str, str] | None:
 def _archives(images: Images, named: Mapping[str, str] | None, archive: Path) -> list[Path]:
     """Return the archives to send; single images are put into one."""
     # The rule that the service has:
-    from sapnet.data.file_pairing import files_below, is_archive_name, pair
+    from sapnet.data.file_pairing import DOCUMENTS, files_below, is_archive_name, pair
 
     if isinstance(images, str | Path):
         root = Path(images)
@@ -210,6 +216,6 @@ def _archives(images: Images, named: Mapping[str, str] | None, archive: Path) ->
         if pairing.missing():  # they may be in archives, or these may be why
             archives = [path for name, path in files.items() if is_archive_name(name)]
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as packed:
-        for name in wanted:
+        for name in (name for name in wanted if not name.lower().endswith(DOCUMENTS)):
             packed.write(files[name], name)
     return [archive, *archives]

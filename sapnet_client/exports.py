@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from sapnet_client.calls import Ref, id_of
-from sapnet_client.review import Review
+from sapnet_client.notebooks import Notebooks
 from sapnet_client.types import Export
 from sapnet_client.wire import Call
 
 
-class Exports(Review):
+class Exports(Notebooks):
     """The client's methods for exports."""
 
     async def export(

@@ -93,7 +93,7 @@ class Jobs(Transfers):
             Conflict: it is over already.
         """
         call = Call("POST", f"/jobs/{id_of(job)}/cancel", again=True)
-        return read(Job, (await self._send(call)).body)
+        return self._bound(read(Job, (await self._send(call)).body))
 
     async def wait(self, job: Ref, *, timeout: float | None = None, check: bool = True) -> Job:
         """Wait until a job is over; it survives restarts of the service.
@@ -211,7 +211,7 @@ class Jobs(Transfers):
                 call = Call("GET", path, params, headers, again=True)
                 async with self._open(call) as answer, aclosing(answer.lines()) as lines:
                     async for line in lines:
-                        mask = read(Mask, line.encode())
+                        mask = self._bound(read(Mask, line.encode()), id_of(job))
                         if last is None or mask.id > last:  # else it came before a break
                             last, breaks = mask.id, 0
                             yield mask

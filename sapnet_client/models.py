@@ -40,7 +40,8 @@ class Models(Exports):
             score: confidence threshold, 0.1 by default.
         """
         call = _call(model, image, dataset, score, "application/json")
-        return read(list[Prediction], (await self._send(call)).body)
+        answer = read(list[Prediction], (await self._send(call)).body)
+        return [self._bound(prediction) for prediction in answer]
 
     async def overlay(
         self,

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from html import escape
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -44,8 +45,46 @@ def wanted(progress: bool | Show | None) -> Show | None:
     if callable(progress):
         return progress
     if progress is None:
-        progress = sys.stderr.isatty()
-    return Bars() if progress else None
+        progress = sys.stderr.isatty() or in_notebook()
+    if not progress:
+        return None
+    return NotebookBars() if in_notebook() else Bars()
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a notebook's kernel, where terminals' bars cannot be drawn."""
+    ipython = sys.modules.get("IPython")  # a kernel has imported it
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+class NotebookBars:
+    """A bar in the notebook for each thing that is under way; a full one stays."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, Any] = {}
+        self._last: dict[str, str] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        """Show progress."""
+        from IPython.display import HTML, display
+
+        text = progress_html(progress)
+        handle = self._shown.get(progress.what)
+        if handle is None:
+            self._shown[progress.what] = display(HTML(text), display_id=True)
+        elif text != self._last.get(progress.what):
+            handle.update(HTML(text))
+        self._last[progress.what] = text
+        if progress.over:
+            del self._shown[progress.what], self._last[progress.what]
+
+
+def progress_html(progress: Progress) -> str:
+    """Return progress as a bar of HTML, with what it is of and where that is."""
+    share = progress.done / progress.of if progress.of else 0.0
+    words = " · ".join(word for word in (progress.what, progress.stage, progress.note) if word)
+    return f"<progress value='{share:.3f}' max='1'></progress> {share:.0%} {escape(words)}"
 
 
 class Bars:

@@ -35,7 +35,7 @@ class Review(Datasets):
         """
         wanted = {"status": status, "category_id": category_id, "image_id": image_id}
         path = f"/jobs/{id_of(job)}/review"
-        return self._pages(Mask, path, "masks", **wanted, max_quality=max_quality)
+        return self._pages(Mask, path, "masks", job=id_of(job), **wanted, max_quality=max_quality)
 
     async def review_counts(self, job: Ref) -> dict[str, int]:
         """Return how many are open, accepted, corrected and rejected."""
@@ -111,7 +111,7 @@ class Review(Datasets):
     async def _decide(self, mask: Mask, decision: Mapping[str, Any]) -> Mask:
         headers = {"If-Match": f'"{mask.revision}"'}
         call = Call("PATCH", f"/masks/{_id(mask)}", json=decision, headers=headers)
-        return read(Mask, (await self._send(call)).body)
+        return self._bound(read(Mask, (await self._send(call)).body))
 
 
 def _id(mask: Mask | str) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from sapnet_client.bound import Drawn, Trained
+
 MAX_PIXELS = 2**30  # of a mask
 
 
@@ -106,6 +108,7 @@ class DatasetReport:
     points: int | None = None
     boxes: int | None = None
     masks: int | None = None
+    subsets: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,12 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An image of a data set, by your own id: its size in pixels, its number of annotations."""
+    """An image of a data set, by your own id: its size in pixels, its number of annotations.
+
+    Attributes:
+        subset: train, val or test, where you split the data set.
+        group: images of one group are held out of training together.
+    """
 
     id: int
     file_name: str
@@ -137,6 +145,8 @@ class Image:
     height: int
     annotations: int = 0
     sha256: str = ""
+    subset: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +168,7 @@ class Annotation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Trained):
     """A job. Just after its start only id and state are known.
 
     Attributes:
@@ -270,6 +280,7 @@ class Metrics:
     proposal_generator: str | None = None
     weights_origin: str | None = None
     validation: dict[str, Any] | None = None
+    test: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +293,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mask:
+class Mask(Drawn):
     """A pseudo-mask. `doubts` and what is below it come with detail.
 
     Attributes:
@@ -375,7 +386,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class Prediction(Drawn):
     """A predicted instance.
 
     Attributes:

@@ -81,6 +81,9 @@ class Wire(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Wait before another try."""
 
+    async def offload(self, work: Callable[[], T]) -> T:
+        """Do work that blocks."""
+
     async def close(self) -> None:
         """Close all connections."""
 
@@ -121,6 +124,10 @@ class BlockingWire:
     async def sleep(self, seconds: float) -> None:
         """Block for so many seconds."""
         time.sleep(seconds)
+
+    async def offload(self, work: Callable[[], T]) -> T:
+        """Do it here and now."""
+        return work()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -170,6 +177,10 @@ class AsyncWire:
     async def sleep(self, seconds: float) -> None:
         """Suspend for so many seconds."""
         await asyncio.sleep(seconds)
+
+    async def offload(self, work: Callable[[], T]) -> T:
+        """Do it in a thread."""
+        return await asyncio.to_thread(work)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -37,7 +37,13 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def train(
     images: Annotated[str, typer.Option(help="folder, archive, or https:// or s3:// address")],
-    points: Annotated[Path, typer.Option(help="COCO, CVAT, Label Studio; Labelme's folder")],
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            help="COCO, CVAT, Label Studio, GeoJSON; or a folder",
+            show_default="with the images, as COCO, YOLO and VOC folders have them",
+        ),
+    ] = None,
     truth: Annotated[Path | None, typer.Option(help="COCO instances, for figures alone")] = None,
     name: Annotated[str | None, typer.Option(help="of the data set")] = None,
     boxes: Annotated[str, typer.Option(help="use, or ignore for the points alone")] = "use",
@@ -254,7 +260,7 @@ def _client(url: str | None, key: str | None) -> Iterator[Client]:
 
 def _plan(
     images: str,
-    points: Path,
+    points: Path | None,
     truth: Path | None,
     resolve: Callable[[str], Config],
     preset: str,
@@ -280,7 +286,7 @@ def _plan(
     if boxes not in get_args(Boxes):
         raise InvalidConfig(f"--boxes is {' or '.join(get_args(Boxes))}, not {boxes!r}")
     dataset = read_dataset(
-        points,
+        points or Path(images),
         Path(images),
         lambda issue: console.print(issue.problem, markup=False),
         boxes=cast(Boxes, boxes),

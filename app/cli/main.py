@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import client as cli_client
+from app.cli import hub, weights
 from app.cli import keys as commands
-from app.cli import weights
 from app.cli.cvat.command import app as cvat
 from sapnet.utils.command_line import Version, run
 
@@ -195,6 +195,7 @@ app.add_typer(commands.keys_group(lambda: _database(_settings())), name="keys")
 app.add_typer(weights.app, name="weights")
 app.add_typer(cvat, name="cvat", rich_help_panel=cli_client.PANEL)
 cli_client.add_to(app)
+app.add_typer(hub.app, name="hub", rich_help_panel=cli_client.PANEL)
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Self, cast
 
+from app.settings import Settings
+
 RATIO_FROM = 10 * 2**20  # unpacked bytes before the ratio counts: small files may pack well
 _ZIP_TAIL = 22 + 56 + 20 + (1 << 16)  # the last records of a zip, with the longest comment
 _ZIP_HEADER = 46  # least bytes of an entry in a zip's directory
@@ -56,6 +58,15 @@ class Limits:
     files: int
     size: int
     ratio: float
+
+
+def archive_limits(settings: Settings) -> Limits:
+    """What the settings allow."""
+    return Limits(
+        files=settings.max_archive_files,
+        size=settings.max_archive_bytes,
+        ratio=settings.max_archive_ratio,
+    )
 
 
 class _Budget:

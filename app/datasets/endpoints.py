@@ -166,6 +166,8 @@ def _image(image: Image) -> ImageOut:
         height=image.height,
         annotations=image.annotations,
         sha256=image.sha256,
+        subset=image.subset,
+        group=image.split_group,
     )
 
 

@@ -1,9 +1,11 @@
 """What a form asks for: its files, the uploads it names, an address; and what is wrong with it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from app.datasets import annotation_import, archives
+from app.datasets.archives import archive_limits
 from app.datasets.image_sources import source_issues
 from app.db.columns import is_id
 from app.db.models import Dataset, DatasetStatus
@@ -21,6 +23,7 @@ BY_ID = {f"{part}_upload": part for part in FILES}
 TEXTS = ("name", "parent", "images_url", "boxes", *BY_ID)
 BOXES: tuple[Boxes, ...] = get_args(Boxes)
 MAX_NAME = 200
+_WHOLE = "send annotations and images, or one archive of a data set that has both"
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,20 @@ def parse_form(
             )
         if files:
             documents[part] = files[0]
+    images, uploaded = form.named("images"), [file for _, file in uploads_of["images"]]
+    given = bool(uploaded or form.texts.get("images_url") or form.texts.get("parent"))
+    if not given:
+        documents, images = _of_one_archive(documents, images, settings, folder, issues)
+    elif len(uploaded) == 1 and not (images or "annotations" in documents):
+        path = folder / "upload"
+        uploads.assemble(storage, uploaded[0].shas, path)
+        sent_whole = [FilePart("images", uploaded[0].filename, path)]
+        documents, _ = _of_one_archive(documents, sent_whole, settings, folder, issues)
+        path.unlink()
     if "annotations" not in documents:
         return None
     name = form.texts.get("name", "").strip()
     annotations = documents["annotations"]
-    images, uploaded = form.named("images"), [file for _, file in uploads_of["images"]]
     sent = [*documents.values(), *images]
     return CreateDatasetForm(
         name=name or Path(annotations.filename).stem[:MAX_NAME] or "data set",
@@ -115,6 +127,46 @@ def parse_form(
     )
 
 
+def _of_one_archive(
+    documents: dict[str, FilePart],
+    images: list[FilePart],
+    settings: Settings,
+    folder: Path,
+    issues: list[ValidationIssue],
+) -> tuple[dict[str, FilePart], list[FilePart]]:
+    """A data set in one archive, sent as its annotations or as its images: it is both.
+
+    Args:
+        issues: see `parse_form`.
+    """
+    annotations = documents.get("annotations")
+    whole = annotations if annotations and not images else None
+    if annotations is None and len(images) == 1:
+        whole = images[0]
+    if whole is None:
+        return documents, images
+    if not archives.is_archive(whole.path):
+        missing = "images" if annotations else "annotations"
+        issues.append(missing_part(missing))
+        return documents, images
+    path = folder / "documents.zip"
+    try:
+        limits, most = archive_limits(settings), settings.max_document_bytes
+        annotation_import.take_documents(whole.path, path, limits, most)
+    except archives.ArchiveProblem as error:
+        detail = f"the archive {whole.filename!r} is refused: {error}"
+        issues.append(ValidationIssue(whole.name, "", detail, _WHOLE))
+        return documents, images
+    packed = FilePart("annotations", whole.filename, path)
+    return {**documents, "annotations": packed}, [replace(whole, name="images")]
+
+
+def missing_part(part: str) -> ValidationIssue:
+    """A part of the form that was not sent."""
+    hint = f"-F {part}=@file, or -F {part}_upload=ID of a finished upload"
+    return ValidationIssue(part, "", f"the part {part!r} is missing", hint)
+
+
 def form_issues(database: Database, settings: Settings, form: Form) -> list[ValidationIssue]:
     """Return what is wrong with a form itself, before any of its files is read."""
     issues = []
@@ -123,12 +175,13 @@ def form_issues(database: Database, settings: Settings, form: Form) -> list[Vali
         issues.append(
             ValidationIssue(part, "", f"there is no part {part!r}", f"use {', '.join(parts)}")
         )
+    there = {part: form.named(part) or form.lists.get(f"{part}_upload") for part in BY_ID.values()}
+    elsewhere = bool(form.texts.get("images_url") or form.texts.get("parent"))
+    # One archive may hold both: see `_of_one_archive`.
+    one_archive = not elsewhere and (there["annotations"] or there["images"])
     for part in ("annotations", "images"):
-        if not form.named(part) and not form.lists.get(f"{part}_upload"):
-            hint = f"-F {part}=@file, or -F {part}_upload=ID of a finished upload"
-            if part == "images" and (form.texts.get("images_url") or form.texts.get("parent")):
-                continue
-            issues.append(ValidationIssue(part, "", f"the part {part!r} is missing", hint))
+        if not (there[part] or one_archive or (part == "images" and elsewhere)):
+            issues.append(missing_part(part))
     name = form.texts.get("name", "")
     if len(name) > MAX_NAME or not name.isprintable():
         issues.append(

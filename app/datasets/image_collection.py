@@ -13,6 +13,7 @@ from app.storage.decode_budget import DECODING, IMPORT_PATIENCE
 from sapnet.data.file_names import Match, is_archive_name
 from sapnet.data.file_pairing import Pairing, Unpaired
 from sapnet.data.images import ImageProblem, Inspection, inspect, read_header
+from sapnet.data.subsets import Split
 from sapnet.utils.files import file_sha256
 
 EXAMPLES = 10
@@ -53,6 +54,7 @@ class ImageFiles:
         unread: archives that were refused; what they hold is neither there nor missing.
         ignored: files that the document does not name.
         ignored_examples: names of the first `EXAMPLES` of these.
+        splits: file_name of the document -> subset and group, where the images' data set has them.
     """
 
     by_name: dict[str, ImageFile] = field(default_factory=dict)
@@ -62,11 +64,17 @@ class ImageFiles:
     unread: int = 0
     ignored: int = 0
     ignored_examples: list[str] = field(default_factory=list)
+    splits: dict[str, Split] = field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, tuple[int, int] | str]:
         """For `check_against_images`: (h, w) by file_name, or in words what is wrong."""
         return {name: file.size or str(file.inspection) for name, file in self.by_name.items()}
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Images are called otherwise in the document: their names now, by those before."""
+        self.by_name = {names.get(name, name): file for name, file in self.by_name.items()}
+        self.splits = {names.get(name, name): split for name, split in self.splits.items()}
 
     @property
     def inspected(self) -> dict[str, Inspection]:

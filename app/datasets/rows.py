@@ -58,6 +58,8 @@ def _images(dataset_id: str, checked: ValidationResult) -> Iterator[Row]:
             "height": image.height,
             "annotations": of_image[image.id],
             "sha256": checked.image_files.by_name[image.file_name].sha,
+            "subset": image.subset,
+            "split_group": image.group,
         }
 
 

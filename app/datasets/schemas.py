@@ -71,6 +71,9 @@ class Report(BaseModel):
     )
     boxes: int | None = Field(default=None, description="annotations with a box")
     masks: int | None = Field(default=None, description="annotations with a confirmed mask")
+    subsets: dict[str, int] = Field(
+        default={}, description="how many images are of train, val and test"
+    )
     ignored_files: Ignored = Ignored()
     truth: str | None = None
     """Where ground truth for metrics comes from: "truth", "annotations" (their segmentations)."""
@@ -112,6 +115,10 @@ class ImageOut(BaseModel):
     height: int
     annotations: int
     sha256: str
+    subset: str | None = Field(default=None, description="train, val or test, as you split them")
+    group: str | None = Field(
+        default=None, description="images of one group are held out of training together"
+    )
 
 
 class ImagePage(BaseModel):
@@ -158,12 +165,16 @@ UPLOAD_FORM: dict[str, Any] = {
                             "format": "binary",
                             "description": "COCO-style JSON with a point or a box (bbox) an "
                             "annotation, or both; or such from CVAT (XML for images 1.1), "
-                            "Label Studio (JSON) or Labelme (its JSON files in a zip)",
+                            "Label Studio (JSON), Labelme (its JSON files in a zip) or "
+                            "GeoJSON; or an archive of a data set as COCO, YOLO, PASCAL VOC or "
+                            "Datumaro have it, with its subsets. Left out, it is looked for in "
+                            "the archive of `images`",
                         },
                         "images": {
                             "type": "array",
                             "items": {"type": "string", "format": "binary"},
-                            "description": "zip, tar or tar.gz archives, or the images themselves",
+                            "description": "zip, tar or tar.gz archives, or the images "
+                            "themselves; left out, they are those in the archive of `annotations`",
                         },
                         "truth": {
                             "type": "string",

@@ -5,7 +5,7 @@ storage.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.annotations.coco import PointDocument, check_truth
 from sapnet.data.annotations.frames import NAMED
 from sapnet.data.images import Inspection
+from sapnet.data.importers import Annotations
+from sapnet.data.orientation import upright_size
 from sapnet.errors import InvalidDataset
 from sapnet.errors import ValidationIssue as DocumentIssue
 from sapnet.types import ImageInfo
@@ -82,10 +84,12 @@ def check(
     Args:
         folder: for what is unpacked.
     """
-    limits, watch = _limits(settings), _watch(report_progress, "annotations", sent.annotations.path)
+    limits, watch = (
+        archives.archive_limits(settings),
+        _watch(report_progress, "annotations", sent.annotations.path),
+    )
     annotations = read_annotations(sent.annotations, folder, limits, watch, sent.boxes)
     document = annotations.document
-    issues = to_issues("annotations", document.issues)
     if sent.fetch is not None:
         image_files = sent.fetch(document, folder, report_progress)
     else:
@@ -93,7 +97,11 @@ def check(
         names = dict(zip(file_names, document.addresses, strict=True))
         pixels = settings.max_image_pixels
         image_files = intake.collect(sent.images, names, folder, limits, pixels, report_progress)
-    issues += image_files.issues
+    if sent.images or sent.fetch:
+        annotations = _sized(annotations, image_files)
+    document = annotations.document.split_as(image_files.splits)
+    annotations = replace(annotations, document=document)
+    issues = to_issues("annotations", document.issues) + image_files.issues
     inspections = image_files.inspected
     if sent.images or sent.fetch:
         files = {name: (image.size, image.orientation) for name, image in inspections.items()}
@@ -108,7 +116,8 @@ def check(
         for image in document.images
         if image.file_name in inspections
     }
-    truth = _truth(document, sent, of_image, issues, report, report_progress)
+    points = annotations.source or sent.annotations.path
+    truth = _truth(document, points, sent, of_image, issues, report, report_progress)
     return ValidationResult(document, image_files, report, truth, issues)
 
 
@@ -122,8 +131,30 @@ def summarize(issues: Sequence[ValidationIssue]) -> str:
     return f"Nothing was kept; {len(issues):,} fault{'' if len(issues) == 1 else 's'}"
 
 
+def _sized(annotations: Annotations, image_files: intake.ImageFiles) -> Annotations:
+    """Annotations in shares of their images' sizes, in pixels; images have their files' names."""
+    if annotations.unsized is None:
+        return annotations
+    files = {
+        name: (
+            None
+            if isinstance(file.inspection, str)
+            else upright_size(file.inspection.size, file.inspection.orientation),
+            file.sent_as,
+        )
+        for name, file in image_files.by_name.items()
+    }
+    before = [image.file_name for image in annotations.document.images]
+    annotations = annotations.sized(files)
+    after = [image.file_name for image in annotations.document.images]
+    if len(after) == len(before):
+        image_files.rename(dict(zip(before, after, strict=True)))
+    return annotations
+
+
 def _truth(
     document: PointDocument,
+    points: Path,
     sent: DatasetFiles,
     images: Mapping[int, Inspection],
     issues: list[ValidationIssue],
@@ -137,6 +168,7 @@ def _truth(
     used, but not the annotations themselves, which have points all the same.
 
     Args:
+        points: the annotations as COCO.
         images: by id.
     """
     sizes = {id_: image.size for id_, image in images.items()}
@@ -161,7 +193,7 @@ def _truth(
         return path
     if not document.has_truth:
         return None
-    path = sent.annotations.path
+    path = points
     try:
         checked(path)
     except InvalidDataset as error:
@@ -190,6 +222,7 @@ def _report(document: PointDocument, image_files: intake.ImageFiles) -> dict[str
         "images_without_annotations": len(document.images) - len(document.per_image()),
         "crowd": document.crowd_count,
         **document.counts,
+        "subsets": document.subsets,
         "ignored_files": {"count": image_files.ignored, "examples": image_files.ignored_examples},
         "truth": None,
     }
@@ -220,11 +253,3 @@ def _lost(image_files: intake.ImageFiles) -> list[ValidationIssue]:
 
 def _warn(report: dict[str, Any], part: str, detail: str) -> None:
     report["warnings"].append(asdict(ValidationIssue(part, "", detail)))
-
-
-def _limits(settings: Settings) -> archives.Limits:
-    return archives.Limits(
-        files=settings.max_archive_files,
-        size=settings.max_archive_bytes,
-        ratio=settings.max_archive_ratio,
-    )

@@ -39,6 +39,7 @@ from app.db.models_registry import JobTracker as JobTracker
 from app.db.models_registry import Model as Model
 from app.db.models_registry import ModelAlias as ModelAlias
 from app.db.models_registry import Prediction as Prediction
+from sapnet.types import Subset
 
 
 class DatasetStatus(StrEnum):
@@ -166,6 +167,10 @@ class Image(Base):
     height: Mapped[int]
     annotations: Mapped[int]
     sha256: Mapped[BlobRef]
+    subset: Mapped[Subset | None] = mapped_column(String(5))
+    """train, val or test, where its owner has split the data set."""
+    split_group: Mapped[str | None] = mapped_column(String(200))
+    """Images of one group are held out of training together."""
 
 
 class Annotation(Base):

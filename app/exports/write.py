@@ -76,7 +76,10 @@ class JobSource:
     def images(self) -> list[ImageInfo]:
         """Images of the data set, in the order in which they were sent."""
         columns = (Image.image_id, Image.file_name, Image.width, Image.height)
-        query = select(*columns).where(Image.dataset_id == self._dataset_id).order_by(Image.pk)
+        split = (Image.subset, Image.split_group)
+        query = (
+            select(*columns, *split).where(Image.dataset_id == self._dataset_id).order_by(Image.pk)
+        )
         with self._database.read() as session:
             return [ImageInfo(*row) for row in session.execute(query)]
 

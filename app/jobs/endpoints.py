@@ -116,7 +116,8 @@ def metrics(job_id: str, session: SessionDep) -> dict[str, object]:
     figures, report = job.metrics or {}, job.report or {}
     return {
         **{
-            name: figures.get(name) for name in ("pseudo_masks", "model", "proposals", "validation")
+            name: figures.get(name)
+            for name in ("pseudo_masks", "model", "proposals", "validation", "test")
         },
         "seconds": report.get("seconds") or {},
         "peak_memory_mb": report.get("peak_memory_mb"),

@@ -244,6 +244,7 @@ class MetricsOut(BaseModel):
     model: dict[str, Any] | None
     proposals: dict[str, Any] | None
     validation: dict[str, Any] | None = Field(None, description="on images held out of training")
+    test: dict[str, Any] | None = Field(None, description="on images of the subset test")
     seconds: dict[str, float] = Field(description="a stage")
     peak_memory_mb: float | None
     proposal_generator: str | None

@@ -92,7 +92,11 @@ def create(database: Database, job_id: str, name: str | None) -> DatasetOut:
         _write(database, Image, _images(database, dataset, rows.per_image))
         decided = Counts(open=masks - sum(rows.decided.values()), **rows.decided)
         report = {
-            **{key: parent.report[key] for key in ("crowd", "truth") if key in parent.report},
+            **{
+                key: parent.report[key]
+                for key in ("crowd", "truth", "subsets")
+                if key in parent.report
+            },
             "images_without_annotations": parent.images - len(rows.per_image),
             **rows.annotated,
             "corrections": {"job_id": job.id, **decided.model_dump()},
@@ -178,7 +182,8 @@ class _Annotations:
 def _images(
     database: Database, dataset: Dataset, per_image: Counter[int]
 ) -> Iterator[dict[str, Any]]:
-    columns = (Image.image_id, Image.file_name, Image.width, Image.height, Image.sha256)
+    kept = (Image.sha256, Image.subset, Image.split_group)
+    columns = (Image.image_id, Image.file_name, Image.width, Image.height, *kept)
     query = select(*columns).where(Image.dataset_id == dataset.parent_id).order_by(Image.pk)
     with database.read() as session:
         for row in session.execute(query.execution_options(yield_per=BATCH)).mappings():

@@ -11,11 +11,11 @@ from pathlib import Path
 from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.annotations.coco import PointDocument, undeclared_sizes
 from sapnet.data.exif import orientation_of
-from sapnet.data.file_pairing import files_below, files_in, find_image_files
+from sapnet.data.file_pairing import DOCUMENTS, files_below, files_in, find_image_files
 from sapnet.data.images import ImageProblem, read_header
 from sapnet.data.importers import Annotations, read_annotations
 from sapnet.data.masks import Size
-from sapnet.data.orientation import AS_STORED
+from sapnet.data.orientation import AS_STORED, upright_size
 from sapnet.errors import InvalidDataset, ValidationIssue
 from sapnet.types import PointSet
 
@@ -56,7 +56,8 @@ def read_dataset(
     """Read points and the headers of their images.
 
     Args:
-        points: COCO, CVAT's XML, Label Studio's JSON, or Labelme's, alone or a folder of it.
+        points: COCO, CVAT's XML, Label Studio's JSON, Labelme's or GeoJSON; or the folder of a
+            dataset: Labelme's, several of COCO or of Datumaro, YOLO's or PASCAL VOC's.
         images: the folder in which `sapnet.data.file_pairing` finds the images.
         warn: called with what was left out, mapped or assumed.
         sizes: (h, w) by image id where they are known otherwise, in stored pixels. With it images
@@ -67,7 +68,10 @@ def read_dataset(
         InvalidDataset: lists every issue.
         OSError: the points cannot be read.
     """
-    annotations = _read(points, boxes)
+    with tempfile.TemporaryDirectory(prefix="sapnet-points-") as folder:
+        annotations = _read(points, Path(folder) / "points.json", boxes)
+        if annotations.unsized is not None:
+            annotations = _sized(annotations, images, warn)
     document = annotations.document
     if document.issues:
         raise InvalidDataset(document.issues)
@@ -114,12 +118,26 @@ def _files(
     return find_image_files(images, document.images, document.addresses_by_name, warn_of_files)
 
 
-def _read(points: Path, boxes: Boxes) -> Annotations:
+def _read(points: Path, target: Path, boxes: Boxes) -> Annotations:
     files = [(points.name, points)]
     if points.is_dir():
-        files = [(n, f) for n, f in files_below(points).items() if n.lower().endswith(".json")]
+        files = [(n, f) for n, f in files_below(points).items() if n.lower().endswith(DOCUMENTS)]
         if not files:
-            issue = ValidationIssue("", f"there is no .json in {points}", "name a file of points")
-            raise InvalidDataset([issue])
-    with tempfile.TemporaryDirectory(prefix="sapnet-points-") as folder:
-        return read_annotations(files, Path(folder) / "points.json", boxes=boxes)
+            problem = f"there is none of {', '.join(DOCUMENTS)} in {points}"
+            raise InvalidDataset([ValidationIssue("", problem, "name a file of points")])
+    return read_annotations(files, target, boxes=boxes)
+
+
+def _sized(annotations: Annotations, images: Path | None, warn: Warn) -> Annotations:
+    """Annotations in shares of their images' sizes, in pixels."""
+    document = annotations.document
+    files = _files(images, document, warn, complete=False)
+    sizes: dict[str, tuple[Size | None, str]] = {}
+    for image in document.images:
+        if (file := files.get(image.id)) is not None:
+            try:
+                size = upright_size(read_header(file).size, orientation_of(file))
+                sizes[image.file_name] = size, file.name
+            except (ImageProblem, OSError):  # is said with all other images
+                sizes[image.file_name] = None, file.name
+    return annotations.sized(sizes)

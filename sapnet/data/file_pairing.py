@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NAMED = 10
 """Names in a message, and names that near misses are looked for."""
+DOCUMENTS = (".json", ".geojson", ".xml", ".yaml", ".yml", ".txt")
+"""Suffixes of the files of a data set that are no images."""
 _POOL = 500  # files among which near misses are looked for
 _COMPARED = 64  # characters of names; the time for that grows with their square
 F = TypeVar("F")

@@ -4,9 +4,8 @@ import hashlib
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
 
-Subset = Literal["train", "val", "test"]
+from sapnet.types import Subset
 
 _READ = 1 << 16  # bytes of each file that its key is made of, with its size
 

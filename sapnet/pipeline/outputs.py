@@ -14,6 +14,7 @@ from sapnet.errors import is_disk_full
 from sapnet.evaluation.pseudo_masks import ious_with, true_masks
 from sapnet.evaluation.report import ReportInputs, write_report
 from sapnet.pipeline.context import RunContext
+from sapnet.pipeline.validation import given_subsets
 from sapnet.proposals.base import ProposalGenerator
 from sapnet.proposals.cached import StoredBags, boxes_digest, masks_digest
 from sapnet.segmenters.backbones import WeightsOrigin
@@ -31,7 +32,7 @@ def run_identity(ctx: RunContext, points: PointSet, generator: ProposalGenerator
         "proposals": generator.fingerprint()[:16],
         "masks": masks_digest(points),
         "boxes": boxes_digest(points),
-        "subsets": subsets_digest(ctx.spec.subsets),
+        "subsets": subsets_digest(given_subsets(ctx.spec, points)),
         "initial_model": file_sha256(initial)[:16] if initial else None,
     }
 

@@ -108,11 +108,14 @@ class Run:
         if not distributed.is_main():
             return {"seconds": ctx.seconds, "peak_memory_mb": peak_memory_mb()}
         with ctx.stage(Stage.PSEUDO_MASKS):
-            masks, detections = stages.label_images(ctx, model.eval(), dataset, validated)
+            masks, detections = stages.label_images(ctx, model.eval(), dataset, untrained)
         points = ctx.failed.without(points)
         dataset = dataset.without(points)
         with ctx.stage(Stage.EVALUATE):
-            metrics = stages.evaluate(ctx, points, bags, masks, detections, truth, validator)
+            tested = untrained - validated
+            metrics = stages.evaluate(
+                ctx, points, bags, masks, detections, truth, validator, tested
+            )
         with ctx.stage(Stage.EXPORT):
             meta = describe_model(ctx, points, generator, origin, metrics["validation"])
             save_artifact(ctx.result, model.segmenter, meta)

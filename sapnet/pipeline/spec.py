@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sapnet.config.methods import DEFAULT_PROPOSALS
-from sapnet.data.split import Subset
 from sapnet.errors import InvalidConfig
-from sapnet.types import PointSet
+from sapnet.types import PointSet, Subset
 
 PATHS = ("points", "workdir", "proposal_store", "truth", "backbone_weights", "initial_model")
 
@@ -20,9 +19,9 @@ class RunSpec:
     Attributes:
         points: a file that declares the sizes of its images, or what such a file holds.
         initial_model: a file that `read_model` takes, to go on from in place of `backbone_weights`.
-        subsets: "train", "val" or "test" by image id, as the user split the dataset: those of "val"
-            are validated on, and those of "test" left out of training too. Without it a share is
-            drawn (`train.hold_out`).
+        subsets: "train", "val" or "test" by image id, in place of those that `points` has: images
+            of "val" are validated on, those of "test" are measured at the end. Where none is of
+            "val", a share of the images without a subset is held out (`train.hold_out`).
         max_bad_images: share of the images that may fail, see `FailedImages`.
         reserve_bytes: of free space on the work folder's disk, below which the run ends with
             DiskFull.

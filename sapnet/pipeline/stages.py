@@ -18,7 +18,7 @@ from sapnet.labelers.quality import assign_quality
 from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.label import label_image
-from sapnet.pipeline.validation import Validator
+from sapnet.pipeline.validation import Validator, subset_metrics
 from sapnet.proposals.base import ProposalGenerator
 from sapnet.proposals.cached import CachedProposals, StoredBags
 from sapnet.segmenters.backbones import WeightsOrigin
@@ -205,19 +205,25 @@ def evaluate(
     detections: list[dict[str, Any]],
     truth: dict[str, Any] | None,
     validator: Validator | None = None,
+    tested: Collection[int] = (),
 ) -> dict[str, Any]:
-    """`metrics.json`: figures where truth was given, counts in any case."""
+    """`metrics.json`: figures where truth was given, counts in any case.
+
+    Args:
+        tested: ids of the images of the subset test.
+    """
     counts = [size for image_id in bags for size in bags.sizes(image_id)]
     metrics: dict[str, Any] = {
         "pseudo_masks": None,
         "model": None,
         "proposals": {"mean_bag_size": round(sum(counts) / max(len(counts), 1), 3)},
         "validation": validator.metrics(detections, masks) if validator else None,
+        "test": subset_metrics(ctx, points, tested, detections, truth) if tested else None,
     }
     if truth is not None:
         # Where the truth lacks an object, whoever finds it would be called wrong.
         images = {image.id for image in points.images}.difference(truth["incomplete"])
-        images -= validator.images if validator else set()
+        images -= (validator.images if validator else set()) | set(tested)
         curves = precision_recall(detections, truth, image_ids=images)
         figures = pseudo_mask_metrics(masks, bags.by_annotation(), points, truth)
         before = [as_selected(mask) for mask in masks]

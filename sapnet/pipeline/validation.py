@@ -5,7 +5,7 @@ against the masks that the run itself delivers for them: agreement, not accuracy
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -22,10 +22,11 @@ from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.events import Validated
 from sapnet.pipeline.label import label_image
+from sapnet.pipeline.spec import RunSpec
 from sapnet.segmenters.base import as_results
 from sapnet.training.dataset import TrainingSet
 from sapnet.training.model import JointModel
-from sapnet.types import PointAnnotation, PointSet, PseudoMask, Rle
+from sapnet.types import PointAnnotation, PointSet, PseudoMask, Rle, Subset
 from sapnet.utils.files import write_text
 from sapnet.utils.precision import mixed
 
@@ -40,29 +41,39 @@ class Reference(StrEnum):
     DELIVERED = "delivered masks"
 
 
+def given_subsets(spec: RunSpec, points: PointSet) -> dict[int, Subset]:
+    """The user's own split, by image id: the job's, else that of the points."""
+    if spec.subsets:
+        ids = {image.id for image in points.images}
+        return {id_: subset for id_, subset in spec.subsets.items() if id_ in ids}
+    return {image.id: image.subset for image in points.images if image.subset}
+
+
 def held_out_images(ctx: RunContext, points: PointSet) -> tuple[frozenset[int], frozenset[int]]:
     """Choose the images that the segmenter is not trained on.
 
     Returns:
-        Ids of those to validate on, and of all that are not trained on: the user's own subsets
-        where the run has them, else a share by content.
+        Ids of those to validate on, and of all that are not trained on: by the user's own subsets,
+        and where none is for validation, by a share of the images that have no subset.
     """
-    ids = {image.id for image in points.images}
-    if ctx.spec.subsets:
-        given = {id_: subset for id_, subset in ctx.spec.subsets.items() if id_ in ids}
-        validated, untrained = split_given(given)
-        if len(untrained) < len(ids):
-            return frozenset(validated), frozenset(untrained)
+    given = given_subsets(ctx.spec, points)
+    validated, untrained = map(frozenset, split_given(given))
+    if len(untrained) == len(points.images):
         ctx.warn("all images are of the subsets val and test: the training takes them all")
         return frozenset(), frozenset()
-    config = ctx.config.train
-    if len(ids) < max(config.hold_out_from, config.hold_out_least + 1):
-        return frozenset(), frozenset()
-    files = {id_: path for id_, path in ctx.spec.image_paths.items() if id_ in ids}
-    images = hold_out(
-        files, share=config.hold_out, at_least=config.hold_out_least, seed=ctx.spec.seed
-    )
-    return images, images
+    if not validated:
+        config = ctx.config.train
+        free = {image.id: image.group for image in points.images if image.id not in given}
+        if len(free) < max(config.hold_out_from, config.hold_out_least + 1):
+            return validated, untrained
+        validated = hold_out(
+            {id_: path for id_, path in ctx.spec.image_paths.items() if id_ in free},
+            share=config.hold_out,
+            at_least=config.hold_out_least,
+            seed=ctx.spec.seed,
+            groups={id_: group for id_, group in free.items() if group is not None},
+        )
+    return validated, untrained | validated
 
 
 class Validator:
@@ -80,19 +91,10 @@ class Validator:
         self._path = ctx.folder / "validations.json"
         kept = json.loads(self._path.read_text()) if self._path.exists() else []
         self.history: list[dict[str, Any]] = kept
+        self.reference, self.images = Reference.DELIVERED, _ids(dataset.points)
         self._truth: Truth | None = None
-        points = dataset.points
-        confirmed = fully_confirmed(points)
-        listed = {image["id"] for image in truth["images"]} if truth else set()
-        measurable = _ids(points) & listed.difference(truth["incomplete"] if truth else ())
-        if measurable:
-            self.reference, self.images, self._truth = Reference.GROUND_TRUTH, measurable, truth
-        elif confirmed.annotations:
-            self.reference, self.images = Reference.CONFIRMED, _ids(confirmed)
-            masks = {a.id: a.mask for a in confirmed.annotations}
-            self._truth = as_truth(points, confirmed.annotations, masks)
-        else:
-            self.reference, self.images = Reference.DELIVERED, _ids(points)
+        if usable := known_truth(dataset.points, truth):
+            self.reference, self.images, self._truth = usable
 
     def __call__(self, model: JointModel, step: int, of: int) -> float:
         """Validate between two steps. AP is the figure by which weights are chosen."""
@@ -136,29 +138,74 @@ class Validator:
             detections: COCO results of the model that is delivered, of all images.
             masks: the delivered ones, of all images.
         """
-        points = self._dataset.points
-        classes = {category.id for category in points.categories}
         images = {id_ for id_ in self.images if id_ not in self._ctx.failed}
-        own = [dict(d) for d in detections if d["image_id"] in images]
         truth = self._truth or self._delivered([m for m in masks if m.image_id in images])
-        scores = average_precision(own, truth, image_ids=images, category_ids=classes)
-        curves = precision_recall(own, truth, image_ids=images)
-        point = best_operating_point(own, truth, images, classes)
-        return {
-            "on": f"{len(images)} images held out",
-            "against": str(self.reference),
-            "images": sorted(images),
-            **scores,
-            "classes": as_metrics(curves)["classes"] if curves else [],
-            "at_best_f1": point.to_dict() if point else None,
-            "history": self.history,
-        }
+        figures = _final_figures(detections, truth, images, self._dataset.points)
+        on = {"on": f"{len(images)} images held out", "against": str(self.reference)}
+        return {**on, **figures, "history": self.history}
 
     def _delivered(self, masks: Sequence[PseudoMask]) -> Truth:
         points = self._dataset.points
         by_id = {mask.id: mask.segmentation for mask in masks}
         labeled = [a for a in points.annotations if a.id in by_id]
         return as_truth(points, labeled, by_id)
+
+
+def subset_metrics(
+    ctx: RunContext,
+    points: PointSet,
+    tested: Collection[int],
+    detections: Sequence[Mapping[str, Any]],
+    truth: Truth | None,
+) -> dict[str, Any] | None:
+    """The part of `metrics.json` about the images of the subset test.
+
+    Args:
+        points: of the run.
+        tested: their ids.
+        detections, truth: see `Validator`.
+
+    Returns:
+        None where neither ground truth nor confirmed masks of them are known.
+    """
+    usable = known_truth(points.only(frozenset(tested)), truth)
+    if usable is None:
+        return None
+    reference, measurable, against = usable
+    images = {id_ for id_ in measurable if id_ not in ctx.failed}
+    on = {"on": f"{len(images)} images of the subset test", "against": str(reference)}
+    return {**on, **_final_figures(detections, against, images, points)}
+
+
+def known_truth(points: PointSet, truth: Truth | None) -> tuple[Reference, set[int], Truth] | None:
+    """What is known of images: ground truth, else the masks of those that are confirmed whole.
+
+    Returns:
+        It, the ids of the images that it is of, and in which form; None where nothing is known.
+    """
+    listed = {image["id"] for image in truth["images"]} if truth else set()
+    if truth and (images := _ids(points) & listed.difference(truth["incomplete"])):
+        return Reference.GROUND_TRUTH, images, truth
+    confirmed = fully_confirmed(points)
+    if not confirmed.annotations:
+        return None
+    masks = {a.id: a.mask for a in confirmed.annotations}
+    return Reference.CONFIRMED, _ids(confirmed), as_truth(points, confirmed.annotations, masks)
+
+
+def _final_figures(
+    detections: Sequence[Mapping[str, Any]], truth: Truth, images: set[int], points: PointSet
+) -> dict[str, Any]:
+    classes = {category.id for category in points.categories}
+    own = [dict(d) for d in detections if d["image_id"] in images]
+    curves = precision_recall(own, truth, image_ids=images)
+    best = best_operating_point(own, truth, images, classes)
+    return {
+        "images": sorted(images),
+        **average_precision(own, truth, image_ids=images, category_ids=classes),
+        "classes": as_metrics(curves)["classes"] if curves else [],
+        "at_best_f1": best.to_dict() if best else None,
+    }
 
 
 def _ids(points: PointSet) -> set[int]:

@@ -8,12 +8,17 @@ import pytest
 import torch
 
 from sapnet.config.resolve import resolve_config
-from sapnet.data.annotations.coco import load_points
+from sapnet.data.annotations.coco import load_points, read_truth
 from sapnet.errors import InvalidConfig
 from sapnet.evaluation import average_precision
 from sapnet.evaluation.detections import detect
 from sapnet.pipeline.spec import RunSpec
-from sapnet.pipeline.validation import as_truth, fully_confirmed, held_out_images
+from sapnet.pipeline.validation import (
+    as_truth,
+    fully_confirmed,
+    held_out_images,
+    subset_metrics,
+)
 from sapnet.segmenters.checkpoint import load_predictor
 from sapnet.types import ImageInfo, PointSet
 
@@ -95,6 +100,7 @@ def test_the_users_own_split_and_agreement_without_truth(make_spec, tmp_path):
     assert (figures["images"], figures["against"]) == ([2], "delivered masks")
     assert outcome.events[0]["steps_total"] == 3
     assert outcome.report["metrics"]["model"] is None
+    assert outcome.report["metrics"]["test"] is None  # nothing is known of the image of test
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["subsets"]
     refused = go(replace(spec, subsets={2: "val"})).error
@@ -118,6 +124,61 @@ def test_images_are_held_out_from_fifty_on_but_not_by_the_papers(
     validated, untrained = held_out_images(context, points)
     assert validated == untrained
     assert least <= len(validated) <= most
+
+
+def split_of(tmp_path, count, changes, **spec):
+    """Of images without content of their own, what is validated and what is not trained on."""
+    paths = {}
+    for id_ in range(count):
+        paths[id_] = tmp_path / f"{id_}.png"
+        paths[id_].write_bytes(b"%d" % id_)
+    images = (ImageInfo(id_, f"{id_}.png", 8, 8, **changes.get(id_, {})) for id_ in paths)
+    points = PointSet(tuple(images), (), ())
+    told = []
+    context = SimpleNamespace(
+        spec=RunSpec(points, paths, tmp_path, tmp_path, **spec),
+        config=resolve_config(preset="cpu"),
+        warn=told.append,
+    )
+    return *held_out_images(context, points), told
+
+
+def test_the_split_of_the_points(tmp_path):
+    changes = {1: {"subset": "val"}, 2: {"subset": "test"}, 3: {"subset": "train"}}
+    assert split_of(tmp_path, 5, changes) == ({1}, {1, 2}, [])
+    assert split_of(tmp_path, 5, changes, subsets={4: "val"}) == ({4}, {4}, [])
+    validated, untrained, told = split_of(tmp_path, 2, {n: {"subset": "test"} for n in range(2)})
+    assert (validated, untrained, len(told)) == (set(), set(), 1)
+
+
+def test_without_val_a_share_of_the_images_without_a_subset_is_held_out(tmp_path):
+    changes = {n: {"subset": "train"} for n in range(20)} | {20: {"subset": "test"}}
+    assert split_of(tmp_path, 60, changes) == (set(), {20}, [])  # 39 are too few
+    validated, untrained, _ = split_of(tmp_path, 80, changes)
+    assert 5 <= len(validated) <= 12
+    assert min(validated) > 20
+    assert untrained == validated | {20}
+
+
+def test_images_of_a_group_are_held_out_together(tmp_path):
+    validated, _, _ = split_of(tmp_path, 80, {n: {"group": str(n // 4)} for n in range(80)})
+    assert validated
+    assert all(len([n for n in validated if n // 4 == group]) in (0, 4) for group in range(20))
+
+
+def test_the_images_of_test_are_measured_at_the_end(scenes):
+    points = load_points(scenes.points)
+    truth = read_truth(scenes.truth)
+    tested = points.images[0].id
+    found = [
+        {**a, "score": 0.9} for a in truth["annotations"] if a["image_id"] in (tested, tested + 1)
+    ]
+    context = SimpleNamespace(failed=set())
+    figures = subset_metrics(context, points, {tested}, found, truth)
+    assert (figures["on"], figures["against"]) == ("1 images of the subset test", "ground truth")
+    assert (figures["images"], figures["AP"]) == ([tested], 1.0)
+    assert subset_metrics(context, points, {tested}, [], truth)["AP"] == 0.0
+    assert subset_metrics(context, points, {tested}, found, None) is None
 
 
 def test_subsets_of_a_job_are_read(make_spec, tmp_path):

@@ -37,6 +37,7 @@ from app.jobs.submit import request_of
 from app.storage import garbage_collection as blobs
 from app.storage.store import link
 from app.uploads import service as uploads
+from sapnet.utils.files import file_sha256
 from worker.jobs.context import InlineHandler, JobContext
 from worker.jobs.transitions import finish_job, remove_under_lease
 from worker.runtime.lease import renew_lease
@@ -67,7 +68,7 @@ def run_import(ctx: JobContext) -> None:
         size = _size(checked, sent)
         ctx.retry(lambda: _remove_earlier_rows(ctx, dataset.id))
         _write_rows(ctx, dataset.id, checked)
-        ctx.retry(lambda: _end_ready(ctx, dataset, checked, files, size, project))
+        ctx.retry(lambda: _end_ready(ctx, dataset, checked, size, project))
         if project is not None:
             label_studio.train_what_is_ready(ctx.database, ctx.storage, ctx.settings, project)
         uploads.remove(ctx.database, request["uploads"])
@@ -165,30 +166,26 @@ def _write_rows(ctx: JobContext, dataset_id: str, checked: ValidationResult) -> 
 
 
 def _end_ready(
-    ctx: JobContext,
-    dataset: Dataset,
-    checked: ValidationResult,
-    files: list[ImportFile],
-    size: int,
-    project: int | None,
+    ctx: JobContext, dataset: Dataset, checked: ValidationResult, size: int, project: int | None
 ) -> None:
-    truth = {"annotations": dataset.document_sha}
-    truth |= {file.part: file.sha256 for file in files if file.part == "truth"}
-    with ctx.database.begin() as session:
-        renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
-        _change(
-            session,
-            dataset.id,
-            status=DatasetStatus.READY,
-            images=len(checked.document.images),
-            annotations=len(checked.document.kept),
-            bytes=size,
-            report=checked.report,
-            truth_sha=truth[checked.report["truth"]] if checked.truth else None,
-        )
-        if project is not None:
-            label_studio.want_training(session, project, dataset.id)
-        finish_job(session, ctx.lease, JobState.SUCCEEDED, step=None, of=None)
+    truth = {} if checked.truth is None else {file_sha256(checked.truth): checked.truth}
+    with blobs.pinned(ctx.database, ctx.storage, truth):
+        ctx.storage.put_files(truth)
+        with ctx.database.begin() as session:
+            renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
+            _change(
+                session,
+                dataset.id,
+                status=DatasetStatus.READY,
+                images=len(checked.document.images),
+                annotations=len(checked.document.kept),
+                bytes=size,
+                report=checked.report,
+                truth_sha=next(iter(truth), None),
+            )
+            if project is not None:
+                label_studio.want_training(session, project, dataset.id)
+            finish_job(session, ctx.lease, JobState.SUCCEEDED, step=None, of=None)
 
 
 def _end_invalid(ctx: JobContext, dataset: Dataset, issues: list[ValidationIssue]) -> None:

@@ -113,7 +113,14 @@ def _image_paths(ctx: JobContext, blobs: Mapping[str, str]) -> dict[str, str]:
 
 def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]]:
     """The data set as COCO-style points, with sizes as the files themselves have them."""
-    images = select(Image.image_id, Image.file_name, Image.width, Image.height)
+    images = select(
+        Image.image_id,
+        Image.file_name,
+        Image.width,
+        Image.height,
+        Image.subset,
+        Image.split_group,
+    )
     categories = select(Category.category_id, Category.name)
     objects = select(
         Annotation.annotation_id,
@@ -127,8 +134,15 @@ def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]
     )
     return {
         "images": [
-            {"id": id, "file_name": file_name, "width": width, "height": height}
-            for id, file_name, width, height in session.execute(
+            {
+                "id": id,
+                "file_name": file_name,
+                "width": width,
+                "height": height,
+                **({"subset": subset} if subset else {}),
+                **({"group": group} if group else {}),
+            }
+            for id, file_name, width, height, subset, group in session.execute(
                 images.where(Image.dataset_id == dataset_id).order_by(Image.pk)
             )
         ],

@@ -43,8 +43,9 @@ from sapnet.data.category_names import category_warnings
 from sapnet.data.file_names import is_address, relative
 from sapnet.data.file_pairing import Unpaired
 from sapnet.data.masks import check_size
+from sapnet.data.subsets import MAX_GROUP, subset_named
 from sapnet.errors import InvalidDataset, InvalidGeometry, ValidationIssue
-from sapnet.types import Category, ImageInfo, PointSet
+from sapnet.types import Category, ImageInfo, PointSet, Subset
 
 __all__ = [
     "PointDocument",
@@ -77,7 +78,7 @@ def read_points(
         kinds: dict[str, Any] = {"images": ImageEntry, "categories": CategoryEntry}
         lists = read_lists(source, kinds, ("annotations",), issues)
         categories = _check_categories(lists["categories"], issues)
-        images = _check_images(lists["images"], issues)
+        images = _check_images(lists["images"], issues, warnings)
         use = boxes == "use"
         checks = AnnotationChecks(lists, images, categories, rows, issues, warnings, boxes=use)
         if lists["annotations"] is not INVALID:
@@ -249,7 +250,9 @@ def _check_categories(records: list[CategoryEntry], issues: Issues) -> dict[int,
     }
 
 
-def _check_images(records: list[ImageEntry], issues: Issues) -> dict[int, tuple[int, ImageInfo]]:
+def _check_images(
+    records: list[ImageEntry], issues: Issues, warnings: Issues
+) -> dict[int, tuple[int, ImageInfo]]:
     """Image id -> (index in the file, info), for the records that are right."""
     if records is INVALID:
         return {}
@@ -264,8 +267,29 @@ def _check_images(records: list[ImageEntry], issues: Issues) -> dict[int, tuple[
         right = _check_image(record, f"/images/{index}", issues)
         if right and record.id is not INVALID and first[record.id] == index:
             size = (record.width or 0, record.height or 0)
-            images[record.id] = (index, ImageInfo(record.id, record.file_name, *size))
+            part = _split_of(record, f"/images/{index}", warnings)
+            images[record.id] = (index, ImageInfo(record.id, record.file_name, *size, *part))
     return images
+
+
+def _split_of(
+    record: ImageEntry, pointer: str, warnings: Issues
+) -> tuple[Subset | None, str | None]:
+    """The subset and the group of an image; what cannot be one is passed over with a warning."""
+    subset, group = record.subset, record.group
+    named = subset_named(subset) if isinstance(subset, str) else None
+    if subset not in (None, "") and named is None:
+        problem = f"the subset {shown(subset)} is none of train, val and test: it is passed over"
+        warnings.add(f"{pointer}/subset", problem, "name one of the three, or leave it out")
+    if isinstance(group, int) and not isinstance(group, bool):
+        group = str(group)
+    if group is not None and not (
+        isinstance(group, str) and 0 < len(group) <= MAX_GROUP and is_text(group)
+    ):
+        problem = f"the group {shown(group)} is no text of 1 to {MAX_GROUP} characters: passed over"
+        warnings.add(f"{pointer}/group", problem, "give images of one group the same text")
+        group = None
+    return named, group
 
 
 def _resolve_address(record: ImageEntry) -> None:

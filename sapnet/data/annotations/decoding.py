@@ -44,6 +44,8 @@ class ImageEntry(msgspec.Struct, gc=False):
     height: Side | None = None
     coco_url: Any = None
     url: Any = None
+    subset: Any = None
+    group: Any = None
 
     @property
     def address(self) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sapnet.data.subsets import SUBSETS, Split
 from sapnet.errors import ValidationIssue
 from sapnet.types import Box, Category, ImageInfo, PointAnnotation, PointSet, Rle
 
@@ -173,6 +174,23 @@ class PointDocument:
             "boxes": int(np.count_nonzero(flags & BOXED)),
             "masks": int(np.isin(self.kept, list(self.rows.masks)).sum()),
         }
+
+    @property
+    def subsets(self) -> dict[str, int]:
+        """How many images are of each subset; empty where the dataset is not split."""
+        count = Counter(image.subset for image in self.images if image.subset)
+        return {subset: count[subset] for subset in SUBSETS if count[subset]}
+
+    def split_as(self, splits: Mapping[str, Split]) -> "PointDocument":
+        """The document with the split of another one, unless it has one itself.
+
+        Args:
+            splits: subset and group by file name.
+        """
+        if not splits or any(image.subset or image.group for image in self.images):
+            return self
+        images = (replace(i, **splits.get(i.file_name, Split())._asdict()) for i in self.images)
+        return replace(self, images=tuple(images))
 
     @property
     def crowd_count(self) -> int:

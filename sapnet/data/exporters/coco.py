@@ -30,9 +30,11 @@ class Coco(Writer):
         self._file = context.archive.document(NAME, ending=b"]}\n")
         self._file.write(b'{"info":' + to_json(INFO) + b',"images":[')
         for number, image in enumerate(context.images):
-            record = {"id": image.id, "file_name": context.image_names[image.id]}
-            size = {"width": image.width, "height": image.height}
-            self._file.write((b",\n" if number else b"") + to_json(record | size))
+            record: dict[str, Any] = {"id": image.id, "file_name": context.image_names[image.id]}
+            record |= {"width": image.width, "height": image.height}
+            split = {"subset": image.subset, "group": image.group}
+            record |= {name: value for name, value in split.items() if value}
+            self._file.write((b",\n" if number else b"") + to_json(record))
         records = [{"id": id_, "name": name} for id_, name in self.class_names.items()]
         self._file.write(b'],"categories":' + to_json(records) + b',"annotations":[')
         self._first = True

@@ -41,7 +41,8 @@ class Cvat(Writer):
         """Write an image's masks, see `Writer.add`."""
         name = quoteattr(printable(self.context.image_names[image.id]))
         self._write(f'<image id="{self._number}" name={name} ')
-        self._write(f'width="{image.width}" height="{image.height}">\n')
+        subset = f'subset="{image.subset}" ' if image.subset else ""
+        self._write(f'{subset}width="{image.width}" height="{image.height}">\n')
         self._number += 1
         for shape in shapes:
             runs = row_runs(shape.mask)

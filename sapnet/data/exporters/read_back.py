@@ -108,8 +108,11 @@ def voc(files: Files) -> Iterator[Found]:
     of_stem = {
         posixpath.splitext(name)[0]: name for name in names if name.startswith("JPEGImages/")
     }
-    with files.open("ImageSets/Segmentation/train.txt") as file:
-        stems = file.read().decode().splitlines()
+    stems: list[str] = []
+    for path in names:
+        if path.startswith("ImageSets/Segmentation/"):
+            with files.open(path) as file:
+                stems += file.read().decode().splitlines()
     for stem in stems:
         image = of_stem.get(f"JPEGImages/{stem}", f"JPEGImages/{stem}")
         masks = (f"SegmentationClass/{stem}.png", f"SegmentationObject/{stem}.png")

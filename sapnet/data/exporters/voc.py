@@ -20,6 +20,7 @@ from sapnet.types import ImageInfo
 
 LARGEST = 254  # 0 is background, 255 VOC's mark for pixels that count for nothing
 SPLIT = "train"
+"""Where images without a subset are listed."""
 
 
 class Voc(Writer):
@@ -41,10 +42,14 @@ class Voc(Writer):
                 f"{len(context.categories)}; choose another format"
             )
         self._stems = stems(context.image_names)
-        folders = ("Main", "Segmentation")
-        self._lists = [
-            context.archive.document(f"ImageSets/{name}/{SPLIT}.txt") for name in folders
-        ]
+        there = {image.subset or SPLIT for image in context.images} or {SPLIT}
+        self._lists = {
+            subset: [
+                context.archive.document(f"ImageSets/{name}/{subset}.txt")
+                for name in ("Main", "Segmentation")
+            ]
+            for subset in sorted(there)
+        }
         context.archive.text("labelmap.txt", self._labelmap())
 
     def image_path(self, image: ImageInfo) -> str:
@@ -71,7 +76,7 @@ class Voc(Writer):
         self.context.archive.data(f"SegmentationObject/{stem}.png", palette_png(objects))
         self.context.archive.data(f"SegmentationClass/{stem}.png", palette_png(classes))
         self.context.archive.text(f"Annotations/{stem}.xml", self._xml(image, shapes))
-        for file in self._lists:
+        for file in self._lists[image.subset or SPLIT]:
             file.write(f"{stem}\n".encode())
         return ious
 

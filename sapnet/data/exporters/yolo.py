@@ -18,6 +18,7 @@ from sapnet.data.exporters.source import Shape
 from sapnet.types import ImageInfo
 
 SPLIT = "train"
+"""Where images without a subset go."""
 WITHIN = 0.25
 """From the centre of a pixel, to the left and up."""
 
@@ -38,14 +39,17 @@ class Yolo(Writer):
         names = "".join(
             f"  {n}: {_yaml(name)}\n" for n, name in enumerate(self.class_names.values())
         )
-        folder = f"images/{SPLIT}"
+        there = {image.subset or SPLIT for image in context.images} | {SPLIT}
+        folders = {"train": SPLIT, "val": "val" if "val" in there else SPLIT}
+        folders |= {"test": "test"} if "test" in there else {}
         # Without `path`, folders are relative to this file: with ".", to where the reader runs.
-        context.archive.text("data.yaml", f"train: {folder}\nval: {folder}\nnames:\n{names}")
+        listed = "".join(f"{subset}: images/{folder}\n" for subset, folder in folders.items())
+        context.archive.text("data.yaml", f"{listed}names:\n{names}")
 
     def image_path(self, image: ImageInfo) -> str:
         """Where its file goes."""
         suffix = split_suffix(self.context.image_names[image.id])[1]
-        return f"images/{SPLIT}/{self._stems[image.id]}{suffix}"
+        return f"images/{image.subset or SPLIT}/{self._stems[image.id]}{suffix}"
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
         """Write an image's masks, see `Writer.add`."""
@@ -60,7 +64,8 @@ class Yolo(Writer):
             )
             read = np.array(numbers, np.float64).reshape(-1, 2) * size - shape.corner
             ious.append(agreement(painted(read, *shape.mask.shape), shape.mask))
-        self.context.archive.text(f"labels/{SPLIT}/{self._stems[image.id]}.txt", "".join(lines))
+        label = f"labels/{image.subset or SPLIT}/{self._stems[image.id]}.txt"
+        self.context.archive.text(label, "".join(lines))
         return ious
 
 

@@ -1,6 +1,6 @@
-"""Points that were drawn in CVAT, Label Studio or Labelme, as a COCO points document.
+"""Datasets as CVAT, Label Studio, Labelme, YOLO and others have them, as a COCO points document.
 
-The tool is recognised by content. Imports no torch.
+The format is recognised by content. Imports no torch.
 
 What is made is checked by the one validator (`sapnet.data.annotations.coco`) like any other;
 `Converted` says in the source's own terms where an issue lies.
@@ -8,8 +8,8 @@ What is made is checked by the one validator (`sapnet.data.annotations.coco`) li
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
-from typing import BinaryIO
 
 from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.annotations.coco import (
@@ -19,19 +19,28 @@ from sapnet.data.annotations.coco import (
     settle_undeclared,
 )
 from sapnet.data.annotations.decoding import ReadProgress, ignore_progress
+from sapnet.data.annotations.document import Rows
 from sapnet.data.annotations.frames import in_stored_pixels
-from sapnet.data.depth import parse
-from sapnet.data.file_pairing import Unpaired
-from sapnet.data.importers import cvat, label_studio, labelme
+from sapnet.data.exporters.names import split_suffix
+from sapnet.data.file_pairing import Unpaired, in_words
+from sapnet.data.importers import (
+    coco_files,
+    cvat,
+    datumaro,
+    geojson,
+    label_studio,
+    labelme,
+    voc,
+    yolo,
+)
 from sapnet.data.importers.base import Conversion, Converted
+from sapnet.data.importers.formats import Recognised, recognise
+from sapnet.data.masks import Size
 from sapnet.data.orientation import Frame
 from sapnet.errors import ValidationIssue
+from sapnet.types import Category, ImageInfo
 
 __all__ = ["Annotations", "Converted", "convert", "read_annotations"]
-
-_HEAD = 1 << 16
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_LARGEST_LABELME = 256 << 20  # bytes of a single file, which holds one image at most
 
 
 @dataclass(frozen=True)
@@ -41,15 +50,36 @@ class Annotations:
     Attributes:
         document: points, images and categories, with every issue of them.
         converted: how the document was made from another tool's file; None for COCO.
+        source: the file of COCO that was read, as it was sent or as it was made.
+        unsized: what is to be read once the sizes of the images are known, by `sized`; until then
+            the document has no more than their names.
     """
 
     document: PointDocument
     converted: Converted | None = None
+    source: Path | None = None
+    unsized: "Unsized | None" = None
 
     @property
     def frame(self) -> Frame:
         """Whoever draws in one of these tools sees the image upright."""
         return "upright" if self.converted else "stored"
+
+    def sized(self, images: Mapping[str, tuple[Size | None, str]]) -> "Annotations":
+        """Read what needs the sizes of the images; the same where nothing does.
+
+        Args:
+            images: by name, (h, w) upright, None where it is not known; and the name of its file,
+                whose suffix the image takes where it has none.
+        """
+        if self.unsized is None or self.document.issues:
+            return self
+        return self.unsized.read(
+            {
+                name: (name + (split_suffix(file)[1] if not split_suffix(name)[1] else ""), size)
+                for name, (size, file) in images.items()
+            }
+        )
 
     def translated(self, issues: list[ValidationIssue]) -> list[ValidationIssue]:
         """Return issues of the document, in the terms of the file that was read."""
@@ -87,6 +117,38 @@ class Annotations:
         return cls(empty, converted)
 
 
+@dataclass(frozen=True)
+class Unsized:
+    """Files in shares of their images' sizes: YOLO's.
+
+    Attributes:
+        target: for the COCO points document.
+    """
+
+    folder: yolo.YoloFolder
+    target: Path
+    boxes: Boxes
+    warnings: list[ValidationIssue]
+
+    def named(self) -> Annotations:
+        """The images by name, without a size and without objects."""
+        images = (ImageInfo(i, n, 0, 0) for i, n in zip(count(1), self.folder.labels, strict=False))
+        categories = (Category(n + 1, name) for n, name in self.folder.classes.items())
+        places = range(len(self.folder.labels))
+        addresses = (None,) * len(places)
+        document = PointDocument(
+            tuple(images), tuple(categories), Rows(), [], [], tuple(places), addresses
+        )
+        return Annotations(document, unsized=self)
+
+    def read(self, images: Mapping[str, tuple[str, Size | None]]) -> Annotations:
+        """The whole document, see `YoloFolder.convert`."""
+        with Conversion(self.target) as conversion:
+            self.folder.convert(conversion, images)
+            converted = conversion.finish()
+        return _read_converted(_with_warnings(converted, self.warnings), self.boxes)
+
+
 def read_annotations(
     files: Sequence[tuple[str, Path]],
     target: Path,
@@ -103,15 +165,35 @@ def read_annotations(
     Raises:
         OSError: a path cannot be read.
     """
-    converted = convert(files, target, progress)
+    recognised = recognise(files)
+    if recognised.format == "yolo":
+        return _open_yolo(recognised, target, boxes)
+    converted = _convert(recognised, target, progress)
     if converted is None:
-        return Annotations(read_points(files[0][1], progress, boxes))
+        path = recognised.files[0][1]
+        document = read_points(path, progress, boxes)
+        warnings = document.warnings + _passed_over(recognised)
+        return Annotations(replace(document, warnings=warnings), source=path)
+    return _read_converted(converted, boxes)
+
+
+def _read_converted(converted: Converted, boxes: Boxes) -> Annotations:
     if converted.issues:
         return Annotations.refused(converted.issues, converted)
-    document = read_points(target, boxes=boxes)
+    document = read_points(converted.path, boxes=boxes)
     issues = converted.translated(document.issues)
     warnings = converted.warnings + converted.translated(document.warnings)
-    return Annotations(replace(document, issues=issues, warnings=warnings), converted)
+    document = replace(document, issues=issues, warnings=warnings)
+    return Annotations(document, converted, converted.path)
+
+
+def _open_yolo(recognised: Recognised, target: Path, boxes: Boxes) -> Annotations:
+    try:
+        folder = yolo.open_folder(dict(recognised.files))
+    except yolo.NotYolo as error:
+        hint = "send data.yaml with names, and the folders labels and images"
+        return Annotations.refused([ValidationIssue("", str(error), hint)])
+    return Unsized(folder, target, boxes, _passed_over(recognised)).named()
 
 
 def convert(
@@ -120,44 +202,54 @@ def convert(
     """Write the COCO points document that the files stand for to `target`.
 
     Args:
-        files: names, for messages and for the folders of Labelme's images, and paths. Several are
-            Labelme's, one per image.
+        files: names, for messages and for the folders of images, and paths. Several are one
+            dataset's.
         progress: called now and then with the bytes read so far.
 
     Returns:
-        None where it is a single file of none of the three tools, and so to be read as COCO itself.
+        None where there is one of COCO, and so to be read as it is.
 
     Raises:
         OSError: a path cannot be read. Nothing is raised for what the files say.
     """
-    path = files[0][1]
-    with path.open("rb") as file:
-        head = file.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
-        if head.startswith(_UTF16):  # expat reads XML in it, and JSON is refused in words
-            head = head.decode("utf-16", "ignore").encode("utf-8", "ignore").lstrip()
-    many = len(files) > 1
-    if not (many or head.startswith((b"<", b"[")) or _is_labelme(path, head)):
-        return None
+    return _convert(recognise(files), target, progress)
+
+
+def _convert(recognised: Recognised, target: Path, progress: ReadProgress) -> Converted | None:
+    files = recognised.files
+    if recognised.format == "coco":
+        if len(files) == 1:
+            return None
+        converted = coco_files.merge(files, target, progress)
+        return _with_warnings(converted, _passed_over(recognised))
     with Conversion(target) as conversion:
-        if many or head.startswith(b"{"):
-            labelme.read(files, conversion, progress)
-        else:
-            with path.open("rb") as file:
-                _read(head, file, conversion, progress)
-        return conversion.finish()
+        match recognised.format:
+            case "voc":
+                xml = [file for file in files if file[0].lower().endswith(".xml")] or files
+                voc.read(xml, [file for file in files if file not in xml], conversion, progress)
+            case "datumaro":
+                datumaro.read(files, conversion, progress)
+            case "geojson":
+                geojson.read(files, conversion, progress)
+            case "cvat" | "label-studio" if len(files) == 1:
+                reader = cvat if recognised.format == "cvat" else label_studio
+                with files[0][1].open("rb") as file:
+                    reader.read(file, conversion, progress)
+            case "cvat" | "label-studio":
+                problem = f"there are {len(files)} files of {recognised.format} in it"
+                conversion.issues.add("", problem, "send one file")
+            case _:
+                labelme.read(files, conversion, progress)
+        return _with_warnings(conversion.finish(), _passed_over(recognised))
 
 
-def _read(head: bytes, file: BinaryIO, conversion: Conversion, progress: ReadProgress) -> None:
-    (cvat if head.startswith(b"<") else label_studio).read(file, conversion, progress)
+def _passed_over(recognised: Recognised) -> list[ValidationIssue]:
+    """A warning of documents beside those that are read."""
+    if not recognised.others:
+        return []
+    problem = f"read as {recognised.format}; passed over: {in_words(list(recognised.others))}"
+    return [ValidationIssue("", problem, "")]
 
 
-def _is_labelme(path: Path, head: bytes) -> bool:
-    if not head.startswith(b"{") or b'"shapes"' not in head:
-        return False
-    if path.stat().st_size > _LARGEST_LABELME:
-        return False
-    try:
-        document = parse(path.read_bytes())
-    except ValueError:  # is said where it is read, in the terms of its tool
-        return b'"shape_type"' in head and b'"annotations"' not in head
-    return isinstance(document.get("shapes"), list) and "annotations" not in document
+def _with_warnings(converted: Converted, warnings: list[ValidationIssue]) -> Converted:
+    return replace(converted, warnings=converted.warnings + warnings) if warnings else converted

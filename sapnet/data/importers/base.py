@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -14,8 +14,9 @@ import msgspec
 from sapnet.data.annotations.boxes import xywh
 from sapnet.data.annotations.decoding import Issues
 from sapnet.data.file_names import relative
+from sapnet.data.subsets import told_apart
 from sapnet.errors import ValidationIssue
-from sapnet.types import Box
+from sapnet.types import Box, Subset
 
 _POINTER = re.compile(r"/(images|annotations|categories)(?:/(\d+))?[/\w]*")
 
@@ -34,7 +35,7 @@ class Converted:
     path: Path
     issues: list[ValidationIssue]
     warnings: list[ValidationIssue]
-    places: dict[str, list[str]]
+    places: Mapping[str, Sequence[str]]
 
     def translated(self, issues: list[ValidationIssue]) -> list[ValidationIssue]:
         """Issues of the document, as ones of the source."""
@@ -69,6 +70,8 @@ class Conversion:
     """Classes that the source names, whether or not a point has them -> category id."""
     _images: dict[int, dict[str, Any]] = field(default_factory=dict)
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _named_subsets: dict[int, Subset | None] = field(default_factory=dict)
+    _folders: dict[int, str] = field(default_factory=dict)
     _skipped: Issues = field(default_factory=Issues)
     _used: set[str] = field(default_factory=set)
     _places: dict[str, list[str]] = field(default_factory=lambda: {"images": [], "annotations": []})
@@ -92,6 +95,10 @@ class Conversion:
         place: str,
         id_: int | None = None,
         address: str | None = None,
+        *,
+        subset: Subset | None = None,
+        named_subset: Subset | None = None,
+        folder: str = "",
     ) -> int:
         """Add an image.
 
@@ -100,6 +107,9 @@ class Conversion:
             size: (h, w) as the source has it.
             id_: as the source has it.
             address: where the source has the image; it tells images of one name apart.
+            subset: as the source states it.
+            named_subset: as names of files or folders have it: see `told_apart`.
+            folder: it tells images of one name apart too.
 
         Returns:
             Its id: the source's own where that is free.
@@ -112,8 +122,27 @@ class Conversion:
         if size is not None:
             self._images[id_] |= {"width": size[1], "height": size[0]}
             self._sizes[id_] = size
+        if subset is not None:
+            self._images[id_]["subset"] = subset
+        self._named_subsets[id_] = subset or named_subset
+        self._folders[id_] = folder
         self._places["images"].append(place)
         return id_
+
+    def polygon(
+        self, image_id: int, label: str, corners: Sequence[tuple[float, float]], place: str
+    ) -> None:
+        """Add an object whose outline is known: its box counts, its mask is ground truth.
+
+        So it is with COCO's instances, which have both.
+        """
+        numbers = list(chain(*corners))
+        if len(corners) < 3 or not all(map(math.isfinite, numbers)):
+            self.skip(place, "its polygon has fewer than three corners", "draw it anew")
+            return
+        xs, ys = numbers[0::2], numbers[1::2]
+        box = (min(xs), min(ys), max(xs), max(ys))
+        self.object(image_id, label, [], place, box=box, outline=numbers)
 
     def object(
         self,
@@ -123,6 +152,7 @@ class Conversion:
         place: str,
         group: int | str | None = None,
         box: Box | None = None,
+        outline: list[float] | None = None,
     ) -> None:
         """Add an object.
 
@@ -130,6 +160,7 @@ class Conversion:
             points: x and y in pixels, of one or of several points of this object.
             group: of the objects of one image and class that have the same one, all are one.
             box: xyxy in pixels, its corners in any order; then there may be no point.
+            outline: x and y of a polygon, ground truth.
         """
         if not (points or box) or not all(map(math.isfinite, chain(*points, box or ()))):
             self.skip(place, "it has no point", "draw it anew, or remove it")
@@ -151,6 +182,7 @@ class Conversion:
             record |= {"point": pairs[0]} if len(pairs) == 1 else {"points": pairs}
         record |= {} if box is None else {"bbox": xywh(box)}
         record |= {"category_id": self.label(label)}
+        record |= {} if outline is None else {"segmentation": [outline]}
         record |= {} if group is None else {"group_id": group}
         self._file.write(b",\n" if places else b"")
         self._file.write(msgspec.json.encode(record))
@@ -158,11 +190,13 @@ class Conversion:
         places.append(place)
 
     def _tell_apart(self) -> None:
-        """Images of one name get the path that their address has."""
+        """Images of one name get the path that their address has, or their folder before it."""
         count = Counter(image["file_name"] for image in self._images.values())
-        for image in self._images.values():
-            if "url" in image and count[image["file_name"]] > 1:
+        for id_, image in self._images.items():
+            if count[image["file_name"]] > 1 and "url" in image:
                 image["file_name"] = relative(image["url"])
+            elif count[image["file_name"]] > 1 and self._folders[id_]:
+                image["file_name"] = f"{self._folders[id_]}/{image['file_name']}"
 
     def skip(self, place: str, problem: str, hint: str) -> None:
         """Leave out an object that cannot be read; it is an issue where no other is left."""
@@ -171,6 +205,8 @@ class Conversion:
     def finish(self) -> Converted:
         """Write what is left of the document, and close it."""
         self._tell_apart()
+        for id_, subset in told_apart(self._named_subsets).items():
+            self._images[id_]["subset"] = subset
         categories = [{"id": i, "name": n} for n, i in self.labels.items() if n in self._used]
         lists = {"images": list(self._images.values()), "categories": categories}
         self._file.write(b"]," + msgspec.json.encode(lists)[1:])

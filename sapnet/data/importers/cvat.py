@@ -14,6 +14,7 @@ from xml.parsers import expat
 from sapnet.data.annotations.decoding import ReadProgress
 from sapnet.data.depth import MAX_DEPTH, TOO_DEEP
 from sapnet.data.importers.base import Conversion
+from sapnet.data.subsets import subset_named
 
 _BLOCK = 1 << 20
 _POINTS = ("points", "skeleton")
@@ -109,6 +110,7 @@ class _Reader:
             None if size[0] is None or size[1] is None else (size[0], size[1]),
             place,
             _whole(attributes.get("id")),
+            subset=subset_named(attributes.get("subset", "")),
         )
 
     def _object(self, kind: str) -> None:

@@ -1,0 +1,257 @@
+"""YOLO: a text for each image, a line for each object, in shares of the image's size.
+
+A line is a class and a box; a class and a polygon, which is as in COCO a box and ground truth; a
+class, a box and keypoints, where data.yaml has a kpt_shape; or a class and a point. Pixels need the
+sizes of the images, so the texts are read after these (`Unsized`). Places are FILE:3, by line.
+"""
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sapnet.data.importers.base import Conversion
+from sapnet.data.subsets import SUBSETS, subset_named
+from sapnet.types import Subset
+
+_LARGEST = 64 << 20  # bytes of a text
+_LARGEST_YAML = 1 << 20
+_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_BOX = 4
+_AGAIN = "a line is: class x y width height, or class x1 y1 x2 y2 …, in shares of the image"
+
+
+class NotYolo(ValueError):
+    """Its data.yaml cannot be used. The message says why."""
+
+
+@dataclass(frozen=True)
+class YoloFolder:
+    """The files of a data set.
+
+    Attributes:
+        classes: names by number.
+        labels: texts, by the image that each is of: a path, with or without a suffix.
+        subsets: by that path.
+        keypoints: numbers of a line's keypoints, and of each; None where it has none.
+    """
+
+    classes: Mapping[int, str]
+    labels: Mapping[str, tuple[str, Path]]
+    subsets: Mapping[str, Subset | None]
+    keypoints: tuple[int, int] | None
+
+    def convert(
+        self, conversion: Conversion, images: Mapping[str, tuple[str, tuple[int, int] | None]]
+    ) -> None:
+        """Read all labels.
+
+        Args:
+            images: by path, what the image is called and its size (h, w); None where it is not
+                known, and the image then is without objects.
+        """
+        for number in sorted(self.classes):
+            conversion.label(self.classes[number])
+        for image, (file, path) in self.labels.items():
+            name, size = images.get(image, (image, None))
+            subset_here = self.subsets.get(image)
+            image_id = conversion.image(name, size, file, named_subset=subset_here)
+            if path.stat().st_size > _LARGEST:
+                conversion.issues.add(file, f"it has more than {_LARGEST:,} bytes", "split it")
+            elif size is not None:
+                lines = path.read_text(errors="replace").splitlines()
+                for number, line in enumerate(lines, 1):
+                    if words := line.split():
+                        self._object(words, image_id, size, f"{file}:{number}", conversion)
+
+    def _object(
+        self,
+        words: list[str],
+        image_id: int,
+        size: tuple[int, int],
+        place: str,
+        conversion: Conversion,
+    ) -> None:
+        try:
+            label = self.classes[int(words[0])]
+        except (KeyError, ValueError):
+            problem = f"{words[0][:40]!r} is the number of no class that data.yaml names"
+            conversion.issues.add(place, problem, "correct it, or name the class")
+            return
+        try:
+            shares = [float(word) for word in words[1:]]
+        except ValueError:
+            conversion.skip(place, "it holds what is no number", _AGAIN)
+            return
+        height, width = size
+        if self.keypoints is not None and len(shares) == _BOX + self._keypoint_numbers:
+            points = [
+                (x * width, y * height)
+                for x, y, *visible in _chunks(shares[_BOX:], self.keypoints[1])
+                if (visible[0] > 0 if visible else (x, y) != (0, 0))
+            ]
+            box = _pixels(shares[:_BOX], size)
+            conversion.object(image_id, label, points, place, box=box)
+        elif len(shares) == 2:
+            point = (shares[0] * width, shares[1] * height)
+            conversion.object(image_id, label, [point], place)
+        elif len(shares) == _BOX:
+            conversion.object(image_id, label, [], place, box=_pixels(shares, size))
+        elif len(shares) >= 6 and len(shares) % 2 == 0:
+            corners = [(x * width, y * height) for x, y in _chunks(shares, 2)]
+            conversion.polygon(image_id, label, corners, place)
+        else:
+            conversion.skip(place, f"it has {len(shares)} numbers after its class", _AGAIN)
+
+    @property
+    def _keypoint_numbers(self) -> int:
+        return self.keypoints[0] * self.keypoints[1] if self.keypoints else 0
+
+
+def _chunks(numbers: Sequence[float], size: int) -> list[Sequence[float]]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def _pixels(shares: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    x, y, across, down = shares
+    height, width = size
+    left, top = (x - across / 2) * width, (y - down / 2) * height
+    return left, top, left + across * width, top + down * height
+
+
+def open_folder(files: Mapping[str, Path]) -> YoloFolder:
+    """Read what says how a data set is laid out: data.yaml, or classes.txt.
+
+    Args:
+        files: texts and YAML, by their path.
+
+    Raises:
+        NotYolo: there is none, or it is wrong.
+    """
+    described, classes, keypoints = _described(files)
+    texts = {name: path for name, path in files.items() if name.lower().endswith(".txt")}
+    entries, lists = _entries(described, texts)
+    labels = {name: path for name, path in texts.items() if "labels" in name.split("/")[:-1]}
+    if not labels:  # beside their images
+        others = {"classes.txt", "readme.txt", *(posixpath.basename(name) for name in lists)}
+        labels = {n: p for n, p in texts.items() if posixpath.basename(n).lower() not in others}
+    if not labels:
+        raise NotYolo("there is no text of labels")
+    listed = {_plain(line): subset for lines, subset in lists.values() for line in lines}
+    of_image: dict[str, tuple[str, Path]] = {}
+    subsets: dict[str, Subset | None] = {}
+    for name, path in sorted(labels.items()):
+        image = _image_of(name)
+        of_image[image] = (name, path)
+        subsets[image] = listed.get(image) or _subset_of(posixpath.dirname(image), entries)
+    return YoloFolder(classes, of_image, subsets, keypoints)
+
+
+def _described(
+    files: Mapping[str, Path],
+) -> tuple[dict[str, Any], dict[int, str], tuple[int, int] | None]:
+    """data.yaml, and what it says of classes and keypoints."""
+    for name, path in sorted(files.items(), key=lambda item: (item[0].count("/"), item[0])):
+        if name.lower().endswith((".yaml", ".yml")):
+            document = _yaml(name, path)
+            if isinstance(document, dict) and "names" in document:
+                return document, _classes(name, document["names"]), _keypoints(name, document)
+    for name, path in files.items():
+        if posixpath.basename(name).lower() == "classes.txt":
+            lines = path.read_text(errors="replace")[:_LARGEST_YAML].splitlines()
+            return {}, {n: line.strip() for n, line in enumerate(lines) if line.strip()}, None
+    raise NotYolo("there is no data.yaml with names")
+
+
+def _yaml(name: str, path: Path) -> Any:
+    import yaml
+
+    if path.stat().st_size > _LARGEST_YAML:
+        raise NotYolo(f"{name} has more than {_LARGEST_YAML:,} bytes")
+    try:
+        return yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise NotYolo(f"{name} is no YAML: {str(error)[:200]}") from None
+
+
+def _classes(name: str, names: Any) -> dict[int, str]:
+    pairs = list(enumerate(names)) if isinstance(names, list) else names
+    classes = dict(pairs) if isinstance(pairs, list | dict) else {}
+    right = all(type(n) is int and isinstance(c, str | int) and c != "" for n, c in classes.items())
+    if not classes or not right:
+        raise NotYolo(f"the names in {name} are no list of classes")
+    return {number: str(label) for number, label in classes.items()}
+
+
+def _keypoints(name: str, document: Mapping[str, Any]) -> tuple[int, int] | None:
+    shape = document.get("kpt_shape")
+    if shape is None:
+        return None
+    whole = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
+    if not whole or not 0 < shape[0] <= 1000 or shape[1] not in (2, 3):
+        raise NotYolo(f"the kpt_shape in {name} is not [count, 2] or [count, 3]")
+    return shape[0], shape[1]
+
+
+def _entries(
+    described: Mapping[str, Any], texts: Mapping[str, Path]
+) -> tuple[list[tuple[tuple[str, ...], Subset]], dict[str, tuple[list[str], Subset]]]:
+    """Folders of images of each subset, as parts of paths; and lists of images, by file."""
+    folders: list[tuple[tuple[str, ...], Subset]] = []
+    lists: dict[str, tuple[list[str], Subset]] = {}
+    for key in _KEYS:
+        value, subset = described.get(key), subset_named(key)
+        for entry in value if isinstance(value, list) else [value]:
+            if not isinstance(entry, str) or subset is None:
+                continue
+            parts = _parts(entry)
+            if entry.lower().endswith(".txt"):
+                name = next((t for t in texts if _parts(t)[-len(parts) :] == parts), None)
+                if name is not None and texts[name].stat().st_size <= _LARGEST:
+                    lists[name] = texts[name].read_text(errors="replace").splitlines(), subset
+            elif parts:
+                folders.append((parts, subset))
+    return folders, lists
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(p for p in path.replace("\\", "/").split("/") if p not in ("", ".", ".."))
+
+
+def _plain(line: str) -> str:
+    """The path of an image in a list, as `_image_of` has it."""
+    return posixpath.splitext("/".join(_parts(line.strip())))[0]
+
+
+def _image_of(label: str) -> str:
+    """The path of a label's image, without its suffix: the last `labels` in it is `images`."""
+    *folders, base = label.split("/")
+    for index in reversed(range(len(folders))):
+        if folders[index] == "labels":
+            folders[index] = "images"
+            break
+    return "/".join([*folders, posixpath.splitext(base)[0]])
+
+
+def _subset_of(folder: str, entries: Sequence[tuple[tuple[str, ...], Subset]]) -> Subset | None:
+    """The subset whose folder fits best: whose longest tail is within the path.
+
+    None where none fits, or two fit equally well, as where val is train.
+    """
+    own = _parts(folder)
+    best: dict[Subset, int] = {}
+    for parts, subset in entries:
+        tails = (parts[start:] for start in range(len(parts)))
+        length = next((len(tail) for tail in tails if _within(tail, own)), 0)
+        best[subset] = max(best.get(subset, 0), length)
+    longest = max(best.values(), default=0)
+    matching = [subset for subset in SUBSETS if longest and best.get(subset) == longest]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _within(tail: Sequence[str], path: Sequence[str]) -> bool:
+    return any(
+        tuple(path[start : start + len(tail)]) == tuple(tail)
+        for start in range(len(path) - len(tail) + 1)
+    )
