@@ -12,6 +12,8 @@ from fastapi.concurrency import run_in_threadpool
 from app import errors
 from app.auth.access import open_to_all
 from app.auth.middleware import AuthMiddleware
+from app.auth.oidc.login import router as login
+from app.auth.oidc.provider import Provider
 from app.datasets.endpoints import router as datasets
 from app.db.session import Database
 from app.exports.endpoints import router as exports
@@ -70,7 +72,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.feed = Feed(app.state.database, stream_seconds=settings.event_stream_seconds)
     errors.install(app)
     app.add_middleware(IdempotencyMiddleware, database=app.state.database, settings=settings)
-    app.add_middleware(AuthMiddleware, database=app.state.database, settings=settings)
+    app.state.oidc = Provider(settings) if settings.oidc_issuer is not None else None
+    app.add_middleware(
+        AuthMiddleware,
+        database=app.state.database,
+        settings=settings,
+        provider=app.state.oidc,
+    )
     for router in (
         health.router,
         datasets,
@@ -88,6 +96,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         label_studio,
     ):
         app.include_router(router)
+    if app.state.oidc is not None:
+        app.include_router(login)
     app.add_api_route(
         "/",
         _index,

@@ -9,7 +9,7 @@ import re
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -19,6 +19,7 @@ from pydantic import (
     PositiveInt,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import from_json
 from pydantic_settings import (
@@ -39,6 +40,8 @@ from sapnet.utils.devices import VARIABLE as DEVICES
 from sapnet.utils.tracking.base import TRACKERS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+OidcScope = Literal["read", "write", "metrics", "admin"]
+"""As `app.auth.scope` has them."""
 
 
 ENV_FILE = Path(".env")
@@ -175,6 +178,34 @@ class Settings(BaseSettings):
     """After the first failure; doubled with each, up to 6 hours, less up to half by chance."""
     webhook_timeout_seconds: PositiveFloat = 10
     """Of one try, from connecting to the answer's headers."""
+
+    # Single sign-on
+    public_url: str | None = None
+    """Address of the page as browsers have it: https://sapnet.example.org. Needed for logins behind
+    a proxy; None is as it was asked for."""
+    oidc_issuer: str | None = None
+    """OpenID provider that people log in at, by its issuer: https://id.example.org/realms/x. None
+    is no login; with it, everybody needs one, or a key."""
+    oidc_client_id: str | None = None
+    """Of this service, at the provider."""
+    oidc_client_secret: str | None = Field(default=None, repr=False)
+    """None: a public client, by PKCE alone."""
+    oidc_audience: str | None = None
+    """Programs may bring the provider's access tokens (JWT) that are for this audience; None: they
+    need keys."""
+    oidc_scopes: str = "openid profile email"
+    """That are asked for at a login."""
+    oidc_owner_claim: str = "sub"
+    """Claim that is the owner of what a user makes. Keys of an owner of the same name see the same:
+    it must be one that users cannot choose themselves."""
+    oidc_role_claim: str = "roles"
+    """Claim with a user's roles or groups, or the path to it: realm_access.roles."""
+    oidc_roles: dict[str, OidcScope] = {}
+    """Scopes by role, as JSON: {"annotators": "write", "sapnet-admins": "admin"}."""
+    oidc_default_scope: OidcScope | None = None
+    """Of users without any of these roles; None refuses them."""
+    oidc_session_hours: PositiveFloat = 12
+    """After so long a user logs in again."""
 
     # Trackers of experiments
     tracking: Annotated[tuple[str, ...], NoDecode] = ()
@@ -324,6 +355,22 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", host):
                 raise ValueError("it is no list of hosts, without ports: sapnet.example.org,box")
         return value
+
+    @field_validator("oidc_issuer", "public_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", value):
+            raise ValueError("it is no address: https://host/path")
+        return value
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Self:
+        if self.oidc_issuer is not None:
+            if self.oidc_client_id is None:
+                raise ValueError("SAPNET_OIDC_ISSUER needs SAPNET_OIDC_CLIENT_ID")
+            if not self.oidc_roles and self.oidc_default_scope is None:
+                raise ValueError("SAPNET_OIDC_ISSUER needs SAPNET_OIDC_ROLES or _DEFAULT_SCOPE")
+        return self
 
     @field_validator("tracking", mode="before")
     @classmethod

@@ -10,10 +10,10 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hmac import compare_digest
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.auth.scope import Scope
@@ -24,6 +24,8 @@ from app.errors import NotFound, Unauthorized
 
 _KEY = re.compile(r"(sapnet_[0-9a-f]{8})_[\w-]{43}", re.ASCII)
 _CACHED = 10_000  # callers remembered at once
+LOGIN = "login"
+"""Name of the keys that are sessions of the page: see `app.auth.oidc.login`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,13 @@ def revoke(session: Session, prefix: str) -> None:
         raise NotFound("key that works, with prefix", prefix)
 
 
+def forget_logins(session: Session) -> None:
+    """Remove the sessions that are over, but the newest row, so that there was a key for ever."""
+    newest = select(func.max(ApiKey.id)).scalar_subquery()
+    over = ApiKey.expires_at < now() - timedelta(days=1)
+    session.execute(delete(ApiKey).where(ApiKey.name == LOGIN, over, ApiKey.id != newest))
+
+
 def any_exist(session: Session) -> bool:
     """Whether a key was ever made, revoked ones included."""
     return session.scalar(select(ApiKey.id).limit(1)) is not None
@@ -105,10 +114,14 @@ def find(session: Session, text: str) -> ApiKey | None:
 
 
 class Callers:
-    """Who a key is, remembered for `seconds`: so long may a revoked key go on, in this process."""
+    """Who a key is, remembered for `seconds`: so long may a revoked key go on, in this process.
 
-    def __init__(self, database: Database, seconds: float) -> None:
-        self._database, self._seconds = database, seconds
+    Args:
+        closed: whether a key is needed even while there is none, since people log in.
+    """
+
+    def __init__(self, database: Database, seconds: float, *, closed: bool = False) -> None:
+        self._database, self._seconds, self._closed = database, seconds, closed
         self._known: dict[str, tuple[float, Caller]] = {}
 
     def remembered(self, key: str | None) -> Caller | None:
@@ -120,13 +133,17 @@ class Callers:
         """Raises Unauthorized, or what SQLAlchemy raises where the database does not answer."""
         with self._database.read() as session:
             row = find(session, key) if key else None
-            if row is None and any_exist(session):
+            if row is None and (self._closed or any_exist(session)):
                 raise _refusal(key)
         caller = Caller(row.owner, Scope(row.scope), row.prefix) if row else ANYONE
+        self.remember(key, caller)
+        return caller
+
+    def remember(self, key: str | None, caller: Caller) -> None:
+        """Keep who it is, for a while."""
         if len(self._known) >= _CACHED:
             self._known.clear()
         self._known[_digest(key or "")] = (time.monotonic() + self._seconds, caller)
-        return caller
 
 
 def _refusal(key: str | None) -> Unauthorized:

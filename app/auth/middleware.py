@@ -20,6 +20,9 @@ from app import errors
 from app.auth import own_site
 from app.auth.access import AccessTable
 from app.auth.keys import Caller, Callers, Scope
+from app.auth.oidc.claims import identity
+from app.auth.oidc.login import LOGIN, session_key
+from app.auth.oidc.provider import Provider
 from app.auth.own_site import SAFE
 from app.auth.ownership import seen_by
 from app.auth.rate_limit import Rates
@@ -34,9 +37,17 @@ BYTES_A_SECOND = 1 << 14  # of a body, once its first seconds are over
 class AuthMiddleware:
     """Middleware. Leaves the caller, and a database with the caller's eyes, in the request."""
 
-    def __init__(self, app: ASGIApp, database: Database, settings: Settings) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        database: Database,
+        settings: Settings,
+        provider: Provider | None = None,
+    ) -> None:
         self._app, self._database, self._settings = app, database, settings
-        self._callers = Callers(database, settings.key_cache_seconds)
+        self._provider = provider
+        closed = provider is not None
+        self._callers = Callers(database, settings.key_cache_seconds, closed=closed)
         self._rates = Rates(settings)
         self._table: AccessTable | None = None
 
@@ -85,11 +96,17 @@ class AuthMiddleware:
         address = request.client.host if request.client else "local"
         write = request.method not in SAFE
         try:
-            caller = await self._known(_sent_key(request.headers, basic=basic))
+            key = _sent_key(request.headers, basic=basic)
+            cookie = session_key(request, self._settings) if key is None else None
+            caller = await self._known(cookie if key is None else key)
             if caller.key is None:
                 own_site.admit(request, self._settings)
-        except Unauthorized:
+            elif cookie is not None and write:
+                own_site.from_own_page(request.headers)
+        except Unauthorized as error:
             await self._rates.count(address, write=write)
+            if self._provider is not None:
+                error.extra["login"] = LOGIN
             raise
         await self._rates.count(caller.key or address, write=write)
         if not caller.scope.allows(wanted):
@@ -104,11 +121,22 @@ class AuthMiddleware:
         if caller := self._callers.remembered(key):
             return caller
         try:
-            return await run_in_threadpool(self._callers.look_up, key)
+            return await run_in_threadpool(self._look_up, key)
         except SQLAlchemyError as error:
             raise Unavailable(
                 "The database cannot be asked for keys; see /readyz.", headers={"Retry-After": "5"}
             ) from error
+
+    def _look_up(self, key: str | None) -> Caller:
+        provider = self._provider
+        if key is None or provider is None or not provider.takes_tokens or key.count(".") != 2:
+            return self._callers.look_up(key)
+        claims = provider.access_claims(key)
+        owner, scope = identity(claims, self._settings)
+        caller = Caller(owner, scope, f"oidc:{owner}")
+        if claims["exp"] - time.time() > self._settings.key_cache_seconds:
+            self._callers.remember(key, caller)
+        return caller
 
 
 def _sent_key(headers: Mapping[str, str], *, basic: bool) -> str | None:

@@ -62,6 +62,23 @@ def admit(request: Request, settings: Settings) -> None:
         _from_its_own_page(headers, trusting)
 
 
+def from_own_page(headers: Headers) -> None:
+    """Check a request that may change something and that a cookie speaks for.
+
+    Browsers send a cookie by themselves, and with such a request always Origin, or Sec-Fetch-Site
+    beside it; so one without either is refused, too.
+
+    Raises:
+        ForeignRequest: another site's page may have sent it.
+    """
+    if headers.get("origin") is None and headers.get("sec-fetch-site") is None:
+        raise ForeignRequest(
+            "Who is logged in by a cookie changes things on the service's own page alone; other "
+            "programs send a key or a token: 'Authorization: Bearer …'."
+        )
+    _from_its_own_page(headers, trusting=True)
+
+
 def is_local(address: str) -> bool:
     """Whether a peer or a bound address is of this machine.
 

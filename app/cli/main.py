@@ -49,7 +49,8 @@ def serve(host: Host = None, port: Port = None, worker: WithWorker = True) -> No
         listener = preflight.listen(host or settings.host, settings.port if port is None else port)
         try:
             with _database(settings) as database:
-                local = not settings.allow_without_keys and commands.no_key(database)
+                closed = settings.allow_without_keys or settings.oidc_issuer is not None
+                local = not closed and commands.no_key(database)
             if local and not is_local(listener.getsockname()[0]):
                 preflight.refuse(commands.NOT_STARTED)
             _serve(settings, listener, local=local, worker=worker)

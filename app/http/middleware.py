@@ -45,6 +45,10 @@ class HeadAsGet:
             pass
 
 
+ELSEWHERE = "goes_elsewhere"
+"""In a request's state: the address of another host that its answer means to redirect to."""
+
+
 class Observed:
     """Counts, times and logs requests by their route's template, and gives each an id.
 
@@ -78,7 +82,8 @@ class Observed:
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["X-Request-ID"] = request_id
-                if "location" in headers:
+                meant = scope.get("state", {}).get(ELSEWHERE)
+                if "location" in headers and headers["location"] != meant:
                     headers["Location"] = _relative(headers["location"])
             await send(message)
 

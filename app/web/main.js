@@ -9,7 +9,7 @@
    anew. The view's first <h1> gets the focus and gives the page its title. What it throws is
    shown in its place. */
 
-import { ApiError, asks, setKey } from "./core/api.js";
+import { ApiError, address, asks, post, setKey } from "./core/api.js";
 import { button, dialog, field, fill, h, icon, problem } from "./core/dom.js";
 import { mayLeave } from "./core/unsaved.js";
 
@@ -26,6 +26,7 @@ const ROUTES = [
   ["/models", "models"],
   ["/predict", "predict"],
 ];
+const PLACE = "sapnet-place";
 const NAVIGATION = [["/datasets", "Data sets"], ["/jobs", "Jobs"], ["/models", "Models"], ["/predict", "Predict"]];
 
 export function match(path) {
@@ -125,15 +126,21 @@ function theme() {
   showTheme();
 }
 
-asks.askForKey = (why) => {
+/* login: where people log in, where they may. Their place on the page is kept for when they are back. */
+asks.askForKey = (why, login) => {
   setKey(null);
-  return dialog("A key is needed", (close) => {
+  return dialog(login ? "Log in" : "A key is needed", (close) => {
     const input = h("input", { type: "password", autocomplete: "off", required: true, autofocus: true, spellcheck: "false" });
     const send = (event) => {
       event.preventDefault();
       close(input.value.trim());
     };
+    const leave = () => {
+      sessionStorage.setItem(PLACE, location.hash);
+      location.assign(address(login));
+    };
     return h("form", { class: "stack", onsubmit: send },
+      login && button("Log in", leave, { class: "primary" }),
       h("p", null, "This service answers those alone who have a key. One is made on its machine: ", h("code", null, "sapnet-service keys create NAME")),
       why && h("p", { class: "hint" }, `It said: ${why}`),
       field("Key", input, "It is kept until this tab is closed, and sent to this service alone."),
@@ -141,8 +148,24 @@ asks.askForKey = (why) => {
   });
 };
 
+/* Who is logged in by a cookie, which no script can read; another says whose it is. */
+function loggedIn() {
+  const name = /(?:^|; )sapnet_login=([0-9a-f]+)/.exec(document.cookie)?.[1];
+  if (!name) return;
+  const owner = name.replace(/../g, (code) => String.fromCharCode(parseInt(code, 16)));
+  const out = async () => {
+    const { provider } = await post("/auth/logout");
+    location.assign(provider ?? address("/"));
+  };
+  document.getElementById("theme").before(button("Log out", out, { class: "quiet", title: `Logged in as ${owner}` }));
+  const kept = sessionStorage.getItem(PLACE);
+  sessionStorage.removeItem(PLACE);
+  if (kept && !location.hash) location.replace(kept);
+}
+
 fill(document.getElementById("nav"), NAVIGATION.map(([path, name]) => h("a", { href: `#${path}`, "data-path": path }, name)));
 theme();
+loggedIn();
 addEventListener("hashchange", changed);
 addEventListener("showagain", changed);
 route(here);

@@ -15,6 +15,8 @@ _EXTRA_OF = {
     "tensorboard": "tracking",
     "mlflow": "tracking",
     "wandb": "tracking",
+    "authlib": "oidc",
+    "joserfc": "oidc",
 }
 
 

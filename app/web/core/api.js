@@ -84,7 +84,7 @@ let asking = null;
 async function otherKey(used, response) {
   if (key() !== used) return true;
   const document = await response.clone().json().catch(() => ({}));
-  asking ??= asks.askForKey(document.detail ?? "").finally(() => (asking = null));
+  asking ??= asks.askForKey(document.detail ?? "", document.login).finally(() => (asking = null));
   const given = await asking;
   if (given) setKey(given);
   return Boolean(given);
