@@ -48,9 +48,10 @@ ladder: $(STAMP) ## what each component adds, DATA="DIR DIR" [WEIGHTS=], into do
 PROMPTER ?= ../shared/data/prompter
 WORK ?= var/prompter
 SLICE ?= 3600
-prompter: $(STAMP) ## train the prompter for SLICE=3600 s more, pack its weights, measure them into docs/prompter.md
-	$(BIN)/python benchmarks/prompter.py train --data "$(PROMPTER)" --work "$(WORK)" --seconds $(SLICE)
-	$(BIN)/python benchmarks/prompter.py pack --data "$(PROMPTER)" --work "$(WORK)"
+NAME ?= all
+prompter: $(STAMP) ## train the prompter for SLICE=3600 s more (NAME=strict: on free photographs alone), pack its weights, measure them into docs/prompter.md
+	$(BIN)/python benchmarks/prompter.py train --data "$(PROMPTER)" --work "$(WORK)" --name $(NAME) $(if $(filter all,$(NAME)),--all) --seconds $(SLICE)
+	$(BIN)/python benchmarks/prompter.py pack --data "$(PROMPTER)" --work "$(WORK)" --name $(NAME)
 	$(BIN)/python benchmarks/prompter.py card --data "$(PROMPTER)" $(foreach dir,$(DATA),"$(dir)")
 
 KILLS ?= 50

@@ -38,7 +38,9 @@ from ladder_figure import chosen
 from ladder_report import About, Report
 
 from sapnet.cli.main import parse_overrides
+from sapnet.config.presets import bodies_of
 from sapnet.config.resolve import resolve_config
+from sapnet.utils.backbone_file import body_of_file
 
 BAGS_A_STEP = 8
 MANY = 16  # bags a step from which fewer steps do
@@ -160,7 +162,7 @@ def main(
             proposals=expanded(proposals),
             seeds=seeds,
             preset=preset,
-            overrides=parse_overrides(override or []),
+            overrides=_given_body(preset, weights) | parse_overrides(override or []),
             weights=weights,
             sam=msgspec.json.decode(sam, type=dict[str, Any]),
             end_to_end=end_to_end,
@@ -174,6 +176,12 @@ def main(
         report = Report(sets, options.proposals, about, json, markdown, figure)
         run(options, report, shown if figure else 0, lambda line: typer.echo(line, err=True))
     typer.echo(report.text())
+
+
+def _given_body(preset: str, weights: Path | None) -> dict[str, Any]:
+    """An override of the body, where the weights are of another one that the preset takes."""
+    body = body_of_file(weights) if weights else None
+    return {"backbone.name": body} if body in bodies_of(preset) else {}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The preset that `auto` stands for: by machine, dataset and weights, and why."""
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -7,9 +9,8 @@ from sapnet.config.choice import choose_preset
 from sapnet.config.estimate import Gpu, Machine, SizeGroup, Workload
 from sapnet.config.presets import PRESETS
 from sapnet.config.resolve import body_difference, resolve_config
-from sapnet.segmenters.backbones.mobilenet import MobileNetBody
-from sapnet.segmenters.backbones.norm import FrozenBatchNorm
-from sapnet.segmenters.backbones.resnet import ResNetBody
+from sapnet.config.schema import Body
+from sapnet.segmenters.backbones import BackboneConfig, BackboneWithFpn
 from sapnet.utils.backbone_file import body_of_file, body_of_names
 
 PHOTOS = Workload((SizeGroup(640, 480, 90, 900),), "hierarchy+prompter")
@@ -30,6 +31,7 @@ def with_gpu(gigabytes):
         (CPU, SCENES, None, "demo"),
         (CPU, CROWDED, None, "cpu"),
         (CPU, SCENES, "mobilenet_v2", "cpu"),
+        (CPU, PHOTOS, "efficientnet_lite0", "cpu"),
         (CPU, PHOTOS, "resnet50", "light_r50"),
         (CPU, PHOTOS, "resnet18", "light_r18"),
         (CPU, Workload((), "hierarchy"), None, "cpu"),
@@ -47,7 +49,7 @@ def test_the_preset_fits_machine_dataset_and_weights(machine, workload, weights,
     assert choice.preset == preset
     assert all(reason.endswith(".") and len(reason) < 120 for reason in choice.reasons)
     if weights:
-        assert PRESETS[choice.preset]().backbone.name == weights
+        assert resolve_config(preset=choice.preset, body=weights).backbone.name == weights
         assert (
             weights in choice.reasons[-1] or "GPU" in choice.reasons[-1] or "cpu" in choice.preset
         )
@@ -58,9 +60,23 @@ def test_the_preset_fits_machine_dataset_and_weights(machine, workload, weights,
 def test_a_training_goes_on_with_the_body_of_its_model(machine, before):
     settings = resolve_config("sapnet++", before if before in PRESETS else "light_r50").to_dict()
     choice = choose_preset(machine, SCENES, "mobilenet_v2", {**settings, "preset": before})
-    assert body_difference(resolve_config("sapnet++", choice.preset), settings) is None
+    body = settings["backbone"]["name"]
+    config = resolve_config("sapnet++", choice.preset, body=body)
+    assert body_difference(config, settings) is None
     if before in PRESETS:
         assert choice.preset == before
+
+
+@pytest.mark.parametrize("before", ["cpu", "demo"])
+def test_a_model_of_the_first_release_keeps_its_body(before):
+    settings = resolve_config("sapnet++", before, body="mobilenet_v2").to_dict()
+    assert settings["backbone"]["name"] == "mobilenet_v2"
+    choice = choose_preset(CPU, PHOTOS, None, settings)
+    assert choice.preset == before
+    assert body_difference(resolve_config(preset=before, body="mobilenet_v2"), settings) is None
+    # no other preset takes a body that is not its own, and no preset one that it does not suit
+    assert resolve_config(preset="light_r18", body="mobilenet_v2").backbone.name == "resnet18"
+    assert resolve_config(preset=before, body="resnet50").backbone.name == "efficientnet_lite0"
 
 
 def test_reasons_name_what_was_looked_at():
@@ -74,14 +90,10 @@ def test_reasons_name_what_was_looked_at():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("body", ["mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"])
+@pytest.mark.parametrize("body", get_args(Body))
 def test_the_body_of_a_file_is_read_from_its_names(tmp_path, body):
     with torch.device("meta"):
-        module = (
-            MobileNetBody(FrozenBatchNorm)
-            if body == "mobilenet_v2"
-            else ResNetBody(body, FrozenBatchNorm)
-        )
+        module = BackboneWithFpn(BackboneConfig(body, fpn_channels=8), pretrained=True).body
     state = {name: torch.zeros(1) for name in module.state_dict()}
     torch.save(state, tmp_path / "plain.pt")
     inner = {f"backbone.body.{name}": value for name, value in state.items()}

@@ -43,7 +43,7 @@ def test_presets_are_what_their_names_say():
     assert (one.backbone.name, one.train.epochs, one.data.short_sides) == ("resnet50", 12, (800,))
     assert (three.backbone.name, three.train.epochs) == ("resnet101", 36)
     assert (min(three.data.short_sides), max(three.data.short_sides)) == (640, 800)
-    assert resolve_config(preset="cpu").backbone.name == "mobilenet_v2"
+    assert resolve_config(preset="cpu").backbone.name == "efficientnet_lite0"
     assert resolve_config() == resolve_config("sapnet++", "cpu", {})
 
 

@@ -57,6 +57,13 @@ def workload_of(
     return Workload(groups, str(proposals.get("kind")), model_type, has_truth)
 
 
+def given_body(settings: Settings, model: Model | None) -> str | None:
+    """The body of the model that a training goes on from, else of the weights that are set."""
+    if model is not None:
+        return ((model.meta.get("config") or {}).get("backbone") or {}).get("name")
+    return body_of_file(settings.backbone_weights) if settings.backbone_weights else None
+
+
 def choice_of(
     session: Session,
     settings: Settings,
@@ -70,11 +77,10 @@ def choice_of(
         proposals: the settings of the generator.
         model: that the training goes on from.
     """
-    weights = settings.backbone_weights
     return choose_preset(
         this_machine(settings),
         workload_of(session, dataset_id, proposals, has_truth=False),
-        weights_body=body_of_file(weights) if weights else None,
+        weights_body=given_body(settings, None),
         model=(model.meta.get("config") or {}) if model else None,
         sam=list(sam_checkpoints.configured(settings)),
     )

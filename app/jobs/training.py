@@ -91,7 +91,8 @@ def dry_run(
     """
     checked = _check(database, storage, settings, request)
     kind = str(checked.proposals.get("kind"))
-    config = resolve_config(request.method, checked.preset, request.overrides, kind)
+    body = plan.given_body(settings, checked.initial)
+    config = resolve_config(request.method, checked.preset, request.overrides, kind, body)
     with database.read() as session:
         dataset = _ready_dataset(session, request.dataset_id)
         has_truth = checked.truth is not None or dataset.truth_sha is not None
@@ -193,8 +194,10 @@ def _config_issue(
 
 def _model_issues(request: TrainRequest, proposals: str, model: Model) -> list[ValidationIssue]:
     """Whether a training with these settings can go on from the model."""
-    config = resolve_config(request.method, request.preset, request.overrides, proposals)
-    differs = body_difference(config, model.meta.get("config") or {})
+    stored = model.meta.get("config") or {}
+    body = (stored.get("backbone") or {}).get("name")
+    config = resolve_config(request.method, request.preset, request.overrides, proposals, body)
+    differs = body_difference(config, stored)
     if differs is None:
         return []
     hint = "train with a preset of the same body"

@@ -335,14 +335,14 @@ def points(
 def told_time(spec: "RunSpec", points: "PointSet") -> str:
     """How long a training would take on this machine, in words; and the preset that it chooses."""
     from sapnet.config.estimate import Workload, estimate
-    from sapnet.pipeline.preset import choose, this_machine
+    from sapnet.pipeline.preset import choose, given_body, this_machine
 
     kind, model_type = str(spec.proposals["kind"]), spec.proposals.get("model_type")
     preset, why = spec.preset, ""
     if preset == AUTO:
         choice = choose(spec, points)
         preset, why = choice.preset, f"{' '.join(choice.reasons)}\n"
-    config = resolve_config(spec.method, preset, spec.overrides, kind)
+    config = resolve_config(spec.method, preset, spec.overrides, kind, given_body(spec))
     workload = Workload.of(points, kind, model_type, has_truth=spec.truth is not None)
     return f"{why}{preset}: {estimate(config, workload, this_machine()).in_words()}"
 

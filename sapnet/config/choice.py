@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sapnet.config.estimate import Machine, Workload
-from sapnet.config.presets import PRESETS, demo
+from sapnet.config.presets import PRESETS, bodies_of, demo
 
 AUTO = "auto"
 """In place of a preset's name: let `choose_preset` find one."""
@@ -14,6 +14,7 @@ LEAST_GPU_BYTES = {"resnet18": 4_000_000_000, "resnet50": 7_500_000_000}
 _SHRINK = 6 / 5  # by so much `demo` may shrink an image
 _MOST_OBJECTS = 40  # on an image, for the grids of `demo`
 _OF_BODY = {
+    "efficientnet_lite0": "cpu",
     "mobilenet_v2": "cpu",
     "resnet18": "light_r18",
     "resnet34": "light_r34",
@@ -53,7 +54,7 @@ def choose_preset(
         return Choice(preset, (*reasons, f"The model that it goes on from is of {preset}'s kind."))
     preset, why = _by_machine(machine)
     if weights_body is not None:
-        if PRESETS[preset]().backbone.name != weights_body:
+        if weights_body not in bodies_of(preset):
             preset = _OF_BODY.get(weights_body, preset)
             why = f"The backbone weights that are given are of {weights_body}."
         return Choice(preset, (*reasons, why))
@@ -83,7 +84,7 @@ def _by_machine(machine: Machine) -> tuple[str, str]:
 def _of_model(model: Mapping[str, Any]) -> str:
     """The model's own preset, else the one of its body."""
     body, preset = (model.get("backbone") or {}).get("name"), model.get("preset")
-    if preset in PRESETS and PRESETS[preset]().backbone.name == body:
+    if preset in PRESETS and body in bodies_of(preset):
         return str(preset)
     return _OF_BODY.get(str(body), "cpu")
 

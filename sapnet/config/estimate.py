@@ -18,6 +18,7 @@ START = "start"
 """In place of a stage: interpreter, torch, weights."""
 _BACKBONE = {
     "mobilenet_v2": (6.0, (24, 32, 96, 1280)),
+    "efficientnet_lite0": (7.0, (24, 40, 112, 320)),
     "resnet18": (36.0, (64, 128, 256, 512)),
     "resnet34": (73.0, (64, 128, 256, 512)),
     "resnet50": (82.0, (256, 512, 1024, 2048)),

@@ -73,7 +73,6 @@ PUBLISHED = {
     "mobilenet_v2": _backbone("mobilenet_v2-b0353104"),
 }
 PRESET_WEIGHTS = {
-    "cpu": "mobilenet_v2",
     "gpu": "resnet50",
     "light_r18": "solov2-light-r18",
     "light_r34": "solov2-light-r34",
@@ -81,7 +80,7 @@ PRESET_WEIGHTS = {
     "paper_r50_1x": "resnet50",
     "paper_r101_3x": "resnet101",
 }
-"""The weights that each preset is meant to start from; `demo` starts from none."""
+"""The weights that each preset is meant to start from; those of `cpu` and `demo` are installed."""
 
 
 def missing_segmenter(preset: str) -> str | None:

@@ -14,8 +14,8 @@ from sapnet.config.methods import (
     for_uncalibrated_proposals,
 )
 from sapnet.config.overrides import is_finite, numbers, override, override_names, quoted
-from sapnet.config.presets import PRESETS
-from sapnet.config.schema import Config
+from sapnet.config.presets import PRESETS, bodies_of
+from sapnet.config.schema import Body, Config
 from sapnet.errors import InvalidConfig
 from sapnet.types import Method
 
@@ -92,10 +92,13 @@ def resolve_config(
     preset: str = "cpu",
     overrides: Mapping[str, Any] | None = None,
     proposals: str = DEFAULT_PROPOSALS,
+    body: str | None = None,
 ) -> Config:
     """Join preset, method and overrides into one checked `Config`.
 
     Args:
+        body: of the weights or the model that the training starts from; None where it is given
+            none. It takes the place of the preset's where that may be (`presets.bodies_of`).
         overrides: values by dotted name, {"train.epochs": 6}.
         proposals: name of the generator; presets with a teacher weigh its figures by it.
 
@@ -105,6 +108,8 @@ def resolve_config(
     _require("preset", preset, PRESETS)
     _require("method", method, METHODS)
     config = replace(PRESETS[preset](), method=cast(Method, method))
+    if body in bodies_of(preset):
+        config = replace(config, backbone=replace(config.backbone, name=cast(Body, body)))
     if config.teacher.enabled and proposals not in CALIBRATED_PROPOSALS:
         config = for_uncalibrated_proposals(config)
     config = METHODS[method](config)

@@ -16,7 +16,9 @@ from sapnet.config.labeler_schema import (
 )
 from sapnet.types import Method, Precision
 
-Body = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"]
+Body = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "efficientnet_lite0"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,13 @@ def _of_run(path: Path) -> Choice | None:
     return Choice(preset, ("The run of this folder has begun with it.",)) if preset else None
 
 
+def given_body(spec: RunSpec) -> str | None:
+    """The body of the model or the weights that a run starts from; None where it is given none."""
+    if (model := spec.initial_model) is not None:
+        return str(read_model(model).config.backbone.name)
+    return body_of_file(spec.backbone_weights) if spec.backbone_weights else None
+
+
 def this_machine() -> Machine:
     """This machine, as torch sees it."""
     gpu = largest_gpu()

@@ -22,7 +22,7 @@ from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.events import EventSink, Started
 from sapnet.pipeline.outputs import describe_model, draw_report, run_identity
-from sapnet.pipeline.preset import with_preset
+from sapnet.pipeline.preset import given_body, with_preset
 from sapnet.pipeline.run_directory import check_run_identity
 from sapnet.pipeline.spec import RunSpec
 from sapnet.pipeline.validation import Validator, held_out_images
@@ -62,7 +62,11 @@ class Run:
         spec = with_preset(spec, emit_event)
         self.spec, self.builders = spec, builders
         self.config: Config = resolve_config(
-            spec.method, spec.preset, spec.overrides, spec.proposals.get("kind", "")
+            spec.method,
+            spec.preset,
+            spec.overrides,
+            spec.proposals.get("kind", ""),
+            given_body(spec),
         )
         self.context = RunContext(spec, self.config, emit_event, should_stop)
 

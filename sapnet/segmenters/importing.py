@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from torch import Tensor
 from sapnet import __version__
 from sapnet.config.presets import cpu, paper_r50_1x
 from sapnet.config.resolve import check_config, config_from_dict
-from sapnet.config.schema import BackboneConfig, Config
+from sapnet.config.schema import BackboneConfig, Body, Config
 from sapnet.data.tiles import TrainedSizes
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneWithFpn, WeightsOrigin
+from sapnet.segmenters.backbones.lite0 import own_names
 from sapnet.segmenters.backbones.weights import exactly, without_classifier
 from sapnet.segmenters.build import SegmenterBuilder, build_segmenter
 from sapnet.segmenters.checkpoint import BODY, PART, read_content, save_weights
@@ -45,10 +46,14 @@ _MOST = {
 }
 """Of the settings that memory and time of a prediction depend on: who sends a file chooses them."""
 _KEPT = ("categories", "config", "weights", "seed", "pixel_ranges", "images", "annotations")
-_BODY_OF = {"features.0.0.weight": "mobilenet_v2", "layer3.0.conv1.weight": "resnet"}
+_BODY_OF = {
+    "features.0.0.weight": "mobilenet_v2",
+    "net.stages.0.0.depthwise.1.weight": "efficientnet_lite0",
+    "layer3.0.conv1.weight": "resnet",
+}
 _UNKNOWN = (
     "it holds neither a model of this project, nor mmdetection's SOLOv2, nor the state dict of a "
-    "backbone (ResNet-18 to 101 or MobileNetV2, under torchvision's names)"
+    "backbone (ResNet-18 to 101 or MobileNetV2, under torchvision's names, or EfficientNet-Lite0)"
 )
 
 
@@ -166,17 +171,17 @@ def _model(
 def _body(state: dict[str, Tensor], origin: WeightsOrigin) -> ImportedModel:
     """A backbone's state dict: its own, or that inside of a larger network."""
     for prefix in ("", "backbone.body.", "backbone.", "module."):
-        inner = without_classifier(_inner(state, prefix))
+        inner = own_names(without_classifier(_inner(state, prefix)))
         kind = next((kind for key, kind in _BODY_OF.items() if key in inner), None)
         if kind is not None:
             break
     else:
         raise ValueError(_UNKNOWN)
-    backbone = BackboneConfig(mmdet.resnet_name(inner) if kind == "resnet" else "mobilenet_v2")
+    backbone = BackboneConfig(cast(Body, mmdet.resnet_name(inner) if kind == "resnet" else kind))
     with torch.device("meta"):
         body = BackboneWithFpn(backbone, pretrained=True).body
     weights = exactly(body, inner, "what it holds")
-    preset = cpu() if kind == "mobilenet_v2" else paper_r50_1x()
+    preset = paper_r50_1x() if kind == "resnet" else cpu()
     meta = {
         PART: BODY,
         "categories": [],

@@ -12,7 +12,13 @@ RESNETS = {
     (23, True): "resnet101",
 }
 """By the blocks of the third stage, and whether a block is a bottleneck."""
-_MOBILENET, _RESNET, _STAGE = "features.0.0.weight", "layer1.0.conv1.weight", "layer3."
+_MARKS = {
+    "features.0.0.weight": "mobilenet_v2",
+    "stages.0.0.depthwise.1.weight": "efficientnet_lite0",
+    "_blocks.0._depthwise_conv.weight": "efficientnet_lite0",
+}
+"""The end of a tensor's name that only one body has."""
+_RESNET, _STAGE = "layer1.0.conv1.weight", "layer3."
 
 
 def body_of_file(path: Path) -> str | None:
@@ -31,12 +37,12 @@ def body_of_file(path: Path) -> str | None:
 def body_of_names(names: Iterable[str]) -> str | None:
     """The body whose state dict has these names, perhaps with a prefix; None for an unknown one."""
     names = list(names)
-    for mark in (_MOBILENET, _RESNET):
-        prefix = next((name.removesuffix(mark) for name in names if name.endswith(mark)), None)
-        if prefix is not None and mark == _MOBILENET:
-            return "mobilenet_v2"
-        if prefix is not None:
-            stage = f"{prefix}{_STAGE}"
-            blocks = {n.removeprefix(stage).split(".")[0] for n in names if n.startswith(stage)}
-            return RESNETS.get((len(blocks), f"{stage}0.conv3.weight" in names))
-    return None
+    for mark, body in _MARKS.items():
+        if any(name.endswith(mark) for name in names):
+            return body
+    prefix = next((name.removesuffix(_RESNET) for name in names if name.endswith(_RESNET)), None)
+    if prefix is None:
+        return None
+    stage = f"{prefix}{_STAGE}"
+    blocks = {n.removeprefix(stage).split(".")[0] for n in names if n.startswith(stage)}
+    return RESNETS.get((len(blocks), f"{stage}0.conv3.weight" in names))

@@ -205,7 +205,7 @@ def test_going_on_from_a_model(
     body = {"dataset_id": dataset_id, "from_model": model, "preset": "demo"}
     answer = problem(client.post("/jobs/train", json=body), 422)
     assert answer["errors"][0]["pointer"] == "/from_model"  # the fake's description says nothing
-    config = resolve_config("sapnet++", "cpu").to_dict()
+    config = resolve_config("sapnet++", "cpu", body="mobilenet_v2").to_dict()
     with database.begin() as session:
         session.execute(update(Model).values(meta={"config": config}))
     job = client.post("/jobs/train", json=body).json()["id"]

@@ -91,7 +91,7 @@ def test_every_file_says_its_checksum_and_every_preset_its_file() -> None:
         assert len(one.sha256_prefix) == 8
         int(one.sha256_prefix, 16)
         assert one.url.startswith("https://")
-    assert set(PRESET_WEIGHTS) == set(PRESETS) - {"demo"}
+    assert set(PRESET_WEIGHTS) == set(PRESETS) - {"cpu", "demo"}
     assert set(PRESET_WEIGHTS.values()) <= set(PUBLISHED)
     assert "weights fetch solov2-light-r34" in (missing_segmenter("light_r34") or "")
     assert missing_segmenter("cpu") is missing_segmenter("demo") is None

@@ -21,12 +21,13 @@ from sapnet.types import Category
 CATEGORIES = (Category(4, "cell"), Category(9, "dust"))
 
 
-@pytest.fixture(scope="module", params=["file", "random"])
+@pytest.fixture(scope="module", params=["package", "file", "random"])
 def saved(request, tmp_path_factory, tiny, weights):
     """A segmenter in memory, and the same on disk; with frozen norms, and without."""
     loose = {"score_threshold": 0.001, "keep_threshold": 0.0, "mask_threshold": 0.45}
     overrides = {**tiny, **{f"solo.{name}": value for name, value in loose.items()}}
-    config = resolve_config(overrides=overrides)
+    body = None if request.param == "package" else "mobilenet_v2"
+    config = resolve_config(overrides=overrides, body=body)
     path = weights if request.param == "file" else None
     model, origin = _quietly(config, path)
     assert origin.kind == request.param

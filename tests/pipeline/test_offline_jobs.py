@@ -24,7 +24,7 @@ from sapnet.training.model import build_model
 def model(tmp_path_factory, tiny):
     """A segmenter that is not trained, and so loose that it finds something."""
     loose = {"solo.score_threshold": 0.001, "solo.keep_threshold": 0.0}
-    config = resolve_config(overrides={**tiny, **loose})
+    config = resolve_config(overrides={**tiny, **loose}, body="mobilenet_v2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network, origin = build_model(config, 1, None, seed=3, allow_download=False)

@@ -67,14 +67,15 @@ def lively(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=["file", "random"])
+@pytest.fixture(scope="module", params=["package", "file", "random"])
 def exported(request, tmp_path_factory, tiny, lively):
     """A segmenter in memory, and as ONNX; with frozen norms, and without. It is not trained, but
     so loose that it finds much: ragged masks, on which any difference would show. Its class
     weights are enlarged: as they begin, all scores would be nearly one."""
     loose = {"score_threshold": 0.001, "keep_threshold": 0.0, "mask_threshold": 0.45}
     overrides = {**tiny, **{f"solo.{name}": value for name, value in loose.items()}}
-    config = resolve_config(overrides=overrides)
+    body = None if request.param == "package" else "mobilenet_v2"
+    config = resolve_config(overrides=overrides, body=body)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mobilenet_v2 starts from random")
         path = lively if request.param == "file" else None

@@ -44,7 +44,7 @@ def samples(count: int = 2) -> list[Sample]:
 
 def steps(tiny: dict[str, Any], method: str, gpu: PretendedGpu | None, count: int) -> Any:
     """What some steps say: losses, bags without a best, and the weights in the end."""
-    config = resolve_config(method, "cpu", {**tiny, "data.max_proposals": 5})
+    config = resolve_config(method, "cpu", {**tiny, "data.max_proposals": 5}, body="mobilenet_v2")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = BackboneWithFpn(config.backbone, pretrained=True)

@@ -25,7 +25,7 @@ CATS, DOGS, OWLS = Category(3, "cat"), Category(7, "dog"), Category(9, "owl")
 
 @pytest.fixture
 def config(tiny):
-    return resolve_config("sapnet++", "cpu", tiny)
+    return resolve_config("sapnet++", "cpu", tiny, body="mobilenet_v2")
 
 
 def saved(folder, config, categories, **weights):
@@ -120,7 +120,8 @@ def test_another_architecture(config, tmp_path):
 @pytest.mark.slow
 def test_of_other_widths_what_fits_is_taken(config, tmp_path):
     path, before = saved(tmp_path, config, [CATS])
-    wider = resolve_config("sapnet++", "cpu", {**settings_of(config), "solo.channels": 32})
+    changes = {**settings_of(config), "solo.channels": 32}
+    wider = resolve_config("sapnet++", "cpu", changes, body="mobilenet_v2")
     notes = []
     model, _ = go_on_from(path, wider, [CATS], seed=0, note=notes.append)
     after = model.segmenter.state_dict()
@@ -189,7 +190,7 @@ def test_architectures_are_compared_by_what_shapes_weights():
     demo = resolve_config("sapnet", "demo").to_dict()
     assert architecture_differences(mine, demo) == []  # other grids, the same weights
     paper = architecture_differences(mine, resolve_config("sapnet", "paper_r50_1x").to_dict())
-    assert "backbone.name is 'mobilenet_v2', the model's 'resnet50'" in paper
+    assert "backbone.name is 'efficientnet_lite0', the model's 'resnet50'" in paper
     assert len(architecture_differences(mine, {})) == 8
 
 

@@ -16,7 +16,8 @@ import torchvision
 
 from sapnet.config.presets import light_r18
 from sapnet.errors import WeightsUnavailable
-from sapnet.segmenters.backbones import BackboneConfig, BackboneWithFpn
+from sapnet.proposals.prompter.weights import lite0_path
+from sapnet.segmenters.backbones import BackboneConfig, BackboneWithFpn, build_backbone
 from sapnet.segmenters.checkpoint import load_predictor, save_artifact
 from sapnet.segmenters.importing import import_model, read_model
 from sapnet.segmenters.solov2 import SoloHead, SoloV2
@@ -120,6 +121,22 @@ def test_a_backbone_is_to_go_on_from_alone(name, tmp_path):
             assert torch.equal(value, weights[key.removeprefix("backbone.body.")].float())
     with pytest.raises(WeightsUnavailable, match="a backbone alone"):
         load_predictor(tmp_path / "out" / "model.pt", device="cpu")
+
+
+@pytest.mark.slow
+def test_the_data_packages_file_is_a_backbone_too(tmp_path):
+    meta = import_model(lite0_path(), tmp_path / "out")
+    assert (meta["part"], meta["config"]["backbone"]["name"]) == ("body", "efficientnet_lite0")
+    installed, _ = build_backbone(BackboneConfig("efficientnet_lite0"))
+    model = read_model(tmp_path / "out" / "model.safetensors")
+    for key, value in installed.body.state_dict().items():
+        assert torch.equal(model.state[f"backbone.body.{key}"], value)
+
+    state = torch.load(lite0_path(), weights_only=True)
+    del state["_blocks.3._bn1.weight"]
+    torch.save(state, tmp_path / "part.pth")
+    with pytest.raises((ValueError, WeightsUnavailable)):
+        import_model(tmp_path / "part.pth", tmp_path / "other")
 
 
 class Hostile:

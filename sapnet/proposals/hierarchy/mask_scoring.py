@@ -179,14 +179,19 @@ def estimate(
     return np.clip(value, 0, 1).astype(np.float32)
 
 
-def select(confidence: FloatArray, iou: FloatArray, *, most: int, alike: float) -> list[int]:
+def select(
+    confidence: FloatArray, iou: FloatArray, *, most: int, alike: float, spread: float = _SPREAD
+) -> list[int]:
     """Indices of at most `most` masks, best first, of which no two are above IoU `alike`.
 
     Any of the masks may be the object, more likely where its confidence is high; after the most
     confident one, each choice raises the expected best IoU of the chosen by as much as it can.
     (The expected best IoU is submodular: greedy choice is near the optimum.)
+
+    Args:
+        spread: of the confidence; where it is large, masks of low confidence count more.
     """
-    likely = np.exp((confidence - confidence.max(initial=0)) / np.float32(_SPREAD))
+    likely = np.exp((confidence - confidence.max(initial=0)) / np.float32(spread))
     covered = np.zeros_like(confidence)
     free = np.ones(len(confidence), bool)
     kept: list[int] = []

@@ -6,18 +6,22 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 
 from sapnet.proposals.hierarchy import mask_scoring
 from sapnet.proposals.hierarchy.generator import HierarchyGenerator
 from sapnet.proposals.prompter import weights
 from sapnet.proposals.prompter.answers import Answer, answers, tags
+from sapnet.proposals.prompter.expected import expected_mask
 from sapnet.proposals.prompter.network import Prompter
 from sapnet.proposals.prompter.ranker import Candidates, Ranker, context, figures
 from sapnet.proposals.prompter.scene import Scene, paste
 from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals, Rle
 
-_VERSION = 2  # part of the fingerprint: raise it when anything but the weights changes
+_VERSION = 3  # part of the fingerprint: raise it when anything but the weights changes
 _BAG, _ALIKE = 16, 0.95  # masks a point at most, and the IoU of two of them
+_SPREAD = 0.2  # of the estimates, in the choice of the bag
+_BETTER = 0.01  # IoU that the candidates' mean is expected to have over the best by estimate
 
 
 class JoinedGenerator:
@@ -70,13 +74,8 @@ class JoinedGenerator:
             rles.append(candidates.rles)
             ious.append(candidates.iou)
             listed.append(sources)
-        for index, confidence in enumerate(self.ranked(rles, tables)):
-            kept = mask_scoring.select(confidence, ious[index], most=_BAG, alike=_ALIKE)
-            yield RawProposals(
-                tuple(rles[index][i] for i in kept),
-                confidence[kept],
-                tuple(listed[index][i] for i in kept),
-            )
+        for point in zip(rles, self.ranked(rles, tables), ious, listed, strict=True):
+            yield _bag(*point)
 
     @torch.inference_mode()
     def ranked(
@@ -115,3 +114,20 @@ class JoinedGenerator:
             listed = [*raw.sources, *tags(len(answer.frames))]
             drawn_any = np.concatenate([raw.masks.any((1, 2)), drawn.any((1, 2))])
             yield candidates, answer, [s for s, d in zip(listed, drawn_any, strict=True) if d]
+
+
+def _bag(
+    rles: list[Rle], confidence: FloatArray, iou: FloatArray, sources: list[str]
+) -> RawProposals:
+    """The candidates of one point and their mean, cut down to the size of a bag."""
+    mean = expected_mask(rles, confidence)
+    if mean is not None:
+        others = coco_mask.iou([mean], rles, [0] * len(rles))[0]
+        iou = np.block([[iou, others[:, None]], [others, 1.0]]).astype(np.float32)
+        rles, sources = [*rles, mean], [*sources, "mean"]
+        highest = min(float(confidence.max()) + _BETTER, 1.0)
+        confidence = np.append(confidence, np.float32(highest))
+    kept = mask_scoring.select(confidence, iou, most=_BAG, alike=_ALIKE, spread=_SPREAD)
+    return RawProposals(
+        tuple(rles[i] for i in kept), confidence[kept], tuple(sources[i] for i in kept)
+    )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sapnet.config.schema import BackboneConfig
 from sapnet.segmenters.backbones.fpn import Fpn
+from sapnet.segmenters.backbones.lite0 import Lite0Body
 from sapnet.segmenters.backbones.mobilenet import MobileNetBody
 from sapnet.segmenters.backbones.norm import FrozenBatchNorm, group_norm
 from sapnet.segmenters.backbones.resnet import ResNetBody
@@ -14,6 +15,7 @@ from sapnet.segmenters.backbones.weights import (
     WeightsOrigin,
     init_random,
     load_file,
+    load_packaged,
     load_torchvision,
     warn_random,
 )
@@ -51,9 +53,11 @@ class BackboneWithFpn(nn.Module):
     ) -> None:
         super().__init__()
         norm = FrozenBatchNorm if pretrained else group_norm
-        self.body: MobileNetBody | ResNetBody
+        self.body: MobileNetBody | ResNetBody | Lite0Body
         if config.name == "mobilenet_v2":
             self.body = MobileNetBody(norm)
+        elif config.name == "efficientnet_lite0":
+            self.body = Lite0Body(IMAGENET_MEAN, IMAGENET_STD)
         else:
             self.body = ResNetBody(config.name, norm)
         self.fpn = Fpn(
@@ -94,7 +98,9 @@ def build_backbone(
     allow_download: bool = True,
     generator: torch.Generator | None = None,
 ) -> tuple[BackboneWithFpn, WeightsOrigin]:
-    """A backbone with the best weights to be had: `weights`, else torchvision's, else random.
+    """A backbone with the best weights to be had.
+
+    Those are `weights`, else what is installed with the package, else torchvision's, else random.
 
     weights: a torchvision state dict of `config.name`, in any float dtype. allow_download: whether
     torchvision may look in its cache and then fetch. generator: for everything random.
@@ -108,6 +114,9 @@ def build_backbone(
     if weights is not None:
         model = BackboneWithFpn(config, pretrained=True, generator=generator)
         return model, load_file(model.body, weights)
+    if config.name == "efficientnet_lite0":
+        model = BackboneWithFpn(config, pretrained=True, generator=generator)
+        return model, load_packaged(model.body)
     reason = "no file was given, and downloads are off"
     if allow_download:
         model = BackboneWithFpn(config, pretrained=True, generator=generator)

@@ -13,6 +13,8 @@ import torchvision
 from torch import Tensor, nn
 
 from sapnet.errors import WeightsUnavailable
+from sapnet.proposals.prompter.weights import LITE0_SHA256, lite0_path, lite0_state
+from sapnet.segmenters.backbones.lite0 import own_names
 from sapnet.utils.files import file_sha256
 
 _CLASSIFIERS = ("fc.", "classifier.")
@@ -30,7 +32,7 @@ class WeightsOrigin:
         model: sha256 of the model that the training went on from, whose origin this is.
     """
 
-    kind: Literal["file", "torchvision", "random"]
+    kind: Literal["file", "package", "torchvision", "random"]
     detail: str
     sha256: str | None = None
     model: str | None = None
@@ -89,8 +91,19 @@ def load_file(body: nn.Module, path: Path) -> WeightsOrigin:
     state = _backbone_of(state)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsUnavailable(f"{path} is not a state dict (names to tensors)")
-    load_exactly(body, without_classifier(state), str(path))
+    load_exactly(body, own_names(without_classifier(state)), str(path))
     return WeightsOrigin("file", path.name, file_sha256(path))
+
+
+def load_packaged(body: nn.Module) -> WeightsOrigin:
+    """Load the weights of EfficientNet-Lite0 that are installed with this package.
+
+    Raises:
+        WeightsUnavailable: the data package is missing, or its file is another.
+    """
+    state = {f"net.{key}": value for key, value in lite0_state().items()}
+    load_exactly(body, state, str(lite0_path()))
+    return WeightsOrigin("package", lite0_path().name, LITE0_SHA256)
 
 
 def load_torchvision(body: nn.Module, name: str) -> WeightsOrigin:

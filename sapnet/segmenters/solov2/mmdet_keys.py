@@ -52,8 +52,8 @@ def to_mmdet_state_dict(model: SoloV2) -> dict[str, Tensor]:
 
 
 def _translate(key: str, table: list[tuple[str, str]]) -> str:
-    if ".features." in key:
-        raise ValueError(f"mmdetection's MobileNetV2 has another layout: {key}")
+    if ".features." in key or ".net." in key:
+        raise ValueError(f"mmdetection has no SOLOv2 on MobileNetV2 or EfficientNet-Lite0: {key}")
     for source, target in table:
         pattern = re.escape(source).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
         if match := re.fullmatch(pattern, key):

@@ -1,9 +1,12 @@
 """The pyramid: every body's sizes, a plain top-down pass, the options of norm and P6."""
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from sapnet.config.schema import Body
 from sapnet.segmenters.backbones import BackboneConfig, BackboneWithFpn
 from sapnet.segmenters.backbones.fpn import Fpn
 from sapnet.segmenters.backbones.norm import FrozenBatchNorm, group_norm
@@ -19,7 +22,7 @@ def _one_thread():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"])
+@pytest.mark.parametrize("name", get_args(Body))
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_five_levels_of_every_body(name, pretrained):
     model = BackboneWithFpn(BackboneConfig(name, fpn_channels=16), pretrained=pretrained)

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.config.presets import cpu
+from sapnet.config.resolve import resolve_config
 from sapnet.data.annotations.ground_truth import as_rle, read_truth
 from sapnet.data.images import read_rgb
 from sapnet.data.samples import input_size, to_tensor
@@ -114,7 +114,7 @@ def test_eight_photographs_learned_by_heart():
     categories = sorted({a["category_id"] for a in truth["annotations"]})
     truth["categories"] = [c for c in truth["categories"] if c["id"] in categories]
     labels = {category: label for label, category in enumerate(categories)}
-    config = cpu()
+    config = resolve_config(body="mobilenet_v2")
     info = {i["id"]: i for i in truth["images"]}
     examples = [load(folder, truth, info[i], labels, config.solo) for i in PHOTOGRAPHS]
     assert sum(len(e.targets.instances.unique()) for e in examples) == 50
