@@ -31,7 +31,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from sapnet.config.presets import cpu
+from sapnet.config.resolve import resolve_config
 from sapnet.config.schema import RefineConfig
 from sapnet.data.annotations.ground_truth import as_rle, read_truth
 from sapnet.data.images import read_rgb
@@ -42,6 +42,7 @@ from sapnet.labelers.affinity.local_filter import cascade, local_kernel
 from sapnet.labelers.affinity.refine import affinity_guides, pixel_guide, refine, refine_repeatedly
 from sapnet.labelers.affinity.tree import build_tree
 from sapnet.segmenters.backbones import build_backbone
+from sapnet.utils.backbone_file import body_of_file
 
 Row = dict[str, Any]
 FLAWS = ("eroded", "dilated", "holes", "coarse")
@@ -95,7 +96,8 @@ def truths(folder: Path, images: int) -> Iterator[tuple[Path, np.ndarray]]:
 
 def read_scenes(folder: Path, images: int, weights: Path | None) -> tuple[list[Scene], str]:
     """The scenes, and where the weights of their features come from."""
-    preset, rng, scenes = cpu(), np.random.default_rng(0), []
+    body = body_of_file(weights) if weights else None
+    preset, rng, scenes = resolve_config(body=body), np.random.default_rng(0), []
     network, origin = build_backbone(
         preset.backbone, weights, generator=torch.Generator().manual_seed(0)
     )

@@ -22,7 +22,8 @@ the IoU is a mean over such images, not a promise for one.
 
 **Training.** {steps} steps, {windows} windows, {cpu} CPU seconds on a shared machine, in {slices}
 slices (seeds {seeds}).
-Again with `make prompter` (see benchmarks/prompter.py). CPU seconds below were taken on a busy machine, where everything takes up to four times as
+Again with `make prompter` (see benchmarks/prompter.py). CPU seconds
+below were taken on a busy machine, where everything takes up to four times as
 long.
 
 ## Figures
@@ -50,7 +51,7 @@ _FREE = (
     "work of the United States government (ids 4, 5, 7, 8)."
 )
 _EVERY = (
-    "all, whatever their own licence, as the published COCO weights of torchvision and mmdetection\n"
+    "all, whatever their own licence, as published weights of COCO (torchvision, mmdetection)\n"
     "are. The same training on those that are free alone (ids 4, 5, 7, 8) is 2.5 points below at\n"
     "equal steps (most confident on coco96 after 3,800: 0.510 and 0.535). For weights of that:\n"
     "`make prompter NAME=strict`."

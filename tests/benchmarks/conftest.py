@@ -13,6 +13,7 @@ from sapnet.data.synthetic import make_scenes
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY: dict[str, Any] = {
+    "backbone.name": "mobilenet_v2",
     "backbone.fpn_channels": 16,
     "mil.fc_channels": 24,
     "mil.background_negatives": 8,
