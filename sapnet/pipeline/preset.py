@@ -57,9 +57,12 @@ def _of_run(path: Path) -> Choice | None:
 
 def given_body(spec: RunSpec) -> str | None:
     """The body of the model or the weights that a run starts from; None where it is given none."""
-    if (model := spec.initial_model) is not None:
-        return str(read_model(model).config.backbone.name)
-    return body_of_file(spec.backbone_weights) if spec.backbone_weights else None
+    path = spec.initial_model or spec.backbone_weights
+    if path is None:
+        return None
+    if path.suffix == ".safetensors":
+        return str(read_model(path).config.backbone.name)
+    return body_of_file(path)
 
 
 def this_machine() -> Machine:

@@ -24,17 +24,17 @@ def expected_mask(rles: Sequence[Rle], estimates: FloatArray) -> Rle | None:
         estimates: (M,) of their IoU, in [0, 1].
 
     Returns:
-        The mask; None where there are fewer than two candidates, or no pixel is held by so many.
+        The mask; None where there are fewer than two candidates, or no pixel is weight by so many.
     """
     if len(rles) < 2:
         return None
     weights = np.exp((estimates - estimates.max()) / _SPREAD).astype(np.float32)
     chosen = np.flatnonzero(weights >= _LEAST).tolist()
     top, left, bottom, right = _extent([rles[i] for i in chosen])
-    held = np.zeros((bottom - top, right - left), np.float32)
+    votes = np.zeros((bottom - top, right - left), np.float32)
     for index in chosen:
-        held += weights[index] * coco_mask.decode(dict(rles[index]))[top:bottom, left:right]
-    inside = held >= _SHARE * weights[chosen].sum()
+        votes += weights[index] * coco_mask.decode(dict(rles[index]))[top:bottom, left:right]
+    inside = votes >= _SHARE * weights[chosen].sum()
     if not inside.any():
         return None
     height, width = rles[0]["size"]
