@@ -4,7 +4,7 @@ The points come along, so the file is a dataset with ground truth for this servi
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from sapnet.data.annotations.boxes import belongs_to
 from sapnet.data.exporters.base import ExportContext, Writer, to_json
@@ -13,7 +13,9 @@ from sapnet.data.exporters.rasterize import agreement, filled
 from sapnet.data.exporters.source import Shape
 from sapnet.types import ImageInfo
 
-NAME = "annotations/instances_default.json"
+NAME = "annotations/instances_{}.json"
+DEFAULT = "default"
+"""Where images without a subset are, and all images of a single document."""
 INFO = {
     "description": "instance masks from points",
     "coordinates": "pixels as the files store them, without their EXIF orientation",
@@ -21,26 +23,43 @@ INFO = {
 
 
 class Coco(Writer):
-    """Compressed RLE. Nothing is lost."""
+    """Compressed RLE. Nothing is lost. In an archive each subset has a file of its own."""
 
     document_suffix = ".json"
 
     def __init__(self, context: ExportContext) -> None:
         super().__init__(context)
-        self._file = context.archive.document(NAME, ending=b"]}\n")
-        self._file.write(b'{"info":' + to_json(INFO) + b',"images":[')
-        for number, image in enumerate(context.images):
-            record: dict[str, Any] = {"id": image.id, "file_name": context.image_names[image.id]}
+        of_subset: dict[str, list[ImageInfo]] = {}
+        for image in context.images:
+            of_subset.setdefault(self._subset(image), []).append(image)
+        self._files = {
+            name: self._begun(name, of_subset.get(name, [])) for name in of_subset or [DEFAULT]
+        }
+        self._begun_lists: set[str] = set()
+
+    def _subset(self, image: ImageInfo) -> str:
+        """The file that an image is in."""
+        return (image.subset or DEFAULT) if self.context.archive.zipped else DEFAULT
+
+    def _begun(self, subset: str, images: Sequence[ImageInfo]) -> IO[bytes]:
+        """A document with all but its annotations."""
+        file = self.context.archive.document(NAME.format(subset), ending=b"]}\n")
+        file.write(b'{"info":' + to_json(INFO) + b',"images":[')
+        for number, image in enumerate(images):
+            path = self.context.image_names[image.id]
+            record: dict[str, Any] = {"id": image.id, "file_name": path}
             record |= {"width": image.width, "height": image.height}
             split = {"subset": image.subset, "group": image.group}
             record |= {name: value for name, value in split.items() if value}
-            self._file.write((b",\n" if number else b"") + to_json(record))
+            file.write((b",\n" if number else b"") + to_json(record))
         records = [{"id": id_, "name": name} for id_, name in self.class_names.items()]
-        self._file.write(b'],"categories":' + to_json(records) + b',"annotations":[')
-        self._first = True
+        file.write(b'],"categories":' + to_json(records) + b',"annotations":[')
+        return file
 
     def add(self, image: ImageInfo, shapes: Sequence[Shape]) -> Iterable[float]:
         """Write an image's masks, see `Writer.add`."""
+        subset = self._subset(image)
+        file = self._files[subset]
         for shape in shapes:
             segmentation, iou = self.segmentation(shape)
             instance = shape.instance
@@ -58,8 +77,8 @@ class Coco(Writer):
             box = (x, y, x + width, y + height)
             if instance.point is not None and belongs_to(*instance.point, box):
                 record["point"] = instance.point  # beside another box it would not be read again
-            self._file.write((b"" if self._first else b",\n") + to_json(record))
-            self._first = False
+            file.write((b",\n" if subset in self._begun_lists else b"") + to_json(record))
+            self._begun_lists.add(subset)
             yield iou
 
     def segmentation(self, shape: Shape) -> tuple[Any, float]:

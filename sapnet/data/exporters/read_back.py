@@ -57,9 +57,15 @@ class _Legend(msgspec.Struct):
 
 def coco(files: Files) -> Iterator[Found]:
     """By ids; images are below a folder `images`."""
+    for name in files.names():
+        if name.startswith("annotations/instances_"):
+            yield from _coco_document(files, name)
+
+
+def _coco_document(files: Files, name: str) -> Iterator[Found]:
     images: dict[int, str] = {}
     classes: dict[int, str] = {}
-    with files.open("annotations/instances_default.json") as file:
+    with files.open(name) as file:
         for piece in pieces(file):
             if piece.key == "images":
                 for image in msgspec.json.decode(piece.text, type=list[_Image]):

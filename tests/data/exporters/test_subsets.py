@@ -47,6 +47,25 @@ def test_subsets_come_back(format: str, tmp_path: Path) -> None:
     assert len(found.points.annotations) == 4
 
 
+def test_each_subset_is_a_file_of_coco(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    export(Split(masks(), folder=folder), "coco", tmp_path / "a.zip", Options(images=True))
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        names = [name for name in archive.namelist() if name.startswith("annotations/")]
+        documents = {name: json.loads(archive.read(name)) for name in names}
+    stems = {f"annotations/instances_{s or 'default'}.json": id_ for id_, s in SUBSETS.items()}
+    assert set(names) == set(stems)
+    for name, document in documents.items():
+        assert [image["id"] for image in document["images"]] == [stems[name]]
+        assert [one["image_id"] for one in document["annotations"]] == [stems[name]]
+    # a single document holds them all, with the subset as a field
+    export(Split(masks(), folder=folder), "coco", tmp_path / "a.json")
+    whole = json.loads((tmp_path / "a.json").read_text())
+    assert [image.get("subset") for image in whole["images"]] == list(SUBSETS.values())
+    assert len(whole["annotations"]) == 4
+
+
 def test_data_sets_without_a_split_have_none_in_exports(tmp_path: Path) -> None:
     source = Memory(masks())
     export(source, "coco", tmp_path / "a.json")
