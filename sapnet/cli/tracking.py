@@ -12,9 +12,15 @@ from typing import Any
 
 from sapnet.errors import InvalidConfig
 from sapnet.pipeline.events import Done, Event, EventSink, Failed, Warned
-from sapnet.utils.command_line import missing_extra
 from sapnet.utils.files import write_text
-from sapnet.utils.tracking.base import TRACKERS, Ending, RunInfo, TrackedEvent, flattened
+from sapnet.utils.tracking.base import (
+    TRACKERS,
+    Ending,
+    RunInfo,
+    TrackedEvent,
+    error_in_words,
+    flattened,
+)
 from sapnet.utils.tracking.session import Session, described, open_tracker
 
 _PATIENCE = 120.0  # seconds at the end
@@ -119,8 +125,7 @@ class Trackers:
                 self._keep(name, session)
             session.tracker.close()
         except Exception as error:  # each package has its own, and none may end the run
-            words = missing_extra(error) or f"{type(error).__name__}: {error}"
-            self._emit(Warned(f"{name} does not take the run: {' '.join(words.split())[:300]}"))
+            self._emit(Warned(f"{name} does not take the run: {error_in_words(error, 300)}"))
 
     def _keep(self, name: str, session: Session) -> None:
         with self._lock:

@@ -5,7 +5,6 @@ from math import ceil
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from sapnet.data.masks import decode, tight_boxes
 from sapnet.types import BoolArray, PointAnnotation, Rle
@@ -58,6 +57,8 @@ def _near(one: BoolArray, other: BoolArray, box: IntArray, other_box: IntArray) 
 
     Only the part counts where both boxes, grown by it, overlap.
     """
+    from scipy.ndimage import distance_transform_edt  # takes a while, and few need it
+
     grow = ceil(GAP)
     left, top = (np.maximum(box[:2], other_box[:2]) - grow).tolist()
     right, bottom = (np.minimum(box[2:], other_box[2:]) + grow).tolist()
@@ -69,5 +70,5 @@ def _near(one: BoolArray, other: BoolArray, box: IntArray, other_box: IntArray) 
         layer[rows[inside], columns[inside]] = True
     if not canvas.any((1, 2)).all():
         return False
-    distance = ndimage.distance_transform_edt(~canvas[0])
+    distance = distance_transform_edt(~canvas[0])
     return bool(distance[canvas[1]].min() <= GAP)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from sapnet.types import PseudoMask
 
@@ -24,6 +23,8 @@ def auroc(suspicion: npt.ArrayLike, wrong: npt.ArrayLike) -> float | None:
     Returns:
         In [0, 1]; None where all are right, or all wrong.
     """
+    from scipy.stats import rankdata  # takes a second, and only figures with truth need it
+
     is_wrong = np.asarray(wrong, dtype=bool)
     ranks = rankdata(suspicion)
     many, few = int((~is_wrong).sum()), int(is_wrong.sum())

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -54,6 +55,8 @@ class Issuer:
     def __init__(self, url: str, *keys_: RSAKey) -> None:
         self.url, self.keys, self.asked = url, list(keys_), 0
         self.away = False
+        self.hangs: Event | None = None  # what its answers wait for
+        self.hung = Event()
         self.metadata = {
             "issuer": url,
             "authorization_endpoint": f"{url}/authorize",
@@ -77,6 +80,9 @@ def serving(*keys_: RSAKey) -> Iterator[Issuer]:
             if issuer.away:
                 self.send_error(503)
                 return
+            if issuer.hangs is not None:
+                issuer.hung.set()
+                issuer.hangs.wait(60)
             document: Any = issuer.metadata
             if self.path == "/jwks":
                 issuer.asked += 1
@@ -293,6 +299,59 @@ def test_keys_change_and_unknown_ones_are_not_asked_for_again_and_again(
     )
     issuer.away = True
     assert client.get("/datasets", headers=bearer(issuer.token(new))).status_code == 200, "kept"
+
+
+@pytest.mark.slow
+def test_a_provider_that_hangs_holds_nobody_up(
+    open_app: Callable[..., TestClient],
+    issuer: Issuer,
+    key: RSAKey,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = open_app(issuer.url)
+    headers = bearer(issuer.token(key))
+    assert client.get("/datasets", headers=headers).status_code == 200
+    monkeypatch.setattr(oidc_provider, "REFETCH_SECONDS", 0.0)
+    monkeypatch.setattr(oidc_provider, "WAIT_SECONDS", 0.05)
+    stranger = issuer.token(RSAKey.generate_key(2048, {"kid": "two"}))
+    issuer.hangs = Event()
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            asking = pool.submit(client.get, "/datasets", headers=bearer(stranger))
+            assert issuer.hung.wait(60)
+            known = issuer.token(key, sub="bert")  # not remembered from before
+            assert client.get("/datasets", headers=bearer(known)).status_code == 200
+            other = issuer.token(RSAKey.generate_key(2048, {"kid": "three"}))
+            assert client.get("/datasets", headers=bearer(other)).status_code == 401
+            assert not asking.done(), "the provider has not answered yet"
+            issuer.hangs.set()
+            assert asking.result(60).status_code == 401
+    finally:
+        issuer.hangs.set()
+
+
+@pytest.mark.slow
+def test_one_odd_key_leaves_the_others(
+    open_app: Callable[..., TestClient], issuer: Issuer, key: RSAKey
+) -> None:
+    class Odd:
+        @staticmethod
+        def as_dict(private: bool) -> dict[str, Any]:
+            return {"kty": "EC", "kid": "odd", "crv": "brainpoolP160r1", "x": "AA", "y": "AA"}
+
+    issuer.keys = [Odd(), key]  # type: ignore[list-item]
+    client = open_app(issuer.url)
+    assert client.get("/datasets", headers=bearer(issuer.token(key))).status_code == 200
+
+
+@pytest.mark.slow
+def test_an_id_token_is_no_access_token(
+    open_app: Callable[..., TestClient], issuer: Issuer, key: RSAKey
+) -> None:
+    client = open_app(issuer.url, oidc_client_id="api")
+    token = issuer.token(key, nonce="n")
+    assert client.get("/datasets", headers=bearer(token)).status_code == 401
+    assert client.get("/datasets", headers=bearer(issuer.token(key))).status_code == 200
 
 
 @pytest.mark.slow

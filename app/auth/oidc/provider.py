@@ -8,7 +8,8 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -22,6 +23,8 @@ KEEP_SECONDS = 3600.0
 REFETCH_SECONDS = 30.0
 AWAY_SECONDS = 5.0
 """So long is a provider that did not answer not asked again."""
+WAIT_SECONDS = 1.0
+"""So long waits who needs what another thread is asking the provider for."""
 MAX_TOKEN, MAX_DOCUMENT = 1 << 14, 1 << 20
 LEEWAY = 30  # seconds that clocks may differ by
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
@@ -35,6 +38,21 @@ def _refused(why: str) -> Unauthorized:
     return Unauthorized(f"The token is refused: {why}.", headers=challenge)
 
 
+@contextmanager
+def _turn(lock: threading.Lock, *, wait: bool) -> Iterator[bool]:
+    """Take a lock around what asks the provider; whether it is ours.
+
+    A provider that hangs holds one thread, never all: the others go on with what there is, at once
+    or (wait) after a moment.
+    """
+    mine = lock.acquire(timeout=WAIT_SECONDS) if wait else lock.acquire(blocking=False)
+    try:
+        yield mine
+    finally:
+        if mine:
+            lock.release()
+
+
 class Provider:
     """One provider, for all threads of this process."""
 
@@ -45,7 +63,7 @@ class Provider:
         assert settings.oidc_client_id is not None
         self.issuer, self.client_id = settings.oidc_issuer, settings.oidc_client_id
         self._secret, self._audience = settings.oidc_client_secret, settings.oidc_audience
-        self._lock = threading.Lock()
+        self._discovering, self._fetching = threading.Lock(), threading.Lock()
         self._metadata: dict[str, Any] = {}
         self._metadata_until = self._away_until = 0.0
         self._keys: KeySet | None = None
@@ -63,9 +81,8 @@ class Provider:
         Raises:
             Unavailable: the provider does not answer, or not for this issuer.
         """
-        with self._lock:
-            self._discover()
-            value = self._metadata.get(name)
+        self._discover()
+        value = self._metadata.get(name)
         return None if value is None else str(value)
 
     def redeem(self, code: str, verifier: str, redirect_uri: str) -> dict[str, Any]:
@@ -145,6 +162,8 @@ class Provider:
             "exp": {"essential": True},
             "sub": {"essential": True},
         }
+        if self._audience == self.client_id and {"nonce", "at_hash"} & set(claims):
+            raise _refused("it is an ID token, not an access token")
         _validate(JWTClaims(claims, header, options, {}))
         return claims
 
@@ -163,24 +182,32 @@ class Provider:
 
     def _keys_with(self, kid: str | None) -> "KeySet":
         """The provider's keys, asked for again where none is of this id."""
-        with self._lock:
-            now = time.monotonic()
-            stale = self._keys is None or now >= self._keys_until
-            if (stale or not self._has(kid)) and now - self._keys_asked >= REFETCH_SECONDS:
-                self._keys_asked = now
-                try:
-                    self._keys = self._fetched_keys()
-                    self._keys_until = now + KEEP_SECONDS
-                except Unavailable:
-                    if self._keys is None:
-                        self._keys_asked = time.monotonic() - REFETCH_SECONDS + AWAY_SECONDS
-                        raise  # else those that there are go on
-            keys = self._keys
-            if keys is None:
-                raise _away("its keys are not there yet")
-            if not self._has(kid):
-                raise _refused("it is signed by a key that the provider does not have")
-            return keys
+        with _turn(self._fetching, wait=not self._has(kid)) as mine:
+            if mine and self._due(kid):
+                self._fetch_keys()
+        keys = self._keys
+        if keys is None:
+            raise _away("its keys are not there yet")
+        if not self._has(kid):
+            raise _refused("it is signed by a key that the provider does not have")
+        return keys
+
+    def _due(self, kid: str | None) -> bool:
+        now = time.monotonic()
+        stale = self._keys is None or now >= self._keys_until
+        return (stale or not self._has(kid)) and now - self._keys_asked >= REFETCH_SECONDS
+
+    def _fetch_keys(self) -> None:
+        """Have the provider's keys; in one thread at a time."""
+        try:
+            self._keys = self._fetched_keys()
+            self._keys_until = time.monotonic() + KEEP_SECONDS
+            self._keys_asked = time.monotonic()
+        except Unavailable:
+            self._keys_asked = time.monotonic()
+            if self._keys is None:
+                self._keys_asked += AWAY_SECONDS - REFETCH_SECONDS
+                raise  # else those that there are go on
 
     def _has(self, kid: str | None) -> bool:
         keys = [] if self._keys is None else self._keys.keys
@@ -198,12 +225,13 @@ class Provider:
             for key in (entries if isinstance(entries, list) else [])
             if isinstance(key, dict) and key.get("kty") in KEY_TYPES and key.get("use") != "enc"
         ]
-        try:
-            if status != 200 or not usable:
-                raise ValueError(f"status {status}")
-            return KeySet.import_key_set({"keys": usable})
-        except (JoseError, ValueError, TypeError, KeyError) as error:
-            raise _away(f"its keys cannot be used ({error})") from error
+        keys = []
+        for entry in usable:  # of an odd one the others know nothing
+            with suppress(JoseError, ValueError, TypeError, KeyError):
+                keys += KeySet.import_key_set({"keys": [entry]}).keys
+        if status != 200 or not keys:
+            raise _away(f"its keys cannot be used (status {status})")
+        return KeySet(keys)
 
     def _needed(self, name: str) -> str:
         url = self.address(name)
@@ -212,10 +240,20 @@ class Provider:
         return url
 
     def _discover(self) -> None:
-        """Have the provider's addresses; under the lock.
+        """Have the provider's addresses.
 
-        Who waits for it meanwhile is answered at once where it is away, instead of asking again.
+        Who waits for them meanwhile is answered at once where it is away, instead of asking again.
         """
+        if time.monotonic() < self._metadata_until:
+            return
+        with _turn(self._discovering, wait=not self._metadata) as mine:
+            if mine:
+                self._ask_for_addresses()
+        if not self._metadata:
+            raise _away("its addresses are not there yet")
+
+    def _ask_for_addresses(self) -> None:
+        """Have them anew where they are old; in one thread at a time."""
         now = time.monotonic()
         if now < self._metadata_until:
             return

@@ -12,6 +12,8 @@ import structlog
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app.auth.keys import Caller, Scope
+from app.auth.ownership import seen_by
 from app.datasets import create as datasets
 from app.datasets.image_sources import FROM_DOCUMENT, ImageHost
 from app.db.columns import is_id
@@ -88,14 +90,18 @@ def train_what_is_ready(
         if row is None or row.to_train is None:
             return None
         dataset_id, parameters = row.to_train, projects.parameters_of(row)
+        owner = row.owner
         taken = update(LabelStudioProject).where(
             LabelStudioProject.pk == project, LabelStudioProject.to_train == dataset_id
         )
         if not rows_changed(session, taken.values(to_train=None)):
             return None
+    # the database may know no caller here: the training is the project's owner's, and what it
+    # names and how many there may be are his
+    caller = Caller(owner or None, Scope.WRITE if owner else Scope.ADMIN)
     try:
         request = parameters.train_request(dataset_id)
-        return training.create(database, storage, settings, request)
+        return training.create(seen_by(database, caller, settings), storage, settings, request)
     except AppError as error:  # there is nobody to tell but the log
         _log.error("label_studio.no_training", project=project, error=error.detail)
         return None

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from sapnet.data.masks import encode_all
+from sapnet.data.masks import decode, encode_all, tight_boxes
 from sapnet.types import FloatArray, Rle
 
 _SPREAD = 0.05  # of the estimates: a candidate's weight is exp((estimate - highest) / spread)
@@ -33,7 +32,7 @@ def expected_mask(rles: Sequence[Rle], estimates: FloatArray) -> Rle | None:
     top, left, bottom, right = _extent([rles[i] for i in chosen])
     votes = np.zeros((bottom - top, right - left), np.float32)
     for index in chosen:
-        votes += weights[index] * coco_mask.decode(dict(rles[index]))[top:bottom, left:right]
+        votes += weights[index] * decode(rles[index])[top:bottom, left:right]
     inside = votes >= _SHARE * weights[chosen].sum()
     if not inside.any():
         return None
@@ -45,5 +44,7 @@ def expected_mask(rles: Sequence[Rle], estimates: FloatArray) -> Rle | None:
 
 def _extent(rles: Sequence[Rle]) -> tuple[int, int, int, int]:
     """Top, left, bottom, right of all masks together."""
-    x, y, width, height = coco_mask.toBbox([dict(r) for r in rles]).T
-    return int(y.min()), int(x.min()), int((y + height).max()), int((x + width).max())
+    boxes = tight_boxes(rles)
+    left, top = boxes[:, :2].min(0).astype(int).tolist()
+    right, bottom = boxes[:, 2:].max(0).astype(int).tolist()
+    return top, left, bottom, right

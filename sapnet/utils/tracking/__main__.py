@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from sapnet.utils.command_line import missing_extra
-from sapnet.utils.tracking.base import Ending, RunInfo, TrackedEvent, flattened
+from sapnet.utils.tracking.base import Ending, RunInfo, TrackedEvent, error_in_words, flattened
 from sapnet.utils.tracking.session import Session, described, open_tracker
 
 
@@ -28,8 +27,7 @@ def main() -> None:
         if session is not None:
             session.tracker.close()
     except Exception as error:  # each package has its own
-        words = missing_extra(error) or f"{type(error).__name__}: {error}"
-        _answer(answers, {"error": " ".join(words.split())[:500]})
+        _answer(answers, {"error": error_in_words(error)})
         raise SystemExit(1) from error
 
 

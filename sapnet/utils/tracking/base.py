@@ -7,9 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from sapnet.utils.command_line import missing_extra
+
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 VALIDATION = "validation"
 _NOT_IN_NAMES = re.compile(r"[^\w./-]+")
+_CREDENTIALS = re.compile(r"(\w+://)[^\s/@]+@")
+
+
+def error_in_words(error: Exception, most: int = 500) -> str:
+    """One line of at most so many characters on what a tracker's package raised.
+
+    The credentials of addresses are left out: what a job tells is read by more people.
+    """
+    words = missing_extra(error) or f"{type(error).__name__}: {error}"
+    return without_credentials(" ".join(words.split()))[:most]
+
+
+def without_credentials(text: str) -> str:
+    """A text in which no address holds a user or a password."""
+    return _CREDENTIALS.sub(r"\1", text)
 
 
 class Scalar(NamedTuple):
