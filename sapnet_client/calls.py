@@ -113,7 +113,7 @@ class Calls:
         call = Call("POST", path, json=json, headers=headers, again=True, **more)
         return self._bound(read(kind, (await self._send(call)).body))
 
-    async def offload(self, work: Callable[[], T]) -> T:
+    async def _offload(self, work: Callable[[], T]) -> T:
         """Do what waits for something else than the service, without holding up an event loop."""
         return await self._wire.offload(work)
 

@@ -170,7 +170,7 @@ class Hub(Models):
                 api.upload_folder(repo_id=made.repo_id, folder_path=root, **options)
             return str(made)
 
-        return await self.offload(send)
+        return await self._offload(send)
 
     async def _fetch(
         self,
@@ -187,7 +187,7 @@ class Hub(Models):
                 api.snapshot_download(repo, allow_patterns=names and list(names), **options)
             return folder
 
-        return await self.offload(fetch)
+        return await self._offload(fetch)
 
 
 @contextmanager

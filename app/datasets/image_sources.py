@@ -45,7 +45,10 @@ class ImageHost:
 
     def absolute(self, address: str) -> str:
         """An address of an image; a relative one is this server's."""
-        if not address or urlsplit(address).scheme:
+        try:
+            if not address or urlsplit(address).scheme:
+                return address
+        except ValueError:  # it is refused where it is asked for
             return address
         path = urlsplit(self.url).path
         begins = f"{path}/" if path else ""

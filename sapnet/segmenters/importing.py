@@ -22,7 +22,7 @@ from sapnet.data.tiles import TrainedSizes
 from sapnet.errors import InvalidConfig, WeightsUnavailable
 from sapnet.segmenters.backbones import BackboneWithFpn, WeightsOrigin
 from sapnet.segmenters.backbones.lite0 import own_names
-from sapnet.segmenters.backbones.weights import exactly, without_classifier
+from sapnet.segmenters.backbones.weights import ORIGINS, exactly, without_classifier
 from sapnet.segmenters.build import SegmenterBuilder, build_segmenter
 from sapnet.segmenters.checkpoint import BODY, PART, read_content, save_weights
 from sapnet.segmenters.solov2 import mmdet
@@ -220,7 +220,7 @@ def _checked(meta: Any) -> dict[str, Any]:
         raise ValueError(f"its {len(categories):,} classes are not told apart by their ids")
     origin = WeightsOrigin(**meta["weights"])
     texts = (origin.detail, origin.sha256 or "", origin.model or "")
-    if origin.kind not in ("file", "torchvision", "random") or not all(
+    if origin.kind not in ORIGINS or not all(
         isinstance(text, str) and len(text) <= 2_000 for text in texts
     ):
         raise ValueError("the origin of its weights cannot be read")

@@ -183,6 +183,19 @@ def test_lines_of_yolo(line: str, yaml: str, expected: Any, tmp_path: Path) -> N
     assert [i.file_name for i in found.points.images] == ["images/train/a.png"]
 
 
+@pytest.mark.parametrize("before", ["./", "/home/anna/sets/coco/", "D:\\sets\\", "../coco/"])
+def test_lists_that_were_written_elsewhere(tmp_path: Path, before: str) -> None:
+    described = "train: train.txt\nval: val.txt\ntest: not-there.txt\nnames: [cat]\n"
+    files: dict[str, Any] = {"coco/data.yaml": described}
+    files |= {f"coco/labels/{n}.txt": "0 .5 .5 .2 .2\n" for n in "abc"}
+    files |= dict.fromkeys(f"coco/images/{n}.png" for n in "abc")
+    files["coco/train.txt"] = f"{before}images/a.png\n{before}images/b.png\n"
+    files["coco/val.txt"] = f"{before}images/b.png\n"
+    found, _ = read(write(tmp_path / "lists", files))
+    by_name = {Path(i.file_name).stem: i.subset for i in found.points.images}
+    assert by_name == {"a": "train", "b": "val", "c": None}, "of two lists the stricter"
+
+
 def test_lists_of_images_and_a_folder_that_is_two_subsets(tmp_path: Path) -> None:
     lists = "train: lists/train.txt\nval: lists/val.txt\nnames: [cat]\n"
     labels = {f"labels/{n}.txt": f"0 {shares(20, 15)}" for n in "abc"}

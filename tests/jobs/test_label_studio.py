@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image as PILImage
+from sqlalchemy import update
 
 from app.auth import keys
 from app.auth.scope import Scope
-from app.db.models import Job, JobKind, JobState, LabelStudioProject, Model
+from app.db.models import Dataset, Job, JobKind, JobState, LabelStudioProject, Model
 from app.db.session import Database
 from app.integrations.label_studio.interactive import read_drawn
 from app.integrations.label_studio.interface import read_interface
@@ -430,6 +431,57 @@ def test_training_on_request(
     assert connect(client).json() == {"model_version": model}
     assert client.get("/ls/versions").json() == {"versions": [model]}
     assert client.post("/ls/job_status", json={"job": trained["id"]}).status_code == 404
+
+
+@pytest.mark.slow
+def test_a_training_is_made_with_the_eyes_of_its_owner(
+    client: TestClient,
+    database: Database,
+    storage: Any,
+    settings: Settings,
+    dataset_id: str,
+) -> None:
+    """The worker that makes it sees the data of all."""
+    connect(client)
+    with database.begin() as session:
+        (row,) = session.query(LabelStudioProject)
+        row.owner, row.to_train = "bert", dataset_id
+        session.execute(update(Dataset).values(owner="anna"))
+    assert train_what_is_ready(database, storage, settings, row.pk) is None
+    with database.begin() as session:
+        assert not session.query(Job).all(), "of data that are anna's"
+        (row,) = session.query(LabelStudioProject)
+        row.owner, row.to_train = "anna", dataset_id
+    job = train_what_is_ready(database, storage, settings, row.pk)
+    assert job is not None
+    assert job.dataset_id == dataset_id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"x": 10**400, "y": 1},
+        {"x": float("inf"), "y": 1},
+        {"x": 1, "y": 1, "keypointlabels": 5},
+        {"x": 1, "y": 1, "keypointlabels": ["cell"] * 100_000},
+        {"x": "1", "y": None},
+    ],
+)
+def test_contexts_that_no_label_studio_sends(client: TestClient, host: Host, value: Any) -> None:
+    connect(client)
+    drawn = {"type": "keypointlabels", "to_name": "image", "value": value}
+    body = {
+        "tasks": [{"id": 11, "data": {"photo": "/data/upload/3/a1-1.png"}}],
+        "project": UID,
+        "label_config": INTERFACE,
+        "params": {"context": {"result": [drawn]}},
+    }
+    content = json.dumps(body).replace("Infinity", "1e999")
+    answer = client.post(
+        "/ls/predict", content=content, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code < 500, answer.text
 
 
 @pytest.mark.slow

@@ -56,6 +56,20 @@ def test_the_same_classes_are_the_same_model(config, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_model_that_began_with_the_packages_weights(tiny, tmp_path):
+    """As every one of `cpu` does that is given no weights."""
+    config = resolve_config("sapnet++", "cpu", tiny)
+    path, before = saved(tmp_path, config, [CATS])
+    described = import_model(path, tmp_path / "again")
+    assert described["weights"]["kind"] == "package"
+    for file in (path, tmp_path / "again" / "model.safetensors"):
+        model, origin = go_on_from(file, config, [CATS], seed=1)
+        assert origin.kind == "package"
+        after = model.segmenter.state_dict()
+        assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.slow
 def test_classes_are_found_by_id_and_name(config, tmp_path):
     path, before = saved(tmp_path, config, [CATS, DOGS])
     notes = []

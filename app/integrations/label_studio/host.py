@@ -15,7 +15,10 @@ from app.outbound.url_policy import AddressRefused, check_url
 from app.settings import Settings
 
 _ACCESS_SECONDS = 200.0  # of an access token; Label Studio's last five minutes
-_TIMEOUT = 60.0  # seconds for connecting, and between two pieces of an answer
+_TIMEOUT = 20.0  # seconds for connecting, and between two pieces of an answer
+_TOKEN_SECONDS, _EXPORT_SECONDS = 20.0, 120.0  # of a whole answer, however it comes
+_TOKEN_BYTES = 1 << 16
+_FAILED = (AddressRefused, ValueError, KeyError, TypeError, RecursionError)
 
 
 def host_of(settings: Settings, project: LabelStudioProject) -> ImageHost:
@@ -56,11 +59,20 @@ class _Authorization:
 
         url = f"{self._host.url}/api/token/refresh/"
         try:
-            with _client(self._host) as client:
-                answer = client.post(url, json={"refresh": self._token})
-            answer.raise_for_status()
-            return str(answer.json()["access"])
-        except (httpx2.HTTPError, AddressRefused, ValueError, KeyError) as error:
+            with (
+                _client(self._host, _TOKEN_SECONDS) as client,
+                client.stream("POST", url, json={"refresh": self._token}) as answer,
+            ):
+                answer.raise_for_status()
+                content = b""
+                for chunk in answer.iter_bytes():
+                    content += chunk
+                    if len(content) > _TOKEN_BYTES:
+                        raise ValueError("its answer is too long")
+            return str(json.loads(content)["access"])
+        except httpx2.LocalProtocolError as error:  # its text quotes the header
+            raise Unavailable("The token for Label Studio cannot be sent in a header.") from error
+        except (*_FAILED, httpx2.HTTPError, httpx2.InvalidURL) as error:
             detail = f"Label Studio takes the personal access token for none: {error}"
             raise Unavailable(detail) from error
 
@@ -70,7 +82,7 @@ def _is_personal(token: str) -> bool:
     try:
         head = token.split(".")[0]
         return isinstance(json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4))), dict)
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, RecursionError):
         return False
 
 
@@ -89,7 +101,7 @@ def download_annotations(settings: Settings, project: LabelStudioProject, path: 
         check_url(host.url, allow_private=host.named)
         authorization = host.authorization() or ""
         with (
-            _client(host) as client,
+            _client(host, _EXPORT_SECONDS) as client,
             client.stream("GET", url, headers={"Authorization": authorization}) as answer,
             path.open("wb") as file,
         ):
@@ -103,6 +115,8 @@ def download_annotations(settings: Settings, project: LabelStudioProject, path: 
     except AddressRefused as error:
         hint = "SAPNET_LABEL_STUDIO_URL names a Label Studio whose address is private."
         raise Unavailable(f"Label Studio cannot be asked: {error}. {hint}") from error
+    except httpx2.LocalProtocolError as error:  # its text quotes the header
+        raise Unavailable("The token for Label Studio cannot be sent in a header.") from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         detail = f"Label Studio at {host.url} cannot be asked: {error or type(error).__name__}"
         raise Unavailable(detail) from error
@@ -118,7 +132,8 @@ def _refused(url: str, status: int) -> str:
     return f"Label Studio at {url} answers {status} when it is asked for the annotations.{remedy}"
 
 
-def _client(host: ImageHost):  # type: ignore[no-untyped-def]
+def _client(host: ImageHost, lifetime: float):  # type: ignore[no-untyped-def]
     from app.outbound.client import safe_client
 
-    return safe_client(trusted=[host.endpoint] if host.named else (), timeout=_TIMEOUT)
+    trusted = [host.endpoint] if host.named else ()
+    return safe_client(trusted=trusted, timeout=_TIMEOUT, lifetime=lifetime)

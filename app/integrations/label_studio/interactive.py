@@ -20,6 +20,9 @@ from sapnet.proposals.box_rules import grown
 from sapnet.proposals.interactive.clicks import Click
 from sapnet.types import BoolArray, Box
 
+_MOST_LABELS = 100  # of one result
+_FAR = 1e6  # per cent
+
 
 @dataclass
 class Drawn:
@@ -88,9 +91,11 @@ def read_drawn(
         names = ("x", "y", "width", "height") if kind.startswith("rectangle") else ("x", "y")
         if not kind.startswith(("rectangle", "keypoint")) or not isinstance(value, dict):
             continue
-        if not all(isinstance(value.get(name), int | float) for name in names):
+        if not all(_is_place(value.get(name)) for name in names):
             continue
-        labels = [label for label in value.get(kind) or [] if isinstance(label, str)]
+        listed = value.get(kind)
+        named = listed[:_MOST_LABELS] if isinstance(listed, list) else []
+        labels = [label for label in named if isinstance(label, str)]
         x, y = (value[n] * s / 100 for n, s in (("x", width), ("y", height)))
         if kind.startswith("rectangle"):
             right, bottom = x + value["width"] * width / 100, y + value["height"] * height / 100
@@ -139,3 +144,8 @@ def _mask(
 
 def _invalid(why: str) -> Invalid:
     return Invalid([ValidationIssue("body", "/params/context", why, "click on the object")])
+
+
+def _is_place(value: Any) -> bool:
+    """Whether it is a number that may be a percentage of an image's side, far outside included."""
+    return isinstance(value, int | float) and -_FAR <= value <= _FAR

@@ -6,17 +6,20 @@ sizes of the images, so the texts are read after these (`Unsized`). Places are F
 """
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from sapnet.data.importers.base import Conversion
-from sapnet.data.subsets import SUBSETS, subset_named
+from sapnet.data.subsets import SUBSETS, strictest, subset_named
 from sapnet.types import Subset
 
 _LARGEST = 64 << 20  # bytes of a text
 _LARGEST_YAML = 1 << 20
+_MOST_ENTRIES = 1_000  # of a subset in data.yaml
+_DEEPEST = 8  # parts of a path, from its end, that lists are looked up by
 _KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _BOX = 4
 _AGAIN = "a line is: class x y width height, or class x1 y1 x2 y2 …, in shares of the image"
@@ -138,13 +141,15 @@ def open_folder(files: Mapping[str, Path]) -> YoloFolder:
         labels = {n: p for n, p in texts.items() if posixpath.basename(n).lower() not in others}
     if not labels:
         raise NotYolo("there is no text of labels")
-    listed = {_plain(line): subset for lines, subset in lists.values() for line in lines}
+    listed = _by_tail(lists.values())
     of_image: dict[str, tuple[str, Path]] = {}
     subsets: dict[str, Subset | None] = {}
     for name, path in sorted(labels.items()):
         image = _image_of(name)
         of_image[image] = (name, path)
-        subsets[image] = listed.get(image) or _subset_of(posixpath.dirname(image), entries)
+        tails = (tail for tail in _tails(image) if tail in listed)
+        subset = next((listed[tail] for tail in tails), None)
+        subsets[image] = subset or _subset_of(posixpath.dirname(image), entries)
     return YoloFolder(classes, of_image, subsets, keypoints)
 
 
@@ -200,16 +205,21 @@ def _entries(
     """Folders of images of each subset, as parts of paths; and lists of images, by file."""
     folders: list[tuple[tuple[str, ...], Subset]] = []
     lists: dict[str, tuple[list[str], Subset]] = {}
+    named: dict[str, list[str]] = {}
+    for text in texts:
+        named.setdefault(posixpath.basename(text), []).append(text)
     for key in _KEYS:
         value, subset = described.get(key), subset_named(key)
-        for entry in value if isinstance(value, list) else [value]:
+        for entry in value[:_MOST_ENTRIES] if isinstance(value, list) else [value]:
             if not isinstance(entry, str) or subset is None:
                 continue
             parts = _parts(entry)
             if entry.lower().endswith(".txt"):
-                name = next((t for t in texts if _parts(t)[-len(parts) :] == parts), None)
-                if name is not None and texts[name].stat().st_size <= _LARGEST:
-                    lists[name] = texts[name].read_text(errors="replace").splitlines(), subset
+                alike = named.get(parts[-1] if parts else "", [])
+                name = max(alike, key=lambda text: _shared(_parts(text), parts), default=None)
+                if name is None or name in lists or texts[name].stat().st_size > _LARGEST:
+                    continue  # as of the test images that a benchmark keeps to itself
+                lists[name] = texts[name].read_text(errors="replace").splitlines(), subset
             elif parts:
                 folders.append((parts, subset))
     return folders, lists
@@ -219,9 +229,30 @@ def _parts(path: str) -> tuple[str, ...]:
     return tuple(p for p in path.replace("\\", "/").split("/") if p not in ("", ".", ".."))
 
 
-def _plain(line: str) -> str:
-    """The path of an image in a list, as `_image_of` has it."""
-    return posixpath.splitext("/".join(_parts(line.strip())))[0]
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts two paths have in common at their ends."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _tails(image: str) -> Iterator[str]:
+    """The path of an image without its suffix, and its ends: the longest first.
+
+    A list may have been written in another folder, or on another machine.
+    """
+    parts = _parts(image)
+    for start in range(max(len(parts) - _DEEPEST, 0), len(parts)):
+        yield "/".join(parts[start:])
+
+
+def _by_tail(lists: Iterable[tuple[Sequence[str], Subset]]) -> dict[str, Subset]:
+    """The subset of each image in lists, by every end of its path; of several the strictest."""
+    subsets: dict[str, set[Subset]] = {}
+    for lines, subset in lists:
+        for line in lines:
+            for tail in _tails(posixpath.splitext(line.strip())[0]):
+                subsets.setdefault(tail, set()).add(subset)
+    return {tail: strictest(found) for tail, found in subsets.items()}
 
 
 def _image_of(label: str) -> str:

@@ -23,7 +23,7 @@ def expected_mask(rles: Sequence[Rle], estimates: FloatArray) -> Rle | None:
         estimates: (M,) of their IoU, in [0, 1].
 
     Returns:
-        The mask; None where there are fewer than two candidates, or no pixel is weight by so many.
+        The mask; None where there are fewer than two candidates, or no pixel is in so many.
     """
     if len(rles) < 2:
         return None

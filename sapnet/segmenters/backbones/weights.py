@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torchvision
@@ -17,6 +17,8 @@ from sapnet.proposals.prompter.weights import LITE0_SHA256, lite0_path, lite0_st
 from sapnet.segmenters.backbones.lite0 import own_names
 from sapnet.utils.files import file_sha256
 
+Kind = Literal["file", "package", "torchvision", "random"]
+ORIGINS: tuple[Kind, ...] = get_args(Kind)
 _CLASSIFIERS = ("fc.", "classifier.")
 _DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 
@@ -32,7 +34,7 @@ class WeightsOrigin:
         model: sha256 of the model that the training went on from, whose origin this is.
     """
 
-    kind: Literal["file", "package", "torchvision", "random"]
+    kind: Kind
     detail: str
     sha256: str | None = None
     model: str | None = None

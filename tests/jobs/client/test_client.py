@@ -30,7 +30,7 @@ from sapnet_client import (
     StillRunning,
     Unauthorized,
 )
-from sapnet_client.models import Models
+from sapnet_client.hub import Hub
 from sapnet_client.types import Job
 
 Photos = tuple[Path, Path]
@@ -101,7 +101,7 @@ def test_without_a_loop_and_with_one(worked: str, photos: Photos, tmp_path: Path
 def test_both_have_the_same_methods() -> None:
     asynchronous = {
         name: it
-        for name, it in inspect.getmembers(Models, inspect.isfunction)
+        for name, it in inspect.getmembers(Hub, inspect.isfunction)
         if not name.startswith("_")
     }
     blocking = {
