@@ -56,7 +56,9 @@ def take_documents(archive: Path, target: Path, limits: archives.Limits, most: i
         for member in members:
             if member.name.lower().endswith(DOCUMENTS):
                 described = described or _says_what(member.name)
-                with packed.open(member.name, "w", force_zip64=True) as file:
+                # a tar may have names that are no text
+                name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                with packed.open(name, "w", force_zip64=True) as file:
                     for chunk in member.chunks():
                         size += len(chunk)
                         if size > most:

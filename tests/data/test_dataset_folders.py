@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image as PILImage
 
 from sapnet.data.annotations.coco import read_points, read_truth
 from sapnet.data.dataset_folder import DatasetFolder, read_dataset
@@ -194,6 +195,21 @@ def test_lists_that_were_written_elsewhere(tmp_path: Path, before: str) -> None:
     found, _ = read(write(tmp_path / "lists", files))
     by_name = {Path(i.file_name).stem: i.subset for i in found.points.images}
     assert by_name == {"a": "train", "b": "val", "c": None}, "of two lists the stricter"
+
+
+def test_a_class_that_a_file_does_not_have_is_not_another_files(tmp_path: Path) -> None:
+    """Where the files number their classes differently, and they are numbered anew."""
+    for subset, classes in {"train": ["cat", "dog"], "val": ["dog"]}.items():
+        document = {
+            "images": [{"id": 1, "file_name": f"{subset}.png", "width": 40, "height": 30}],
+            "categories": [{"id": n + 1, "name": name} for n, name in enumerate(classes)],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "point": [5, 5]}],
+        }
+        (tmp_path / subset).mkdir()
+        (tmp_path / subset / "_annotations.coco.json").write_text(json.dumps(document))
+        PILImage.new("RGB", (40, 30)).save(tmp_path / subset / f"{subset}.png")
+    with pytest.raises(InvalidDataset, match=r"val/_annotations\.coco\.json#/annotations/0"):
+        read_dataset(tmp_path, tmp_path, lambda issue: None)
 
 
 def test_lists_of_images_and_a_folder_that_is_two_subsets(tmp_path: Path) -> None:

@@ -45,11 +45,11 @@ def _turn(lock: threading.Lock, *, wait: bool) -> Iterator[bool]:
     A provider that hangs holds one thread, never all: the others go on with what there is, at once
     or (wait) after a moment.
     """
-    mine = lock.acquire(timeout=WAIT_SECONDS) if wait else lock.acquire(blocking=False)
+    acquired = lock.acquire(timeout=WAIT_SECONDS) if wait else lock.acquire(blocking=False)
     try:
-        yield mine
+        yield acquired
     finally:
-        if mine:
+        if acquired:
             lock.release()
 
 
@@ -182,8 +182,8 @@ class Provider:
 
     def _keys_with(self, kid: str | None) -> "KeySet":
         """The provider's keys, asked for again where none is of this id."""
-        with _turn(self._fetching, wait=not self._has(kid)) as mine:
-            if mine and self._due(kid):
+        with _turn(self._fetching, wait=not self._has(kid)) as acquired:
+            if acquired and self._due(kid):
                 self._fetch_keys()
         keys = self._keys
         if keys is None:
@@ -246,8 +246,8 @@ class Provider:
         """
         if time.monotonic() < self._metadata_until:
             return
-        with _turn(self._discovering, wait=not self._metadata) as mine:
-            if mine:
+        with _turn(self._discovering, wait=not self._metadata) as acquired:
+            if acquired:
                 self._ask_for_addresses()
         if not self._metadata:
             raise _away("its addresses are not there yet")

@@ -94,7 +94,10 @@ def merge(files: Sequence[tuple[str, Path]], target: Path, progress: ReadProgres
                 for record in records:
                     _move(record, steps)
                     if (raw := record.get("category_id")) and (id_ := _number(raw)) is not None:
-                        record["category_id"] = _raw(mappings[number].get(id_, id_))
+                        moved = mappings[number]
+                        # a class that the file does not have must not become another file's
+                        unknown = len(categories) + 1 + abs(id_) if moved else id_
+                        record["category_id"] = _raw(moved.get(id_, unknown))
                 places["annotations"].add(len(records))
                 encoded = msgspec.json.encode(records)[1:-1]
                 file.write((b"" if first or not encoded else b",\n") + encoded)

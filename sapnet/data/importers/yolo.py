@@ -252,7 +252,7 @@ def _by_tail(lists: Iterable[tuple[Sequence[str], Subset]]) -> dict[str, Subset]
         for line in lines:
             for tail in _tails(posixpath.splitext(line.strip())[0]):
                 subsets.setdefault(tail, set()).add(subset)
-    return {tail: strictest(found) for tail, found in subsets.items()}
+    return {tail: strictest(named) for tail, named in subsets.items()}
 
 
 def _image_of(label: str) -> str:

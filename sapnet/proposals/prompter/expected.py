@@ -30,7 +30,7 @@ def expected_mask(rles: Sequence[Rle], estimates: FloatArray) -> Rle | None:
     weights = np.exp((estimates - estimates.max()) / _SPREAD).astype(np.float32)
     chosen = np.flatnonzero(weights >= _LEAST).tolist()
     top, left, bottom, right = _extent([rles[i] for i in chosen])
-    votes = np.zeros((bottom - top, right - left), np.float32)
+    votes = np.zeros((bottom - top, right - left), np.float32, order="F")  # as masks are decoded
     for index in chosen:
         votes += weights[index] * decode(rles[index])[top:bottom, left:right]
     inside = votes >= _SHARE * weights[chosen].sum()
