@@ -63,7 +63,13 @@ def held_out_images(ctx: RunContext, points: PointSet) -> tuple[frozenset[int], 
         return frozenset(), frozenset()
     if not validated:
         config = ctx.config.train
-        free = {image.id: image.group for image in points.images if image.id not in given}
+        # a group with an image that has a subset stays with it
+        fixed = {image.group for image in points.images if image.id in given} - {None}
+        free = {
+            image.id: image.group
+            for image in points.images
+            if image.id not in given and image.group not in fixed
+        }
         if len(free) < max(config.hold_out_from, config.hold_out_least + 1):
             return validated, untrained
         validated = hold_out(

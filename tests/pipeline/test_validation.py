@@ -166,6 +166,15 @@ def test_images_of_a_group_are_held_out_together(tmp_path):
     assert all(len([n for n in validated if n // 4 == group]) in (0, 4) for group in range(20))
 
 
+def test_a_group_stays_with_its_image_that_has_a_subset(tmp_path):
+    fields = {n: {"group": str(n // 4)} for n in range(120)}
+    for n in range(0, 60, 4):  # the first fifteen groups are trained on
+        fields[n]["subset"] = "train"
+    validated, _, _ = split_of(tmp_path, 120, fields)
+    assert validated
+    assert min(validated) >= 60
+
+
 def test_the_images_of_test_are_measured_at_the_end(scenes):
     points = load_points(scenes.points)
     truth = read_truth(scenes.truth)

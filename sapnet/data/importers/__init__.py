@@ -226,7 +226,9 @@ def _convert(recognised: Recognised, target: Path, progress: ReadProgress) -> Co
         match recognised.format:
             case "voc":
                 xml = [file for file in files if file[0].lower().endswith(".xml")] or files
-                voc.read(xml, [file for file in files if file not in xml], conversion, progress)
+                described = {name for name, _ in xml}
+                lists = [file for file in files if file[0] not in described]
+                voc.read(xml, lists, conversion, progress)
             case "datumaro":
                 datumaro.read(files, conversion, progress)
             case "geojson":

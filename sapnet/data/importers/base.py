@@ -69,6 +69,7 @@ class Conversion:
     labels: dict[str, int] = field(default_factory=dict)
     """Classes that the source names, whether or not a point has them -> category id."""
     _images: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _last_id: int = 0
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     _named_subsets: dict[int, Subset | None] = field(default_factory=dict)
     _folders: dict[int, str] = field(default_factory=dict)
@@ -115,7 +116,8 @@ class Conversion:
             Its id: the source's own where that is free.
         """
         if id_ is None or id_ in self._images:
-            id_ = max(self._images, default=0) + 1
+            id_ = self._last_id + 1
+        self._last_id = max(self._last_id, id_)
         self._images[id_] = {"id": id_, "file_name": relative(_encodable(file_name))}
         if address is not None:
             self._images[id_]["url"] = _encodable(address)
