@@ -88,7 +88,7 @@ def tensorboard(job_id: str, database: DatabaseDep) -> Response:
 
     Put it into a folder, and `tensorboard --logdir` shows it.
     """
-    from sapnet.utils.command_line import missing_extra
+    from sapnet.utils.extras import missing_extra
     from sapnet.utils.tracking.base import TrackedEvent, advancing, scalars_of
     from sapnet.utils.tracking.tensorboard import event_file
 

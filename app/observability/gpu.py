@@ -6,7 +6,6 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-import pynvml
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from sapnet.config.estimate import Gpu
@@ -15,6 +14,8 @@ from sapnet.config.estimate import Gpu
 @cache
 def _library() -> Any | None:
     """NVML, started once a process; None where there is no driver."""
+    import pynvml  # for those who ask alone
+
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -53,7 +54,7 @@ class Gpus:
             used.add_metric(name, memory.used)
             total.add_metric(name, memory.total)
             load.add_metric(name, self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
-        except pynvml.NVMLError:  # one that fell off the bus, or does not tell: the rest do
+        except self._nvml.NVMLError:  # one that fell off the bus, or does not tell: the rest do
             return
 
 
@@ -64,7 +65,7 @@ def largest_gpu(library: Any | None = None) -> Gpu | None:
         return None
     gpus = []
     for index in range(nvml.nvmlDeviceGetCount()):
-        with suppress(pynvml.NVMLError):
+        with suppress(nvml.NVMLError):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
             gpus.append(Gpu(str(nvml.nvmlDeviceGetName(handle)), memory))

@@ -84,6 +84,12 @@ def is_image_suffix(suffix: str) -> bool:
     return suffix.casefold() in _KIND_OF
 
 
+def split_suffix(name: str) -> tuple[str, str]:
+    """A name and the suffix of images that it has, if any: a frame.000012 has none."""
+    stem, suffix = posixpath.splitext(name)
+    return (stem, suffix) if is_image_suffix(suffix) else (name, "")
+
+
 def is_archive_name(name: str) -> bool:
     """Whether a file is called as archives are, also those that nothing here reads."""
     return _ARCHIVE.search(name) is not None

@@ -19,7 +19,7 @@ from sapnet.errors import (
 from sapnet.pipeline.contract import ExitCode
 from sapnet.pipeline.events import Done, Event, EventSink, Failed, Warned
 from sapnet.pipeline.spec import RunSpec
-from sapnet.utils.command_line import missing_extra
+from sapnet.utils.extras import missing_extra
 
 if TYPE_CHECKING:
     from sapnet.pipeline.offline_jobs import Job

@@ -1,4 +1,4 @@
-"""Parts common to `sapnet` and `sapnet-service`: --version, and which extra is missing."""
+"""Parts common to `sapnet` and `sapnet-service`: --version, and how a command ends."""
 
 import sys
 from importlib.metadata import version
@@ -6,18 +6,7 @@ from typing import Annotated
 
 import typer
 
-DISTRIBUTION = "sapnet-service"
-_OWN = {"app", "worker", "sapnet", "sapnet_client", "migrations"}
-_EXTRA_OF = {
-    "onnxruntime": "onnx",
-    "opentelemetry": "otel",
-    "mcp": "mcp",
-    "tensorboard": "tracking",
-    "mlflow": "tracking",
-    "wandb": "tracking",
-    "authlib": "oidc",
-    "joserfc": "oidc",
-}
+from sapnet.utils.extras import DISTRIBUTION, missing_extra
 
 
 def _print_version(wanted: bool) -> None:
@@ -30,15 +19,6 @@ Version = Annotated[
     bool,
     typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
 ]
-
-
-def missing_extra(error: BaseException) -> str | None:
-    """Return what to install where a library is missing; None for any other error."""
-    library = (getattr(error, "name", None) or "").partition(".")[0]
-    if not isinstance(error, ModuleNotFoundError) or not library or library in _OWN:
-        return None
-    extra = _EXTRA_OF.get(library, "service")
-    return f"This needs {library}, which is not installed: pip install '{DISTRIBUTION}[{extra}]'"
 
 
 def run(app: typer.Typer, *, prog_name: str | None = None) -> None:

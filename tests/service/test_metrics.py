@@ -183,6 +183,8 @@ def test_predictions_cold_and_warm(app: FastAPI, read: Read) -> None:
 class TwoGpus:
     """NVML as it answers where the second GPU has fallen off the bus."""
 
+    NVMLError = pynvml.NVMLError
+
     def nvmlDeviceGetCount(self) -> int:
         return 2
 

@@ -7,7 +7,6 @@ tracker's package does (wait for a server, start threads, take memory), it does 
 import contextlib
 import json
 import os
-import re
 import select
 import signal
 import subprocess
@@ -17,11 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sapnet.utils.tracking.base import without_credentials
 from worker.runtime.parent_death import spawn_with_parent
 
 COMMAND = (sys.executable, "-m", "sapnet.utils.tracking")
 _ERROR_BYTES = 2_000
-_CREDENTIALS = re.compile(r"(\w+://)[^\s/@]+@")
 
 
 class TrackerFailed(Exception):
@@ -101,4 +100,4 @@ class TrackerProcess:
     def _last_words(self) -> str:
         text = self._log.read_bytes()[-_ERROR_BYTES:].decode(errors="replace")
         lines = [line for line in text.splitlines() if line.strip()]
-        return _CREDENTIALS.sub(r"\1", lines[-1])[:500] if lines else "it ended without a word"
+        return without_credentials(lines[-1])[:500] if lines else "it ended without a word"

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 
 from app.integrations.label_studio.interface import Control
-from sapnet.data.exporters.label_studio import brush_rle
-from sapnet.data.exporters.polygons import outlines
 from sapnet.data.orientation import upright_array
 from sapnet.types import BoolArray
 
@@ -47,6 +45,9 @@ def regions_of(
 
 
 def _values(mask: BoolArray, kind: str) -> list[dict[str, Any]]:
+    from sapnet.data.exporters.label_studio import brush_rle  # the API needs no other exporter
+    from sapnet.data.exporters.polygons import outlines
+
     if kind == "brushlabels":
         return [{"format": "rle", "rle": brush_rle(mask, (mask.shape[0], mask.shape[1]))}]
     height, width = mask.shape

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from sapnet.data.file_names import is_image_suffix, relative
+from sapnet.data.file_names import is_image_suffix, relative, split_suffix
 from sapnet.types import ImageInfo
 
 _NOT_EVERYWHERE = re.compile(r'[<>:"|?*]')  # Windows has no files with these in their names
@@ -63,12 +63,6 @@ def stems(names: Mapping[int, str]) -> dict[int, str]:
         taken.add(stem.casefold())
         results[id_] = stem
     return results
-
-
-def split_suffix(name: str) -> tuple[str, str]:
-    """A name and the suffix of images that it has, if any: a frame.000012 has none."""
-    stem, suffix = posixpath.splitext(name)
-    return (stem, suffix) if is_image_suffix(suffix) else (name, "")
 
 
 def suffix_by_content(head: bytes) -> str:

@@ -16,7 +16,7 @@ from xml.parsers import expat
 import msgspec
 
 from sapnet.data.annotations.json_stream import pieces
-from sapnet.data.exporters.names import split_suffix
+from sapnet.data.file_names import split_suffix
 
 Found = tuple[str, str | None]
 """The path of an image, and the class of one of its masks; None for the image itself."""

@@ -12,10 +12,11 @@ from sapnet.data.exporters.base import (
     Writer,
     index_map,
 )
-from sapnet.data.exporters.names import split_suffix, stems
+from sapnet.data.exporters.names import stems
 from sapnet.data.exporters.palette import PALETTE, palette_png
 from sapnet.data.exporters.source import Shape
 from sapnet.data.exporters.xml import printable
+from sapnet.data.file_names import split_suffix
 from sapnet.types import ImageInfo
 
 LARGEST = 254  # 0 is background, 255 VOC's mark for pixels that count for nothing

@@ -11,10 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from sapnet.data.exporters.base import ExportContext, Writer, to_json
-from sapnet.data.exporters.names import split_suffix, stems
+from sapnet.data.exporters.names import stems
 from sapnet.data.exporters.polygons import Points, outlines
 from sapnet.data.exporters.rasterize import agreement, painted
 from sapnet.data.exporters.source import Shape
+from sapnet.data.file_names import split_suffix
 from sapnet.types import ImageInfo
 
 SPLIT = "train"

@@ -21,7 +21,7 @@ from sapnet.data.annotations.coco import (
 from sapnet.data.annotations.decoding import ReadProgress, ignore_progress
 from sapnet.data.annotations.document import Rows
 from sapnet.data.annotations.frames import in_stored_pixels
-from sapnet.data.exporters.names import split_suffix
+from sapnet.data.file_names import split_suffix
 from sapnet.data.file_pairing import Unpaired, in_words
 from sapnet.data.importers import (
     coco_files,

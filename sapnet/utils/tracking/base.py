@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from sapnet.utils.command_line import missing_extra
+from sapnet.utils.extras import missing_extra
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 VALIDATION = "validation"
