@@ -25,6 +25,7 @@ _SECRETS = (
     re.compile(r"(sapnet_[0-9a-f]{8}_)[\w-]+"),  # API keys
     re.compile(r"(whsec_)[\w+/=-]+"),
     re.compile(r"(://[^\s/:@\"']{0,200}:)[^\s\"']{1,300}(?=@)"),  # a URL's password
+    re.compile(r"(://)[^\s/:@\"']{1,300}(?=@)"),  # one that stands for its user, as tokens do
     re.compile(r"(?i)(\bbearer\s+)[^\s\"',]+"),
     re.compile(r"(?i)((?<=[?&;])sig=)[^\s\"'&]+"),
     re.compile(r"\b((?:AKIA|ASIA)[0-9A-Z]{4})[0-9A-Z]{12}\b"),

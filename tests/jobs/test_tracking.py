@@ -38,6 +38,8 @@ from sapnet.utils.tracking.session import Session
 from worker.background import tracking
 from worker.background import tracking_rows as rows
 from worker.background.tracking import Tracking
+from worker.runtime import tracker_process
+from worker.runtime.tracker_process import TrackerFailed
 
 Track = Callable[..., None]
 
@@ -284,6 +286,57 @@ def test_a_server_that_hangs_is_given_up_in_time(
         follow("mlflow", tracking_timeout_seconds=3)
     assert row().tries == 1
     assert "has not answered within 3 seconds" in (row().error or "")
+
+
+@pytest.mark.parametrize("taken_away", [False, True])
+def test_a_tracker_is_held_longer_than_any_answer_takes(
+    taken_away: bool,
+    follow: Track,
+    tracked: str,
+    training_of: Callable[..., None],
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the answers before took; and one that another worker holds is given no more."""
+    asked: list[timedelta] = []
+
+    class Slow:
+        def __init__(self, folder: Path, timeout: float) -> None: ...
+
+        def __enter__(self) -> "Slow":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+            with database.begin() as session:
+                kept = session.scalars(select(JobTracker)).one()
+                assert kept.due_at is not None
+                asked.append(kept.due_at - now())
+                kept.due_at = now()  # as if the answer had taken all that time
+                kept.turn += taken_away
+            return {"run_id": "r", "url": None, "reached": {}}
+
+    monkeypatch.setattr(tracking, "TrackerProcess", Slow)
+    training_of(tracked, 1, 3)
+    follow("mlflow", tracking_timeout_seconds=500)
+    assert len(asked) == (1 if taken_away else 4)
+    assert min(asked) > timedelta(seconds=500)
+
+
+def test_what_a_process_said_before_it_died_holds_no_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "no answer of https://ann:secret1@tracks/a and https://token2@tracks/b"
+    code = f"import sys; sys.stdin.readline(); sys.exit({told!r})"
+    monkeypatch.setattr(tracker_process, "COMMAND", (sys.executable, "-S", "-c", code))
+    with (
+        tracker_process.TrackerProcess(tmp_path, 60) as process,
+        pytest.raises(TrackerFailed, match="no answer of https") as caught,
+    ):
+        process.ask({})
+    assert "secret1" not in str(caught.value)
+    assert "token2" not in str(caught.value)
 
 
 def free_port() -> int:

@@ -183,6 +183,7 @@ def test_a_failure_is_logged_soon_and_short_and_without_secrets(
         (f"{SECRET}, and more", "whsec_***, and more"),
         ("postgresql+psycopg://ann:p@ss:w0rd@db/x", "postgresql+psycopg://ann:***@db/x"),
         ("redis://:hunter2@r:6379/0", "redis://:***@r:6379/0"),
+        ("at https://0a1b2c@tracks/x: 500", "at https://***@tracks/x: 500"),
         ("{'authorization': 'Bearer abc.def'}", "{'authorization': ***}"),
         ("(b'authorization', b'Basic YW46bw==')", "(b'authorization', b***)"),
         ("(b'cookie', b'id=5; a=6')", None),

@@ -83,7 +83,7 @@ class Tracking(threading.Thread):
             waiting = rows.due(session, trackers, AT_ONCE - len(self._followers))
         for lease in waiting:
             with self._database.begin() as session:
-                taken = rows.take(session, lease)
+                taken = rows.take(session, lease, self._settings.tracking_timeout_seconds)
             if taken is not None:
                 follower = threading.Thread(target=self._follow, args=(taken,), daemon=True)
                 self._followers.append(follower)
@@ -125,13 +125,15 @@ class Tracking(threading.Thread):
                 over = False
                 for event in batch:
                     over = event.type == EventType.END
+                    if not self._renewed(lease):
+                        return
                     answer = process.ask(self._message(event, scratch))
                     sent, last_event = event.seq, time.monotonic()
-                with self._database.begin() as session:
-                    if batch:
+                if batch:
+                    with self._database.begin() as session:
                         ours = rows.passed(session, lease, answer, sent, over=over)
-                    else:
-                        ours = rows.renew(session, lease)
+                else:
+                    ours = self._renewed(lease)
                 if over or not ours:
                     return
                 if time.monotonic() - last_event > IDLE_SECONDS:
@@ -139,6 +141,11 @@ class Tracking(threading.Thread):
                 self._ended.wait(self._settings.poll_seconds)
         with self._database.begin() as session:
             rows.release(session, lease)
+
+    def _renewed(self, lease: TrackerLease) -> bool:
+        """Keep it for the time of an answer; False where another worker has it."""
+        with self._database.begin() as session:
+            return rows.renew(session, lease)
 
     def _opening(self, session: Any, lease: TrackerLease, row: JobTracker) -> dict[str, Any]:
         job = session.get_one(Job, lease.job_id)

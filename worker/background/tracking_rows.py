@@ -5,7 +5,7 @@ it, with its place kept in a row. A crash loses no event, and a series takes no 
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,8 @@ from app.db.session import Database, rows_changed
 from app.jobs import events
 
 IN_HAND = timedelta(seconds=60)
-"""So long is a tracker in the hands of whoever took it up and has fallen silent since."""
+"""Beyond the time for an answer, a tracker is so long in the hands of whoever took it up and has
+fallen silent since."""
 FIRST_DELAY, LONGEST_DELAY = 5.0, 1800.0
 MAX_TRIES = 60
 """Of one event, with these delays more than a day, before a run that is over is given up."""
@@ -27,12 +28,17 @@ MAX_TRIES = 60
 
 @dataclass(frozen=True, slots=True)
 class TrackerLease:
-    """The right to give one tracker its events; whoever writes names its `turn`."""
+    """The right to give one tracker its events; whoever writes names its `turn`.
+
+    Attributes:
+        held: so long from each sign of life, once it is taken up.
+    """
 
     id: str
     job_id: str
     tracker: str
     turn: int
+    held: timedelta = IN_HAND
 
 
 def register(database: Database, trackers: Collection[str], since: datetime) -> None:
@@ -68,10 +74,15 @@ def due(session: Session, trackers: Collection[str], limit: int) -> list[Tracker
     return [TrackerLease(*row) for row in session.execute(query)]
 
 
-def take(session: Session, lease: TrackerLease) -> TrackerLease | None:
-    """Take a tracker up, by compare-and-set; None where another worker was quicker."""
-    taken = TrackerLease(lease.id, lease.job_id, lease.tracker, lease.turn + 1)
-    values = {"turn": taken.turn, "due_at": now() + IN_HAND}
+def take(session: Session, lease: TrackerLease, timeout: float) -> TrackerLease | None:
+    """Take a tracker up, by compare-and-set; None where another worker was quicker.
+
+    Args:
+        timeout: seconds that it may take for an answer.
+    """
+    held = timedelta(seconds=timeout) + IN_HAND
+    taken = replace(lease, turn=lease.turn + 1, held=held)
+    values = {"turn": taken.turn, "due_at": now() + held}
     return taken if _change(session, lease, values) else None
 
 
@@ -92,7 +103,7 @@ def passed(
     """
     values: dict[str, Any] = {"sent": sent, "tries": 0, "error": None}
     values |= {"run_id": answer["run_id"], "reached": answer["reached"]}
-    values["due_at"] = None if over else now() + IN_HAND
+    values["due_at"] = None if over else now() + lease.held
     if not _change(session, lease, values):
         return False
     job = session.get(Job, lease.job_id)
@@ -105,7 +116,7 @@ def passed(
 
 def renew(session: Session, lease: TrackerLease) -> bool:
     """Keep it in our hands; False where it is not."""
-    return _change(session, lease, {"due_at": now() + IN_HAND})
+    return _change(session, lease, {"due_at": now() + lease.held})
 
 
 def release(session: Session, lease: TrackerLease) -> None:

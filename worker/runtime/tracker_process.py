@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sapnet.utils.tracking.base import without_credentials
+from app.observability.log_text import presentable
 from worker.runtime.parent_death import spawn_with_parent
 
 COMMAND = (sys.executable, "-m", "sapnet.utils.tracking")
@@ -100,4 +100,4 @@ class TrackerProcess:
     def _last_words(self) -> str:
         text = self._log.read_bytes()[-_ERROR_BYTES:].decode(errors="replace")
         lines = [line for line in text.splitlines() if line.strip()]
-        return without_credentials(lines[-1])[:500] if lines else "it ended without a word"
+        return presentable(lines[-1], 500) if lines else "it ended without a word"
