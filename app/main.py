@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from app import errors
 from app.auth.access import open_to_all
 from app.auth.middleware import AuthMiddleware
-from app.auth.oidc.login import router as login
+from app.auth.oidc import login
 from app.auth.oidc.provider import Provider
 from app.datasets.endpoints import router as datasets
 from app.db.session import Database
@@ -67,12 +67,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.runtime = Runtime(settings.predict_cache_models, slots=settings.predict_slots)
     app.state.clicks = Capacity("clicks", settings.predict_slots)
     app.state.click_model = ClickModel(settings.click_cache_images)
+    app.state.label_studio_trainings = Capacity(
+        "trainings that Label Studio asks for", settings.predict_slots
+    )
     app.state.label_studio_images = TaskImages(settings, app.state.runtime.fetches)
     app.state.fleet = Fleet(app.state.database, settings)
     app.state.feed = Feed(app.state.database, stream_seconds=settings.event_stream_seconds)
     errors.install(app)
     app.add_middleware(IdempotencyMiddleware, database=app.state.database, settings=settings)
     app.state.oidc = Provider(settings) if settings.oidc_issuer is not None else None
+    app.state.logins = Capacity("logins", login.AT_ONCE)
     app.add_middleware(
         AuthMiddleware,
         database=app.state.database,
@@ -97,7 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):
         app.include_router(router)
     if app.state.oidc is not None:
-        app.include_router(login)
+        app.include_router(login.router)
     app.add_api_route(
         "/",
         _index,

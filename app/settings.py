@@ -299,7 +299,8 @@ class Settings(BaseSettings):
     """Tiles of a large image that are predicted in a request; more are work for a worker."""
     predict_slots: PositiveInt = 8
     """Predictions that may be in progress or wait for their turn; those beyond it are answered with
-    503. So are clicks, of which as many may be, and images that a request has fetched."""
+    503. So are clicks, of which as many may be, images that a request has fetched, and
+    trainings that Label Studio asks for while their annotations are fetched."""
     click_method: Literal["prompter", "edges"] = "prompter"
     """What corrects a mask by clicks: the learned prompter, or the image's edges, less exact, for
     machines without the memory for torch in the API (about 0.4 GB)."""

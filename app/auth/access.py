@@ -36,6 +36,7 @@ class Access:
         body: gives the most bytes that the body may have.
         first: is called before the body is read, with the bytes that the request announces, and
             raises where there is no room.
+        counted: whether requests without a key count as writes of their address.
         basic: whether the key may come as the password of HTTP's basic authentication, for tools
             that have no other.
     """
@@ -44,11 +45,12 @@ class Access:
     body: Callable[[Settings], int] = lambda settings: settings.max_json_bytes
     first: Callable[[Database, Settings, Caller, int], None] | None = None
     basic: bool = False
+    counted: bool = False
 
 
 UNSAID = {True: Access(Scope.READ), False: Access(Scope.WRITE)}
 """By whether the method is a safe one."""
-OPEN = Access(None)
+OPEN, COUNTED = Access(None), Access(None, counted=True)
 
 
 def access(
@@ -65,6 +67,11 @@ def access(
 def open_to_all(endpoint: T) -> T:
     """No key is needed."""
     return declare(endpoint, OPEN)
+
+
+def open_but_counted(endpoint: T) -> T:
+    """No key is needed; for what costs more than a look at what is there."""
+    return declare(endpoint, COUNTED)
 
 
 def declare(endpoint: T, wanted: Access) -> T:
@@ -90,7 +97,7 @@ class AccessTable:
                 if methods is None or method in methods:
                     return wanted or UNSAID[method in SAFE]
                 others = others or wanted
-        return others if others is OPEN else UNSAID[method in SAFE]
+        return others if others and others.scope is None else UNSAID[method in SAFE]
 
 
 def _rows(

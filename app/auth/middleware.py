@@ -84,6 +84,8 @@ class AuthMiddleware:
             if wanted.first is not None:
                 arguments = (self._database, self._settings, caller, length)
                 await run_in_threadpool(wanted.first, *arguments)
+        elif wanted.counted:
+            await self._rates.count(_address(request), write=True)
         return limit
 
     def _table_of(self, app: FastAPI) -> AccessTable:
@@ -93,7 +95,7 @@ class AuthMiddleware:
         return self._table
 
     async def _caller(self, request: Request, wanted: Scope, *, basic: bool) -> Caller:
-        address = request.client.host if request.client else "local"
+        address = _address(request)
         write = request.method not in SAFE
         try:
             key = _sent_key(request.headers, basic=basic)
@@ -157,6 +159,10 @@ def _sent_key(headers: Mapping[str, str], *, basic: bool) -> str | None:
         except ValueError:
             return ""
     return ""
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "local"
 
 
 def _length(request: Request) -> int:

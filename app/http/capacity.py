@@ -19,10 +19,11 @@ class Capacity:
     Args:
         what: the work, in the plural, for the message.
         size: how many may be in progress or wait for their turn at once.
+        instead: a sentence on what else may be done.
     """
 
-    def __init__(self, what: str, size: int) -> None:
-        self._what = what
+    def __init__(self, what: str, size: int, instead: str = "") -> None:
+        self._what, self._instead = what, instead
         self._free = threading.BoundedSemaphore(size)
 
     @contextmanager
@@ -34,8 +35,8 @@ class Capacity:
         """
         if not self._free.acquire(blocking=False):
             raise Unavailable(
-                f"Too many {self._what} are in progress. Ask again in a few seconds; many images "
-                "are better sent as one job (Prefer: respond-async).",
+                f"Too many {self._what} are in progress. Ask again in a few seconds."
+                f"{self._instead and ' '}{self._instead}",
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
         try:

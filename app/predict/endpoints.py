@@ -33,7 +33,7 @@ from app.predict.request import (
 from app.predict.schemas import PredictionPage, Result
 from app.settings import Settings
 from app.storage.images import NotAnImage
-from sapnet.data.orientation import AS_STORED
+from sapnet.data.exif import AS_STORED
 
 router = APIRouter(tags=["predict"])
 

@@ -18,6 +18,8 @@ from sapnet.types import ByteArray, Category
 
 Results = list[dict[str, Any]]
 
+_AS_A_JOB = "Many images are better sent as one job (Prefer: respond-async)."
+
 
 class Predictor(Protocol):
     """What `sapnet.segmenters.checkpoint.load_predictor` gives."""
@@ -59,8 +61,8 @@ class Runtime:
             raise ValueError(f"predict_cache_models must be at least 1, not {capacity}")
         self._capacity = capacity
         self._loader = loader
-        self.predictions = Capacity("predictions", slots)
-        self.fetches = Capacity("images that are fetched for a prediction", slots)
+        self.predictions = Capacity("predictions", slots, _AS_A_JOB)
+        self.fetches = Capacity("images that are fetched for a prediction", slots, _AS_A_JOB)
         self._warm: OrderedDict[str, Predictor] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -5,6 +5,7 @@ import io
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +19,7 @@ from app.auth import keys
 from app.auth.scope import Scope
 from app.db.models import Dataset, Job, JobKind, JobState, LabelStudioProject, Model
 from app.db.session import Database
+from app.integrations.label_studio.images import TaskImage, TaskImages
 from app.integrations.label_studio.interactive import read_drawn
 from app.integrations.label_studio.interface import read_interface
 from app.integrations.label_studio.training import train_what_is_ready
@@ -220,6 +222,37 @@ def test_negative_clicks_and_rectangles(client: TestClient, host: Host) -> None:
     refused = ask(client, [off])
     assert (refused.status_code, "positive" in refused.text) == (422, True)
     assert ask(client, [point(25, 50)], config="<View/>").status_code == 422
+
+
+@pytest.mark.slow
+def test_who_waits_for_label_studio_holds_up_nobody_else(
+    client: TestClient, host: Host, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No click while its image is fetched; and only so many trainings at once."""
+    connect(client)
+    state = client.app.state  # type: ignore[attr-defined]
+    fetch = TaskImages.get
+
+    def fetched(*arguments: Any) -> TaskImage:
+        with ExitStack() as clicks:
+            for _ in range(settings.predict_slots):
+                clicks.enter_context(state.clicks.slot())
+            return fetch(*arguments)
+
+    monkeypatch.setattr(TaskImages, "get", fetched)
+    assert ask(client, [point(25, 50)]).status_code == 200
+    asked = len(host.asked)
+    with ExitStack() as trainings:
+        for _ in range(settings.predict_slots):
+            trainings.enter_context(state.label_studio_trainings.slot())
+        webhook = client.post("/ls/webhook", json={"action": "START_TRAINING", "project": PROJECT})
+        train = client.post("/ls/train", json={"project": UID, "annotations": []})
+        assert (webhook.status_code, train.status_code) == (503, 503)
+        assert webhook.headers["Retry-After"]
+        other = client.post("/ls/webhook", json={"action": "PROJECT_UPDATED", "project": PROJECT})
+        assert other.status_code == 201, "what trains nothing is not held up"
+        assert ask(client, [point(25, 50)]).status_code == 200
+    assert len(host.asked) == asked
 
 
 def test_which_keypoints_are_against_the_object() -> None:

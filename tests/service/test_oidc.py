@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -25,12 +25,13 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from app.auth import keys
+from app.auth.oidc import login
 from app.auth.oidc import provider as oidc_provider
 from app.auth.oidc.claims import identity
 from app.auth.scope import Scope
 from app.db import migrate
 from app.db.session import Database
-from app.errors import Forbidden, Unauthorized
+from app.errors import Forbidden, Unauthorized, Unavailable
 from app.main import create_app
 from app.settings import Settings
 
@@ -53,7 +54,7 @@ class Issuer:
     """A provider's discovery and keys, which a test may change, with a count of the requests."""
 
     def __init__(self, url: str, *keys_: RSAKey) -> None:
-        self.url, self.keys, self.asked = url, list(keys_), 0
+        self.url, self.keys, self.asked, self.posted = url, list(keys_), 0, 0
         self.away = False
         self.hangs: Event | None = None  # what its answers wait for
         self.hung = Event()
@@ -92,6 +93,10 @@ def serving(*keys_: RSAKey) -> Iterator[Issuer]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            issuer.posted += 1
+            self.send_error(503)
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -328,6 +333,47 @@ def test_a_provider_that_hangs_holds_nobody_up(
             assert asking.result(60).status_code == 401
     finally:
         issuer.hangs.set()
+
+
+@pytest.mark.slow
+def test_strangers_cannot_have_the_provider_asked_without_bound(
+    open_app: Callable[..., TestClient], issuer: Issuer
+) -> None:
+    client = open_app(issuer.url, writes_per_minute=6)
+    client.cookies.set("sapnet_attempt", "made.up.here")
+    guess = {"state": "made", "code": "a guess"}
+    with ExitStack() as others:
+        for _ in range(login.AT_ONCE):
+            others.enter_context(client.app.state.logins.slot())  # type: ignore[attr-defined]
+        answer = client.get("/auth/callback", params=guess)
+        assert (answer.status_code, issuer.posted) == (503, 0)
+        assert answer.headers["Retry-After"]
+    statuses = [client.get("/auth/callback", params=guess).status_code for _ in range(3)]
+    assert (statuses, issuer.posted) == ([503] * 3, 3), "the provider answers none of them"
+    assert client.get("/auth/login").status_code == 302
+    assert client.put("/auth/login").status_code == 405
+    for path in ("/auth/callback", "/auth/login"):
+        assert client.get(path, params=guess).status_code == 429
+    assert issuer.posted == 3
+
+
+@pytest.mark.parametrize("name", [*oidc_provider.NEEDED, *oidc_provider.OPTIONAL])
+def test_no_address_of_a_provider_is_less_safe_than_its_own(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(issuer: str, **changed: Any) -> str | None:
+        document = {n: f"{issuer}/{n}" for n in (*oidc_provider.NEEDED, *oidc_provider.OPTIONAL)}
+        document |= {"issuer": issuer, **changed}
+        monkeypatch.setattr(oidc_provider.Provider, "_ask", lambda *_, **__: (200, document))
+        return oidc_provider.Provider(settings_of(tmp_path, issuer)).address(name)
+
+    safe, local = "https://id.example.org", "http://localhost:1"
+    assert (read(safe), read(local)) == (f"{safe}/{name}", f"{local}/{name}")
+    for issuer, value in ((safe, "http://id.example.org/x"), (local, "javascript:x"), (safe, 7)):
+        with pytest.raises(Unavailable, match=f"its {name} is no https address"):
+            read(issuer, **{name: value})
+    if name in oidc_provider.OPTIONAL:
+        assert read(safe, **{name: None}) is None
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from app.auth import keys, own_site
-from app.auth.access import open_to_all
+from app.auth.access import open_but_counted
 from app.auth.oidc.claims import has_roles, identity
 from app.auth.oidc.provider import Provider
 from app.auth.scope import Scope
@@ -29,6 +29,8 @@ LOGIN = "/auth/login"
 SESSION, ATTEMPT, NAME = "sapnet_session", "sapnet_attempt", "sapnet_login"
 """Cookies: the session; a login under way; whose session it is, which the page may read."""
 ATTEMPT_SECONDS = 600
+AT_ONCE = 4
+"""Logins that may wait for the provider's answers, each in a thread of the API."""
 NOT_STORED = {"Cache-Control": "no-store"}
 
 
@@ -39,7 +41,7 @@ class LoggedOut(BaseModel):
 
 
 @router.get("/login", status_code=302, response_class=Response)
-@open_to_all
+@open_but_counted
 def login(request: Request) -> Response:
     """Go to the provider, to log in there."""
     from authlib.common.urls import add_params_to_uri
@@ -67,7 +69,7 @@ def login(request: Request) -> Response:
 
 
 @router.get("/callback", status_code=303, response_class=Response)
-@open_to_all
+@open_but_counted
 def callback(
     request: Request,
     state: Annotated[str, Query(max_length=200)] = "",
@@ -86,12 +88,13 @@ def callback(
     _, nonce, verifier = begun
     if error or (iss is not None and iss != provider.issuer):
         raise Unauthorized(f"The provider did not log you in: {error or 'another issuer'!r}.")
-    tokens = provider.redeem(code, verifier, f"{_base(request)}auth/callback")
-    claims = provider.id_claims(tokens, nonce)
-    if not has_roles(claims, settings) and isinstance(tokens.get("access_token"), str):
-        userinfo = provider.userinfo(tokens["access_token"])
-        if userinfo.get("sub") == claims["sub"]:
-            claims = {**userinfo, **claims}
+    with request.app.state.logins.slot():
+        tokens = provider.redeem(code, verifier, f"{_base(request)}auth/callback")
+        claims = provider.id_claims(tokens, nonce)
+        if not has_roles(claims, settings) and isinstance(tokens.get("access_token"), str):
+            userinfo = provider.userinfo(tokens["access_token"])
+            if userinfo.get("sub") == claims["sub"]:
+                claims = {**userinfo, **claims}
     owner, scope = identity(claims, settings)
     key = _begin(request.app.state.database, owner, scope, settings)
     answer = Response(status_code=303, headers={**NOT_STORED, "Location": _base(request)})
@@ -103,7 +106,7 @@ def callback(
 
 
 @router.post("/logout")
-@open_to_all
+@open_but_counted
 def logout(request: Request, response: Response) -> LoggedOut:
     """End the session. The page goes on to the provider, where its session ends."""
     from authlib.common.urls import add_params_to_uri

@@ -31,6 +31,8 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 """Of signatures. None of them is made with a secret that we share, so no public key can be taken
 for one; and `none` is none of them."""
 KEY_TYPES = ("RSA", "EC")
+NEEDED = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+OPTIONAL = ("userinfo_endpoint", "end_session_endpoint")
 
 
 def _refused(why: str) -> Unauthorized:
@@ -275,10 +277,12 @@ class Provider:
         status, document = self._ask("GET", url)
         if status != 200 or document.get("issuer") != self.issuer:
             raise _away(f"{url} is no document of the issuer {self.issuer!r}")
-        secure = self.issuer.startswith("https://")
-        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+        scheme = "https://" if self.issuer.startswith("https://") else ("https://", "http://")
+        for name in NEEDED + OPTIONAL:
             value = document.get(name)
-            if not isinstance(value, str) or (secure and not value.startswith("https://")):
+            if value is None and name in OPTIONAL:
+                continue
+            if not isinstance(value, str) or not value.startswith(scheme):
                 raise _away(f"its {name} is no https address")
         return document
 

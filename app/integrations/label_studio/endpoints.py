@@ -122,8 +122,8 @@ def predict(
         control = interface.for_masks(context[0].get("to_name"))
         address = interface.address(body.tasks[0].data, control) if body.tasks else None
         try:
+            image = images.get(owner, host, address or "")
             with state.clicks.slot():
-                image = images.get(owner, host, address or "")
                 regions = annotate(state.click_model, settings, image, interface, context)
         except Invalid as error:  # of which Label Studio shows the status alone
             _log.warning("label_studio.no_mask", project=body.project, error=error.detail)
@@ -147,7 +147,11 @@ def predict(
 
 @_route("POST", "/webhook", 201)
 async def webhook(
-    body: WebhookIn, database: DatabaseDep, storage: StorageDep, settings: SettingsDep
+    body: WebhookIn,
+    request: Request,
+    database: DatabaseDep,
+    storage: StorageDep,
+    settings: SettingsDep,
 ) -> TrainingOut:
     """Events of a project. START_TRAINING trains on its annotated tasks; others do nothing."""
     if body.action != START_TRAINING:
@@ -162,12 +166,16 @@ async def webhook(
             database, storage, settings, project, annotations, folder, title
         )
 
-    return await _in_scratch(settings, start)
+    return await _in_scratch(request, settings, start)
 
 
 @_route("POST", "/train", 201)
 async def train(
-    body: TrainIn, database: DatabaseDep, storage: StorageDep, settings: SettingsDep
+    body: TrainIn,
+    request: Request,
+    database: DatabaseDep,
+    storage: StorageDep,
+    settings: SettingsDep,
 ) -> TrainingOut:
     """Train on the tasks that are sent, as releases of Label Studio before 1.5 do."""
 
@@ -180,7 +188,7 @@ async def train(
             database, storage, settings, project, annotations, folder, None
         )
 
-    return await _in_scratch(settings, start)
+    return await _in_scratch(request, settings, start)
 
 
 @_route("POST", "/job_status")
@@ -201,6 +209,9 @@ def _of_event(database: Database, body: WebhookIn) -> LabelStudioProject:
         return projects.get_of_event(session, body.project)
 
 
-async def _in_scratch(settings: Settings, start: Callable[[Path], str]) -> TrainingOut:
-    async with scratch_folder(settings.folder("uploads")) as folder:
-        return TrainingOut(job=await run_in_threadpool(start, folder))
+async def _in_scratch(
+    request: Request, settings: Settings, start: Callable[[Path], str]
+) -> TrainingOut:
+    with request.app.state.label_studio_trainings.slot():  # each waits for Label Studio in a thread
+        async with scratch_folder(settings.folder("uploads")) as folder:
+            return TrainingOut(job=await run_in_threadpool(start, folder))
