@@ -128,10 +128,20 @@ class Datasets(Jobs):
         path = f"/datasets/{id_of(dataset)}/annotations"
         return self._pages(Annotation, path, "annotations", image_id=image_id)
 
-    async def image_bytes(self, dataset: Ref, image_id: int) -> bytes:
-        """Return an image's file as it was sent."""
+    async def image_bytes(self, dataset: Ref, image_id: int, *, as_stored: bool = False) -> bytes:
+        """Return an image's file as it was sent.
+
+        Args:
+            as_stored: without an EXIF orientation, so that every program shows the pixels as points
+                and masks have them.
+        """
         path = f"/datasets/{id_of(dataset)}/images/{image_id}"
-        return (await self._send(Call("GET", path, again=True))).body
+        data = (await self._send(Call("GET", path, again=True))).body
+        if not as_stored:
+            return data
+        from sapnet.data.exif import as_stored as without_orientation
+
+        return without_orientation(data)
 
     async def delete_dataset(self, dataset: Ref, *, force: bool = False) -> None:
         """Delete a data set.

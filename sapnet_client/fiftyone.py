@@ -104,7 +104,7 @@ def points_document(samples: Iterable[Any], field: str) -> tuple[dict[str, Any],
     if not document["annotations"]:
         raise ValueError(f"no sample has a keypoint or a detection in its field {field!r}")
     document["categories"] = [{"id": id_, "name": name} for name, id_ in classes.items()]
-    return document, files
+    return {"info": {"frame": "upright"}, **document}, files
 
 
 def _size(sample: Any, path: Path) -> tuple[int, int]:

@@ -43,7 +43,7 @@ async def write_folder(
             (root / folder / MASKS).mkdir(parents=True, exist_ok=True)
             name = f"{image.id}{PurePosixPath(image.file_name).suffix.lower() or '.png'}"
             path = root / folder / name
-            path.write_bytes(await client.image_bytes(dataset, image.id))
+            path.write_bytes(await client.image_bytes(dataset, image.id, as_stored=True))
             async with aclosing(client.annotations(dataset, image_id=image.id)) as items:
                 annotations = [annotation async for annotation in items]
             masks = await _masks(client, job, image, annotations)

@@ -72,7 +72,7 @@ class Notebooks(Review):
             async for image in images:
                 path = target / f"{image.id}{Path(image.file_name).suffix}"
                 if not path.exists():
-                    path.write_bytes(await self.image_bytes(dataset, image.id))
+                    path.write_bytes(await self.image_bytes(dataset, image.id, as_stored=True))
                 masks = await self._masks_of(job, image.id, min_quality)
                 async with aclosing(self.annotations(dataset, image_id=image.id)) as items:
                     points = [annotation async for annotation in items]
@@ -136,7 +136,7 @@ class Notebooks(Review):
                 return await self.gallery(thing) if wanted else None
             if isinstance(thing, Mask) and thing.job_id_here is not None:
                 dataset = (await self.job(thing.job_id_here)).dataset_id or ""
-                return await self.image_bytes(dataset, thing.image_id)
+                return await self.image_bytes(dataset, thing.image_id, as_stored=True)
         except SapnetError:
             pass
         return None

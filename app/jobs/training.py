@@ -27,8 +27,7 @@ from sapnet.config.methods import METHODS
 from sapnet.config.presets import PRESETS
 from sapnet.config.resolve import body_difference, resolve_config
 from sapnet.data.annotations.coco import check_truth
-from sapnet.data.exif import orientation_of
-from sapnet.data.orientation import AS_STORED
+from sapnet.data.exif import AS_STORED, orientation_of
 from sapnet.errors import InvalidConfig, InvalidDataset
 
 

@@ -214,9 +214,8 @@ def predict(
     from PIL import Image
 
     from sapnet.data.drawing import overlay
-    from sapnet.data.exif import orientation_of
+    from sapnet.data.exif import AS_STORED, orientation_of
     from sapnet.data.images import ImageProblem, drawings, image_files, read_rgb
-    from sapnet.data.orientation import AS_STORED
     from sapnet.data.tiles import parse_tiles
 
     results, turned = [], []

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.annotations.coco import PointDocument, undeclared_sizes
-from sapnet.data.exif import orientation_of
+from sapnet.data.exif import AS_STORED, orientation_of
 from sapnet.data.file_pairing import DOCUMENTS, files_below, files_in, find_image_files
 from sapnet.data.images import ImageProblem, read_header
 from sapnet.data.importers import Annotations, read_annotations
 from sapnet.data.masks import Size
-from sapnet.data.orientation import AS_STORED, upright_size
+from sapnet.data.orientation import upright_size
 from sapnet.errors import InvalidDataset, ValidationIssue
 from sapnet.types import PointSet
 

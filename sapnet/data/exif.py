@@ -3,9 +3,10 @@
 Read as Pillow does, which many tools are built on: the tag 0x0112 of JPEG, PNG, WebP and TIFF, else
 `tiff:Orientation` of XMP. No other bytes than those of the tag (and PNG's checksum over it) change
 where it is taken out, so the pixels and the length of the file stay. Never raises for what a file
-holds; pixels are not looked at.
+holds; pixels are not looked at. Imports the standard library alone.
 """
 
+import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from sapnet.data.orientation import AS_STORED
+AS_STORED = 1
 
 _TAG, _XMP_TAG = 0x0112, 700
 _SHORT, _LONG = 3, 4
@@ -81,6 +82,14 @@ def upright_patches(source: Path | BinaryIO) -> list[Patch]:
     """
     with _opened(source) as file:
         return [patch for block in _blocks(file) for patch in _patches(block)]
+
+
+def as_stored(data: bytes) -> bytes:
+    """The bytes of a file that every reader shows as its pixels are stored."""
+    changed = bytearray(data)
+    for patch in upright_patches(io.BytesIO(data)):
+        changed[patch.offset : patch.offset + len(patch.data)] = patch.data
+    return bytes(changed)
 
 
 def _patches(block: _Block) -> Iterator[Patch]:

@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from sapnet.data.exif import orientation_of
+from sapnet.data.exif import AS_STORED, orientation_of
 from sapnet.data.file_pairing import files_below
 from sapnet.data.masks import Size
-from sapnet.data.orientation import AS_STORED, is_turned
+from sapnet.data.orientation import is_turned
 from sapnet.data.pixels import PAGES, Decoded, FloatValues, Pixels, Ranges, pixels_of
 from sapnet.errors import SapnetError, is_out_of_memory
 from sapnet.types import ByteArray

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from sapnet.data.exif import AS_STORED
 from sapnet.data.masks import Size, decode, encode
 from sapnet.types import Box, Rle
 
-AS_STORED = 1
 Frame = Literal["stored", "upright"]
 """What coordinates refer to: the pixels of the file, or the image as its EXIF has it shown."""
 

@@ -42,8 +42,7 @@ def subset_of_path(path: str) -> Subset | None:
     The file's own name counts before its folders, and of these the innermost; a name that speaks of
     several says nothing.
     """
-    parts = PurePosixPath(path.replace("\\", "/").casefold())
-    for part in (parts.name.partition(".")[0], *reversed(parts.parent.parts)):
+    for part in reversed(PurePosixPath(path.replace("\\", "/").casefold()).parts):
         named = {_NAMES[word] for word in _WORD.findall(part) if word in _NAMES}
         if len(named) == 1:
             return named.pop()

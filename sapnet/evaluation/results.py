@@ -9,9 +9,10 @@ from sapnet.data.annotations.decoding import shown
 from sapnet.data.annotations.frames import NAMED, ImageFrame, frames_of
 from sapnet.data.annotations.ground_truth import Orientations, Warn
 from sapnet.data.depth import parse
+from sapnet.data.exif import AS_STORED
 from sapnet.data.file_names import FileNames
 from sapnet.data.masks import Size, check_box, checked_rle, tight_box
-from sapnet.data.orientation import AS_STORED, exchanged, stored_box, stored_mask, upright_size
+from sapnet.data.orientation import exchanged, stored_box, stored_mask, upright_size
 from sapnet.errors import InvalidGeometry, ValidationIssue
 from sapnet.types import Rle
 

@@ -13,9 +13,8 @@ from sapnet.config.resolve import resolve_config
 from sapnet.config.schema import Config
 from sapnet.data.annotations.coco import load_points, read_truth
 from sapnet.data.annotations.skipped import what_figures_lack
-from sapnet.data.exif import orientation_of
+from sapnet.data.exif import AS_STORED, orientation_of
 from sapnet.data.masks import Size
-from sapnet.data.orientation import AS_STORED
 from sapnet.evaluation.report.gallery import draw_gallery
 from sapnet.pipeline import stages
 from sapnet.pipeline.context import RunContext

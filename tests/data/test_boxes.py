@@ -1,6 +1,7 @@
 """Boxes of annotations: beside a point or alone, cut to their images, in stored pixels."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_boxes_of_upright_images(orientation: int) -> None:
     found = read({"bbox": [0, 0, 3, 2]}, {"point": [1, 1], "bbox": [0, 0, 3, 2]}, **size)
     assert found.issues == []
     files = {"a.png": ((HEIGHT, WIDTH), orientation)}
-    alone, pointed = in_stored_pixels(found, files, "upright").annotations()
+    alone, pointed = in_stored_pixels(replace(found, frame="upright"), files).annotations()
     width, height = (2, 3) if turned else (3, 2)
     right, low = orientation in (2, 3, 7, 8), orientation in (3, 4, 6, 7)
     left, top = (WIDTH - width) * right, (HEIGHT - height) * low

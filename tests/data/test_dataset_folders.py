@@ -63,6 +63,26 @@ def test_outlines_are_ground_truth(kind: str, tmp_path: Path) -> None:
     outlines = [a["segmentation"][0] for a in truth["annotations"]]
     assert outlines
     assert all(outline == pytest.approx(SQUARE, abs=1e-4) for outline in outlines)
+    shown = [side - n for n, side in zip(SQUARE, (40, 30) * 4, strict=True)]  # at orientation 3
+    of_id = {image.id: (30, 40) for image in annotations.document.images}
+    turned = read_truth(annotations.source, of_id, lambda id_: 3)
+    for annotation in turned["annotations"]:
+        expected = SQUARE if kind.startswith("coco") else shown
+        assert annotation["segmentation"][0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_coco_is_stored_and_others_are_as_shown(kind: str, tmp_path: Path) -> None:
+    """Of photographs that are upside down, which no size tells."""
+    root = write(tmp_path, FOLDERS[kind])
+    exif = PILImage.Exif()
+    exif[0x0112] = 3
+    for path in root.rglob("*.png"):
+        PILImage.open(path).save(path, exif=exif)
+    left, top, right, bottom = BOX
+    shown = (40 - right, 30 - bottom, 40 - left, 30 - top)
+    for annotation in read(root)[0].points.annotations:
+        assert annotation.box == pytest.approx(BOX if "coco" in kind else shown, abs=1e-4)
 
 
 def test_ids_and_names_stay_where_they_are_unique(tmp_path: Path) -> None:
@@ -145,6 +165,10 @@ def test_what_an_image_says_itself_counts(tmp_path: Path) -> None:
         ("train/test.json", "test"),
         ("contest/latest.json", None),
         ("dev/points.json", "val"),
+        ("data.v2.test.json", "test"),
+        ("train/data.v2.json", "train"),
+        ("cells.val.coco.json", "val"),
+        ("a.train.test.json", None),
     ],
 )
 def test_what_names_say(path: str, subset: str | None) -> None:
@@ -192,9 +216,40 @@ def test_lists_that_were_written_elsewhere(tmp_path: Path, before: str) -> None:
     files |= dict.fromkeys(f"coco/images/{n}.png" for n in "abc")
     files["coco/train.txt"] = f"{before}images/a.png\n{before}images/b.png\n"
     files["coco/val.txt"] = f"{before}images/b.png\n"
-    found, _ = read(write(tmp_path / "lists", files))
+    found, warnings = read(write(tmp_path / "lists", files))
+    assert [w for w in warnings if "not there" in w] == [
+        "lists of images that are not there, or too long: not-there.txt"
+    ]
     by_name = {Path(i.file_name).stem: i.subset for i in found.points.images}
     assert by_name == {"a": "train", "b": "val", "c": None}, "of two lists the stricter"
+
+
+def test_names_of_classes_are_texts(tmp_path: Path) -> None:
+    """YAML 1.1 takes these for truths, numbers (some of base 60, or 8), a date and nothing."""
+    names = ["yes", "off", "1:30", "012", "1_000", "2026-11-30", "null", "1.50", "0x1f"]
+    lines = "\n".join(f"{n} {shares(20, 15)}" for n in range(len(names)))
+    numbered = ", ".join(f"{number}: {name}" for number, name in enumerate(names))
+    for yaml in (f"[{', '.join(names)}]", f"{{{numbered}}}"):
+        root = write(tmp_path / str(len(yaml)), yolo(lines, f"names: {yaml}\nkpt_shape: null\n"))
+        assert [c.name for c in read(root)[0].points.categories] == names
+
+
+def test_a_list_of_two_subsets_is_of_the_stricter(tmp_path: Path) -> None:
+    lists = "train: train.txt\nval: val.txt\ntest: val.txt\n"
+    files = yolo("0 0.5 0.5", f"{lists}names: [cat]\n")
+    files |= {"val.txt": "images/train/a.png", "labels/train/b.txt": "", "images/train/b.png": None}
+    found, _ = read(write(tmp_path, files | {"train.txt": "images/train/b.png"}))
+    assert [image.subset for image in found.points.images] == ["test", "train"]
+
+
+def test_what_is_left_out_is_told_in_a_line(tmp_path: Path) -> None:
+    document = datumaro("a.png", "b.png")
+    shapes = [{"type": f"{n}" + "x" * 500} for n in range(300)]
+    document["items"][0]["annotations"] += shapes
+    _, warnings = read(write(tmp_path, {"a.json": document, "a.png": None, "b.png": None}))
+    (told,) = (w for w in warnings if "neither points nor boxes" in w)
+    assert "and 290 more" in told
+    assert len(told) < 1000
 
 
 def test_a_class_that_a_file_does_not_have_is_not_another_files(tmp_path: Path) -> None:
@@ -236,7 +291,7 @@ def test_lists_of_images_and_a_folder_that_is_two_subsets(tmp_path: Path) -> Non
         (yolo("0 0.5 0.5", "train: x\nnames: [cat"), "", "no YAML"),
         (yolo("0 0.5 0.5", "train: x\nnames: {a: cat}"), "", "no list of classes"),
         (yolo("0 0.5 0.5", YAML + "kpt_shape: [99999999, 3]"), "", "kpt_shape"),
-        (yolo("0 0.5 0.5", "a: &a [x]\nnames: !!python/name:os.system"), "", "no YAML"),
+        (yolo("0 0.5 0.5", "a: &a [x]\nnames: !!python/name:os.system"), "", "no list of classes"),
         (
             {"a.xml": xml("a.png", "cat").replace("<xmin>9", "<xmin>nine"), "a.png": None},
             "a.xml#/object[1]",

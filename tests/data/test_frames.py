@@ -1,6 +1,7 @@
 """Coordinates of upright images, brought back to stored pixels: in points, masks and truth."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def mapped(
     read = read_points(json.dumps(told).encode())
     assert read.issues == []
     files = {f"{n}.jpg": (STORED, o) for n, o in enumerate(orientations)}
-    found = in_stored_pixels(read, files, assumed)
+    found = in_stored_pixels(replace(read, frame=assumed), files)
     sizes = {name: size for name, (size, _) in files.items()}
     assert check_against_images(found, sizes) == []
     return found
@@ -146,7 +147,7 @@ def test_sizes_that_are_neither_are_refused() -> None:
     told["images"][0] |= {"height": 40, "width": 24}
     told["annotations"][0] |= {"point": [3, 3], "bbox": [1, 1, 4, 4]}
     read = read_points(json.dumps(told).encode())
-    found = in_stored_pixels(read, {"0.jpg": (STORED, 1)}, "upright")
+    found = in_stored_pixels(replace(read, frame="upright"), {"0.jpg": (STORED, 1)})
     (issue,) = check_against_images(found, {"0.jpg": STORED})
     assert "declared 24×40" in issue.problem
     assert "EXIF" in issue.hint
@@ -167,6 +168,27 @@ def test_truth_on_the_upright_image(orientation: int) -> None:
     assert warnings
     assert "were mapped to stored pixels" in warnings[0].problem
     assert read_truth(text, sizes, orientations.__getitem__) == truth
+
+
+@pytest.mark.parametrize("orientation", LEVEL)
+def test_a_document_that_states_its_frame(orientation: int) -> None:
+    """Points and truth of one file are in one frame, whatever sizes leave open."""
+    told = document(orientation, frame="upright")
+    told["info"] = {"year": 2026, "frame": "upright"}
+    found = in_stored_pixels(
+        read_points(json.dumps(told).encode()), {"0.jpg": (STORED, orientation)}
+    )
+    assert all(right(found))
+    truth = read_truth(json.dumps(told).encode(), {0: STORED}, lambda id_: orientation)
+    (annotation,) = truth["annotations"]
+    assert np.array_equal(decode(as_rle(annotation["segmentation"], *STORED)), MASK)
+
+
+@pytest.mark.parametrize("info", [7, None, [{"frame": "upright"}], {"frame": "askew"}, {}])
+def test_an_info_that_states_nothing(info: Any) -> None:
+    told = {"info": info, **document(3, frame="stored")}
+    read = read_points(json.dumps(told).encode())
+    assert (read.issues, read.frame) == ([], "stored")
 
 
 def test_truth_in_stored_pixels_stays() -> None:

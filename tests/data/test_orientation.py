@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
-from sapnet.data.exif import orientation_of, upright_patches
+from sapnet.data.exif import as_stored, orientation_of, upright_patches
 from sapnet.data.images import inspect, read_header, read_rgb
 from sapnet.data.masks import decode, encode
 from sapnet.data.orientation import (
@@ -107,6 +107,7 @@ def test_taken_out_every_reader_shows_stored_pixels(
     assert (upright_patches(path) == []) is (orientation == 1)
     assert orientation_of(target) == 1
     assert upright_patches(target) == []
+    assert as_stored(path.read_bytes()) == target.read_bytes()
     assert np.array_equal(read_rgb(target), pixels)
     assert np.array_equal(by_pillow(target), pixels)
     assert np.abs(by_opencv(target).astype(int) - pixels).max() < 12

@@ -38,6 +38,7 @@ from sapnet.data.annotations.decoding import (
     shown,
 )
 from sapnet.data.annotations.document import BOXED, PointDocument, Rows
+from sapnet.data.annotations.frames import stated_frame
 from sapnet.data.annotations.ground_truth import check_truth, read_truth
 from sapnet.data.category_names import category_warnings
 from sapnet.data.file_names import is_address, relative
@@ -98,6 +99,7 @@ def read_points(
         warnings=warnings.listed(),
         image_indices=tuple(places),
         addresses=tuple(lists["images"][index].address for index in places),
+        frame=stated_frame(lists.get("info")),
     )
     if categories:
         parents = {c.supercategory for c in lists["categories"] if isinstance(c.supercategory, str)}

@@ -163,7 +163,8 @@ def read_lists(
 
     Returns:
         Lists by name; `INVALID` for what is missing or no list. Records that are partly unreadable
-        keep their place, with `INVALID` in the fields concerned.
+        keep their place, with `INVALID` in the fields concerned. With them "info", as it is, where
+        the document has one.
 
     Raises:
         NoDocument: the text is no JSON object.
@@ -174,6 +175,8 @@ def read_lists(
             name = piece.key
             if name not in kinds and name not in deferred:
                 _check_other(piece, issues)
+                if name == "info" and not piece.listed:
+                    lists[name] = _loads(piece.text, "/info", Issues())
             elif piece.first and name in lists:
                 raise Unreadable(piece.offset, f'the list "{name}" comes a second time')
             elif not piece.listed:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sapnet.data.orientation import Frame
 from sapnet.data.subsets import SUBSETS, Split
 from sapnet.errors import ValidationIssue
 from sapnet.types import Box, Category, ImageInfo, PointAnnotation, PointSet, Rle
@@ -121,6 +122,7 @@ class PointDocument:
             declare has width and height 0 until `with_sizes`.
         image_indices: indices in the file's list, for pointers.
         addresses: `coco_url` or `url` of each image.
+        frame: of the coordinates, where no declared size tells.
         warnings: odd but legal, such as two identical points.
     """
 
@@ -131,6 +133,7 @@ class PointDocument:
     warnings: list[ValidationIssue]
     image_indices: tuple[int, ...]
     addresses: tuple[str | None, ...]
+    frame: Frame = "stored"
 
     @property
     def addresses_by_name(self) -> dict[str, str]:

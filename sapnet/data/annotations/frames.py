@@ -3,19 +3,21 @@
 Tools that turn an image by its EXIF orientation write coordinates of the upright image; others,
 and this project, those of the pixels as they are stored. The size that a document declares tells
 them apart where width and height are exchanged (orientations 5 to 8, unless the image is square).
-Where it does not, what the document's other images tell holds for all of it, else what its kind of
-document is known for. docs/decisions has the reasons.
+Where it does not, what the document's other images tell holds for all of it, else what the document
+states (`stated_frame`), as those that are made from other tools' files do. docs/decisions has the
+reasons.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from sapnet.data.annotations.document import PointDocument
+from sapnet.data.exif import AS_STORED
 from sapnet.data.masks import Size
 from sapnet.data.orientation import (
-    AS_STORED,
     Frame,
     stored_corners,
     stored_mask,
@@ -66,6 +68,12 @@ class Frames:
     warnings: list[ValidationIssue]
 
 
+def stated_frame(info: Any) -> Frame:
+    """The frame that a document's "info" states: {"frame": "upright"}, say. Stored without it."""
+    stated = info.get("frame") if isinstance(info, dict) else None
+    return "upright" if stated == "upright" else "stored"
+
+
 def frames_of(images: Iterable[ImageFrame], assumed: Frame) -> Frames:
     """Decide by declared sizes in which frame each image's coordinates are.
 
@@ -108,13 +116,12 @@ def frames_of(images: Iterable[ImageFrame], assumed: Frame) -> Frames:
 
 
 def in_stored_pixels(
-    document: PointDocument, files: Mapping[str, tuple[Size, int]], assumed: Frame
+    document: PointDocument, files: Mapping[str, tuple[Size, int]]
 ) -> PointDocument:
     """The document in stored pixels: points, boxes, masks; with warnings of what was not sure.
 
     Args:
         files: file_name -> (h, w) as stored and EXIF orientation.
-        assumed: what this kind of document has where sizes do not tell.
     """
     by_id = {
         image.id: ImageFrame(
@@ -123,7 +130,7 @@ def in_stored_pixels(
         for image in document.images
         if image.file_name in files
     }
-    frames = frames_of(by_id.values(), assumed)
+    frames = frames_of(by_id.values(), document.frame)
     if not frames.warnings:
         return document
     images = tuple(

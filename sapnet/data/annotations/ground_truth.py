@@ -25,8 +25,9 @@ from sapnet.data.annotations.decoding import (
     read_lists,
 )
 from sapnet.data.annotations.document import repeats
-from sapnet.data.annotations.frames import ImageFrame, frames_of
+from sapnet.data.annotations.frames import ImageFrame, frames_of, stated_frame
 from sapnet.data.annotations.skipped import Lacking, TolerantIssues
+from sapnet.data.exif import AS_STORED
 from sapnet.data.masks import (
     Size,
     area,
@@ -40,7 +41,6 @@ from sapnet.data.masks import (
     tight_box,
 )
 from sapnet.data.orientation import (
-    AS_STORED,
     stored_box,
     stored_mask,
     stored_polygon,
@@ -102,7 +102,8 @@ def read_truth(
             `sizes`, the declared size counts.
         orientations: of the images in `sizes`; what was drawn on the upright image
             (`sapnet.data.annotations.frames`) comes back in stored pixels. It is called where a
-            declared size is exchanged, and for all images where `warn` is given.
+            declared size is exchanged, and for all images where `warn` is given or the document is
+            stated to be upright.
         warn: called with what was mapped, assumed, or left out.
 
     Raises:
@@ -187,14 +188,15 @@ class _Truth:
             if id_ in self._actual and INVALID not in (image.width, image.height)
         ]
         swapped = any((i.width, i.height) == size != (i.height, i.width) for i, size in sized)
-        if orientations is None or not (swapped or warn):
+        stated = stated_frame(self._lists.get("info"))
+        if orientations is None or not (swapped or warn or stated == "upright"):
             return {}
         frames = frames_of(
             (
                 ImageFrame(i.id, i.file_name, (i.height, i.width), size, orientations(i.id))
                 for i, size in sized
             ),
-            "stored",
+            stated,
         )
         for warning in frames.warnings:
             if warn:

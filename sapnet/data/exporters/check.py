@@ -8,11 +8,10 @@ from xml.parsers import expat
 
 from sapnet.data.annotations.decoding import REFUSED
 from sapnet.data.annotations.json_stream import Unreadable
-from sapnet.data.exif import orientation_of
+from sapnet.data.exif import AS_STORED, orientation_of
 from sapnet.data.exporters.read_back import READERS, Files
 from sapnet.data.file_names import split_suffix
 from sapnet.data.images import ImageProblem, read_header
-from sapnet.data.orientation import AS_STORED
 from sapnet.types import ImageInfo
 
 

@@ -36,7 +36,6 @@ from sapnet.data.importers import (
 from sapnet.data.importers.base import Conversion, Converted
 from sapnet.data.importers.formats import Recognised, recognise
 from sapnet.data.masks import Size
-from sapnet.data.orientation import Frame
 from sapnet.errors import ValidationIssue
 from sapnet.types import Category, ImageInfo
 
@@ -59,11 +58,6 @@ class Annotations:
     converted: Converted | None = None
     source: Path | None = None
     unsized: "Unsized | None" = None
-
-    @property
-    def frame(self) -> Frame:
-        """Whoever draws in one of these tools sees the image upright."""
-        return "upright" if self.converted else "stored"
 
     def sized(self, images: Mapping[str, tuple[Size | None, str]]) -> "Annotations":
         """Read what needs the sizes of the images; the same where nothing does.
@@ -102,7 +96,7 @@ class Annotations:
         Returns:
             The document in stored pixels, without points that are left out; every issue.
         """
-        document = in_stored_pixels(self.document, files, self.frame)
+        document = in_stored_pixels(self.document, files)
         document, outside, warnings = settle_undeclared(document, states)
         issues = check_against_images(document, states, complete=complete, missing=missing)
         warnings = document.warnings + self.translated(warnings)
@@ -193,7 +187,13 @@ def _open_yolo(recognised: Recognised, target: Path, boxes: Boxes) -> Annotation
     except yolo.NotYolo as error:
         hint = "send data.yaml with names, and the folders labels and images"
         return Annotations.refused([ValidationIssue("", str(error), hint)])
-    return Unsized(folder, target, boxes, _passed_over(recognised)).named()
+    warnings = _passed_over(recognised)
+    if folder.unread:
+        named = in_words(list(folder.unread))
+        problem = f"lists of images that are not there, or too long: {named}"
+        hint = "no image is of their subset by them; send them too, or correct data.yaml"
+        warnings.append(ValidationIssue("data.yaml", problem, hint))
+    return Unsized(folder, target, boxes, warnings).named()
 
 
 def convert(

@@ -14,10 +14,12 @@ import msgspec
 from sapnet.data.annotations.boxes import xywh
 from sapnet.data.annotations.decoding import Issues
 from sapnet.data.file_names import relative
+from sapnet.data.file_pairing import in_words
 from sapnet.data.subsets import told_apart
 from sapnet.errors import ValidationIssue
 from sapnet.types import Box, Subset
 
+_KIND = 40  # characters of a kind of shape in a message
 _POINTER = re.compile(r"/(images|annotations|categories)(?:/(\d+))?[/\w]*")
 
 
@@ -79,7 +81,8 @@ class Conversion:
 
     def __enter__(self) -> Self:
         self._file = self.target.open("wb")
-        self._file.write(b'{"annotations":[')
+        # who draws in one of these tools sees the image as its EXIF orientation has it shown
+        self._file.write(b'{"info":{"frame":"upright"},"annotations":[')
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,7 +216,8 @@ class Conversion:
         lists = {"images": list(self._images.values()), "categories": categories}
         self._file.write(b"]," + msgspec.json.encode(lists)[1:])
         self._file.close()
-        others = ", ".join(f"{count} of {kind}" for kind, count in self.left_out.most_common())
+        kinds = self.left_out.most_common()
+        others = in_words([f"{count} of {kind[:_KIND]}" for kind, count in kinds]) if kinds else ""
         empty = not self._places["annotations"]
         for issue in self._skipped.listed():
             if empty:

@@ -19,9 +19,11 @@ import numpy.typing as npt
 
 from sapnet.data.annotations.coco import read_points
 from sapnet.data.annotations.decoding import REFUSED, Issues, ReadProgress
+from sapnet.data.annotations.frames import stated_frame
 from sapnet.data.annotations.json_stream import Unreadable, pieces
 from sapnet.data.file_names import is_address
 from sapnet.data.importers.base import Converted
+from sapnet.data.orientation import Frame
 from sapnet.data.subsets import by_subset, subset_of_path, told_apart
 from sapnet.errors import ValidationIssue
 
@@ -43,6 +45,7 @@ class _Source:
     images: list[Record] = field(default_factory=list)
     categories: list[Record] = field(default_factory=list)
     ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    frame: Frame = "stored"
 
     def read(self) -> None:
         """Raises Unreadable, or one of REFUSED."""
@@ -52,6 +55,8 @@ class _Source:
                 if piece.key in ("images", "categories"):
                     records = msgspec.json.decode(piece.text, type=list[Record])
                     getattr(self, piece.key).extend(records)
+                elif piece.key == "info":
+                    self.frame = stated_frame(msgspec.json.decode(piece.text))
                 elif piece.key == "annotations":
                     entries = msgspec.json.decode(piece.text, type=list[_Id])
                     ids.extend(entry.id for entry in entries if _is_id(entry.id))
@@ -82,8 +87,9 @@ def merge(files: Sequence[tuple[str, Path]], target: Path, progress: ReadProgres
     annotation_steps = _steps([source.ids for source in sources], "annotation", warnings)
     categories, mappings = _categories(sources, warnings)
     places = {"images": _Places("images"), "annotations": _Places("annotations")}
+    frame = _frame(sources, warnings)
     with target.open("wb") as file:
-        file.write(b'{"images":[')
+        file.write(b'{"info":' + msgspec.json.encode({"frame": frame}) + b',"images":[')
         _write_images(file, sources, image_steps, places["images"])
         file.write(b'],"categories":' + msgspec.json.encode(categories) + b',"annotations":[')
         done, first = 0, True
@@ -225,6 +231,16 @@ def _agree(named: Sequence[dict[int, str]]) -> bool:
         if any(of_name.setdefault(name, ids) != ids for name, ids in own.items()):
             return False
     return True
+
+
+def _frame(sources: Sequence[_Source], warnings: Issues) -> Frame:
+    """What the files state, where they agree."""
+    frames = {source.frame for source in sources}
+    if len(frames) > 1:
+        problem = "only some files state that their coordinates are on the upright image"
+        hint = "state it in each (info.frame), or declare width and height of the images"
+        warnings.add("", problem, hint)
+    return "upright" if frames == {"upright"} else "stored"
 
 
 def _steps(ids: Sequence[npt.NDArray[np.int64]], what: str, warnings: Issues) -> list[int]:

@@ -70,7 +70,7 @@ def _item(item: Any, place: str, file: str, labels: list[str], conversion: Conve
         name,
         (sides[0], sides[1]) if whole else None,
         place,
-        named_subset=subset_of_path(stem),
+        named_subset=subset_of_path(file),
         folder=stem,
     )
     annotations = item.get("annotations")

@@ -6,7 +6,7 @@ sizes of the images, so the texts are read after these (`Unsized`). Places are F
 """
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -38,12 +38,14 @@ class YoloFolder:
         labels: texts, by the image that each is of: a path, with or without a suffix.
         subsets: by that path.
         keypoints: numbers of a line's keypoints, and of each; None where it has none.
+        unread: lists of images that are named but not there, or too long.
     """
 
     classes: Mapping[int, str]
     labels: Mapping[str, tuple[str, Path]]
     subsets: Mapping[str, Subset | None]
     keypoints: tuple[int, int] | None
+    unread: Sequence[str] = ()
 
     def convert(
         self, conversion: Conversion, images: Mapping[str, tuple[str, tuple[int, int] | None]]
@@ -134,14 +136,14 @@ def open_folder(files: Mapping[str, Path]) -> YoloFolder:
     """
     described, classes, keypoints = _described(files)
     texts = {name: path for name, path in files.items() if name.lower().endswith(".txt")}
-    entries, lists = _entries(described, texts)
+    entries, lists, unread = _entries(described, texts)
     labels = {name: path for name, path in texts.items() if "labels" in name.split("/")[:-1]}
     if not labels:  # beside their images
-        others = {"classes.txt", "readme.txt", *(posixpath.basename(name) for name in lists)}
+        others = {"classes.txt", "readme.txt", *(posixpath.basename(name) for name, _ in lists)}
         labels = {n: p for n, p in texts.items() if posixpath.basename(n).lower() not in others}
     if not labels:
         raise NotYolo("there is no text of labels")
-    listed = _by_tail(lists.values())
+    listed = _by_tail(lists)
     of_image: dict[str, tuple[str, Path]] = {}
     subsets: dict[str, Subset | None] = {}
     for name, path in sorted(labels.items()):
@@ -150,7 +152,7 @@ def open_folder(files: Mapping[str, Path]) -> YoloFolder:
         tails = (tail for tail in _tails(image) if tail in listed)
         subset = next((listed[tail] for tail in tails), None)
         subsets[image] = subset or _subset_of(posixpath.dirname(image), entries)
-    return YoloFolder(classes, of_image, subsets, keypoints)
+    return YoloFolder(classes, of_image, subsets, keypoints, unread)
 
 
 def _described(
@@ -175,36 +177,45 @@ def _yaml(name: str, path: Path) -> Any:
     if path.stat().st_size > _LARGEST_YAML:
         raise NotYolo(f"{name} has more than {_LARGEST_YAML:,} bytes")
     try:
-        return yaml.safe_load(path.read_bytes())
+        # all scalars are texts: yes, 012 and 1:30 are classes, which YAML 1.1 makes something else
+        return yaml.load(path.read_bytes(), yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise NotYolo(f"{name} is no YAML: {str(error)[:200]}") from None
 
 
 def _classes(name: str, names: Any) -> dict[int, str]:
-    pairs = list(enumerate(names)) if isinstance(names, list) else names
-    classes = dict(pairs) if isinstance(pairs, list | dict) else {}
-    right = all(type(n) is int and isinstance(c, str | int) and c != "" for n, c in classes.items())
+    named = dict(enumerate(names)) if isinstance(names, list) else names
+    pairs = named.items() if isinstance(named, dict) else ()
+    classes = {_whole(number): label for number, label in pairs}
+    right = all(n is not None and isinstance(c, str) and c for n, c in classes.items())
     if not classes or not right:
         raise NotYolo(f"the names in {name} are no list of classes")
-    return {number: str(label) for number, label in classes.items()}
+    return {number: label for number, label in classes.items() if number is not None}
 
 
 def _keypoints(name: str, document: Mapping[str, Any]) -> tuple[int, int] | None:
     shape = document.get("kpt_shape")
-    if shape is None:
+    if shape in (None, "", "null", "~"):
         return None
-    whole = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
-    if not whole or not 0 < shape[0] <= 1000 or shape[1] not in (2, 3):
+    numbers = [_whole(n) or 0 for n in shape] if isinstance(shape, list) else []
+    if len(numbers) != 2 or not 0 < numbers[0] <= 1000 or numbers[1] not in (2, 3):
         raise NotYolo(f"the kpt_shape in {name} is not [count, 2] or [count, 3]")
-    return shape[0], shape[1]
+    return numbers[0], numbers[1]
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also as a text; None for anything else."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _entries(
     described: Mapping[str, Any], texts: Mapping[str, Path]
-) -> tuple[list[tuple[tuple[str, ...], Subset]], dict[str, tuple[list[str], Subset]]]:
-    """Folders of images of each subset, as parts of paths; and lists of images, by file."""
+) -> tuple[list[tuple[tuple[str, ...], Subset]], dict[tuple[str, Subset], list[str]], list[str]]:
+    """Folders of each subset, as parts of paths; lists of images, by file; lists not there."""
     folders: list[tuple[tuple[str, ...], Subset]] = []
-    lists: dict[str, tuple[list[str], Subset]] = {}
+    lists: dict[tuple[str, Subset], list[str]] = {}
+    unread: list[str] = []
     named: dict[str, list[str]] = {}
     for text in texts:
         named.setdefault(posixpath.basename(text), []).append(text)
@@ -217,12 +228,13 @@ def _entries(
             if entry.lower().endswith(".txt"):
                 alike = named.get(parts[-1] if parts else "", [])
                 name = max(alike, key=lambda text: _shared(_parts(text), parts), default=None)
-                if name is None or name in lists or texts[name].stat().st_size > _LARGEST:
-                    continue  # as of the test images that a benchmark keeps to itself
-                lists[name] = texts[name].read_text(errors="replace").splitlines(), subset
+                if name is None or texts[name].stat().st_size > _LARGEST:
+                    unread.append(entry)  # as of the test images that a benchmark keeps to itself
+                else:
+                    lists[name, subset] = texts[name].read_text(errors="replace").splitlines()
             elif parts:
                 folders.append((parts, subset))
-    return folders, lists
+    return folders, lists, unread
 
 
 def _parts(path: str) -> tuple[str, ...]:
@@ -245,10 +257,10 @@ def _tails(image: str) -> Iterator[str]:
         yield "/".join(parts[start:])
 
 
-def _by_tail(lists: Iterable[tuple[Sequence[str], Subset]]) -> dict[str, Subset]:
+def _by_tail(lists: Mapping[tuple[str, Subset], Sequence[str]]) -> dict[str, Subset]:
     """The subset of each image in lists, by every end of its path; of several the strictest."""
     subsets: dict[str, set[Subset]] = {}
-    for lines, subset in lists:
+    for (_, subset), lines in lists.items():
         for line in lines:
             for tail in _tails(posixpath.splitext(line.strip())[0]):
                 subsets.setdefault(tail, set()).add(subset)

@@ -1,6 +1,7 @@
 """Models and data sets to a hub and back, by the hub's own client and HTTP API."""
 
 import asyncio
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,10 @@ def front_matter(card: str) -> dict[str, Any]:
 @pytest.mark.slow
 def test_a_data_set_goes_up_and_comes_back(client: Client, photos: Photos, hub: Hub) -> None:
     folder, path = photos
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    with Pillow.open(folder / "deep" / "c.png") as photo:
+        photo.save(folder / "deep" / "c.png", exif=exif)
     document = json.loads(path.read_text())
     for image, subset in zip(document["images"], ("train", "val", None), strict=True):
         image |= ({"subset": subset} if subset else {}) | {"group": f"day {image['id']}"}
@@ -75,7 +80,12 @@ def test_a_data_set_goes_up_and_comes_back(client: Client, photos: Photos, hub: 
     assert list(client.annotations(back)) == list(client.annotations(dataset))
     assert back.categories == dataset.categories
     before, after = ({i.id: i.sha256 for i in client.images(d)} for d in (dataset, back))
-    assert before == after
+    assert [id_ for id_ in before if before[id_] != after[id_]] == [3]
+    (turned,) = (data for name, data in repository.files.items() if name.endswith("/3.png"))
+    with Pillow.open(io.BytesIO(turned)) as photo:
+        assert photo.getexif().get(0x0112, 1) == 1, "shown as points and masks have it"
+        assert photo.size == (40, 30)
+    assert turned == client.image_bytes(dataset, 3, as_stored=True)
 
 
 @pytest.mark.slow
