@@ -90,19 +90,26 @@ class HierarchyGenerator:
             for index in chunk:
                 masks, confidence, sources = _proposals(scene, index, shares[index - start])
                 if small != info.size:
-                    masks = masks[:, rows][:, :, columns]
+                    by_column = masks.transpose(0, 2, 1)[:, columns][:, :, rows]
+                    masks = by_column.transpose(0, 2, 1)
                 yield RawProposals(masks, confidence, sources)
 
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What the points of one image share. points: (N, 2) xy; rows, columns: their pixels."""
+    """What the points of one image share.
+
+    Attributes:
+        points: (N, 2) xy; rows, columns: their pixels.
+        labels_by_column: (W, H), the superpixel of each pixel.
+    """
 
     image: FloatArray
     points: FloatArray
     rows: IntArray
     columns: IntArray
     regions: Regions
+    labels_by_column: IntArray
     parent: IntArray
     figure: FigureGround
     figures: ranking.RegionFigures
@@ -125,6 +132,7 @@ class _Scene:
             rows=rows,
             columns=columns,
             regions=regions,
+            labels_by_column=np.ascontiguousarray(regions.labels.T),
             parent=merge_tree(regions, with_point, _POWER, _EDGE),
             figure=FigureGround(regions, points),
             figures=ranking.RegionFigures(regions),
@@ -155,7 +163,10 @@ def _shrunk(image: ByteArray, size: tuple[int, int]) -> ByteArray:
 def _proposals(
     scene: _Scene, index: int, shares: FloatArray
 ) -> tuple[BoolArray, FloatArray, tuple[str, ...]]:
-    """Masks (M, H, W), confidence (M,) and tags of one point, best first. shares: (n, S)."""
+    """Masks (M, H, W), confidence (M,) and tags of one point, best first. shares: (n, S).
+
+    In memory the masks lie column by column, as RLEs are read.
+    """
     members, tags = _regional(scene, index, shares)
     nests, flooded = _flooded(scene, index)
     tags = [*tags, *["hierarchy-flood"] * sum(nest.depth for nest in nests)]
@@ -165,15 +176,20 @@ def _proposals(
     pixels = scene.owner.size
     confidence = ranking.estimate(shapes, iou, contains_other, scene.points[index], pixels)
     kept = ranking.select(confidence, iou, most=_BAG, alike=_ALIKE)
-    nested = [(nest.first, step) for nest in nests for step in range(nest.depth)]
-    final = np.empty((len(kept), *scene.owner.shape), bool)
+    first = [np.ascontiguousarray(nest.first.T) for nest in nests]
+    nested = [
+        (by_column, step)
+        for by_column, nest in zip(first, nests, strict=True)
+        for step in range(nest.depth)
+    ]
+    final = np.empty((len(kept), *scene.owner.shape[::-1]), bool)
     for place, i in enumerate(kept):
         if i < len(members):
-            final[place] = members[i][scene.regions.labels]
+            np.take(members[i], scene.labels_by_column, out=final[place])
         else:
-            first, step = nested[i - len(members)]
-            final[place] = first <= step
-    return final, confidence[kept], tuple(tags[i] for i in kept)
+            by_column, step = nested[i - len(members)]
+            np.less_equal(by_column, step, out=final[place])
+    return final.transpose(0, 2, 1), confidence[kept], tuple(tags[i] for i in kept)
 
 
 def _regional(scene: _Scene, index: int, shares: FloatArray) -> tuple[BoolArray, list[str]]:

@@ -69,11 +69,11 @@ class JoinedGenerator:
         points = np.array([(a.x, a.y) for a in annotations], np.float32).reshape(-1, 2)
         rles, ious, tables, listed = [], [], [], []
         per_point = enumerate(self.candidates(image, info, annotations))
-        for index, (candidates, answer, sources) in per_point:
+        for index, (candidates, answer) in per_point:
             tables.append(figures(self.model.judge, answer, candidates, points, index))
             rles.append(candidates.rles)
             ious.append(candidates.iou)
-            listed.append(sources)
+            listed.append(candidates.sources)
         for point in zip(rles, self.ranked(rles, tables), ious, listed, strict=True):
             yield _bag(*point)
 
@@ -95,8 +95,8 @@ class JoinedGenerator:
 
     def candidates(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
-    ) -> Iterator[tuple[Candidates, Answer, list[str]]]:
-        """The candidates of each annotation: masks, the network's answer, the masks' sources."""
+    ) -> Iterator[tuple[Candidates, Answer]]:
+        """The candidates of each annotation and the network's answer."""
         if not annotations:
             return
         points = np.array([(a.x, a.y) for a in annotations], np.float32)
@@ -110,10 +110,8 @@ class JoinedGenerator:
                     for logits, frame in zip(answer.logits(), answer.frames, strict=True)
                 ]
             )
-            candidates = Candidates.of(raw.masks, raw.confidence, drawn, answer.iou().reshape(-1))
-            listed = [*raw.sources, *tags(len(answer.frames))]
-            drawn_any = np.concatenate([raw.masks.any((1, 2)), drawn.any((1, 2))])
-            yield candidates, answer, [s for s, d in zip(listed, drawn_any, strict=True) if d]
+            own = RawProposals(drawn, answer.iou().reshape(-1), tuple(tags(len(answer.frames))))
+            yield Candidates.of(raw, own), answer
 
 
 def _bag(

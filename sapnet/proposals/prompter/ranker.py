@@ -19,7 +19,7 @@ from sapnet.proposals.prompter.answers import Answer
 from sapnet.proposals.prompter.network import IouHead
 from sapnet.proposals.prompter.scene import cell_shares
 from sapnet.proposals.prompter.windows import GRID
-from sapnet.types import BoolArray, FloatArray, Rle
+from sapnet.types import BoolArray, FloatArray, RawProposals, Rle
 
 FIGURES = 22
 CONTEXT = 7  # more figures, which the second perceptron sees
@@ -35,27 +35,40 @@ class Candidates:
     Attributes:
         masks: (M, H, W) bool.
         rles: M, the same.
+        sources: M, of `RawProposals`.
         confidence: (M,) of their makers.
+        area: (M,) pixels.
         iou: (M, M).
     """
 
     masks: BoolArray
     rles: list[Rle]
+    sources: list[str]
     given: int
     confidence: FloatArray
+    area: np.ndarray
     iou: FloatArray
 
     @classmethod
-    def of(
-        cls, given: BoolArray, confidence: FloatArray, drawn: BoolArray, estimates: FloatArray
-    ) -> "Candidates":
-        """The candidates that are not empty. given (M, H, W), drawn (K, H, W) bool."""
-        masks = np.concatenate([given, drawn])
-        scores = np.concatenate([confidence, estimates]).astype(np.float32)
-        filled = np.asarray(masks.any((1, 2)))
-        masks = masks[filled]
+    def of(cls, given: RawProposals, drawn: RawProposals) -> "Candidates":
+        """The candidates that are not empty, of masks (M, H, W) bool."""
+        masks = np.concatenate([given.masks, drawn.masks])
+        scores = np.concatenate([given.confidence, drawn.confidence]).astype(np.float32)
         rles = encode_all(masks)
-        return cls(masks, rles, int(filled[: len(given)].sum()), scores[filled], mask_iou(rles))
+        area = coco_mask.area(rles).astype(np.int64)
+        filled = np.flatnonzero(area)
+        if len(filled) < len(masks):
+            masks, rles = masks[filled], [rles[i] for i in filled]
+        sources = [*given.sources, *drawn.sources]
+        return cls(
+            masks=masks,
+            rles=rles,
+            sources=[sources[i] for i in filled],
+            given=int((filled < len(given.masks)).sum()),
+            confidence=scores[filled],
+            area=area[filled],
+            iou=mask_iou(rles),
+        )
 
 
 class Ranker(nn.Module):
@@ -99,12 +112,15 @@ class Perceptrons(nn.Module):
 
 @torch.inference_mode()
 def estimated_ious(
-    head: IouHead, answer: Answer, masks: BoolArray
+    head: IouHead, answer: Answer, masks: BoolArray, area: np.ndarray
 ) -> tuple[FloatArray, FloatArray]:
-    """(W, M) IoU by each window's estimate, and the share of each mask that each window shows."""
+    """(W, M) IoU by each window's estimate, and the share of each mask that each window shows.
+
+    Args:
+        masks: (M, H, W) bool, of (M,) pixels each.
+    """
     cells = np.stack([cell_shares(masks, frame, GRID) for frame in answer.frames])
     estimates = head(answer.drawn, torch.from_numpy(cells)).numpy()
-    area = masks.sum((1, 2))
     sides = answer.frames[:, 2] - answer.frames[:, 0]
     shown = cells.sum((2, 3)) * ((sides / GRID) ** 2)[:, None]
     return estimates, np.minimum(shown / np.maximum(area, 1), 1).astype(np.float32)
@@ -125,7 +141,7 @@ def figures(
     out[:, 0] = ~drawn
     out[~drawn, 1] = scores[~drawn]
     out[drawn, 2] = scores[drawn]
-    estimates, shown = estimated_ious(head, answer, masks)
+    estimates, shown = estimated_ious(head, answer, masks, candidates.area)
     weight = np.where(shown >= _WHOLLY, 1.0, 1e-3 * shown**4)
     fit = np.argmax(shown >= shown.max(0) - 0.02, axis=0)  # the smallest window that shows it all
     every = np.arange(len(masks))
@@ -133,7 +149,7 @@ def figures(
     out[:, 4] = (estimates * weight).sum(0) / weight.sum(0)
     out[:, 5] = (estimates * (weight > 0.5)).max(0)
     sides = answer.frames[fit, 2] - answer.frames[fit, 0]
-    area = masks.sum((1, 2)).astype(np.float64)
+    area = candidates.area.astype(np.float64)
     out[:, 6] = np.sqrt(area) / sides
     if drawn.any():
         out[:, 7:14] = _agreement(candidates.iou[:, given:], scores[given:], area, area[given:])
