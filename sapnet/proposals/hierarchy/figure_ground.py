@@ -22,6 +22,7 @@ _BORDER = 10.0  # mean border weight that stops the smoothing
 _ROUNDS = 3
 _FLOOR = np.float32(1e-4)  # density of a colour that was never seen
 _TINY = np.float32(1e-6)
+_TRACE = np.float32(1e-15)
 
 
 class FigureGround:
@@ -33,7 +34,7 @@ class FigureGround:
         mean = regions.colour / regions.size[:, None]
         square = (mean**2).sum(axis=1)
         apart = np.maximum(square[:, None] + square[None] - 2 * mean @ mean.T, 0)
-        self.window = np.exp(apart * np.float32(-0.5 / _SIGMA**2))
+        self.window = _without_traces(np.exp(apart * np.float32(-0.5 / _SIGMA**2)))
         self.neighbours = _smoothing(regions)
         x, y = centres(regions)
         self.distance = np.hypot(x[:, None] - points[:, 0], y[:, None] - points[:, 1])
@@ -72,8 +73,14 @@ class FigureGround:
 
     def _density(self, weight: FloatArray) -> FloatArray:
         """(n, P * S) Parzen density of each superpixel's colour among those weighted so."""
-        pixels = weight * self.size[:, None]
+        pixels = _without_traces(weight * self.size[:, None])
         return (self.window @ pixels) / np.maximum(pixels.sum(axis=0), _TINY)
+
+
+def _without_traces(values: FloatArray) -> FloatArray:
+    """`values` with those near 0 made 0: products of them are denormal, and six times as slow."""
+    values[values < _TRACE] = 0
+    return values
 
 
 def _sigmoid(z: FloatArray) -> FloatArray:

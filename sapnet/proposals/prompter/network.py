@@ -169,7 +169,8 @@ class Prompter(nn.Module):
             clicked=maps[:, 0],
             log_side=windows.log_side,
         )
-        return replace(drawn, iou=self.judge(drawn, own))
+        with torch.autocast("cpu", enabled=False):  # estimates differ by less than bfloat16 tells
+            return replace(drawn, iou=self.judge(drawn, own))
 
 
 class _Pyramid(nn.Module):

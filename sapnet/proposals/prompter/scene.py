@@ -17,6 +17,7 @@ from torch import Tensor
 from sapnet.proposals.prompter.network import Drawn, Features, Prompter, Windows
 from sapnet.proposals.prompter.windows import FINE, Prompts, boxes_of
 from sapnet.types import BoolArray, ByteArray, FloatArray
+from sapnet.utils.precision import quick_on_cpu
 
 LONG = 512  # pixels: the longer side of the image as it is seen as a whole
 SIDES = tuple(44.0 * 2.2**k for k in range(5))  # pixels of it: windows round a click
@@ -174,7 +175,8 @@ class Scene:
             ]
 
         prompts = Prompts(working(positive), working(negative), working(others), mask)
-        drawn: Drawn = self.model(look.features, look.windows, prompts)
+        with quick_on_cpu():
+            drawn: Drawn = self.model(look.features, look.windows, prompts)
         return drawn
 
     def _key(self, point: FloatArray) -> tuple[int, int]:
@@ -246,7 +248,8 @@ class Scene:
         stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         colours[..., :height, :width] = (stacked.float() - 127) / 128
         sizes = torch.tensor([[height, width]], dtype=torch.float32).expand(len(images), 2)
-        return self.model.features(colours.contiguous(memory_format=torch.channels_last), sizes)
+        with quick_on_cpu():
+            return self.model.features(colours.contiguous(memory_format=torch.channels_last), sizes)
 
 
 def _squared(boxes: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ from sapnet.proposals.prompter.ranker import (
 from sapnet.proposals.prompter.scene import SIDES, Scene
 from sapnet.proposals.prompter.weights import ready
 from sapnet.proposals.prompter.windows import FINE
+from sapnet.types import RawProposals
 
 SIZE = (60, 80)
 
@@ -78,13 +79,16 @@ def test_figures_do_not_depend_on_the_order_of_the_candidates(scene: Scene) -> N
     answer = next(answers(scene, points))
     given = np.stack([box(20, 30, 40, 50), box(0, 0, 60, 80), box(28, 38, 33, 43)])
     drawn = np.stack([box(22, 30, 40, 52), box(25, 35, 35, 45)])
-    told = np.float32([0.5, 0.3, 0.4]), np.float32([0.7, 0.2])
+    told = np.float32([0.5, 0.3, 0.4])
+    own = RawProposals(drawn, np.float32([0.7, 0.2]), ("prompter-0-0", "prompter-0-1"))
+
+    def candidates(order: list[int]) -> Candidates:
+        return Candidates.of(RawProposals(given[order], told[order], ("tree",) * 3), own)
+
     judge = scene.model.judge
-    one = figures(judge, answer, Candidates.of(given, told[0], drawn, told[1]), points, 0)
+    one = figures(judge, answer, candidates([0, 1, 2]), points, 0)
     order = [2, 0, 1]
-    two = figures(
-        judge, answer, Candidates.of(given[order], told[0][order], drawn, told[1]), points, 0
-    )
+    two = figures(judge, answer, candidates(order), points, 0)
     assert one.shape == (5, FIGURES)
     assert np.isfinite(one).all()
     np.testing.assert_allclose(two, one[[*order, 3, 4]], rtol=1e-4, atol=1e-5)
@@ -98,7 +102,8 @@ def test_figures_do_not_depend_on_the_order_of_the_candidates(scene: Scene) -> N
 def test_what_a_window_holds_of_a_mask(scene: Scene) -> None:
     (answer,) = answers(scene, np.array([[40, 30]], np.float32))
     ends = [(14, 22, 46, 58), (0, 0, 60, 80)]  # top, left, bottom, right
-    _, held = estimated_ious(scene.model.judge, answer, np.stack([box(*e) for e in ends]))
+    masks = np.stack([box(*e) for e in ends])
+    _, held = estimated_ious(scene.model.judge, answer, masks, masks.sum((1, 2)))
     for (x0, y0, x1, y1), shares in zip(answer.frames, held, strict=True):
         for (top, left, bottom, right), share in zip(ends, shares, strict=True):
             wide = max(min(right, x1) - max(left, x0), 0)
