@@ -84,6 +84,7 @@ class Reason(StrEnum):
     CRASHED = "crashed"  # failed: too many attempts in a row got no further
     BLOB_MISSING = "blob_missing"  # failed: a stored file is gone
     INPUT_DELETED = "input_deleted"  # failed: the model or data set that it needs was deleted
+    REQUEST_BROKEN_OFF = "request_broken_off"  # failed: not all that it asked for was written
     BAD_RESULT = "bad_result"  # failed: the trainer's results are not as agreed
     INVALID_DATASET = "invalid_dataset"  # failed: what was to be imported has faults
     CANCEL_REQUESTED = "cancel_requested"  # cancelling or cancelled

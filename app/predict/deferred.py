@@ -3,16 +3,19 @@
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from app.db.models import ACTIVE, SUCCESSFUL, Job, JobKind, Prediction
+from app.db.columns import now
+from app.db.models import ACTIVE, SUCCESSFUL, Job, JobKind, JobState, Prediction
 from app.db.session import Database
 from app.errors import Conflict, Invalid, ValidationIssue
 from app.http import idempotency
+from app.jobs.queue import enqueue
 from app.jobs.schemas import JobCreated
 from app.jobs.service import get as get_job
 from app.jobs.submit import new_job, submit
@@ -25,6 +28,8 @@ from app.storage.store import Storage
 from sapnet.utils.files import file_sha256
 
 _BATCH = 500
+_WAIT = timedelta(minutes=4)
+"""So long is a job not taken after a batch of its images; less than `reaper.LONGEST_WAIT`."""
 
 
 def create(
@@ -47,8 +52,7 @@ def create(
         with pinned(database, storage, files.values()):
             storage.put_files({sha: path for path, sha in files.items()}, move=True)
             by_source = {int(path.name): sha for path, sha in files.items()}
-            with database.begin() as session:
-                return _create(session, settings, arguments, by_source)
+            return _create(database, settings, arguments, by_source)
 
 
 def _on_disk(arguments: PredictArguments, folder: Path) -> Iterator[tuple[Path, str]]:
@@ -63,24 +67,30 @@ def _on_disk(arguments: PredictArguments, folder: Path) -> Iterator[tuple[Path, 
 
 
 def _create(
-    session: Session,
+    database: Database,
     settings: Settings,
     arguments: PredictArguments,
     sent: dict[int, str],
 ) -> Job:
-    model = find_model(session, arguments.model)
-    issues: list[ValidationIssue] = []
-    of_dataset = arguments.dataset or model.dataset_id
-    shas = find_images(session, of_dataset, arguments, issues)
+    """Write the job and its images, a batch in a transaction, so that nobody waits for all of them.
+
+    No worker takes the job before the last of them. Where that never comes the job fails, as its
+    images are fewer than its request says.
+    """
+    with database.read() as session:
+        model = find_model(session, arguments.model)
+        issues: list[ValidationIssue] = []
+        of_dataset = arguments.dataset or model.dataset_id
+        shas = find_images(session, of_dataset, arguments, issues)
     if issues:
         raise Invalid(issues)
-    request = {"score": least_score(settings, model, arguments.score)}
-    job = submit(session, settings, new_job(JobKind.PREDICT, of_dataset, request, model.id))
     sources = arguments.sources or tuple(Source("", id=id) for id in shas)
-    for start in range(0, len(sources), _BATCH):
+    request = {"score": least_score(settings, model, arguments.score), "images": len(sources)}
+    job = new_job(JobKind.PREDICT, of_dataset, request, model.id)
+    starts = range(0, max(len(sources), 1), _BATCH)
+    for start in starts:
         rows = [
             {
-                "job_id": job.id,
                 "number": number,
                 "image_id": source.id,
                 "url": source.url,
@@ -88,8 +98,23 @@ def _create(
             }
             for number, source in enumerate(sources[start : start + _BATCH], start)
         ]
-        session.execute(insert(Prediction), rows)
-    idempotency.save_response(session, 202, f"/jobs/{job.id}", JobCreated.model_validate(job))
+        waits = None if start == starts[-1] else now() + _WAIT
+        with database.begin() as session:
+            if start == 0:
+                job.lease_until = waits
+                submit(session, settings, job)
+            else:
+                queued = update(Job).where(Job.id == job.id, Job.state == JobState.QUEUED)
+                session.execute(queued.values(lease_until=waits))
+            if rows:
+                session.execute(insert(Prediction), [{**row, "job_id": job.id} for row in rows])
+            if waits is None:
+                made = JobCreated.model_validate(job)
+                idempotency.save_response(session, 202, f"/jobs/{job.id}", made)
+                if start > 0:
+                    enqueue(session, job, settings.broker_url)
+        if waits is not None:
+            time.sleep(blobs.PAUSE_SECONDS)
     return job
 
 

@@ -79,11 +79,12 @@ def make_proposals(ctx: RunContext, generator: ProposalGenerator, points: PointS
         return StoredBags(maker, points, {int(id_): key for id_, key in stored.items()})
     keys: dict[int, str] = {}
     eta = ProgressTimer()
-    for index, (info, annotations) in enumerate(points):
-        if info.id not in ctx.failed:
-            with ctx.failed.catch(info, Stage.PROPOSALS):
-                keys[info.id] = maker.make(info, annotations)
-        ctx.progress(Stage.PROPOSALS, index + 1, len(points.images), eta)
+    wanted = [image for image in points if image[0].id not in ctx.failed]
+    count = len(points.images)
+    for step, (info, make) in enumerate(maker.make_all(wanted), start=count - len(wanted) + 1):
+        with ctx.failed.catch(info, Stage.PROPOSALS):
+            keys[info.id] = make()
+        ctx.progress(Stage.PROPOSALS, step, count, eta)
     write_text(path, json.dumps(keys))
     return StoredBags(maker, points, keys)
 

@@ -11,6 +11,9 @@ class ProposalGenerator(Protocol):
 
     The same settings and the same image give the same proposals, in any process: bags are stored
     under the fingerprint and made once.
+
+    One that may be asked by several threads, an image each, says so by an attribute
+    `images_at_once`, of at least 2.
     """
 
     @property

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +112,30 @@ class CachedProposals:
             bags = make_bags(self._generator, image, info, annotations, max_proposals=limit)
             self._store.put(key, bags)
         return key
+
+    def make_all(
+        self, images: Iterable[tuple[ImageInfo, Sequence[PointAnnotation]]]
+    ) -> Iterator[tuple[ImageInfo, Callable[[], str]]]:
+        """`make` for many images, in order; several at a time where the generator allows it.
+
+        Yields:
+            An image, and what returns its key, or raises what `make` does.
+        """
+        at_once = getattr(self._generator, "images_at_once", 1)
+        if at_once < 2:
+            for info, annotations in images:
+                yield info, partial(self.make, info, annotations)
+            return
+        pool = ThreadPoolExecutor(at_once, thread_name_prefix="proposals")
+        begun: deque[tuple[ImageInfo, Callable[[], str]]] = deque()
+        try:
+            for info, annotations in images:
+                begun.append((info, pool.submit(self.make, info, annotations).result))
+                if len(begun) == at_once:
+                    yield begun.popleft()
+            yield from begun
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def read(self, key: str, annotations: Sequence[PointAnnotation]) -> list[Bag]:
         """The stored bags of the annotations of an image, in their order.

@@ -1,8 +1,10 @@
 """Predictions that a worker makes: asked for by Prefer, read back image by image."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from app.auth import keys
 from app.auth.keys import Scope
 from app.db.models import Dataset, Job, JobState, Model, Prediction
 from app.db.session import Database
+from app.predict import deferred
 from app.settings import Settings
 from app.storage.store import Storage
 from worker.jobs.execute import execute
@@ -258,6 +261,76 @@ def test_a_data_set_whose_model_is_in_use_is_not_deleted(
     assert job_id in problem["detail"]
     assert client.post(f"/jobs/{job_id}/cancel").status_code in (200, 202)
     assert client.delete(f"/datasets/{dataset_id}?force=true").status_code == 204
+
+
+@pytest.fixture
+def between_batches(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Writes three images in two transactions, and has something happen between them."""
+
+    def arrange(happens: Callable[[], None]) -> None:
+        monkeypatch.setattr(deferred, "_BATCH", 2)
+        monkeypatch.setattr(deferred, "time", SimpleNamespace(sleep=lambda _seconds: happens()))
+
+    return arrange
+
+
+def predictions(database: Database) -> tuple[str, int]:
+    """The one prediction job, and how many images are written."""
+    with database.read() as session:
+        job_id = session.scalars(select(Job.id).where(Job.kind == "predict")).one()
+        return job_id, len(session.scalars(select(Prediction.pk)).all())
+
+
+@pytest.mark.slow
+def test_many_images_are_written_in_batches_and_taken_together(
+    client: TestClient,
+    model_id: str,
+    database: Database,
+    new_worker: NewWorker,
+    between_batches: Callable[[Callable[[], None]], None],
+) -> None:
+    seen = []
+
+    def look() -> None:
+        job_id, written = predictions(database)
+        seen.append((written, execute(job_id, new_worker())))
+
+    between_batches(look)
+    job_id = ask(client, model_id, images=[12, 99, 12, 99, 12])
+    assert seen == [(2, Outcome.REFUSED), (4, Outcome.REFUSED)]
+    assert execute(job_id, new_worker()) is Outcome.ENDED
+    found = client.get(f"/jobs/{job_id}/predictions").json()["predictions"]
+    assert [(p["number"], p["image_id"]) for p in found] == list(enumerate([12, 99, 12, 99, 12]))
+
+
+@pytest.mark.slow
+def test_a_request_that_is_broken_off_between_two_batches_is_no_job(
+    client: TestClient,
+    model_id: str,
+    database: Database,
+    storage: Storage,
+    settings: Settings,
+    new_worker: NewWorker,
+    expire: Callable[[str], None],
+    remove_deleted: Callable[[Settings], None],
+    between_batches: Callable[[Callable[[], None]], None],
+) -> None:
+    def breaks() -> None:
+        raise RuntimeError("the plug is pulled")
+
+    between_batches(breaks)
+    images = [{"image": base64.b64encode(b"kept nowhere").decode()}, 12, 99]
+    answer = client.post("/predict", json={"model": model_id, "images": images}, headers=ASYNC)
+    assert answer.status_code == 500
+    job_id, written = predictions(database)
+    assert written == 2
+    expire(job_id)
+    assert execute(job_id, new_worker()) is Outcome.ENDED
+    job = client.get(f"/jobs/{job_id}").json()
+    assert (job["state"], job["reason"]) == ("failed", "request_broken_off")
+    between_batches(lambda: None)
+    remove_deleted(settings)
+    assert not storage.exists(hashlib.sha256(b"kept nowhere").hexdigest())
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -151,3 +152,49 @@ def test_bags_that_are_gone_from_the_store_are_made_by_the_next_attempt(
         _ = bags[3]
     assert lost.value.reason == ATTEMPT_FAILED
     assert len(stored(tmp_path / "store", points, paths)[3]) == 2
+
+
+class Together(Discs):
+    """Answers once three images are in its hands."""
+
+    images_at_once = 3
+
+    def __init__(self, broken: int) -> None:
+        super().__init__()
+        self._broken, self._three = broken, Barrier(3, timeout=60)
+
+    def propose(
+        self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
+    ) -> Iterator[RawProposals]:
+        self._three.wait()
+        if info.id == self._broken:
+            raise ValueError("no masks here")
+        yield from super().propose(image, info, annotations)
+
+
+def test_a_generator_may_have_several_images_in_hand(
+    points: PointSet, paths: dict[int, Path], tmp_path: Path
+) -> None:
+    """They come in order, and a failure is that of its own image."""
+    wanted = [image for image in points if image[1]]
+    maker = CachedProposals(tmp_path / "store", Together(broken=5), paths, 16)
+    seen = []
+    for info, make in maker.make_all(wanted):
+        if info.id == 5:
+            with pytest.raises(ValueError, match="no masks here"):
+                make()
+        else:
+            seen.append((info.id, len(maker.read(make(), points.annotations_of[info.id]))))
+    assert seen == [(3, 2), (9, 2)]
+
+
+def test_images_that_nobody_waits_for_are_not_begun(
+    points: PointSet, paths: dict[int, Path], tmp_path: Path
+) -> None:
+    """A run that is stopped does not make the proposals of those that it had ahead."""
+    generator = Discs()
+    generator.images_at_once = 2  # type: ignore[attr-defined]
+    made = CachedProposals(tmp_path / "store", generator, paths, 16).make_all(points)
+    next(made)[1]()
+    made.close()
+    assert 9 not in generator.asked

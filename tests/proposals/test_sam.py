@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools import mask as coco_mask
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 from sapnet.errors import WeightsUnavailable
 from sapnet.proposals.bags import make_bags
+from sapnet.proposals.cached import CachedProposals
 from sapnet.proposals.sam import checkpoints as sam_checkpoints
 from sapnet.proposals.sam import generator as sam
 from sapnet.proposals.sam import masks as sam_masks
@@ -20,7 +22,7 @@ from sapnet.proposals.sam.checkpoints import find_checkpoint
 from sapnet.proposals.sam.embedding_cache import EmbeddingCache
 from sapnet.proposals.sam.generator import SamGenerator
 from sapnet.proposals.store import ProposalStore, key_of
-from sapnet.types import ImageInfo, RawProposals
+from sapnet.types import Bag, ImageInfo, RawProposals
 
 from .conftest import iou, points
 
@@ -116,6 +118,29 @@ def test_kept_embeddings_spare_the_encoder(model: Sam, image: np.ndarray, tmp_pa
     (kept,) = (tmp_path / "embeddings").iterdir()
     kept.write_bytes(b"damaged")
     assert run(0, 1)[1] == 1
+
+
+@pytest.mark.slow
+def test_several_images_at_a_time_are_as_one_after_the_other(model: Sam, tmp_path: Path) -> None:
+    """As on a GPU: other images are read, and their masks written, beside the network."""
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 60, 90, 3)).astype(np.uint8)
+    images = [(replace(INFO, id=i, file_name=f"{i}.png"), AT[: i + 1]) for i in range(5)]
+    paths = {info.id: tmp_path / info.file_name for info, _ in images}
+    for path, image in zip(paths.values(), pixels, strict=True):
+        Image.fromarray(image).save(path)
+
+    def bags(at_once: int) -> list[list[Bag]]:
+        generator = SamGenerator(model=model, negatives=2)
+        generator.images_at_once = at_once
+        maker = CachedProposals(tmp_path / f"store{at_once}", generator, paths, 16)
+        made = [(make(), AT[: info.id + 1]) for info, make in maker.make_all(images)]
+        return [maker.read(key, annotations) for key, annotations in made]
+
+    for alone, beside in zip(bags(1), bags(3), strict=True):
+        assert [bag.masks for bag in alone] == [bag.masks for bag in beside]
+        for one, other in zip(alone, beside, strict=True):
+            assert np.array_equal(one.confidence, other.confidence)
+    assert SamGenerator(model=model).images_at_once == 1  # on a CPU, whose cores it has
 
 
 def test_embeddings_that_were_used_longest_ago_make_room(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from app.observability.log_text import presentable
 from sapnet.pipeline.contract import ExitCode
 from worker.jobs.context import InlineHandler, JobContext, StopRequested, SubprocessHandler
 from worker.jobs.handlers import handler_of
-from worker.jobs.transitions import BadResult, finish_without_results, release
+from worker.jobs.transitions import JobFails, finish_without_results, release
 from worker.runtime.heartbeat import Heartbeat, StopReason
 from worker.runtime.lease import Lease, LeaseLost, acquire_lease, write
 from worker.runtime.metrics import observed
@@ -106,8 +106,8 @@ class Attempt:
         except BlobMissing as error:
             message = f"{error.detail} ({error.extra['sha256']})"
             return self._fail(Reason.BLOB_MISSING, message)
-        except BadResult as error:
-            return self._fail(Reason.BAD_RESULT, str(error))
+        except JobFails as error:
+            return self._fail(error.reason, str(error))
         except NoResultFound:
             return self._row_is_gone()
         except (LeaseLost, SQLAlchemyError):

@@ -10,13 +10,13 @@ from typing import Any
 from sqlalchemy import select, update
 
 from app.datasets.fetching import fetch_all
-from app.db.models import Job, JobKind, Model, Prediction
+from app.db.models import Job, JobKind, Model, Prediction, Reason
 from app.errors import BlobMissing
 from app.jobs.submit import request_of
 from app.predict import deferred
 from app.storage import garbage_collection as blobs
 from worker.jobs.context import JobContext, SubprocessHandler
-from worker.jobs.transitions import LOG, BadResult, finish_job, stored_files, success
+from worker.jobs.transitions import LOG, BadResult, JobFails, finish_job, stored_files, success
 from worker.runtime.lease import renew_lease
 from worker.runtime.workdir import write_job_file
 
@@ -30,6 +30,7 @@ def prepare(ctx: JobContext) -> Path:
 
     Raises:
         StopRequested, LeaseLost, BlobMissing, OSError.
+        JobFails: images of the request were never written.
     """
     folder = ctx.workdir / "fetched"
     folder.mkdir(exist_ok=True)
@@ -41,6 +42,9 @@ def prepare(ctx: JobContext) -> Path:
         rows = session.execute(
             query.where(Prediction.job_id == ctx.job_id).order_by(Prediction.number)
         ).all()
+    if len(rows) < request.get("images", 0):
+        words = "the request was broken off before all of its images were written; send it again"
+        raise JobFails(Reason.REQUEST_BROKEN_OFF, words)
     wanted = {folder / str(row.number): row.url for row in rows if row.url is not None}
     refused = fetch_all(ctx.settings, wanted, ctx.report_progress)
     stored = ctx.image_files({row.sha256 for row in rows if row.url is None})

@@ -31,8 +31,20 @@ DISK_FULL_DELAY = 5.0  # seconds: somebody may make room
 log = structlog.get_logger()
 
 
-class BadResult(Exception):
+class JobFails(Exception):
+    """The job cannot be done, however often it is tried."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """reason: for programs. message: for people."""
+        super().__init__(message)
+        self.reason = reason
+
+
+class BadResult(JobFails):
     """The job's process said that it was done, and its result folder is not as agreed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.BAD_RESULT, message)
 
 
 def finish_job(

@@ -12,6 +12,7 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
+from sapnet.proposals.sam.attention import fuse_attention
 from sapnet.proposals.sam.checkpoints import check_type, find_checkpoint, unreadable
 from sapnet.proposals.sam.decoder import PromptDecoder
 from sapnet.proposals.sam.load import load_sam
@@ -32,6 +33,7 @@ class SamNetwork:
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()
+        fuse_attention(self.model.image_encoder)
         self.digest, self.level = digest, float(model.mask_threshold)
         if multiplies_bfloat16(self.device) if encoder_bf16 is None else encoder_bf16:
             self.model.image_encoder.to(torch.bfloat16)
@@ -44,11 +46,14 @@ class SamNetwork:
         content = self._resize.get_preprocess_shape(*size, side)
         return Frame(content, cells=side // _CELL, canvas=side, cut=content)
 
-    def encode(self, image: ByteArray) -> tuple[Tensor, ...]:
-        """(H, W, 3) uint8 -> SAM's features (1, C, h, w)."""
+    def prepare(self, image: ByteArray) -> Tensor:
+        """(H, W, 3) uint8 -> (1, 3, h, w) uint8 on the CPU, the longer side as SAM wants it."""
         resized = self._resize.apply_image(np.ascontiguousarray(image))
-        tensor = torch.as_tensor(resized, device=self.device).permute(2, 0, 1)[None]
-        inputs = self.model.preprocess(tensor.contiguous())
+        return torch.as_tensor(resized).permute(2, 0, 1)[None].contiguous()
+
+    def encode(self, prepared: Tensor) -> tuple[Tensor, ...]:
+        """SAM's features (1, C, h, w) of a prepared image."""
+        inputs = self.model.preprocess(prepared.to(self.device))
         dtype = next(self.model.image_encoder.parameters()).dtype
         return (self.model.image_encoder(inputs.to(dtype)).float(),)
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -44,8 +45,12 @@ class PromptableNetwork(Protocol):
         """The place of an image of this size (H, W) in what the network sees and draws."""
         ...
 
-    def encode(self, image: ByteArray) -> tuple[Tensor, ...]:
-        """(H, W, 3) uint8 -> float32 features (1, C, h, w), one or more."""
+    def prepare(self, image: ByteArray) -> Tensor:
+        """(H, W, 3) uint8 -> what `encode` takes, still on the CPU."""
+        ...
+
+    def encode(self, prepared: Tensor) -> tuple[Tensor, ...]:
+        """Float32 features (1, C, h, w), one or more."""
         ...
 
     def decoder(self, features: Sequence[Tensor], frame: Frame) -> Decoder:
@@ -115,6 +120,9 @@ class PromptedGenerator:
         self.network = load()
         self.chunk = chunk or (1 if self.network.device.type == "cpu" else 32)
         self.encodes = 0  # images encoded so far
+        # beside the one on the GPU the next is read and resized, and the last one's RLEs are made
+        self.images_at_once = 1 if self.network.device.type == "cpu" else 3
+        self._turn = Lock()  # of the network: its memory holds the work of one image
         folder = Path(cache_dir or default_cache_dir()) / "embeddings"
         self._kept = (
             EmbeddingCache(folder, embedding_cache_mb << 20) if embedding_cache_mb else None
@@ -142,7 +150,8 @@ class PromptedGenerator:
             indices = range(start, min(start + self.chunk, len(points)))
             asked = [self._prompts(points, index, annotations[index]) for index in indices]
             flat = [prompt for prompts in asked for prompt in prompts]
-            decoded = iter(self._decode(decoder, flat, frame, info.size))
+            with self._turn:
+                decoded = iter(self._decode(decoder, flat, frame, info.size))
             for prompts in asked:
                 decodings = [(*next(decoded), prompt.source) for prompt in prompts]
                 yield self._proposals(decodings, frame, info.size)
@@ -168,12 +177,16 @@ class PromptedGenerator:
         """The decoder of an image's prompts. Kept features are taken where there are."""
         key = key_of(image, self.network.digest) if self._kept else ""
         features = self._kept.get(key) if self._kept else None
-        if features is None:
-            features = self.network.encode(image)
-            self.encodes += 1
-            if self._kept:
-                self._kept.put(key, features)
-        return self.network.decoder([one.to(self.network.device) for one in features], frame)
+        prepared = self.network.prepare(image) if features is None else None
+        with self._turn:
+            if prepared is not None:
+                features = self.network.encode(prepared)
+                self.encodes += 1
+            assert features is not None
+            decoder = self.network.decoder([f.to(self.network.device) for f in features], frame)
+        if self._kept and prepared is not None:
+            self._kept.put(key, features)
+        return decoder
 
     @torch.inference_mode()
     def _decode(

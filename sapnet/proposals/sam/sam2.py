@@ -50,13 +50,18 @@ class Sam2Network:
         square = (self._cells, self._cells)
         return Frame((self._side, self._side), self._cells, canvas=self._cells, cut=square)
 
-    def encode(self, image: ByteArray) -> tuple[Tensor, ...]:
-        """(H, W, 3) uint8 -> feature maps (1, C, h, w) of three resolutions, the coarsest last."""
-        pixels = self._inputs(
+    def prepare(self, image: ByteArray) -> Tensor:
+        """(H, W, 3) uint8 -> (1, 3, h, w) float32 on the CPU, squashed to the square."""
+        pixels: Tensor = self._inputs(
             images=np.ascontiguousarray(image),
             input_data_format="channels_last",
             return_tensors="pt",
-        )["pixel_values"].to(self.device)
+        )["pixel_values"]
+        return pixels
+
+    def encode(self, prepared: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps (1, C, h, w) of three resolutions, the coarsest last."""
+        pixels = prepared.to(self.device)
         with mixed(self.device, "bfloat16" if self._bf16 else "float32"):
             features = self.model.get_image_embeddings(pixels)
         return tuple(one.float() for one in features)
