@@ -288,6 +288,7 @@ def test_a_server_that_hangs_is_given_up_in_time(
     assert "has not answered within 3 seconds" in (row().error or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taken_away", [False, True])
 def test_a_tracker_is_held_longer_than_any_answer_takes(
     taken_away: bool,
@@ -324,6 +325,7 @@ def test_a_tracker_is_held_longer_than_any_answer_takes(
     assert min(asked) > timedelta(seconds=500)
 
 
+@pytest.mark.slow
 def test_what_a_process_said_before_it_died_holds_no_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,14 +31,14 @@ class TrackerLease:
     """The right to give one tracker its events; whoever writes names its `turn`.
 
     Attributes:
-        held: so long from each sign of life, once it is taken up.
+        lifetime: so long from each sign of life, once it is taken up.
     """
 
     id: str
     job_id: str
     tracker: str
     turn: int
-    held: timedelta = IN_HAND
+    lifetime: timedelta = IN_HAND
 
 
 def register(database: Database, trackers: Collection[str], since: datetime) -> None:
@@ -80,9 +80,9 @@ def take(session: Session, lease: TrackerLease, timeout: float) -> TrackerLease 
     Args:
         timeout: seconds that it may take for an answer.
     """
-    held = timedelta(seconds=timeout) + IN_HAND
-    taken = replace(lease, turn=lease.turn + 1, held=held)
-    values = {"turn": taken.turn, "due_at": now() + held}
+    lifetime = timedelta(seconds=timeout) + IN_HAND
+    taken = replace(lease, turn=lease.turn + 1, lifetime=lifetime)
+    values = {"turn": taken.turn, "due_at": now() + lifetime}
     return taken if _change(session, lease, values) else None
 
 
@@ -103,7 +103,7 @@ def passed(
     """
     values: dict[str, Any] = {"sent": sent, "tries": 0, "error": None}
     values |= {"run_id": answer["run_id"], "reached": answer["reached"]}
-    values["due_at"] = None if over else now() + lease.held
+    values["due_at"] = None if over else now() + lease.lifetime
     if not _change(session, lease, values):
         return False
     job = session.get(Job, lease.job_id)
@@ -116,7 +116,7 @@ def passed(
 
 def renew(session: Session, lease: TrackerLease) -> bool:
     """Keep it in our hands; False where it is not."""
-    return _change(session, lease, {"due_at": now() + lease.held})
+    return _change(session, lease, {"due_at": now() + lease.lifetime})
 
 
 def release(session: Session, lease: TrackerLease) -> None:
