@@ -19,7 +19,16 @@ from sapnet.config.choice import AUTO
 from sapnet.config.resolve import resolve_config
 from sapnet.config.schema import Config
 from sapnet.errors import InvalidConfig, InvalidDataset
-from sapnet_client import Bars, Client, Dataset, Job, NotFound, SapnetError, document
+from sapnet_client import (
+    Bars,
+    Client,
+    Dataset,
+    Job,
+    MissingPackage,
+    NotFound,
+    SapnetError,
+    document,
+)
 
 PANEL = "Use a running service"
 Url = Annotated[
@@ -253,7 +262,7 @@ def _client(url: str | None, key: str | None) -> Iterator[Client]:
     try:
         with Client(url, key=key, progress=Bars(console)) as client:
             yield client
-    except (SapnetError, OSError) as error:
+    except (SapnetError, OSError, MissingPackage) as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
 

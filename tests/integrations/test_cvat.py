@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from app.cli.cvat import command
 from app.cli.cvat.folder import TaskState, safe_name
-from app.cli.cvat.push import LabelRefused, points_of, push
+from app.cli.cvat.push import LabelRefused, OtherImages, points_of, push
 from sapnet.data.orientation import stored_array
 from sapnet_client.types import Segmentation
 from tests.integrations.cvat_stand_in import TOKEN, StandIn, serving
@@ -176,6 +176,17 @@ def test_a_push_that_breaks_off_goes_on(
 
 
 @pytest.mark.slow
+def test_a_job_of_other_images(server: StandIn, cvat: Any, folder: Path) -> None:
+    """Frames that are gone are passed over; a job of another data set is refused."""
+    service, state = Sapnet({1: (0, 0)}), TaskState.read(folder)
+    state.frames = {"gone.png": 0}
+    state.write(folder)
+    with pytest.raises(OtherImages, match="none of its images is a frame of task 7"):
+        pushed(cvat, folder, service)
+    assert masks(server) == []
+
+
+@pytest.mark.slow
 def test_labels_that_cannot_hold_masks(server: StandIn, cvat: Any, folder: Path) -> None:
     server.labels["apple"] = (5, "points")
     with pytest.raises(LabelRefused, match="'any'"):
@@ -211,6 +222,15 @@ def test_points_are_as_the_sdk_has_them() -> None:
 )
 def test_names_of_files(name: str, safe: str) -> None:
     assert safe_name(name, 2, {"taken.png"}) == safe
+
+
+def test_no_two_frames_have_a_name() -> None:
+    """Also where a file is called as one without a usable name would be."""
+    taken: set[str] = set()
+    names = ["frame_000002.png", "A.png", "a.PNG", "film", "frame_000003.PNG"]
+    for frame, name in enumerate(names):
+        taken.add(safe_name(name, frame, taken).casefold())
+    assert len(taken) == 5
 
 
 class Model:

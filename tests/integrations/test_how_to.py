@@ -44,3 +44,16 @@ def test_every_page_is_run_or_says_that_it_is_not() -> None:
         is_run = page.stem in (*FIRST, LAST)
         text = page.read_text()
         assert is_run == ("\n```bash\n" in text or "\n```python\n" in text), page.name
+
+
+def test_every_integration_is_run_listed_and_in_the_readme() -> None:
+    folder = HOW_TO.parent / "integrations"
+    others = [ROOT / "tests" / "jobs" / "test_label_studio_served.py"]
+    paths = [*Path(__file__).parent.glob("test_*.py"), *others]
+    tests = "".join(path.read_text() for path in paths)
+    listed, readme = (folder / "index.md").read_text(), (ROOT / "README.md").read_text()
+    for page in folder.glob("*.md"):
+        if page.stem != "index":
+            assert f'"{page.name}"' in tests, page.name
+            assert f"]({page.name})" in listed, page.name
+            assert f"](docs/integrations/{page.name}) |" in readme, page.name

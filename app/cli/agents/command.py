@@ -29,6 +29,14 @@ def mcp(
         typer.Option("--http", help="streamable HTTP on loopback in place of stdin and stdout"),
     ] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="of --http")] = 8765,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="that requests of --http must bring [SAPNET_MCP_TOKEN]",
+            envvar="SAPNET_MCP_TOKEN",
+            show_envvar=False,
+        ),
+    ] = None,
     url: Annotated[str | None, typer.Option(help="the service's address [SAPNET_URL]")] = None,
     key: Annotated[str | None, typer.Option(help="an API key [SAPNET_KEY]")] = None,
 ) -> None:
@@ -40,11 +48,12 @@ def mcp(
     except NotAllowed as error:
         raise typer.BadParameter(str(error), param_hint="--folder") from None
     connect = partial(_connect, url, key)
-    server = make_server(connect, folders, allow_delete=allow_delete)
+    server = make_server(connect, folders, allow_delete=allow_delete, token=token if http else None)
     if not http:
         server.run()
         return
-    typer.echo(f"MCP is at http://127.0.0.1:{port}/mcp  (Ctrl-C stops it)", err=True)
+    asked = "with a token" if token else "for all programs of this machine: --token asks for one"
+    typer.echo(f"MCP is at http://127.0.0.1:{port}/mcp, {asked}  (Ctrl-C stops it)", err=True)
     server.run("streamable-http", host="127.0.0.1", port=port)
 
 

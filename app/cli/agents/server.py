@@ -1,10 +1,14 @@
 """The server: which tools there are, what each does to the world, over which transport."""
 
 from collections.abc import Callable
+from hmac import compare_digest
 from typing import Any
 
 from mcp.server import MCPServer
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
 from mcp.types import ToolAnnotations
+from pydantic import AnyHttpUrl
 
 from app.cli.agents.calls import Connect
 from app.cli.agents.data_tools import DataTools
@@ -22,19 +26,37 @@ CREATES = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_wor
 CHANGES = ToolAnnotations(read_only_hint=False, destructive_hint=True, open_world_hint=False)
 
 
-def make_server(connect: Connect, folders: Folders, *, allow_delete: bool = False) -> MCPServer:
+class _Secret:
+    """Takes one token, which whoever starts the server gives to its clients."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        if not compare_digest(token.encode(), self._token):
+            return None
+        return AccessToken(token=token, client_id="agent", scopes=[])
+
+
+def make_server(
+    connect: Connect, folders: Folders, *, allow_delete: bool = False, token: str | None = None
+) -> MCPServer:
     """Make a server with its tools.
 
     Args:
         connect: gives a client of the service.
         folders: what may be read and written on this machine.
         allow_delete: whether there are tools that delete.
+        token: that requests over HTTP must bring; None asks for none.
     """
     from importlib.metadata import version
 
     data, review = DataTools(connect, folders), ReviewTools(connect, folders)
+    local = AuthSettings(issuer_url=AnyHttpUrl("http://127.0.0.1"), resource_server_url=None)
     server = MCPServer(
         "sapnet",
+        auth=local if token else None,
+        token_verifier=_Secret(token) if token else None,
         title="sapnet-service",
         instructions=INSTRUCTIONS,
         version=version("sapnet-service"),

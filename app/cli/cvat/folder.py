@@ -58,10 +58,14 @@ def safe_name(name: str, frame: int, taken: set[str]) -> str:
     """The name of a frame's file below the folder of images: CVAT's own, where it may be one.
 
     Args:
-        taken: names of other frames: those of a video are all the same.
+        taken: names of other frames, in lower case: those of a video are all the same.
     """
     parts = name.replace("\\", "/").split("/")
     fits = all(part not in ("", ".", "..") and ":" not in part for part in parts)
-    if fits and "/".join(parts) not in taken and "." in parts[-1] and name.isprintable():
-        return "/".join(parts)
-    return f"frame_{frame:06d}.png"
+    usable = "/".join(parts)
+    if fits and usable.casefold() not in taken and "." in parts[-1] and name.isprintable():
+        return usable
+    numbered = f"frame_{frame:06d}"
+    while f"{numbered}.png" in taken:  # another frame is called so
+        numbered += "_"
+    return f"{numbered}.png"

@@ -77,7 +77,7 @@ def _frames(meta: Any) -> dict[int, tuple[str, int, int]]:
     for number in range(meta.size):
         frame = frames[min(number, len(frames) - 1)]
         name = safe_name(frame.name, number, taken)
-        taken.add(name)
+        taken.add(name.casefold())
         if number not in deleted:
             usable[number] = name, frame.width, frame.height
     return usable

@@ -33,6 +33,10 @@ class LabelRefused(ValueError):
     """A label that cannot hold masks, or is gone."""
 
 
+class OtherImages(ValueError):
+    """A job whose images are none of the task's."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """A mask as CVAT has it.
@@ -78,6 +82,7 @@ def push(
 
     Raises:
         LabelRefused: a label of the task cannot hold masks.
+        OtherImages: the job is of another data set.
     """
     task = cvat.tasks.retrieve(state.task)
     labels = {label.name: label for label in task.get_labels()}
@@ -110,15 +115,18 @@ def shapes_of(
     labels: dict[str, Any],
     min_quality: float | None,
 ) -> Iterator[Shape]:
-    """Yield the masks of a job, without rejected and empty ones."""
+    """Yield the masks of a job that are neither rejected nor empty, of the task's frames."""
     job = client.job(job_id)
     dataset = client.dataset(job.dataset_id or "")
     names = {category.id: category.name for category in dataset.categories}
-    files = {image.id: image.file_name for image in client.images(dataset)}
+    images = ((image.id, image.file_name) for image in client.images(dataset))
+    files = {id_: name for id_, name in images if name in state.frames}
+    if not files:
+        raise OtherImages(f"job {job_id!r}: none of its images is a frame of task {state.task}")
     for mask in client.pseudo_masks(job, min_quality=min_quality):
-        if mask.status == "rejected":
+        name = files.get(mask.image_id)
+        if name is None or mask.status == "rejected":
             continue
-        name = files[mask.image_id]
         orientation = orientation_of(folder / IMAGES / name)  # CVAT shows images upright
         shown = upright_array(mask.segmentation.array(), orientation)
         label = _label(labels, names[mask.category_id])

@@ -18,6 +18,7 @@ from mcp import Client as AgentClient
 from mcp import StdioServerParameters
 from mcp.types import CallToolResult, ImageContent, TextContent
 from PIL import Image
+from starlette.testclient import TestClient
 
 from app.cli.agents.drawing import drawn, window_around
 from app.cli.agents.folders import Folders, NotAllowed
@@ -339,6 +340,22 @@ def test_the_command_over_http_answers_this_machine_alone(
     for foreign in ({"Host": "example.org"}, {"Origin": "https://example.org"}):
         refused = httpx2.post(url, json=hello, headers={**accept, **foreign})
         assert refused.status_code in (403, 421), foreign
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "status"), [("Bearer s3cret", 200), ("Bearer x", 401), (None, 401)]
+)
+def test_a_token_that_requests_over_http_must_bring(
+    sent: str | None, status: int, tmp_path: Path
+) -> None:
+    server = server_of("http://127.0.0.1:9", Folders.of([tmp_path]), token="s3cret")
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    headers = {"Accept": "application/json, text/event-stream"}
+    headers |= {"Authorization": sent} if sent else {}
+    app = server.streamable_http_app(host="127.0.0.1", stateless_http=True, json_response=True)
+    with TestClient(app, base_url="http://127.0.0.1:8765") as http:
+        assert http.post("/mcp", json=hello, headers=headers).status_code == status
 
 
 def free_port() -> int:

@@ -115,6 +115,25 @@ def test_others_name_the_extra_in_one_line(light: Path, command: list[str], tmp_
     assert "pip install 'sapnet-service[service]'" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("extra", "command"),
+    [
+        ("mcp", ["mcp"]),
+        ("cvat", ["cvat", "pull", "3"]),
+        ("hub", ["hub", "push-model", "best", "anna/cells"]),
+        ("hub", ["hub", "pull-dataset", "anna/cells"]),
+    ],
+)
+def test_commands_of_an_extra_name_it_in_one_line(
+    light: Path, extra: str, command: list[str], tmp_path: Path
+) -> None:
+    done = run(light, "-m", "app.cli", *command, folder=tmp_path)
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == 1, done.stderr
+    assert len(said) == 1, done.stderr
+    assert f"pip install 'sapnet-service[{extra}]'" in said[0]
+
+
 def test_it_uses_a_running_service(
     light: Path,
     client: Client,
