@@ -12,7 +12,7 @@ library alone.
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -50,8 +50,8 @@ that is uploaded; in kind, one of them maybe without a suffix; but for the kind 
 
 Rank = tuple[int, ...]
 """How well a file fits a name; less is better."""
-EXACT: Rank = (-1, 0, 0, 0, 0, 0)
-UNCLEAR: Rank = (2, 0, 0, 0, 0, 0)
+EXACT: Rank = (-1, 0, 0, 0, 0, 0, 0)
+UNCLEAR: Rank = (2, 0, 0, 0, 0, 0, 0)
 
 
 def is_address(name: str) -> bool:
@@ -157,16 +157,27 @@ def _rank(wanted: _Parts, sent: _Parts, by_address: bool) -> Rank | None:
     differing = one[shared : shared + 1] + other[shared : shared + 1]
     if len(differing) == 2 and all(map(_SUBSET.match, differing)):
         return None  # images of one base name in train and in val are two
+    named = _subset_folder(one), _subset_folder(other)
     whole = shared == len(one) == len(other)
     within = shared == min(len(one), len(other))
     return (
         int(not within),
         agreement,
+        int(None not in named and named[0] != named[1]),
         int(not whole),
         -shared,
         int(by_address),
         int(wanted.plain != sent.plain),
     )
+
+
+def _subset_folder(inwards: Sequence[str]) -> str | None:
+    """The innermost folder that is called as a subset, wherever it is: train in train/images.
+
+    Args:
+        inwards: folders, the innermost first.
+    """
+    return next(filter(_SUBSET.match, inwards), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,22 @@ def test_subsets_that_share_base_names() -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["train/a.jpg", "val/a.jpg"], ["val/images/a.jpg", "train/images/a.jpg"]),
+        (["train/photos/a.jpg", "val/photos/a.jpg"], ["x/val/a.jpg", "x/train/a.jpg"]),
+        (["x/train/y/a.jpg", "x/test/y/a.jpg"], ["test/z/a.JPG", "train/z/a.JPG"]),
+        (["train/a.png", "val/a.png"], ["val/images/a.jpg", "train/images/a.jpg"]),
+    ],
+)
+def test_subsets_that_are_not_the_innermost_folder(names: list[str], files: list[str]) -> None:
+    for order in (names, names[::-1]):
+        found = paired(order, files)
+        assert found.matched == {names[0]: files[1], names[1]: files[0]}
+        assert found.unclear() == {}
+
+
+@pytest.mark.parametrize(
     "files",
     [
         ["train/a.jpg", "val/a.jpg"],
