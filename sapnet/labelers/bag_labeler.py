@@ -61,12 +61,16 @@ class BagLabeler(Labeler):
     def prepare(
         self, records: Sequence[ImageRecord], body: nn.Module, context: Preparation
     ) -> None:
-        """Train the teacher on all bags, and keep its scores of each proposal."""
+        """Train the teacher on the bags of all images but the tested; keep its scores of all."""
         path = context.folder / "teacher.npz"
         if not path.exists():
             dataset = TeacherDataset(body, records, self.config)
             teacher = fit_teacher(
-                dataset, self.config.teacher, seed=context.seed, report=context.report
+                dataset,
+                self.config.teacher,
+                seed=context.seed,
+                report=context.report,
+                learnt=[n for n, r in enumerate(records) if r.info.id not in context.tested],
             )
             scores: dict[int, ProposalScores] = {}
             for record, example in zip(records, dataset, strict=True):

@@ -24,12 +24,15 @@ class Preparation:
         seed: of the run.
         report: called with (step, of, losses) as the preparation goes on.
         should_stop: whether the run was asked to stop.
+        tested: ids of the images that the run is measured on at its end: nothing is learnt from
+            them, though they get masks as all others.
     """
 
     folder: Path
     seed: int
     report: Callable[[int, int, dict[str, float]], None]
     should_stop: Callable[[], bool]
+    tested: frozenset[int] = frozenset()
 
 
 class Labeler(nn.Module):

@@ -89,8 +89,13 @@ def make_proposals(ctx: RunContext, generator: ProposalGenerator, points: PointS
     return StoredBags(maker, points, keys)
 
 
-def prepare_labeler(ctx: RunContext, model: JointModel, dataset: TrainingSet) -> TrainingSet:
+def prepare_labeler(
+    ctx: RunContext, model: JointModel, dataset: TrainingSet, tested: frozenset[int]
+) -> TrainingSet:
     """Do what the labeler does once before training.
+
+    Args:
+        tested: ids of the images that nothing is learnt from.
 
     Returns:
         The dataset without the images that could not be read.
@@ -111,6 +116,7 @@ def prepare_labeler(ctx: RunContext, model: JointModel, dataset: TrainingSet) ->
             seed=ctx.spec.seed,
             report=report,
             should_stop=ctx.should_stop,
+            tested=tested,
         )
         try:
             labeler.prepare(dataset, model.segmenter.body, preparation)

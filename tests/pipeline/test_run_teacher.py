@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sapnet.config.methods import for_uncalibrated_proposals
 from sapnet.config.schema import Config
 from sapnet.errors import InvalidConfig, Stopped
+from sapnet.labelers.sapnet.teacher.cache import read_proposal_scores
 from sapnet.pipeline.contract import Stage
 
 TAUGHT = {
@@ -85,6 +87,27 @@ def test_stopped_and_taken_up_again(taught, make_spec, go, result_of, tmp_path, 
     assert again == ([1, 2, 3] if stage == "teacher" else [])
     assert {**first.steps, **second.steps} == must(taught).steps
     assert result_of(spec) == result_of(taught.spec)
+
+
+@pytest.mark.slow
+def test_it_learns_nothing_from_images_of_test(make_spec, go, scenes, tmp_path):
+    """Whatever one of these shows, the scores of all others are the same; its own are not."""
+    tested = json.loads(scenes.points.read_text())["images"][0]["id"]
+    scores = []
+    for name in ("a", "b"):
+        spec = make_spec(tmp_path / name, overrides=TAUGHT, subsets={tested: "test"})
+        if name == "b":
+            noise = np.random.default_rng(5).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / "noise.png")
+            spec.image_paths[tested] = tmp_path / "noise.png"
+        assert isinstance(go(spec, at("train", 1)).error, Stopped)
+        scores.append(read_proposal_scores(spec.workdir / "train" / "teacher.npz"))
+    points = json.loads(scenes.points.read_text())["annotations"]
+    own = {p["id"] for p in points if p["image_id"] == tested}
+    assert own < set(scores[0])
+    first, second = ({id_: s.overlap.tolist() for id_, s in of_run.items()} for of_run in scores)
+    same = {id_ for id_, overlap in first.items() if overlap == second[id_]}
+    assert same == set(scores[0]) - own
 
 
 @pytest.mark.slow

@@ -118,7 +118,9 @@ class P2SegLabeler(SapnetLabeler):
         """
         config = self.config.p2seg
         probs = maps.semantic.softmax(1)
-        if not config.instance_to_semantic or (step and step.fraction < config.warmup):
+        waits = step is not None and step.fraction < config.warmup
+        without = not len(probs)  # of images, as a process of several may be
+        if not config.instance_to_semantic or waits or without:
             return torch.zeros_like(probs)
         coarse = F.avg_pool2d(probs, COARSE)
         propagated = torch.stack(

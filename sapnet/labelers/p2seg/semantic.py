@@ -1,5 +1,7 @@
 """The semantic map of an image, painted from what its bags expect."""
 
+from math import ceil
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,14 +24,21 @@ def expected_mask(bag: Bag, posterior: np.ndarray) -> FloatArray:
         posterior: (M,) or longer, of the bag's M masks.
     """
     height, width = bag.masks[0]["size"]
-    steps = np.zeros(height * width + 1)
-    for mask, share in zip(bag.masks, posterior.tolist(), strict=False):
-        if share > 0:
-            ends = run_lengths(mask["counts"]).cumsum()
-            np.add.at(steps, ends[0::2], share)
-            np.add.at(steps, ends[1::2], -share)
-    flat = steps[:-1].cumsum().clip(0, 1)
-    mean: FloatArray = flat.reshape(width, height).T.astype(np.float32)
+    mean = np.zeros((height, width), np.float32)
+    used = np.flatnonzero(posterior[: len(bag)] > 0)
+    if not len(used):
+        return mean
+    # columns that hold all of these masks; runs go down one column after the other
+    left, right = int(bag.boxes[used, 0].min()), ceil(bag.boxes[used, 2].max())
+    steps = np.zeros(height * (right - left) + 1)
+    for place in used.tolist():
+        ends = run_lengths(bag.masks[place]["counts"]).cumsum() - height * left
+        ends = ends.clip(0, len(steps) - 1)
+        np.add.at(steps, ends[0::2], posterior[place])
+        np.add.at(steps, ends[1::2], -posterior[place])
+    top, bottom = int(bag.boxes[used, 1].min()), ceil(bag.boxes[used, 3].max())
+    columns = steps[:-1].cumsum().reshape(right - left, height)
+    mean[top:bottom, left:right] = columns[:, top:bottom].T.clip(0, 1)
     return mean
 
 

@@ -248,6 +248,7 @@ class SimLabeler(SapnetLabeler):
     ) -> dict[int, Tensor]:
         """Features of some pixels of each group, (P, D): of objects by M̂, of ground off all boxes.
 
+        Objects of weight 0 have none.
         They are drawn by the image's generator, so many that those of a batch make `sim.pixels`.
         """
         assert batch.generators is not None
@@ -255,7 +256,10 @@ class SimLabeler(SapnetLabeler):
         inside = torch.zeros(features.shape[1:], dtype=torch.bool, device=features.device)
         inside[: size[0], : size[1]] = True
         where: dict[int, Tensor] = {}
+        weights = given.weights.tolist()
         for n, label in enumerate(classes.tolist()):
+            if not weights[n]:
+                continue
             for group in {self.group_of[label], self.rare}:
                 own = target.masks[n] & inside
                 where[group] = where[group] | own if group in where else own

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from sapnet.config.labeler_schema import P2SegConfig
+from sapnet.config.schema import Config
 from sapnet.data.masks import decode, encode, mask_iou, tight_boxes
+from sapnet.data.sampler import Step
 from sapnet.data.samples import Sample, make_record
 from sapnet.labelers.p2seg.affinity import affinity, affinity_loss, spread
-from sapnet.labelers.p2seg.labeler import hardest
+from sapnet.labelers.p2seg.labeler import P2SegLabeler, hardest
 from sapnet.labelers.p2seg.parts import grid_centers, offset_targets, vote
 from sapnet.labelers.p2seg.semantic import (
     UNKNOWN,
@@ -50,6 +53,31 @@ def test_expected_mask_pixel_by_pixel(rng):
     shares = rng.dirichlet(np.ones(5)).astype(np.float32)
     got = expected_mask(bag_of(masks), np.append(shares, 0.0))
     np.testing.assert_allclose(got, np.tensordot(shares, masks, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("used", [[1], [1, 3], [], [0, 2]])
+def test_expected_mask_of_some_of_the_masks(rng, used):
+    """Those without a share may lie anywhere, and cost nothing."""
+    masks = np.zeros((4, 300, 400), bool)
+    masks[0] = True
+    masks[1, 40:55, 390:] = masks[2, 299:, :3] = masks[3, 50:90, 200:210] = True
+    shares = np.zeros(6, np.float32)
+    shares[used] = rng.dirichlet(np.ones(len(used))) if used else 0
+    got = expected_mask(bag_of(masks), shares)
+    np.testing.assert_allclose(got, np.tensordot(shares[:4], masks, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.9])
+def test_a_process_without_images(fraction):
+    """Of several that share a batch of fewer images."""
+    config = Config(p2seg=P2SegConfig(channels=8))
+    labeler = P2SegLabeler(config, num_classes=2, in_channels=8, strides=(4, 8, 16, 32, 64))
+    maps = labeler.heads(torch.zeros(0, 8, 32, 48))
+    classes = labeler.classes(maps, Step(int(100 * fraction), 100, 5))
+    assert classes.shape == (0, 3, 32, 48)
+    losses = labeler.distillation(maps, [])
+    sum(losses.values()).backward()
+    assert all(float(loss.detach()) == 0 for loss in losses.values())
 
 
 def scene(rng, flipped=False, box=None):

@@ -1,6 +1,7 @@
 """SIM's equations against loops: low-level cues, Sinkhorn, prototypes, pseudo-masks."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,14 +9,20 @@ import torch
 from skimage.color import rgb2lab
 from torch import nn
 
+from sapnet.config.schema import Config
 from sapnet.data.batch import Candidates
 from sapnet.data.sampler import Step
 from sapnet.data.samples import IMAGE_MEAN, IMAGE_STD
-from sapnet.labelers.sim.labeler import filled_boxes
+from sapnet.labelers.sim.labeler import Given, SimLabeler, filled_boxes
 from sapnet.labelers.sim.low_level import color_edges, pairwise_loss, projection_loss
 from sapnet.labelers.sim.momentum import decay, follow, momentum_copy, take
 from sapnet.labelers.sim.prototypes import Prototypes, semantic_map, sinkhorn, unit
-from sapnet.labelers.sim.pseudo_masks import instance_map, pseudo_loss, pseudo_targets
+from sapnet.labelers.sim.pseudo_masks import (
+    PseudoTargets,
+    instance_map,
+    pseudo_loss,
+    pseudo_targets,
+)
 
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
@@ -253,6 +260,22 @@ def test_filled_boxes():
                 rows = y1 <= 4 * y + 2 < y2 or y == centre[0]
                 columns = x1 <= 4 * x + 2 < x2 or x == centre[1]
                 assert bool(got[n, y, x]) is (rows and columns)
+
+
+def test_objects_without_a_weight_shape_no_prototype(draw):
+    """Nor do they count as ground: their boxes may hold anything."""
+    labeler = SimLabeler(Config(), num_classes=2, in_channels=8, strides=(4, 8, 16, 32, 64))
+    filled = torch.zeros(2, 6, 8, dtype=torch.bool)
+    filled[0, :3], filled[1, 3:5] = True, True
+    weights = torch.tensor([1.0, 0.0])
+    confirmed = torch.zeros(2, dtype=torch.bool)
+    given = Given(torch.zeros(2, 4), filled, confirmed, filled, weights)
+    target = PseudoTargets(filled, torch.ones(2, 6, 8), filled.float())
+    features = torch.arange(48.0).reshape(1, 6, 8)
+    batch = SimpleNamespace(generators=[torch.Generator().manual_seed(0)])
+    found = labeler.pixels(features, target, torch.tensor([0, 1]), given, (6, 8), batch, 0)
+    pixels = {group: set(rows.flatten().int().tolist()) for group, rows in found.items()}
+    assert pixels == {0: {*range(24)}, labeler.rare: {*range(24)}, labeler.ground: {*range(40, 48)}}
 
 
 def test_the_copy_follows_and_is_given_back():

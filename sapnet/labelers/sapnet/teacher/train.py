@@ -1,7 +1,7 @@
 """Training of the teacher: the inside from what bags agree on, the mask from their posterior."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ def fit_teacher(
     *,
     seed: int,
     report: Callable[[int, int, dict[str, float]], None] | None = None,
+    learnt: Sequence[int] | None = None,
 ) -> Teacher:
     """Train a teacher from nothing.
 
@@ -37,9 +38,11 @@ def fit_teacher(
         seed: of its weights and of all draws.
         report: called after each step with (step, of, losses); no losses where the step's images
             have no object.
+        learnt: indices of the examples to train on; None is all.
     """
-    sampler = Sampler(count=len(dataset), batch_size=config.batch_size, seed=seed)
-    total = teacher_steps(len(dataset), config)
+    indices = range(len(dataset)) if learnt is None else learnt
+    sampler = Sampler(count=len(indices), batch_size=config.batch_size, seed=seed)
+    total = teacher_steps(len(indices), config)
     first = dataset[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -58,8 +61,8 @@ def fit_teacher(
         use_overlap = step >= config.warmup * total
         terms = [
             part
-            for index in sampler.batch(step)
-            for part in example_losses(teacher, dataset[index], config, generator, use_overlap)
+            for n in sampler.batch(step)
+            for part in example_losses(teacher, dataset[indices[n]], config, generator, use_overlap)
         ]
         losses = {}
         if terms:  # images without an object teach nothing
