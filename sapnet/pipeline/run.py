@@ -22,10 +22,11 @@ from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.events import EventSink, Started
 from sapnet.pipeline.outputs import describe_model, draw_report, run_identity
 from sapnet.pipeline.preset import given_body, with_preset
-from sapnet.pipeline.run_directory import check_run_identity
+from sapnet.pipeline.run_directory import OtherRun, check_run_identity, remove_run
 from sapnet.pipeline.spec import RunSpec
 from sapnet.pipeline.validation import Validator, held_out_images
 from sapnet.proposals import build_generator
+from sapnet.proposals.base import ProposalGenerator
 from sapnet.segmenters.checkpoint import save_artifact
 from sapnet.training.dataset import TrainingSet
 from sapnet.training.loader import steps_total
@@ -67,7 +68,7 @@ class Run:
             spec.proposals.get("kind", ""),
             given_body(spec),
         )
-        self.context = RunContext(spec, self.config, emit_event, should_stop)
+        self.context = RunContext(self.spec, self.config, emit_event, should_stop)
 
     def __call__(self) -> dict[str, Any]:
         """Run all stages.
@@ -78,19 +79,18 @@ class Run:
         Raises:
             SapnetError: those of `sapnet.errors`; Stopped where `should_stop` said so.
         """
-        ctx = self.context
-        ctx.result.mkdir(parents=True, exist_ok=True)
         source = self.spec.points
         points = source if isinstance(source, PointSet) else load_points(source)
-        ctx.failed.images = len(points.images)
         sizes = {image.id: image.size for image in points.images}
         truth = self._truth(sizes) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
-        distributed.main_first(
-            lambda: check_run_identity(self.spec.workdir, run_identity(ctx, points, generator))
-        )
+        distributed.main_first(lambda: self._take_folder(points, generator))
+        ctx = self.context
+        ctx.result.mkdir(parents=True, exist_ok=True)
+        ctx.failed.images = len(points.images)
         model, origin = stages.make_model(ctx, points.categories, self.builders)
         validated, untrained = held_out_images(ctx, points)
+        tested = untrained - validated
         total = steps_total(len(points.images) - len(untrained), self.config.train)
         ctx.emit_event(Started(generator.name, origin.in_words(), total))
         ctx.pixel_ranges = distributed.main_first(lambda: stages.find_pixel_ranges(ctx, points))
@@ -101,7 +101,7 @@ class Run:
         if model.labeler.preparation is not None:
             with ctx.stage(model.labeler.preparation):
                 dataset = distributed.main_first(
-                    lambda: stages.prepare_labeler(ctx, model, dataset)
+                    lambda: stages.prepare_labeler(ctx, model, dataset, tested)
                 )
         trained = dataset.without(dataset.points.without(untrained))
         held_out = dataset.without(dataset.points.only(validated))
@@ -115,7 +115,6 @@ class Run:
         points = ctx.failed.without(points)
         dataset = dataset.without(points)
         with ctx.stage(Stage.EVALUATE):
-            tested = untrained - validated
             metrics = stages.evaluate(
                 ctx, points, bags, masks, detections, truth, validator, tested
             )
@@ -139,6 +138,24 @@ class Run:
         ctx.write("report.json", report)
         draw_report(ctx, report, points, bags, masks, truth)
         return report
+
+    def _take_folder(self, points: PointSet, generator: ProposalGenerator) -> None:
+        """Note in the work folder whose it is, and read what earlier attempts have left there.
+
+        Raises:
+            OtherRun: it is another run's.
+        """
+        ctx, workdir = self.context, self.spec.workdir
+        identity = run_identity(ctx, points, generator)
+        try:
+            check_run_identity(workdir, identity)
+        except OtherRun as error:
+            if not self.spec.own_folder:
+                raise
+            ctx.warn(f"what another release had begun cannot go on, and it begins anew: {error}")
+            remove_run(workdir)
+            check_run_identity(workdir, identity)
+        self.context = RunContext(self.spec, self.config, ctx.emit_event, ctx.should_stop)
 
     def _truth(self, sizes: dict[int, Size]) -> dict[str, Any]:
         """The usable part of the ground truth, since no training should fail for the rest."""

@@ -1,6 +1,7 @@
 """The identity of a work folder: a checkpoint must never be taken for that of another run."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,12 @@ from sapnet.utils.files import write_text
 
 NAME = "run.json"
 SHOWN = 3
+_MADE = ("train", "result", "pixel_ranges.json", "proposals.json", "set_aside.json", NAME)
+"""What a run makes in its folder, but for its preset and its cache of proposals."""
+
+
+class OtherRun(InvalidConfig):
+    """The folder is another run's."""
 
 
 def check_run_identity(workdir: Path, run: Mapping[str, Any]) -> None:
@@ -19,7 +26,7 @@ def check_run_identity(workdir: Path, run: Mapping[str, Any]) -> None:
         run: values that JSON can hold, nested as one likes.
 
     Raises:
-        InvalidConfig: the folder is another run's; names what differs.
+        OtherRun: the folder is another run's; names what differs.
     """
     path = workdir / NAME
     current = dict(_flat(json.loads(json.dumps(run))))
@@ -31,10 +38,17 @@ def check_run_identity(workdir: Path, run: Mapping[str, Any]) -> None:
     if names:
         few = ", ".join(f"{n} was {stored.get(n)}, not {current.get(n)}" for n in names[:SHOWN])
         more = f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else ""
-        raise InvalidConfig(
+        raise OtherRun(
             f"the folder {workdir} holds another run: {few}{more}; "
             "take another folder, or remove this one"
         )
+
+
+def remove_run(workdir: Path) -> None:
+    """Remove what a run has made in its folder; its note of itself goes last."""
+    for name in _MADE:
+        path = workdir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -25,6 +25,8 @@ class RunSpec:
         max_bad_images: share of the images that may fail, see `FailedImages`.
         reserve_bytes: of free space on the work folder's disk, below which the run ends with
             DiskFull.
+        own_folder: whether the work folder is this one run's for good, as a job's is: where another
+            release has begun it with other settings, it begins anew there.
         max_processes: that may share the training (`sapnet.pipeline.launch`); None is one a device.
     """
 
@@ -44,6 +46,7 @@ class RunSpec:
     max_bad_images: float = 0.05
     reserve_bytes: int = 0
     max_processes: int | None = None
+    own_folder: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "RunSpec":

@@ -197,6 +197,28 @@ def test_a_folder_is_one_runs_alone(finished, go):
 
 
 @pytest.mark.slow
+def test_a_job_that_another_release_has_begun_begins_anew(make_spec, go, result_of, tmp_path):
+    """Its folder is its own; what the first attempt left is of no effect."""
+    begun = go(make_spec(tmp_path / "job", seed=3, own_folder=True), at("train", 2))
+    assert isinstance(begun.error, Stopped)
+    spec = replace(begun.spec, seed=7)  # as if the release had changed what the run is made with
+    note = spec.workdir / "set_aside.json"
+    entry = {"image_id": 1, "file_name": "x", "stage": "train", "error": "of an older release"}
+    note.write_text(json.dumps([entry]))
+    (spec.workdir / "log.txt").write_text("kept")
+    stop_early = at("train", 2)
+    anew = go(spec, stop_early)
+    (warning,) = (e["message"] for e in anew.events if e["event"] == "warning")
+    assert "begins anew" in warning
+    assert "seed was 3, not 7" in warning
+    alone = go(make_spec(tmp_path / "alone", seed=7), stop_early)
+    assert anew.steps == alone.steps != begun.steps
+    assert not note.exists()
+    assert (spec.workdir / "log.txt").read_text() == "kept"
+    assert 3 in go(spec, at("train", 3)).steps, "the new run goes on as any"
+
+
+@pytest.mark.slow
 def test_the_seed_decides(finished, make_spec, go, result_of, tmp_path):
     stop_early = at("train", 2)
     other = go(make_spec(tmp_path / "other", seed=8), stop_early)

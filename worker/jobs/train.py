@@ -93,6 +93,7 @@ def prepare(ctx: JobContext) -> Path:
         backbone_weights=str(weights.resolve()) if weights else None,
         max_bad_images=settings.max_bad_images,
         reserve_bytes=settings.reserve_bytes,
+        own_folder=True,
         max_processes=1 if ctx.lease.setbacks > SETBACKS_TOGETHER else None,
     )
 
