@@ -10,9 +10,6 @@ import time
 from typing import Any
 
 import structlog
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from app.errors import TooManyRequests
 from app.settings import Settings
@@ -28,8 +25,8 @@ class Rates:
     def __init__(self, settings: Settings) -> None:
         self._reads = settings.reads_per_minute
         self._writes = settings.writes_per_minute
-        storage, self._away = _storage(settings.broker_url)
-        self._limiter = SlidingWindowCounterRateLimiter(storage)
+        if self._reads or self._writes:
+            self._limiter, self._away = _limiter(settings.broker_url)
 
     async def count(self, who: str, *, write: bool) -> None:
         """Count a request of this caller.
@@ -43,6 +40,8 @@ class Rates:
         limit, kind = (self._writes, "writes") if write else (self._reads, "reads")
         if not limit:
             return
+        from limits import RateLimitItemPerMinute
+
         item = RateLimitItemPerMinute(limit)
         try:
             if await self._limiter.hit(item, who, kind):
@@ -59,10 +58,13 @@ class Rates:
         )
 
 
-def _storage(broker_url: str | None) -> tuple[Any, tuple[type[Exception], ...]]:
-    """Where it is counted, and what is raised where that is away."""
+def _limiter(broker_url: str | None) -> tuple[Any, tuple[type[Exception], ...]]:
+    """What counts, and what it raises where the place that it counts in is away."""
+    from limits.aio.storage import MemoryStorage, RedisStorage  # for those alone who set a limit
+    from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
     if broker_url is None or not broker_url.startswith(_REDIS):
-        return MemoryStorage(), ()
+        return SlidingWindowCounterRateLimiter(MemoryStorage()), ()
     from redis.exceptions import RedisError  # many modules, for those alone who have a broker
 
     storage = RedisStorage(
@@ -72,4 +74,4 @@ def _storage(broker_url: str | None) -> tuple[Any, tuple[type[Exception], ...]]:
         socket_timeout=_PATIENCE,
         socket_connect_timeout=_PATIENCE,
     )
-    return storage, (RedisError, OSError)
+    return SlidingWindowCounterRateLimiter(storage), (RedisError, OSError)
