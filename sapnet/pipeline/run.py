@@ -93,7 +93,8 @@ class Run:
         tested = untrained - validated
         total = steps_total(len(points.images) - len(untrained), self.config.train)
         ctx.emit_event(Started(generator.name, origin.in_words(), total))
-        ctx.pixel_ranges = distributed.main_first(lambda: stages.find_pixel_ranges(ctx, points))
+        known = points.without(tested)
+        ctx.pixel_ranges = distributed.main_first(lambda: stages.find_pixel_ranges(ctx, known))
         with ctx.stage(Stage.PROPOSALS):
             bags = distributed.main_first(lambda: stages.make_proposals(ctx, generator, points))
         usable = ctx.failed.without(points, early=True)

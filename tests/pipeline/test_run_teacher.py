@@ -97,10 +97,11 @@ def test_it_learns_nothing_from_images_of_test(make_spec, go, scenes, tmp_path):
     for name in ("a", "b"):
         spec = make_spec(tmp_path / name, overrides=TAUGHT, subsets={tested: "test"})
         if name == "b":
-            noise = np.random.default_rng(5).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+            noise = np.random.default_rng(5).integers(0, 60_000, (96, 128), dtype=np.uint16)
             Image.fromarray(noise).save(tmp_path / "noise.png")
             spec.image_paths[tested] = tmp_path / "noise.png"
         assert isinstance(go(spec, at("train", 1)).error, Stopped)
+        assert (spec.workdir / "pixel_ranges.json").read_text() == "{}\n"
         scores.append(read_proposal_scores(spec.workdir / "train" / "teacher.npz"))
     points = json.loads(scenes.points.read_text())["annotations"]
     own = {p["id"] for p in points if p["image_id"] == tested}
