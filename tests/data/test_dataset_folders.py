@@ -242,6 +242,27 @@ def test_a_list_of_two_subsets_is_of_the_stricter(tmp_path: Path) -> None:
     assert [image.subset for image in found.points.images] == ["test", "train"]
 
 
+def test_what_datumaro_itself_wrote(tmp_path: Path) -> None:
+    """Recorded of release 1.13 (recorded/make.py), in the folders that it writes."""
+    subsets = {"train": (0, 1), "val": (2,), "test": (3,)}
+    files: dict[str, Any] = {}
+    for subset, numbers in subsets.items():
+        recorded = Path(__file__).parent / "recorded" / f"datumaro_{subset}.json"
+        files[f"annotations/{subset}.json"] = recorded.read_text()
+        files |= {f"images/{subset}/cell_{number}.png": None for number in numbers}
+    files = {name: text and text.replace(".jpg", ".png") for name, text in files.items()}
+    found, warnings = read(write(tmp_path, files))
+    by_name = {Path(i.file_name).name: i.subset for i in found.points.images}
+    assert by_name == {f"cell_{n}.png": s for s, numbers in subsets.items() for n in numbers}
+    names = {c.id: c.name for c in found.points.categories}
+    for _, annotations in found.points:
+        point, box, polygon = annotations
+        assert (names[point.category_id], point.x, point.y) == ("cell", 10.5, 12.5)
+        assert box.box == polygon.box == BOX
+        assert names[box.category_id] == names[polygon.category_id] == "dust"
+    assert any("4 of label" in warning for warning in warnings)
+
+
 def test_what_is_left_out_is_told_in_a_line(tmp_path: Path) -> None:
     document = datumaro("a.png", "b.png")
     shapes = [{"type": f"{n}" + "x" * 500} for n in range(300)]
