@@ -93,8 +93,9 @@ class Run:
         tested = untrained - validated
         total = steps_total(len(points.images) - len(untrained), self.config.train)
         ctx.emit_event(Started(generator.name, origin.in_words(), total))
-        known = points.without(tested)
-        ctx.pixel_ranges = distributed.main_first(lambda: stages.find_pixel_ranges(ctx, known))
+        ctx.pixel_ranges = distributed.main_first(
+            lambda: stages.find_pixel_ranges(ctx, points.without(tested))
+        )
         with ctx.stage(Stage.PROPOSALS):
             bags = distributed.main_first(lambda: stages.make_proposals(ctx, generator, points))
         usable = ctx.failed.without(points, early=True)
