@@ -39,6 +39,7 @@ from app.masks.review_endpoints import router as review
 from app.observability import logging as logs
 from app.observability import tracing
 from app.predict.endpoints import router as predict
+from app.predict.label_endpoints import router as labelling
 from app.predict.model_cache import Runtime
 from app.registry.endpoints import router as models
 from app.settings import Settings
@@ -97,6 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         onnx,
         imported_models,
         predict,
+        labelling,
         label_studio,
     ):
         app.include_router(router)

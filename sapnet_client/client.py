@@ -146,6 +146,9 @@ class Client:
     reopen = _blocking(Hub.reopen)
     choose = _blocking(Hub.choose)
     correct = _blocking(Hub.correct)
+    accept_from = _blocking(Hub.accept_from)
+    rules = _blocking(Hub.rules)
+    take_rule_back = _blocking(Hub.take_rule_back)
     suggest = _blocking(Hub.suggest)
     corrections = _blocking(Hub.corrections)
     compare = _blocking(Hub.compare)
@@ -170,6 +173,7 @@ class Client:
 
     predict = _blocking(Hub.predict)
     predict_many = _iterating(Hub.predict_many)
+    label = _blocking(Hub.label)
     overlay = _blocking(Hub.overlay)
     models = _iterating(Hub.models)
     model = _blocking(Hub.model)

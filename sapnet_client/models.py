@@ -90,6 +90,34 @@ class Models(Exports):
             async for prediction in pages:
                 yield prediction
 
+    async def label(
+        self,
+        model: Ref,
+        *,
+        dataset: Ref | None = None,
+        images: Iterable[int] | None = None,
+        score: float | None = None,
+    ) -> Job:
+        """Let a model label images of a data set; returns the job at once, `wait` waits for it.
+
+        Its masks are reviewed as those of a training: `review`, `accept`, `accept_from` and the
+        rest; `corrections` takes the accepted ones into the next version of the data set.
+
+        Args:
+            model: it, its id, or an alias.
+            dataset: by default the model's own.
+            images: ids; by default all images without annotations.
+            score: confidence threshold; by default the model's own, else 0.1.
+        """
+        asked = {
+            "model": id_of(model),
+            "dataset_id": None if dataset is None else id_of(dataset),
+            "images": None if images is None else list(images),
+            "score": score,
+        }
+        wanted = {name: value for name, value in asked.items() if value is not None}
+        return await self._post(Job, "/jobs/label", wanted)
+
     def models(self) -> AsyncGenerator[Model, None]:
         """Yield all models, the newest first."""
         return self._pages(Model, "/models", "models")

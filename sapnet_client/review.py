@@ -5,9 +5,9 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from sapnet_client.calls import Ref, id_of, read
+from sapnet_client.calls import Ref, convert, id_of, read
 from sapnet_client.datasets import Datasets
-from sapnet_client.types import Comparison, Dataset, Mask, Pair, Segmentation, Suggestion
+from sapnet_client.types import Comparison, Dataset, Mask, Pair, Rule, Segmentation, Suggestion
 from sapnet_client.wire import Call
 
 MaskLike = Segmentation | Mapping[str, Any] | Any
@@ -47,13 +47,17 @@ class Review(Datasets):
         """Look a mask up by its `mask_id`."""
         return await self._get(Mask, f"/masks/{_id(mask)}")
 
-    async def accept(self, mask: Mask) -> Mask:
+    async def accept(self, mask: Mask, *, category_id: int | None = None) -> Mask:
         """Accept the mask as it stands, and return it at its new revision.
+
+        Args:
+            category_id: the object's class, where it is another than the mask has; of `choose` and
+                `correct` too.
 
         Raises:
             ChangedMeanwhile: the mask has another revision by now; so do the decisions below.
         """
-        return await self._decide(mask, {"decision": "accept"})
+        return await self._decide(mask, {"decision": "accept"}, category_id)
 
     async def reject(self, mask: Mask) -> Mask:
         """Decide that there is no such object."""
@@ -63,14 +67,46 @@ class Review(Datasets):
         """Take a decision back."""
         return await self._decide(mask, {"decision": "reopen"})
 
-    async def choose(self, mask: Mask, candidate: int) -> Mask:
+    async def choose(self, mask: Mask, candidate: int, *, category_id: int | None = None) -> Mask:
         """Decide that one of `mask.candidates`, by its index, is the right mask."""
-        return await self._decide(mask, {"decision": "choose", "candidate": candidate})
+        wanted = {"decision": "choose", "candidate": candidate}
+        return await self._decide(mask, wanted, category_id)
 
-    async def correct(self, mask: Mask, segmentation: MaskLike) -> Mask:
+    async def correct(
+        self, mask: Mask, segmentation: MaskLike, *, category_id: int | None = None
+    ) -> Mask:
         """Decide that this is the right mask."""
         wanted = {"decision": "correct", "segmentation": _document(segmentation)}
-        return await self._decide(mask, wanted)
+        return await self._decide(mask, wanted, category_id)
+
+    async def accept_from(
+        self,
+        job: Ref,
+        min_quality: float,
+        *,
+        category_id: int | None = None,
+        image_id: int | None = None,
+    ) -> Rule:
+        """Accept all open masks of at least a quality, by a rule that is kept with who made it.
+
+        Args:
+            category_id: of one class alone.
+            image_id: of one image alone.
+        """
+        asked = {"min_quality": min_quality, "category_id": category_id, "image_id": image_id}
+        wanted = {name: value for name, value in asked.items() if value is not None}
+        return await self._post(Rule, f"/jobs/{id_of(job)}/review/accept", wanted)
+
+    async def rules(self, job: Ref) -> list[Rule]:
+        """Return the rules that have accepted masks of a job, the newest first."""
+        answer = await self._get(dict[str, Any], f"/jobs/{id_of(job)}/review/rules")
+        return [convert(Rule, rule) for rule in answer["rules"]]
+
+    async def take_rule_back(self, job: Ref, rule: Rule | str) -> None:
+        """Open the masks again that a rule has accepted, but for those decided about since."""
+        rule_id = rule if isinstance(rule, str) else rule.id
+        call = Call("DELETE", f"/jobs/{id_of(job)}/review/rules/{rule_id}")
+        await self._send(call)
 
     async def suggest(
         self, mask: Mask | str, clicks: Iterable[Click], segmentation: MaskLike | None = None
@@ -92,13 +128,28 @@ class Review(Datasets):
         call = Call("POST", f"/masks/{_id(mask)}/suggest", json=body, again=True)
         return read(Suggestion, (await self._send(call)).body)
 
-    async def corrections(self, job: Ref, *, name: str | None = None) -> Dataset:
+    async def corrections(
+        self,
+        job: Ref,
+        *,
+        name: str | None = None,
+        also: Iterable[Ref] = (),
+        accepted_as: str = "masks",
+    ) -> Dataset:
         """Make a data set of what was decided.
 
-        Rejected objects are gone, accepted and corrected ones have their masks. Train on it with
-        `from_model=job.model_id`.
+        Rejected objects are gone, accepted and corrected ones have their masks; those that a model
+        has predicted become annotations. Train on it with `from_model=job.model_id`.
+
+        Args:
+            also: other jobs on the same data set whose reviews count too, `label`'s say.
+            accepted_as: masks, or points: then training chooses the masks of accepted ones anew.
         """
-        body = {} if name is None else {"name": name}
+        body: dict[str, Any] = {} if name is None else {"name": name}
+        if others := [id_of(other) for other in also]:
+            body["also"] = others
+        if accepted_as != "masks":
+            body["accepted_as"] = accepted_as
         return await self._post(Dataset, f"/jobs/{id_of(job)}/corrections", body)
 
     async def compare(self, before: Ref, after: Ref) -> Comparison:
@@ -108,7 +159,11 @@ class Review(Datasets):
         async with aclosing(self._pages(Pair, path, "masks", limit=10_000)) as pages:
             return replace(comparison, masks=[pair async for pair in pages])
 
-    async def _decide(self, mask: Mask, decision: Mapping[str, Any]) -> Mask:
+    async def _decide(
+        self, mask: Mask, decision: Mapping[str, Any], category_id: int | None = None
+    ) -> Mask:
+        if category_id is not None:
+            decision = {**decision, "category_id": category_id}
         headers = {"If-Match": f'"{mask.revision}"'}
         call = Call("PATCH", f"/masks/{_id(mask)}", json=decision, headers=headers)
         return self._bound(read(Mask, (await self._send(call)).body))

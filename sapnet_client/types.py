@@ -299,7 +299,12 @@ class Mask(Drawn):
     Attributes:
         bbox: x, y, width, height in pixels.
         quality: 0 to 1.
+        source: refined, selected, predicted (by a model, in an image without annotations), or
+            confirmed.
         status: open, accepted, corrected or rejected, at this revision.
+        rule_id: the rule that accepted it, where nobody has decided about it since.
+        delivered_category_id: the class that it was delivered with, where it has another one now.
+        score: of a predicted mask.
         doubts: what the quality is made of.
         delivered: what a corrected mask was before.
     """
@@ -322,6 +327,27 @@ class Mask(Drawn):
     selected: Segmentation | None = None
     refined: Segmentation | None = None
     proposal_source: str | None = None
+    rule_id: str | None = None
+    delivered_category_id: int | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A rule that has accepted the open masks of a job from a quality on.
+
+    Attributes:
+        made_by: owner of the key; None without keys.
+        accepted: how many masks it has accepted.
+    """
+
+    id: str
+    min_quality: float
+    made_at: datetime
+    accepted: int
+    made_by: str | None = None
+    category_id: int | None = None
+    image_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,14 +195,59 @@ def export(
         typer.echo(client.download_export(made, out))
 
 
+def label(
+    model: Annotated[str, typer.Argument(help="a model's id or alias, or the id of its job")],
+    dataset: Annotated[str | None, typer.Option(help="its id; default: the model's own")] = None,
+    image: Annotated[
+        list[int] | None,
+        typer.Option(help="id of an image, repeatable", show_default="all without annotations"),
+    ] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=1, help=CONFIDENCE_THRESHOLD)] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Let a model label the images that have no points; its masks wait for a review."""
+    with _client(url, key) as client:
+        job = client.label(_model(client, model), dataset=dataset, images=image, score=score)
+        console.print(f"Job {job.id}")
+        _show(client.wait(job))
+        counts = client.review_counts(job)
+        console.print(f"{counts['open']} masks. Look at them: sapnet-service review {job.id}")
+        typer.echo(job.id)
+
+
+def corrections(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="with reviewed masks")],
+    name: Annotated[str | None, typer.Option(help="of the version")] = None,
+    points: Annotated[
+        bool, typer.Option("--points", help="of accepted masks the points alone")
+    ] = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Make a new version of the data set from what was decided about the masks of jobs."""
+    with _client(url, key) as client:
+        kind = "points" if points else "masks"
+        made = client.corrections(jobs[0], name=name, also=jobs[1:], accepted_as=kind)
+        console.print(f"{made.name}: {made.images} images, {made.annotations} annotations")
+        typer.echo(made.id)
+
+
 def review(
     job: JobId,
+    accept_from: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="accept all open masks of at least this quality"),
+    ] = None,
     worst: Annotated[int, typer.Option(min=1, help="how many to list")] = 20,
     url: Url = None,
     key: Key = None,
 ) -> None:
     """How far the review is, and the masks of lowest quality."""
     with _client(url, key) as client:
+        if accept_from is not None:
+            rule = client.accept_from(job, accept_from)
+            console.print(f"{rule.accepted} masks accepted by the rule {rule.id}")
         counts = client.review_counts(job)
         typer.echo("  ".join(f"{name} {count}" for name, count in counts.items()))
         table = Table("mask", "image", "annotation", "class", "quality")
@@ -245,7 +290,18 @@ def demo(context: typer.Context) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the service's command line."""
-    for command in (train, wait, status, cancel, masks, predict, export, review):
+    for command in (
+        train,
+        wait,
+        status,
+        cancel,
+        masks,
+        predict,
+        export,
+        label,
+        review,
+        corrections,
+    ):
         app.command(rich_help_panel=PANEL)(command)
     models = typer.Typer(no_args_is_help=True, help="Models from elsewhere.")
     models.command("import")(import_model)

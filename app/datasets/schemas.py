@@ -45,14 +45,39 @@ class ImportProgress(BaseModel):
     error: str | None = Field(description="what the last attempt ended with; another follows")
 
 
+class Rule(BaseModel):
+    """A rule that accepted masks which nobody looked at."""
+
+    job_id: str
+    min_quality: float
+    category_id: int | None = None
+    image_id: int | None = None
+    made_by: str | None = None
+    made_at: datetime
+    accepted: int
+
+
 class Corrections(BaseModel):
-    """What was decided about the masks of the job that this version was made from."""
+    """What was decided about the masks of the job, or jobs, that this version was made from."""
 
     job_id: str
     open: int
     accepted: int
     corrected: int
     rejected: int
+
+
+class ReviewReport(BaseModel):
+    """What else there is to know about the reviews that this version was made from."""
+
+    jobs: list[str] = Field(description="whose masks were reviewed")
+    reclassified: int = Field(description="masks with another class than they were delivered with")
+    added: int = Field(description="annotations that a model has predicted")
+    rules: list[Rule] = Field(description="by which masks were accepted that nobody looked at")
+    images_with_open_masks: int = Field(
+        description="images of which predicted masks were taken in while others are open: objects "
+        "without annotation count as background in training"
+    )
 
 
 class Report(BaseModel):
@@ -78,6 +103,7 @@ class Report(BaseModel):
     truth: str | None = None
     """Where ground truth for metrics comes from: "truth", "annotations" (their segmentations)."""
     corrections: Corrections | None = None
+    review: ReviewReport | None = None
 
 
 class DatasetSummary(BaseModel):

@@ -57,6 +57,7 @@ class JobKind(StrEnum):
     IMPORT = "import"
     EXPORT = "export"
     PREDICT = "predict"
+    LABEL = "label"
     ONNX = "onnx"
     IMPORT_MODEL = "import_model"
 
@@ -307,7 +308,11 @@ class Webhook(Base):
 
 
 class PseudoMask(Base):
-    """One delivered mask. Box in pixels, COCO's x y w h; `segmentation` is a compressed RLE."""
+    """One delivered mask. Box in pixels, COCO's x y w h; `segmentation` is a compressed RLE.
+
+    A training delivers one for each annotation of its data set. A job of the kind `label` delivers
+    what its model finds: these have ids that no annotation of the data set has, and points.
+    """
 
     __tablename__ = "pseudo_mask"
     __table_args__ = (
@@ -330,6 +335,9 @@ class PseudoMask(Base):
     area: Mapped[float]
     quality: Mapped[float]
     source: Mapped[str] = mapped_column(String(32))
+    point_x: Mapped[float | None]
+    point_y: Mapped[float | None]
+    """A point inside of a mask that has no annotation, in pixels."""
     extra: Mapped[Json | None]
 
 
@@ -357,11 +365,37 @@ class MaskDecision(Base):
     status: Mapped[MaskStatus] = mapped_column(stored_as_value(MaskStatus))
     segmentation: Mapped[Mask | None]
     """The mask in place of the delivered one, where it is corrected."""
+    category_id: Mapped[UserId | None]
+    """The class in place of the delivered one, where it is another."""
+    rule_id: Mapped[str | None] = mapped_column(String(32))
+    """The rule by which it was accepted; None where somebody looked at it."""
     revision: Mapped[int]
     """Raised by one with each decision; moved by compare-and-set."""
     decided_by: Mapped[str | None] = mapped_column(String(64))
     """Owner of the key that asked."""
     decided_at: Mapped[Moment]
+
+
+class AcceptanceRule(Base):
+    """A rule by which open masks of a job were accepted at one time. Never changed; see `accepted`.
+
+    Each decision that it made names it. Masks that come to fit later are not accepted by it.
+    """
+
+    __tablename__ = "acceptance_rule"
+
+    id: Mapped[Id]
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    min_quality: Mapped[float]
+    category_id: Mapped[UserId | None]
+    """Of the class that it is for; None is all."""
+    image_id: Mapped[UserId | None]
+    """Of the image that it is for; None is all."""
+    made_by: Mapped[str | None] = mapped_column(String(64))
+    """Owner of the key that asked."""
+    made_at: Mapped[Moment]
+    accepted: Mapped[int] = mapped_column(default=0)
+    """How many masks it has accepted; raised with each batch of them."""
 
 
 class Export(Base):

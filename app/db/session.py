@@ -12,6 +12,7 @@ from sqlalchemy import (
     CursorResult,
     Delete,
     Engine,
+    Insert,
     Update,
     create_engine,
     event,
@@ -96,7 +97,7 @@ def _on_sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {mode}")
 
 
-def rows_changed(session: Session, statement: Update | Delete) -> int:
+def rows_changed(session: Session, statement: Update | Delete | Insert) -> int:
     """Execute it; how many rows it met: what a compare-and-set asks."""
     result = session.execute(statement)
     assert isinstance(result, CursorResult)

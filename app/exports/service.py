@@ -28,7 +28,7 @@ def create(session: Session, settings: Settings, job_id: str, request: ExportReq
         NotFound: there is no such job.
         Conflict: the job has no results.
     """
-    source = jobs.get_successful(session, job_id)
+    source = jobs.get_delivered(session, job_id)
     job = new_job(JobKind.EXPORT, source.dataset_id, request.model_dump(mode="json"))
     submit(session, settings, job)
     export = Export(id=job.id, job_id=source.id)

@@ -128,8 +128,8 @@ def metrics(job_id: str, session: SessionDep) -> dict[str, object]:
 
 @router.get("/{job_id}/report")
 def report(job_id: str, session: SessionDep) -> dict[str, object]:
-    """All that the training says about itself: settings, versions, seconds a stage."""
-    return service.get_successful(session, job_id).report or {}
+    """All that the job says about itself; a training: settings, versions, seconds a stage."""
+    return service.get_delivered(session, job_id).report or {}
 
 
 @router.get("/{job_id}/checkpoint", response_class=Response)

@@ -41,12 +41,14 @@ class KindInfo:
         queue: where jobs of this kind wait.
         stages: in order.
         result: the address of what comes of a job, with its columns to be filled in.
+        delivers_masks: whether masks come of it that are reviewed.
     """
 
     label: str
     queue: str
     stages: tuple[Stage, ...]
     result: str
+    delivers_masks: bool = False
 
     @property
     def shares(self) -> Mapping[str, float]:
@@ -68,6 +70,7 @@ KINDS: Mapping[JobKind, KindInfo] = {
             Stage(TrainStage.EXPORT, "Export", 0.03),
         ),
         "/jobs/{id}/pseudo-masks",
+        delivers_masks=True,
     ),
     JobKind.IMPORT: KindInfo(
         "Import",
@@ -91,6 +94,16 @@ KINDS: Mapping[JobKind, KindInfo] = {
         ),
         "/jobs/{id}/predictions",
     ),
+    JobKind.LABEL: KindInfo(
+        "Labelling",
+        PREDICT,
+        (
+            Stage(FETCH, "Fetching images", 0.1, optional=True),
+            Stage("predict", "Prediction", 0.9),
+        ),
+        "/jobs/{id}/pseudo-masks",
+        delivers_masks=True,
+    ),
     JobKind.IMPORT_MODEL: KindInfo(
         "Import of a model", PREDICT, (Stage("model", "Reading", 1.0),), "/models/{model_id}"
     ),
@@ -105,6 +118,10 @@ def result_of(job: Job) -> str:
     return KINDS[job.kind].result.format(
         id=job.id, dataset_id=job.dataset_id, model_id=job.model_id
     )
+
+
+DELIVERING = [kind for kind, info in KINDS.items() if info.delivers_masks]
+"""The kinds of jobs whose masks are reviewed."""
 
 
 def kinds_in(*queues: str) -> list[JobKind]:

@@ -51,7 +51,7 @@ def workload_of(
     """
     size = (Image.width, Image.height)
     query = select(*size, func.count(), func.sum(Image.annotations)).group_by(*size)
-    rows = session.execute(query.where(Image.dataset_id == dataset_id))
+    rows = session.execute(query.where(Image.dataset_id == dataset_id, Image.annotations > 0))
     groups = tuple(SizeGroup(*row[:3], int(row[3] or 0)) for row in rows)
     model_type = proposals.get("model_type")
     return Workload(groups, str(proposals.get("kind")), model_type, has_truth)

@@ -1,6 +1,6 @@
 """Jobs: looked up, listed, cancelled. The work itself is the worker's."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from app.db.session import rows_changed
 from app.errors import Conflict, NotFound
 from app.http.pagination import Page, Paging, paginate
 from app.jobs import events
-from app.jobs.kinds import KINDS, result_of
+from app.jobs.kinds import DELIVERING, KINDS, result_of
 from app.settings import Settings
 from app.storage.store import Storage
 
@@ -44,10 +44,24 @@ def get_successful(session: Session, job_id: str) -> Job:
         NotFound: there is no such job.
         Conflict: it is no training, or it has no results; with its state.
     """
+    return _with_results(session, job_id, [JobKind.TRAIN], "is no training")
+
+
+def get_delivered(session: Session, job_id: str) -> Job:
+    """Look up a job that has masks: a training, or one that labelled images.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: it delivers no masks, or it has none yet; with its state.
+    """
+    return _with_results(session, job_id, DELIVERING, "delivers no masks")
+
+
+def _with_results(session: Session, job_id: str, kinds: Collection[JobKind], else_: str) -> Job:
     job = get(session, job_id)
-    if job.kind is not JobKind.TRAIN:
+    if job.kind not in kinds:
         kind = KINDS[job.kind].label
-        raise Conflict(f"The job is no training ({kind}); its result is {result_of(job)}.")
+        raise Conflict(f"The job {else_} ({kind}); its result is {result_of(job)}.")
     if job.state not in SUCCESSFUL:
         raise Conflict(
             f"The job has no results: it is {job.state}.", state=job.state, reason=job.reason

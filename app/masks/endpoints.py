@@ -11,7 +11,7 @@ from app.db.session import DatabaseDep
 from app.http.content_negotiation import preferred
 from app.http.dependencies import StorageDep
 from app.http.pagination import Cursor, Paging
-from app.jobs.service import get_successful
+from app.jobs.service import get_delivered
 from app.masks import service, stream
 from app.masks.schemas import PseudoMaskPage
 
@@ -52,7 +52,7 @@ def pseudo_masks(
     paging = Paging(request, response, limit or DEFAULT_LIMIT, cursor)
     after = paging.after(int)
     with database.read() as session:
-        get_successful(session, job_id)
+        get_delivered(session, job_id)
     wanted = service.Filter(
         job_id, image_id, category_id, min_quality, status=status, detail=detail
     )

@@ -8,13 +8,13 @@ from sqlalchemy.orm import Session
 
 from app.auth.keys import Caller
 from app.db.columns import now
-from app.db.models import Annotation, Job, MaskDecision, MaskStatus, PseudoMask
+from app.db.models import Annotation, Category, Job, MaskDecision, MaskStatus, PseudoMask
 from app.db.session import rows_changed
 from app.errors import Invalid, NotFound, ValidationIssue
 from app.http.if_match import changed_meanwhile, check_match
-from app.jobs.service import get_successful
+from app.jobs.service import get_delivered
 from app.masks.rle import checked
-from app.masks.schemas import Choice, Correction, Counts, PlainDecision
+from app.masks.schemas import Acceptance, Choice, Correction, Counts, Decision, PlainDecision
 from app.masks.service import Filter, as_it_stands, selected
 
 
@@ -53,7 +53,7 @@ def get(session: Session, mask_id: str) -> dict[str, Any]:
 def decide(
     session: Session,
     mask_id: str,
-    decision: PlainDecision | Choice | Correction,
+    decision: Decision,
     if_match: str | None,
 ) -> dict[str, Any]:
     """Record a decision, and return the mask after it.
@@ -66,9 +66,9 @@ def decide(
         Conflict: its job has no results.
         PreconditionRequired: there is no If-Match.
         PreconditionFailed: the mask has another revision by now.
-        Invalid: the mask, or the candidate, is none.
+        Invalid: the mask, the candidate, or the class is none.
     """
-    row, _ = row_of(session, mask_id)
+    row, job = row_of(session, mask_id)
     revision = row.revision or 0
     check_match(if_match, revision)
     caller: Caller | None = session.info.get("caller")
@@ -76,6 +76,8 @@ def decide(
     values = {
         "status": status,
         "segmentation": correction,
+        "category_id": _category(session, job, row, decision),
+        "rule_id": None,
         "revision": revision + 1,
         "decided_by": caller.owner if caller else None,
         "decided_at": now(),
@@ -93,9 +95,27 @@ def decide(
     return get(session, mask_id)
 
 
-def _outcome(
-    row: Row[Any], decision: PlainDecision | Choice | Correction
-) -> tuple[MaskStatus, dict[str, Any] | None]:
+def _category(session: Session, job: Job, row: Row[Any], decision: Decision) -> int | None:
+    """The class in place of the delivered one; None where that one stands.
+
+    A class that was given before stays, as long as the mask is not rejected or reopened.
+    """
+    if isinstance(decision, PlainDecision):
+        return None
+    wanted: int | None = decision.category_id
+    if wanted is None:
+        wanted = row.decided_category
+    if wanted is None or wanted == row.category_id:
+        return None
+    of_dataset = Category.dataset_id == job.dataset_id, Category.category_id == wanted
+    if session.scalar(select(Category.pk).where(*of_dataset)) is None:
+        detail = f"the data set has no class {wanted}"
+        hint = "take the id of one of its `categories`, or add the class to a new version"
+        raise Invalid([ValidationIssue("body", "/category_id", detail, hint)])
+    return wanted
+
+
+def _outcome(row: Row[Any], decision: Decision) -> tuple[MaskStatus, dict[str, Any] | None]:
     """Return the status, and the mask in place of the delivered one.
 
     To accept what was corrected keeps the correction: it is the mask as it stands.
@@ -111,7 +131,7 @@ def _outcome(
                 [ValidationIssue("body", "/candidate", detail, "take the index of one of them")]
             )
         return MaskStatus.CORRECTED, candidates[decision.candidate]["segmentation"]
-    if decision.decision == "accept":
+    if isinstance(decision, Acceptance):
         kept = row.correction
         return MaskStatus.ACCEPTED if kept is None else MaskStatus.CORRECTED, kept
     return MaskStatus.REJECTED if decision.decision == "reject" else MaskStatus.OPEN, None
@@ -127,7 +147,7 @@ def row_of(session: Session, mask_id: str) -> tuple[Row[Any], Job]:
     if not -(2**63) <= annotation_id < 2**63:
         raise NotFound("mask", mask_id)
     try:
-        job = get_successful(session, job_id)
+        job = get_delivered(session, job_id)
     except NotFound:
         raise NotFound("mask", mask_id) from None
     query = _with_points(Filter(job.id, detail=True), job)
@@ -142,10 +162,11 @@ def _with_points(wanted: Filter, job: Job) -> Select[Any]:
         Annotation.dataset_id == job.dataset_id,
         Annotation.annotation_id == PseudoMask.annotation_id,
     )
-    points = Annotation.x.label("point_x"), Annotation.y.label("point_y")
-    return selected(wanted).join(Annotation, own).add_columns(*points)
+    points = Annotation.x.label("own_x"), Annotation.y.label("own_y")
+    return selected(wanted).outerjoin(Annotation, own).add_columns(*points)
 
 
 def with_point(row: Row[Any]) -> dict[str, Any]:
-    """A `ReviewMask`."""
-    return as_it_stands(row) | {"point": [row.point_x, row.point_y]}
+    """A `ReviewMask`: with the annotation's point, or that of a predicted mask."""
+    x, y = (row.own_x, row.own_y) if row.own_x is not None else (row.point_x, row.point_y)
+    return as_it_stands(row) | {"point": [x, y]}

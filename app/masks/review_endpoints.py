@@ -15,18 +15,21 @@ from app.http.dependencies import SettingsDep, StorageDep, require_content_type
 from app.http.idempotency import IDEMPOTENT
 from app.http.if_match import IfMatch, etag
 from app.http.pagination import Paging, paging
-from app.jobs.service import get_successful
+from app.jobs.service import get_delivered
+from app.masks import acceptance, corrections, review, service
 from app.masks import compare as comparing
-from app.masks import corrections, review, service
 from app.masks import suggestions as suggesting
 from app.masks.click_model import ClickModel
 from app.masks.endpoints import JSON, UserId
 from app.masks.schemas import (
+    AcceptRequest,
     Comparison,
     CorrectionsIn,
     DecisionIn,
     ReviewMask,
     ReviewPage,
+    RuleOut,
+    RulesOut,
     SuggestIn,
     Suggestion,
 )
@@ -34,6 +37,9 @@ from app.masks.schemas import (
 router = APIRouter(tags=["review"])
 CREATED: dict[int | str, dict[str, Any]] = {
     201: {"headers": {"Location": {"schema": {"type": "string"}, "description": "the data set"}}}
+}
+RULED: dict[int | str, dict[str, Any]] = {
+    201: {"headers": {"Location": {"schema": {"type": "string"}, "description": "the rule"}}}
 }
 ETAG: dict[int | str, dict[str, Any]] = {
     200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the revision"}}}
@@ -51,7 +57,7 @@ def queue(
     max_quality: Annotated[float, Query(ge=0, le=1)] = 1.0,
 ) -> Response:
     """Masks to look at, the worst quality first. `counts` are of all masks of the job."""
-    job = get_successful(session, job_id)
+    job = get_delivered(session, job_id)
     wanted = service.Filter(
         job_id, image_id, category_id, max_quality=max_quality, status=status, detail=True
     )
@@ -60,6 +66,44 @@ def queue(
     counts = review.counts(session, job).model_dump()
     body = service.encode({"masks": page.items, "counts": counts, "next": page.next})
     return Response(body, media_type=JSON, headers=page.headers)
+
+
+@router.post(
+    "/jobs/{job_id}/review/accept", status_code=201, responses=RULED, dependencies=[IDEMPOTENT]
+)
+def accept_by_rule(
+    job_id: str, body: AcceptRequest, database: DatabaseDep, response: Response
+) -> RuleOut:
+    """Accept all open masks of at least a quality, by a rule that is kept with who made it.
+
+    Masks that somebody has decided about stay as they are; so do those that are opened again later.
+    """
+    rule = acceptance.accept(database, job_id, body)
+    response.headers["Location"] = acceptance.location(job_id, rule.id)
+    return rule
+
+
+@router.get("/jobs/{job_id}/review/rules")
+def list_rules(job_id: str, session: SessionDep) -> RulesOut:
+    """The rules that have accepted masks of the job, the newest first."""
+    made = acceptance.rules(session, job_id)
+    return RulesOut(rules=[RuleOut.model_validate(rule) for rule in made])
+
+
+@router.get("/jobs/{job_id}/review/rules/{rule_id}")
+def get_rule(job_id: str, rule_id: str, session: SessionDep) -> RuleOut:
+    """A rule, and how many masks it has accepted."""
+    return RuleOut.model_validate(acceptance.get(session, job_id, rule_id))
+
+
+@router.delete("/jobs/{job_id}/review/rules/{rule_id}", status_code=204)
+def take_rule_back(job_id: str, rule_id: str, database: DatabaseDep) -> None:
+    """Open the masks again that a rule has accepted, and remove it.
+
+    Those that somebody has decided about since stay as they are, and so do versions of the data set
+    that were made meanwhile.
+    """
+    acceptance.take_back(database, job_id, rule_id)
 
 
 @router.post(
@@ -74,9 +118,11 @@ def correct(
     """Make a new version of the data set from what was decided.
 
     Rejected objects are gone, accepted and corrected ones have their masks as confirmed. Training
-    takes these as they are.
+    takes these as they are. Of the masks that a model has predicted the accepted and corrected ones
+    become annotations; what is open or rejected stays out. `also` takes in the reviews of other
+    jobs on the same data set.
     """
-    dataset = corrections.create(database, job_id, body.name if body else None)
+    dataset = corrections.create(database, job_id, body or CorrectionsIn.model_validate({}))
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 

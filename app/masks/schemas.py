@@ -1,5 +1,6 @@
 """What goes over the wire about pseudo-masks: COCO annotations, and how good they are thought."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,7 +51,9 @@ class PseudoMaskOut(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
     mask_id: str = Field(description="names this mask of this job; opaque")
-    id: int = Field(description="of the annotation")
+    id: int = Field(
+        description="of the annotation; of a predicted mask, that of the one that it may become"
+    )
     image_id: int
     category_id: int
     segmentation: Segmentation
@@ -60,11 +63,18 @@ class PseudoMaskOut(BaseModel):
         description="estimated probability that the delivered mask has an IoU of at least 0.5 with "
         "its object"
     )
-    source: Literal["refined", "selected", "confirmed"] = Field(
-        description="confirmed: you have said what it is"
+    source: Literal["refined", "selected", "predicted", "confirmed"] = Field(
+        description="predicted: a model found it in an image without annotations; confirmed: you "
+        "have said what it is"
     )
     status: MaskStatus
     revision: int = Field(description="of the decision: raised by each; 0 before the first")
+    delivered_category_id: int | None = Field(
+        None, description="the class that it was delivered with, where it has another one now"
+    )
+    rule_id: str | None = Field(
+        None, description="the rule that accepted it, where nobody has decided about it since"
+    )
     selected: Segmentation | None = Field(None, description="with detail=true")
     refined: Segmentation | None = Field(None, description="with detail=true")
     proposal_source: str | None = Field(None, description="with detail=true")
@@ -72,6 +82,7 @@ class PseudoMaskOut(BaseModel):
         None, description="with detail=true: what the quality is made of; null where not known"
     )
     candidates: list[Candidate] | None = Field(None, description="with detail=true")
+    score: float | None = Field(None, description="with detail=true: of a predicted mask")
     delivered: Segmentation | None = Field(
         None, description="with detail=true: what a corrected one was before"
     )
@@ -92,7 +103,9 @@ class ReviewMask(PseudoMaskOut):
             "examples": [EXAMPLE | {"point": [56.5, 100.5], "refined": None, "candidates": []}]
         }
     )
-    point: list[float] = Field(description="x, y in pixels")
+    point: list[float] = Field(
+        description="x, y in pixels; of a predicted mask, a point inside of the delivered one"
+    )
 
 
 class Counts(BaseModel):
@@ -112,15 +125,27 @@ class ReviewPage(BaseModel):
     next: str | None
 
 
+INT64 = 2**63
+CategoryId = Annotated[int | None, Field(ge=-INT64, lt=INT64, strict=True)]
+_CLASS = "the object's class, where it is another than the mask has"
+
+
 class PlainDecision(BaseModel):
     """A decision that brings no mask.
 
-    accept: the mask as it stands is right. reject: there is no such object. reopen: as if nothing
-    had been decided.
+    reject: there is no such object. reopen: as if nothing had been decided.
     """
 
     model_config = ConfigDict(extra="forbid")
-    decision: Literal["accept", "reject", "reopen"]
+    decision: Literal["reject", "reopen"]
+
+
+class Acceptance(BaseModel):
+    """The mask as it stands is right."""
+
+    model_config = ConfigDict(extra="forbid")
+    decision: Literal["accept"]
+    category_id: CategoryId = Field(None, description=_CLASS)
 
 
 class Choice(BaseModel):
@@ -129,6 +154,7 @@ class Choice(BaseModel):
     model_config = ConfigDict(extra="forbid")
     decision: Literal["choose"]
     candidate: int = Field(ge=0, strict=True, description="its index")
+    category_id: CategoryId = Field(None, description=_CLASS)
 
 
 class Correction(BaseModel):
@@ -137,9 +163,41 @@ class Correction(BaseModel):
     model_config = ConfigDict(extra="forbid")
     decision: Literal["correct"]
     segmentation: SegmentationIn
+    category_id: CategoryId = Field(None, description=_CLASS)
 
 
-DecisionIn = Annotated[PlainDecision | Choice | Correction, Field(discriminator="decision")]
+Decision = PlainDecision | Acceptance | Choice | Correction
+DecisionIn = Annotated[Decision, Field(discriminator="decision")]
+
+
+class AcceptRequest(BaseModel):
+    """A rule: open masks of at least this quality are accepted as they are."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"min_quality": 0.9}]}
+    )
+    min_quality: float = Field(ge=0, le=1)
+    category_id: CategoryId = Field(None, description="of one class alone")
+    image_id: CategoryId = Field(None, description="of one image alone")
+
+
+class RuleOut(BaseModel):
+    """A rule that has accepted masks, and who made it."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    min_quality: float
+    category_id: int | None
+    image_id: int | None
+    made_by: str | None = Field(description="owner of the key; null without keys")
+    made_at: datetime
+    accepted: int = Field(description="how many masks it has accepted")
+
+
+class RulesOut(BaseModel):
+    """The rules of a review, the newest first."""
+
+    rules: list[RuleOut]
 
 
 class ClickIn(BaseModel):
@@ -174,7 +232,7 @@ class Suggestion(BaseModel):
 
 
 class CorrectionsIn(BaseModel):
-    """The name of the new version of the data set."""
+    """The new version of the data set."""
 
     model_config = ConfigDict(extra="forbid")
     name: str | None = Field(
@@ -183,6 +241,17 @@ class CorrectionsIn(BaseModel):
         max_length=200,
         pattern=r"^[^\x00-\x1f\x7f]*$",
         description="default: the data set's, with the number of the version",
+    )
+    also: list[str] = Field(
+        [],
+        max_length=20,
+        description="ids of other jobs on the same data set, whose reviews count too: at most one "
+        "training among all of them, and any number that labelled images",
+    )
+    accepted_as: Literal["masks", "points"] = Field(
+        "masks",
+        description="points: of accepted masks the points alone, so that training chooses their "
+        "masks anew; corrected ones are confirmed in any case",
     )
 
 

@@ -31,7 +31,10 @@ class Filter:
 
 
 def selected(wanted: Filter) -> Select[Any]:
-    """The masks, in no order; rows for `as_it_stands`."""
+    """The masks, in no order; rows for `as_it_stands`.
+
+    A mask is of the class that it was given last.
+    """
     decided = and_(
         MaskDecision.job_id == PseudoMask.job_id,
         MaskDecision.annotation_id == PseudoMask.annotation_id,
@@ -49,9 +52,13 @@ def selected(wanted: Filter) -> Select[Any]:
         PseudoMask.area,
         PseudoMask.quality,
         PseudoMask.source,
+        PseudoMask.point_x,
+        PseudoMask.point_y,
         MaskDecision.status,
         MaskDecision.revision,
         MaskDecision.segmentation.label("correction"),
+        MaskDecision.category_id.label("decided_category"),
+        MaskDecision.rule_id,
         *([PseudoMask.extra] if wanted.detail else []),
     ]
     query = select(*columns).outerjoin(MaskDecision, decided)
@@ -59,7 +66,8 @@ def selected(wanted: Filter) -> Select[Any]:
     if wanted.image_id is not None:
         query = query.where(PseudoMask.image_id == wanted.image_id)
     if wanted.category_id is not None:
-        query = query.where(PseudoMask.category_id == wanted.category_id)
+        stands = func.coalesce(MaskDecision.category_id, PseudoMask.category_id)
+        query = query.where(stands == wanted.category_id)
     if wanted.min_quality > 0:
         query = query.where(PseudoMask.quality >= wanted.min_quality)
     if wanted.max_quality < 1:
@@ -101,6 +109,10 @@ def as_it_stands(row: Any) -> dict[str, Any]:
     if "extra" in row._fields:
         mask |= row.extra or {}
         mask["candidates"] = mask.get("candidates") or []
+    if row.decided_category not in (None, row.category_id):
+        mask |= {"category_id": row.decided_category, "delivered_category_id": row.category_id}
+    if row.rule_id is not None:
+        mask["rule_id"] = row.rule_id
     if row.correction is not None:
         mask |= {"segmentation": row.correction, "source": "confirmed", **measured(row.correction)}
         if "extra" in row._fields:

@@ -21,7 +21,14 @@ from app.masks.service import BATCH, Filter, as_it_stands, encode, page, selecte
 from app.storage.store import CHUNK, Storage
 
 log = structlog.get_logger()
-_UNDECIDED = {"status": None, "revision": None, "correction": None, "_fields": ()}
+_UNDECIDED = {
+    "status": None,
+    "revision": None,
+    "correction": None,
+    "decided_category": None,
+    "rule_id": None,
+    "_fields": (),
+}
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.http.schemas import Segmentation
+from app.webhooks.schemas import WebhookIn
 
 RESULT: dict[str, Any] = {
     "image_id": 1,
@@ -91,6 +92,31 @@ class PredictRequest(BaseModel):
         if len(given) > 1 or not (given or self.dataset is not None):
             raise ValueError("should have just one of url, image and images, or a dataset")
         return self
+
+
+class LabelRequest(BaseModel):
+    """What is to be labelled, and by which model."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"model": MODEL}, {"model": "production", "images": [12, 14]}]
+        },
+    )
+    model: str = Field(min_length=1, description="its id, or an alias")
+    dataset_id: str | None = Field(None, description="default: the model's own")
+    images: list[Annotated[int, Field(ge=-INT64, lt=INT64, strict=True)]] | None = Field(
+        None,
+        min_length=1,
+        description="ids of images in the data set; default: all that have no annotations",
+    )
+    score: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="confidence threshold of the masks; default: the model's own, else 0.1",
+    )
+    webhook: WebhookIn | None = Field(None, description="where the job's events are posted")
 
 
 class Prediction(BaseModel):

@@ -43,7 +43,7 @@ _LEAST_FACTOR = 0.1
 
 @dataclass(frozen=True, slots=True)
 class SizeGroup:
-    """Images of one size in pixels: how many, and with how many objects in all."""
+    """Annotated images of one size in pixels: how many, and with how many objects in all."""
 
     width: int
     height: int
@@ -77,9 +77,10 @@ class Workload:
     ) -> "Workload":
         """The workload of a dataset whose points are at hand."""
         objects = Counter(annotation.image_id for annotation in points.annotations)
-        images = Counter(image.size for image in points.images)
+        annotated = [image for image in points.images if image.id in objects]
+        images = Counter(image.size for image in annotated)
         of_size: Counter[tuple[int, int]] = Counter()
-        for image in points.images:
+        for image in annotated:
             of_size[image.size] += objects[image.id]
         groups = (SizeGroup(w, h, count, of_size[h, w]) for (h, w), count in images.items())
         return cls(tuple(groups), proposals, model_type, has_truth)

@@ -141,6 +141,8 @@ class TrainConfig:
         precision: of products; "auto" is bfloat16 on a GPU that multiplies it, else float32.
         compile: on a GPU, the segmenter by torch.compile, which takes minutes before the first
             steps.
+        empty_images: whether images without annotations are learned as background; if not, they
+            are taken as not annotated yet, and not trained on.
     """
 
     epochs: int = 12
@@ -163,6 +165,7 @@ class TrainConfig:
     patience: float = 0.0
     precision: Precision = "auto"
     compile: bool = False
+    empty_images: bool = False
 
 
 @dataclass(frozen=True, slots=True)

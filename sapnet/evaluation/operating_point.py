@@ -97,6 +97,33 @@ def best_operating_point(
     )
 
 
+def matched_scores(
+    detections: Sequence[Mapping[str, Any]],
+    truth: Mapping[str, Any],
+    image_ids: Collection[int],
+    category_ids: Collection[int],
+) -> list[tuple[float, int | None]]:
+    """The score of each detection, and the id of the object of its class that it is; None: of none.
+
+    Args:
+        detections: COCO results with image_id.
+        truth: ground truth as `read_truth` gives it; crowds are left out.
+        image_ids: of the images that count.
+        category_ids: of the classes that count.
+    """
+    results = _by_image(detections, category_ids)
+    true = _by_image(truth["annotations"], category_ids)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    pairs: list[tuple[float, int | None]] = []
+    for id_ in image_ids:
+        image = _Image(results[id_], true[id_], sizes[id_])
+        pairs += [
+            (score, None if place is None else image.own[place]["id"])
+            for score, place, _ in image.matched(by_class=True)
+        ]
+    return pairs
+
+
 def _by_image(
     items: Iterable[Mapping[str, Any]], category_ids: Collection[int]
 ) -> defaultdict[int, list[Mapping[str, Any]]]:
@@ -117,6 +144,7 @@ class _Image:
         results = sorted(results, key=lambda item: -item["score"])
         masks = [as_rle(item["segmentation"], *size) for item in own]
         self.true = [item["category_id"] for item in own]
+        self.own = own
         self.results = [(item["score"], item["category_id"]) for item in results]
         self.ious: npt.NDArray[np.float64] = np.zeros((len(results), len(own)))
         if results and own:

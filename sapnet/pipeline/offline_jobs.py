@@ -5,16 +5,25 @@ Their job files are like a training's (docs/architecture.md), told from it by th
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sapnet.data.images import MAX_PIXELS, ImageProblem, read_rgb
+from sapnet.data.inner_point import inner_point
+from sapnet.data.masks import area, holds_points
 from sapnet.errors import InvalidConfig, Stopped
+from sapnet.evaluation.score_calibration import ScoreCalibration
 from sapnet.pipeline.events import EventSink, Progressed, Warned
 from sapnet.utils.resources import ProgressTimer, peak_memory_mb
 
+UNCALIBRATED = (
+    "the model says nothing about how often its masks of a score are right (it was imported, or "
+    "trained by an earlier release): their quality is their score"
+)
 Wish = Callable[[], bool]
 
 
@@ -23,13 +32,15 @@ class InputImage:
     """One image to predict.
 
     Attributes:
-        number: its place among them.
+        number: its place among them, or another number that it alone has.
         error: why there is no file to read.
+        annotated: (J, 2) points of objects that need not be found, x and y in pixels.
     """
 
     number: int
     path: Path | None = None
     error: str | None = None
+    annotated: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,9 @@ class PredictJob:
         images: in the order of the result.
         score: the least one of a result.
         max_pixels: of an image.
+        label: whether results are to be objects of the data set: each has its "quality", the
+            probability that it is right, a "point" inside of it and its "area" in pixels, and none
+            holds a known point.
     """
 
     model: Path
@@ -52,6 +66,7 @@ class PredictJob:
     images: tuple[InputImage, ...]
     score: float = 0.1
     max_pixels: int = MAX_PIXELS
+    label: bool = False
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> "PredictJob":
@@ -63,7 +78,12 @@ class PredictJob:
             ValueError: a value does not fit.
         """
         images = [
-            InputImage(i["number"], Path(i["path"]) if "path" in i else None, i.get("error"))
+            InputImage(
+                i["number"],
+                Path(i["path"]) if "path" in i else None,
+                i.get("error"),
+                i.get("annotated", ()),
+            )
             for i in data.pop("images")
         ]
         model, workdir = Path(data.pop("model")), Path(data.pop("workdir"))
@@ -86,6 +106,8 @@ class PredictJob:
                 if image.number not in failed_by_number:
                     if image.error is None and predictor is None:
                         predictor = load_predictor(self.model)
+                        if self.label and ScoreCalibration.of_meta(predictor.meta) is None:
+                            emit_event(Warned(UNCALIBRATED))
                     line = self._line(predictor, image)
                     failed_by_number[image.number] = "error" in line
                     file.write(json.dumps(line).encode() + b"\n")
@@ -110,6 +132,9 @@ class PredictJob:
         except ImageProblem as error:
             return {"number": image.number, "error": str(error)}
         results = predictor.predict(pixels, self.score)
+        if self.label:
+            calibration = ScoreCalibration.of_meta(predictor.meta)
+            results = list(_as_objects(results, image.annotated, calibration))
         return {"number": image.number, "size": list(pixels.shape[:2]), "results": results}
 
 
@@ -184,6 +209,25 @@ class ImportJob:
         import_model(self.file, self.workdir / "result", self.name)
         emit_event(Progressed("model", 1, 1, 0.0))
         return _report(began)
+
+
+def _as_objects(
+    results: list[dict[str, Any]],
+    annotated: Sequence[Sequence[float]],
+    calibration: ScoreCalibration | None,
+) -> Iterator[dict[str, Any]]:
+    """COCO results with "quality", "point" and "area", without empty masks and known objects.
+
+    Args:
+        annotated: see `InputImage`.
+        calibration: of the model; without one the score stands for the quality.
+    """
+    for result in results:
+        mask, score = result["segmentation"], result["score"]
+        pixels = area(mask)
+        if pixels and not (len(annotated) and holds_points(mask, np.asarray(annotated)).any()):
+            quality = round(score if calibration is None else calibration(score), 4)
+            yield {**result, "quality": quality, "point": inner_point(mask), "area": pixels}
 
 
 def _report(began: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sapnet.data.tiles import TrainedSizes
 from sapnet.errors import is_disk_full
 from sapnet.evaluation.pseudo_masks import ious_with, true_masks
 from sapnet.evaluation.report import ReportInputs, write_report
+from sapnet.evaluation.score_calibration import ScoreCalibration
 from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.validation import given_subsets
 from sapnet.proposals.base import ProposalGenerator
@@ -58,11 +59,13 @@ def describe_model(
     generator: ProposalGenerator,
     origin: WeightsOrigin,
     validation: Mapping[str, Any] | None = None,
+    calibration: ScoreCalibration | None = None,
 ) -> dict[str, Any]:
     """The description of the model that is stored with its weights.
 
     Args:
         validation: of `metrics.json`.
+        calibration: of its scores.
     """
     packages = ("torch", "torchvision", "numpy", "pycocotools")
     return {
@@ -80,6 +83,7 @@ def describe_model(
             "settings": {k: v for k, v in ctx.spec.proposals.items() if k != "document"},
         },
         "validation": summary_of(validation) if validation else None,
+        "score_calibration": calibration.to_meta() if calibration else None,
         "image_sizes": TrainedSizes.of([image.size for image in points.images]).to_meta(),
         "images": len(points.images),
         "annotations": len(points.annotations),

@@ -17,6 +17,7 @@ from sapnet.data.exif import AS_STORED, orientation_of
 from sapnet.data.masks import Size
 from sapnet.evaluation.report.gallery import draw_gallery
 from sapnet.pipeline import stages
+from sapnet.pipeline.calibration import calibrate_scores
 from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.events import EventSink, Started
@@ -24,7 +25,7 @@ from sapnet.pipeline.outputs import describe_model, draw_report, run_identity
 from sapnet.pipeline.preset import given_body, with_preset
 from sapnet.pipeline.run_directory import OtherRun, check_run_identity, remove_run
 from sapnet.pipeline.spec import RunSpec
-from sapnet.pipeline.validation import Validator, held_out_images
+from sapnet.pipeline.validation import Validator, held_out_images, not_annotated
 from sapnet.proposals import build_generator
 from sapnet.proposals.base import ProposalGenerator
 from sapnet.segmenters.checkpoint import save_artifact
@@ -35,6 +36,14 @@ from sapnet.types import PointSet
 from sapnet.utils import distributed
 from sapnet.utils.device import describe_machine
 from sapnet.utils.resources import ProgressTimer, peak_memory_mb
+
+
+def left_out(empty: int, of: int) -> str:
+    """Say that images are not trained on."""
+    return (
+        f"{empty} of {of} images have no annotations: they are taken as not annotated yet, and not "
+        "trained on; train.empty_images=true takes them as background"
+    )
 
 
 class Run:
@@ -91,7 +100,10 @@ class Run:
         model, origin = stages.make_model(ctx, points.categories, self.builders)
         validated, untrained = held_out_images(ctx, points)
         tested = untrained - validated
-        total = steps_total(len(points.images) - len(untrained), self.config.train)
+        empty = not_annotated(ctx, points)
+        if empty:
+            ctx.warn(left_out(len(empty), len(points.images)))
+        total = steps_total(len(points.images) - len(untrained | empty), self.config.train)
         ctx.emit_event(Started(generator.name, origin.in_words(), total))
         ctx.pixel_ranges = distributed.main_first(
             lambda: stages.find_pixel_ranges(ctx, points.without(tested))
@@ -103,9 +115,9 @@ class Run:
         if model.labeler.preparation is not None:
             with ctx.stage(model.labeler.preparation):
                 dataset = distributed.main_first(
-                    lambda: stages.prepare_labeler(ctx, model, dataset, tested)
+                    lambda: stages.prepare_labeler(ctx, model, dataset, tested | empty)
                 )
-        trained = dataset.without(dataset.points.without(untrained))
+        trained = dataset.without(dataset.points.without(untrained | empty))
         held_out = dataset.without(dataset.points.only(validated))
         validator = Validator(ctx, held_out, truth) if len(held_out) else None
         with ctx.stage(Stage.TRAIN):
@@ -121,7 +133,8 @@ class Run:
                 ctx, points, bags, masks, detections, truth, validator, tested
             )
         with ctx.stage(Stage.EXPORT):
-            meta = describe_model(ctx, points, generator, origin, metrics["validation"])
+            scores = calibrate_scores(points, masks, detections, validator)
+            meta = describe_model(ctx, points, generator, origin, metrics["validation"], scores)
             save_artifact(ctx.result, model.segmenter, meta)
             draw_gallery(ctx.result / "gallery.png", dataset, masks, detections)
             ctx.progress(Stage.EXPORT, 1, 1, ProgressTimer())

@@ -32,6 +32,10 @@ from sapnet.utils import distributed
 from sapnet.utils.files import atomic_write, write_text
 from sapnet.utils.resources import ProgressTimer
 
+CALIBRATED = 16
+"""Images with annotations, the first ones, whose detections calibrate scores where none are held
+out."""
+
 
 def make_model(
     ctx: RunContext, categories: Sequence[Category], builders: Builders
@@ -176,7 +180,8 @@ def label_images(
 
     Args:
         measured: ids of the images whose detections are wanted in any case; those of others are
-            where there is ground truth, and of the first ones.
+            where there is ground truth, and of the first ones: for the gallery, and where nothing
+            is measured for the calibration of scores.
     """
     category = {label: c for c, label in dataset.points.label_of.items()}
     masks: list[PseudoMask] = []
@@ -187,9 +192,9 @@ def label_images(
         if info.id not in ctx.failed:
             with ctx.failed.catch(info, Stage.PSEUDO_MASKS):
                 record = dataset[index]
-                # without truth, detections are for the gallery alone
                 shown += bool(record.annotations)
-                wanted = ctx.spec.truth is not None or shown <= ROWS or info.id in measured
+                first = shown <= (ROWS if measured else CALIBRATED)
+                wanted = ctx.spec.truth is not None or first or info.id in measured
                 labeled = label_image(model, record, wanted)
                 masks += labeled.pseudo_masks
                 for detection in labeled.detections:
@@ -229,7 +234,8 @@ def evaluate(
     }
     if truth is not None:
         # Where the truth lacks an object, whoever finds it would be called wrong.
-        images = {image.id for image in points.images}.difference(truth["incomplete"])
+        images = {image.id for image in points.images} & {image["id"] for image in truth["images"]}
+        images.difference_update(truth["incomplete"])
         images -= (validator.images if validator else set()) | set(tested)
         curves = precision_recall(detections, truth, image_ids=images)
         figures = pseudo_mask_metrics(masks, bags.by_annotation(), points, truth)

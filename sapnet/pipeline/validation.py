@@ -54,11 +54,12 @@ def held_out_images(ctx: RunContext, points: PointSet) -> tuple[frozenset[int], 
 
     Returns:
         Ids of those to validate on, and of all that are not trained on: by the user's own subsets,
-        and where none is for validation, by a share of the images that have no subset.
+        and where none is for validation, by a share of the annotated images that have no subset.
     """
     given = given_subsets(ctx.spec, points)
     validated, untrained = map(frozenset, split_given(given))
-    if len(untrained) == len(points.images):
+    empty = not_annotated(ctx, points)
+    if len(untrained | empty) == len(points.images):
         ctx.warn("all images are of the subsets val and test: the training takes them all")
         return frozenset(), frozenset()
     if not validated:
@@ -68,7 +69,7 @@ def held_out_images(ctx: RunContext, points: PointSet) -> tuple[frozenset[int], 
         free = {
             image.id: image.group
             for image in points.images
-            if image.id not in given and image.group not in fixed
+            if image.id not in given and image.id not in empty and image.group not in fixed
         }
         if len(free) < max(config.hold_out_from, config.hold_out_least + 1):
             return validated, untrained
@@ -80,6 +81,13 @@ def held_out_images(ctx: RunContext, points: PointSet) -> tuple[frozenset[int], 
             groups={id_: group for id_, group in free.items() if group is not None},
         )
     return validated, untrained | validated
+
+
+def not_annotated(ctx: RunContext, points: PointSet) -> frozenset[int]:
+    """Ids of the images without annotations, unless these are to be learned as background."""
+    if ctx.config.train.empty_images or not points.annotations:
+        return frozenset()
+    return frozenset(_ids(points).difference(a.image_id for a in points.annotations))
 
 
 class Validator:
@@ -97,7 +105,8 @@ class Validator:
         self._path = ctx.folder / "validations.json"
         kept = json.loads(self._path.read_text()) if self._path.exists() else []
         self.history: list[dict[str, Any]] = kept
-        self.reference, self.images = Reference.DELIVERED, _ids(dataset.points)
+        empty = not_annotated(ctx, dataset.points)
+        self.reference, self.images = Reference.DELIVERED, _ids(dataset.points) - empty
         self._truth: Truth | None = None
         if usable := known_truth(dataset.points, truth):
             self.reference, self.images, self._truth = usable
@@ -144,11 +153,24 @@ class Validator:
             detections: COCO results of the model that is delivered, of all images.
             masks: the delivered ones, of all images.
         """
-        images = {id_ for id_ in self.images if id_ not in self._ctx.failed}
-        truth = self._truth or self._delivered([m for m in masks if m.image_id in images])
+        images, truth = self.reference_masks(masks)
         figures = _final_figures(detections, truth, images, self._dataset.points)
         on = {"on": f"{len(images)} images held out", "against": str(self.reference)}
         return {**on, **figures, "history": self.history}
+
+    @property
+    def is_agreement(self) -> bool:
+        """Whether it measures against masks that the run itself has delivered."""
+        return self._truth is None
+
+    def reference_masks(self, masks: Sequence[PseudoMask]) -> tuple[set[int], Truth]:
+        """Ids of the images that could be read, and what the model is measured against there.
+
+        Args:
+            masks: the delivered ones, of all images.
+        """
+        images = {id_ for id_ in self.images if id_ not in self._ctx.failed}
+        return images, self._truth or self._delivered([m for m in masks if m.image_id in images])
 
     def _delivered(self, masks: Sequence[PseudoMask]) -> Truth:
         points = self._dataset.points

@@ -22,6 +22,7 @@ SEMANTIC = (
     "POST /datasets",
     "POST /models",
     "POST /jobs/train",
+    "POST /jobs/label",
     "POST /jobs/{job_id}/corrections",
     "POST /jobs/{job_id}/exports",
     "POST /predict",

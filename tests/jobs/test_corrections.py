@@ -16,7 +16,7 @@ from app.db.columns import now
 from app.db.models import Annotation, Dataset, Job, Model
 from app.db.session import Database
 from app.errors import Conflict
-from app.masks import corrections
+from app.masks import versions
 from app.settings import Settings
 from app.storage.store import Storage
 from sapnet.config.resolve import resolve_config
@@ -158,7 +158,7 @@ def test_nobody_sees_a_part_of_it(
     remove_deleted: Callable[[Settings], None],
 ) -> None:
     """It is written in batches; one that was cut off is removed, by a kill after an hour."""
-    monkeypatch.setattr(corrections, "BATCH", 1)
+    monkeypatch.setattr(versions, "BATCH", 1)
     decide(client, f"{done}.502", decision="reject")
     table, write, seen = Dataset.__table__.c, removal.finish, list[Any]()
 

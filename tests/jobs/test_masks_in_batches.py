@@ -13,7 +13,7 @@ from sqlalchemy import event, func, insert, select
 from app.db.models import Annotation, Job, JobState, Model, PseudoMask
 from app.db.session import Database
 from app.settings import Settings
-from worker.jobs import train
+from worker.jobs import mask_rows
 from worker.jobs.execute import execute
 from worker.jobs.train import prepare, record
 from worker.runtime.lease import Lease, LeaseLost, acquire_lease
@@ -81,7 +81,7 @@ def after_batches(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[]
             if len(pauses) == count:
                 happens()
 
-        monkeypatch.setattr(train, "time", SimpleNamespace(sleep=pause))
+        monkeypatch.setattr(mask_rows, "time", SimpleNamespace(sleep=pause))
 
     return arrange
 

@@ -218,3 +218,58 @@ def test_an_override_that_only_the_trainer_can_refuse(
     job = job_row(job_id)
     assert (job.state, job.reason, job.attempt) == (JobState.FAILED, "invalid_config", 1)
     assert "no_such_setting" in str(job.error)
+
+
+def test_the_other_images_are_labelled_reviewed_and_trained_on(
+    asking: Client,
+    client: TestClient,
+    scenes: Scenes,
+    start_real: Callable[[], subprocess.Popen[bytes]],
+    job_row: Row,
+    until: Until,
+    tmp_path: Path,
+) -> None:
+    """Points on four of six images; the other two by the model, a rule, and one correction."""
+    document = json.loads(scenes.points.read_text())
+    ids = [image["id"] for image in document["images"]]
+    annotated, others = ids[:4], set(ids[4:])
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] in annotated]
+    points = tmp_path / "points.json"
+    points.write_text(json.dumps(document))
+    dataset = asking.create_dataset(scenes.images, points).id
+    loose = {"solo.score_threshold": 0.001, "solo.keep_threshold": 0.0, "solo.max_instances": 6}
+    short = {"train.epochs": 4, "solo.nms_pre": 40, "refine.enabled": False, **loose}
+    overrides = REQUEST["overrides"] | short  # type: ignore[operator]
+    request = REQUEST | {"overrides": overrides, "proposals": "hierarchy"}
+    first = asking.train(dataset, **request).id
+    worker = start_real()
+    until(over(job_row, first), 400)
+    told = asking.job(first)
+    assert any("2 of 6 images have no annotations" in warning for warning in told.warnings)
+    answer = client.post("/jobs/label", json={"model": told.model_id, "score": 0})
+    assert answer.status_code == 202, answer.text
+    labelled = answer.json()["id"]
+    until(over(job_row, labelled), 200)
+    assert asking.job(labelled).state == "succeeded", asking.job(labelled)
+    queue = list(asking.review(labelled))
+    assert {mask.image_id for mask in queue} == others
+    assert [mask.quality for mask in queue] == sorted(mask.quality for mask in queue)
+    assert all(0 <= mask.quality <= 1 for mask in queue)
+    assert {mask.source for mask in queue} == {"predicted"}
+    best = queue[-1].quality
+    rule = client.post(f"/jobs/{labelled}/review/accept", json={"min_quality": best}).json()
+    assert rule["accepted"] == sum(mask.quality >= best for mask in queue)
+    worst = queue[0]
+    clicked = asking.suggest(worst, [tuple(worst.point or ())])
+    asking.correct(worst, clicked.segmentation)
+    version = asking.corrections(labelled)
+    assert version.annotations == len(document["annotations"]) + rule["accepted"] + 1
+    again = asking.train(version, from_model=told.model_id, **request).id
+    until(over(job_row, again), 400)
+    assert asking.job(again).succeeded, asking.job(again)
+    confirmed = {mask.id for mask in asking.pseudo_masks(again) if mask.source == "confirmed"}
+    assert confirmed == {mask.id for mask in asking.review(labelled, status="accepted")} | {
+        worst.id
+    }
+    worker.terminate()
+    worker.wait(60)

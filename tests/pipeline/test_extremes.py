@@ -179,6 +179,7 @@ def test_most_images_without_objects(world, go):
     """And one image a step, so that most steps see none; the first does."""
     images = [[], [], grid(4, (96, 128), 12), [], []]
     overrides = {"train.batch_size": 1, "train.epochs": 2, "refine.warmup": 0.0}
+    overrides["train.empty_images"] = True
     outcome = go(world(images, [1, 2], overrides=overrides))
     rows, metrics = checked(outcome)
     assert {row["image_id"] for row in rows} == {2}

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sapnet.config.resolve import resolve_config
 from sapnet.data.images import read_rgb
+from sapnet.data.masks import area, holds_points
 from sapnet.data.synthetic import draw_scene
 from sapnet.errors import InvalidConfig, Stopped, WeightsUnavailable
 from sapnet.pipeline.events import Progressed, Warned
@@ -168,3 +169,27 @@ def test_a_model_from_elsewhere_is_written_anew(model, tmp_path):
     path.write_text(json.dumps({**document, "file": str(tmp_path / "bad")}))
     with pytest.raises(WeightsUnavailable, match=r"a\.pt was not taken"):
         job_of(path)(events.append, lambda: False)
+
+
+@pytest.mark.slow
+def test_objects_to_be_reviewed(job_file, model, tmp_path):
+    """Each has a point inside of it; what is known already is not found again."""
+    document = json.loads(job_file.read_text())
+    job_file.write_text(json.dumps(document | {"label": True}))
+    events = []
+    job_of(job_file)(events.append, lambda: False)
+    found = lines(tmp_path)
+    assert any("their quality is their score" in e.message for e in events if isinstance(e, Warned))
+    results = [result for line in found for result in line.get("results", [])]
+    assert results
+    for result in results:
+        assert holds_points(result["segmentation"], np.array([result["point"]])).all()
+        assert result["quality"] == pytest.approx(result["score"], abs=1e-4)
+        assert result["area"] == area(result["segmentation"])
+    known = [result["point"] for result in found[0]["results"]][:1]
+    document["images"][0]["annotated"] = known
+    job_file.write_text(json.dumps(document | {"label": True}))
+    job_of(job_file)(events.append, lambda: False)
+    left = lines(tmp_path)[0]["results"]
+    assert len(left) < len(found[0]["results"])
+    assert not any(holds_points(r["segmentation"], np.array(known)).any() for r in left)

@@ -291,7 +291,7 @@ def test_images_and_batches_without_annotations(small_world, go):
     spec = small_world(
         [(48, 64)] * 4,
         [(0, 4, 20, 20), (0, 9, 40.5, 30), (2, 4, 5, 5)],
-        overrides={"train.batch_size": 1, "refine.warmup": 0.0},
+        overrides={"train.batch_size": 1, "refine.warmup": 0.0, "train.empty_images": True},
     )
     outcome = must(go(spec))
     assert len(outcome.steps) == 4
@@ -299,6 +299,17 @@ def test_images_and_batches_without_annotations(small_world, go):
     empty = [losses for losses in outcome.steps.values() if losses["mask"] == 0]
     assert len(empty) == 2
     assert all(losses["aff"] == 0 and losses["cls"] > 0 for losses in empty)
+
+
+@pytest.mark.slow
+def test_images_that_are_not_annotated_yet(small_world, go):
+    """They teach nothing, and the model's scores are calibrated on those that are."""
+    points = [(0, 4, 20, 20), (0, 9, 40.5, 30), (2, 4, 5, 5)]
+    outcome = must(go(small_world([(48, 64)] * 4, points, overrides={"train.batch_size": 1})))
+    assert len(outcome.steps) == 2
+    assert all(losses["mask"] > 0 for losses in outcome.steps.values())
+    warned = [e["message"] for e in outcome.events if e["event"] == "warning"]
+    assert any("2 of 4 images have no annotations" in message for message in warned)
 
 
 def test_no_annotation_at_all(small_world, go):

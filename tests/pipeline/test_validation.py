@@ -73,6 +73,7 @@ def test_the_model_is_measured_on_what_it_was_not_trained_on(whole, scenes):
     own = predictor.meta["validation"]
     assert (own["against"], own["AP50"]) == ("ground truth", figures["AP50"])
     assert own["score_threshold"] == (figures["at_best_f1"] or {}).get("score_threshold")
+    assert predictor.meta["score_calibration"]["on"] == "1 images held out"
 
 
 @pytest.mark.slow

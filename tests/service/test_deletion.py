@@ -330,7 +330,7 @@ def test_whoever_comes_next_goes_on(
     slipping = Slipping(Path(settings.storage))
     seen = [sum(counts(database).values())]
     while "dataset" in counts(database):
-        asked: Iterator[bool] = iter([False] * 14)
+        asked: Iterator[bool] = iter([False] * 16)
         assert remove_deleted(database, lambda: next(asked, True)) in (0, 1)  # noqa: B023
         seen.append(sum(n for name, n in counts(database).items() if name != "blob_pin"))
         assert seen[-1] < seen[-2]

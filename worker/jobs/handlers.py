@@ -3,7 +3,7 @@
 from typing import assert_never
 
 from app.db.models import JobKind
-from worker.jobs import export_masks, import_dataset, import_model, onnx, predict, train
+from worker.jobs import export_masks, import_dataset, import_model, label, onnx, predict, train
 from worker.jobs.context import JobHandler
 
 
@@ -14,6 +14,8 @@ def handler_of(kind: JobKind) -> JobHandler:
             return train.HANDLER
         case JobKind.PREDICT:
             return predict.HANDLER
+        case JobKind.LABEL:
+            return label.HANDLER
         case JobKind.ONNX:
             return onnx.HANDLER
         case JobKind.IMPORT_MODEL:

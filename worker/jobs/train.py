@@ -4,14 +4,11 @@ From rows to what the process needs, and from its results to rows.
 """
 
 import json
-import math
-import time
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Table, insert, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.datasets.rows import bbox_of
@@ -24,26 +21,22 @@ from app.db.models import (
     Job,
     JobKind,
     Model,
-    PseudoMask,
 )
 from app.errors import BlobMissing
 from app.jobs.submit import request_of
 from app.masks import stream
-from app.storage.garbage_collection import PAUSE_SECONDS
 from worker.jobs.context import JobContext, SubprocessHandler
+from worker.jobs.mask_rows import box_columns, finite, record_masks
 from worker.jobs.transitions import (
     LOG,
     BadResult,
     finish_job,
-    remove_under_lease,
     stored_files,
     success,
 )
 from worker.runtime.lease import renew_lease
 from worker.runtime.workdir import write_job_file, write_json
 
-BATCH = 500
-"""Masks in one transaction: a fraction of a second, which is how long others may have to wait."""
 SETBACKS_TOGETHER = 2
 """Attempts in a row without progress before a training goes on in one process: there a batch that
 does not fit into the GPU's memory is halved, and no process waits for another."""
@@ -187,7 +180,7 @@ def record(ctx: JobContext, warnings: list[str]) -> None:
     files = {name: result / file for name, file in FILES.items()}
     if not files["model"].is_file():
         raise BadResult("the trainer left no model.pt")
-    record_masks(ctx, delivered)
+    record_masks(ctx, _pseudo_masks(delivered, ctx.job_id))
     state, reason = success(warnings, failed_images=bool(report.get("set_aside")))
     with (
         stored_files(ctx, {**files, "masks": masks, "log": workdir / LOG}) as stored,
@@ -211,20 +204,6 @@ def record(ctx: JobContext, warnings: list[str]) -> None:
             masks_sha=stored.get("masks"),
             log_sha=stored.get("log"),
         )
-
-
-def record_masks(ctx: JobContext, delivered: Path) -> None:
-    """Write the masks, each batch under the lease.
-
-    Those of an attempt that got no further are removed before.
-    """
-    table = cast(Table, PseudoMask.__table__)
-    remove_under_lease(ctx, table, table.c.job_id == ctx.job_id)
-    for rows in _batches(_pseudo_masks(delivered, ctx.job_id)):
-        with ctx.database.begin() as session:
-            renew_lease(session, ctx.lease, ctx.settings, unless_cancelled=True)
-            session.execute(insert(PseudoMask), rows)
-        time.sleep(PAUSE_SECONDS)
 
 
 def _model(session: Session, job_id: str, stored: Mapping[str, str], size: int) -> Model:
@@ -268,34 +247,18 @@ def _pseudo_masks(path: Path, job_id: str) -> Iterator[dict[str, Any]]:
 
 
 def _row(mask: dict[str, Any], job_id: str) -> dict[str, Any]:
-    x, y, w, h = map(_finite, mask["bbox"])
     return {
         "job_id": job_id,
         "annotation_id": int(mask["id"]),
         "image_id": mask["image_id"],
         "category_id": mask["category_id"],
         "segmentation": mask["segmentation"],
-        "x": x,
-        "y": y,
-        "w": w,
-        "h": h,
-        "area": _finite(mask["area"]),
-        "quality": _finite(mask["quality"]),
+        **box_columns(mask),
+        "area": finite(mask["area"]),
+        "quality": finite(mask["quality"]),
         "source": mask["source"],
         "extra": {name: mask.get(name) for name in EXTRA},
     }
-
-
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{value} is no number for JSON")
-    return number
-
-
-def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    while batch := list(islice(rows, BATCH)):
-        yield batch
 
 
 HANDLER = SubprocessHandler(JobKind.TRAIN, prepare, record)

@@ -61,7 +61,7 @@ export function buildPanel(review) {
 
   const element = h("div", { class: "stack" },
     h("div", { class: "row spread" },
-      h("div", { class: "stack tight" }, h("h1", null, "Review"), h("p", { class: "hint" }, h("a", { href: `#/jobs/${review.job.id}/results` }, "Results"), ` of ${review.dataset.name}, the worst quality first`)),
+      h("div", { class: "stack tight" }, h("h1", null, "Review"), h("p", { class: "hint" }, review.job.kind === "train" ? h("a", { href: `#/jobs/${review.job.id}/results` }, "Results") : h("a", { href: `#/jobs/${review.job.id}` }, "Predicted masks"), ` of ${review.dataset.name}, the worst quality first`)),
       button("Make a new version and train again from here", () => review.again(), { class: "again" })),
     h("div", { class: "stack tight" }, counts, bar),
     working, end,

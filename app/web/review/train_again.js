@@ -30,16 +30,17 @@ export async function trainAgain({ job, dataset, counts }, signal) {
     }
 
     return h("form", { class: "stack", onsubmit: submit },
-      h("p", null, sentence(counts)),
+      h("p", null, sentence(counts, job.kind)),
       field("Name of the version", name),
       errors,
       h("div", { class: "row end" }, send));
   });
   if (!made || signal.aborted) return;
-  const started = await train(made, { model: job.model_id, preset: job.preset, signal });
+  const started = await train(made, { model: job.model_id, preset: job.preset || null, signal });
   if (!started && !signal.aborted) location.hash = `#/datasets/${made.id}`; // no training for now
 }
 
-function sentence({ accepted, corrected, rejected, open }) {
+function sentence({ accepted, corrected, rejected, open }, kind) {
+  if (kind === "label") return `It has the ${count(accepted + corrected, "object")} that you confirmed beside those that it had; the ${count(rejected, "one")} that you rejected and the ${count(open, "open one")} stay out.`;
   return `It has the ${count(accepted + corrected, "mask")} that you confirmed, leaves out the ${count(rejected, "object")} that you rejected, and of the ${count(open, "open one")} the points.`;
 }

@@ -1,6 +1,7 @@
-/* What a training left, as the views of results, review and comparison ask for it.
+/* What a job delivered, as the views of results, review and comparison ask for it.
 
-   openJob(id, signal)         {job, dataset, classes} of a training that has results; classes is
+   DELIVERING                  kinds of jobs that deliver masks
+   openJob(id, signal)         {job, dataset, classes} of a job that has masks; classes is
                                colours.js's byClass. Throws an ApiError that says where it stands.
    names(datasetId, signal)    resolves to a Map image id -> file name of the first 5,000; it has what
                                could be had, and never fails
@@ -25,12 +26,14 @@ export const STATUS = [
   ["corrected", "corrected", "busy"],
   ["rejected", "rejected", "bad"],
 ];
+export const DELIVERING = ["train", "label"]; // kinds of jobs with masks to review
 const SUCCESSFUL = ["succeeded", "succeeded_with_warnings"];
 
 export async function openJob(id, signal) {
   const job = await get(`/jobs/${id}`, { signal });
-  if (job.kind !== "train" || !SUCCESSFUL.includes(job.state)) {
-    const detail = job.kind === "train" ? `The training is ${job.state.replaceAll("_", " ")}.` : `The job is no training: its kind is ${job.kind}.`;
+  const delivers = DELIVERING.includes(job.kind);
+  if (!delivers || !SUCCESSFUL.includes(job.state)) {
+    const detail = delivers ? `The job is ${job.state.replaceAll("_", " ")}.` : `The job delivers no masks: its kind is ${job.kind}.`;
     throw new ApiError(409, { title: "There are no results", detail });
   }
   const dataset = await get(`/datasets/${job.dataset_id}`, { signal });

@@ -4,6 +4,7 @@ import { events, get, post, request } from "../core/api.js";
 import { Curves } from "../core/chart.js";
 import { announce, button, confirm, fill, h, icon, toast } from "../core/dom.js";
 import { duration, percent, reference, short, when } from "../core/format.js";
+import { DELIVERING } from "../viewer/masks.js";
 import { TONES, inWords, successful } from "./jobs.js";
 
 const ACTIVE = ["queued", "running", "cancelling"];
@@ -166,13 +167,24 @@ class JobView {
     if (this.acting === job.state) return;
     this.acting = job.state;
     const active = ["queued", "running"].includes(job.state);
-    const masks = successful(job.state) && job.kind === "train";
+    const trained = successful(job.state) && job.kind === "train";
+    const masks = successful(job.state) && DELIVERING.includes(job.kind);
     fill(this.actions,
       active && button("Cancel", () => this.#cancel(), { class: "danger" }),
-      masks && h("a", { class: "button", href: `#/jobs/${job.id}/review` }, "Review the masks"),
-      masks && h("a", { class: "button primary", href: `#/jobs/${job.id}/results` }, "See the results"),
+      masks && h("a", { class: trained ? "button" : "button primary", href: `#/jobs/${job.id}/review` }, "Review the masks"),
+      trained && button("Label the other images", () => this.#labelOthers(), { title: "The model proposes objects in the images without points; you accept, correct or reject them" }),
+      trained && h("a", { class: "button primary", href: `#/jobs/${job.id}/results` }, "See the results"),
       successful(job.state) && job.kind === "import" && h("a", { class: "button primary", href: `#/datasets/${job.dataset_id}` }, "To the data set"),
       successful(job.state) && job.kind === "import_model" && h("a", { class: "button primary", href: "#/models" }, "To the models"));
+  }
+
+  async #labelOthers() {
+    try {
+      const { id } = await post("/jobs/label", { model: this.job.model_id, dataset_id: this.job.dataset_id });
+      location.hash = `#/jobs/${id}`;
+    } catch (error) {
+      toast(error.message, "bad");
+    }
   }
 
   async #cancel() {

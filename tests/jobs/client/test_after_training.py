@@ -134,3 +134,27 @@ def test_points_and_confirmed_masks_of_a_data_set(client: Client, photos: Photos
     found = list(client.annotations(dataset))
     assert [(a.id, a.point, a.mask) for a in found] == [(p["id"], p["point"], None) for p in points]
     assert [a.id for a in client.annotations(dataset, image_id=2)] == [20, 21]
+
+
+@pytest.mark.slow
+def test_labelling_the_other_images(client: Client, photos: Photos) -> None:
+    document = json.loads(photos[1].read_text())
+    last = document["images"][-1]["id"]
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] != last]
+    photos[1].write_text(json.dumps(document))
+    job = client.wait(client.train(client.create_dataset(*photos)))
+    with pytest.raises(Invalid, match="no image 77"):
+        client.label(job.model_id, images=[77])
+    labelled = client.wait(client.label(job.model_id))
+    (mask,) = client.review(labelled)
+    assert (mask.image_id, mask.source, mask.category_id) == (last, "predicted", 7)
+    rule = client.accept_from(labelled, 0.5)
+    assert (rule.accepted, client.rules(labelled)) == (1, [rule])
+    client.take_rule_back(labelled, rule)
+    assert client.review_counts(labelled)["open"] == 1
+    client.accept(client.mask(mask), category_id=7)
+    (right, *_) = client.review(job)
+    client.accept(right)
+    second = client.corrections(job, also=[labelled], accepted_as="points")
+    assert second.annotations == len(document["annotations"]) + 1
+    assert all(a.mask is None for a in client.annotations(second))

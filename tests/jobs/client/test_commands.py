@@ -86,6 +86,20 @@ def test_export_and_review(job: str) -> None:
 
 
 @pytest.mark.slow
+def test_label_accept_and_a_new_version(job: str, client: Client) -> None:
+    answer = call("label", job, "--image", "3")
+    assert answer.exit_code == 0, answer.output
+    labelled = answer.stdout.split()[-1]
+    assert client.job(labelled).kind == "label"
+    answer = call("review", labelled, "--accept-from", "0.5")
+    assert (answer.exit_code, answer.stdout.split()[:4]) == (0, ["open", "0", "accepted", "1"])
+    answer = call("corrections", job, labelled, "--name", "more")
+    assert answer.exit_code == 0, answer.output
+    made = client.dataset(answer.stdout.split()[-1])
+    assert (made.name, made.annotations) == ("more", 7)
+
+
+@pytest.mark.slow
 def test_cancel(server: str, photos: Photos, client: Client) -> None:
     job = client.train(client.create_dataset(*photos))
     client.wait(job)
