@@ -36,6 +36,7 @@ from app.jobs.webhook_endpoints import router as webhooks
 from app.masks.click_model import ClickModel
 from app.masks.endpoints import router as masks
 from app.masks.review_endpoints import router as review
+from app.masks.version_endpoints import router as versions
 from app.observability import logging as logs
 from app.observability import tracing
 from app.predict.endpoints import router as predict
@@ -94,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         masks,
         exports,
         review,
+        versions,
         models,
         onnx,
         imported_models,

@@ -120,6 +120,7 @@ class Client:
     images = _iterating(Hub.images)
     annotations = _iterating(Hub.annotations)
     image_bytes = _blocking(Hub.image_bytes)
+    create_version = _blocking(Hub.create_version)
     delete_dataset = _blocking(Hub.delete_dataset)
     upload = _blocking(Hub.upload)
 

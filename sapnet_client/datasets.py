@@ -143,6 +143,46 @@ class Datasets(Jobs):
 
         return without_orientation(data)
 
+    async def create_version(
+        self,
+        dataset: Ref,
+        *,
+        name: str | None = None,
+        remove_images: Iterable[int] = (),
+        add_datasets: Iterable[Ref] = (),
+        rename_classes: Mapping[int, str] | None = None,
+        merge_classes: Mapping[int, int] | None = None,
+        remove_classes: Iterable[int] = (),
+        add_classes: Iterable[str] = (),
+        reviews: Iterable[Ref] = (),
+        accepted_as: str | None = None,
+    ) -> Dataset:
+        """Make a new version of a data set; no image is sent, hashed or looked at again.
+
+        Args:
+            remove_images: ids; their annotations go too.
+            add_datasets: other data sets whose images are taken in; classes are told by name.
+            rename_classes: names by id.
+            merge_classes: by the id of a class that goes, that of the one that it becomes.
+            remove_classes: ids; their annotations go too.
+            add_classes: names.
+            reviews: jobs on the data set whose reviews count, as in `corrections`.
+            accepted_as: "masks" (default) or "points": what accepted masks become.
+        """
+        asked: dict[str, Any] = {
+            "name": name,
+            "remove_images": list(remove_images),
+            "add_datasets": [id_of(other) for other in add_datasets],
+            "rename_classes": [{"id": i, "name": n} for i, n in (rename_classes or {}).items()],
+            "merge_classes": [{"id": i, "into": j} for i, j in (merge_classes or {}).items()],
+            "remove_classes": list(remove_classes),
+            "add_classes": [{"name": new} for new in add_classes],
+            "reviews": [id_of(job) for job in reviews],
+            "accepted_as": accepted_as,
+        }
+        wanted = {key: value for key, value in asked.items() if value}
+        return await self._post(Dataset, f"/datasets/{id_of(dataset)}/versions", wanted)
+
     async def delete_dataset(self, dataset: Ref, *, force: bool = False) -> None:
         """Delete a data set.
 

@@ -29,13 +29,9 @@ def create(database: Database, job_id: str, wanted: CorrectionsIn) -> DatasetOut
         Invalid: the jobs do not fit together.
     """
     with database.read() as session:
-        jobs = _together(session, job_id, wanted.also)
+        jobs = together(session, [job_id, *wanted.also])
         parent = session.get_one(Dataset, jobs[0].dataset_id)
-        if not any(_is_decided(session, job) for job in jobs):
-            raise Conflict(
-                "Nothing has been decided about the masks of this job: accept, correct or reject "
-                "some first, by PATCH /masks/{mask_id}."
-            )
+        check_decided(session, jobs)
         change = Change(
             classes=Classes(names_of(session, parent.id)),
             name=wanted.name,
@@ -59,22 +55,38 @@ def names_of(session: Session, dataset_id: str) -> dict[int, str]:
     return {category.category_id: category.name for category in session.scalars(query)}
 
 
-def _together(session: Session, job_id: str, also: list[str]) -> list[Job]:
-    """Look up the jobs of one version. Raises as `create`."""
-    jobs = [get_delivered(session, id_) for id_ in dict.fromkeys([job_id, *also])]
+def together(session: Session, job_ids: list[str], pointer: str = "/also") -> list[Job]:
+    """Look up the jobs whose reviews one version is made from.
+
+    Args:
+        pointer: to their ids in the request's body.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: one has no masks.
+        Invalid: they do not fit together.
+    """
+    jobs = [get_delivered(session, id_) for id_ in dict.fromkeys(job_ids)]
     issues: list[ValidationIssue] = []
     if len({job.dataset_id for job in jobs}) > 1:
-        hint = "name jobs of the data set of the first one"
-        issues.append(ValidationIssue("body", "/also", "a job is on another data set", hint))
+        hint = "name jobs of one data set"
+        issues.append(ValidationIssue("body", pointer, "a job is on another data set", hint))
     if sum(job.kind is JobKind.TRAIN for job in jobs) > 1:
         hint = "make a version of one after the other"
         detail = "two trainings have each a mask for every annotation"
-        issues.append(ValidationIssue("body", "/also", detail, hint))
+        issues.append(ValidationIssue("body", pointer, detail, hint))
     if issues:
         raise Invalid(issues)
     return jobs
 
 
-def _is_decided(session: Session, job: Job) -> bool:
-    by_status = counts(session, job)
-    return bool(by_status.accepted or by_status.corrected or by_status.rejected)
+def check_decided(session: Session, jobs: list[Job]) -> None:
+    """Raise Conflict where nothing was decided about the masks of any of the jobs."""
+    for job in jobs:
+        status = counts(session, job)
+        if status.accepted or status.corrected or status.rejected:
+            return
+    raise Conflict(
+        "Nothing has been decided about the masks of this job: accept, correct or reject some "
+        "first, by PATCH /masks/{mask_id}."
+    )

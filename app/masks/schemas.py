@@ -255,6 +255,75 @@ class CorrectionsIn(BaseModel):
     )
 
 
+Id64 = Annotated[int, Field(ge=-INT64, lt=INT64, strict=True)]
+ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class RenamedClass(BaseModel):
+    """A class with another name."""
+
+    model_config = ConfigDict(extra="forbid")
+    id: Id64
+    name: ClassName
+
+
+class MergedClass(BaseModel):
+    """A class whose annotations are of another one from now on."""
+
+    model_config = ConfigDict(extra="forbid")
+    id: Id64
+    into: Id64 = Field(description="id of the class that stays")
+
+
+class NewClass(BaseModel):
+    """A class without annotations so far."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: ClassName
+    id: Id64 | None = Field(None, description="default: the next that is free")
+
+
+class VersionIn(BaseModel):
+    """How a version of a data set differs from it; at least one thing must be asked for."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"remove_images": [12], "rename_classes": [{"id": 7, "name": "nucleus"}]},
+                {"add_datasets": ["01a1fc2766b68885ca3292807f96eddd"]},
+            ]
+        },
+    )
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="default: the data set's, with the number of the version",
+    )
+    remove_images: list[Id64] = Field([], description="ids of images; their annotations go too")
+    add_datasets: list[str] = Field(
+        [],
+        max_length=100,
+        description="ids of data sets whose images are taken in, with their annotations; classes "
+        "are told by their names, and ids that are taken are given anew",
+    )
+    rename_classes: list[RenamedClass] = []
+    merge_classes: list[MergedClass] = []
+    remove_classes: list[Id64] = Field([], description="ids of classes; their annotations go too")
+    add_classes: list[NewClass] = []
+    reviews: list[str] = Field(
+        [],
+        max_length=21,
+        description="ids of jobs on the data set whose reviews count, as in "
+        "POST /jobs/{id}/corrections",
+    )
+    accepted_as: Literal["masks", "points"] = Field(
+        "masks", description="what accepted masks become: see POST /jobs/{id}/corrections"
+    )
+
+
 class Pair(BaseModel):
     """What both jobs delivered for one annotation."""
 

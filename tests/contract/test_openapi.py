@@ -20,6 +20,7 @@ from app.http.pagination import encode
 
 SEMANTIC = (
     "POST /datasets",
+    "POST /datasets/{dataset_id}/versions",
     "POST /models",
     "POST /jobs/train",
     "POST /jobs/label",

@@ -137,6 +137,21 @@ def test_points_and_confirmed_masks_of_a_data_set(client: Client, photos: Photos
 
 
 @pytest.mark.slow
+def test_a_version_with_other_images_and_classes(client: Client, photos: Photos) -> None:
+    parent = client.create_dataset(*photos)
+    version = client.create_version(
+        parent, name="less", remove_images=[3], rename_classes={7: "nucleus"}, add_classes=["rod"]
+    )
+    assert (version.name, version.parent_id, version.images) == ("less", parent.id, 2)
+    assert [(c.id, c.name, c.annotations) for c in version.categories] == [
+        (7, "nucleus", 4),
+        (8, "rod", 0),
+    ]
+    merged = client.create_version(version, merge_classes={8: 7})
+    assert [c.id for c in merged.categories] == [7]
+
+
+@pytest.mark.slow
 def test_labelling_the_other_images(client: Client, photos: Photos) -> None:
     document = json.loads(photos[1].read_text())
     last = document["images"][-1]["id"]
