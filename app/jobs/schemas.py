@@ -67,10 +67,22 @@ _MODEL_TYPE = Field(
 
 
 class Sam(_Promptable):
-    """Segment Anything, prompted with each point and its neighbours."""
+    """Segment Anything, or EfficientViT-SAM, prompted with each point and its neighbours."""
 
     kind: Literal["sam"]
-    model_type: Literal["vit_b", "vit_l", "vit_h"] | None = _MODEL_TYPE
+    model_type: (
+        Literal[
+            "vit_b",
+            "vit_l",
+            "vit_h",
+            "efficientvit_l0",
+            "efficientvit_l1",
+            "efficientvit_l2",
+            "efficientvit_xl0",
+            "efficientvit_xl1",
+        ]
+        | None
+    ) = _MODEL_TYPE
 
 
 class Sam2(_Promptable):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from sapnet.proposals.sam.architecture import Architecture
+from sapnet.proposals.sam.architecture import Architecture, Vit
 from sapnet.proposals.sam.load import build_sam
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, RawProposals
 
@@ -61,7 +61,7 @@ def blobs() -> tuple[ByteArray, list[np.ndarray], list[PointAnnotation]]:
     return image.astype(np.uint8), masks, points(*[(x, y) for x, y, _ in places])
 
 
-TINY = Architecture(
+TINY_VIT = Vit(
     image_side=128,
     patch_side=16,
     width=32,
@@ -70,6 +70,9 @@ TINY = Architecture(
     window=4,
     global_blocks=(1,),
     depth=2,
+)
+TINY = Architecture(
+    encoder=TINY_VIT,
     channels=32,
     mask_channels=8,
     decoder_depth=2,

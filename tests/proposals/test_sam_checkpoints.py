@@ -25,7 +25,7 @@ from sapnet.proposals.sam.generator import SamGenerator
 from sapnet.proposals.sam.load import build_sam, load_sam
 from sapnet.utils import restricted_pickle
 
-from .conftest import TINY
+from .conftest import TINY, TINY_VIT
 
 ENCODER = "image_encoder.blocks.0.attn.qkv.weight"
 
@@ -218,5 +218,5 @@ def test_sizes_that_are_none_of_metas(weights: dict[str, torch.Tensor]) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     assert architecture_of(sam_state(shapes)) == TINY
     assert TINY.model_type == "a ViT of 2 blocks of width 32"
-    assert replace(TINY, width=768, depth=12).model_type == "vit_b"
-    assert replace(TINY, width=768, depth=24).model_type not in ("vit_b", "vit_l")
+    assert replace(TINY_VIT, width=768, depth=12).model_type == "vit_b"
+    assert replace(TINY_VIT, width=768, depth=24).model_type not in ("vit_b", "vit_l")

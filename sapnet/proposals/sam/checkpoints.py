@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sapnet.errors import InvalidConfig, WeightsUnavailable
-from sapnet.proposals.sam.architecture import read_architecture
+from sapnet.proposals.sam.architecture import EFFICIENT_TYPES, read_architecture
 from sapnet.proposals.sam.sam2_config import CONFIG, WEIGHTS, read_sam2_type
 from sapnet.proposals.sam.sam2_config import MODEL_TYPES as SAM2_TYPES
 from sapnet.utils.download import default_cache_dir, download
@@ -30,6 +30,9 @@ _FILES = {
     "vit_l": ("sam_vit_l_0b3195.pth", "0b3195"),
     "vit_h": ("sam_vit_h_4b8939.pth", "4b8939"),
 }
+_EFFICIENT_URL = (
+    "https://huggingface.co/mit-han-lab/efficientvit-sam/resolve/main/efficientvit_sam_{}.pt"
+)
 _SAM2 = "facebook/sam2.1-hiera-"  # names of models for `transformers`, but for the type
 
 
@@ -136,8 +139,8 @@ def find_checkpoint(
     """SAM's named or given file, else the environment's, else the cached or downloaded one.
 
     Args:
-        model_type: vit_b, vit_l or vit_h, which is downloaded where no file is named; None is
-            vit_b then.
+        model_type: vit_b, vit_l or vit_h, which is downloaded where no file is named, or one of
+            EfficientViT-SAM's, whose file has to be there; None is vit_b where no file is named.
         checkpoint: a name that the environment knows, or a path.
         cache_dir: where downloads are kept.
 
@@ -146,9 +149,11 @@ def find_checkpoint(
         ValueError: there is no such type.
         InvalidConfig: see `environment_checkpoints`.
     """
-    _check_known(model_type, _FILES)
+    _check_known(model_type, [*_FILES, *EFFICIENT_TYPES.values()])
     path = _given("sam", model_type, checkpoint)
     if path is None:
+        if model_type not in (None, *_FILES):
+            raise WeightsUnavailable(f"no file of {model_type} is named; {ways('sam', model_type)}")
         file, prefix = _FILES[model_type or "vit_b"]
         path = Path(cache_dir or default_cache_dir()) / file
         if not path.is_file():
@@ -203,7 +208,9 @@ def ways(family: Family, model_type: str | None = None) -> str:
     if family == "sam2":
         how = f"name a folder with {CONFIG} and {WEIGHTS} in {CHECKPOINTS_VARIABLE}"
     else:
-        url = _URL + _FILES[model_type or "vit_b"][0]
+        url = _EFFICIENT_URL.format(str(model_type).rpartition("_")[2])
+        if model_type in (None, *_FILES):
+            url = _URL + _FILES[model_type or "vit_b"][0]
         how = f"download {url} and set {CHECKPOINT_VARIABLE} to its path"
     return (
         f"{how} (or give `checkpoint`), "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from segment_anything.modeling import Sam
+from segment_anything.modeling import ImageEncoderViT, Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
@@ -33,16 +33,18 @@ class SamNetwork:
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()
-        fuse_attention(self.model.image_encoder)
+        if isinstance(self.model.image_encoder, ImageEncoderViT):
+            fuse_attention(self.model.image_encoder)
         self.digest, self.level = digest, float(model.mask_threshold)
         if multiplies_bfloat16(self.device) if encoder_bf16 is None else encoder_bf16:
             self.model.image_encoder.to(torch.bfloat16)
             self.digest += " bf16"
         self._resize = ResizeLongestSide(model.image_encoder.img_size)
+        self._side = int(model.prompt_encoder.input_image_size[0])
 
     def frame(self, size: tuple[int, int]) -> Frame:
-        """The image's longer side fills SAM's square."""
-        side = self.model.image_encoder.img_size
+        """The image's longer side fills SAM's square, as prompts see it."""
+        side = self._side
         content = self._resize.get_preprocess_shape(*size, side)
         return Frame(content, cells=side // _CELL, canvas=side, cut=content)
 

@@ -14,10 +14,18 @@ from segment_anything.modeling import (
     TwoWayTransformer,
 )
 
-from sapnet.proposals.sam.architecture import Architecture, architecture_of, sam_state
+from sapnet.proposals.sam.architecture import (
+    Architecture,
+    EfficientVit,
+    Vit,
+    architecture_of,
+    sam_state,
+)
+from sapnet.proposals.sam.efficientvit import EPSILON, EfficientVitEncoder
 from sapnet.utils import restricted_pickle
 
 _DECODER_HEADS = 8  # no shape tells; all of Meta's have so many
+EFFICIENT_SIDE, EFFICIENT_PATCH = 1024, 16  # of EfficientViT-SAM's prompts: SAM's own
 _SHOWN = 3  # of the weights that do not fit, in a message
 
 
@@ -54,22 +62,11 @@ def build_sam(sizes: Architecture, device: str = "cpu") -> Sam:
 
     Its constants for normalizing pixels are on the CPU.
     """
-    side, channels = sizes.image_side, sizes.channels
-    grid = side // sizes.patch_side
+    own, channels = sizes.encoder, sizes.channels
+    side = own.image_side if isinstance(own, Vit) else EFFICIENT_SIDE
+    grid = side // (own.patch_side if isinstance(own, Vit) else EFFICIENT_PATCH)
     with torch.device(device):
-        encoder = ImageEncoderViT(
-            img_size=side,
-            patch_size=sizes.patch_side,
-            embed_dim=sizes.width,
-            depth=sizes.depth,
-            num_heads=sizes.heads,
-            mlp_ratio=sizes.mlp_width / sizes.width,
-            out_chans=channels,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=sizes.window,
-            global_attn_indexes=sizes.global_blocks,
-        )
+        encoder = _vit(own, channels) if isinstance(own, Vit) else _efficient_vit(own)
         prompts = PromptEncoder(
             embed_dim=channels,
             image_embedding_size=(grid, grid),
@@ -88,7 +85,31 @@ def build_sam(sizes: Architecture, device: str = "cpu") -> Sam:
             iou_head_depth=sizes.iou_depth,
             iou_head_hidden_dim=sizes.iou_width,
         )
+    if isinstance(own, EfficientVit):
+        for module in decoder.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.eps = EPSILON
     return Sam(encoder, prompts, decoder).eval()
+
+
+def _vit(sizes: Vit, channels: int) -> ImageEncoderViT:
+    return ImageEncoderViT(
+        img_size=sizes.image_side,
+        patch_size=sizes.patch_side,
+        embed_dim=sizes.width,
+        depth=sizes.depth,
+        num_heads=sizes.heads,
+        mlp_ratio=sizes.mlp_width / sizes.width,
+        out_chans=channels,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=sizes.window,
+        global_attn_indexes=sizes.global_blocks,
+    )
+
+
+def _efficient_vit(sizes: EfficientVit) -> EfficientVitEncoder:
+    return EfficientVitEncoder(sizes.shapes, sizes.image_side)
 
 
 def _check(shapes: Mapping[str, object], expected: Mapping[str, object]) -> None:
