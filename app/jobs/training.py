@@ -54,7 +54,7 @@ def _check(
 ) -> _Checked:
     asked = request.proposals
     with database.read() as session:
-        _ready_dataset(session, request.dataset_id)
+        is_empty = not _ready_dataset(session, request.dataset_id).annotations
         initial = get_model(session, request.from_model) if request.from_model else None
         images = _images(session, request.dataset_id) if request.truth is not None else {}
         given = (
@@ -73,6 +73,11 @@ def _check(
     truth = None if request.truth is None else text_of(request.truth)
     issues += _truth_issues(storage, truth, images) if truth is not None else []
     issues += given
+    if is_empty:
+        hint = "annotate some images first, or let a model label them: POST /jobs/label"
+        issues.append(
+            ValidationIssue("body", "/dataset_id", "there is no annotation to train on", hint)
+        )
     issues += sam_checkpoints.issues(settings, dict(asked or {}))
     issues += webhooks.issues(settings, request.webhook)
     if issues:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.datasets.schemas import DatasetOut
 from app.datasets.service import get as get_dataset
-from app.db.models import Annotation, Dataset, DatasetStatus, Image
+from app.db.models import Annotation, Category, Dataset, DatasetStatus, Image
 from app.db.session import Database
 from app.errors import Conflict, Invalid, ValidationIssue
 from app.masks.corrections import check_decided, names_of, reviewed, together
@@ -151,8 +151,11 @@ class _Checking:
             before.append(other.id)
             of_names = {name: id_ for id_, name in names.items()}
             class_ids: dict[int, int] = {}
+            used = self._used_classes(other)
             for id_, name in names_of(self.session, other.id).items():
                 if name not in of_names:
+                    if id_ not in used:
+                        continue
                     of_names[name] = id_ if id_ not in names else _free(names, {})
                     names[of_names[name]] = name
                 class_ids[id_] = of_names[name]
@@ -163,6 +166,11 @@ class _Checking:
             taken = taken if ids is None else ids.moved(shift).joined(taken)
             added.append(AddedImages(other.id, other.bytes, annotations, shift, class_ids))
         return names, added
+
+    def _used_classes(self, dataset: Dataset) -> set[int]:
+        """Ids of the classes that have annotations: others are not taken in."""
+        query = select(Category.category_id).where(Category.dataset_id == dataset.id)
+        return set(self.session.scalars(query.where(Category.annotations > 0)))
 
     def _check_file_names(
         self, pointer: str, other: Dataset, before: list[str], removed: set[int]

@@ -363,3 +363,20 @@ def test_names_of_classes_are_texts(document, read, name, right):
         assert issues == []
     else:
         assert "no text" in problem_at(issues, "/categories/0/name")
+
+
+def test_images_that_are_to_be_labelled_need_no_annotations(tmp_path):
+    document = {
+        "info": {"unannotated": True},
+        "images": [{"id": 1, "file_name": "a.png", "width": 4, "height": 3}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    path = tmp_path / "points.json"
+    path.write_text(json.dumps(document))
+    assert read_points(path).issues == []
+    with pytest.raises(InvalidDataset, match="no annotation to train on"):
+        load_points(path)
+    for info in ({}, {"unannotated": "yes"}, None, {"unannotated": False}):
+        path.write_text(json.dumps(document | {"info": info}))
+        assert [issue.pointer for issue in read_points(path).issues] == ["/annotations"]

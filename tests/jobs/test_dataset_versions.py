@@ -1,5 +1,7 @@
 """Versions of a data set: images and classes added, removed, renamed and merged."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from app.db.models import Annotation, Category, Dataset, DatasetStatus, Image
 from app.db.session import Database
 from app.masks import versions
 from app.storage.store import Storage
+from worker.jobs.execute import execute
+from worker.runtime.types import WorkerContext
 
 pytestmark = [pytest.mark.both_stacks, pytest.mark.slow]
 
@@ -195,3 +199,38 @@ def test_what_is_refused(
     body = {"add_datasets": [other]}
     assert client.post(f"/datasets/{dataset_id}/versions", json=body).status_code == 409
     assert len(client.get("/datasets").json()["datasets"]) == 2
+
+
+def test_new_images_without_points_are_taken_in_and_labelled(
+    client: TestClient,
+    model_id: str,
+    dataset_id: str,
+    new_worker: Callable[..., WorkerContext],
+    png: Callable[..., bytes],
+) -> None:
+    document: dict[str, Any] = {
+        "images": [{"id": 12, "file_name": "new.png"}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "object"}],
+    }
+
+    def post() -> Any:
+        files = {"annotations": json.dumps(document), "images": ("new.png", png())}
+        return client.post("/datasets", data={"name": "new"}, files=files)
+
+    assert post().status_code == 422  # a document that lacks its annotations by mistake
+    document["info"] = {"unannotated": True}
+    new = post().json()
+    assert (new["images"], new["annotations"]) == (1, 0), new
+    answer = client.post("/jobs/train", json={"dataset_id": new["id"]})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/dataset_id")
+    made = make(client, dataset_id, add_datasets=[new["id"]])
+    assert classes(made) == {0: ("cell", 2), 7: ("dust", 1)}
+    body = {"model": model_id, "dataset_id": made["id"]}
+    job = client.post("/jobs/label", json=body).json()["id"]
+    execute(job, new_worker())
+    masks = client.get(f"/jobs/{job}/review").json()["masks"]
+    assert {images(client, made["id"])[mask["image_id"]][0] for mask in masks} == {"new.png"}
+    client.post(f"/jobs/{job}/review/accept", json={"min_quality": 0.9})
+    taken = client.post(f"/jobs/{job}/corrections").json()
+    assert taken["annotations"] == 5

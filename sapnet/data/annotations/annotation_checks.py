@@ -71,6 +71,8 @@ class AnnotationChecks:
         # Ids as the file states them: a record with another fault is still known by its id.
         self._image_ids = _stated_ids(lists["images"])
         self._category_ids = _stated_ids(lists["categories"])
+        info = lists.get("info")
+        self._may_be_empty = isinstance(info, dict) and info.get("unannotated") is True
         self._images, self._categories = images, categories
         self._rows, self._issues, self._warnings = rows, issues, warnings
         self._groups: dict[Hashable, list[int]] = {}
@@ -195,7 +197,8 @@ class AnnotationChecks:
             issues.add(f"/annotations/{row}/id", problem, "give each its own annotation id")
             rows.flags[row] &= ~VALID
         skipped = len(rows.where(SKIPPED))
-        if len(rows.where(CROWD)) + skipped == len(rows):
+        unannotated = self._may_be_empty and not len(rows)
+        if len(rows.where(CROWD)) + skipped == len(rows) and not unannotated:
             problem = "there is no annotation to train on"
             problem += f": {skipped:,} have no point" if skipped else ""
             issues.add("/annotations", problem, NO_POINT_HINT)

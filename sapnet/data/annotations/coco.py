@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sapnet.data.annotations.annotation_checks import (
+    NO_POINT_HINT,
     AnnotationChecks,
     check_mask,
     is_inside,
@@ -63,6 +64,9 @@ def read_points(
     source: bytes | Path, progress: ReadProgress = ignore_progress, boxes: Boxes = "use"
 ) -> PointDocument:
     """Read a points document and list everything that is wrong in it (at most 1,000 issues).
+
+    A document whose "info" has {"unannotated": true} may have no annotations: its images are to be
+    labelled.
 
     The file is read twice in pieces, the short lists first, so annotations may come before images,
     and memory is that of the images and 45 bytes an annotation, 81 where it has a box.
@@ -129,6 +133,9 @@ def load_points(
     document, outside, _ = settle_undeclared(document, by_name)
     issues = document.issues + check_against_images(document, by_name, complete=False) + outside
     issues += undeclared_sizes(document, by_name)
+    if not (issues or len(document.kept)):
+        problem = "there is no annotation to train on"
+        issues = [ValidationIssue("/annotations", problem, NO_POINT_HINT)]
     if issues:
         raise InvalidDataset(issues)
     return document.with_sizes(by_name)
