@@ -35,7 +35,8 @@ def mil(config: Config) -> Config:
         prior_medoid=0.0,
         prior_confidence=0.0,
     )
-    return _unrefined(replace(config, mil=selection))
+    output = replace(config.output, segmenter_vote=0.0)
+    return _unrefined(replace(config, mil=selection, output=output))
 
 
 def sapnet(config: Config) -> Config:
@@ -77,6 +78,8 @@ DEFAULT_PROPOSALS = "hierarchy+prompter"
 """The kind of generator where none is asked for: offline, on a CPU, without other weights."""
 CALIBRATED_PROPOSALS = frozenset({"hierarchy", "prompter", "hierarchy+prompter"})
 """Kinds of generators whose confidence estimates IoU (`ProposalGenerator.calibrated`)."""
+LEARNED_PROPOSALS = frozenset({"prompter", "hierarchy+prompter"})
+"""Those among them whose estimate was learned from true masks."""
 
 
 def for_uncalibrated_proposals(config: Config) -> Config:
@@ -91,6 +94,21 @@ def for_uncalibrated_proposals(config: Config) -> Config:
         mil=replace(config.mil, prior_contrast=5.0, prior_overlap=0.0),
         refine=replace(config.refine, polish=0),
         output=replace(config.output, consent=True),
+    )
+
+
+def for_learned_proposals(config: Config) -> Config:
+    """A preset with a teacher, for proposals whose confidence was learned from true masks.
+
+    Nothing that is learned from the bags alone tells as much of photographs, so there is no teacher
+    and the agreement of the bag does not count again. What the segmenter learns does count, where
+    it has learned to draw the objects.
+    """
+    return replace(
+        config,
+        mil=replace(config.mil, prior_medoid=0.0, prior_confidence=4.0, prior_overlap=0.0),
+        teacher=replace(config.teacher, enabled=False),
+        output=replace(config.output, segmenter_vote=32.0),
     )
 
 

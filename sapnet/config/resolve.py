@@ -10,7 +10,9 @@ import msgspec
 from sapnet.config.methods import (
     CALIBRATED_PROPOSALS,
     DEFAULT_PROPOSALS,
+    LEARNED_PROPOSALS,
     METHODS,
+    for_learned_proposals,
     for_uncalibrated_proposals,
 )
 from sapnet.config.overrides import is_finite, numbers, override, override_names, quoted
@@ -112,6 +114,8 @@ def resolve_config(
         config = replace(config, backbone=replace(config.backbone, name=cast(Body, body)))
     if config.teacher.enabled and proposals not in CALIBRATED_PROPOSALS:
         config = for_uncalibrated_proposals(config)
+    elif config.teacher.enabled and proposals in LEARNED_PROPOSALS:
+        config = for_learned_proposals(config)
     config = METHODS[method](config)
     changes = dict(overrides or {})
     if "train.epochs" in changes:

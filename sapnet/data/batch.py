@@ -56,11 +56,14 @@ class Selection:
         index: (N,) int64 into the bag, on the CPU.
         posterior: (N, M) probabilities of the bag's masks, each row sums to 1.
         expected_iou: (N,) in [0, 1], of the selected mask with the object, under the posterior.
+        learned: (N, M) at least 0, what the labeler has learned of each mask, which is a factor of
+            the posterior; None where nothing is.
     """
 
     index: Tensor
     posterior: Tensor
     expected_iou: Tensor
+    learned: Tensor | None = None
 
 
 @dataclass(frozen=True)

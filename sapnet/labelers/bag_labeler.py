@@ -124,7 +124,7 @@ class BagLabeler(Labeler):
             further_weight=self.config.mil.mps_weight,
             losses=result.losses,
             mask_losses=mask_losses,
-            selection=Selection(index, result.posterior, result.expected_iou),
+            selection=Selection(index, result.posterior, result.expected_iou, result.learned),
             undecided=result.undecided,
         )
 

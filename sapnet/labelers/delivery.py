@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sapnet.config.schema import Config
-from sapnet.data.batch import Batch, Selection
+from sapnet.data.batch import Batch, ObjectMasks, Selection
 from sapnet.data.box_masks import cut_to, ellipse_mask
 from sapnet.data.masks import area, decode_all, encode, tight_box
 from sapnet.labelers.affinity.refine import affinity_guides, refine_repeatedly
@@ -62,6 +62,29 @@ def refined_masks(
     for row, mask in zip(rows, fine, strict=True):
         refined[row] = at_image_size(mask, sample.record.info.size, config.output.mask_threshold)
     return refined
+
+
+def overlaps_with_drawn(batch: Batch, objects: ObjectMasks, stride: int) -> list[Tensor | None]:
+    """Soft IoU of each mask of each bag with what the segmenter draws of the object.
+
+    Args:
+        batch: of one image.
+        objects: of the segmenter.
+        stride: pixels of the input a cell of the grid on which they are compared.
+
+    Returns:
+        N of (M,), on the CPU; None where the segmenter draws nothing.
+    """
+    (sample,) = batch.samples
+    height, width = sample.size
+    grid = (-(-height // stride), -(-width // stride))
+    rows = objects.drawn[0].tolist()
+    out: list[Tensor | None] = [None] * len(sample.record.bags)
+    for row, probs in zip(rows, content(objects.probs[0], batch, grid).cpu(), strict=True):
+        masks = decode_all(sample.record.bags[row].masks).transpose(2, 0, 1).astype(np.float32)
+        shares = F.interpolate(torch.from_numpy(masks)[None], size=grid, mode="area")[0]
+        out[row] = overlap_of(probs, shares)
+    return out
 
 
 def at_image_size(mask: Tensor, size: tuple[int, int], threshold: float) -> Rle | None:

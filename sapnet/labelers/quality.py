@@ -32,6 +32,7 @@ WEIGHTS = {
     "seen": 1.5,
     "expected": 2.1,
     "support": 3.7,
+    "estimate": 0.0,
     "contrast": 1.0,
     "fill": 2.0,
     "large": 0.27,
@@ -43,6 +44,7 @@ EXPLANATIONS = {
     "seen": "the segmenter hardly sees it",
     "expected": "its proposals expect another mask",
     "support": "few proposals agree with it",
+    "estimate": "its proposal was not sure",
     "contrast": "its outside looks like its inside",
     "fill": "it is thin or ragged",
     "large": "it is larger than most of its class",
@@ -78,22 +80,29 @@ def compute_mask_features(
         the posterior's entropy over its maximum. consensus, support: mean IoU with the bag's masks,
         weighed by the posterior and not. expected: soft IoU with the mask that the bag expects.
         spread: how far that one is from black and white, 0 to 1. confidence: the generator's, of
-        the pick. contrast, overlap: the teacher's, of the pick. "rivals", "others": how many points
-        of other annotations the mask contains, of its class and of other ones. reach: log2 of its
-        radius (of a disc of its area) over the distance to the nearest other point. depth, off: the
-        point's distance to the border and to the middle, in radii. fill: its share of its box.
-        round: 1 for a disc, less for what is ragged. cut: how many sides of the image it touches.
+        the pick. estimate: the same, None where it does not estimate IoU. contrast, overlap: the
+        teacher's, of the pick. "rivals", "others": how many points of other annotations the mask
+        contains, of its class and of other ones. reach: log2 of its radius (of a disc of its area)
+        over the distance to the nearest other point. depth, off: the point's distance to the border
+        and to the middle, in radii. fill: its share of its box. round: 1 for a disc, less for what
+        is ragged. cut: how many sides of the image it touches.
     """
     share = np.asarray(posterior[: len(bag)], dtype=np.float64)
     share = share / max(float(share.sum()), 1e-12)
     return {
         **_of_bag(mask, bag, index, share),
         "confidence": float(bag.confidence[index]),
+        "estimate": float(bag.confidence[index]) if _estimates_iou(bag.sources[index]) else None,
         "contrast": None if scores is None else float(scores.contrast[index]),
         "overlap": None if scores is None else float(scores.overlap[index]),
         **_of_points(mask, annotation, siblings),
         **_of_shape(mask, annotation),
     }
+
+
+def _estimates_iou(source: str) -> bool:
+    """Whether the maker of a proposal is one whose confidence is an IoU to expect, by its tag."""
+    return source.split("-")[0] in ("hierarchy", "prompter", "mean")
 
 
 def _of_bag(mask: Rle, bag: Bag, index: int, share: np.ndarray) -> MaskFeatures:
@@ -204,8 +213,9 @@ def quality_signals(features: Mapping[str, float | None]) -> dict[str, float]:
     """The terms of `probability`, from a mask's features: the higher, the better the mask.
 
     predicted, seen: what SOLOv2's own cells draw (soft IoU with M_srm) and score, in [0, 1]; 0 for
-    an object without a cell. expected, support, fill: the features themselves. contrast: the
-    teacher's, as a likelihood in (0, 1]; exp(-1) where there is no teacher. large: minus log2 of
+    an object without a cell. expected, support, fill: the features themselves. estimate:
+    the IoU that the generator expects, 0.6 where it tells none. contrast: the teacher's, as a
+    likelihood in (0, 1]; exp(-1) where there is no teacher. large: minus log2 of
     its area over the median of its class, 0 to -3.
     """
 
@@ -218,6 +228,7 @@ def quality_signals(features: Mapping[str, float | None]) -> dict[str, float]:
         "seen": value_of("seen"),
         "expected": value_of("expected"),
         "support": value_of("support"),
+        "estimate": value_of("estimate", 0.6),
         "contrast": math.exp(min(value_of("contrast", -1.0), 0.0)),
         "fill": value_of("fill"),
         "large": -min(max(value_of("size"), 0.0), 3.0),

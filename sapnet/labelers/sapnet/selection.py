@@ -1,12 +1,19 @@
 """The pick: the proposal of a bag with the best score, independent of the proposals' order."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from sapnet.config.schema import MilConfig
+from sapnet.data.batch import Selection
 from sapnet.labelers.sapnet.bag_batch import Bags
+from sapnet.types import Bag
 
 ROUNDING = 1e-5  # relative: equal proposals of one bag may differ by less, from where they stand
+_TRUST = 4.0  # exponent of the highest overlap of a bag, by which the segmenter's vote counts
+_LEARNED = 2.0  # exponent of their mean over an image, by which the learned scores count
 
 
 def pick(scores: Tensor, bags: Bags, allowed: Tensor) -> Tensor:
@@ -59,6 +66,46 @@ def with_priors(scores: Tensor, bags: Bags, config: MilConfig) -> Tensor:
     allowed = bags.allowed(config.exclude_foreign_points)
     best = prior.masked_fill(~allowed, float("-inf")).max(dim=1, keepdim=True).values
     return scores * (prior - best).clamp(max=0).exp()
+
+
+def with_vote(
+    selection: Selection, bags: Sequence[Bag], overlaps: Sequence[Tensor | None], exponent: float
+) -> Selection:
+    """The selection once more, with what the trained segmenter draws of each object.
+
+    The posterior is multiplied by the overlaps to the power `exponent` * max(overlaps)⁴: a
+    segmenter that draws none of the bag's masks does not know the object, and has no say. How well
+    it draws also tells whether anything could be learned from these images: the learned scores
+    count to the power of the image's mean of max(overlaps), squared (of photographs with few
+    objects a class, what MIL learns is worse than what the generator knows).
+
+    Args:
+        selection: over the bags of the N objects of one image.
+        bags: of them.
+        overlaps: (M,) each, soft IoU in [0, 1] of the bag's masks with what the segmenter draws;
+            None where it draws nothing.
+        exponent: at least 0.
+
+    Returns:
+        A mask that could not be picked before still cannot. `expected_iou` is of masks.
+    """
+    index, posterior = selection.index.clone(), selection.posterior.clone()
+    expected_iou = selection.expected_iou.clone()
+    best_overlaps = [0.0 if o is None else float(o.max()) for o in overlaps]
+    trust = (sum(best_overlaps) / max(len(best_overlaps), 1)) ** _LEARNED
+    for n, (bag, overlap) in enumerate(zip(bags, overlaps, strict=True)):
+        score = posterior[n, : len(bag)].log()
+        if selection.learned is not None:
+            score -= (1 - trust) * selection.learned[n, : len(bag)].clamp(min=1e-12).log()
+        if overlap is not None:
+            power = exponent * best_overlaps[n] ** _TRUST
+            score += power * overlap.to(score).clamp(min=1e-3).log()
+        posterior[n, : len(bag)] = score.softmax(0)
+        best = int(score.argmax())
+        index[n] = best
+        ious = torch.from_numpy(bag.overlaps[best]).to(score)
+        expected_iou[n] = posterior[n, : len(bag)] @ ious
+    return replace(selection, index=index, posterior=posterior, expected_iou=expected_iou)
 
 
 def undecided(scores: Tensor, valid: Tensor) -> Tensor:

@@ -33,12 +33,14 @@ class Stage:
     Attributes:
         bag: Ŝ, (N, K).
         complete: s, (N, M); None where SASD is off.
-        rank: what the pick is made by, (N, M), detached.
+        learned: the scores that the heads give, (N, M), detached.
+        rank: what the pick is made by, these times the priors, (N, M).
         picked: (N,) int64 index into the bag.
     """
 
     bag: Tensor
     complete: Tensor | None
+    learned: Tensor
     rank: Tensor
     picked: Tensor
 
@@ -56,6 +58,7 @@ class MilResult:
         losses: by name.
         undecided: () int64, how many bags had no best proposal.
         further: (N, 3) int64, see `further_picks`; None without `mil.mps`.
+        learned: (N, M), the factor of the posterior that was learned; None where nothing is.
     """
 
     selected: Tensor
@@ -65,13 +68,14 @@ class MilResult:
     losses: dict[str, Tensor]
     undecided: Tensor
     further: Tensor | None = None
+    learned: Tensor | None = None
 
     def to(self, device: torch.device) -> "MilResult":
         """The same on another device, but for the indices, which the host will ask for."""
         moved: dict[str, Any] = {
             f.name: to_device(getattr(self, f.name), device)
             for f in fields(self)
-            if f.name not in ("losses", "selected", "further")
+            if f.name not in ("losses", "selected", "further", "learned")
         }
         return replace(self, **moved)
 
@@ -155,14 +159,16 @@ class MilBranch(nn.Module):
         count = bags.valid.shape[1]
         own = take_class(scores, bags.labels)[:, :count]
         complete = None
-        rank = own.detach()
+        learned = own.detach()
         if config.completeness:
             complete = head.complete(features[:, :count], own, bags.valid)
             if use_completeness:
-                rank = rank * completeness.factor(complete.detach(), config.completeness_floor)
-        rank = with_priors(rank, bags, config)
+                learned = learned * completeness.factor(
+                    complete.detach(), config.completeness_floor
+                )
+        rank = with_priors(learned, bags, config)
         picked = pick(rank, bags, bags.allowed(config.exclude_foreign_points))
-        return Stage(psm.bag_scores(scores), complete, rank, picked)
+        return Stage(psm.bag_scores(scores), complete, learned, rank, picked)
 
     def enrich(
         self, pyramid: Pyramid, features: Tensor, bags: Bags, first: Stage, sizes: Tensor
@@ -249,7 +255,9 @@ class MilBranch(nn.Module):
         expected_iou = (posterior * box_mining.paired_iou(bags.boxes, picked[:, None])).sum(dim=1)
         silent = undecided(final.rank, bags.valid)
         further = further_picks(final.rank, bags, selected) if config.mps else None
-        return MilResult(selected, boxes, posterior, expected_iou, losses, silent, further)
+        return MilResult(
+            selected, boxes, posterior, expected_iou, losses, silent, further, final.learned
+        )
 
 
 def take_class(scores: Tensor, labels: Tensor) -> Tensor:

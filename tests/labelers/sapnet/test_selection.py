@@ -3,11 +3,15 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from sapnet.config.schema import MilConfig
-from sapnet.labelers.sapnet.selection import pick, take, undecided, with_priors
+from sapnet.data.batch import Selection
+from sapnet.data.masks import encode, mask_iou, tight_boxes
+from sapnet.labelers.sapnet.selection import pick, take, undecided, with_priors, with_vote
+from sapnet.types import Bag
 
 
 def coarse_scores(bags, seed):
@@ -138,3 +142,54 @@ def test_no_bags(tools):
     none = tools.make_bags(0, ())
     assert pick(none.medoid, none, none.valid).shape == (0,)
     assert with_priors(none.medoid, none, MilConfig(prior_area=1.0)).shape == (0, 1)
+
+
+def voting(overlaps, exponent=32.0, posterior=((0.5, 0.3, 0.2),)):
+    """The selection of bags of three nested squares, with a vote."""
+    squares = np.zeros((3, 12, 12), np.uint8)
+    for n, side in enumerate((4, 8, 12)):
+        squares[n, :side, :side] = 1
+    masks = tuple(encode(square) for square in squares)
+    boxes = tight_boxes(masks)
+    told = np.float32([0.9, 0.8, 0.7])
+    bag = Bag(1, boxes, masks, told, ("a", "b", "c"), mask_iou(masks))
+    rows = torch.tensor(posterior)
+    before = Selection(rows.argmax(1), rows, torch.full((len(rows),), 0.5))
+    drawn = [None if o is None else torch.tensor(o) for o in overlaps]
+    return with_vote(before, [bag] * len(rows), drawn, exponent)
+
+
+def test_a_trained_segmenter_decides():
+    got = voting([[0.3, 0.9, 0.6]])
+    assert got.index.tolist() == [1]
+    assert got.posterior[0, 1] > 0.95
+    np.testing.assert_allclose(got.posterior.sum(1), 1, rtol=1e-6)
+    assert float(got.expected_iou) > 0.95
+
+
+def test_one_that_draws_none_of_the_masks_has_no_say():
+    got = voting([[0.05, 0.2, 0.1]])
+    assert got.index.tolist() == [0]
+    np.testing.assert_allclose(got.posterior, [[0.5, 0.3, 0.2]], atol=0.05)
+
+
+def test_the_vote_against_the_formula():
+    power = 8.0 * 0.7**4
+    want = np.array([0.5, 0.3, 0.2]) * np.array([0.7, 0.6, 0.5]) ** power
+    got = voting([[0.7, 0.6, 0.5]], exponent=8.0)
+    np.testing.assert_allclose(got.posterior[0], want / want.sum(), rtol=1e-5)
+    best = got.posterior[0] @ torch.tensor([1, 16 / 64, 16 / 144])
+    np.testing.assert_allclose(got.expected_iou, [best], rtol=1e-5)
+
+
+def test_a_vote_does_not_allow_what_was_not():
+    got = voting([[0.2, 0.95, 0.3]], posterior=[[0.6, 0.0, 0.4]])
+    assert got.index.tolist() in ([0], [2])
+    assert got.posterior[0, 1] == 0
+
+
+def test_objects_without_a_drawing_keep_their_selection():
+    rows = [[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]]
+    got = voting([None, [0.9, 0.2, 0.2]], posterior=rows)
+    assert got.index.tolist() == [0, 0]
+    np.testing.assert_allclose(got.posterior[0], rows[0])
