@@ -144,7 +144,7 @@ def test_no_bags(tools):
     assert with_priors(none.medoid, none, MilConfig(prior_area=1.0)).shape == (0, 1)
 
 
-def voting(overlaps, exponent=32.0, posterior=((0.5, 0.3, 0.2),)):
+def voting(overlaps, exponent=32.0, posterior=((0.5, 0.3, 0.2),), learned=None):
     """The selection of bags of three nested squares, with a vote."""
     squares = np.zeros((3, 12, 12), np.uint8)
     for n, side in enumerate((4, 8, 12)):
@@ -154,7 +154,7 @@ def voting(overlaps, exponent=32.0, posterior=((0.5, 0.3, 0.2),)):
     told = np.float32([0.9, 0.8, 0.7])
     bag = Bag(1, boxes, masks, told, ("a", "b", "c"), mask_iou(masks))
     rows = torch.tensor(posterior)
-    before = Selection(rows.argmax(1), rows, torch.full((len(rows),), 0.5))
+    before = Selection(rows.argmax(1), rows, torch.full((len(rows),), 0.5), learned)
     drawn = [None if o is None else torch.tensor(o) for o in overlaps]
     return with_vote(before, [bag] * len(rows), drawn, exponent)
 
@@ -193,3 +193,16 @@ def test_objects_without_a_drawing_keep_their_selection():
     got = voting([None, [0.9, 0.2, 0.2]], posterior=rows)
     assert got.index.tolist() == [0, 0]
     np.testing.assert_allclose(got.posterior[0], rows[0])
+
+
+def test_learned_scores_count_as_far_as_the_segmenter_draws_the_image():
+    learned = torch.tensor([[0.5, 0.1, 0.4], [0.2, 0.2, 0.6]])
+    prior = torch.tensor([[0.2, 0.7, 0.1], [0.6, 0.3, 0.1]])
+    rows = learned * prior / (learned * prior).sum(1, keepdim=True)
+    drawn = [[0.6, 0.5, 0.2], [0.4, 0.1, 0.1]]
+    got = voting(drawn, exponent=0.0, posterior=rows.tolist(), learned=learned)
+    want = prior * learned ** ((0.6 + 0.4) / 2) ** 2
+    np.testing.assert_allclose(got.posterior, want / want.sum(1, keepdim=True), rtol=1e-4)
+    blind = voting([None, None], posterior=rows.tolist(), learned=learned)
+    np.testing.assert_allclose(blind.posterior, prior / prior.sum(1, keepdim=True), rtol=1e-4)
+    assert blind.index.tolist() == [1, 0]
