@@ -80,7 +80,8 @@ def overlaps_with_drawn(batch: Batch, objects: ObjectMasks, stride: int) -> list
     grid = (-(-height // stride), -(-width // stride))
     rows = objects.drawn[0].tolist()
     out: list[Tensor | None] = [None] * len(sample.record.bags)
-    for row, probs in zip(rows, content(objects.probs[0], batch, grid).cpu(), strict=True):
+    drawn = content(objects.probs[0][rows], batch, grid).cpu()
+    for row, probs in zip(rows, drawn, strict=True):
         masks = decode_all(sample.record.bags[row].masks).transpose(2, 0, 1).astype(np.float32)
         shares = F.interpolate(torch.from_numpy(masks)[None], size=grid, mode="area")[0]
         out[row] = overlap_of(probs, shares)

@@ -21,7 +21,7 @@ const METHODS = {
   "sapnet++": "The best masks: with completeness and refinement.",
   p2seg: "Masks by a semantic map that is split among the points. For many touching objects of one class.",
   sim: "Masks learned from boxes, by colours and by what objects of a class have in common. For objects with boxes.",
-  sapnet: "The method before it: no teacher, no completeness, no refinement. Faster.",
+  sapnet: "The method before it: no completeness, no refinement. Faster.",
   mil: "Choosing among proposals by learning alone. To compare with.",
   consensus: "The proposal on which the others agree. No learning about masks; to compare with.",
   "box-rule": "The proposal that fits the object's box best. No learning about masks; for objects with boxes.",
