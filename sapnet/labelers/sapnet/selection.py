@@ -12,8 +12,7 @@ from sapnet.labelers.sapnet.bag_batch import Bags
 from sapnet.types import Bag
 
 ROUNDING = 1e-5  # relative: equal proposals of one bag may differ by less, from where they stand
-_TRUST = 4.0  # exponent of the highest overlap of a bag, by which the segmenter's vote counts
-_LEARNED = 2.0  # exponent of their mean over an image, by which the learned scores count
+_TRUST = 4.0  # exponent of the highest overlaps with what the segmenter draws
 
 
 def pick(scores: Tensor, bags: Bags, allowed: Tensor) -> Tensor:
@@ -76,8 +75,8 @@ def with_vote(
     The posterior is multiplied by the overlaps to the power `exponent` * max(overlaps)⁴: a
     segmenter that draws none of the bag's masks does not know the object, and has no say. How well
     it draws also tells whether anything could be learned from these images: the learned scores
-    count to the power of the image's mean of max(overlaps), squared (of photographs with few
-    objects a class, what MIL learns is worse than what the generator knows).
+    count to the power of the image's mean of max(overlaps), to the fourth (of photographs, what MIL
+    learns is worse than what the generator knows).
 
     Args:
         selection: over the bags of the N objects of one image.
@@ -92,7 +91,7 @@ def with_vote(
     index, posterior = selection.index.clone(), selection.posterior.clone()
     expected_iou = selection.expected_iou.clone()
     best_overlaps = [0.0 if o is None else float(o.max()) for o in overlaps]
-    trust = (sum(best_overlaps) / max(len(best_overlaps), 1)) ** _LEARNED
+    trust = (sum(best_overlaps) / max(len(best_overlaps), 1)) ** _TRUST
     for n, (bag, overlap) in enumerate(zip(bags, overlaps, strict=True)):
         score = posterior[n, : len(bag)].log()
         if selection.learned is not None:

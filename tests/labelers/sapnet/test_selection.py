@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from sapnet.config.schema import MilConfig
-from sapnet.data.batch import Selection
+from sapnet.data.batch import Batch, ObjectMasks, Selection
 from sapnet.data.masks import encode, mask_iou, tight_boxes
+from sapnet.data.samples import Sample, make_record
+from sapnet.labelers.delivery import overlaps_with_drawn
 from sapnet.labelers.sapnet.selection import pick, take, undecided, with_priors, with_vote
-from sapnet.types import Bag
+from sapnet.types import Bag, ImageInfo, PointAnnotation
 
 
 def coarse_scores(bags, seed):
@@ -201,8 +203,31 @@ def test_learned_scores_count_as_far_as_the_segmenter_draws_the_image():
     rows = learned * prior / (learned * prior).sum(1, keepdim=True)
     drawn = [[0.6, 0.5, 0.2], [0.4, 0.1, 0.1]]
     got = voting(drawn, exponent=0.0, posterior=rows.tolist(), learned=learned)
-    want = prior * learned ** ((0.6 + 0.4) / 2) ** 2
+    want = prior * learned ** ((0.6 + 0.4) / 2) ** 4
     np.testing.assert_allclose(got.posterior, want / want.sum(1, keepdim=True), rtol=1e-4)
     blind = voting([None, None], posterior=rows.tolist(), learned=learned)
     np.testing.assert_allclose(blind.posterior, prior / prior.sum(1, keepdim=True), rtol=1e-4)
     assert blind.index.tolist() == [1, 0]
+
+
+def test_overlaps_are_of_what_is_drawn(tmp_path):
+    """Two of three objects are drawn; the input is twice the image and padded."""
+    squares = np.zeros((3, 16, 24), np.uint8)
+    squares[0, :8, :8] = squares[1, 8:, :8] = squares[2, :8, 8:] = 1
+    masks = tuple(encode(square) for square in squares)
+    told = np.float32([0.9, 0.8, 0.7])
+    bag = Bag(1, tight_boxes(masks), masks, told, ("a", "b", "c"), mask_iou(masks))
+    points = [PointAnnotation(n, 1, 1, 4.0, 4.0) for n in range(3)]
+    info = ImageInfo(1, "a.png", 24, 16)
+    record = make_record(info, tmp_path / "a.png", points, [bag] * 3, {1: 0})
+    sample = Sample(record, torch.zeros(3, 32, 48), (2.0, 2.0), flipped=False)
+    probs = torch.zeros(3, 16, 16)  # at stride 4 of the padded input, 64 x 64
+    probs[0, :4, :4] = 1
+    probs[1] = 1
+    probs[2, 4:8, :4] = 1
+    drawn = ObjectMasks([probs], [torch.tensor([0, 2])])
+    batch = Batch([sample], torch.zeros(1, 3, 64, 64))
+    first, second, third = overlaps_with_drawn(batch, drawn, stride=4)
+    assert second is None
+    np.testing.assert_allclose(first, [1, 0, 0], atol=1e-3)
+    np.testing.assert_allclose(third, [0, 1, 0], atol=1e-3)
