@@ -8,7 +8,11 @@ from dataclasses import fields, replace
 
 import pytest
 
-from sapnet.config.methods import METHODS, for_uncalibrated_proposals
+from sapnet.config.methods import (
+    METHODS,
+    for_learned_proposals,
+    for_uncalibrated_proposals,
+)
 from sapnet.config.overrides import override_names
 from sapnet.config.presets import PRESETS, cpu
 from sapnet.config.resolve import config_from_dict, resolve_config
@@ -65,20 +69,29 @@ def test_methods_are_rungs_of_one_ladder():
 
 def test_priors_depend_on_the_generator():
     """Where a preset has a teacher; overrides come after."""
-    calibrated, other = resolve_config(), resolve_config(proposals="sam")
+    calibrated, other = resolve_config(proposals="hierarchy"), resolve_config(proposals="sam")
+    learned = resolve_config()
     assert calibrated == cpu()
+    assert learned == for_learned_proposals(cpu()) == resolve_config(proposals="prompter")
+    assert (learned.output.segmenter_vote, calibrated.output.segmenter_vote) == (32, 0)
     assert other == for_uncalibrated_proposals(cpu())
     assert other.mil.prior_overlap == 0 < other.mil.prior_contrast
     assert calibrated.mil.prior_contrast == 0 < calibrated.mil.prior_overlap
     asked = resolve_config(overrides={"mil.prior_overlap": 3}, proposals="sam")
     assert asked == replace(other, mil=replace(other.mil, prior_overlap=3.0))
     for preset in ("paper_r50_1x", "paper_r101_3x"):
-        assert resolve_config(preset=preset, proposals="sam") == resolve_config(preset=preset)
+        for proposals in ("sam", "hierarchy", "hierarchy+prompter"):
+            asked = resolve_config(preset=preset, proposals=proposals)
+            assert asked == replace(PRESETS[preset](), method="sapnet++")
 
 
 def test_which_methods_have_a_teacher():
-    enabled = {method for method in METHODS if resolve_config(method).teacher.enabled}
-    assert enabled == {"sapnet++", "p2seg", "sim"}
+    def has(method, proposals):
+        return resolve_config(method, proposals=proposals).teacher.enabled
+
+    for proposals in ("hierarchy", "sam"):
+        assert {m for m in METHODS if has(m, proposals)} == {"sapnet++", "p2seg", "sim"}
+    assert not any(has(method, "hierarchy+prompter") for method in METHODS)
     assert not resolve_config(preset="paper_r50_1x").teacher.enabled
 
 

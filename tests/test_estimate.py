@@ -16,8 +16,8 @@ from sapnet.config.resolve import resolve_config
 from sapnet.types import Category, ImageInfo, PointAnnotation, PointSet
 from sapnet.utils import speed
 
-CPU = resolve_config("sapnet++", "cpu")
-DEMO = resolve_config("sapnet++", "demo")
+CPU = resolve_config("sapnet++", "cpu", proposals="hierarchy")
+DEMO = resolve_config("sapnet++", "demo", proposals="hierarchy")
 MACHINE = Machine(2)
 NUCLEI = Workload((SizeGroup(256, 256, 28, 700), SizeGroup(360, 360, 20, 895)), "hierarchy")
 PHOTOS = Workload((SizeGroup(640, 480, 70, 500), SizeGroup(480, 640, 26, 206)), "hierarchy")
@@ -34,7 +34,7 @@ SCENES = Workload((SizeGroup(224, 224, 48, 241),), "hierarchy")
 )
 def test_measured_trainings_are_met(preset, overrides, workload, measured):
     """Those of docs/results.md, on two cores."""
-    config = resolve_config("sapnet++", preset, overrides)
+    config = resolve_config("sapnet++", preset, overrides, "hierarchy")
     told = estimate(config, replace(workload, has_truth=True), MACHINE)
     assert measured / 1.5 < told.total < measured * 1.5
     assert told.low <= told.total / 2 < told.total * 2 <= told.high
@@ -82,7 +82,7 @@ def test_more_work_takes_longer(workload):
     ],
 )
 def test_larger_settings_take_longer(overrides):
-    assert total(resolve_config("sapnet++", "cpu", overrides)) > 1.2 * total()
+    assert total(resolve_config("sapnet++", "cpu", overrides, "hierarchy")) > 1.2 * total()
 
 
 def test_a_faster_machine_takes_less():

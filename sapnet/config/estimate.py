@@ -274,7 +274,7 @@ def _proposals(workload: Workload, megapixels: float, per_multi: float, host: fl
     if "hierarchy" in workload.proposals:
         seconds += (0.94 * megapixels + 0.0052 * objects) * host
     if "prompter" in workload.proposals:
-        seconds += 0.1 * objects * per_multi
+        seconds += 0.06 * objects * per_multi
     if workload.proposals in ("sam", "sam2"):
         smallest = "vit_b" if workload.proposals == "sam" else "tiny"
         encoder = _SAM_ENCODER.get(workload.model_type or smallest, _SAM_ENCODER["vit_b"])

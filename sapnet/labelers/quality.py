@@ -28,17 +28,17 @@ from sapnet.types import (
 MaskFeatures = dict[str, float | None]
 
 WEIGHTS = {
-    "predicted": 4.8,
-    "seen": 1.5,
-    "expected": 2.1,
-    "support": 3.7,
-    "estimate": 0.0,
+    "predicted": 1.8,
+    "seen": 3.2,
+    "expected": 2.2,
+    "support": 1.1,
+    "estimate": 2.6,
     "contrast": 1.0,
-    "fill": 2.0,
-    "large": 0.27,
+    "fill": 0.7,
+    "large": 0.2,
 }
 """Log-odds a unit of each of the `quality_signals`."""
-INTERCEPT = -5.9
+INTERCEPT = -5.4
 EXPLANATIONS = {
     "predicted": "the segmenter draws it differently",
     "seen": "the segmenter hardly sees it",
