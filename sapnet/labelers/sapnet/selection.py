@@ -12,7 +12,7 @@ from sapnet.labelers.sapnet.bag_batch import Bags
 from sapnet.types import Bag
 
 ROUNDING = 1e-5  # relative: equal proposals of one bag may differ by less, from where they stand
-_TRUST = 4.0  # exponent of the highest overlaps with what the segmenter draws
+_GATE = 4.0  # exponent of the highest overlaps with what the segmenter draws
 
 
 def pick(scores: Tensor, bags: Bags, allowed: Tensor) -> Tensor:
@@ -91,13 +91,13 @@ def with_vote(
     index, posterior = selection.index.clone(), selection.posterior.clone()
     expected_iou = selection.expected_iou.clone()
     best_overlaps = [0.0 if o is None else float(o.max()) for o in overlaps]
-    trust = (sum(best_overlaps) / max(len(best_overlaps), 1)) ** _TRUST
+    reliability = (sum(best_overlaps) / max(len(best_overlaps), 1)) ** _GATE
     for n, (bag, overlap) in enumerate(zip(bags, overlaps, strict=True)):
         score = posterior[n, : len(bag)].log()
         if selection.learned is not None:
-            score -= (1 - trust) * selection.learned[n, : len(bag)].clamp(min=1e-12).log()
+            score -= (1 - reliability) * selection.learned[n, : len(bag)].clamp(min=1e-12).log()
         if overlap is not None:
-            power = exponent * best_overlaps[n] ** _TRUST
+            power = exponent * best_overlaps[n] ** _GATE
             score += power * overlap.to(score).clamp(min=1e-3).log()
         posterior[n, : len(bag)] = score.softmax(0)
         best = int(score.argmax())
