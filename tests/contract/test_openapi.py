@@ -25,6 +25,7 @@ SEMANTIC = (
     "POST /jobs/train",
     "POST /jobs/label",
     "POST /jobs/{job_id}/corrections",
+    "POST /jobs/{job_id}/review/accept",
     "POST /jobs/{job_id}/exports",
     "POST /predict",
     "POST /masks/{mask_id}/suggest",
