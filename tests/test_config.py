@@ -73,7 +73,7 @@ def test_priors_depend_on_the_generator():
     learned = resolve_config()
     assert calibrated == cpu()
     assert learned == for_learned_proposals(cpu()) == resolve_config(proposals="prompter")
-    assert (learned.output.segmenter_vote, calibrated.output.segmenter_vote) == (32, 0)
+    assert (learned.output.segmenter_vote, calibrated.output.segmenter_vote) == (16, 0)
     assert other == for_uncalibrated_proposals(cpu())
     assert other.mil.prior_overlap == 0 < other.mil.prior_contrast
     assert calibrated.mil.prior_contrast == 0 < calibrated.mil.prior_overlap

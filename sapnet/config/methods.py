@@ -109,7 +109,7 @@ def for_learned_proposals(config: Config) -> Config:
         config,
         mil=replace(config.mil, prior_medoid=0.0, prior_confidence=4.0, prior_overlap=0.0),
         teacher=replace(config.teacher, enabled=False),
-        output=replace(config.output, segmenter_vote=32.0, consent=True),
+        output=replace(config.output, segmenter_vote=16.0, consent=True),
     )
 
 

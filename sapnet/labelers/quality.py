@@ -28,20 +28,18 @@ from sapnet.types import (
 MaskFeatures = dict[str, float | None]
 
 WEIGHTS = {
-    "predicted": 1.8,
-    "seen": 3.2,
-    "expected": 2.2,
-    "support": 1.1,
-    "estimate": 2.6,
-    "contrast": 1.0,
-    "fill": 0.7,
-    "large": 0.2,
+    "seen": 7.9,
+    "expected": 1.9,
+    "support": 1.7,
+    "estimate": 2.2,
+    "contrast": 0.9,
+    "fill": 0.2,
+    "large": 0.1,
 }
 """Log-odds a unit of each of the `quality_signals`."""
-INTERCEPT = -5.4
+INTERCEPT = -3.7
 EXPLANATIONS = {
-    "predicted": "the segmenter draws it differently",
-    "seen": "the segmenter hardly sees it",
+    "seen": "the segmenter hardly sees it, or draws it differently",
     "expected": "its proposals expect another mask",
     "support": "few proposals agree with it",
     "estimate": "its proposal was not sure",
@@ -212,10 +210,10 @@ def _with_quality(mask: PseudoMask, claimed: float, median: Mapping[Any, float])
 def quality_signals(features: Mapping[str, float | None]) -> dict[str, float]:
     """The terms of `probability`, from a mask's features: the higher, the better the mask.
 
-    predicted, seen: what SOLOv2's own cells draw (soft IoU with M_srm) and score, in [0, 1]; 0 for
-    an object without a cell. expected, support, fill: the features themselves. estimate:
-    the IoU that the generator expects, 0.6 where it tells none. contrast: the teacher's, as a
-    likelihood in (0, 1]; exp(-1) where there is no teacher. large: minus log2 of
+    seen: the score of SOLOv2's own cells times the square of the soft IoU of what they draw with
+    M_srm, in [0, 1]; 0 for an object without a cell. expected, support, fill: the features
+    themselves. estimate: the IoU that the generator expects, 0.6 where it tells none. contrast: the
+    teacher's, as a likelihood in (0, 1]; exp(-1) where there is no teacher. large: minus log2 of
     its area over the median of its class, 0 to -3.
     """
 
@@ -224,8 +222,7 @@ def quality_signals(features: Mapping[str, float | None]) -> dict[str, float]:
         return default if value is None else value
 
     return {
-        "predicted": value_of("predicted"),
-        "seen": value_of("seen"),
+        "seen": value_of("seen") * value_of("predicted") ** 2,
         "expected": value_of("expected"),
         "support": value_of("support"),
         "estimate": value_of("estimate", 0.6),

@@ -46,7 +46,9 @@ def test_cancel_in_every_stage(
     has by default."""
     reached = tmp_path / "reached"
     command = json.dumps([sys.executable, str(DEAF), stage, str(reached)])
-    body = {"dataset_id": scenes_dataset, "preset": "demo", "overrides": TINY}
+    proposals = {"kind": "hierarchy"}  # with a teacher
+    body = {"dataset_id": scenes_dataset, "preset": "demo", "proposals": proposals}
+    body["overrides"] = TINY
     job_id = client.post("/jobs/train", json=body).raise_for_status().json()["id"]
     start("worker.main", SAPNET_TRAINER_COMMAND=command, SAPNET_STOP_GRACE_SECONDS=str(GRACE))
     until(reached.exists, 90)
