@@ -60,8 +60,6 @@ def main(
         "seed": seed,
         "overrides": {k: _value(v) for k, v in (o.split("=", 1) for o in override or [])},
     }
-    if images is None:  # flat drawings, in which regions alone do as well, in a third of the time
-        request["proposals"] = "hierarchy"
     for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C does: nothing is left running
         signal.signal(ending, signal.default_int_handler)
     began = time.monotonic()
