@@ -231,17 +231,20 @@ class Suggestion(BaseModel):
     area: float
 
 
+_VERSION_NAME = Field(
+    None,
+    min_length=1,
+    max_length=200,
+    pattern=r"^[^\x00-\x1f\x7f]*$",
+    description="default: the data set's, with the number of the version",
+)
+
+
 class CorrectionsIn(BaseModel):
     """The new version of the data set."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str | None = Field(
-        None,
-        min_length=1,
-        max_length=200,
-        pattern=r"^[^\x00-\x1f\x7f]*$",
-        description="default: the data set's, with the number of the version",
-    )
+    name: str | None = _VERSION_NAME
     also: list[str] = Field(
         [],
         max_length=20,
@@ -295,13 +298,7 @@ class VersionIn(BaseModel):
             ]
         },
     )
-    name: str | None = Field(
-        None,
-        min_length=1,
-        max_length=200,
-        pattern=r"^[^\x00-\x1f\x7f]*$",
-        description="default: the data set's, with the number of the version",
-    )
+    name: str | None = _VERSION_NAME
     remove_images: list[Id64] = Field([], description="ids of images; their annotations go too")
     add_datasets: list[str] = Field(
         [],

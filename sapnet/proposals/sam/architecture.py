@@ -159,10 +159,10 @@ def architecture_of(state: Mapping[str, Shape]) -> Architecture:
         encoder=encoder,
         channels=channels,
         mask_channels=mask_channels,
-        decoder_depth=_count(state, "mask_decoder.transformer.layers."),
+        decoder_depth=count_numbered(state, "mask_decoder.transformer.layers."),
         decoder_mlp_width=_get(state, "mask_decoder.transformer.layers.0.mlp.lin1.weight", 2)[0],
         masks=_get(state, "mask_decoder.mask_tokens.weight", 2)[0] - 1,
-        iou_depth=_count(state, "mask_decoder.iou_prediction_head.layers."),
+        iou_depth=count_numbered(state, "mask_decoder.iou_prediction_head.layers."),
         iou_width=_get(state, "mask_decoder.iou_prediction_head.layers.0.weight", 2)[0],
     )
 
@@ -172,8 +172,8 @@ def _efficient_vit(state: Mapping[str, Shape]) -> EfficientVit:
     shapes = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return EfficientVit(
         shapes=shapes,
-        stages=_count(shapes, "backbone.stages."),
-        neck=_count(shapes, "neck.middle.op_list."),
+        stages=count_numbered(shapes, "backbone.stages."),
+        neck=count_numbered(shapes, "neck.middle.op_list."),
     )
 
 
@@ -183,7 +183,7 @@ def _vit(state: Mapping[str, Shape]) -> Vit:
     _, rows, columns, _ = _get(state, "image_encoder.pos_embed", 4)
     if rows != columns:
         raise ValueError(f"its image encoder sees {rows}×{columns} patches, SAM's a square of them")
-    depth = _count(state, blocks)
+    depth = count_numbered(state, blocks)
     positions = [_get(state, f"{blocks}{i}.attn.rel_pos_h", 2) for i in range(depth)]
     if not positions:
         raise ValueError("its image encoder has no blocks as SAM's ViT has")
@@ -212,6 +212,6 @@ def _get(state: Mapping[str, Shape], name: str, dimensions: int) -> Shape:
     return shape
 
 
-def _count(state: Mapping[str, Shape], prefix: str) -> int:
+def count_numbered(state: Mapping[str, Shape], prefix: str) -> int:
     """Number of the numbers that follow the prefix."""
     return len({m[1] for key in state if (m := re.match(rf"{re.escape(prefix)}(\d+)\.", key))})

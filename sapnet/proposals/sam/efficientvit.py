@@ -6,13 +6,13 @@ its kernel; the last three meet at 64×64 cells and go through a neck. Weights a
 published files.
 """
 
-import re
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sapnet.proposals.sam.architecture import count_numbered
 from sapnet.utils.restricted_pickle import Shape
 
 _GRID = 64  # cells a side of the features
@@ -51,7 +51,7 @@ class _Backbone(nn.Module):
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         super().__init__()
         stages = []
-        for stage in range(_count(shapes, "backbone.stages.")):
+        for stage in range(count_numbered(shapes, "backbone.stages.")):
             prefix = f"backbone.stages.{stage}."
             first = _Convolution(shapes, f"{prefix}op_list.0.", 2) if stage == 0 else None
             stages.append(_Sequence(shapes, prefix, first, halved=stage > 0))
@@ -73,7 +73,7 @@ class _Neck(nn.Module):
         def one(name: str) -> nn.Module:
             return _Sequence(shapes, name, _Convolution(shapes, f"{name}op_list.0.", act=False))
 
-        inputs = _count(shapes, "neck.input_ops.")
+        inputs = count_numbered(shapes, "neck.input_ops.")
         self.input_ops = nn.ModuleList([one(f"neck.input_ops.{i}.") for i in range(inputs)])
         self.middle = _Sequence(shapes, "neck.middle.")
         self.output_ops = nn.ModuleList([one("neck.output_ops.0.")])
@@ -102,7 +102,7 @@ class _Sequence(nn.Module):
     ) -> None:
         super().__init__()
         blocks = [] if first is None else [first]
-        for index in range(len(blocks), _count(shapes, f"{prefix}op_list.")):
+        for index in range(len(blocks), count_numbered(shapes, f"{prefix}op_list.")):
             stride = 2 if halved and index == 0 else 1
             blocks.append(_block(shapes, f"{prefix}op_list.{index}.", stride))
         self.op_list = nn.ModuleList(blocks)
@@ -192,7 +192,7 @@ class _LinearAttention(nn.Module):
         self.qkv = _Convolution(shapes, f"{prefix}qkv.", act=False)
         width = self.qkv.conv.out_channels
         scales = []
-        for scale in range(_count(shapes, f"{prefix}aggreg.")):
+        for scale in range(count_numbered(shapes, f"{prefix}aggreg.")):
             kernel = _get(shapes, f"{prefix}aggreg.{scale}.0.weight")[2]
             own = _get(shapes, f"{prefix}aggreg.{scale}.1.weight")[1]
             scales.append(
@@ -245,8 +245,3 @@ def _get(shapes: Mapping[str, Shape], name: str) -> Shape:
     if shape is None or len(shape) != 4 or min(shape) < 1:
         raise ValueError(f"image_encoder.{name} is missing, or no kernel of a convolution")
     return shape
-
-
-def _count(shapes: Mapping[str, Shape], prefix: str) -> int:
-    """Number of the numbers that follow the prefix."""
-    return len({m[1] for key in shapes if (m := re.match(rf"{re.escape(prefix)}(\d+)\.", key))})
