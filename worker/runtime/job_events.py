@@ -25,6 +25,7 @@ class Journal:
         self._queued: list[NewEvent] = []
         self._stage: str | None = None
         self._last_progress = -math.inf
+        self._told: tuple[str, int] | None = None
 
     def set_aside(self, entry: Mapping[str, Any]) -> None:
         """An image failed, and the job goes on without it; written with the next columns."""
@@ -40,7 +41,8 @@ class Journal:
         """Return the events of these columns of the job's row.
 
         Args:
-            seconds: progress is an event at most once in so many.
+            seconds: progress within a stage is an event at most once in so many. Where a stage
+                begins and where it ends it always is one: a short stage has no other.
         """
         warned = [m for m in columns.get("warnings", ()) if m not in self._warnings]
         events: list[NewEvent] = [(EventType.WARNING, {"message": m}) for m in warned]
@@ -48,11 +50,13 @@ class Journal:
         stage = columns.get("stage")
         if stage is None:
             return events
-        if stage != self._stage:
+        begins = stage != self._stage
+        if begins:
             if self._stage is not None:
                 events.append(stage_ended(self._stage))
             events.append((EventType.STAGE, {"stage": stage, "status": "started"}))
-        if time.monotonic() - self._last_progress >= seconds:
+        ends = columns["step"] == columns["of"] and (stage, columns["step"]) != self._told
+        if begins or ends or time.monotonic() - self._last_progress >= seconds:
             events.append((EventType.PROGRESS, {name: columns.get(name) for name in _PROGRESS}))
         return events
 
@@ -66,6 +70,7 @@ class Journal:
                 self._stage = data["stage"]
             elif kind is EventType.PROGRESS:
                 self._last_progress = time.monotonic()
+                self._told = data["stage"], data["step"]
 
 
 def stage_ended(stage: str) -> NewEvent:

@@ -86,8 +86,8 @@ class Progress:
         self._pending = values | self._pending
 
     def _advance(self, stage: str, step: int, of: int, event: Event) -> None:
-        if stage != self._stage:
-            self._stage, self._last_write = stage, 0.0  # a new stage is written at once
+        if stage != self._stage or step >= of:
+            self._stage, self._last_write = stage, 0.0  # a stage's begin and end are written at once
         self._pending |= {
             "stage": stage,
             "step": step,
