@@ -87,7 +87,7 @@ class Progress:
 
     def _advance(self, stage: str, step: int, of: int, event: Event) -> None:
         if stage != self._stage or step >= of:
-            self._stage, self._last_write = stage, 0.0  # a stage's begin and end are written at once
+            self._stage, self._last_write = stage, 0.0  # written at once
         self._pending |= {
             "stage": stage,
             "step": step,
