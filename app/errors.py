@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -22,9 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from sapnet import errors as sapnet_errors
-from sapnet.data.depth import MAX_DEPTH, TOO_DEEP
 
-log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 _POSTGRES_DISK_FULL = "53100"
 _POSTGRES_BUSY = ("08", "53", "57P", "40001", "40P01", "55P03")
@@ -107,6 +104,8 @@ class TooDeep(HTTPException):
     """
 
     def __init__(self) -> None:
+        from sapnet.data.depth import MAX_DEPTH, TOO_DEEP  # loads numpy
+
         super().__init__(422, f"The body cannot be used: {TOO_DEEP}.")
         hint = f"nest objects and lists at most {MAX_DEPTH} levels deep"
         self.issues = (ValidationIssue("body", "", TOO_DEEP, hint),)
@@ -277,7 +276,9 @@ def app_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AppError)
     kind = kind_of(error)
     if kind.status >= 500:
-        log.error(kind.slug, path=request.url.path, detail=error.detail)
+        import structlog  # loads rich
+
+        structlog.get_logger().error(kind.slug, path=request.url.path, detail=error.detail)
     issues = getattr(error, "issues", ())
     return problem(
         request, kind, error.detail, issues=issues, headers=error.headers, extra=error.extra

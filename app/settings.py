@@ -33,7 +33,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.outbound.webhook_signature import key_of
-from sapnet.config.methods import DEFAULT_PROPOSALS
+from sapnet.config import DEFAULT_PROPOSALS
 from sapnet.errors import InvalidConfig
 from sapnet.utils.devices import ALL, parse_devices
 from sapnet.utils.devices import VARIABLE as DEVICES

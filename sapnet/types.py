@@ -13,15 +13,19 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float32]
-ByteArray = npt.NDArray[np.uint8]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    BoolArray = npt.NDArray[np.bool_]
+    FloatArray = npt.NDArray[np.float32]
+    ByteArray = npt.NDArray[np.uint8]
+else:  # names of classes and subsets are wanted where no array is: the API loads no numpy
+    BoolArray = FloatArray = ByteArray = Any
 
 Box = tuple[float, float, float, float]
 """xyxy, pixels of the image."""

@@ -29,7 +29,6 @@ from app.auth.rate_limit import Rates
 from app.db.session import Database
 from app.errors import AppError, Forbidden, TooDeep, TooLarge, Unauthorized, Unavailable
 from app.settings import Settings
-from sapnet.data.depth import Depth
 
 BYTES_A_SECOND = 1 << 14  # of a body, once its first seconds are over
 
@@ -210,6 +209,8 @@ def _is_json(request: Request) -> bool:
 
 def _shallow(receive: Receive) -> Receive:
     """Raises an HTTPException at the first bracket too many, before anything parses the body."""
+    from sapnet.data.depth import Depth  # loads numpy
+
     depth = Depth()
 
     async def shallow() -> Message:

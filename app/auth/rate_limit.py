@@ -9,12 +9,10 @@ import math
 import time
 from typing import Any
 
-import structlog
-
 from app.errors import TooManyRequests
+from app.observability.log import log
 from app.settings import Settings
 
-log = structlog.get_logger()
 _REDIS = ("redis://", "rediss://", "redis+unix://")
 _PATIENCE = 1.0  # seconds for Redis to answer
 

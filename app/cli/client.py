@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.agents.command import mcp
-from sapnet.config.choice import AUTO
+from sapnet.config import AUTO
 from sapnet.config.resolve import resolve_config
 from sapnet.config.schema import Config
 from sapnet.errors import InvalidConfig, InvalidDataset
@@ -339,9 +339,9 @@ def _plan(
     """
     from app.jobs.plan import this_machine
     from app.settings import Settings
+    from sapnet.config import DEFAULT_PROPOSALS
     from sapnet.config.choice import choose_preset
     from sapnet.config.estimate import Workload, estimate
-    from sapnet.config.methods import DEFAULT_PROPOSALS
     from sapnet.data.annotations.boxes import Boxes
     from sapnet.data.annotations.coco import check_truth
     from sapnet.data.dataset_folder import read_dataset

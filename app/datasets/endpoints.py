@@ -8,12 +8,10 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.auth.access import access
 from app.auth.quotas import room_for_upload
-from app.datasets import create as importing
-from app.datasets import image_collection as intake
 from app.datasets import service
-from app.datasets.form import TEXTS
 from app.datasets.rows import bbox_of
 from app.datasets.schemas import (
+    FORM_TEXTS,
     UPLOAD_FORM,
     AnnotationOut,
     AnnotationPage,
@@ -31,6 +29,7 @@ from app.http.multipart import receive
 from app.http.pagination import Paging, paging
 from app.http.prefer import ASYNC, Prefer, wants_async
 from app.http.scratch import scratch_folder
+from app.storage.images import media_type_of
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -78,12 +77,12 @@ async def create(
             folder,
             max_bytes=settings.max_upload_bytes,
             max_parts=settings.max_form_parts,
-            texts=TEXTS,
+            texts=FORM_TEXTS,
             max_part_bytes=dict.fromkeys(("annotations", "truth"), settings.max_document_bytes),
         )
         wished = wants_async(prefer)
         status, dataset = await run_in_threadpool(
-            importing.create_dataset,
+            _create,
             database,
             storage,
             settings,
@@ -142,7 +141,7 @@ def get_image(
     """The image file as it was sent. `image_id` is the user's own."""
     image = service.image(session, dataset_id, image_id)
     with storage.open(image.sha256) as file:
-        media_type = intake.media_type(file.read(12))
+        media_type = media_type_of(file.read(12))
     return blob_response(request, storage, image.sha256, media_type=media_type)
 
 
@@ -156,6 +155,12 @@ def list_annotations(
     """By annotation id: each object's class, point and box, and its mask where it is confirmed."""
     page = service.annotation_page(session, dataset_id, image_id, paging)
     return AnnotationPage(annotations=[_annotation(a) for a in page.items], next=page.next)
+
+
+def _create(*args: Any, **options: Any) -> tuple[int, DatasetOut]:
+    from app.datasets.create import create_dataset  # loads the readers of formats, and numpy
+
+    return create_dataset(*args, **options)
 
 
 def _image(image: Image) -> ImageOut:

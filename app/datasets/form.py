@@ -7,6 +7,7 @@ from typing import get_args
 from app.datasets import annotation_import, archives
 from app.datasets.archives import archive_limits
 from app.datasets.image_sources import source_issues
+from app.datasets.schemas import FORM_FILES, UPLOADS
 from app.db.columns import is_id
 from app.db.models import Dataset, DatasetStatus
 from app.db.session import Database
@@ -18,9 +19,6 @@ from app.uploads import service as uploads
 from app.uploads.service import Stored
 from sapnet.data.annotations.boxes import Boxes
 
-FILES = ("annotations", "images", "truth")
-BY_ID = {f"{part}_upload": part for part in FILES}
-TEXTS = ("name", "parent", "images_url", "boxes", *BY_ID)
 BOXES: tuple[Boxes, ...] = get_args(Boxes)
 MAX_NAME = 200
 _WHOLE = "send annotations and images, or one archive of a data set that has both"
@@ -74,8 +72,8 @@ def parse_form(
         folder: for uploads that are put together.
         issues: what is wrong is appended to it.
     """
-    uploads_of: dict[str, list[tuple[str, Stored]]] = {part: [] for part in FILES}
-    for name, part in BY_ID.items():
+    uploads_of: dict[str, list[tuple[str, Stored]]] = {part: [] for part in FORM_FILES}
+    for name, part in UPLOADS.items():
         for upload_id in form.lists.get(name, []):
             try:
                 uploads_of[part].append((upload_id, uploads.stored(database, upload_id)))
@@ -170,12 +168,14 @@ def missing_part(part: str) -> ValidationIssue:
 def form_issues(database: Database, settings: Settings, form: Form) -> list[ValidationIssue]:
     """Return what is wrong with a form itself, before any of its files is read."""
     issues = []
-    parts = ("name", "parent", "boxes", *FILES)
-    for part in sorted({f.name for f in form.files} - set(FILES)):
+    parts = ("name", "parent", "boxes", *FORM_FILES)
+    for part in sorted({f.name for f in form.files} - set(FORM_FILES)):
         issues.append(
             ValidationIssue(part, "", f"there is no part {part!r}", f"use {', '.join(parts)}")
         )
-    there = {part: form.named(part) or form.lists.get(f"{part}_upload") for part in BY_ID.values()}
+    there = {
+        part: form.named(part) or form.lists.get(f"{part}_upload") for part in UPLOADS.values()
+    }
     elsewhere = bool(form.texts.get("images_url") or form.texts.get("parent"))
     # One archive may hold both: see `_of_one_archive`.
     one_archive = not elsewhere and (there["annotations"] or there["images"])

@@ -239,19 +239,3 @@ def inspect_file(path: Path, max_pixels: int) -> Inspection | str:
             return inspect(path, max_pixels)
     except ImageProblem as error:
         return str(error)
-
-
-def media_type(head: bytes) -> str:
-    """Return the media type of a checked image, by its first 12 bytes.
-
-    It is one of `sapnet.data.images.FORMATS`.
-    """
-    for magic, kind in (
-        (b"\xff\xd8", "image/jpeg"),
-        (b"\x89PNG", "image/png"),
-        (b"BM", "image/bmp"),
-        (b"RIFF", "image/webp"),
-    ):
-        if head.startswith(magic):
-            return kind
-    return "image/tiff"

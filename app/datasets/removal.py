@@ -13,16 +13,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import structlog
 from sqlalchemy import ColumnElement, Table, Update, select, update
 from sqlalchemy.orm import Session
 
 from app.db.columns import Base, now
 from app.db.models import Dataset, Job
 from app.db.session import Database, rows_changed
+from app.observability.log import log
 from app.storage import garbage_collection as blobs
-
-log = structlog.get_logger()
 
 UNFINISHED_FOR = timedelta(hours=1)
 """In which a request has to write a data set."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from app.datasets.validation import ValidationResult
 from app.db.columns import Base
 from app.db.models import Annotation, Category, Image
+
+if TYPE_CHECKING:
+    from app.datasets.validation import ValidationResult
 
 BATCH = 2_000
 Row = dict[str, Any]
@@ -18,13 +20,13 @@ def bbox_of(box: Sequence[float]) -> list[float]:
     return [left, top, right - left, bottom - top]
 
 
-def count(checked: ValidationResult) -> int:
+def count(checked: "ValidationResult") -> int:
     """Return the number of all rows."""
     document = checked.document
     return len(document.categories) + len(document.images) + len(document.kept)
 
 
-def batches(dataset_id: str, checked: ValidationResult) -> Iterator[tuple[type[Base], list[Row]]]:
+def batches(dataset_id: str, checked: "ValidationResult") -> Iterator[tuple[type[Base], list[Row]]]:
     """Categories, then images, then annotations: the same batches each time."""
     tables = (
         (Category, _categories(dataset_id, checked)),
@@ -36,7 +38,7 @@ def batches(dataset_id: str, checked: ValidationResult) -> Iterator[tuple[type[B
             yield table, batch
 
 
-def _categories(dataset_id: str, checked: ValidationResult) -> Iterator[Row]:
+def _categories(dataset_id: str, checked: "ValidationResult") -> Iterator[Row]:
     of_class = checked.document.per_category()
     for category in checked.document.categories:
         yield {
@@ -47,7 +49,7 @@ def _categories(dataset_id: str, checked: ValidationResult) -> Iterator[Row]:
         }
 
 
-def _images(dataset_id: str, checked: ValidationResult) -> Iterator[Row]:
+def _images(dataset_id: str, checked: "ValidationResult") -> Iterator[Row]:
     of_image = checked.document.per_image()
     for image in checked.images:
         yield {
@@ -63,7 +65,7 @@ def _images(dataset_id: str, checked: ValidationResult) -> Iterator[Row]:
         }
 
 
-def _annotations(dataset_id: str, checked: ValidationResult) -> Iterator[Row]:
+def _annotations(dataset_id: str, checked: "ValidationResult") -> Iterator[Row]:
     for annotation in checked.document.annotations():
         yield {
             "dataset_id": dataset_id,

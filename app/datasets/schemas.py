@@ -177,6 +177,9 @@ class AnnotationPage(BaseModel):
     next: str | None
 
 
+FORM_FILES = ("annotations", "images", "truth")
+UPLOADS = {f"{part}_upload": part for part in FORM_FILES}
+FORM_TEXTS = ("name", "parent", "images_url", "boxes", *UPLOADS)
 UPLOAD_FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -12,9 +11,9 @@ from app.auth.access import access, open_to_all
 from app.auth.scope import Scope
 from app.db.session import Database, DatabaseDep
 from app.http.dependencies import StorageDep
+from app.observability.log import log
 
 router = APIRouter(tags=["health"])
-log = structlog.get_logger()
 
 
 @router.get("/healthz")

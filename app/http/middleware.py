@@ -5,13 +5,12 @@ import secrets
 import time
 from urllib.parse import urlsplit
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.observability.log import begin_context, log
 from app.observability.metrics import REQUEST_SECONDS, REQUESTS
 
-log = structlog.get_logger()
 _SOUND_ID = re.compile(r"[!-~]{1,128}")  # visible ASCII: it is written into logs and headers
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")  # a client may make up more
 _UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked for every few seconds; logged at debug
@@ -68,8 +67,7 @@ class Observed:
         request_id = _request_id(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         # Left bound: a request is a task with a context of its own, and the server logs in it too.
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        begin_context(request_id=request_id)
 
         async def send_observed(message: Message) -> None:
             nonlocal status

@@ -12,7 +12,7 @@ from app.http.dependencies import SettingsDep, StorageDep, require_content_type
 from app.http.file_response import blob_response
 from app.http.idempotency import IDEMPOTENT
 from app.http.pagination import Paging, paging
-from app.jobs import service, training
+from app.jobs import service
 from app.jobs.documents import LargeDocuments
 from app.jobs.kinds import KINDS
 from app.jobs.schemas import (
@@ -61,6 +61,8 @@ def train(
     ] = False,
 ) -> Job | Response:
     """Start training. Sent again with the same `Idempotency-Key`, it names the same job."""
+    from app.jobs import training  # loads the checks of documents, and numpy
+
     if dry_run:
         plan = training.dry_run(database, storage, settings, body)
         return Response(plan.model_dump_json(), media_type="application/json")

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import structlog
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy import select
@@ -19,8 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db.models import ACTIVE, Job, JobEvent
 from app.db.session import Database
 from app.jobs import events
-
-log = structlog.get_logger()
+from app.observability.log import log
 
 KEEPALIVE_SECONDS = 15.0
 RETRY_MILLISECONDS = 1_000

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-import structlog
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy import func, select
@@ -21,9 +20,8 @@ from app.db.models import ACTIVE, Dataset, Job, JobState
 from app.db.session import Database
 from app.jobs.kinds import KINDS, QUEUES
 from app.jobs.queue import depths
+from app.observability.log import log
 from app.settings import Settings
-
-log = structlog.get_logger()
 
 BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 4 * 3_600, 12 * 3_600, 24 * 3_600)
 _OVERLAP = timedelta(minutes=10)  # rows may be committed later than the moment they bear

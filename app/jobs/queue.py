@@ -8,17 +8,15 @@ and workers look for rows that nobody has taken.
 from functools import lru_cache
 from typing import Any
 
-import structlog
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from app.db.models import Job
 from app.jobs.kinds import KINDS, QUEUES, TRAIN
+from app.observability.log import log
 
 TASK = "sapnet.execute"
 VISIBILITY_TIMEOUT = 24 * 3600  # seconds; equal in every app on the same Redis
-
-log = structlog.get_logger()
 
 
 def enqueue(session: Session, job: Job, broker_url: str | None) -> None:

@@ -9,7 +9,6 @@ import threading
 from datetime import timedelta
 from typing import Any
 
-import structlog
 from sqlalchemy import ColumnElement, and_, case, literal, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -20,9 +19,8 @@ from app.db.session import Database, rows_changed
 from app.jobs.events import append_state
 from app.jobs.kinds import KINDS, QUEUES, kinds_in
 from app.jobs.queue import depths, send
+from app.observability.log import log
 from app.settings import Settings
-
-log = structlog.get_logger()
 
 LOST = "its worker fell silent (killed, or cut off); the job goes on from its last checkpoint"
 LONGEST_WAIT = timedelta(minutes=5)

@@ -1,7 +1,7 @@
 """What goes over the wire about jobs."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -15,9 +15,8 @@ from pydantic import (
 from app.db.models import JobKind, JobState
 from app.jobs.documents import DocumentText, ObjectText
 from app.webhooks.schemas import WebhookIn
-from sapnet.config.choice import AUTO
-from sapnet.config.methods import METHODS
-from sapnet.config.presets import PRESETS
+from sapnet.config import AUTO
+from sapnet.types import Method
 
 
 def _number(value: Any) -> bool | int | float:
@@ -117,6 +116,12 @@ Proposals = Annotated[
 ]
 
 
+def _name_presets(schema: dict[str, Any]) -> None:
+    from sapnet.config.presets import PRESETS  # loads every setting's class
+
+    schema["enum"] = [AUTO, *PRESETS]
+
+
 class TrainRequest(BaseModel):
     """What to train on, and how."""
 
@@ -136,10 +141,10 @@ class TrainRequest(BaseModel):
         },
     )
     dataset_id: str
-    method: str = Field("sapnet++", json_schema_extra={"enum": [*METHODS]})
+    method: str = Field("sapnet++", json_schema_extra={"enum": [*get_args(Method)]})
     preset: str = Field(
         AUTO,
-        json_schema_extra={"enum": [AUTO, *PRESETS]},
+        json_schema_extra=_name_presets,
         description="auto: by the machine, the images and the weights that there are",
     )
     overrides: dict[str, Any] = Field(

@@ -22,7 +22,8 @@ from app.settings import Settings
 from app.storage.garbage_collection import pinned
 from app.storage.store import Storage
 from app.webhooks import service as webhooks
-from sapnet.config.choice import AUTO, Choice
+from sapnet.config import AUTO
+from sapnet.config.choice import Choice
 from sapnet.config.methods import METHODS
 from sapnet.config.presets import PRESETS
 from sapnet.config.resolve import body_difference, resolve_config

@@ -8,7 +8,6 @@ that decision.
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Insert, Select, Table, delete, func, literal, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.auth.keys import Caller
@@ -173,7 +172,11 @@ def _insert(session: Session) -> Insert:
     table = cast(Table, MaskDecision.__table__)
     unique = [table.c.job_id, table.c.annotation_id]
     if session.get_bind().dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql  # slow to load, as the next is
+
         return postgresql.insert(table).on_conflict_do_nothing(index_elements=unique)
+    from sqlalchemy.dialects import sqlite
+
     return sqlite.insert(table).on_conflict_do_nothing(index_elements=unique)
 
 

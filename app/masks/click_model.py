@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from app.errors import Unavailable
 from sapnet.errors import WeightsUnavailable
-from sapnet.proposals.interactive.clicks import Click
 from sapnet.types import BoolArray, ByteArray
 
 if TYPE_CHECKING:
+    from sapnet.proposals.interactive.clicks import Click
     from sapnet.proposals.prompter.network import Prompter
     from sapnet.proposals.prompter.scene import Scene
 
@@ -46,7 +46,7 @@ class ClickModel:
         self,
         sha256: str,
         image: AbstractContextManager[ByteArray],
-        clicks: Sequence[Click],
+        clicks: "Sequence[Click]",
         mask: BoolArray | None,
     ) -> BoolArray:
         """The mask that the clicks mean, (H, W) bool.

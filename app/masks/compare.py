@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from pycocotools import mask as coco_mask
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, aliased
 
@@ -52,6 +51,8 @@ def iou(one: Any, two: Any) -> float | None:
     """None where the masks are of images of different sizes."""
     if one["size"] != two["size"]:
         return None
+    from pycocotools import mask as coco_mask  # loads numpy
+
     return round(float(coco_mask.iou([one], [two], [0])[0, 0]), 6)
 
 

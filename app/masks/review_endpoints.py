@@ -18,7 +18,6 @@ from app.http.pagination import Paging, paging
 from app.jobs.service import get_delivered
 from app.masks import acceptance, corrections, review, service
 from app.masks import compare as comparing
-from app.masks import suggestions as suggesting
 from app.masks.click_model import ClickModel
 from app.masks.endpoints import JSON, UserId
 from app.masks.schemas import (
@@ -189,12 +188,14 @@ def suggest(
     Send all points of the object, with the mask as it is now (`segmentation`) where that is not the
     delivered one. Nothing is stored: send the answer as a decision if it is right.
     """
+    from app.masks import suggestions  # loads numpy
+
     with database.read() as session:
-        mask, sha = suggesting.find(session, mask_id)
+        mask, sha = suggestions.find(session, mask_id)
     clicks: Capacity = request.app.state.clicks
     with clicks.slot():
         model: ClickModel = request.app.state.click_model
-        return suggesting.suggest(storage, settings, model, mask, sha, body)
+        return suggestions.suggest(storage, settings, model, mask, sha, body)
 
 
 def _answer(mask: dict[str, Any]) -> Response:

@@ -4,7 +4,6 @@ from typing import Any
 
 from app.errors import Invalid, ValidationIssue
 from app.masks.schemas import SegmentationIn
-from sapnet.data.masks import area, check_size, checked_rle, decode, encode, tight_box
 from sapnet.errors import InvalidGeometry
 from sapnet.types import Rle
 
@@ -18,6 +17,8 @@ def checked(sent: SegmentationIn, size: list[int], *, may_be_empty: bool = False
     Raises:
         Invalid: it is no mask of an image of this size, or it is empty.
     """
+    from sapnet.data.masks import area, check_size, checked_rle, decode, encode  # loads numpy
+
     try:
         rle = checked_rle({"size": sent.size, "counts": sent.counts}, check_size(size))
     except InvalidGeometry as error:
@@ -31,4 +32,6 @@ def checked(sent: SegmentationIn, size: list[int], *, may_be_empty: bool = False
 
 def measured(rle: Rle) -> dict[str, Any]:
     """Return the bounding box (x, y, width, height) and the area of a mask, in pixels."""
+    from sapnet.data.masks import area, tight_box
+
     return {"bbox": tight_box(rle), "area": float(area(rle))}

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -18,9 +17,9 @@ from app.db.models import Job, MaskDecision, PseudoMask
 from app.db.session import Database
 from app.errors import BlobMissing
 from app.masks.service import BATCH, Filter, as_it_stands, encode, page, selected
+from app.observability.log import log
 from app.storage.store import CHUNK, Storage
 
-log = structlog.get_logger()
 _UNDECIDED = {
     "status": None,
     "revision": None,

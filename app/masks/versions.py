@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
@@ -24,8 +24,10 @@ from app.errors import Conflict
 from app.http import idempotency
 from app.jobs.submit import hold_dataset
 from app.masks.version_change import Change, Ids
-from app.masks.version_rows import Annotations, images
 from app.storage.garbage_collection import pause_after, wait_for_turn
+
+if TYPE_CHECKING:
+    from app.masks.version_rows import Annotations
 
 _VERSION = re.compile(r", version (\d{1,9})$")
 _NAME = 200
@@ -46,6 +48,8 @@ def write_version(
         NotFound: the parent was deleted meanwhile.
         Conflict: no annotation would be left of those that there were, or it took too long.
     """
+    from app.masks.version_rows import Annotations, images  # loads numpy
+
     kept_truth = not change.classes.ids
     dataset = Dataset(
         name=change.name or next_name(parent.name),
@@ -87,7 +91,9 @@ class _Counted:
         self.images = self.empty = 0
         self.subsets: Counter[str] = Counter()
 
-    def of(self, rows: Iterator[dict[str, Any]], objects: Annotations) -> Iterator[dict[str, Any]]:
+    def of(
+        self, rows: Iterator[dict[str, Any]], objects: "Annotations"
+    ) -> Iterator[dict[str, Any]]:
         """Yield the rows of images with their numbers of objects."""
         for row in rows:
             count = objects.per_image[row["image_id"]]

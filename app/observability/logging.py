@@ -9,24 +9,27 @@ import logging
 import sys
 import threading
 from types import TracebackType
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-import structlog
-from structlog.typing import EventDict, Processor
-
+from app.observability.log import log
 from app.observability.log_text import presentable_value, traceback_text
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor
 
 _OURS = "sapnet-stderr"
 _CHATTY = ("uvicorn", "celery")  # at the level that is set; other libraries only from warnings on
 
 
-def configure(level: str, as_json: bool, *extra: Processor) -> None:
+def configure(level: str, as_json: bool, *extra: "Processor") -> None:
     """Set up logging for this process.
 
     Args:
         level: debug, info, warning or error.
         extra: processors that add to every line.
     """
+    import structlog
+
     number = getattr(logging, level.upper())
     common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -71,19 +74,19 @@ def log_uncaught() -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
         else:
-            structlog.get_logger().critical("the process fails", exc_info=(kind, error, trace))
+            log.critical("the process fails", exc_info=(kind, error, trace))
 
     def of_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
             info = (args.exc_type, args.exc_value, args.exc_traceback)
             name = args.thread.name if args.thread else None
-            structlog.get_logger().critical("a thread fails", thread=name, exc_info=info)
+            log.critical("a thread fails", thread=name, exc_info=info)
 
     sys.excepthook = whole
     threading.excepthook = of_thread
 
 
-def _presentable(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def _presentable(_logger: Any, _method: str, event: "EventDict") -> "EventDict":
     return {
         key: value if key == "exc_info" else presentable_value(value)
         for key, value in event.items()

@@ -6,16 +6,18 @@ SQLAlchemy's own events (the instrumentation that there is does not know SQLAlch
 """
 
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
-from structlog.typing import EventDict, Processor
 
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor
 
-def start(settings: Settings, service: str) -> list[Processor]:
+
+def start(settings: Settings, service: str) -> "list[Processor]":
     """Begin to trace this process, before its engine is made.
 
     Returns:
@@ -97,7 +99,7 @@ def _flush_after_tasks(provider: Any) -> None:
     task_postrun.connect(flush, weak=False)
 
 
-def _ids(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def _ids(_logger: Any, _method: str, event: "EventDict") -> "EventDict":
     from opentelemetry import trace
 
     context = trace.get_current_span().get_span_context()

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from PIL import Image
-
 from app.errors import Unavailable
 from app.http.capacity import Capacity
 from app.observability.metrics import PREDICT_SECONDS, PREDICT_WAIT_SECONDS
@@ -109,6 +107,8 @@ def overlay_png(image: ByteArray, results: Results, categories: Sequence[Categor
     Args:
         image: (H, W, 3) uint8.
     """
+    from PIL import Image
+
     from sapnet.data.drawing import overlay
 
     buffer = io.BytesIO()

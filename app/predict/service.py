@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -25,9 +25,11 @@ from app.settings import Settings
 from app.storage.images import NotAnImage, decoded_image
 from app.storage.store import Storage
 from sapnet.data.exif import orientation_of
-from sapnet.data.pixels import Ranges
-from sapnet.data.tiles import TrainedSizes
 from sapnet.types import Category
+
+if TYPE_CHECKING:
+    from sapnet.data.pixels import Ranges
+    from sapnet.data.tiles import TrainedSizes
 
 _BATCH = 500  # below SQLite's limit on bound values
 
@@ -65,8 +67,8 @@ class ModelInfo:
     sha256: str
     dataset_id: str | None
     categories: tuple[Category, ...]
-    pixel_ranges: Ranges
-    trained: TrainedSizes | None = None
+    pixel_ranges: "Ranges"
+    trained: "TrainedSizes | None" = None
     score_threshold: float | None = None
 
 
@@ -97,6 +99,8 @@ def find_model(session: Session, name: str) -> ModelInfo:
     Raises:
         NotFound: there is none.
     """
+    from sapnet.data.tiles import TrainedSizes  # loads numpy
+
     model = get_model(session, name)
     dataset_id = session.get_one(Job, model.job_id).dataset_id
     categories = tuple(Category(c["id"], c["name"]) for c in model.categories)

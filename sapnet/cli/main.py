@@ -18,8 +18,7 @@ from sapnet.cli.export import export
 from sapnet.cli.mmdet import app as mmdet
 from sapnet.cli.onnx import app as onnx
 from sapnet.cli.tracking import Trackers
-from sapnet.config.choice import AUTO
-from sapnet.config.methods import DEFAULT_PROPOSALS
+from sapnet.config import AUTO, DEFAULT_PROPOSALS
 from sapnet.config.resolve import resolve_config
 from sapnet.data.annotations.boxes import Boxes
 from sapnet.data.dataset_folder import read_dataset

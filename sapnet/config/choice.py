@@ -7,8 +7,6 @@ from typing import Any
 from sapnet.config.estimate import Machine, Workload
 from sapnet.config.presets import PRESETS, bodies_of, demo
 
-AUTO = "auto"
-"""In place of a preset's name: let `choose_preset` find one."""
 LEAST_GPU_BYTES = {"resnet18": 4_000_000_000, "resnet50": 7_500_000_000}
 """Memory of a GPU from which on a light SOLOv2 of this body is trained there."""
 _SHRINK = 6 / 5  # by so much `demo` may shrink an image

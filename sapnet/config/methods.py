@@ -74,8 +74,6 @@ METHODS: dict[str, Callable[[Config], Config]] = {
 }
 
 
-DEFAULT_PROPOSALS = "hierarchy+prompter"
-"""The kind of generator where none is asked for: offline, on a CPU, without other weights."""
 CALIBRATED_PROPOSALS = frozenset({"hierarchy", "prompter", "hierarchy+prompter"})
 """Kinds of generators whose confidence estimates IoU (`ProposalGenerator.calibrated`)."""
 LEARNED_PROPOSALS = frozenset({"prompter", "hierarchy+prompter"})

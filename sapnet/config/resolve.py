@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import msgspec
 
+from sapnet.config import DEFAULT_PROPOSALS
 from sapnet.config.methods import (
     CALIBRATED_PROPOSALS,
-    DEFAULT_PROPOSALS,
     LEARNED_PROPOSALS,
     METHODS,
     for_learned_proposals,

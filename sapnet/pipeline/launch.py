@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sapnet.config.choice import AUTO
+from sapnet.config import AUTO
 from sapnet.config.resolve import resolve_config
 from sapnet.errors import SapnetError
 from sapnet.pipeline.spec import RunSpec

@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from sapnet.config.choice import AUTO, Choice, choose_preset
+from sapnet.config import AUTO
+from sapnet.config.choice import Choice, choose_preset
 from sapnet.config.estimate import Gpu, Machine, Workload
 from sapnet.data.annotations.coco import load_points
 from sapnet.pipeline import run_directory

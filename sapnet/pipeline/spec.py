@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from sapnet.config.methods import DEFAULT_PROPOSALS
+from sapnet.config import DEFAULT_PROPOSALS
 from sapnet.errors import InvalidConfig
 from sapnet.types import PointSet, Subset
 

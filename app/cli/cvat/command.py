@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sapnet.config.choice import AUTO
+from sapnet.config import AUTO
 from sapnet_client import Client, NotFound, SapnetError
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import structlog
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
@@ -23,9 +22,7 @@ from app.http.scratch import scratch_folder
 from app.integrations.label_studio import projects, training
 from app.integrations.label_studio.host import download_annotations, host_of
 from app.integrations.label_studio.images import TaskImages
-from app.integrations.label_studio.interactive import annotate
 from app.integrations.label_studio.interface import read_interface
-from app.integrations.label_studio.predictions import labels_of, predict_tasks
 from app.integrations.label_studio.schemas import (
     HealthOut,
     JobStatusIn,
@@ -40,13 +37,13 @@ from app.integrations.label_studio.schemas import (
     VersionsOut,
     WebhookIn,
 )
+from app.observability.log import log
 from app.settings import Settings
 
 router = APIRouter(prefix="/ls", tags=["label studio"])
 T = TypeVar("T", bound=Callable[..., Any])
 
 START_TRAINING = "START_TRAINING"
-_log = structlog.get_logger()
 
 
 def _route(method: str, path: str, status: int = 200) -> Callable[[T], T]:
@@ -83,6 +80,8 @@ def setup(
     settings: SettingsDep,
 ) -> SetupOut:
     """Connect a project; Label Studio does so again before it asks for predictions."""
+    from app.integrations.label_studio.predictions import labels_of  # loads numpy
+
     named = request.path_params.get("model")
     with database.begin() as session:
         project = projects.remember(session, body)
@@ -108,6 +107,9 @@ def predict(
     settings: SettingsDep,
 ) -> PredictOut:
     """Predictions for tasks; with a context, the mask of what was drawn in the one task."""
+    from app.integrations.label_studio.interactive import annotate  # both load numpy
+    from app.integrations.label_studio.predictions import predict_tasks
+
     named = request.path_params.get("model")
     with database.read() as session:
         project = projects.find(session, body.project)
@@ -126,7 +128,7 @@ def predict(
             with state.clicks.slot():
                 regions = annotate(state.click_model, settings, image, interface, context)
         except Invalid as error:  # of which Label Studio shows the status alone
-            _log.warning("label_studio.no_mask", project=body.project, error=error.detail)
+            log.warning("label_studio.no_mask", project=body.project, error=error.detail)
             raise
         prediction = PredictionOut(result=regions, model_version=projects.NO_MODEL)
         return PredictOut(results=[prediction], model_version=projects.NO_MODEL)

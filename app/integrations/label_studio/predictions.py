@@ -5,21 +5,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import structlog
-
 from app.errors import Invalid
 from app.integrations.label_studio.images import TaskImage
 from app.integrations.label_studio.interface import Control, Interface
 from app.integrations.label_studio.regions import regions_of
 from app.integrations.label_studio.schemas import PredictionOut, Task
+from app.observability.log import log
 from app.predict.model_cache import Runtime
 from app.predict.service import ModelInfo, Prediction, least_score, predict
 from app.settings import Settings
 from app.storage.images import NotAnImage
 from app.storage.store import Storage
 from sapnet.data.masks import decode
-
-_log = structlog.get_logger()
 
 Fetched = Callable[[str], TaskImage]
 
@@ -61,7 +58,7 @@ def predict_tasks(
             file = io.BytesIO(image_at(address or "").data)
             prediction = predict(runtime, storage, settings, model, file, least)
         except (Invalid, NotAnImage) as error:
-            _log.warning("label_studio.task_without_prediction", task=task.id, error=str(error))
+            log.warning("label_studio.task_without_prediction", task=task.id, error=str(error))
             results.append([])
         else:
             results.append(_prediction(prediction, model, control, labels))

@@ -8,13 +8,11 @@ Label Studio's.
 
 from pathlib import Path
 
-import structlog
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.auth.keys import Caller, Scope
 from app.auth.ownership import seen_by
-from app.datasets import create as datasets
 from app.datasets.image_sources import FROM_DOCUMENT, ImageHost
 from app.db.columns import is_id
 from app.db.models import Job, JobKind, JobState, LabelStudioProject
@@ -24,11 +22,10 @@ from app.http.multipart import FilePart, Form
 from app.integrations.label_studio import projects
 from app.integrations.label_studio.host import host_of
 from app.jobs import service as jobs
-from app.jobs import training
+from app.observability.log import log
 from app.settings import Settings
 from app.storage.store import Storage
 
-_log = structlog.get_logger()
 _STATUS = {JobState.QUEUED: "queued", JobState.RUNNING: "started", JobState.CANCELLING: "started"}
 
 
@@ -54,13 +51,15 @@ def make_dataset(
     Raises:
         Invalid, QuotaExceeded: as for any data set.
     """
+    from app.datasets.create import create_dataset  # loads the readers of formats, and numpy
+
     number = project.project.partition(".")[0]
     name = f"Label Studio {number}: {title}"[:200] if title else f"Label Studio {number}"
     part = FilePart("annotations", f"label-studio-{number}.json", annotations)
     printable = "".join(c for c in name if c.isprintable())
     texts = {"name": printable, "images_url": FROM_DOCUMENT}
     form = Form(texts=texts, lists={k: [v] for k, v in texts.items()}, files=[part])
-    _, made = datasets.create_dataset(
+    _, made = create_dataset(
         database, storage, settings, form, folder, respond_async=True, label_studio=project.pk
     )
     assert made.report.progress is not None
@@ -85,6 +84,8 @@ def train_what_is_ready(
     database: Database, storage: Storage, settings: Settings, project: int
 ) -> Job | None:
     """Put the training that a project waits for into the queue, once, whoever is asked first."""
+    from app.jobs import training  # loads the checks of documents, and numpy
+
     with database.begin() as session:
         row = session.get(LabelStudioProject, project)
         if row is None or row.to_train is None:
@@ -103,7 +104,7 @@ def train_what_is_ready(
         request = parameters.train_request(dataset_id)
         return training.create(seen_by(database, caller, settings), storage, settings, request)
     except AppError as error:  # there is nobody to tell but the log
-        _log.error("label_studio.no_training", project=project, error=error.detail)
+        log.error("label_studio.no_training", project=project, error=error.detail)
         return None
 
 
