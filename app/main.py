@@ -12,7 +12,6 @@ from fastapi.concurrency import run_in_threadpool
 from app import errors
 from app.auth.access import open_to_all
 from app.auth.middleware import AuthMiddleware
-from app.auth.oidc import login
 from app.auth.oidc.provider import Provider
 from app.datasets.endpoints import router as datasets
 from app.db.session import Database
@@ -78,7 +77,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     app.add_middleware(IdempotencyMiddleware, database=app.state.database, settings=settings)
     app.state.oidc = Provider(settings) if settings.oidc_issuer is not None else None
-    app.state.logins = Capacity("logins", login.AT_ONCE)
     app.add_middleware(
         AuthMiddleware,
         database=app.state.database,
@@ -105,6 +103,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):
         app.include_router(router)
     if app.state.oidc is not None:
+        from app.auth.oidc import login
+
+        app.state.logins = Capacity("logins", login.AT_ONCE)
         app.include_router(login.router)
     app.add_api_route(
         "/",

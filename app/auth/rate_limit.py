@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from app.errors import TooManyRequests
-from app.observability.log import log
 from app.settings import Settings
 
 _REDIS = ("redis://", "rediss://", "redis+unix://")
@@ -46,7 +45,9 @@ class Rates:
                 return
             stats = await self._limiter.get_window_stats(item, who, kind)
         except self._away as error:
-            log.warning("requests are not counted", error=repr(error))
+            import structlog
+
+            structlog.get_logger().warning("requests are not counted", error=repr(error))
             return
         wait = min(max(1, math.ceil(stats.reset_time - time.time())), 60)
         raise TooManyRequests(

@@ -22,7 +22,9 @@ from app.settings import Settings
 def test_the_api_loads_nothing_that_few_requests_need() -> None:
     heavy = ("torch", "torchvision", "numba", "scipy", "skimage", "celery", "worker")
     heavy += ("typer", "pynvml", "alembic", "redis", "httpx2", "authlib", "limits")
-    heavy += ("sapnet.data.exporters",)
+    heavy += ("sapnet.data.exporters", "sapnet.data.importers", "sapnet.config.schema")
+    heavy += ("numpy", "PIL", "pycocotools", "structlog", "rich")
+    heavy += ("sqlalchemy.dialects.postgresql", "opentelemetry.sdk")
     code = f"import sys, app.main; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
