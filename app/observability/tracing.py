@@ -24,15 +24,13 @@ def start(settings: Settings, service: str) -> "list[Processor]":
         What to add to its log lines: the ids of the current span; nothing where tracing is off.
 
     Raises:
-        RuntimeError: tracing is wanted and not installed.
+        ModuleNotFoundError: tracing is wanted and not installed.
     """
     if settings.otel_endpoint is None:
         return []
     if importlib.util.find_spec("opentelemetry.sdk") is None:
-        raise RuntimeError(
-            "SAPNET_OTEL_ENDPOINT is set and OpenTelemetry is not installed: "
-            "pip install 'sapnet-service[otel]'"
-        )
+        words = "SAPNET_OTEL_ENDPOINT is set, and OpenTelemetry's SDK is not installed"
+        raise ModuleNotFoundError(words, name="opentelemetry")  # see sapnet.utils.extras
     from opentelemetry import trace
 
     if not hasattr(trace.get_tracer_provider(), "add_span_processor"):  # the first time

@@ -4,8 +4,13 @@ DISTRIBUTION = "sapnet-service"
 _OWN = {"app", "worker", "sapnet", "sapnet_client", "migrations"}
 _EXTRA_OF = {
     "onnxruntime": "onnx",
+    "transformers": "sam2",
     "opentelemetry": "otel",
+    "cvat_sdk": "cvat",
+    "huggingface_hub": "hub",
     "mcp": "mcp",
+    "pandas": "notebook",
+    "supervision": "notebook",
     "tensorboard": "tracking",
     "mlflow": "tracking",
     "wandb": "tracking",

@@ -4,6 +4,8 @@ import base64
 import importlib.util
 import io
 import json
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -274,6 +276,27 @@ def test_the_function_annotates_a_task_by_the_sdks_own_driver(server: StandIn, c
     assert [(s["label_id"], s["type"]) for s in server.shapes] == [(6, "polygon")] * 2
     corners = np.array(server.shapes[0]["points"]).reshape(-1, 2)
     assert (corners.min(0).tolist(), corners.max(0).tolist()) == ([30, 20], [50, 40])
+
+
+@pytest.mark.slow
+def test_cvats_command_line_calls_the_function(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's command, from its arguments on: CVAT's own program loads the module."""
+    from cvat_cli.__main__ import main
+
+    from app.cli.cvat import function
+
+    page = (ROOT / "docs/integrations/cvat.md").read_text()
+    (block,) = re.findall(r"^```sh\n[^`]*^(cvat-cli [^`]*)^```", page, re.MULTILINE)
+    for written, here in (("\\\n", ""), ("$CVAT_HOST", server.url), ("annotate 8", "annotate 7")):
+        block = block.replace(written, here)
+    asked = shlex.split(block)
+    monkeypatch.setenv("CVAT_ACCESS_TOKEN", TOKEN)
+    monkeypatch.setattr(function, "Client", lambda url, key, progress: Model())
+    server.shapes = []
+    assert not main(asked[1:])
+    assert {(s["label_id"], s["type"]) for s in server.shapes} == {(6, "mask"), (5, "mask")}
 
 
 def test_the_nuclio_function(monkeypatch: pytest.MonkeyPatch) -> None:
