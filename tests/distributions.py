@@ -1,5 +1,8 @@
-"""Distributions of this environment: what some requirements bring, and wheels made of it."""
+"""Distributions of this environment and of a clone: what requirements bring, and wheels."""
 
+import shutil
+import subprocess
+import sys
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -48,3 +51,28 @@ def repack(distribution: metadata.Distribution, folder: Path) -> Path:
                 info_folder = str(file.parent)
         archive.writestr(f"{info_folder}/RECORD", f"{record}{info_folder}/RECORD,,\n")
     return path
+
+
+def copy_clone(root: Path, folder: Path) -> list[str]:
+    """Copy what is or could be committed; its paths below both folders."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    files = [name for name in listed.stdout.split("\0") if name and (root / name).is_file()]
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, folder / name)
+    return files
+
+
+def build(folder: Path, out: Path) -> None:
+    """Build the wheel and the sdist of a clone, with what is installed here."""
+    uv = Path(sys.executable).with_name("uv")
+    command = [uv, "build", "--offline", "--no-config", "--no-build-isolation"]
+    done = subprocess.run(
+        [*command, "--python", sys.executable, "-o", out],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

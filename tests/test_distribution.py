@@ -2,7 +2,6 @@
 
 import email
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributions import repack, required
+from tests.distributions import build, copy_clone, repack, required
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -49,26 +48,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Both, from a copy of the repository as a clone has it, with leftovers of an older build."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a clone")
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    files = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     folder, out = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("dist")
-    for name in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
+    files = copy_clone(ROOT, folder)
     leftovers = ["app/__pycache__/main.cpython-311.pyc", "build/lib/app/old.py", "var/sapnet.db"]
     for name in (*leftovers, ".pytest_cache/README.md", "app/web/__pycache__/x.cpython-311.pyc"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
-    build = ["uv", "build", "--offline", "--no-config", "--no-build-isolation"]
-    done = subprocess.run(
-        [Path(sys.executable).with_name("uv"), *build[1:], "--python", sys.executable, "-o", out],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    build(folder, out)
     (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
     sources = frozenset(name for name in files if name.startswith(tuple(f"{p}/" for p in PACKAGES)))
     return Built(wheel, sdist, sources)
