@@ -17,10 +17,12 @@ SHORT = {
     "train.epochs": 1,
     "teacher.enabled": False,
 }
-path = Path(sys.argv[-1])
-job = json.loads(path.read_text())
-if "overrides" in job:
-    job["overrides"] = {**SHORT, **job["overrides"]}
-    path.write_text(json.dumps(job))
-sys.argv = ["sapnet", "run", str(path)]
-runpy.run_module("sapnet.cli", run_name="__main__")
+
+if __name__ == "__main__":
+    path = Path(sys.argv[-1])
+    job = json.loads(path.read_text())
+    if "overrides" in job:
+        job["overrides"] = {**SHORT, **job["overrides"]}
+        path.write_text(json.dumps(job))
+    sys.argv = ["sapnet", "run", str(path)]
+    runpy.run_module("sapnet.cli", run_name="__main__")
