@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
@@ -154,6 +155,19 @@ def read_rgb(
         return pixels.rgb(ranges)
 
 
+def read_thumbnail(source: Path | BinaryIO, side: int, max_pixels: int = MAX_PIXELS) -> ByteArray:
+    """The image as (side, side, 3) uint8 RGB, in stored orientation, whatever its proportions.
+
+    Of a JPEG no more than is needed is decoded.
+
+    Raises:
+        ImageProblem: as `inspect` does.
+    """
+    with _pixels(source, max_pixels, least=side) as pixels:
+        rgb = Image.fromarray(pixels.rgb())
+    return np.asarray(rgb.resize((side, side), Image.Resampling.BOX))
+
+
 def value_sample(source: Path, most: int) -> tuple[str, FloatValues] | None:
     """Valid values of an image of more than 8 bits a pixel.
 
@@ -171,11 +185,18 @@ def value_sample(source: Path, most: int) -> tuple[str, FloatValues] | None:
 
 
 @contextmanager
-def _pixels(source: Path | BinaryIO, max_pixels: int) -> Iterator[Pixels]:
+def _pixels(
+    source: Path | BinaryIO, max_pixels: int, least: int | None = None
+) -> Iterator[Pixels]:
+    """Decode an image.
+
+    Args:
+        least: pixels of each side that are needed; a JPEG may be decoded at a part of its size.
+    """
     with ExitStack() as opened:
 
         def decode(change: Callable[[str], str] = lambda raw: raw) -> Decoded:
-            decoded = _decoded(source, max_pixels, change)
+            decoded = _decoded(source, max_pixels, change, least)
             opened.enter_context(decoded.image)  # not `close`: a file of the caller's stays open
             return decoded
 
@@ -188,10 +209,17 @@ def _pixels(source: Path | BinaryIO, max_pixels: int) -> Iterator[Pixels]:
             raise ImageProblem(f"its pixels cannot be read as colours: {error}") from error
 
 
-def _decoded(source: Path | BinaryIO, max_pixels: int, change: Callable[[str], str]) -> Decoded:
+def _decoded(
+    source: Path | BinaryIO,
+    max_pixels: int,
+    change: Callable[[str], str],
+    least: int | None = None,
+) -> Decoded:
     """The first page. change: of the raw mode, to read other bits of each band."""
     image = _header(source, max_pixels)
     try:
+        if least is not None:
+            image.draft(None, (least, least))  # type: ignore[arg-type]
         turned = image.format == "TIFF" and is_turned(_left_as_stored(image))
         tags = dict(getattr(image, "tag_v2", {}))
         raw = change(_raw_mode(image))
