@@ -14,6 +14,7 @@ from app.auth.access import open_to_all
 from app.auth.middleware import AuthMiddleware
 from app.auth.oidc.provider import Provider
 from app.datasets.endpoints import router as datasets
+from app.datasets.statistics_endpoints import router as dataset_statistics
 from app.db.session import Database
 from app.exports.endpoints import router as exports
 from app.http import health
@@ -86,6 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (
         health.router,
         datasets,
+        dataset_statistics,
         upload_routes,
         jobs,
         job_events,

@@ -121,6 +121,7 @@ class Client:
     annotations = _iterating(Hub.annotations)
     image_bytes = _blocking(Hub.image_bytes)
     create_version = _blocking(Hub.create_version)
+    statistics = _blocking(Hub.statistics)
     delete_dataset = _blocking(Hub.delete_dataset)
     upload = _blocking(Hub.upload)
 

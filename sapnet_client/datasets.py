@@ -13,7 +13,7 @@ import msgspec
 from sapnet_client.calls import Ref, id_of
 from sapnet_client.errors import DatasetInvalid
 from sapnet_client.jobs import Jobs
-from sapnet_client.types import Annotation, Dataset, Image
+from sapnet_client.types import Annotation, Dataset, DatasetStatistics, Image
 from sapnet_client.wire import Call, Part
 
 BY_FORM = 16 * 2**20
@@ -142,6 +142,29 @@ class Datasets(Jobs):
         from sapnet.data.exif import as_stored as without_orientation
 
         return without_orientation(data)
+
+    async def statistics(
+        self,
+        dataset: Ref,
+        *,
+        job: Ref | None = None,
+        min_distance: float | None = None,
+        examples: int | None = None,
+    ) -> DatasetStatistics:
+        """Return what is in a data set, and what in it looks wrong.
+
+        Args:
+            job: a training of it, whose masks tell which points may be wrong.
+            min_distance: pixels; points of one image that are nearer are told; 3 by default.
+            examples: at most so many of each finding; 20 by default.
+
+        Raises:
+            NotFound: there is no such data set, or no such job.
+            Conflict: the data set is not ready, or the job has no masks of it.
+        """
+        asked = {"job": None if job is None else id_of(job), "min_distance": min_distance}
+        path = f"/datasets/{id_of(dataset)}/statistics"
+        return await self._get(DatasetStatistics, path, **asked, examples=examples)
 
     async def create_version(
         self,

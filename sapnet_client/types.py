@@ -168,6 +168,76 @@ class Annotation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassStatistics:
+    """A class of a data set: its objects, their share of all, and in how many images they are."""
+
+    id: int
+    name: str
+    annotations: int
+    share: float
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A place in a data set to look at.
+
+    Attributes:
+        point: x, y in pixels.
+        other_image_ids: images that look like this one.
+        value: distance in pixels, or quality of the mask, by the kind of the finding.
+    """
+
+    image_id: int
+    file_name: str
+    annotation_id: int | None = None
+    point: list[float] | None = None
+    other_image_ids: list[int] = field(default_factory=list)
+    other_annotation_id: int | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something about a data set that is worth a look: `kind` for programs, `detail` for people."""
+
+    kind: str
+    count: int
+    detail: str
+    examples: list[Example] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetStatistics:
+    """What is in a data set, and what in it looks wrong.
+
+    Attributes:
+        described: images that were compared with each other.
+        complete: whether these are all that can be read; if not, ask again later.
+        objects_per_image, mask_areas: count, min, lower_quartile, median, upper_quartile, max and
+            mean; areas in pixels, of confirmed masks.
+        images_by_objects: how many images have from `objects` to `most` objects.
+        image_sizes: the most frequent.
+    """
+
+    dataset_id: str
+    images: int
+    images_without_annotations: int
+    annotations: int
+    described: int
+    complete: bool
+    classes: list[ClassStatistics]
+    findings: list[Finding]
+    unreadable: int = 0
+    different_sizes: int = 0
+    job_id: str | None = None
+    objects_per_image: dict[str, float] | None = None
+    mask_areas: dict[str, float] | None = None
+    images_by_objects: list[dict[str, int]] = field(default_factory=list)
+    image_sizes: list[dict[str, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Trained):
     """A job. Just after its start only id and state are known.
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.models import ACTIVE, Job
 from app.jobs.reaper import Reaper, waiting
+from worker.background.describer import Describer
 from worker.background.remover import Remover
 from worker.background.tracking import Tracking
 from worker.background.webhook_sender import WebhookSender
@@ -47,11 +48,13 @@ def run(worker: WorkerContext, stop: Callable[[], None]) -> None:
     sender = WebhookSender(worker.database, worker.settings)
     remover = Remover(worker.database, worker.storage, worker.settings)
     tracking = Tracking(worker.database, worker.storage, worker.settings)
-    for thread in (reaper, sender, remover, tracking, *threads):
+    describer = Describer(worker.database, worker.storage, worker.settings)
+    for thread in (reaper, sender, remover, tracking, describer, *threads):
         thread.start()
     loop(workers[0])
     for thread in threads:
         thread.join()
+    describer.stop()
     remover.stop()
     reaper.stop()
     tracking.stop()

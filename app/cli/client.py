@@ -216,6 +216,31 @@ def label(
         typer.echo(job.id)
 
 
+def statistics(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="its id")],
+    job: Annotated[
+        str | None, typer.Option(help="a training of it, whose masks tell of points")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="all of it as JSON")] = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """What is in a data set, and what in it looks wrong."""
+    with _client(url, key) as client:
+        found = client.statistics(dataset, job=job)
+        if as_json:
+            typer.echo(json.dumps(document(found)))
+            return
+        table = Table("class", "objects", "share", "images")
+        for one in found.classes:
+            table.add_row(one.name, str(one.annotations), f"{one.share:.1%}", str(one.images))
+        Console(width=None if sys.stdout.isatty() else 100).print(table)
+        for finding in found.findings:
+            typer.echo(finding.detail)
+        if not found.complete:
+            typer.echo(f"{found.described} of {found.images} images were compared; ask again.")
+
+
 def corrections(
     jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="with reviewed masks")],
     name: Annotated[str | None, typer.Option(help="of the version")] = None,

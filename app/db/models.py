@@ -11,7 +11,7 @@ looks for that mark.
 
 from enum import StrEnum
 
-from sqlalchemy import JSON, ForeignKey, Index, String, true
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.columns import (
@@ -173,6 +173,22 @@ class Image(Base):
     """train, val or test, where its owner has split the data set."""
     split_group: Mapped[str | None] = mapped_column(String(200))
     """Images of one group are held out of training together."""
+
+
+class ImageDescriptor(Base):
+    """What is known of the look of an image file, whichever data sets have it.
+
+    Made by a worker (`app.datasets.descriptors`) and removed once no image has the file; it does
+    not keep the blob. See `sapnet.data.descriptor`.
+    """
+
+    __tablename__ = "image_descriptor"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int]
+    hash: Mapped[int | None] = mapped_column(BigInteger)
+    """64 bits as a signed number; None where the file cannot be read."""
+    features: Mapped[bytes | None]
 
 
 class Annotation(Base):

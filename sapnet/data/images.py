@@ -185,9 +185,7 @@ def value_sample(source: Path, most: int) -> tuple[str, FloatValues] | None:
 
 
 @contextmanager
-def _pixels(
-    source: Path | BinaryIO, max_pixels: int, least: int | None = None
-) -> Iterator[Pixels]:
+def _pixels(source: Path | BinaryIO, max_pixels: int, least: int | None = None) -> Iterator[Pixels]:
     """Decode an image.
 
     Args:

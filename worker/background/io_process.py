@@ -1,4 +1,4 @@
-"""What a worker of the queue `io` does beside its jobs: webhooks, trackers, removal.
+"""What a worker of the queue `io` does beside its jobs: webhooks, trackers, removal, descriptors.
 
 Threads in the embedded worker. Celery's parent process forks, which threads do not survive well, so
 there they have a process of their own: `python -m worker.background.io_process`.
@@ -13,6 +13,7 @@ from app.db.session import Database
 from app.observability import logging as logs
 from app.settings import Settings
 from app.storage.store import make_storage
+from worker.background.describer import Describer
 from worker.background.remover import Remover
 from worker.background.tracking import Tracking
 from worker.background.webhook_sender import WebhookSender
@@ -51,6 +52,7 @@ def main() -> None:
     storage = make_storage(settings)
     remover = Remover(database, storage, settings)
     tracking = Tracking(database, storage, settings)
+    describer = Describer(database, storage, settings)
     sender = WebhookSender(database, settings)
 
     def request_shutdown(_signal: int, _frame: FrameType | None) -> None:
@@ -61,9 +63,11 @@ def main() -> None:
     try:
         remover.start()
         tracking.start()
+        describer.start()
         sender.start()
         sender.join()
     finally:
+        describer.stop()
         tracking.stop()
         sender.stop()
 
