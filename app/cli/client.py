@@ -227,18 +227,18 @@ def statistics(
 ) -> None:
     """What is in a data set, and what in it looks wrong."""
     with _client(url, key) as client:
-        found = client.statistics(dataset, job=job)
+        told = client.statistics(dataset, job=job)
         if as_json:
-            typer.echo(json.dumps(document(found)))
+            typer.echo(json.dumps(document(told)))
             return
         table = Table("class", "objects", "share", "images")
-        for one in found.classes:
+        for one in told.classes:
             table.add_row(one.name, str(one.annotations), f"{one.share:.1%}", str(one.images))
         Console(width=None if sys.stdout.isatty() else 100).print(table)
-        for finding in found.findings:
+        for finding in told.findings:
             typer.echo(finding.detail)
-        if not found.complete:
-            typer.echo(f"{found.described} of {found.images} images were compared; ask again.")
+        if not told.complete:
+            typer.echo(f"{told.described} of {told.images} images were compared; ask again.")
 
 
 def corrections(
@@ -326,6 +326,7 @@ def add_to(app: typer.Typer) -> None:
         label,
         review,
         corrections,
+        statistics,
     ):
         app.command(rich_help_panel=PANEL)(command)
     models = typer.Typer(no_args_is_help=True, help="Models from elsewhere.")

@@ -163,7 +163,7 @@ def _insert(session: Session) -> Insert:
     """INSERT that takes the place of what an earlier release, or another worker, has made."""
     table = cast(Table, ImageDescriptor.__table__)
     made = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    insertion: Any = made.insert(table)  # type: ignore[attr-defined]
+    insertion: Any = made.insert(table)
     new = {name: insertion.excluded[name] for name in ("version", "hash", "features")}
     changed: Insert = insertion.on_conflict_do_update(index_elements=["sha256"], set_=new)
     return changed

@@ -52,17 +52,18 @@ def of_positions(
     """Yield what is odd about where points lie: on each other, too near, on the border."""
     columns = (Annotation.annotation_id, Annotation.image_id, Annotation.x, Annotation.y)
     query = select(*columns).where(Annotation.dataset_id == dataset_id, Annotation.pointed)
-    rows = session.execute(query.order_by(Annotation.image_id, Annotation.x, Annotation.y)).all()
+    order = (Annotation.image_id, Annotation.x, Annotation.y, Annotation.annotation_id)
+    rows = session.execute(query.order_by(*order)).all()
     pairs = _near(np.array([tuple(row[1:]) for row in rows], object), min_distance)
     same = [pair for pair in pairs if pair[2] == 0]
     near = [pair for pair in pairs if pair[2] > 0]
-    for kind, found, what in (
+    for kind, matching, what in (
         ("duplicate_points", same, "in the same place as another one of their image"),
         ("close_points", near, f"less than {min_distance:g} pixels from another one"),
     ):
-        if not found:
+        if not matching:
             continue
-        shown = found[:most]
+        shown = matching[:most]
         names = images_of(session, dataset_id, [rows[one].image_id for one, _, _ in shown])
         examples = [
             Example(
@@ -75,7 +76,7 @@ def of_positions(
             )
             for one, other, distance in shown
         ]
-        count = len({one for one, _, _ in found})
+        count = len({one for one, _, _ in matching})
         yield _finding(kind, count, what, examples)
     yield from _on_border(session, dataset_id, most)
 
@@ -144,20 +145,20 @@ def of_masks(session: Session, dataset_id: str, job_id: str, most: int) -> Itera
     query = select(*columns, PseudoMask.quality, PseudoMask.extra).join(Annotation, own)
     query = query.where(PseudoMask.job_id == job_id, low)
     rows = session.execute(query.order_by(PseudoMask.quality).limit(LOOKED_AT))
-    found: dict[FindingKind, list[Any]] = {
+    matching: dict[FindingKind, list[Any]] = {
         "outside_proposals": [],
         "background_points": [],
         "low_quality_masks": [],
     }
     for row in rows:
         if (kind := _reason(row.quality, row.extra or {})) is not None:
-            found[kind].append(row)
+            matching[kind].append(row)
     words = {
         "outside_proposals": "outside of all proposals: nothing there looked like an object",
         "background_points": "on what the trained segmenter takes for background",
         "low_quality_masks": f"with a mask of a quality below {LOW_QUALITY:g}",
     }
-    for kind, some in found.items():
+    for kind, some in matching.items():
         if some:
             names = images_of(session, dataset_id, [row.image_id for row in some[:most]])
             examples = [
@@ -176,8 +177,8 @@ def of_masks(session: Session, dataset_id: str, job_id: str, most: int) -> Itera
 def _reason(quality: float, extra: dict[str, Any]) -> FindingKind | None:
     if extra.get("proposal_source") == _DISC:
         return "outside_proposals"
-    seen = (extra.get("doubts") or {}).get("seen")
-    if seen is not None and seen < UNSEEN:
+    score = (extra.get("doubts") or {}).get("seen")
+    if score is not None and score < UNSEEN:
         return "background_points"
     return "low_quality_masks" if quality < LOW_QUALITY else None
 

@@ -192,7 +192,9 @@ def _duplicates(
     )
     yield _of_groups(session, dataset_id, "near_duplicates", count, detail, ids[:most])
     subsets = {
-        row.image_id: row.subset for row in rows_of(session, dataset_id, (id_ for group in ids for id_ in group)) if row.subset
+        row.image_id: row.subset
+        for row in rows_of(session, dataset_id, (id_ for group in ids for id_ in group))
+        if row.subset
     }
     mixed = [group for group in ids if len({subsets.get(id_) for id_ in group} - {None}) > 1]
     if mixed:

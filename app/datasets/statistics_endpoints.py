@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.datasets import statistics
 from app.datasets.statistics_schemas import DatasetStatistics
 from app.db.session import SessionDep
 
@@ -30,4 +29,6 @@ def get_statistics(
     of them, `complete` is false. With `job`, points outside of all proposals, points on what the
     trained model takes for background, and masks of low quality are told; no model is run.
     """
-    return statistics.statistics(session, dataset_id, job, min_distance, examples)
+    from app.datasets.statistics import statistics  # with numpy, which few requests need
+
+    return statistics(session, dataset_id, job, min_distance, examples)

@@ -62,11 +62,11 @@ class Example(BaseModel):
     image_id: int
     file_name: str
     annotation_id: int | None = None
-    point: list[float] | None = Field(None, description="x, y in pixels")
-    other_image_ids: list[int] = Field([], description="images that look like this one")
-    other_annotation_id: int | None = Field(None, description="of the point that is too near")
+    point: list[float] | None = Field(default=None, description="x, y in pixels")
+    other_image_ids: list[int] = Field(default=[], description="images that look like this one")
+    other_annotation_id: int | None = Field(default=None, description="of the point that is too near")
     value: float | None = Field(
-        None, description="distance in pixels, or quality of the mask, by the kind of the finding"
+        default=None, description="distance in pixels, or quality of the mask, by the kind of the finding"
     )
 
 

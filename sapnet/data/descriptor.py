@@ -87,8 +87,8 @@ def _hash(grey: npt.NDArray[np.float64]) -> int:
     low = (waves @ small @ waves.T).ravel()
     low[np.abs(low) < _FLAT] = 0.0  # else an image of one colour has bits by chance
     low[0] = 0.0  # the mean
-    bits = low > np.median(low)
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    signs = low > np.median(low)
+    return int.from_bytes(np.packbits(signs).tobytes(), "big")
 
 
 @cache

@@ -50,8 +50,8 @@ def near_duplicates(
     groups = _joined(hashes[first], layouts[first], max_bits, max_levels)[same.reshape(-1)]
     order = np.argsort(groups, kind="stable")
     cuts = np.flatnonzero(np.diff(groups[order])) + 1
-    found = [group for group in np.split(order, cuts) if len(group) > 1]
-    return sorted(found, key=lambda group: int(group[0]))
+    several = [group for group in np.split(order, cuts) if len(group) > 1]
+    return sorted(several, key=lambda group: int(group[0]))
 
 
 def _joined(
@@ -95,8 +95,8 @@ def _candidates(hashes: npt.NDArray[np.uint64], max_bits: int) -> Iterator[tuple
             wanted = keys ^ flip
             start = np.searchsorted(ranked, wanted, "left")
             counts = np.searchsorted(ranked, wanted, "right") - start
-            for one, at in _expanded(start, counts):
-                other = order[at]
+            for one, place in _expanded(start, counts):
+                other = order[place]
                 once = one < other
                 yield one[once], other[once]
 

@@ -6,6 +6,7 @@ import { button, confirm, dialog, fill, h, icon, imageElement, problem, s, toast
 import { count, percent, when } from "../core/format.js";
 import { swatch } from "../editor/pointeditor.js";
 import { train } from "../jobs/train_dialog.js";
+import { health } from "./health.js";
 import { Viewer } from "../viewer/viewer.js";
 import { follow, statusBadge } from "./datasets.js";
 import { row } from "./jobs.js";
@@ -27,6 +28,7 @@ export async function show(root, params, { signal }) {
     h("section", { class: "stack", "aria-labelledby": "images" }, h("h2", { id: "images" }, "Images"), await gallery(dataset, signal)),
     h("aside", { class: "stack", "aria-label": "About this data set" },
       h("section", { class: "card stack" }, h("h2", null, "Classes"), classes(dataset)),
+      health(dataset, trainings, signal),
       h("section", { class: "stack" }, h("h2", null, "Trainings"), trainings.length ? trainings.map((job) => row(job)) : h("p", { class: "hint" }, "None yet.")),
       warnings(dataset))));
 }

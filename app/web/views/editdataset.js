@@ -1,4 +1,6 @@
-/* The points of a data set, edited: what comes of it is a new version, and the old one stays. */
+/* The points of a data set, edited: what comes of it is a new version, and the old one stays.
+
+   ?image=ID begins with that image, &point=ID with a point of it. */
 
 import { all, get } from "../core/api.js";
 import { creator } from "../editor/create_dataset.js";
@@ -20,6 +22,9 @@ export async function show(root, params, { signal }) {
   const update = () => (total.textContent = `${count(points.images.length, "image")}, ${count(points.total, "point")}`);
   points.addEventListener("change", update, { signal });
   update();
+  const asked = params.query.get("image");
+  if (asked) editor.go(asked);
+  if (params.query.has("point")) editor.select(Number(params.query.get("point")));
   const forget = async () => {
     if (making.busy()) return;
     if (points.touched && !(await confirm("Drop the changes?", "The data set stays as it was.", "Drop them"))) return;

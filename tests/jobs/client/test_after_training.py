@@ -1,5 +1,6 @@
 """What comes after a training: the review, exports, models and their names."""
 
+import asyncio
 import json
 import zipfile
 from pathlib import Path
@@ -8,8 +9,16 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from sapnet_client import ChangedMeanwhile, Client, Invalid, NotFound, Segmentation
-from sapnet_client.types import Job
+from sapnet_client import (
+    AsyncClient,
+    ChangedMeanwhile,
+    Client,
+    Conflict,
+    Invalid,
+    NotFound,
+    Segmentation,
+)
+from sapnet_client.types import DatasetStatistics, Job
 
 Photos = tuple[Path, Path]
 
@@ -149,6 +158,25 @@ def test_a_version_with_other_images_and_classes(client: Client, photos: Photos)
     ]
     merged = client.create_version(version, merge_classes={8: 7})
     assert [c.id for c in merged.categories] == [7]
+
+
+@pytest.mark.slow
+def test_statistics_by_both_clients(client: Client, job: Job) -> None:
+    assert job.dataset_id is not None
+    told = client.statistics(job.dataset_id, job=job, min_distance=100.0, examples=1)
+    assert (told.images, told.annotations, told.job_id) == (3, 6, job.id)
+    assert [(c.id, c.annotations, c.images) for c in told.classes] == [(7, 6, 3)]
+    close = next(f for f in told.findings if f.kind == "close_points")
+    assert (close.count, len(close.examples)) == (3, 1)
+
+    async def ask() -> DatasetStatistics:
+        async with AsyncClient(client.url) as other:
+            return await other.statistics(str(job.dataset_id), job=job, min_distance=100.0)
+
+    assert asyncio.run(ask()).classes == told.classes
+    labelled = client.create_version(job.dataset_id, remove_images=[1])
+    with pytest.raises(Conflict):
+        client.statistics(job.dataset_id, job=client.train(labelled))
 
 
 @pytest.mark.slow

@@ -224,3 +224,15 @@ def test_a_model_from_elsewhere(client: Client, tmp_path: Path) -> None:
     (tmp_path / "bad.pth").write_bytes(b"no model")
     refused = call("models", "import", str(tmp_path / "bad.pth"))
     assert (refused.exit_code, "neither of torch nor of saf" in refused.stderr) == (1, True)
+
+
+@pytest.mark.slow
+def test_statistics_of_a_data_set(client: Client, photos: Photos) -> None:
+    dataset = client.create_dataset(*photos).id
+    done = call("statistics", dataset)
+    assert done.exit_code == 0, done.output
+    assert "cell" in done.stdout
+    assert "images were compared; ask again" in done.stdout
+    told = json.loads(call("statistics", dataset, "--json").stdout)
+    assert (told["dataset_id"], told["annotations"]) == (dataset, 6)
+    assert call("statistics", "none").exit_code == 1
