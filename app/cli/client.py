@@ -227,18 +227,18 @@ def statistics(
 ) -> None:
     """What is in a data set, and what in it looks wrong."""
     with _client(url, key) as client:
-        told = client.statistics(dataset, job=job)
+        health = client.statistics(dataset, job=job)
         if as_json:
-            typer.echo(json.dumps(document(told)))
+            typer.echo(json.dumps(document(health)))
             return
         table = Table("class", "objects", "share", "images")
-        for one in told.classes:
+        for one in health.classes:
             table.add_row(one.name, str(one.annotations), f"{one.share:.1%}", str(one.images))
         Console(width=None if sys.stdout.isatty() else 100).print(table)
-        for finding in told.findings:
+        for finding in health.findings:
             typer.echo(finding.detail)
-        if not told.complete:
-            typer.echo(f"{told.described} of {told.images} images were compared; ask again.")
+        if not health.complete:
+            typer.echo(f"{health.described} of {health.images} images were compared; ask again.")
 
 
 def corrections(

@@ -57,11 +57,14 @@ def of_dataset(session: Session, dataset_id: str) -> Described:
     own = and_(ImageDescriptor.sha256 == Image.sha256, ImageDescriptor.version == VERSION)
     query = select(*columns, ImageDescriptor.sha256).outerjoin(ImageDescriptor, own)
     query = query.where(Image.dataset_id == dataset_id).order_by(Image.image_id)
-    ids, hashes, features, missing, unreadable = [], [], [], 0, 0
+    ids: list[int] = []
+    hashes: list[int] = []
+    features: list[bytes] = []
+    missing = unreadable = 0
     for image_id, hash_, some, sha in session.execute(query):
         if sha is None:
             missing += 1
-        elif hash_ is None or len(some) != COUNT:
+        elif hash_ is None or some is None or len(some) != COUNT:
             unreadable += 1
         else:
             ids.append(image_id)

@@ -64,9 +64,12 @@ class Example(BaseModel):
     annotation_id: int | None = None
     point: list[float] | None = Field(default=None, description="x, y in pixels")
     other_image_ids: list[int] = Field(default=[], description="images that look like this one")
-    other_annotation_id: int | None = Field(default=None, description="of the point that is too near")
+    other_annotation_id: int | None = Field(
+        default=None, description="of the point that is too near"
+    )
     value: float | None = Field(
-        default=None, description="distance in pixels, or quality of the mask, by the kind of the finding"
+        default=None,
+        description="distance in pixels, or quality of the mask, by the kind of the finding",
     )
 
 

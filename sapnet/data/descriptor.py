@@ -71,8 +71,8 @@ def vectors(features: npt.NDArray[np.uint8]) -> Floats:
     Returns:
         (N, COUNT) float32. Each of the three parts has about the same say.
     """
-    values = features.astype(np.float32) / 255
-    values[:, :LAYOUT] /= np.sqrt(LAYOUT)
+    values = features.astype(np.float32) / np.float32(255)
+    values[:, :LAYOUT] /= np.float32(LAYOUT**0.5)
     return values
 
 

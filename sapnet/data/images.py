@@ -217,7 +217,7 @@ def _decoded(
     image = _header(source, max_pixels)
     try:
         if least is not None:
-            image.draft(None, (least, least))  # type: ignore[arg-type]
+            image.draft(None, (least, least))
         turned = image.format == "TIFF" and is_turned(_left_as_stored(image))
         tags = dict(getattr(image, "tag_v2", {}))
         raw = change(_raw_mode(image))
