@@ -49,7 +49,7 @@ def statistics(
     """
     dataset = service.get(session, dataset_id)
     if dataset.status is not DatasetStatus.READY:
-        raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)
+        raise Conflict(f"The data set is {dataset.status}.", dataset_status=dataset.status)
     job = None if job_id is None else point_findings.training_of(session, dataset, job_id)
     classes = _classes(session, dataset)
     by_objects = _by_objects(session, dataset_id)

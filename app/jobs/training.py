@@ -157,7 +157,7 @@ def _ready_dataset(session: Session, dataset_id: str) -> Dataset:
     if dataset is None:
         raise NotFound("data set", dataset_id)
     if dataset.status is not DatasetStatus.READY:
-        raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)
+        raise Conflict(f"The data set is {dataset.status}.", dataset_status=dataset.status)
     return dataset
 
 

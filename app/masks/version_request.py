@@ -44,7 +44,7 @@ def create(database: Database, dataset_id: str, wanted: VersionIn) -> DatasetOut
 def _ready(session: Session, dataset_id: str) -> Dataset:
     dataset = get_dataset(session, dataset_id)
     if dataset.status is not DatasetStatus.READY:
-        raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)
+        raise Conflict(f"The data set is {dataset.status}.", dataset_status=dataset.status)
     return dataset
 
 

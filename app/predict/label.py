@@ -68,7 +68,7 @@ def _dataset(session: Session, dataset_id: str | None) -> Dataset:
         raise Invalid([ValidationIssue("body", "/dataset_id", detail, "name a data set")])
     dataset = get_dataset(session, dataset_id)
     if dataset.status is not DatasetStatus.READY:
-        raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)
+        raise Conflict(f"The data set is {dataset.status}.", dataset_status=dataset.status)
     return dataset
 
 

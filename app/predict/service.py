@@ -151,7 +151,7 @@ def find_images(
         return {}
     dataset = get_dataset(session, dataset_id)
     if dataset.status is not DatasetStatus.READY:
-        raise Conflict(f"The data set is {dataset.status}.", status=dataset.status)
+        raise Conflict(f"The data set is {dataset.status}.", dataset_status=dataset.status)
     query = select(Image.image_id, Image.sha256).where(Image.dataset_id == dataset_id)
     ids = [source.id for source in arguments.sources if source.id is not None]
     if arguments.sources:
