@@ -61,7 +61,7 @@ def gather(model: Prompter, images: Iterator[measure.LabeledImage]) -> list[Rank
     for labeled in images:
         places = np.array([(a.x, a.y) for a in labeled.points], np.float32)
         found = generator.candidates(labeled.image, labeled.info, labeled.points)
-        for index, (candidates, answer, _) in enumerate(found):
+        for index, (candidates, answer) in enumerate(found):
             told = figures(model.judge, answer, candidates, places, index)
             iou = coco_mask.iou(list(candidates.rles), [labeled.truth[index]], [0])[:, 0]
             out.append(

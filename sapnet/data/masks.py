@@ -243,7 +243,8 @@ def placed(window: BoolArray, top: int, left: int, size: Size) -> Rle:
 
 def encode(mask: npt.NDArray[Any]) -> Rle:
     """(H, W) bool, or numbers of which all but 0 are the object, to compressed RLE."""
-    return _rle(coco_mask.encode(np.asfortranarray(mask.astype(np.bool_, copy=False), np.uint8)))
+    pixels = np.asfortranarray(mask.astype(np.bool_, copy=False))
+    return _rle(coco_mask.encode(pixels.view(np.uint8)))
 
 
 def encode_all(masks: BoolArray) -> list[Rle]:

@@ -52,18 +52,19 @@ class HierarchyGenerator:
     name = "hierarchy"
     calibrated = True
 
-    def __init__(self, *, max_side: int = 640) -> None:
+    def __init__(self, *, max_side: int = 640, most: int = _BAG) -> None:
         """Check the setting.
 
         Args:
             max_side: a larger image is worked on at this size, in pixels.
+            most: masks a point, at most.
 
         Raises:
             ValueError: it is no integer of at least 16.
         """
         if isinstance(max_side, bool) or not isinstance(max_side, int) or max_side < 16:
             raise ValueError(f"max_side is {max_side!r}, not an integer of at least 16")
-        self.max_side = max_side
+        self.max_side, self.most = max_side, most
 
     def fingerprint(self) -> str:
         """sha256 hex of the generator's name, version and settings."""
@@ -73,7 +74,7 @@ class HierarchyGenerator:
     def propose(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
     ) -> Iterator[RawProposals]:
-        """At most 16 masks an annotation, by falling confidence."""
+        """At most `most` masks an annotation, by falling confidence."""
         if not annotations:
             return
         height, width = info.size
@@ -88,7 +89,9 @@ class HierarchyGenerator:
             chunk = range(start, min(start + _CHUNK, len(annotations)))
             shares = scene.figure.shares(chunk, _RADII)
             for index in chunk:
-                masks, confidence, sources = _proposals(scene, index, shares[index - start])
+                masks, confidence, sources = _proposals(
+                    scene, index, shares[index - start], self.most
+                )
                 if small != info.size:
                     by_column = masks.transpose(0, 2, 1)[:, columns][:, :, rows]
                     masks = by_column.transpose(0, 2, 1)
@@ -161,7 +164,7 @@ def _shrunk(image: ByteArray, size: tuple[int, int]) -> ByteArray:
 
 
 def _proposals(
-    scene: _Scene, index: int, shares: FloatArray
+    scene: _Scene, index: int, shares: FloatArray, most: int
 ) -> tuple[BoolArray, FloatArray, tuple[str, ...]]:
     """Masks (M, H, W), confidence (M,) and tags of one point, best first. shares: (n, S).
 
@@ -175,7 +178,7 @@ def _proposals(
     contains_other = _contains_other_point(scene, index, members, nests)
     pixels = scene.owner.size
     confidence = ranking.estimate(shapes, iou, contains_other, scene.points[index], pixels)
-    kept = ranking.select(confidence, iou, most=_BAG, alike=_ALIKE)
+    kept = ranking.select(confidence, iou, most=most, alike=_ALIKE)
     first = [np.ascontiguousarray(nest.first.T) for nest in nests]
     nested = [
         (by_column, step)

@@ -10,12 +10,12 @@ from scipy.ndimage import label
 from torch import Tensor
 
 from sapnet.proposals.prompter.network import MASKS, Drawn
-from sapnet.proposals.prompter.scene import Scene
+from sapnet.proposals.prompter.scene import Scene, paste
 from sapnet.proposals.prompter.windows import FINE
-from sapnet.types import FloatArray
+from sapnet.types import BoolArray, FloatArray
 
 _AT_ONCE = 8  # clicks
-CLOSER, WIDE, WITH_MASK = 2, 1.5, True  # more windows, their sides over their masks' extents
+CLOSER, WIDE, WITH_MASK = 3, 1.5, True  # more windows, their sides over their masks' extents
 _PIECE = 0.15  # of the largest piece's area: smaller pieces of a mask are dropped
 
 
@@ -37,6 +37,15 @@ class Answer:
         for mask in values.reshape(-1, FINE, FINE):
             drop_pieces(mask)
         return values
+
+    def paste(self, out: BoolArray) -> None:
+        """Draw the W * MASKS masks at image size.
+
+        Args:
+            out: (W * MASKS, H, W), of `scene.blank`.
+        """
+        for window, (logits, frame) in enumerate(zip(self.logits(), self.frames, strict=True)):
+            paste(logits, frame, out[window * MASKS : (window + 1) * MASKS])
 
     def iou(self) -> FloatArray:
         """(W, MASKS) in [0, 1], estimated."""

@@ -7,7 +7,7 @@ import torch
 
 from sapnet.proposals.interactive.clicks import Click, clicked_pixels
 from sapnet.proposals.prompter.answers import answers, drop_pieces
-from sapnet.proposals.prompter.scene import Scene, cell_shares, paste
+from sapnet.proposals.prompter.scene import Scene, cell_shares
 from sapnet.proposals.prompter.windows import FINE
 from sapnet.types import BoolArray, FloatArray
 
@@ -52,8 +52,7 @@ def _places(clicks: Sequence[Click], positive: bool) -> FloatArray:
 def _first(scene: Scene, point: FloatArray) -> BoolArray:
     answer = next(answers(scene, point))
     window, index = np.unravel_index(int(answer.iou().argmax()), answer.iou().shape)
-    logits = answer.logits()[window, index][None]
-    return np.asarray(paste(logits, answer.frames[window], scene.size)[0])
+    return scene.pasted(answer.logits()[window, index], answer.frames[window])
 
 
 def _again(
@@ -89,7 +88,7 @@ def _again(
             best = estimate, drawn.mask_logits[row, index].numpy().copy(), look.frames[row]
     assert best is not None
     drop_pieces(best[1])
-    return np.asarray(paste(best[1][None], best[2], scene.size)[0])
+    return scene.pasted(best[1], best[2])
 
 
 def _middle(mask: BoolArray) -> FloatArray:

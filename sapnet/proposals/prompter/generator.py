@@ -9,7 +9,7 @@ import numpy as np
 from sapnet.proposals.prompter import weights
 from sapnet.proposals.prompter.answers import answers, tags
 from sapnet.proposals.prompter.network import Prompter
-from sapnet.proposals.prompter.scene import Scene, paste
+from sapnet.proposals.prompter.scene import Scene, blank
 from sapnet.types import ByteArray, ImageInfo, PointAnnotation, RawProposals
 
 VERSION = 2  # part of the fingerprint: raise it when anything but the weights changes
@@ -50,11 +50,7 @@ class PrompterGenerator:
             return
         points = np.array([(a.x, a.y) for a in annotations], np.float32)
         for answer in answers(Scene(self.model, image), points):
-            masks = np.concatenate(
-                [
-                    paste(logits, frame, info.size)
-                    for logits, frame in zip(answer.logits(), answer.frames, strict=True)
-                ]
-            )
             sources = tuple(tags(len(answer.frames)))
+            masks = blank(len(sources), info.size)
+            answer.paste(masks)
             yield RawProposals(masks, answer.iou().reshape(-1), sources)

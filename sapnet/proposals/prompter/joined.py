@@ -15,10 +15,11 @@ from sapnet.proposals.prompter.answers import Answer, answers, tags
 from sapnet.proposals.prompter.expected import expected_mask
 from sapnet.proposals.prompter.network import Prompter
 from sapnet.proposals.prompter.ranker import Candidates, Ranker, context, figures
-from sapnet.proposals.prompter.scene import Scene, paste
+from sapnet.proposals.prompter.scene import Scene, blank
 from sapnet.types import ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals, Rle
 
-_VERSION = 3  # part of the fingerprint: raise it when anything but the weights changes
+_VERSION = 4  # part of the fingerprint: raise it when anything but the weights changes
+_SIDE, _GIVEN = 384, 8  # of the hierarchy: pixels, and masks a point at most
 _BAG, _ALIKE = 16, 0.95  # masks a point at most, and the IoU of two of them
 _SPREAD = 0.2  # of the estimates, in the choice of the bag
 _BETTER = 0.01  # IoU that the candidates' mean is expected to have over the best by estimate
@@ -30,7 +31,7 @@ class JoinedGenerator:
     name = "hierarchy+prompter"
     calibrated = True
 
-    def __init__(self, *, max_side: int = 640) -> None:
+    def __init__(self, *, max_side: int = _SIDE) -> None:
         """Load the prompter's weights.
 
         Args:
@@ -40,7 +41,7 @@ class JoinedGenerator:
             WeightsUnavailable: the weights are missing or damaged.
             ValueError: max_side is out of range.
         """
-        self.hierarchy = HierarchyGenerator(max_side=max_side)
+        self.hierarchy = HierarchyGenerator(max_side=max_side, most=_GIVEN)
         self.model = weights.load()
         self.ranker: Ranker = weights.load_ranker()
         self._sha256 = str(weights.card()["sha256"])
@@ -53,7 +54,8 @@ class JoinedGenerator:
             model: as `weights.ready` makes it.
         """
         made = cls.__new__(cls)
-        made.hierarchy, made.model, made.ranker = HierarchyGenerator(), model, ranker
+        made.hierarchy = HierarchyGenerator(max_side=_SIDE, most=_GIVEN)
+        made.model, made.ranker = model, ranker
         made._sha256 = sha256
         return made
 
@@ -104,14 +106,13 @@ class JoinedGenerator:
         per_point = zip(given, answers(Scene(self.model, image), points), strict=True)
         for raw, answer in per_point:
             assert not isinstance(raw.masks, tuple)  # the hierarchy draws, it writes no RLE
-            drawn = np.concatenate(
-                [
-                    paste(logits, frame, info.size)
-                    for logits, frame in zip(answer.logits(), answer.frames, strict=True)
-                ]
-            )
-            own = RawProposals(drawn, answer.iou().reshape(-1), tuple(tags(len(answer.frames))))
-            yield Candidates.of(raw, own), answer
+            count = len(raw.masks)
+            sources = [*raw.sources, *tags(len(answer.frames))]
+            masks = blank(len(sources), info.size)
+            masks[:count] = raw.masks
+            answer.paste(masks[count:])
+            scores = np.concatenate([raw.confidence, answer.iou().reshape(-1)])
+            yield Candidates.of(masks, scores, sources, given=count), answer
 
 
 def _bag(

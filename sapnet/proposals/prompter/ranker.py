@@ -19,7 +19,7 @@ from sapnet.proposals.prompter.answers import Answer
 from sapnet.proposals.prompter.network import IouHead
 from sapnet.proposals.prompter.scene import cell_shares
 from sapnet.proposals.prompter.windows import GRID
-from sapnet.types import BoolArray, FloatArray, RawProposals, Rle
+from sapnet.types import BoolArray, FloatArray, Rle
 
 FIGURES = 22
 CONTEXT = 7  # more figures, which the second perceptron sees
@@ -50,22 +50,21 @@ class Candidates:
     iou: FloatArray
 
     @classmethod
-    def of(cls, given: RawProposals, drawn: RawProposals) -> "Candidates":
-        """The candidates that are not empty, of masks (M, H, W) bool."""
-        masks = np.concatenate([given.masks, drawn.masks])
-        scores = np.concatenate([given.confidence, drawn.confidence]).astype(np.float32)
+    def of(
+        cls, masks: BoolArray, confidence: FloatArray, sources: Sequence[str], *, given: int
+    ) -> "Candidates":
+        """Those of masks (M, H, W) that are not empty; the first `given` come from elsewhere."""
         rles = encode_all(masks)
         area = coco_mask.area(rles).astype(np.int64)
         filled = np.flatnonzero(area)
         if len(filled) < len(masks):
             masks, rles = masks[filled], [rles[i] for i in filled]
-        sources = [*given.sources, *drawn.sources]
         return cls(
             masks=masks,
             rles=rles,
             sources=[sources[i] for i in filled],
-            given=int((filled < len(given.masks)).sum()),
-            confidence=scores[filled],
+            given=int((filled < given).sum()),
+            confidence=np.asarray(confidence[filled], np.float32),
             area=area[filled],
             iou=mask_iou(rles),
         )

@@ -179,6 +179,12 @@ class Scene:
             drawn: Drawn = self.model(look.features, look.windows, prompts)
         return drawn
 
+    def pasted(self, logits: FloatArray, frame: FloatArray) -> BoolArray:
+        """(H, W) mask from logits (FINE, FINE) in one window."""
+        out = blank(1, self.size)
+        paste(logits[None], frame, out)
+        return np.asarray(out[0])
+
     def _key(self, point: FloatArray) -> tuple[int, int]:
         return int(point[1] * self.finer // _CORE), int(point[0] * self.finer // _CORE)
 
@@ -259,18 +265,20 @@ def _squared(boxes: FloatArray) -> FloatArray:
     return boxes_of(torch.from_numpy(centres), torch.from_numpy(sides)).numpy()
 
 
-def paste(logits: FloatArray, frame: FloatArray, size: tuple[int, int]) -> BoolArray:
-    """Masks at image size from logits in one window; outside of it nothing.
+def blank(count: int, size: tuple[int, int]) -> BoolArray:
+    """(count, H, W) bool without a mask, in memory column by column, as RLEs are read."""
+    return np.zeros((count, size[1], size[0]), bool).transpose(0, 2, 1)
+
+
+def paste(logits: FloatArray, frame: FloatArray, out: BoolArray) -> None:
+    """Draw masks at image size from logits in one window.
 
     Args:
         logits: (K, FINE, FINE), interpolated bilinearly between the centres of the cells.
         frame: (4,) xyxy in pixels of the image.
-        size: (H, W) of the image.
-
-    Returns:
-        (K, H, W) bool, in memory column by column, as RLEs are read.
+        out: (K, H, W), of `blank`.
     """
-    out = np.zeros((len(logits), size[1], size[0]), bool).transpose(0, 2, 1)
+    size = out.shape[1:]
     for mask, values in zip(out, logits, strict=True):
         inside = values > 0
         if not inside.any():
@@ -282,7 +290,6 @@ def paste(logits: FloatArray, frame: FloatArray, size: tuple[int, int]) -> BoolA
         between = values[rows.low] + (values[rows.low + 1] - values[rows.low]) * rows.part[:, None]
         one, two = between[:, columns.low], between[:, columns.low + 1]
         mask[rows.pixels, columns.pixels] = one + (two - one) * columns.part > 0
-    return out
 
 
 @dataclass(frozen=True, slots=True)

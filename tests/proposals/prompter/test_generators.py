@@ -16,7 +16,7 @@ from sapnet.proposals.prompter.clicks import refine
 from sapnet.proposals.prompter.network import Prompter
 from sapnet.proposals.prompter.ranker import Candidates, Ranker
 from sapnet.proposals.prompter.scene import Scene
-from sapnet.types import ByteArray, ImageInfo, PointAnnotation, RawProposals
+from sapnet.types import ByteArray, ImageInfo, PointAnnotation
 
 Drawn = tuple[ByteArray, list[np.ndarray], list[PointAnnotation]]
 
@@ -160,8 +160,8 @@ def test_saved_weights_come_back_in_half_precision(tmp_path: Path) -> None:
 def test_empty_candidates_are_left_out() -> None:
     masks = np.zeros((3, 8, 9), bool)
     masks[0, 2:4] = masks[2, 3:6] = True
-    given = RawProposals(masks[:2], np.float32([0.1, 0.9]), ("tree", "flood"))
-    found = Candidates.of(given, RawProposals(masks[2:], np.float32([0.4]), ("prompter",)))
+    sources = ["tree", "flood", "prompter"]
+    found = Candidates.of(masks, np.float32([0.1, 0.9, 0.4]), sources, given=2)
     assert found.given == 1
     assert found.sources == ["tree", "prompter"]
     assert found.area.tolist() == [18, 27]

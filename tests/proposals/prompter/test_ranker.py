@@ -17,7 +17,6 @@ from sapnet.proposals.prompter.ranker import (
 from sapnet.proposals.prompter.scene import SIDES, Scene
 from sapnet.proposals.prompter.weights import ready
 from sapnet.proposals.prompter.windows import FINE
-from sapnet.types import RawProposals
 
 SIZE = (60, 80)
 
@@ -80,10 +79,11 @@ def test_figures_do_not_depend_on_the_order_of_the_candidates(scene: Scene) -> N
     given = np.stack([box(20, 30, 40, 50), box(0, 0, 60, 80), box(28, 38, 33, 43)])
     drawn = np.stack([box(22, 30, 40, 52), box(25, 35, 35, 45)])
     told = np.float32([0.5, 0.3, 0.4])
-    own = RawProposals(drawn, np.float32([0.7, 0.2]), ("prompter-0-0", "prompter-0-1"))
+    scores, sources = np.float32([0.7, 0.2]), ["tree"] * 3 + ["prompter-0-0", "prompter-0-1"]
 
     def candidates(order: list[int]) -> Candidates:
-        return Candidates.of(RawProposals(given[order], told[order], ("tree",) * 3), own)
+        masks = np.concatenate([given[order], drawn])
+        return Candidates.of(masks, np.append(told[order], scores), sources, given=3)
 
     judge = scene.model.judge
     one = figures(judge, answer, candidates([0, 1, 2]), points, 0)

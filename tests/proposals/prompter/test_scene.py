@@ -4,7 +4,7 @@ import torch
 
 from sapnet.proposals.prompter.answers import answers, drop_pieces
 from sapnet.proposals.prompter.network import MASKS, Prompter
-from sapnet.proposals.prompter.scene import SIDES, Scene, paste
+from sapnet.proposals.prompter.scene import SIDES, Scene, blank
 from sapnet.proposals.prompter.weights import ready
 from sapnet.proposals.prompter.windows import FINE
 
@@ -103,8 +103,8 @@ def test_many_clicks_are_seen_as_few(model: Prompter) -> None:
 def test_tiny_images(model: Prompter, size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)
     (answer,) = answers(Scene(model, image), np.array([[0.5, 0.5]], np.float32))
-    masks = paste(answer.logits()[0], answer.frames[0], size)
-    assert masks.shape == (MASKS, *size)
+    masks = blank(len(answer.frames) * MASKS, size)
+    answer.paste(masks)
     assert np.isfinite(answer.iou()).all()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sapnet.proposals.prompter.scene import cell_shares, paste
+from sapnet.proposals.prompter.scene import blank, cell_shares, paste
 from sapnet.proposals.prompter.windows import (
     FINE,
     GRID,
@@ -95,6 +95,12 @@ def bilinear(values: np.ndarray, y: float, x: float) -> float:
     return float(top * (1 - y + i) + low * (y - i))
 
 
+def pasted(logits: np.ndarray, frame: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
+    out = blank(len(logits), size)
+    paste(logits, np.array(frame, np.float32), out)
+    return out
+
+
 @pytest.mark.parametrize(
     "frame", [(5.3, 7.1, 45.3, 47.1), (-30, -12.5, 98, 115.5), (50, 20, 61, 31)]
 )
@@ -103,7 +109,7 @@ def test_paste_against_a_plain_loop(frame: tuple[float, ...]) -> None:
     coarse = rng.standard_normal((2, 8, 8)).astype(np.float32)
     logits = np.kron(coarse, np.ones((8, 8), np.float32)) + 0.01
     size = 40, 57
-    found = paste(logits, np.array(frame, np.float32), size)
+    found = pasted(logits, frame, size)
     assert found.shape == (2, *size)
     side = (frame[2] - frame[0]) / FINE
     wanted = np.zeros_like(found)
@@ -121,9 +127,9 @@ def test_paste_against_a_plain_loop(frame: tuple[float, ...]) -> None:
 
 def test_paste_of_nothing_and_beside_the_image() -> None:
     logits = np.full((1, FINE, FINE), -1.0, np.float32)
-    assert not paste(logits, np.array([0, 0, 9, 9], np.float32), (5, 7)).any()
-    assert not paste(-logits, np.array([50, 50, 60, 60], np.float32), (5, 7)).any()
-    assert paste(-logits, np.array([-9, -9, 60, 60], np.float32), (5, 7)).all()
+    assert not pasted(logits, (0, 0, 9, 9), (5, 7)).any()
+    assert not pasted(-logits, (50, 50, 60, 60), (5, 7)).any()
+    assert pasted(-logits, (-9, -9, 60, 60), (5, 7)).all()
 
 
 def test_seen_counts_quarters_of_cells() -> None:
