@@ -7,8 +7,10 @@ DIR holds images/, points.json and instances.json (COCO); `python -m sapnet.data
 one. A share of its images, the same for every seed, is held out: `sapnet run` trains on the points
 of the others, and AP is of what its model finds in those held out. Beside it stands the same
 segmenter trained on the true masks of the same images (method `sam-top1`, every mask confirmed:
-nothing is selected or refined). --hold-out 0 measures on the training images themselves. The JSON
-is a list with a row a dataset and seed; the table has mean and sample deviation over the seeds.
+nothing is selected or refined). --hold-out 0 measures on the training images themselves. The masks
+that the training delivers are compared with the truth of its own images: mean IoU, share over 0.5,
+and how well their quality tells these (AUROC, Brier). The JSON is a list with a row a dataset and
+seed; the table has mean and sample deviation over the seeds.
 """
 
 import hashlib
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 import typer
 from ladder_data import DataSet
 from ladder_picks import Row
@@ -28,15 +31,18 @@ from ladder_tables import mean_spread
 
 from sapnet.cli.main import parse_overrides
 from sapnet.evaluation.average_precision import average_precision
+from sapnet.evaluation.calibration import RIGHT, auroc, brier
 from sapnet.evaluation.detections import detect
+from sapnet.evaluation.pseudo_masks import ious_with
 from sapnet.evaluation.pseudo_masks import true_masks as true_masks_of
 from sapnet.pipeline.run import Run
 from sapnet.pipeline.spec import RunSpec
 from sapnet.segmenters.checkpoint import load_predictor
-from sapnet.types import PointSet
+from sapnet.types import PointSet, PseudoMask
 from sapnet.utils.files import file_sha256, write_text
 
 FIGURES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+DELIVERED = ("delivered", "over_half", "auroc", "brier")
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,22 @@ def with_true_masks(points: PointSet, truth: dict[str, Any]) -> PointSet:
     masks = true_masks_of(points, truth)
     annotations = tuple(replace(a, mask=masks[a.id]) for a in points.annotations if a.id in masks)
     return replace(points, annotations=annotations)
+
+
+def delivered(result: Path, data: DataSet, points: PointSet) -> dict[str, float | None]:
+    """How good the pseudo-masks of a run are, and how well their quality tells it."""
+    lines = (result / "pseudo_masks.ndjson").read_text().splitlines()
+    masks = [msgspec.json.decode(line, type=PseudoMask) for line in lines]
+    ious = ious_with(masks, true_masks_of(points, data.truth))
+    found = np.array(list(ious.values()))
+    quality = np.array([mask.quality for mask in masks if mask.id in ious])
+    right = found >= RIGHT
+    return {
+        "delivered": float(found.mean()),
+        "over_half": float(right.mean()),
+        "auroc": auroc(-quality, ~right),
+        "brier": brier(quality, right),
+    }
 
 
 @dataclass(frozen=True)
@@ -122,7 +144,8 @@ class Trial:
     def row(self, data: DataSet, part: Split, seed: int, true_masks: bool) -> Row:
         """The figures of one dataset and seed."""
         began = time.monotonic()
-        figures = self.measure(self.train(data, part.points, "sapnet++", seed), data, part)
+        result = self.train(data, part.points, "sapnet++", seed)
+        figures = self.measure(result, data, part) | delivered(result, data, part.points)
         row = {"data": data.folder.name, "seed": seed, **figures}
         row["seconds"] = round(time.monotonic() - began, 1)
         self.tell(f"{row}")
@@ -139,6 +162,7 @@ class Trial:
 def table(rows: Sequence[Row]) -> str:
     """Mean ± sample deviation of every figure, a line a dataset, in Markdown."""
     names = [f"{name}{of}" for of in ("", "_true_masks") for name in FIGURES]
+    names += DELIVERED
     shown = [name for name in names if any(name in row for row in rows)]
     lines = [f"| data | seeds | {' | '.join(shown)} |", f"|---|--:|{'--:|' * len(shown)}"]
     for data in dict.fromkeys(row["data"] for row in rows):

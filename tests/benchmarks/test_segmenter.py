@@ -5,9 +5,12 @@ import json
 import pytest
 import segmenter
 from ladder_data import DataSet
+from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
 from sapnet.data.synthetic import make_scenes
+from sapnet.evaluation.pseudo_masks import true_masks
+from sapnet.types import PseudoMask
 
 from ..pipeline.conftest import TINY
 
@@ -54,6 +57,32 @@ def test_true_masks_are_confirmed_ones(small):
     assert all(a.mask["counts"] == masks[a.id]["counts"] for a in points.annotations)
 
 
+def test_delivered_masks_beside_the_truth(small, tmp_path):
+    data = DataSet.read(small)
+    true = true_masks(data.points, data.truth)
+    ids = sorted(true)
+    lines = []
+    for place, id_ in enumerate(ids):
+        wrong = place % 2 == 1
+        mask = true[ids[place - 1]] if wrong else true[id_]
+        box = [0.0, 0.0, 1.0, 1.0]
+        quality = 0.3 if wrong else 0.8
+        lines.append(
+            PseudoMask(id_, 0, 0, mask, box, 1, "selected", mask, quality=quality).to_json()
+        )
+    (tmp_path / "pseudo_masks.ndjson").write_bytes(b"".join(lines))
+    found = segmenter.delivered(tmp_path, data, data.points)
+    right = (len(ids) + 1) // 2
+    overlap = sum(
+        float(coco_mask.iou([true[a]], [true[b]], [0])[0, 0])
+        for a, b in zip(ids[::2], ids[1::2], strict=False)
+    )
+    assert found["delivered"] == pytest.approx((right + overlap) / len(ids))
+    assert found["over_half"] == right / len(ids)
+    assert found["auroc"] == 1
+    assert found["brier"] == pytest.approx((right * 0.04 + (len(ids) - right) * 0.09) / len(ids))
+
+
 def test_the_command(small, weights, tmp_path):
     app = segmenter.typer.Typer()
     app.command()(segmenter.main)
@@ -66,6 +95,6 @@ def test_the_command(small, weights, tmp_path):
     assert done.exit_code == 0, done.output
     (row,) = json.loads(rows.read_text())
     assert (row["data"], row["seed"], row["images"], row["measured_on"]) == ("small", 0, 2, 2)
-    for name in ("ap", "ap50", "ap75", "ap50_true_masks"):
+    for name in ("ap", "ap50", "ap75", "ap50_true_masks", "delivered", "over_half", "brier"):
         assert 0 <= row[name] <= 1
     assert "| small | 1 |" in done.output
