@@ -62,7 +62,7 @@ class Candidates:
         return cls(
             masks=masks,
             rles=rles,
-            sources=[sources[i] for i in filled],
+            sources=[sources[int(i)] for i in filled],
             given=int((filled < given).sum()),
             confidence=np.asarray(confidence[filled], np.float32),
             area=area[filled],
