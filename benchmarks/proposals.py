@@ -22,6 +22,7 @@ import numpy as np
 import typer
 from pycocotools import mask as coco_mask
 
+from sapnet.cli.main import parse_overrides
 from sapnet.data.annotations.coco import load_points
 from sapnet.data.annotations.ground_truth import as_rle, read_truth
 from sapnet.data.images import read_rgb
@@ -34,19 +35,24 @@ from sapnet.proposals.bags import make_bags
 def main(
     data: Annotated[Path, typer.Option(help="folder with images/, points.json, instances.json")],
     limit: Annotated[int, typer.Option(help="how many images; 0 takes all")] = 0,
-    kind: Annotated[str, typer.Option(help="hierarchy or sam")] = "hierarchy",
+    kind: Annotated[str, typer.Option(help="hierarchy, hierarchy+prompter, sam")] = "hierarchy",
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="of the generator: box_round=true, repeatable")
+    ] = None,
+    masks: Annotated[int, typer.Option(help="of a bag, at most")] = 16,
     json_out: Annotated[Path | None, typer.Option(help="keep the figures as JSON")] = None,
 ) -> None:
     scenes = list(load_points(data / "points.json"))
     scenes = scenes[:: max(1, len(scenes) // limit)][:limit] if limit else scenes
     true_masks = {a["id"]: a for a in read_truth(data / "instances.json")["annotations"]}
-    generator = build_generator({"kind": kind})
+    settings = parse_overrides(setting or [])
+    generator = build_generator({"kind": kind, **settings})
     seconds: list[float] = []
     rows: list[tuple[float, float, float, int]] = []
     for turn, (info, points) in enumerate([scenes[0], *scenes]):  # the first warms numba's cache
         image = read_rgb(data / "images" / info.file_name)
         start = time.process_time()
-        bags = make_bags(generator, image, info, points)
+        bags = make_bags(generator, image, info, points, max_proposals=masks)
         if not turn:
             continue
         seconds.append(time.process_time() - start)
@@ -61,6 +67,8 @@ def main(
     figures = {
         "data": data.name,
         "generator": kind,
+        "settings": settings,
+        "masks": masks,
         "images": len(scenes),
         "objects": len(rows),
         "best_of_bag": round(100 * float(best), 1),

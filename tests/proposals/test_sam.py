@@ -21,6 +21,7 @@ from sapnet.proposals.sam import masks as sam_masks
 from sapnet.proposals.sam.checkpoints import find_checkpoint
 from sapnet.proposals.sam.embedding_cache import EmbeddingCache
 from sapnet.proposals.sam.generator import SamGenerator
+from sapnet.proposals.sam.prompting import places_round
 from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.types import Bag, ImageInfo, RawProposals
 
@@ -306,3 +307,60 @@ def test_boxes_are_prompts(
     alone = list(SamGenerator(model=model, chunk=chunk, negatives=2).propose(image, INFO, AT))[3]
     assert raws[2].sources == alone.sources == ("sam",) * 3 + ("sam-negatives",) * 3
     assert raws[2].masks[:3] == alone.masks[:3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [1, 32])
+def test_wider_bags_against_the_predictor(
+    model: Sam, image: np.ndarray, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Places round the point, and the box of the mask that was the most confident before."""
+    monkeypatch.setattr(sam_masks, "SURELY_THE_SAME", 1.0)
+    at = [AT[0], AT[1], AT[3]]
+    plain = list(SamGenerator(model=model, chunk=chunk, negatives=1).propose(image, INFO, at))
+    generator = SamGenerator(model=model, chunk=chunk, negatives=1, jitters=3, box_round=True)
+    wide = list(generator.propose(image, INFO, at))
+    predictor = SamPredictor(model)
+    predictor.set_image(image)
+    inside = np.array([1])
+    for annotation, before, after in zip(at, plain, wide, strict=True):
+        tags = ("sam",) * 3 + ("sam-negatives",) * 3 + ("sam-jitter",) * 9 + ("sam-round",) * 3
+        assert after.sources == tags
+        assert after.masks[:6] == before.masks
+        earlier = after.confidence[:15]
+        best = dense(after)[int(np.argmax(np.where(dense(after)[:15].any((1, 2)), earlier, -1)))]
+        rows, columns = np.flatnonzero(best.any(1)), np.flatnonzero(best.any(0))
+        box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) - 0.5
+        xy = np.array([[annotation.x, annotation.y]]) - 0.5
+        masks, quality, _ = predictor.predict(xy, inside, box)
+        np.testing.assert_allclose(after.confidence[15:], np.clip(quality, 0, 1), atol=1e-4)
+        assert (dense(after)[15:] != masks).mean() < 2e-3
+        beside = np.array([[min(annotation.x + 0.9, 89.5), annotation.y]]) - 0.5
+        near = predictor.predict(beside, inside)[1]
+        np.testing.assert_allclose(after.confidence[6:9], np.clip(near, 0, 1), atol=1e-4)
+
+
+def test_places_round_a_point_stay_in_the_image_and_away_from_others() -> None:
+    points = np.array([[0.5, 50.0], [4.5, 50.0], [60.0, 20.0]])
+    places = places_round(points, 0, 8, (60, 90))
+    assert places.shape == (8, 2)
+    assert (places[:, 0] >= 0.5).all()
+    assert np.hypot(*(places - points[0]).T).max() <= 0.9 + 1e-9
+    assert np.hypot(*(places_round(points[:2], 0, 4, (600, 900)) - points[0]).T).max() <= 1 + 1e-9
+    alone = places_round(points[2:], 0, 4, (600, 900))
+    np.testing.assert_allclose(np.hypot(*(alone - points[2]).T), 9)
+    assert places_round(points, 1, 0, (60, 90)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("jitters", [-1, 17])
+def test_jitters_out_of_range(model: Sam, jitters: int) -> None:
+    with pytest.raises(ValueError, match="jitters"):
+        SamGenerator(model=model, jitters=jitters)
+
+
+def test_wider_bags_have_fingerprints_of_their_own(model: Sam) -> None:
+    prints = {
+        SamGenerator(model=model, jitters=j, box_round=b).fingerprint()
+        for j, b in ((0, False), (2, False), (0, True), (2, True))
+    }
+    assert len(prints) == 4

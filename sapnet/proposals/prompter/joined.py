@@ -26,21 +26,27 @@ _BETTER = 0.01  # IoU that the candidates' mean is expected to have over the bes
 
 
 class JoinedGenerator:
-    """Sixteen masks a point, of the hierarchy's and the network's, by the IoU to expect."""
+    """The masks of each point, of the hierarchy's and the network's, by the IoU to expect."""
 
     name = "hierarchy+prompter"
     calibrated = True
 
-    def __init__(self, *, max_side: int = _SIDE) -> None:
+    most: int = _BAG
+
+    def __init__(self, *, max_side: int = _SIDE, most: int = _BAG) -> None:
         """Load the prompter's weights.
 
         Args:
             max_side: of the hierarchy.
+            most: masks a point, at most.
 
         Raises:
             WeightsUnavailable: the weights are missing or damaged.
-            ValueError: max_side is out of range.
+            ValueError: a setting is out of range.
         """
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ValueError(f"most is {most!r}, not an integer of at least 1")
+        self.most = most
         self.hierarchy = HierarchyGenerator(max_side=max_side, most=_GIVEN)
         self.model = weights.load()
         self.ranker: Ranker = weights.load_ranker()
@@ -61,13 +67,14 @@ class JoinedGenerator:
 
     def fingerprint(self) -> str:
         """sha256 hex of name, version, weights and the hierarchy's fingerprint."""
-        settings = json.dumps([self.name, _VERSION, self._sha256, self.hierarchy.fingerprint()])
+        parts = [self.name, _VERSION, self._sha256, self.hierarchy.fingerprint(), self.most]
+        settings = json.dumps(parts)
         return hashlib.sha256(settings.encode()).hexdigest()
 
     def propose(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
     ) -> Iterator[RawProposals]:
-        """At most 16 masks an annotation, by falling confidence."""
+        """At most `most` masks an annotation, by falling confidence."""
         points = np.array([(a.x, a.y) for a in annotations], np.float32).reshape(-1, 2)
         rles, ious, tables, listed = [], [], [], []
         per_point = enumerate(self.candidates(image, info, annotations))
@@ -77,7 +84,7 @@ class JoinedGenerator:
             ious.append(candidates.iou)
             listed.append(candidates.sources)
         for point in zip(rles, self.ranked(rles, tables), ious, listed, strict=True):
-            yield _bag(*point)
+            yield _bag(*point, self.most)
 
     @torch.inference_mode()
     def ranked(
@@ -116,7 +123,7 @@ class JoinedGenerator:
 
 
 def _bag(
-    rles: list[Rle], confidence: FloatArray, iou: FloatArray, sources: list[str]
+    rles: list[Rle], confidence: FloatArray, iou: FloatArray, sources: list[str], most: int
 ) -> RawProposals:
     """The candidates of one point and their mean, cut down to the size of a bag."""
     mean = expected_mask(rles, confidence)
@@ -126,7 +133,7 @@ def _bag(
         rles, sources = [*rles, mean], [*sources, "mean"]
         highest = min(float(confidence.max()) + _BETTER, 1.0)
         confidence = np.append(confidence, np.float32(highest))
-    kept = mask_scoring.select(confidence, iou, most=_BAG, alike=_ALIKE, spread=_SPREAD)
+    kept = mask_scoring.select(confidence, iou, most=most, alike=_ALIKE, spread=_SPREAD)
     return RawProposals(
         tuple(rles[i] for i in kept), confidence[kept], tuple(sources[i] for i in kept)
     )

@@ -77,6 +77,8 @@ class SamGenerator(PromptedGenerator):
         checkpoint: str | os.PathLike[str] | None = None,
         model: Sam | None = None,
         negatives: int = 4,
+        jitters: int = 0,
+        box_round: bool = False,
         chunk: int | None = None,
         embedding_cache_mb: int = 0,
         encoder_bf16: bool | None = None,
@@ -89,9 +91,11 @@ class SamGenerator(PromptedGenerator):
             model_type: vit_b, vit_l or vit_h; None is what the checkpoint's shapes say.
             checkpoint: a path, or a name that SAPNET_SAM_CHECKPOINTS knows; see `find_checkpoint`.
             model: a built SAM, in place of a checkpoint.
-            negatives: see `PromptedGenerator`, as for the next two; 4 MB an image are kept.
+            negatives: see `PromptedGenerator`, as for the next four.
+            jitters: places round the point.
+            box_round: a second decoding.
             chunk: prompts decoded at a time.
-            embedding_cache_mb: of encoded images.
+            embedding_cache_mb: of encoded images, 4 MB each.
             encoder_bf16: encode in bfloat16; masks change a little. None does where a GPU
                 multiplies it.
             device: None takes CUDA where there is one.
@@ -115,6 +119,8 @@ class SamGenerator(PromptedGenerator):
         super().__init__(
             load,
             negatives=negatives,
+            jitters=jitters,
+            box_round=box_round,
             chunk=chunk,
             embedding_cache_mb=embedding_cache_mb,
             cache_dir=cache_dir,

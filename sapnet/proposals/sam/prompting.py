@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sapnet.data.masks import tight_boxes
 from sapnet.proposals.sam.embedding_cache import EmbeddingCache, key_of
 from sapnet.proposals.sam.masks import Frame, distinct, rles_of
 from sapnet.types import Box, ByteArray, FloatArray, ImageInfo, PointAnnotation, RawProposals
@@ -21,6 +22,13 @@ Decoder = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """Points (P, n, 2) float32 xy in pixels of the model's input, labels (P, n) int32, 1 inside and 0
 outside, and boxes (P, 4) xyxy or None -> logits (P, m, h, w), at least the frame's `reach`, and
 predicted IoU (P, m). m is 3; of boxes without a point 4, the first the network's single answer."""
+
+
+Decoding = tuple[FloatArray, FloatArray, str]
+"""Logits (m, h, w), predicted IoU (m,) and the tag of one prompt's masks."""
+
+_MOST_JITTERS = 16
+_JITTER, _BETWEEN = 0.01, 0.25  # radius: of the image's longer side, and of the way to a neighbour
 
 
 class PromptableNetwork(Protocol):
@@ -82,7 +90,9 @@ class Prompt:
 class PromptedGenerator:
     """3 masks of each point alone, and 3 of the point with its neighbours as negative prompts.
 
-    Of an object with a box, 4 of the box alone, 3 of box and point, 3 of box and neighbours.
+    Of an object with a box, 4 of the box alone, 3 of box and point, 3 of box and neighbours. By
+    settings, 3 more of each of some places near the point, and 3 more of the point with the box of
+    the most confident mask so far, which stops at other objects and is whole.
     """
 
     name: str
@@ -93,6 +103,8 @@ class PromptedGenerator:
         load: Callable[[], PromptableNetwork],
         *,
         negatives: int = 4,
+        jitters: int = 0,
+        box_round: bool = False,
         chunk: int | None = None,
         embedding_cache_mb: int = 0,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -103,6 +115,8 @@ class PromptedGenerator:
             load: makes the network.
             negatives: how many of the nearest other points are negative prompts of the second
                 decoding; 0 turns it off.
+            jitters: so many places on a circle round the point are prompts, too; at most 16.
+            box_round: decode once more, from the box of each point's most confident mask.
             chunk: prompts decoded at a time, None is 1 on a CPU, whose caches hold no more, and 32
                 elsewhere.
             embedding_cache_mb: so much of encoded images is kept in the cache folder, for runs
@@ -114,9 +128,11 @@ class PromptedGenerator:
         """
         if negatives < 0 or (chunk is not None and chunk < 1):
             raise ValueError(f"negatives {negatives} is below 0, or chunk {chunk} below 1")
+        if not 0 <= jitters <= _MOST_JITTERS:
+            raise ValueError(f"jitters {jitters} is not in 0..{_MOST_JITTERS}")
         if embedding_cache_mb < 0:
             raise ValueError(f"embedding_cache_mb {embedding_cache_mb} is below 0")
-        self.negatives = negatives
+        self.negatives, self.jitters, self.box_round = negatives, jitters, box_round
         self.network = load()
         self.chunk = chunk or (1 if self.network.device.type == "cpu" else 32)
         self.encodes = 0  # images encoded so far
@@ -131,15 +147,16 @@ class PromptedGenerator:
     def fingerprint(self) -> str:
         """The chunk and the device are left out: they change no mask."""
         parts = f"{self.name} 2 {self.network.digest} {self.negatives}"
+        if self.jitters or self.box_round:
+            parts += f" {self.jitters} {self.box_round}"
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def propose(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]
     ) -> Iterator[RawProposals]:
-        """Up to ten masks an annotation, with the network's IoU as confidence.
+        """The masks of each annotation, with the network's IoU as confidence.
 
-        A mask that is the double of one of higher confidence is
-        left out.
+        A mask that is the double of one of higher confidence is left out.
         """
         if not annotations:
             return
@@ -148,15 +165,51 @@ class PromptedGenerator:
         decoder = self._decoder(image, frame)
         for start in range(0, len(points), self.chunk):
             indices = range(start, min(start + self.chunk, len(points)))
-            asked = [self._prompts(points, index, annotations[index]) for index in indices]
-            flat = [prompt for prompts in asked for prompt in prompts]
-            with self._turn:
-                decoded = iter(self._decode(decoder, flat, frame, info.size))
-            for prompts in asked:
-                decodings = [(*next(decoded), prompt.source) for prompt in prompts]
-                yield self._proposals(decodings, frame, info.size)
+            asked = [
+                self._prompts(points, index, annotations[index], info.size) for index in indices
+            ]
+            decodings = self._answers(decoder, asked, frame, info.size)
+            if self.box_round:
+                again = []
+                for index, answers in zip(indices, decodings, strict=True):
+                    box = self._box(answers, frame, info.size)
+                    prompt = Prompt(points[[index]], 0, f"{self.name}-round", box)
+                    again.append([prompt] if box is not None and annotations[index].pointed else [])
+                more = self._answers(decoder, again, frame, info.size)
+                decodings = [one + two for one, two in zip(decodings, more, strict=True)]
+            for answers in decodings:
+                yield self._proposals(answers, frame, info.size)
 
-    def _prompts(self, points: np.ndarray, index: int, annotation: PointAnnotation) -> list[Prompt]:
+    def _answers(
+        self,
+        decoder: Decoder,
+        asked: Sequence[Sequence[Prompt]],
+        frame: Frame,
+        size: tuple[int, int],
+    ) -> list[list[Decoding]]:
+        """What is drawn for each point's prompts, in order."""
+        flat = [prompt for prompts in asked for prompt in prompts]
+        with self._turn:
+            decoded = iter(self._decode(decoder, flat, frame, size))
+        return [[(*next(decoded), prompt.source) for prompt in prompts] for prompts in asked]
+
+    def _box(self, answers: Sequence[Decoding], frame: Frame, size: tuple[int, int]) -> Box | None:
+        """The box of the most confident mask that is not empty."""
+        best: tuple[float, Box] | None = None
+        for logits, quality, _ in answers:
+            rles = rles_of(logits, frame, size, self.network.level)
+            for box, confidence in zip(tight_boxes(rles).tolist(), quality.tolist(), strict=True):
+                if box[2] > box[0] and (best is None or confidence > best[0]):
+                    best = confidence, (box[0], box[1], box[2], box[3])
+        return best[1] if best else None
+
+    def _prompts(
+        self,
+        points: np.ndarray,
+        index: int,
+        annotation: PointAnnotation,
+        size: tuple[int, int],
+    ) -> list[Prompt]:
         """The prompts of one annotation; points: (N, 2) of all of the image's."""
         own, others = points[[index]], points[nearest(points, index, self.negatives)]
         name, box, count = self.name, annotation.box, len(others)
@@ -164,7 +217,8 @@ class PromptedGenerator:
             prompts = [Prompt(own, 0, name)]
             if count:
                 prompts.append(Prompt(np.concatenate([own, others]), count, f"{name}-negatives"))
-            return prompts
+            around = places_round(points, index, self.jitters, size)
+            return prompts + [Prompt(place[None], 0, f"{name}-jitter") for place in around]
         prompts = [Prompt(own[:0], 0, f"{name}-box", box)]
         if annotation.pointed:
             prompts.append(Prompt(own, 0, f"{name}-box-point", box))
@@ -227,7 +281,7 @@ class PromptedGenerator:
 
     def _proposals(
         self,
-        decodings: Sequence[tuple[FloatArray, FloatArray, str]],
+        decodings: Sequence[Decoding],
         frame: Frame,
         size: tuple[int, int],
     ) -> RawProposals:
@@ -256,3 +310,20 @@ def nearest(points: np.ndarray, index: int, count: int) -> list[int]:
     distance = np.hypot(*(points - points[index]).T)
     order = np.argsort(distance, kind="stable")
     return [int(i) for i in order if i != index and distance[i] >= 1][:count]
+
+
+def places_round(points: np.ndarray, index: int, count: int, size: tuple[int, int]) -> np.ndarray:
+    """(count, 2) xy on a circle round a point, within the image.
+
+    Its radius is a hundredth of the image's longer side, less where another point is near.
+
+    Args:
+        points: (N, 2) of all of the image's.
+        size: (H, W) of the image.
+    """
+    others = nearest(points, index, 1)
+    apart = float(np.hypot(*(points[others[0]] - points[index]))) if others else np.inf
+    radius = min(_JITTER * max(size), _BETWEEN * apart)
+    angles = 2 * np.pi * np.arange(count) / max(count, 1)
+    places = points[index] + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return np.clip(places, 0.5, np.array(size[::-1]) - 0.5)

@@ -102,6 +102,8 @@ class Sam2Generator(PromptedGenerator):
         checkpoint: str | os.PathLike[str] | None = None,
         model: "Sam2Model | None" = None,
         negatives: int = 4,
+        jitters: int = 0,
+        box_round: bool = False,
         chunk: int | None = None,
         embedding_cache_mb: int = 0,
         encoder_bf16: bool | None = None,
@@ -114,9 +116,11 @@ class Sam2Generator(PromptedGenerator):
             model_type: tiny, small, base-plus or large; None is what the checkpoint says.
             checkpoint: a folder, or a name that SAPNET_SAM_CHECKPOINTS knows; see `find_sam2`.
             model: a built SAM 2, in place of a checkpoint.
-            negatives: see `PromptedGenerator`, as for the next two; 16 MB an image are kept.
+            negatives: see `PromptedGenerator`, as for the next four.
+            jitters: places round the point.
+            box_round: a second decoding.
             chunk: prompts decoded at a time.
-            embedding_cache_mb: of encoded images.
+            embedding_cache_mb: of encoded images, 16 MB each.
             encoder_bf16: encode in bfloat16; masks change a little. None does where a GPU
                 multiplies it.
             device: None takes CUDA where there is one.
@@ -135,6 +139,8 @@ class Sam2Generator(PromptedGenerator):
         super().__init__(
             load,
             negatives=negatives,
+            jitters=jitters,
+            box_round=box_round,
             chunk=chunk,
             embedding_cache_mb=embedding_cache_mb,
             cache_dir=cache_dir,
