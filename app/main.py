@@ -6,47 +6,50 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
+from app import loading
 
-from app import errors
-from app.auth.access import open_to_all
-from app.auth.middleware import AuthMiddleware
-from app.auth.oidc.provider import Provider
-from app.datasets.endpoints import router as datasets
-from app.datasets.statistics_endpoints import router as dataset_statistics
-from app.db.session import Database
-from app.exports.endpoints import router as exports
-from app.http import health
-from app.http import web_page as page
-from app.http.capacity import Capacity
-from app.http.content_negotiation import preferred
-from app.http.idempotency import IdempotencyMiddleware
-from app.http.openapi import Api
-from app.integrations.label_studio.endpoints import router as label_studio
-from app.integrations.label_studio.images import TaskImages
-from app.jobs.endpoints import router as jobs
-from app.jobs.event_endpoints import router as job_events
-from app.jobs.event_stream import Feed
-from app.jobs.fleet_metrics import Fleet
-from app.jobs.model_endpoints import router as imported_models
-from app.jobs.onnx_endpoints import router as onnx
-from app.jobs.reaper import Reaper
-from app.jobs.webhook_endpoints import router as webhooks
-from app.masks.click_model import ClickModel
-from app.masks.endpoints import router as masks
-from app.masks.review_endpoints import router as review
-from app.masks.version_endpoints import router as versions
-from app.observability import logging as logs
-from app.observability import tracing
-from app.predict.endpoints import router as predict
-from app.predict.label_endpoints import router as labelling
-from app.predict.model_cache import Runtime
-from app.registry.endpoints import router as models
-from app.settings import Settings
-from app.storage import garbage_collection as blobs
-from app.storage.store import make_storage
-from app.uploads.endpoints import router as upload_routes
+with loading():
+    from fastapi import FastAPI, Request, Response
+    from fastapi.concurrency import run_in_threadpool
+
+    from app import errors
+    from app.auth.access import open_to_all
+    from app.auth.middleware import AuthMiddleware
+    from app.auth.oidc.provider import Provider
+    from app.datasets.endpoints import router as datasets
+    from app.datasets.statistics_endpoints import router as dataset_statistics
+    from app.db.session import Database
+    from app.exports.endpoints import router as exports
+    from app.http import health
+    from app.http import web_page as page
+    from app.http.capacity import Capacity
+    from app.http.content_negotiation import preferred
+    from app.http.idempotency import IdempotencyMiddleware
+    from app.http.openapi import Api
+    from app.integrations.label_studio.endpoints import router as label_studio
+    from app.integrations.label_studio.images import TaskImages
+    from app.jobs.endpoints import router as jobs
+    from app.jobs.event_endpoints import router as job_events
+    from app.jobs.event_stream import Feed
+    from app.jobs.fleet_metrics import Fleet
+    from app.jobs.model_endpoints import router as imported_models
+    from app.jobs.onnx_endpoints import router as onnx
+    from app.jobs.reaper import Reaper
+    from app.jobs.webhook_endpoints import router as webhooks
+    from app.masks.click_model import ClickModel
+    from app.masks.endpoints import router as masks
+    from app.masks.review_endpoints import router as review
+    from app.masks.version_endpoints import router as versions
+    from app.observability import logging as logs
+    from app.observability import tracing
+    from app.predict.endpoints import router as predict
+    from app.predict.label_endpoints import router as labelling
+    from app.predict.model_cache import Runtime
+    from app.registry.endpoints import router as models
+    from app.settings import Settings
+    from app.storage import garbage_collection as blobs
+    from app.storage.store import make_storage
+    from app.uploads.endpoints import router as upload_routes
 
 ABOUT = "One point per object in, instance masks and a trained segmenter out."
 

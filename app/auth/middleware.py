@@ -21,7 +21,7 @@ from app.auth import own_site
 from app.auth.access import AccessTable
 from app.auth.keys import Caller, Callers, Scope
 from app.auth.oidc.claims import identity
-from app.auth.oidc.login import LOGIN, session_key
+from app.auth.oidc.cookies import LOGIN, session_key
 from app.auth.oidc.provider import Provider
 from app.auth.own_site import SAFE
 from app.auth.ownership import seen_by

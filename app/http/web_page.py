@@ -35,8 +35,6 @@ HEADERS = {
     "Cache-Control": "no-cache",  # asked for again each time, and answered with 304
 }
 
-mimetypes.add_type("text/javascript", ".js")  # a module of another type is not run
-
 
 class _Files(StaticFiles):
     def file_response(
@@ -53,6 +51,7 @@ class _Files(StaticFiles):
 
 def install(app: FastAPI) -> None:
     """Serve the pages' files below /web, and the API's page at /docs."""
+    mimetypes.add_type("text/javascript", ".js")  # a module of another type is not run
     app.mount("/web/swagger-ui", open_to_all(_Files(directory=SWAGGER_UI)))
     app.mount("/web", open_to_all(_Files(directory=WEB)))
 

@@ -24,10 +24,30 @@ def test_the_api_loads_nothing_that_few_requests_need() -> None:
     heavy += ("typer", "pynvml", "alembic", "redis", "httpx2", "authlib", "limits")
     heavy += ("sapnet.data.exporters", "sapnet.data.importers", "sapnet.config.schema")
     heavy += ("numpy", "PIL", "pycocotools", "structlog", "rich")
-    heavy += ("sqlalchemy.dialects.postgresql", "opentelemetry.sdk")
+    heavy += ("sqlalchemy.dialects.postgresql", "opentelemetry.sdk", "app.auth.oidc.login")
     code = f"import sys, app.main; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_collected_as_before_once_the_api_is_loaded(enabled: bool) -> None:
+    """None while it is loaded: see `app.loading`."""
+    code = f"""if True:
+        import gc, resource, sys
+        {"gc.enable" if enabled else "gc.disable"}()
+        import app
+        collected = []
+        gc.callbacks.append(lambda phase, info: collected.append(gc.isenabled()))
+        import app.main
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(gc.isenabled(), False in collected, peak >> (10 if sys.platform == "linux" else 20))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    now_enabled, meanwhile, mebibytes = done.stdout.split()
+    assert (now_enabled, meanwhile) == (str(enabled), "False")
+    assert int(mebibytes) < 143  # 150 MB; the API alone takes 79 MiB
 
 
 @pytest.mark.slow

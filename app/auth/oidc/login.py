@@ -16,6 +16,17 @@ from pydantic import BaseModel
 from app.auth import keys, own_site
 from app.auth.access import open_but_counted
 from app.auth.oidc.claims import has_roles, identity
+from app.auth.oidc.cookies import (
+    ATTEMPT,
+    LOGIN,
+    NAME,
+    SESSION,
+    clear_cookie,
+    cookie_of,
+    page_address,
+    session_key,
+    set_cookie,
+)
 from app.auth.oidc.provider import Provider
 from app.auth.scope import Scope
 from app.db.columns import now
@@ -25,9 +36,6 @@ from app.settings import Settings
 
 router = APIRouter(prefix="/auth", tags=["login"])
 
-LOGIN = "/auth/login"
-SESSION, ATTEMPT, NAME = "sapnet_session", "sapnet_attempt", "sapnet_login"
-"""Cookies: the session; a login under way; whose session it is, which the page may read."""
 ATTEMPT_SECONDS = 600
 AT_ONCE = 4
 """Logins that may wait for the provider's answers, each in a thread of the API."""
@@ -52,7 +60,7 @@ def login(request: Request) -> Response:
     params = {
         "response_type": "code",
         "client_id": provider.client_id,
-        "redirect_uri": f"{_base(request)}auth/callback",
+        "redirect_uri": f"{page_address(request)}auth/callback",
         "scope": settings.oidc_scopes,
         "state": state,
         "nonce": nonce,
@@ -64,7 +72,7 @@ def login(request: Request) -> Response:
     answer = Response(status_code=302, headers={**NOT_STORED, "Location": url})
     request.state.goes_elsewhere = url  # else a redirect names no host: app.http.middleware
     value = f"{state}.{nonce}.{verifier}"
-    _set(answer, request, ATTEMPT, value, ATTEMPT_SECONDS)
+    set_cookie(answer, request, ATTEMPT, value, ATTEMPT_SECONDS)
     return answer
 
 
@@ -79,7 +87,7 @@ def callback(
 ) -> Response:
     """Where the provider sends the browser back to; it goes on to the page, logged in."""
     provider, settings = _provider(request), _settings(request)
-    begun = request.cookies.get(_name(request, ATTEMPT), "").split(".")
+    begun = (cookie_of(request, ATTEMPT) or "").split(".")
     if len(begun) != 3 or not state or not compare_digest(begun[0].encode(), state.encode()):
         raise Forbidden(
             "This login was not begun in this browser, is over, or took too long. Begin again at "
@@ -89,7 +97,7 @@ def callback(
     if error or (iss is not None and iss != provider.issuer):
         raise Unauthorized(f"The provider did not log you in: {error or 'another issuer'!r}.")
     with request.app.state.logins.slot():
-        tokens = provider.redeem(code, verifier, f"{_base(request)}auth/callback")
+        tokens = provider.redeem(code, verifier, f"{page_address(request)}auth/callback")
         claims = provider.id_claims(tokens, nonce)
         if not has_roles(claims, settings) and isinstance(tokens.get("access_token"), str):
             userinfo = provider.userinfo(tokens["access_token"])
@@ -97,11 +105,11 @@ def callback(
                 claims = {**userinfo, **claims}
     owner, scope = identity(claims, settings)
     key = _begin(request.app.state.database, owner, scope, settings)
-    answer = Response(status_code=303, headers={**NOT_STORED, "Location": _base(request)})
+    answer = Response(status_code=303, headers={**NOT_STORED, "Location": page_address(request)})
     seconds = int(settings.oidc_session_hours * 3600)
-    _set(answer, request, SESSION, key, seconds)
-    _set(answer, request, NAME, owner.encode("ascii", "replace").hex(), seconds, script=True)
-    _clear(answer, request, ATTEMPT)
+    set_cookie(answer, request, SESSION, key, seconds)
+    set_cookie(answer, request, NAME, owner.encode("ascii", "replace").hex(), seconds, script=True)
+    clear_cookie(answer, request, ATTEMPT)
     return answer
 
 
@@ -119,19 +127,12 @@ def logout(request: Request, response: Response) -> LoggedOut:
             if row is not None:
                 keys.revoke(session, row.prefix)
     for name in (SESSION, NAME, ATTEMPT):
-        _clear(response, request, name)
+        clear_cookie(response, request, name)
     response.headers.update(NOT_STORED)
     provider = _provider(request)
     end = provider.address("end_session_endpoint")
-    params = {"client_id": provider.client_id, "post_logout_redirect_uri": _base(request)}
+    params = {"client_id": provider.client_id, "post_logout_redirect_uri": page_address(request)}
     return LoggedOut(provider=add_params_to_uri(end, params) if end else None)
-
-
-def session_key(request: Request, settings: Settings) -> str | None:
-    """The key in a browser's cookie; None where nobody logs in, or it has none."""
-    if settings.oidc_issuer is None:
-        return None
-    return request.cookies.get(_name(request, SESSION)) or None
 
 
 def _begin(database: Database, owner: str, scope: Scope, settings: Settings) -> str:
@@ -150,33 +151,3 @@ def _provider(request: Request) -> Provider:
 def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
-
-
-def _base(request: Request) -> str:
-    """Address of the page, with a slash at its end: that of the settings, or as it was asked."""
-    public = _settings(request).public_url
-    return f"{public.rstrip('/')}/" if public else str(request.base_url)
-
-
-def _is_secure(request: Request) -> bool:
-    return _base(request).startswith("https://")
-
-
-def _name(request: Request, cookie: str) -> str:
-    """The prefix has browsers take it over https alone, from this host alone."""
-    return f"__Host-{cookie}" if _is_secure(request) else cookie
-
-
-def _set(
-    answer: Response, request: Request, cookie: str, value: str, seconds: int, script: bool = False
-) -> None:
-    secure = _is_secure(request)
-    name = cookie if script else _name(request, cookie)
-    answer.set_cookie(
-        name, value, seconds, path="/", secure=secure, httponly=not script, samesite="lax"
-    )
-
-
-def _clear(answer: Response, request: Request, cookie: str) -> None:
-    name = cookie if cookie == NAME else _name(request, cookie)
-    answer.delete_cookie(name, path="/", secure=_is_secure(request), samesite="lax")
