@@ -31,6 +31,8 @@ class Models(Exports):
         *,
         dataset: Ref | None = None,
         score: float | None = None,
+        tiles: str | int | None = None,
+        mirror: bool = False,
     ) -> list[Prediction]:
         """Return the instances in an image.
 
@@ -38,8 +40,12 @@ class Models(Exports):
             model: it, its id, or an alias.
             dataset: whose image an id or a file name means; by default the model's own.
             score: confidence threshold, 0.1 by default.
+            tiles: "auto" (the default) cuts an image that is much larger than those of the training
+                into overlapping tiles, "off" none; or a tile's side in pixels.
+            mirror: predict the mirror image too, and join both: better, in twice the time.
         """
-        call = _call(model, image, dataset, score, "application/json")
+        options = {"score": score, "tiles": tiles, "mirror": mirror or None}
+        call = _call(model, image, dataset, options, "application/json")
         answer = read(list[Prediction], (await self._send(call)).body)
         return [self._bound(prediction) for prediction in answer]
 
@@ -50,13 +56,18 @@ class Models(Exports):
         *,
         dataset: Ref | None = None,
         score: float | None = None,
+        tiles: str | int | None = None,
+        mirror: bool = False,
     ) -> bytes:
         """Return the image with its instances drawn on it, as a PNG.
 
         Args:
             score: confidence threshold, 0.3 by default.
+            tiles: as for `predict`.
+            mirror: as for `predict`.
         """
-        return (await self._send(_call(model, image, dataset, score, "image/png"))).body
+        options = {"score": score, "tiles": tiles, "mirror": mirror or None}
+        return (await self._send(_call(model, image, dataset, options, "image/png"))).body
 
     async def predict_many(
         self,
@@ -65,6 +76,8 @@ class Models(Exports):
         *,
         dataset: Ref | None = None,
         score: float | None = None,
+        tiles: str | int | None = None,
+        mirror: bool = False,
     ) -> AsyncGenerator[PredictedImage, None]:
         """Yield the instances in many images, by a job, in their order.
 
@@ -74,12 +87,16 @@ class Models(Exports):
 
         Args:
             images: as for `predict`; None is all of the `dataset`.
+            tiles: as for `predict`.
+            mirror: as for `predict`.
         """
         body = {
             "model": id_of(model),
             "images": None if images is None else [_listed(image) for image in images],
             "dataset": None if dataset is None else id_of(dataset),
             "score": score,
+            "tiles": tiles,
+            "mirror": mirror or None,
         }
         given = {name: value for name, value in body.items() if value is not None}
         headers = {"Prefer": "respond-async"}
@@ -203,9 +220,13 @@ class Models(Exports):
 
 
 def _call(
-    model: Ref, image: ImageSource, dataset: Ref | None, score: float | None, accept: str
+    model: Ref,
+    image: ImageSource,
+    dataset: Ref | None,
+    options: dict[str, Any],
+    accept: str,
 ) -> Call:
-    headers, wanted = {"Accept": accept}, {"model": id_of(model), "score": score}
+    headers, wanted = {"Accept": accept}, {"model": id_of(model), **options}
     if isinstance(image, int) or (dataset is not None and isinstance(image, str)):
         of = None if dataset is None else id_of(dataset)
         wanted |= {"image": image, "dataset": of}

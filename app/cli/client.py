@@ -141,6 +141,12 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="images, or folders of them")],
     score: Annotated[float | None, typer.Option(min=0, max=1, help=CONFIDENCE_THRESHOLD)] = None,
     overlays: Annotated[bool, typer.Option(help="images with the masks drawn on too")] = False,
+    tiles: Annotated[
+        str, typer.Option(help="cut images into tiles: auto, off, or a side in pixels")
+    ] = "auto",
+    mirror: Annotated[bool, typer.Option(help="mirror images too: better, in twice the time")] = (
+        False
+    ),
     out: Out = Path("predictions"),
     url: Url = None,
     key: Key = None,
@@ -157,11 +163,12 @@ def predict(
     drawn = drawings(files, ".overlay.png")
     with _client(url, key) as client:
         model = _model(client, model)
+        how: dict[str, Any] = {"score": score, "tiles": tiles, "mirror": mirror}
         for name, file in files.items():
-            instances = client.predict(model, file, score=score)
+            instances = client.predict(model, file, **how)
             results += [{"file_name": str(file), **document(one)} for one in instances]
             if overlays:
-                overlay = client.overlay(model, file, score=score)
+                overlay = client.overlay(model, file, **how)
                 target = out / drawn[name]
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(overlay)

@@ -19,6 +19,7 @@ from app.jobs.queue import enqueue
 from app.jobs.schemas import JobCreated
 from app.jobs.service import get as get_job
 from app.jobs.submit import new_job, submit
+from app.predict.model_cache import PredictOptions
 from app.predict.request import PredictArguments, Source
 from app.predict.service import find_images, find_model, least_score
 from app.settings import Settings
@@ -85,7 +86,10 @@ def _create(
     if issues:
         raise Invalid(issues)
     sources = arguments.sources or tuple(Source("", id=id) for id in shas)
-    request = {"score": least_score(settings, model, arguments.score), "images": len(sources)}
+    options = PredictOptions(
+        least_score(settings, model, arguments.score), arguments.tiles, arguments.mirror
+    )
+    request = {"score": options.score, **options.settings(), "images": len(sources)}
     job = new_job(JobKind.PREDICT, of_dataset, request, model.id)
     starts = range(0, max(len(sources), 1), _BATCH)
     for start in starts:

@@ -22,7 +22,7 @@ from app.http.pagination import Cursor, Paging
 from app.http.prefer import ASYNC, Prefer, wants_async
 from app.jobs.schemas import JobCreated
 from app.predict import deferred, service
-from app.predict.model_cache import Runtime
+from app.predict.model_cache import PredictOptions, Runtime
 from app.predict.request import (
     FORM_SCHEMA,
     JSON,
@@ -30,7 +30,7 @@ from app.predict.request import (
     PredictArgumentsDep,
     json_schema,
 )
-from app.predict.schemas import PredictionPage, Result
+from app.predict.schemas import MIRROR, TILES, PredictionPage, Result, TilesIn
 from app.settings import Settings
 from app.storage.images import NotAnImage
 from sapnet.data.exif import AS_STORED
@@ -96,6 +96,8 @@ def predict_known(
     image: Annotated[str, Query(description="your id of the image, or its file name")],
     dataset: Annotated[str | None, Query(description="default: the model's own")] = None,
     score: Score = None,
+    tiles: Annotated[TilesIn, Query(description=TILES)] = "auto",
+    mirror: Annotated[bool, Query(description=MIRROR)] = False,
 ) -> Response:
     """Instances in an image of a data set, as COCO results.
 
@@ -110,7 +112,8 @@ def predict_known(
     least = service.least_score(settings, model_info, score, drawn=kind == PNG)
     path = storage.local_path(sha)
     try:
-        common = (runtime, storage, settings, model_info, path, least)
+        options = PredictOptions(least, tiles, mirror)
+        common = (runtime, storage, settings, model_info, path, options)
         prediction = service.predict(*common, draw=kind == PNG)
     except NotAnImage as error:
         raise Invalid(
@@ -161,9 +164,10 @@ def predict_sent(
         raise Invalid(issues)
     common = (runtime, storage, settings, model_info, arguments)
     least = service.least_score(settings, model_info, arguments.score, drawn=kind == PNG)
+    options = PredictOptions(least, arguments.tiles, arguments.mirror)
     if not arguments.many:
-        return _answer(service.predict_one(*common, least, draw=kind == PNG))
-    body = {"predictions": list(service.predict_each(*common, shas, least)), "next": None}
+        return _answer(service.predict_one(*common, options, draw=kind == PNG))
+    body = {"predictions": list(service.predict_each(*common, shas, options)), "next": None}
     headers = {"Vary": "Accept", FRAME: STORED}
     return Response(msgspec.json.encode(body), media_type=JSON, headers=headers)
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,26 @@ Results = list[dict[str, Any]]
 _AS_A_JOB = "Many images are better sent as one job (Prefer: respond-async)."
 
 
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How an image is predicted.
+
+    Attributes:
+        score: confidence threshold of the results.
+        tiles: "auto", "off", or a tile's side in pixels, see `sapnet.data.tiles`.
+        mirror: whether the mirror image is predicted too, see `sapnet.data.mirrored`.
+    """
+
+    score: float
+    tiles: str | int = "auto"
+    mirror: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Those beside the score that are not as they are by default."""
+        given = {"tiles": self.tiles, "mirror": self.mirror}
+        return {k: v for k, v in given.items() if v not in ("auto", False)}
+
+
 class Predictor(Protocol):
     """What `sapnet.segmenters.checkpoint.load_predictor` gives."""
 
@@ -26,7 +47,13 @@ class Predictor(Protocol):
     def categories(self) -> Sequence[Category]:
         """Classes of the model."""
 
-    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> Results:
+    def predict(
+        self,
+        image: ByteArray,
+        score_threshold: float = 0.1,
+        tiles: Any = "auto",
+        mirror: bool = False,
+    ) -> Results:
         """Return COCO results by falling score. image: (H, W, 3) uint8."""
 
 
@@ -65,7 +92,7 @@ class Runtime:
         self._lock = threading.Lock()
 
     def predict(
-        self, sha256: str, artifact: Callable[[], Path], image: ByteArray, score: float
+        self, sha256: str, artifact: Callable[[], Path], image: ByteArray, options: PredictOptions
     ) -> Results:
         """Return the COCO results of a model, by falling score.
 
@@ -73,7 +100,7 @@ class Runtime:
             sha256: of the model's file.
             artifact: gives that file; called where the model is not in memory.
             image: (H, W, 3) uint8.
-            score: confidence threshold of the results.
+            options: how.
 
         Raises:
             Unavailable: this release cannot load the model.
@@ -83,7 +110,8 @@ class Runtime:
             PREDICT_WAIT_SECONDS.observe(time.perf_counter() - began)
             try:
                 with PREDICT_SECONDS.labels("warm" if sha256 in self._warm else "cold").time():
-                    return self._model(sha256, artifact).predict(image, score_threshold=score)
+                    model = self._model(sha256, artifact)
+                    return model.predict(image, score_threshold=options.score, **options.settings())
             except Exception as error:  # of torch: the request is answered with 503
                 if is_out_of_memory(error):
                     self._warm.clear()  # the next one finds more room

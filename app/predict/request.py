@@ -17,7 +17,7 @@ from starlette.datastructures import UploadFile
 from app.datasets.image_sources import NotFetched, check_address
 from app.errors import Invalid, TooLarge, ValidationIssue
 from app.http.dependencies import SettingsDep
-from app.predict.schemas import ImageIn, PredictRequest
+from app.predict.schemas import MIRROR, SMALLEST_TILE, TILES, ImageIn, PredictRequest, TilesIn
 from app.settings import Settings
 
 JSON = "application/json"
@@ -49,6 +49,7 @@ class PredictArguments:
     Attributes:
         model: its id, or an alias.
         score: confidence threshold of the results; None for the service's own.
+        tiles, mirror: see `PredictOptions`.
         sources: images; none where a whole data set is meant.
         many: whether the answer is a list of images, also of one.
         dataset: id of the data set whose image ids are meant; None for the model's own.
@@ -61,6 +62,8 @@ class PredictArguments:
     many: bool = False
     dataset: str | None = None
     part: str = "body"
+    tiles: str | int = "auto"
+    mirror: bool = False
 
     def issue(self, source: Source, detail: str, hint: str = "") -> ValidationIssue:
         """Return what is wrong with one of the images."""
@@ -73,6 +76,8 @@ class _Form(BaseModel):
     model_config = ConfigDict(extra="ignore")
     model: str = Field(min_length=1)
     score: float | None = Field(None, ge=0, le=1)
+    tiles: TilesIn = "auto"
+    mirror: bool = False
     url: str | None = None
 
 
@@ -83,6 +88,14 @@ FORM_SCHEMA = {
         "file": {"type": "string", "format": "binary", "description": "the image"},
         "url": {"type": "string", "description": "its address, in place of the file"},
         "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "tiles": {
+            "anyOf": [
+                {"type": "string", "enum": ["auto", "off"]},
+                {"type": "integer", "minimum": SMALLEST_TILE},
+            ],
+            "description": TILES,
+        },
+        "mirror": {"type": "boolean", "description": MIRROR},
     },
     "required": ["model"],
 }
@@ -173,7 +186,15 @@ def _from_json(document: Any) -> PredictArguments:
     if issues:
         raise Invalid(issues)
     many = body.images is not None or not sources
-    return PredictArguments(body.model, body.score, tuple(sources), many, body.dataset)
+    return PredictArguments(
+        body.model,
+        body.score,
+        tuple(sources),
+        many,
+        body.dataset,
+        tiles=body.tiles,
+        mirror=body.mirror,
+    )
 
 
 def _source(pointer: str, entry: ImageIn, issues: list[ValidationIssue]) -> Source:
@@ -194,7 +215,7 @@ def _source(pointer: str, entry: ImageIn, issues: list[ValidationIssue]) -> Sour
 
 
 def _from_form(form: Mapping[str, Any]) -> PredictArguments:
-    texts = {name: form[name] for name in ("model", "score", "url") if name in form}
+    texts = {name: form[name] for name in _Form.model_fields if name in form}
     errors: list[Any] = []
     try:
         values = _checked(_Form, texts)
@@ -209,7 +230,14 @@ def _from_form(form: Mapping[str, Any]) -> PredictArguments:
     if errors:
         raise RequestValidationError(errors, body=texts)
     source = Source("/url", url=values.url) if file is None else Source("/file", file.file)
-    return PredictArguments(values.model, values.score, (source,), part="form")
+    return PredictArguments(
+        values.model,
+        values.score,
+        (source,),
+        part="form",
+        tiles=values.tiles,
+        mirror=values.mirror,
+    )
 
 
 def _checked(kind: type[Body], document: Any) -> Body:

@@ -1,11 +1,33 @@
 """What goes over the wire about predictions: COCO results, of one image or of many."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.http.schemas import Segmentation
 from app.webhooks.schemas import WebhookIn
+
+SMALLEST_TILE = 64
+
+
+def _tiles(value: Any) -> Any:
+    """One error for the field, where a union would have one for each of its kinds."""
+    text = str(value)
+    if text in ("auto", "off"):
+        return text
+    if text.isascii() and text.isdecimal() and int(text[:9]) >= SMALLEST_TILE:
+        return int(text[:9])
+    raise ValueError(f"should be auto, off, or a side of {SMALLEST_TILE} pixels or more")
+
+
+TilesIn = Annotated[
+    Literal["auto", "off"] | Annotated[int, Field(ge=SMALLEST_TILE)], BeforeValidator(_tiles)
+]
+TILES = (
+    "whether an image is cut into overlapping tiles whose instances are joined: auto cuts images "
+    "that are much larger than those of the training, off none; or a tile's side in pixels"
+)
+MIRROR = "predict the mirror image too, and join both: better, in twice the time"
 
 RESULT: dict[str, Any] = {
     "image_id": 1,
@@ -85,6 +107,8 @@ class PredictRequest(BaseModel):
         None, description="whose ids are meant, by default the model's own; alone: all its images"
     )
     score: float | None = Field(None, ge=0, le=1, description="confidence threshold of the results")
+    tiles: TilesIn = Field("auto", description=TILES)
+    mirror: bool = Field(False, description=MIRROR)
 
     @model_validator(mode="after")
     def _is_one(self) -> "PredictRequest":

@@ -18,7 +18,7 @@ from app.datasets.service import get as get_dataset
 from app.db.models import DatasetStatus, Image, Job
 from app.errors import BlobMissing, Conflict, Invalid, NotFound, ValidationIssue
 from app.http.capacity import Capacity
-from app.predict.model_cache import Results, Runtime, overlay_png
+from app.predict.model_cache import PredictOptions, Results, Runtime, overlay_png
 from app.predict.request import PredictArguments, Source
 from app.registry.service import get as get_model
 from app.settings import Settings
@@ -173,7 +173,7 @@ def predict_one(
     settings: Settings,
     model: ModelInfo,
     arguments: PredictArguments,
-    score: float,
+    options: PredictOptions,
     *,
     draw: bool,
 ) -> Prediction:
@@ -186,7 +186,7 @@ def predict_one(
     (source,) = arguments.sources
     try:
         with _readable(storage, settings, runtime.fetches, source, {}) as file:
-            return predict(runtime, storage, settings, model, file, score, draw=draw)
+            return predict(runtime, storage, settings, model, file, options, draw=draw)
     except NotFetched as error:
         raise Invalid([arguments.issue(source, f"it could not be fetched: {error}")]) from error
     except NotAnImage as error:
@@ -201,7 +201,7 @@ def predict_each(
     model: ModelInfo,
     arguments: PredictArguments,
     shas: dict[int, str],
-    score: float,
+    options: PredictOptions,
 ) -> Iterator[dict[str, object]]:
     """Predict in each image of a list; yield the results, or why the image could not be read.
 
@@ -212,7 +212,7 @@ def predict_each(
         line: dict[str, object] = {"number": number, "image_id": source.id, "url": source.url}
         try:
             with _readable(storage, settings, runtime.fetches, source, shas) as file:
-                prediction = predict(runtime, storage, settings, model, file, score)
+                prediction = predict(runtime, storage, settings, model, file, options)
         except NotFetched as error:
             why = f"it could not be fetched: {error}"
             yield {**line, "size": None, "error": why, "results": []}
@@ -223,6 +223,15 @@ def predict_each(
             own_id = {} if source.id is None else {"image_id": source.id}
             results = [{**own_id, **result} for result in prediction.results]
             yield {**line, "size": list(prediction.size), "error": None, "results": results}
+
+
+def _tiles(model: ModelInfo, size: tuple[int, int], asked: str | int) -> int:
+    """How many tiles an image of (h, w) is cut into."""
+    from sapnet.data.tiles import tiles_of  # loads numpy
+
+    if isinstance(asked, int):
+        return len(tiles_of(size, (asked, asked)))
+    return model.trained.tiles_for(size) if model.trained and asked == "auto" else 1
 
 
 @contextmanager
@@ -251,14 +260,14 @@ def predict(
     settings: Settings,
     model: ModelInfo,
     source: Path | BinaryIO,
-    score: float,
+    options: PredictOptions,
     *,
     draw: bool = False,
 ) -> Prediction:
     """Predict in one image.
 
     Args:
-        score: confidence threshold of the results.
+        options: how.
         draw: whether to draw the results on the image too.
 
     Raises:
@@ -274,11 +283,11 @@ def predict(
         decoded_image(source, settings.max_image_pixels, model.pixel_ranges) as image,
     ):
         height, width = image.shape[:2]
-        tiles = model.trained.tiles_for((height, width)) if model.trained else 1
+        tiles = _tiles(model, (height, width), options.tiles)
         if tiles > settings.predict_tiles_at_once:
             cut = f"an image of {width}×{height} pixels is predicted in {tiles:,} tiles"
             most = settings.predict_tiles_at_once
             raise TooManyTiles(f"{cut}; at most {most} are done at once")
-        results = runtime.predict(model.sha256, artifact, image, score)
+        results = runtime.predict(model.sha256, artifact, image, options)
         drawn = overlay_png(image, results, model.categories) if draw else None
         return Prediction((height, width), orientation_of(source), results, drawn)

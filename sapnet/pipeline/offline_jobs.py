@@ -15,6 +15,7 @@ import numpy as np
 from sapnet.data.images import MAX_PIXELS, ImageProblem, read_rgb
 from sapnet.data.inner_point import inner_point
 from sapnet.data.masks import area, holds_points
+from sapnet.data.tiles import Tiles
 from sapnet.errors import InvalidConfig, Stopped
 from sapnet.evaluation.score_calibration import ScoreCalibration
 from sapnet.pipeline.events import EventSink, Progressed, Warned
@@ -55,6 +56,7 @@ class PredictJob:
         workdir: the job's folder.
         images: in the order of the result.
         score: the least one of a result.
+        tiles, mirror: how, see `Predictor.predict`.
         max_pixels: of an image.
         label: whether results are to be objects of the data set: each has its "quality", the
             probability that it is right, a "point" inside of it and its "area" in pixels, and none
@@ -67,6 +69,8 @@ class PredictJob:
     score: float = 0.1
     max_pixels: int = MAX_PIXELS
     label: bool = False
+    tiles: Tiles = "auto"
+    mirror: bool = False
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> "PredictJob":
@@ -131,7 +135,7 @@ class PredictJob:
             pixels = read_rgb(image.path, self.max_pixels, predictor.pixel_ranges)
         except ImageProblem as error:
             return {"number": image.number, "error": str(error)}
-        results = predictor.predict(pixels, self.score)
+        results = predictor.predict(pixels, self.score, self.tiles, self.mirror)
         if self.label:
             calibration = ScoreCalibration.of_meta(predictor.meta)
             results = list(_as_objects(results, image.annotated, calibration))

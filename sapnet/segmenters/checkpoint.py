@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sapnet.config.resolve import config_from_dict
 from sapnet.config.schema import Config
+from sapnet.data.mirrored import predict_mirrored
 from sapnet.data.pixels import Ranges
 from sapnet.data.resize import PAD_TO, input_size
 from sapnet.data.samples import to_tensor
@@ -79,7 +80,11 @@ class Predictor:
         return self.meta.get("pixel_ranges") or {}
 
     def predict(
-        self, image: ByteArray, score_threshold: float = 0.1, tiles: Tiles = "auto"
+        self,
+        image: ByteArray,
+        score_threshold: float = 0.1,
+        tiles: Tiles = "auto",
+        mirror: bool = False,
     ) -> list[dict[str, Any]]:
         """COCO results of one image, best first.
 
@@ -87,13 +92,19 @@ class Predictor:
             image: (H, W, 3) uint8 RGB.
             score_threshold: confidence threshold of the results.
             tiles: whether the image is cut into overlapping tiles, see `sapnet.data.tiles`.
+            mirror: whether its mirror image is predicted too, see `sapnet.data.mirrored`; twice
+                the time.
 
         Returns:
             category_id, segmentation (RLE at image size), bbox (xywh), score in [0, 1] of each.
         """
-        return predict_large(
-            image, lambda part: self._predict(part, score_threshold), tiles, self.meta
-        )
+
+        def predict(part: ByteArray) -> list[dict[str, Any]]:
+            if mirror:
+                return predict_mirrored(part, self._predict, score_threshold)
+            return self._predict(part, score_threshold)
+
+        return predict_large(image, predict, tiles, self.meta)
 
     @torch.inference_mode()
     def _predict(self, image: ByteArray, score_threshold: float) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 
-from app.predict.model_cache import Runtime
+from app.predict.model_cache import PredictOptions, Runtime
 from sapnet.types import ByteArray, Category
 
 pytestmark = pytest.mark.both_stacks
@@ -130,6 +130,48 @@ def test_images_leave_doubtful_results_out(client: TestClient, model_id: str) ->
 
 
 @pytest.mark.slow
+def test_tiles_and_mirror_images_are_asked_for(client: TestClient, model_id: str) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class RecordingPredictor(Square):
+        def predict(
+            self, image: ByteArray, score_threshold: float = 0.1, **settings: Any
+        ) -> list[dict[str, Any]]:
+            asked.append(settings)
+            return super().predict(image, score_threshold)
+
+    client.app.state.runtime = Runtime(1, loader=lambda path: RecordingPredictor())  # type: ignore[attr-defined]
+    query = {"model": model_id, "image": "12"}
+    how = {"tiles": "64", "mirror": "true"}
+    assert client.get("/predict", params=query).status_code == 200
+    assert client.get("/predict", params={**query, **how}).status_code == 200
+    form = {"model": model_id, **how}
+    assert client.post("/predict", data=form, files={"file": png()}).status_code == 200
+    body = {"model": model_id, "images": [12], "tiles": "off", "mirror": True}
+    assert client.post("/predict", json=body).status_code == 200
+    both = {"tiles": 64, "mirror": True}
+    assert asked == [{}, both, both, {"tiles": "off", "mirror": True}]
+    for wrong in ("63", "small", "-1"):
+        answer = client.get("/predict", params={**query, "tiles": wrong})
+        assert answer.status_code == 422, wrong
+        assert {e["pointer"] for e in answer.json()["errors"]} == {"/tiles"}
+    many = client.get("/predict", params={**query, "tiles": "64"})
+    assert many.status_code == 200
+
+
+@pytest.mark.slow
+def test_small_tiles_of_a_large_image_are_work_for_a_worker(
+    client: TestClient, model_id: str
+) -> None:
+    form = {"model": model_id, "tiles": "64"}
+    answer = client.post("/predict", data=form, files={"file": png(400, 400)})
+    assert answer.status_code == 422
+    (fault,) = answer.json()["errors"]
+    assert "64 tiles; at most 32" in fault["detail"]
+    assert "respond-async" in fault["hint"]
+
+
+@pytest.mark.slow
 def test_bodies_that_are_no_form(client: TestClient, model_id: str) -> None:
     answer = client.post("/predict", content=model_id, headers={"content-type": "text/plain"})
     assert (answer.status_code, answer.headers["content-type"]) == (415, PROBLEM)
@@ -172,7 +214,7 @@ def test_models_stay_warm_and_the_oldest_makes_room() -> None:
 
     runtime, image = Runtime(2, loader), np.zeros((5, 6, 3), np.uint8)
     for name in ("a", "b", "a", "c", "a", "b"):
-        assert runtime.predict(name, lambda n=name: Path(n), image, 0.5)  # type: ignore[misc]
+        assert runtime.predict(name, lambda n=name: Path(n), image, PredictOptions(0.5))  # type: ignore[misc]
     assert [p.name for p in loaded] == ["a", "b", "c", "b"]
     with pytest.raises(ValueError, match="0"):
         Runtime(0)
@@ -188,7 +230,9 @@ def test_two_requests_load_a_model_once() -> None:
 
     runtime, image = Runtime(1, slow), np.zeros((5, 6, 3), np.uint8)
     threads = [
-        threading.Thread(target=runtime.predict, args=("a", lambda: Path("a"), image, 0.1))
+        threading.Thread(
+            target=runtime.predict, args=("a", lambda: Path("a"), image, PredictOptions(0.1))
+        )
         for _ in range(4)
     ]
     for thread in threads:
@@ -205,7 +249,7 @@ def test_a_model_that_does_not_load_is_not_kept() -> None:
     runtime, image = Runtime(1, broken), np.zeros((5, 6, 3), np.uint8)
     for _ in range(2):
         with pytest.raises(OSError, match="a"):
-            runtime.predict("a", lambda: Path("a"), image, 0.1)
+            runtime.predict("a", lambda: Path("a"), image, PredictOptions(0.1))
 
 
 @pytest.mark.slow

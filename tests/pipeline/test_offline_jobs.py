@@ -87,6 +87,25 @@ def test_a_line_an_image(job_file, model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", [{"mirror": True}, {"tiles": 64}, {"tiles": "off", "mirror": True}])
+def test_tiles_and_mirror_images(job_file, model, tmp_path, how):
+    content = json.loads(job_file.read_text())
+    job_file.write_text(json.dumps(content | how | {"images": content["images"][:1]}))
+    job_of(job_file)(lambda event: None, lambda: False)
+    predictor = load_predictor(model, device="cpu")
+    image = read_rgb(tmp_path / "0.png")
+    (line,) = lines(tmp_path)
+    assert line["results"] == predictor.predict(image, 0.0, **how)
+    plain = predictor.predict(image, 0.0)
+    assert line["results"] != plain
+    if how == {"mirror": True}:
+        turned = np.ascontiguousarray(image[:, ::-1])
+        other = [r["bbox"] for r in predictor.predict(turned, 0.0, mirror=True)]
+        mirrored = sorted([100 - x - w, y, w, h] for x, y, w, h in other)
+        assert mirrored == sorted(r["bbox"] for r in line["results"])
+
+
+@pytest.mark.slow
 def test_stopped_and_cut_off_it_goes_on_as_if_it_had_not_been(job_file, tmp_path, monkeypatch):
     job_of(job_file)(lambda event: None, lambda: False)
     whole = lines(tmp_path)

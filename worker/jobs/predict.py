@@ -64,6 +64,8 @@ def prepare(ctx: JobContext) -> Path:
         model=str(ctx.storage.local_path(sha)),
         images=images,
         score=request["score"],
+        tiles=request.get("tiles", "auto"),
+        mirror=request.get("mirror", False),
         max_pixels=ctx.settings.max_image_pixels,
     )
 

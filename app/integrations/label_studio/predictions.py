@@ -11,7 +11,7 @@ from app.integrations.label_studio.interface import Control, Interface
 from app.integrations.label_studio.regions import regions_of
 from app.integrations.label_studio.schemas import PredictionOut, Task
 from app.observability.log import log
-from app.predict.model_cache import Runtime
+from app.predict.model_cache import PredictOptions, Runtime
 from app.predict.service import ModelInfo, Prediction, least_score, predict
 from app.settings import Settings
 from app.storage.images import NotAnImage
@@ -46,7 +46,7 @@ def predict_tasks(
     """
     control = interface.for_predictions()
     labels = labels_of(model, control)
-    least = least_score(settings, model, score)
+    options = PredictOptions(least_score(settings, model, score))
     deadline = time.monotonic() + settings.label_studio_seconds
     results: list[PredictionOut | list[PredictionOut]] = []
     for number, task in enumerate(tasks):
@@ -56,7 +56,7 @@ def predict_tasks(
         address = interface.address(task.data, control)
         try:
             file = io.BytesIO(image_at(address or "").data)
-            prediction = predict(runtime, storage, settings, model, file, least)
+            prediction = predict(runtime, storage, settings, model, file, options)
         except (Invalid, NotAnImage) as error:
             log.warning("label_studio.task_without_prediction", task=task.id, error=str(error))
             results.append([])

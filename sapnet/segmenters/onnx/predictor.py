@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sapnet.data.masks import encode, tight_box
+from sapnet.data.mirrored import predict_mirrored
 from sapnet.data.pixels import Ranges
 from sapnet.data.resize import MASK_STRIDE, PAD_TO, input_size, resize_mask
 from sapnet.data.tiles import Tiles, predict_large
@@ -52,7 +53,11 @@ class OnnxPredictor:
             ) from error
 
     def predict(
-        self, image: ByteArray, score_threshold: float = 0.1, tiles: Tiles = "auto"
+        self,
+        image: ByteArray,
+        score_threshold: float = 0.1,
+        tiles: Tiles = "auto",
+        mirror: bool = False,
     ) -> list[dict[str, Any]]:
         """COCO results of one image, best first, as those of `checkpoint.Predictor.predict`.
 
@@ -60,10 +65,16 @@ class OnnxPredictor:
             image: (H, W, 3) uint8 RGB.
             score_threshold: confidence threshold of the results.
             tiles: whether the image is cut into overlapping tiles, see `sapnet.data.tiles`.
+            mirror: whether its mirror image is predicted too, see `sapnet.data.mirrored`; twice
+                the time.
         """
-        return predict_large(
-            image, lambda part: self._predict(part, score_threshold), tiles, self._meta
-        )
+
+        def predict(part: ByteArray) -> list[dict[str, Any]]:
+            if mirror:
+                return predict_mirrored(part, self._predict, score_threshold)
+            return self._predict(part, score_threshold)
+
+        return predict_large(image, predict, tiles, self._meta)
 
     def _predict(self, image: ByteArray, score_threshold: float) -> list[dict[str, Any]]:
         original = image.shape[0], image.shape[1]

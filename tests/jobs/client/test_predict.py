@@ -22,7 +22,9 @@ from sapnet_client.types import Job
 class Square:
     categories = (Category(7, "cell"),)
 
-    def predict(self, image: ByteArray, score_threshold: float = 0.1) -> list[dict[str, Any]]:
+    def predict(
+        self, image: ByteArray, score_threshold: float = 0.1, **settings: Any
+    ) -> list[dict[str, Any]]:
         mask = np.zeros(image.shape[:2], np.uint8, order="F")
         mask[:4, :4] = 1
         rle = coco_mask.encode(mask)
@@ -82,6 +84,20 @@ def test_an_image_of_yours(
     assert found[0].segmentation.array().sum() == 16
     assert found[0].image_id is None
     assert len(seeing.predict(job.model_id, given(tmp_path), score=0.5)) == 1
+    with pytest.raises(Invalid, match="tiles"):
+        seeing.predict(job.model_id, given(tmp_path), tiles=3)
+
+
+@pytest.mark.slow
+def test_tiles_and_mirror_images(seeing: Client, client: Client, job: Job) -> None:
+    assert job.model_id is not None
+    plain = seeing.predict(job.model_id, 3)
+    assert seeing.predict(job.model_id, 3, tiles="off", mirror=False) == plain
+    with pytest.raises(Invalid, match="tiles"):
+        seeing.overlay(job.model_id, 3, tiles="small")
+    asked = {"tiles": 64, "mirror": True}
+    (one,) = client.predict_many(job.model_id, [3], **asked)
+    assert one.error is None
 
 
 @pytest.mark.slow
