@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import supervision
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sapnet_client import AsyncClient, Client, Progress
 from sapnet_client.progress import Bars, NotebookBars, progress_html, wanted
@@ -93,6 +93,33 @@ def test_a_mask_without_a_client_is_drawn_all_the_same() -> None:
     with pytest.raises(ValueError, match="did not come from a client"):
         Job(id="a", state="queued").to_pandas()
     assert "queued" in Job(id="a", state="queued")._repr_html_()
+
+
+@pytest.mark.slow
+def test_files_for_fiftyone_are_shown_as_masks_have_them(
+    client: Client, photos: Photos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """FiftyOne turns an image by its EXIF orientation; `test_fiftyone.py` has its own samples."""
+
+    class Fields(dict[str, Any]):
+        def __init__(self, **fields: Any) -> None:
+            super().__init__(fields)
+
+    kinds = ("Sample", "ImageMetadata", "Detection", "Detections", "Keypoint", "Keypoints")
+    stand_in = SimpleNamespace(**dict.fromkeys(kinds, Fields))
+    monkeypatch.setitem(sys.modules, "fiftyone", stand_in)  # type: ignore[arg-type]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(photos[0] / "a.png") as photo:
+        photo.save(photos[0] / "a.png", exif=exif)
+    job = client.wait(client.train(client.create_dataset(*photos), preset="demo"))
+    samples = list(client.fiftyone_samples(job, tmp_path / "shown"))
+    assert len(samples) == 3
+    for sample in samples:
+        with Image.open(sample["filepath"]) as shown:
+            size = sample["metadata"]["width"], sample["metadata"]["height"]
+            assert ImageOps.exif_transpose(shown).size == shown.size == size
+        assert sample["masks"]["detections"]
 
 
 def test_bars_of_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
