@@ -50,6 +50,7 @@ for text in sys.argv[2:]:
         project = tomllib.load(open("{pyproject}", "rb"))["project"]
         assert asked.extras <= set(project["optional-dependencies"]), text
 """
+PATIENCE = 1800  # seconds for a page: one with a training took 500 at a load of 20
 RunPage = Callable[..., str]
 
 
@@ -122,7 +123,10 @@ def run_page(tmp_path: Path) -> Iterator[RunPage]:
                 start_new_session=True,
             )
         processes.append(process)
-        code = process.wait(timeout=500)
+        try:
+            code: int | None = process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            code = None
         said = output.read_text()
         assert (code, said.splitlines()[-1:]) == (0, ["all of it ran"]), said
         return said

@@ -242,6 +242,8 @@ def serve() -> Iterator[Hub]:
         assert thread.is_alive()
         time.sleep(0.01)
     hub.url = f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    yield hub
-    running.should_exit = True
-    thread.join()
+    try:
+        yield hub
+    finally:  # else the process of a test that fails waits for this thread
+        running.should_exit = True
+        thread.join()
