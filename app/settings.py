@@ -5,6 +5,7 @@ starts to train or predict reads it, and it cannot name the program that these r
 """
 
 import json
+import os
 import re
 import sys
 from functools import cached_property
@@ -48,6 +49,9 @@ ENV_FILE = Path(".env")
 _IN_ENV_FILE = re.compile(r"^\s*(?:export\s+)?(SAPNET_\w+)\s*=", re.MULTILINE | re.IGNORECASE)
 
 
+_PROGRAMS = {"trainer_command", "shard_command"}
+
+
 class _NotFromFile(str):
     """A value that stood in a `.env` file, and may not."""
 
@@ -57,8 +61,8 @@ class _EnvFile(DotEnvSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         values = super().__call__()
-        if "trainer_command" in values:
-            values["trainer_command"] = _NotFromFile()
+        for name in _PROGRAMS & values.keys():
+            values[name] = _NotFromFile()
         return values
 
 
@@ -155,6 +159,14 @@ class Settings(BaseSettings):
     that the database may be on."""
     trainer_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "run")
     """Program that a worker starts for a training; not read from `.env`."""
+    shard_images: NonNegativeInt = 256
+    """Images of a shard: the proposals of a training with more images than this are made in parts,
+    by all workers that are free. 0: each by the worker that has the training."""
+    shard_takers: NonNegativeInt = 0
+    """Processes of a worker that work on shards at once, each on one core and with memory of its
+    own; 0 is one for two cores, but two on two or three. Those with SAM are one a device."""
+    shard_command: tuple[str, ...] = (sys.executable, "-m", "sapnet.cli", "shards")
+    """Program that a worker starts for shards; not read from `.env`."""
     devices: str = ALL
     """Of this worker's jobs: "all", GPUs as in CUDA_VISIBLE_DEVICES ("0,1"), or "cpu" for each
     process on the CPU. A training has a process on each, as far as its batch goes round; other jobs
@@ -325,7 +337,7 @@ class Settings(BaseSettings):
         env_file = _EnvFile(settings_cls, env_file=dotenv_settings.env_file)
         return init_settings, env_settings, env_file
 
-    @field_validator("trainer_command", mode="before")
+    @field_validator("trainer_command", "shard_command", mode="before")
     @classmethod
     def _is_no_files(cls, value: Any) -> Any:
         if isinstance(value, _NotFromFile):
@@ -439,6 +451,26 @@ class Settings(BaseSettings):
             paths = {name: _absolute(path) for name, path in self.sam_checkpoints.items()}
             variables["SAPNET_SAM_CHECKPOINTS"] = json.dumps(paths)
         return variables
+
+    @property
+    def takers(self) -> int:
+        """How many shards a worker works on at once."""
+        cores = os.cpu_count() or 1
+        return self.shard_takers or min(cores, max(2, cores // 2))
+
+    def device_of(self, taker: int) -> str | None:
+        """Return the device for a large network, as SAPNET_DEVICES names it.
+
+        Args:
+            taker: number of the process, from 0.
+
+        Returns:
+            None where it is to have none.
+        """
+        names = parse_devices(self.devices)
+        if names is None:
+            return self.devices if taker == 0 else None
+        return names[taker] if taker < len(names) else None
 
     @property
     def embedded(self) -> bool:

@@ -129,6 +129,7 @@ class Client:
     plan_training = _blocking(Hub.plan_training)
     job = _blocking(Hub.job)
     jobs = _iterating(Hub.jobs)
+    shards = _iterating(Hub.shards)
     cancel = _blocking(Hub.cancel)
     wait = _blocking(Hub.wait)
     events = _iterating(Hub.events)

@@ -11,7 +11,7 @@ import httpx2
 from sapnet_client.calls import Ref, id_of, read
 from sapnet_client.errors import JobFailed, Problem, StillRunning, Unreachable
 from sapnet_client.transfers import Transfers
-from sapnet_client.types import Event, Job, Mask, Metrics, TrainingPlan
+from sapnet_client.types import Event, Job, Mask, Metrics, Shard, TrainingPlan
 from sapnet_client.wire import Call
 
 SSE, NDJSON = "text/event-stream", "application/x-ndjson"
@@ -85,6 +85,10 @@ class Jobs(Transfers):
         """Yield jobs, the newest first."""
         of = None if dataset is None else id_of(dataset)
         return self._pages(Job, "/jobs", "jobs", state=state, dataset_id=of)
+
+    def shards(self, job: Ref) -> AsyncGenerator[Shard, None]:
+        """Yield the parts of a job's stages that many workers share; none of a small job."""
+        return self._pages(Shard, f"/jobs/{id_of(job)}/shards", "shards")
 
     async def cancel(self, job: Ref) -> Job:
         """Cancel a job; a running one stops within seconds.

@@ -238,6 +238,40 @@ class DatasetStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShardCounts:
+    """How many shards of a job are in each state."""
+
+    queued: int
+    running: int
+    done: int
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Some images of one stage of a job, made by whichever worker took them.
+
+    Attributes:
+        step: images that are done.
+        seconds: of work so far, all attempts together.
+        worker: who works on it, or has made it.
+        failed_images: images that failed: image_id, file_name, stage, error.
+    """
+
+    number: int
+    stage: str
+    state: str
+    images: int
+    step: int
+    seconds: float
+    attempt: int
+    worker: str | None = None
+    failed_images: list[dict[str, Any]] = field(default_factory=list)
+    reason: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Trained):
     """A job. Just after its start only id and state are known.
 
@@ -248,6 +282,7 @@ class Job(Trained):
         reason: why it is in its state, for programs.
         error: what went wrong, for people.
         tracking: addresses of its runs by tracker of experiments.
+        shards: of a job that many workers share; None of others, and in lists.
     """
 
     id: str
@@ -273,6 +308,7 @@ class Job(Trained):
     model_id: str | None = None
     tracking: dict[str, str | None] | None = None
     metrics: dict[str, Any] | None = None
+    shards: ShardCounts | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

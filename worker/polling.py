@@ -15,12 +15,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.models import ACTIVE, Job
+from app.jobs.kinds import SHARD
 from app.jobs.reaper import Reaper, waiting
 from worker.background.describer import Describer
 from worker.background.remover import Remover
 from worker.background.tracking import Tracking
 from worker.background.webhook_sender import WebhookSender
 from worker.jobs.execute import execute
+from worker.jobs.shard_crew import take_all
 from worker.runtime.types import Outcome, WorkerContext, new_owner
 from worker.runtime.workdir import discard
 
@@ -78,7 +80,9 @@ def loop(worker: WorkerContext) -> None:
 
 
 def work_once(worker: WorkerContext) -> bool:
-    """Take the oldest job that may be taken; whether there was one."""
+    """Take the oldest job that may be taken, or shards; whether there was anything."""
+    if worker.queues == (SHARD,):
+        return take_all(worker)
     with worker.database.read() as session:
         job_ids = waiting(session, queues=worker.queues)
     return any(execute(job_id, worker) is not Outcome.REFUSED for job_id in job_ids)

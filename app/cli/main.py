@@ -67,7 +67,7 @@ def _serve(settings: "Settings", listener: socket, *, local: bool, worker: bool)
     import uvicorn
 
     from app.http.server import server_config
-    from app.jobs.kinds import IO, PREDICT, QUEUES, TRAIN
+    from app.jobs.kinds import IO, PREDICT, QUEUES, SHARD, TRAIN
     from app.main import create_app
     from app.observability.logging import log_uncaught
     from worker.runtime.supervisor import Supervisor
@@ -76,7 +76,7 @@ def _serve(settings: "Settings", listener: socket, *, local: bool, worker: bool)
     log_uncaught()
     config = server_config(service, settings)
     # With a broker a worker does one job at a time: an import must not wait for a training.
-    groups = [QUEUES] if settings.embedded else [(TRAIN,), (IO, PREDICT)]
+    groups = [QUEUES] if settings.embedded else [(TRAIN, SHARD), (IO, PREDICT)]
     supervisors = [Supervisor(g, settings.stop_grace_seconds + 30) for g in groups if worker]
     # uvicorn raises the signal again once it is down; it must end in the `finally` below.
     signal.signal(signal.SIGTERM, _exit)
@@ -103,12 +103,13 @@ def _serve(settings: "Settings", listener: socket, *, local: bool, worker: bool)
 def worker(
     queues: Annotated[
         str | None,
-        typer.Option(help="those to work on, of train, io and predict", show_default="all"),
+        typer.Option(help="those to work on, of train, io, predict and shard", show_default="all"),
     ] = None,
 ) -> None:
     """Run one worker: embedded where no broker is set, else Celery's.
 
     Celery's does one job at a time, so give the queues train, io and predict workers of their own.
+    Shards are parts of trainings: who takes trainings may take them, too.
     """
     from app.jobs.kinds import QUEUES
     from worker.main import main

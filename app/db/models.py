@@ -39,6 +39,8 @@ from app.db.models_registry import JobTracker as JobTracker
 from app.db.models_registry import Model as Model
 from app.db.models_registry import ModelAlias as ModelAlias
 from app.db.models_registry import Prediction as Prediction
+from app.db.models_shards import Shard as Shard
+from app.db.models_shards import ShardState as ShardState
 from sapnet.types import Subset
 
 

@@ -22,6 +22,8 @@ from app.jobs.schemas import (
     KindOut,
     KindsOut,
     MetricsOut,
+    ShardCounts,
+    ShardPage,
     StageOut,
     TrainPlan,
     TrainRequest,
@@ -99,10 +101,24 @@ def list_kinds() -> KindsOut:
     return KindsOut(kinds=kinds)
 
 
-@router.get("/{job_id}", response_model=JobOut)
-def get_job(job_id: str, session: SessionDep) -> Job:
+@router.get("/{job_id}")
+def get_job(job_id: str, session: SessionDep) -> JobOut:
     """How far it is, and what came of it."""
-    return service.get(session, job_id)
+    job = JobOut.model_validate(service.get(session, job_id))
+    counts = service.shard_counts(session, job_id)
+    return job if counts is None else job.model_copy(update={"shards": ShardCounts(**counts)})
+
+
+@router.get("/{job_id}/shards", response_model=ShardPage)
+def list_shards(
+    job_id: str, session: SessionDep, paging: Annotated[Paging, paging(50)]
+) -> dict[str, object]:
+    """The parts of a stage that many workers share: who works on them, and how far they are.
+
+    There are none of a job with few images.
+    """
+    page = service.shards(session, paging, service.get(session, job_id).id)
+    return {"shards": page.items, "next": page.next}
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=JobCreated)

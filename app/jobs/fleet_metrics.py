@@ -18,8 +18,9 @@ from app.auth.keys import ANYONE
 from app.db.columns import now
 from app.db.models import ACTIVE, Dataset, Job, JobState
 from app.db.session import Database
-from app.jobs.kinds import KINDS, QUEUES
+from app.jobs.kinds import KINDS, QUEUES, SHARD
 from app.jobs.queue import depths
+from app.jobs.shards import count_due
 from app.observability.log import log
 from app.settings import Settings
 
@@ -101,7 +102,9 @@ def _jobs(session: Session) -> Iterator[Metric]:
 
 
 def _queues(session: Session) -> Iterator[Metric]:
-    depth = GaugeMetricFamily("sapnet_queue_depth", "Jobs that wait.", labels=["queue"])
+    depth = GaugeMetricFamily(
+        "sapnet_queue_depth", "Jobs that wait; in the queue shard, shards.", labels=["queue"]
+    )
     age = GaugeMetricFamily(
         "sapnet_queue_age_seconds",
         "Since the job that waits was asked for; the oldest of its queue.",
@@ -114,6 +117,7 @@ def _queues(session: Session) -> Iterator[Metric]:
         queue = KINDS[kind].queue
         waiting[queue] = waiting.get(queue, 0) + count
         oldest[queue] = min(first, oldest.get(queue, first))
+    waiting[SHARD] = count_due(session)
     for queue, count in waiting.items():
         depth.add_metric([queue], count)
         seconds = (now() - oldest[queue]).total_seconds() if queue in oldest else 0.0

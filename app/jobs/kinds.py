@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from app.db.models import Job, JobKind
 from sapnet.pipeline.contract import Stage as TrainStage
 
-TRAIN, IO, PREDICT = "train", "io", "predict"
+TRAIN, IO, PREDICT, SHARD = "train", "io", "predict", "shard"
 FETCH = "fetch"
 """Name of the stage in which a job's images are brought to its machine."""
-QUEUES = (TRAIN, IO, PREDICT)
-"""Apart, so that an import of minutes never waits behind a training of hours."""
+QUEUES = (TRAIN, IO, PREDICT, SHARD)
+"""Apart, so that an import of minutes never waits behind a training of hours. No job waits in the
+last: its messages say that there are shards (`app.jobs.shards`)."""
 
 
 @dataclass(frozen=True, slots=True)

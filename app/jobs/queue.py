@@ -12,10 +12,13 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from app.db.models import Job
-from app.jobs.kinds import KINDS, QUEUES, TRAIN
+from app.jobs.kinds import KINDS, QUEUES, SHARD, TRAIN
 from app.observability.log import log
 
 TASK = "sapnet.execute"
+SHARDS_TASK = "sapnet.shards"
+MOST_HINTS = 1_000
+"""Messages that say of one stage that there are shards."""
 VISIBILITY_TIMEOUT = 24 * 3600  # seconds; equal in every app on the same Redis
 
 
@@ -40,6 +43,17 @@ def send(job_id: str, broker_url: str, queue: str = TRAIN) -> bool:
         log.warning("job not sent, workers will find its row", job=job_id, error=repr(error))
         return False
     return True
+
+
+def send_shard_hints(broker_url: str | None, count: int) -> None:
+    """Tell workers that there are shards, `count` times: so many may be taken at once."""
+    if broker_url is None:
+        return
+    try:
+        for _ in range(min(count, MOST_HINTS)):
+            _celery(broker_url).send_task(SHARDS_TASK, queue=SHARD, retry=False)
+    except Exception as error:  # whatever the transport raises: the rows are still there
+        log.warning("no word of shards sent, the reaper sends it again", error=repr(error))
 
 
 def depths(broker_url: str) -> dict[str, int]:

@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 from app.db.columns import Utc, now
 from app.db.models import Job, JobKind, JobState, Reason
 from app.db.session import Database, rows_changed
+from app.jobs import shards
 from app.jobs.events import append_state
-from app.jobs.kinds import KINDS, QUEUES, kinds_in
-from app.jobs.queue import depths, send
+from app.jobs.kinds import KINDS, QUEUES, SHARD, kinds_in
+from app.jobs.queue import depths, send, send_shard_hints
 from app.observability.log import log
 from app.settings import Settings
 
@@ -57,12 +58,14 @@ def shorten_leases(database: Database, settings: Settings) -> int:
     states = [JobState.RUNNING, JobState.CANCELLING]
     too_long = (Job.state.in_(states), Job.lease_until > now() + 1.5 * length)
     with database.read() as session:
-        if session.scalars(select(Job.id).where(*too_long).limit(1)).first() is None:
+        jobs = session.scalars(select(Job.id).where(*too_long).limit(1)).first()
+        if jobs is None and not shards.has_long_leases(session, length):
             return 0
     shortened = update(Job).where(*too_long).values(lease_until=now() + length)
     with database.begin() as session:
         count = rows_changed(session, shortened.execution_options(synchronize_session=False))
-    log.warning("leases shortened: the clock went back", jobs=count)
+        of_shards = shards.shorten_leases(session, length)
+    log.warning("leases shortened: the clock went back", jobs=count, shards=of_shards)
     return count
 
 
@@ -120,7 +123,11 @@ def run_once(database: Database, settings: Settings) -> None:
         for job_id, kind in reaped:
             send(job_id, settings.broker_url, KINDS[kind].queue)
         for queue, depth in depths(settings.broker_url).items():
-            if depth == 0:
+            if depth == 0 and queue == SHARD:
+                with database.read() as session:
+                    count = shards.count_due(session)
+                send_shard_hints(settings.broker_url, min(count, _SENT_AT_ONCE))
+            elif depth == 0:
                 with database.read() as session:
                     lost = waiting(session, _SENT_AT_ONCE, (queue,))
                 for job_id in lost:

@@ -12,7 +12,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.db.models import JobKind, JobState
+from app.db.models import JobKind, JobState, ShardState
 from app.jobs.documents import DocumentText, ObjectText
 from app.webhooks.schemas import WebhookIn
 from sapnet.config import AUTO
@@ -190,6 +190,41 @@ class TrainPlan(BaseModel):
     estimate: EstimateOut
 
 
+class ShardCounts(BaseModel):
+    """How many shards of a job are in each state."""
+
+    queued: int
+    running: int
+    done: int
+    failed: int
+
+
+class ShardOut(BaseModel):
+    """Some images of one stage of a job, made by whichever worker took them."""
+
+    model_config = ConfigDict(from_attributes=True)
+    number: int = Field(description="0, 1, 2, … within the stage")
+    stage: str
+    state: ShardState
+    images: int
+    step: int = Field(description="images that are done")
+    seconds: float = Field(description="of work so far, all attempts together")
+    attempt: int
+    worker: str | None = Field(
+        validation_alias="owner", description="who works on it, or has made it"
+    )
+    failed_images: list[dict[str, Any]] = Field(description="images that failed, with their errors")
+    reason: str | None = Field(description="why it is in its state, for programs")
+    error: str | None = Field(description="what went wrong, for people")
+
+
+class ShardPage(BaseModel):
+    """Some shards, and the cursor of the next page; null on the last."""
+
+    shards: list[ShardOut]
+    next: str | None
+
+
 class JobOut(JobCreated):
     """How far a job is, and what came of it. Fields that its kind has no use for are null."""
 
@@ -217,6 +252,9 @@ class JobOut(JobCreated):
         None, description="addresses of its runs by tracker of experiments; null for one without"
     )
     metrics: dict[str, Any] | None
+    shards: ShardCounts | None = Field(
+        None, description="of a job that many workers share; null of others, and in lists"
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

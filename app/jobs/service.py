@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import false, select, update
+from sqlalchemy import false, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.columns import is_id, now
@@ -15,6 +15,8 @@ from app.db.models import (
     JobKind,
     JobState,
     Reason,
+    Shard,
+    ShardState,
 )
 from app.db.session import rows_changed
 from app.errors import Conflict, NotFound
@@ -82,6 +84,19 @@ def page(
     if dataset_id is not None:
         query = query.where(Job.dataset_id == dataset_id if is_id(dataset_id) else false())
     return paginate(session, query, Job.id, paging, descending=True)
+
+
+def shard_counts(session: Session, job_id: str) -> dict[str, int] | None:
+    """Return the number of a job's shards by state; None where it has none."""
+    query = select(Shard.state, func.count().label("shards")).where(Shard.job_id == job_id)
+    rows = session.execute(query.group_by(Shard.state))
+    by_state = {row.state: row.shards for row in rows}
+    return {s.value: by_state.get(s, 0) for s in ShardState} if by_state else None
+
+
+def shards(session: Session, paging: Paging, job_id: str) -> Page[Shard]:
+    """Return shards of a job, in the order in which they were cut."""
+    return paginate(session, select(Shard).where(Shard.job_id == job_id), Shard.pk, paging)
 
 
 def cancel(session: Session, job_id: str) -> Job:

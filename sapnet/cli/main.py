@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sapnet.data.dataset_folder import DatasetFolder, Warn
     from sapnet.pipeline.offline_jobs import Job
     from sapnet.pipeline.spec import RunSpec
+    from sapnet.proposals.base import ProposalGenerator
     from sapnet.segmenters.checkpoint import Predictor
     from sapnet.segmenters.onnx.predictor import OnnxPredictor
     from sapnet.types import PointSet
@@ -80,6 +82,27 @@ def run(job: Annotated[Path, typer.Argument(help="JOB.json, see docs/architectur
         spread(job)
 
     raise typer.Exit(execute(spec, emit_event, launch))
+
+
+@app.command()
+def shards() -> None:
+    """Work on parts of runs, a line of JSON each on stdin; speaks JSON lines on stdout."""
+    from sapnet.pipeline.shards import serve
+    from sapnet.utils.devices import ALL, VARIABLE, take_devices
+
+    def emit_event(event: Event) -> None:
+        sys.stdout.write(event.to_json() + "\n")
+        sys.stdout.flush()
+
+    def build(settings: Mapping[str, Any]) -> "ProposalGenerator":
+        from sapnet.proposals import build_generator
+
+        names = os.environ.get(VARIABLE, ALL)
+        if names != ALL:  # to count them all, torch would be loaded
+            take_devices(names)
+        return build_generator(settings)
+
+    raise typer.Exit(serve(sys.stdin, emit_event, build))
 
 
 @app.command()

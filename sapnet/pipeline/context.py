@@ -1,7 +1,6 @@
 """The context of a run's stages: settings, folders, events and progress."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,14 +10,14 @@ from msgspec import UNSET, UnsetType
 
 from sapnet.config.schema import Config
 from sapnet.data.pixels import Ranges
-from sapnet.errors import DiskFull, Stopped
+from sapnet.errors import Stopped
 from sapnet.evaluation.report import LossHistory
 from sapnet.pipeline.events import EventSink, Progressed, Warned
 from sapnet.pipeline.failed_images import FailedImages
 from sapnet.pipeline.spec import RunSpec
 from sapnet.utils import distributed
 from sapnet.utils.files import write_text
-from sapnet.utils.resources import ProgressTimer
+from sapnet.utils.resources import ProgressTimer, keep_room
 
 
 class RunContext:
@@ -74,12 +73,7 @@ class RunContext:
 
     def keep_room(self) -> None:
         """Raises DiskFull before the disk is quite full: others need it too."""
-        reserve = self.spec.reserve_bytes
-        if reserve and (free := shutil.disk_usage(self.spec.workdir).free) < reserve:
-            raise DiskFull(
-                f"no space is left on the disk of {self.spec.workdir}: {free >> 20} MB are free, "
-                f"{reserve >> 20} MB must stay so. Make room, and start it again"
-            )
+        keep_room(self.spec.workdir, self.spec.reserve_bytes)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -23,3 +23,14 @@ class ExitCode(IntEnum):
     DONE = 0
     FAILED = 1  # an `error` event came before
     STOPPED = 3  # on request; the same run started again goes on
+
+
+def allowed_failures(images: int, share: float) -> int:
+    """Return how many images of a run may fail.
+
+    Args:
+        images: of the run.
+        share: of them, in [0, 1]; at least one where it is above 0, and never all of them.
+    """
+    least = 1 if share > 0 else 0
+    return min(max(int(share * images), least), images - 1)

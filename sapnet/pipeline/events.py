@@ -91,6 +91,30 @@ class ImageSetAside(Event, frozen=True, tag="image_set_aside"):
     error: str
 
 
+class ImageBegun(Event, frozen=True, tag="image"):
+    """A process that works on a shard turns to an image.
+
+    Attributes:
+        step: images that it is done with.
+    """
+
+    image_id: int
+    step: int
+
+
+class ShardDone(Event, frozen=True, tag="shard_done"):
+    """A shard's result is written."""
+
+    images: int
+    seconds: float
+
+
+class Planned(Event, frozen=True, tag="planned"):
+    """What whoever works on shards of a run needs to know of the whole data set."""
+
+    plan: dict[str, Any]
+
+
 class Failed(Event, frozen=True, tag="error"):
     """The end, without a result.
 

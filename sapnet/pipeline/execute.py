@@ -69,24 +69,15 @@ def execute(
         print(stop, file=sys.stderr)
         return ExitCode.STOPPED
     except SapnetError as error:
-        emit_event(Failed(error.reason, f"{error}"))
+        emit_event(failure(error))
         return ExitCode.FAILED
     except Exception as error:
         from sapnet.utils import distributed
 
-        full = is_disk_full(error)
-        if not full and not isinstance(error, OSError) and not missing_extra(error):
-            traceback.print_exc()
-        reason, words = "error", describe_error(error)
-        if full:
-            reason = DiskFull.reason
-            words = f"no space is left on the disk: {words}. Make room, and start it again"
-        elif is_out_of_memory(error):
-            reason = ATTEMPT_FAILED
-            words = f"out of memory ({words}); other work may hold it: start it again later"
-        elif distributed.is_peer_lost(error):
-            reason, words = ATTEMPT_FAILED, "another process of the training ended; see its log"
-        emit_event(Failed(reason, words))
+        failed = failure(error)
+        if failed.reason == "error" and distributed.is_peer_lost(error):
+            failed = Failed(ATTEMPT_FAILED, "another process of the training ended; see its log")
+        emit_event(failed)
         return ExitCode.FAILED
     emit_event(Done(report["seconds"], report["peak_memory_mb"]))
     return ExitCode.DONE
@@ -94,6 +85,23 @@ def execute(
 
 def _say_nothing(_event: Event) -> None:
     """For the processes beside the main one."""
+
+
+def failure(error: Exception) -> Failed:
+    """Return the event that tells of an error; a bug of ours has its traceback on stderr."""
+    if isinstance(error, SapnetError):
+        return Failed(error.reason, f"{error}")
+    full = is_disk_full(error)
+    if not full and not isinstance(error, OSError) and not missing_extra(error):
+        traceback.print_exc()
+    words = describe_error(error)
+    if full:
+        words = f"no space is left on the disk: {words}. Make room, and start it again"
+        return Failed(DiskFull.reason, words)
+    if is_out_of_memory(error):
+        words = f"out of memory ({words}); other work may hold it: start it again later"
+        return Failed(ATTEMPT_FAILED, words)
+    return Failed("error", words)
 
 
 def describe_error(error: Exception) -> str:

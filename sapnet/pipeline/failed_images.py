@@ -5,20 +5,19 @@ something else is wrong, and the run says so instead of training on what is left
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from sapnet.data.images import ImageProblem
-from sapnet.errors import SapnetError, is_disk_full, is_out_of_memory
-from sapnet.pipeline.contract import Stage
+from sapnet.errors import SapnetError
+from sapnet.pipeline.contract import allowed_failures
 from sapnet.pipeline.events import EventSink, ImageSetAside
+from sapnet.pipeline.image_failure import FailedImage, blames_image
 from sapnet.types import ImageInfo, PointSet
 from sapnet.utils import distributed
 from sapnet.utils.files import write_text
 
-FROM_TRAINING_ON = (Stage.TRAIN, Stage.PSEUDO_MASKS)
 NAMED = 3  # in a message; the report has them all
 
 
@@ -26,24 +25,6 @@ class TooManyBadImages(SapnetError):
     """More images failed than a run may do without."""
 
     reason = "too_many_bad_images"
-
-
-@dataclass(frozen=True, slots=True)
-class FailedImage:
-    """An image that a run does without: in which stage it failed, and how."""
-
-    image_id: int
-    file_name: str
-    stage: str
-    error: str
-
-    @property
-    def is_early(self) -> bool:
-        """Whether it failed before the training began."""
-        return self.stage not in FROM_TRAINING_ON
-
-    def __str__(self) -> str:
-        return f"image {self.image_id} ({self.file_name}) in {self.stage}: {self.error}"
 
 
 class FailedImages:
@@ -62,8 +43,7 @@ class FailedImages:
     @property
     def allowed(self) -> int:
         """The number of images that may fail."""
-        least = 1 if self._share > 0 else 0
-        return min(max(int(self._share * self.images), least), self.images - 1)
+        return allowed_failures(self.images, self._share)
 
     def read(self) -> None:
         """Take up what an earlier attempt, or the main process, has noted."""
@@ -87,20 +67,32 @@ class FailedImages:
         """
         if info.id in self:
             return
-        plain = isinstance(error, ImageProblem)
-        words = f"{error}" if plain else f"{type(error).__name__}: {error}"
-        entry = FailedImage(info.id, info.file_name, stage, words)
+        entry = FailedImage.of(info, stage, error)
         self._entries[info.id] = entry
         self._emit_event(ImageSetAside(**asdict(entry)))
+        self._check(early=entry.is_early)
+        self._write(self.entries)
+
+    def take(self, entries: Iterable[FailedImage]) -> None:
+        """Take over images that failed elsewhere; whoever gives them has told of them.
+
+        Raises:
+            TooManyBadImages: they are too many.
+        """
+        new = [entry for entry in entries if entry.image_id not in self]
+        if new:
+            self._entries |= {entry.image_id: entry for entry in new}
+            self._check(early=True)
+            self._write(self.entries)
+
+    def _check(self, *, early: bool) -> None:
         if len(self._entries) > self.allowed:
             # started again the run looks anew, but at what its checkpoint was made from
-            early = stage not in FROM_TRAINING_ON
             self._write([e for e in self.entries if e.is_early and not early])
             raise TooManyBadImages(
                 f"{self.summary()}; no more than {self.allowed} may fail. Repair or leave out "
                 "these images, or raise the share that may fail (SAPNET_MAX_BAD_IMAGES)"
             )
-        self._write(self.entries)
 
     def _write(self, entries: list[FailedImage]) -> None:
         if distributed.is_main():
@@ -108,16 +100,11 @@ class FailedImages:
 
     @contextmanager
     def catch(self, info: ImageInfo, stage: str) -> Iterator[None]:
-        """Record the image if the block fails, unless it is not the image's fault.
-
-        It is not when the run was stopped, its settings do not fit, the disk is full, or memory is
-        refused: another process may hold it.
-        """
+        """Record the image if the block fails, unless it is not the image's fault."""
         try:
             yield
         except Exception as error:
-            of_run = isinstance(error, SapnetError) and not isinstance(error, ImageProblem)
-            if of_run or is_disk_full(error) or is_out_of_memory(error):
+            if not blames_image(error):
                 raise
             self.add(info, stage, error)
 

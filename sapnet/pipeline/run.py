@@ -21,6 +21,7 @@ from sapnet.pipeline.calibration import calibrate_scores
 from sapnet.pipeline.context import RunContext
 from sapnet.pipeline.contract import Stage
 from sapnet.pipeline.events import EventSink, Started
+from sapnet.pipeline.image_failure import FailedImage
 from sapnet.pipeline.outputs import describe_model, draw_report, run_identity
 from sapnet.pipeline.preset import given_body, with_preset
 from sapnet.pipeline.run_directory import OtherRun, check_run_identity, remove_run
@@ -88,8 +89,7 @@ class Run:
         Raises:
             SapnetError: those of `sapnet.errors`; Stopped where `should_stop` said so.
         """
-        source = self.spec.points
-        points = source if isinstance(source, PointSet) else load_points(source)
+        points = self._points()
         sizes = {image.id: image.size for image in points.images}
         truth = self._truth(sizes) if self.spec.truth else None
         generator = build_generator(self.spec.proposals, points)
@@ -97,6 +97,7 @@ class Run:
         ctx = self.context
         ctx.result.mkdir(parents=True, exist_ok=True)
         ctx.failed.images = len(points.images)
+        ctx.failed.take(FailedImage(**entry) for entry in self.spec.failed_images)
         model, origin = stages.make_model(ctx, points.categories, self.builders)
         validated, untrained = held_out_images(ctx, points)
         tested = untrained - validated
@@ -153,6 +154,18 @@ class Run:
         ctx.write("report.json", report)
         draw_report(ctx, report, points, bags, masks, truth)
         return report
+
+    def plan(self) -> dict[str, Any]:
+        """Return what whoever makes proposals of some images needs to know of all of them."""
+        ctx, points = self.context, self._points()
+        ctx.result.mkdir(parents=True, exist_ok=True)
+        validated, untrained = held_out_images(ctx, points)
+        ranges = stages.find_pixel_ranges(ctx, points.without(untrained - validated))
+        return {"max_proposals": self.config.data.max_proposals, "ranges": ranges}
+
+    def _points(self) -> PointSet:
+        source = self.spec.points
+        return source if isinstance(source, PointSet) else load_points(source)
 
     def _take_folder(self, points: PointSet, generator: ProposalGenerator) -> None:
         """Note in the work folder whose it is, and read what earlier attempts have left there.

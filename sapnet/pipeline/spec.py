@@ -27,6 +27,8 @@ class RunSpec:
             DiskFull.
         own_folder: whether the work folder is this one run's for good, as a job's is: where another
             release has begun it with other settings, it begins anew there.
+        proposal_files: bags that other processes have made (`sapnet.pipeline.shards`).
+        failed_images: entries of the images that failed there.
         max_processes: that may share the training (`sapnet.pipeline.launch`); None is one a device.
     """
 
@@ -47,6 +49,8 @@ class RunSpec:
     reserve_bytes: int = 0
     max_processes: int | None = None
     own_folder: bool = False
+    proposal_files: tuple[Path, ...] = ()
+    failed_images: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> "RunSpec":
@@ -59,9 +63,17 @@ class RunSpec:
             images = data.pop("image_paths")
             paths = {int(key): Path(value) for key, value in images.items()}
             subsets = {int(key): value for key, value in data.pop("subsets", {}).items()}
+            files = tuple(Path(path) for path in data.pop("proposal_files", ()))
+            failed = tuple(data.pop("failed_images", ()))
             if wrong := sorted(set(map(str, subsets.values())) - set(get_args(Subset))):
                 raise InvalidConfig(f"{path.name}: subsets are train, val and test, not {wrong}")
-            return cls(image_paths=paths, subsets=subsets, **data)
+            return cls(
+                image_paths=paths,
+                subsets=subsets,
+                proposal_files=files,
+                failed_images=failed,
+                **data,
+            )
         except KeyError as error:
             raise InvalidConfig(f"{path.name}: {error} is missing") from error
         except (OSError, AttributeError, TypeError, ValueError) as error:

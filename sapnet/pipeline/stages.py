@@ -81,6 +81,8 @@ def make_proposals(ctx: RunContext, generator: ProposalGenerator, points: PointS
     if not distributed.is_main():
         stored: dict[str, str] = json.loads(path.read_bytes())
         return StoredBags(maker, points, {int(id_): key for id_, key in stored.items()})
+    for file in ctx.spec.proposal_files:
+        maker.merge(file)
     keys: dict[int, str] = {}
     eta = ProgressTimer()
     wanted = [image for image in points if image[0].id not in ctx.failed]

@@ -21,6 +21,8 @@ from sapnet.proposals.store import ProposalStore, key_of
 from sapnet.types import CONFIRMED, Bag, ImageInfo, PointAnnotation, PointSet, Rle
 from sapnet.utils.files import file_sha256
 
+_LOST = "proposals that were made are not in the store any more"
+
 
 class ProposalsLost(SapnetError):
     """Stored bags are gone, or damaged; the same run, started again, makes them again."""
@@ -114,14 +116,20 @@ class CachedProposals:
         return key
 
     def make_all(
-        self, images: Iterable[tuple[ImageInfo, Sequence[PointAnnotation]]]
+        self,
+        images: Iterable[tuple[ImageInfo, Sequence[PointAnnotation]]],
+        *,
+        one_by_one: bool = False,
     ) -> Iterator[tuple[ImageInfo, Callable[[], str]]]:
         """`make` for many images, in order; several at a time where the generator allows it.
+
+        Args:
+            one_by_one: an image is begun when the one before it is done, in any case.
 
         Yields:
             An image, and what returns its key, or raises what `make` does.
         """
-        at_once = getattr(self._generator, "images_at_once", 1)
+        at_once = 1 if one_by_one else getattr(self._generator, "images_at_once", 1)
         if at_once < 2:
             for info, annotations in images:
                 yield info, partial(self.make, info, annotations)
@@ -137,6 +145,24 @@ class CachedProposals:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def export(self, keys: Iterable[str], path: Path) -> None:
+        """Write stored bags as a file that `merge` reads.
+
+        Args:
+            keys: of `make`.
+
+        Raises:
+            ProposalsLost: some are not in the store any more.
+        """
+        try:
+            self._store.export(filter(None, keys), path)
+        except KeyError:
+            raise ProposalsLost(_LOST) from None
+
+    def merge(self, path: Path) -> None:
+        """Take bags into the store that another process has made."""
+        self._store.merge(path)
+
     def read(self, key: str, annotations: Sequence[PointAnnotation]) -> list[Bag]:
         """The stored bags of the annotations of an image, in their order.
 
@@ -151,7 +177,7 @@ class CachedProposals:
             return list(confirmed.values())
         bags = self._store.get(key)
         if bags is None:
-            raise ProposalsLost("proposals that were made are not in the store any more")
+            raise ProposalsLost(_LOST)
         return [confirmed.get(bag.annotation_id, bag) for bag in bags]
 
 

@@ -13,7 +13,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from sapnet.types import Bag, PointAnnotation, Rle
+from sapnet.utils.files import atomic_write
 
 _MAGIC = b"SNB1"
 _HEADER = struct.Struct("<4s32sQI")  # magic, key, payload bytes, crc32 of key and payload
@@ -102,13 +103,53 @@ class ProposalStore:
         with self._writing():
             if self.get(key) is not None:
                 return
-            shard = self._shard_to_write()
-            end = self._read_to.get(shard, 0)
-            with open(shard, "r+b" if shard.exists() else "w+b") as file:
-                file.truncate(end)  # under the lock, whatever lies behind is a killed writer's
-                file.seek(end)
-                file.write(header + payload)
-            self._refresh()
+            self._append(header + payload)
+
+    def export(self, keys: Iterable[str], path: Path) -> None:
+        """Write the records of some keys as a file of their own, for the `merge` of another store.
+
+        Raises:
+            KeyError: a key is not stored, or its record is damaged.
+        """
+        with atomic_write(path) as file:
+            for key in dict.fromkeys(keys):
+                if key not in self._index:
+                    self._refresh()
+                record = _read_record(*self._index[key])
+                if record is None:
+                    raise KeyError(key)
+                file.write(record)
+
+    def merge(self, path: Path) -> int:
+        """Add the records of a file that `export` has written; those that are stored stay.
+
+        A record that is damaged is passed over.
+
+        Returns:
+            How many were added.
+        """
+        self._refresh()
+        offsets = {key: start for key, start, _ in _records(path, 0) if key not in self._index}
+        if not offsets:
+            return 0
+        added = 0
+        with self._writing():
+            for key, offset in offsets.items():
+                record = _read_record(path, offset) if key not in self._index else None
+                if record is not None:
+                    self._append(record)
+                    added += 1
+        return added
+
+    def _append(self, record: bytes) -> None:
+        """Write a whole record behind the last one. To be called under the lock."""
+        shard = self._shard_to_write()
+        end = self._read_to.get(shard, 0)
+        with open(shard, "r+b" if shard.exists() else "w+b") as file:
+            file.truncate(end)  # whatever lies behind is a killed writer's
+            file.seek(end)
+            file.write(record)
+        self._refresh()
 
     def _shard_to_write(self) -> Path:
         shards = self._shards()
@@ -159,6 +200,12 @@ def _records(shard: Path, start: int) -> Iterator[tuple[str, int, int]]:
 
 def _read_payload(shard: Path, offset: int) -> bytes | None:
     """The payload of a record, None where it does not fit its crc."""
+    record = _read_record(shard, offset)
+    return None if record is None else record[_HEADER.size :]
+
+
+def _read_record(shard: Path, offset: int) -> bytes | None:
+    """A record with its header, None where it does not fit its crc."""
     descriptor = os.open(shard, os.O_RDONLY)
     try:
         header = os.pread(descriptor, _HEADER.size, offset)
@@ -166,7 +213,7 @@ def _read_payload(shard: Path, offset: int) -> bytes | None:
         payload = os.pread(descriptor, length, offset + _HEADER.size)
     finally:
         os.close(descriptor)
-    return payload if zlib.crc32(payload, zlib.crc32(key)) == crc else None
+    return header + payload if zlib.crc32(payload, zlib.crc32(key)) == crc else None
 
 
 def _pack(bag: Bag) -> _Record:

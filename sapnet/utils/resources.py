@@ -2,10 +2,14 @@
 
 import ctypes
 import resource
+import shutil
 import sys
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+from sapnet.errors import DiskFull
 
 
 class ProgressTimer:
@@ -26,6 +30,23 @@ def peak_memory_mb() -> int:
     """The most memory this process ever held, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+
+
+def keep_room(folder: Path, reserve: int) -> None:
+    """See that some of a disk stays free; others need it too.
+
+    Args:
+        folder: on the disk.
+        reserve: bytes; 0 is no limit.
+
+    Raises:
+        DiskFull: less is free.
+    """
+    if reserve and (free := shutil.disk_usage(folder).free) < reserve:
+        raise DiskFull(
+            f"no space is left on the disk of {folder}: {free >> 20} MB are free, "
+            f"{reserve >> 20} MB must stay so. Make room, and start it again"
+        )
 
 
 def trim_memory() -> None:

@@ -18,11 +18,12 @@ from app.storage.garbage_collection import pinned
 from app.storage.store import BucketStorage, FolderStorage, Storage
 from worker.jobs import context
 from worker.jobs.context import StopRequested
-from worker.jobs.execute import execute, how_it_died
+from worker.jobs.execute import execute
 from worker.jobs.train import prepare
 from worker.jobs.transitions import BadResult
 from worker.polling import clean_up, loop, work_once
 from worker.runtime.lease import Lease
+from worker.runtime.process_end import how_it_died
 from worker.runtime.types import Outcome, WorkerContext
 
 from .conftest import Training, context_of

@@ -52,3 +52,12 @@ def test_a_step_of_the_teacher_is_a_step_ahead() -> None:
     ahead = Progress("proposals", 90, [], TRAIN).take(event)
     assert (ahead["stage"], ahead["setbacks"], ahead["losses"]) == ("teacher", 0, {"mask": 0.5})
     assert "setbacks" not in Progress("train", 1, [], TRAIN).take(event)
+
+
+def test_a_stage_that_others_have_made_is_not_told_again() -> None:
+    progress = Progress(None, None, [], TRAIN)
+    event = {"event": "progress", "stage": "proposals", "step": 3, "of": 3}
+    assert progress.take(event)["step"] == 3
+    progress.take({"event": "made", "stage": "proposals"})
+    assert progress.take({**event, "step": 1}) == {}
+    assert progress.take({**event, "stage": "train", "step": 1})["stage"] == "train"

@@ -197,3 +197,44 @@ def test_classes_do_not_count_in_the_key_and_ids_do() -> None:
 
     assert one(1, 1) == one(1, 2)
     assert one(1, 1) != one(2, 1)
+
+
+def test_what_one_store_exports_another_takes_in(tmp_path: Path) -> None:
+    one, two = ProposalStore(tmp_path / "one"), ProposalStore(tmp_path / "two")
+    for i in range(5):
+        one.put(key(i), bags_of(i))
+    two.put(key(1), bags_of(1))
+    one.export([key(3), key(1), key(3), key(0)], tmp_path / "some.bags")
+    assert two.merge(tmp_path / "some.bags") == 2
+    assert two.merge(tmp_path / "some.bags") == 0
+    for reader in (two, ProposalStore(tmp_path / "two")):
+        assert len(reader) == 3
+        assert all(same(reader.get(key(i)), bags_of(i)) for i in (0, 1, 3))
+    with pytest.raises(KeyError):
+        two.export([key(4)], tmp_path / "none.bags")
+    assert not (tmp_path / "none.bags").exists()
+
+
+def test_a_damaged_record_is_not_taken_in(tmp_path: Path) -> None:
+    one, two = ProposalStore(tmp_path / "one"), ProposalStore(tmp_path / "two")
+    for i in range(3):
+        one.put(key(i), bags_of(i))
+    file = tmp_path / "all.bags"
+    one.export(map(key, range(3)), file)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert two.merge(file) == 2
+    assert [two.get(key(i)) is None for i in range(3)] == [False, True, False]
+    file.write_bytes(content[:-5])
+    assert ProposalStore(tmp_path / "three").merge(file) == 1
+
+
+def test_a_merge_keeps_to_the_size_of_a_shard(tmp_path: Path) -> None:
+    one = ProposalStore(tmp_path / "one")
+    for i in range(4):
+        one.put(key(i), bags_of(i))
+    one.export(map(key, range(4)), tmp_path / "all.bags")
+    two = ProposalStore(tmp_path / "two", shard_bytes=1)
+    assert two.merge(tmp_path / "all.bags") == 4
+    assert len(shards(tmp_path / "two")) == 4

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.datasets import deferred as imports
 from app.datasets.removal import remove_deleted
 from app.db.session import Database
+from app.jobs import shards
 from app.masks import leftovers as masks
 from app.predict import deferred as predictions
 from app.settings import Settings
@@ -62,6 +63,7 @@ class Remover(threading.Thread):
             imports.clean_up(self._database)
             predictions.clean_up(self._database)
             masks.clean_up(self._database)
+            shards.clean_up(self._database)
             self._swept = time.monotonic()
         blobs.clean_up(self._database, self._storage, self._ended.is_set)
 

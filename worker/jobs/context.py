@@ -11,6 +11,7 @@ from app.jobs.kinds import FETCH
 from app.settings import Settings
 from app.storage.store import Storage
 from worker.runtime.lease import Lease
+from worker.runtime.subprocess import Event
 from worker.runtime.workdir import workdir_of
 
 REPORT_EVERY = 64
@@ -32,6 +33,8 @@ class JobContext:
     Attributes:
         report_progress: called now and then with a stage, a step and of how many. Raises
             StopRequested where the work should stop, and LeaseLost.
+        report: takes any event that the job's process might have told (docs/architecture.md).
+            Raises what `report_progress` does.
         check_stop: raises StopRequested where the work should stop.
         retry: does a piece of work, again and again while the database is away.
     """
@@ -41,6 +44,7 @@ class JobContext:
     settings: Settings
     lease: Lease
     report_progress: Callable[[str, int, int], None] = lambda _stage, _step, _of: None
+    report: Callable[[Event], None] = lambda _event: None
     check_stop: Callable[[], None] = lambda: None
     retry: Callable[[Callable[[], None]], None] = _at_once
 

@@ -3,20 +3,11 @@
 The embedded loop and Celery's task call `execute`.
 """
 
-import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
-from sqlalchemy.exc import (
-    InterfaceError,
-    NoResultFound,
-    OperationalError,
-    SQLAlchemyError,
-    TimeoutError,
-)
+from sqlalchemy.exc import NoResultFound, SQLAlchemyError
 
 from app.db.models import Job, JobKind, JobState, Reason
 from app.errors import BlobMissing, is_disk_full
@@ -27,20 +18,18 @@ from sapnet.pipeline.contract import ExitCode
 from worker.jobs.context import InlineHandler, JobContext, StopRequested, SubprocessHandler
 from worker.jobs.handlers import handler_of
 from worker.jobs.transitions import JobFails, finish_without_results, release
-from worker.runtime.heartbeat import Heartbeat, StopReason
+from worker.runtime.heartbeat import DATABASE_AWAY, Heartbeat, StopReason
 from worker.runtime.lease import Lease, LeaseLost, acquire_lease, write
 from worker.runtime.metrics import observed
+from worker.runtime.process_end import how_it_died
 from worker.runtime.progress import Progress
-from worker.runtime.subprocess import Trainer
+from worker.runtime.subprocess import Event, Trainer
 from worker.runtime.types import Outcome, WorkerContext
 from worker.runtime.workdir import discard
 
 log = structlog.get_logger()
 
-DATABASE_AWAY = (OperationalError, InterfaceError, TimeoutError)  # for the moment
 DISK_FULL_ATTEMPTS = 2  # in a row that got no further
-
-Result = TypeVar("Result")
 
 
 @observed
@@ -82,8 +71,9 @@ class Attempt:
             worker.settings,
             lease,
             report_progress=self._report_progress,
+            report=self._report,
             check_stop=self._check_stop,
-            retry=self._retry,
+            retry=heartbeat.retry,
         )
 
     def run(self) -> Outcome:
@@ -98,7 +88,7 @@ class Attempt:
         if self._lease.setbacks > self._settings.max_attempts:
             return self._give_up()
         try:
-            kind, self._progress = self._retry(self._kind_and_progress)
+            kind, self._progress = self._heartbeat.retry(self._kind_and_progress)
             handler = handler_of(kind)
             if isinstance(handler, InlineHandler):
                 return self._run_inline(handler)
@@ -161,7 +151,7 @@ class Attempt:
 
     def _record(self, handler: SubprocessHandler) -> Outcome:
         try:
-            self._retry(lambda: handler.record(self._context, self._progress.warnings))
+            self._heartbeat.retry(lambda: handler.record(self._context, self._progress.warnings))
         except LeaseLost:
             # A cancel that came first is honoured; where the job is another's, this raises too.
             return self._cancel()
@@ -195,8 +185,10 @@ class Attempt:
             raise StopRequested
 
     def _report_progress(self, stage: str, step: int, of: int) -> None:
+        self._report({"event": "progress", "stage": stage, "step": step, "of": of})
+
+    def _report(self, event: Event) -> None:
         self._check_stop()
-        event = {"event": "progress", "stage": stage, "step": step, "of": of}
         self._write_progress(self._progress.take(event))
 
     def _write_progress(self, columns: dict[str, Any]) -> None:
@@ -216,20 +208,6 @@ class Attempt:
         except DATABASE_AWAY as error:
             log.warning("progress not written", job=job_id, error=repr(error))
             progress.postpone(columns)
-
-    def _retry(self, action: Callable[[], Result]) -> Result:
-        """Return what `action` gives, tried again while the database is away and the lease lasts.
-
-        It may be done twice: where the first time took hold, the lease refuses the second.
-        """
-        while True:
-            try:
-                return action()
-            except DATABASE_AWAY as error:
-                if self._heartbeat.stop_reason is StopReason.LOST:
-                    raise
-                log.warning("no answer from the database, trying again", error=repr(error))
-                time.sleep(1.0)
 
     def _stop(self) -> Outcome:
         """Leave the job for the heartbeat's reason."""
@@ -256,7 +234,7 @@ class Attempt:
         return self._finish(JobState.FAILED, reason, error)
 
     def _finish(self, state: JobState, reason: str, error: str | None = None) -> Outcome:
-        self._retry(
+        self._heartbeat.retry(
             lambda: finish_without_results(self._context, state, reason=reason, error=error)
         )
         return Outcome.ENDED
@@ -271,18 +249,7 @@ class Attempt:
         return self._release(reason, presentable(error))
 
     def _release(self, reason: Reason, error: str | None = None) -> Outcome:
-        delay = self._retry(lambda: release(self._worker.database, self._lease, reason, error))
+        delay = self._heartbeat.retry(
+            lambda: release(self._worker.database, self._lease, reason, error)
+        )
         return Outcome.DELAYED if delay else Outcome.RELEASED
-
-
-def how_it_died(code: int) -> str:
-    """Return in words, for the user, how a job's process ended.
-
-    Args:
-        code: of subprocess.Popen, negative for a signal.
-    """
-    if code == -signal.SIGKILL:
-        return "the trainer was killed (SIGKILL): the machine may be out of memory"
-    if code < 0:
-        return f"the trainer was killed by {signal.Signals(-code).name}"
-    return f"the trainer ended with code {code} and gave no reason; see the job's log"

@@ -11,22 +11,15 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.datasets.rows import bbox_of
 from app.db.columns import new_id
-from app.db.models import (
-    Annotation,
-    Category,
-    Dataset,
-    Image,
-    Job,
-    JobKind,
-    Model,
-)
+from app.db.models import Category, Dataset, Image, Job, JobKind, Model
 from app.errors import BlobMissing
 from app.jobs.submit import request_of
 from app.masks import stream
 from worker.jobs.context import JobContext, SubprocessHandler
 from worker.jobs.mask_rows import box_columns, finite, record_masks
+from worker.jobs.points import points_document
+from worker.jobs.shard_leader import make_proposals
 from worker.jobs.transitions import (
     LOG,
     BadResult,
@@ -55,6 +48,8 @@ EXTRA = ("selected", "refined", "proposal_source", "doubts", "candidates")
 def prepare(ctx: JobContext) -> Path:
     """Write the job file and what it names; its path. Images that storage has lost are left out.
 
+    Where there are many images, their proposals are made first, by all workers that are free.
+
     Raises:
         BlobMissing: storage has none of the images, or not the ground truth.
         StopRequested: with S3, every image is fetched here, which takes its time.
@@ -65,30 +60,32 @@ def prepare(ctx: JobContext) -> Path:
         job = session.get_one(Job, ctx.job_id)
         request = request_of(storage, job)
         dataset = session.get_one(Dataset, job.dataset_id)
-        points, of_dataset = _points(session, dataset.id), dataset.truth_sha
+        points, of_dataset = points_document(session, dataset.id), dataset.truth_sha
         images = select(Image.image_id, Image.sha256).where(Image.dataset_id == job.dataset_id)
         blobs = {str(image_id): sha for image_id, sha in session.execute(images)}
     truth = job.truth_sha or of_dataset
     weights = settings.backbone_weights
     write_json(workdir / "points.json", points)
-    return write_job_file(
-        workdir,
-        points=str(workdir / "points.json"),
-        truth=str(storage.local_path(truth)) if truth else None,
-        image_paths=_image_paths(ctx, blobs),
-        method=job.method,
-        preset=job.preset,
-        overrides=request["overrides"],
-        seed=job.seed,
-        proposals=request["proposals"],
-        proposal_store=str(settings.folder("proposals")),
-        initial_model=str(storage.local_path(job.initial_sha)) if job.initial_sha else None,
-        backbone_weights=str(weights.resolve()) if weights else None,
-        max_bad_images=settings.max_bad_images,
-        reserve_bytes=settings.reserve_bytes,
-        own_folder=True,
-        max_processes=1 if ctx.lease.setbacks > SETBACKS_TOGETHER else None,
-    )
+    fields: dict[str, Any] = {
+        "points": str(workdir / "points.json"),
+        "truth": str(storage.local_path(truth)) if truth else None,
+        "image_paths": _image_paths(ctx, blobs),
+        "method": job.method,
+        "preset": job.preset,
+        "overrides": request["overrides"],
+        "seed": job.seed,
+        "proposals": request["proposals"],
+        "proposal_store": str(settings.folder("proposals")),
+        "initial_model": str(storage.local_path(job.initial_sha)) if job.initial_sha else None,
+        "backbone_weights": str(weights.resolve()) if weights else None,
+        "max_bad_images": settings.max_bad_images,
+        "reserve_bytes": settings.reserve_bytes,
+        "own_folder": True,
+        "max_processes": 1 if ctx.lease.setbacks > SETBACKS_TOGETHER else None,
+    }
+    job_file = write_job_file(workdir, **fields)
+    made = make_proposals(ctx, job_file, request["proposals"])
+    return job_file if made is None else write_job_file(workdir, **fields, **made)
 
 
 def _image_paths(ctx: JobContext, blobs: Mapping[str, str]) -> dict[str, str]:
@@ -103,63 +100,6 @@ def _image_paths(ctx: JobContext, blobs: Mapping[str, str]) -> dict[str, str]:
         raise lost[0]
     named = ((image_id, files[sha]) for image_id, sha in blobs.items())
     return {image_id: str(file) for image_id, file in named if isinstance(file, Path)}
-
-
-def _points(session: Session, dataset_id: str) -> dict[str, list[dict[str, Any]]]:
-    """The data set as COCO-style points, with sizes as the files themselves have them."""
-    images = select(
-        Image.image_id,
-        Image.file_name,
-        Image.width,
-        Image.height,
-        Image.subset,
-        Image.split_group,
-    )
-    categories = select(Category.category_id, Category.name)
-    objects = select(
-        Annotation.annotation_id,
-        Annotation.image_id,
-        Annotation.category_id,
-        Annotation.x,
-        Annotation.y,
-        Annotation.segmentation,
-        Annotation.box,
-        Annotation.pointed,
-    )
-    return {
-        "images": [
-            {
-                "id": id,
-                "file_name": file_name,
-                "width": width,
-                "height": height,
-                **({"subset": subset} if subset else {}),
-                **({"group": group} if group else {}),
-            }
-            for id, file_name, width, height, subset, group in session.execute(
-                images.where(Image.dataset_id == dataset_id).order_by(Image.pk)
-            )
-        ],
-        "annotations": [
-            {
-                "id": id,
-                "image_id": image_id,
-                "category_id": category_id,
-                **({"point": [x, y]} if pointed else {}),
-                **({"mask": mask} if mask is not None else {}),
-                **({"bbox": bbox_of(box)} if box is not None else {}),
-            }
-            for id, image_id, category_id, x, y, mask, box, pointed in session.execute(
-                objects.where(Annotation.dataset_id == dataset_id).order_by(Annotation.pk)
-            )
-        ],
-        "categories": [
-            {"id": id, "name": name}
-            for id, name in session.execute(
-                categories.where(Category.dataset_id == dataset_id).order_by(Category.category_id)
-            )
-        ],
-    }
 
 
 def record(ctx: JobContext, warnings: list[str]) -> None:

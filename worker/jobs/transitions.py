@@ -149,9 +149,7 @@ def release(database: Database, lease: Lease, reason: Reason, error: str | None 
         The seconds before it may be taken.
     """
     setback = error is not None
-    delay = min(2.0 ** (lease.setbacks - 1) - 1, 60.0) if setback else 0.0
-    if reason is Reason.DISK_FULL:
-        delay = max(delay, DISK_FULL_DELAY)
+    delay = delay_after(lease.setbacks, reason) if setback else 0.0
     with database.begin() as session:
         fewer = case((Job.setbacks > 0, Job.setbacks - 1), else_=0)
         values: dict[str, Any] = {"error": error} if setback else {"setbacks": fewer}
@@ -166,6 +164,12 @@ def release(database: Database, lease: Lease, reason: Reason, error: str | None 
         )
         append_state(session, lease.job_id)
     return delay
+
+
+def delay_after(setbacks: int, reason: str) -> float:
+    """Return the seconds before a row may be taken again, after so many setbacks in a row."""
+    delay = min(2.0 ** (setbacks - 1) - 1, 60.0)
+    return max(delay, DISK_FULL_DELAY) if reason == Reason.DISK_FULL else delay
 
 
 def remove_under_lease(ctx: JobContext, table: Table, condition: ColumnElement[bool]) -> None:

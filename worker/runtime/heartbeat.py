@@ -4,18 +4,20 @@ import threading
 import time
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import TypeVar
 
 import structlog
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
 
-from app.db.models import Job
 from app.db.session import Database
 from app.settings import Settings
-from worker.runtime.lease import Lease, LeaseLost, renew_lease
+from worker.runtime.lease import Lease, LeaseLost, LeaseOfRow, renew_lease
 from worker.runtime.metrics import HEARTBEATS
 
 log = structlog.get_logger()
+
+DATABASE_AWAY = (OperationalError, InterfaceError, TimeoutError)  # for the moment
+Result = TypeVar("Result")
 
 
 class StopReason(Enum):
@@ -30,10 +32,15 @@ class Heartbeat(threading.Thread):
     """Renews the lease for as long as its `with` block lasts; see `stop_reason`."""
 
     def __init__(
-        self, database: Database, lease: Lease, settings: Settings, stopping: Callable[[], bool]
+        self,
+        database: Database,
+        lease: LeaseOfRow,
+        settings: Settings,
+        stopping: Callable[[], bool],
     ) -> None:
         super().__init__(name=f"heartbeat-{lease.job_id}", daemon=True)
-        self._stop_reason = StopReason.CANCELLED if lease.cancel_requested else None
+        cancelled = isinstance(lease, Lease) and lease.cancel_requested
+        self._stop_reason = StopReason.CANCELLED if cancelled else None
         self._database, self._lease, self._settings = database, lease, settings
         self._stopping = stopping
         self._ended = threading.Event()
@@ -56,6 +63,20 @@ class Heartbeat(threading.Thread):
         """
         silent = time.monotonic() - self._renewed
         return StopReason.LOST if silent > self._settings.lease_seconds else self._stop_reason
+
+    def retry(self, action: Callable[[], Result]) -> Result:
+        """Return what `action` gives, tried again while the database is away and the lease lasts.
+
+        It may be done twice: where the first time took hold, the lease refuses the second.
+        """
+        while True:
+            try:
+                return action()
+            except DATABASE_AWAY as error:
+                if self.stop_reason is StopReason.LOST:
+                    raise
+                log.warning("no answer from the database, trying again", error=repr(error))
+                time.sleep(1.0)
 
     def run(self) -> None:
         """Renew the lease, and look for a reason to stop, until the attempt ends."""
@@ -82,9 +103,8 @@ class Heartbeat(threading.Thread):
 
     def _beat(self) -> bool:
         """Return whether a cancellation was asked for; renew the lease where it is time to."""
-        query = select(Job.cancel_requested).where(self._lease.holds())
         with self._database.read() as session:
-            cancelled = session.scalars(query).one_or_none()
+            cancelled = session.scalars(self._lease.cancelled()).one_or_none()
         if cancelled is None:
             raise LeaseLost(self._lease.job_id)
         began = time.monotonic()

@@ -44,6 +44,7 @@ class Progress:
         self._pending: dict[str, Any] = {}
         self._last_write = 0.0
         self._stage = stage
+        self._made: set[str] = set()
 
     def take(self, event: Event) -> dict[str, Any]:
         """Take an event in.
@@ -60,7 +61,10 @@ class Progress:
                 self._pending |= {"preset": preset, "preset_reasons": list(map(str, reasons))}
                 self._last_write = 0.0
             case {"event": "progress", "stage": str(stage), "step": int(step), "of": int(of)}:
-                self._advance(stage, step, of, event)
+                if stage not in self._made:
+                    self._advance(stage, step, of, event)
+            case {"event": "made", "stage": str(stage)}:
+                self._made.add(stage)  # the process looks at what there is, which is no progress
             case {"event": "warning", "message": str(message)} if message not in self.warnings:
                 self.warnings.append(message)
                 self._pending["warnings"] = list(self.warnings)

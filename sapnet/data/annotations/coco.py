@@ -117,12 +117,15 @@ def load_points(
     path: Path,
     image_sizes: Mapping[int, tuple[int, int]] | None = None,
     boxes: Boxes = "use",
+    *,
+    may_be_empty: bool = False,
 ) -> PointSet:
     """Read points that must be right.
 
     Args:
         image_sizes: image id -> (h, w) of the image's file; of others the declared size counts.
         boxes: see `read_points`.
+        may_be_empty: whether there need be no annotation, as in a part of a data set.
 
     Raises:
         InvalidDataset: carries every issue.
@@ -133,7 +136,7 @@ def load_points(
     document, outside, _ = settle_undeclared(document, by_name)
     issues = document.issues + check_against_images(document, by_name, complete=False) + outside
     issues += undeclared_sizes(document, by_name)
-    if not (issues or len(document.kept)):
+    if not (issues or len(document.kept) or may_be_empty):
         problem = "there is no annotation to train on"
         issues = [ValidationIssue("/annotations", problem, NO_POINT_HINT)]
     if issues:
