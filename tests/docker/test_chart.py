@@ -95,6 +95,20 @@ def test_roles_commands_and_settings_are_those_there_are() -> None:
         if "--queues" in options:
             queues += options[options.index("--queues") + 1].split(",")
     assert sorted(queues) == sorted(QUEUES)
+    options = specs["demo-train"]["containers"][0]["command"]
+    assert options[-1] == "train,shard"
+
+
+def test_a_further_worker_makes_shards() -> None:
+    worker = "workers.shards.queues={shard},workers.shards.replicas=8,workers.shards.cache=1Gi"
+    scaled = "autoscaling.enabled=true,autoscaling.workers.shards.min=0"
+    documents = rendered(f"{worker},{scaled},autoscaling.workers.shards.max=9")
+    (container,) = pods(documents)["demo-shards"]["containers"]
+    assert container["command"][-2:] == ["--queues", "shard"]
+    for document in (documents[("Deployment", "demo-shards")],):
+        kubernetes_validate.validate(document, KUBERNETES[-1], strict=True)
+    trigger = documents[("ScaledObject", "demo-shards")]["spec"]["triggers"][0]["metadata"]
+    assert 'queue=~"shard"' in trigger["query"]
 
 
 def test_nothing_runs_as_root_and_all_are_looked_after() -> None:

@@ -44,11 +44,11 @@ securityContext:
 
 {{/* Requests and limits, with GPUs among the limits. */}}
 {{- define "sapnet.resources" -}}
-{{- $limits := dict -}}
-{{- range $name, $value := .resources.limits }}{{ $_ := set $limits $name $value }}{{ end -}}
+{{- $given := .resources | default dict -}}
+{{- $limits := deepCopy ($given.limits | default dict) -}}
 {{- if .gpus }}{{ $_ := set $limits "nvidia.com/gpu" (.gpus | int) }}{{ end -}}
 resources:
-  {{- with .resources.requests }}
+  {{- with $given.requests }}
   requests: {{- toYaml . | nindent 4 }}
   {{- end }}
   limits: {{- toYaml $limits | nindent 4 }}
