@@ -17,6 +17,7 @@ with loading():
     from app.auth.middleware import AuthMiddleware
     from app.auth.oidc.provider import Provider
     from app.datasets.endpoints import router as datasets
+    from app.datasets.ranking_endpoints import router as dataset_ranking
     from app.datasets.statistics_endpoints import router as dataset_statistics
     from app.db.session import Database
     from app.exports.endpoints import router as exports
@@ -91,6 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         health.router,
         datasets,
         dataset_statistics,
+        dataset_ranking,
         upload_routes,
         jobs,
         job_events,

@@ -124,18 +124,18 @@ class Calls:
         return answer
 
     async def _pages(
-        self, kind: type[T], path: str, name: str, *, job: str | None = None, **params: Any
+        self, kind: type[T], path: str, name: str, *, bound_to: str | None = None, **params: Any
     ) -> AsyncGenerator[T, None]:
         """Yield all things of a list, page by page as they are read.
 
         Args:
-            job: see `_bound`.
+            bound_to: the job of what is yielded, see `_bound`.
         """
         cursor = None
         while True:
             page = await self._get(dict[str, Any], path, **{"limit": PAGE, **params}, cursor=cursor)
             for item in page[name]:
-                yield self._bound(convert(kind, item), job)
+                yield self._bound(convert(kind, item), bound_to)
             cursor = page.get("next")
             if cursor is None:
                 return

@@ -122,6 +122,7 @@ class Client:
     image_bytes = _blocking(Hub.image_bytes)
     create_version = _blocking(Hub.create_version)
     statistics = _blocking(Hub.statistics)
+    next_images = _iterating(Hub.next_images)
     delete_dataset = _blocking(Hub.delete_dataset)
     upload = _blocking(Hub.upload)
 

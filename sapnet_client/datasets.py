@@ -13,7 +13,7 @@ import msgspec
 from sapnet_client.calls import Ref, id_of
 from sapnet_client.errors import DatasetInvalid
 from sapnet_client.jobs import Jobs
-from sapnet_client.types import Annotation, Dataset, DatasetStatistics, Image
+from sapnet_client.types import Annotation, Dataset, DatasetStatistics, Image, NextImage
 from sapnet_client.wire import Call, Part
 
 BY_FORM = 16 * 2**20
@@ -165,6 +165,27 @@ class Datasets(Jobs):
         asked = {"job": None if job is None else id_of(job), "min_distance": min_distance}
         path = f"/datasets/{id_of(dataset)}/statistics"
         return await self._get(DatasetStatistics, path, **asked, examples=examples)
+
+    def next_images(
+        self, dataset: Ref, *, job: Ref | None = None, images: str = "unannotated"
+    ) -> AsyncGenerator[NextImage, None]:
+        """Yield the images in the order in which to click or to review them, with the reasons.
+
+        What was decided meanwhile counts from the next page on: to follow it, ask anew.
+
+        Args:
+            job: a training or labelling whose masks count; by default the newest of the data set,
+                or of the one that it was made from.
+            images: "unannotated" for those without annotations, "open" for those with open masks of
+                the job.
+
+        Raises:
+            NotFound: there is no such data set, or no such job.
+            Conflict: the data set is not ready, or the job has no masks of it.
+        """
+        named = None if job is None else id_of(job)
+        path = f"/datasets/{id_of(dataset)}/next"
+        return self._pages(NextImage, path, "images", limit=100, job=named, images=images)
 
     async def create_version(
         self,

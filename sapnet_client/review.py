@@ -35,7 +35,9 @@ class Review(Datasets):
         """
         wanted = {"status": status, "category_id": category_id, "image_id": image_id}
         path = f"/jobs/{id_of(job)}/review"
-        return self._pages(Mask, path, "masks", job=id_of(job), **wanted, max_quality=max_quality)
+        return self._pages(
+            Mask, path, "masks", bound_to=id_of(job), **wanted, max_quality=max_quality
+        )
 
     async def review_counts(self, job: Ref) -> dict[str, int]:
         """Return how many are open, accepted, corrected and rejected."""

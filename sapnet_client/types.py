@@ -272,6 +272,25 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NextImage:
+    """An image to look at next.
+
+    Attributes:
+        masks: open masks of the job whose masks were looked at.
+        score: weighted sum of the reasons.
+        reasons: uncertainty, disagreement, novelty and diversity, each from 0 to 1; None where it
+            is not known.
+    """
+
+    image_id: int
+    file_name: str
+    annotations: int
+    masks: int
+    score: float
+    reasons: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Trained):
     """A job. Just after its start only id and state are known.
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -248,6 +249,37 @@ def statistics(
             typer.echo(f"{health.described} of {health.images} images were compared; ask again.")
 
 
+def next_images(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="its id")],
+    job: Annotated[
+        str | None,
+        typer.Option(help="a training or labelling whose masks count", show_default="the newest"),
+    ] = None,
+    to_review: Annotated[
+        bool, typer.Option("--review", help="those with open masks, not those without points")
+    ] = False,
+    most: Annotated[int, typer.Option(min=1, help="how many to list")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="a line of JSON an image")] = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Which images to click or to review next, and why."""
+    with _client(url, key) as client:
+        kind = "open" if to_review else "unannotated"
+        ranked = islice(client.next_images(dataset, job=job, images=kind), most)
+        if as_json:
+            for one in ranked:
+                typer.echo(json.dumps(document(one)))
+            return
+        names = ("uncertainty", "disagreement", "novelty", "diversity")
+        table = Table("image", "file", "masks", "score", *names)
+        for one in ranked:
+            reasons = ["–" if (v := one.reasons[n]) is None else f"{v:.2f}" for n in names]
+            ids = (str(one.image_id), one.file_name, str(one.masks))
+            table.add_row(*ids, f"{one.score:.2f}", *reasons)
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
 def corrections(
     jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="with reviewed masks")],
     name: Annotated[str | None, typer.Option(help="of the version")] = None,
@@ -336,6 +368,7 @@ def add_to(app: typer.Typer) -> None:
         statistics,
     ):
         app.command(rich_help_panel=PANEL)(command)
+    app.command("next", rich_help_panel=PANEL)(next_images)
     models = typer.Typer(no_args_is_help=True, help="Models from elsewhere.")
     models.command("import")(import_model)
     models.callback()(lambda: None)

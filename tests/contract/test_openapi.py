@@ -39,6 +39,7 @@ PAGED = (
     "GET /datasets/{dataset_id}/annotations",
     "GET /datasets",
     "GET /datasets/{dataset_id}/images",
+    "GET /datasets/{dataset_id}/next",
     "GET /jobs",
     "GET /jobs/{job_id}/events",
     "GET /jobs/{job_id}/exports",

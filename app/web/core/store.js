@@ -6,10 +6,29 @@
    drop(id)                   forget a draft and its files
    Where the browser keeps nothing (a private window), all do nothing and give null.
 
+   choice(name), choose(name, value)   a choice of the user, by name; null where there is none
+
    const keeper = autosave(points, id) write the draft after each change of a Points
      .lost()                  what is not kept, as a sentence; null where all is
      await .written()         once what has changed is written
      await .stop()            write nothing more */
+
+/* A choice of the user that outlasts the page, where the browser keeps anything. */
+export function choice(name) {
+  try {
+    return localStorage.getItem(`sapnet-${name}`);
+  } catch {
+    return null;
+  }
+}
+
+export function choose(name, value) {
+  try {
+    localStorage.setItem(`sapnet-${name}`, value);
+  } catch {
+    // it lasts as long as the page, then
+  }
+}
 
 const request = (operation) =>
   new Promise((resolve, reject) => {

@@ -1,7 +1,8 @@
 /* The point editor: the image with its points, the classes, and all images in a strip.
 
-   const editor = new PointEditor(points, {signal, fixed})
+   const editor = new PointEditor(points, {signal, fixed, ranked})
      points       a Points; fixed: images and ids of classes stay (a new version of a data set)
+     ranked       resolves to keys of images without points, those to look at first before others
      .element     to be put on the page
      .go(key)     show this image; .select(id) a point of it
      .faults(map) image key -> Set of point ids that are at fault, "" for the image itself */
@@ -10,6 +11,7 @@ import { bitmap } from "../core/api.js";
 import { byClass } from "../viewer/colours.js";
 import { announce, button, dialog, fill, h, icon, imageElement, toast } from "../core/dom.js";
 import { count } from "../core/format.js";
+import { choice, choose } from "../core/store.js";
 import { PointTool } from "./pointtool.js";
 import { Viewer } from "../viewer/viewer.js";
 
@@ -23,19 +25,26 @@ const KEYS = [
   ["Delete", "remove the selected point"],
   ["Ctrl Z, Ctrl Y", "undo, redo"],
   ["n p", "next, previous image"],
+  ["u", "next image without points"],
   ["+ − 0", "zoom in, out, fit (or the wheel, or two fingers)"],
   ["Space", "held down: drag moves the image"],
 ];
 
+const ORDER = "image-order";
+
 export class PointEditor {
-  constructor(points, { signal, fixed = false } = {}) {
-    Object.assign(this, { points, fixed, signal, chosen: points.classes[0]?.id ?? null, wrong: new Map() });
+  #turn = 0;
+  #visited = new Set(); // images without points that were shown already
+
+  constructor(points, { signal, fixed = false, ranked = null } = {}) {
+    Object.assign(this, { points, fixed, signal, ranked, chosen: points.classes[0]?.id ?? null, wrong: new Map() });
     this.viewer = new Viewer({ label: "Image. Arrow keys move a crosshair, Enter places a point, numbers choose the class.", signal });
     this.tool = new PointTool(this.viewer, points, {
       category: () => this.chosen,
       onselect: () => this.#showPoints(),
       onstep: (by) => this.step(by),
       onclass: (index) => this.choose(points.classes[index]?.id),
+      onbare: () => void this.bare(),
       announce,
     });
     this.viewer.tool = { ...pointers(this.tool), key: (event) => this.#key(event) };
@@ -59,6 +68,7 @@ export class PointEditor {
     this.sum = h("p", { class: "hint" });
     const bar = h("div", { class: "toolbar" },
       tool("back", "Previous image (p)", () => this.step(-1)), tool("next", "Next image (n)", () => this.step(1)),
+      tool("target", "Next image without points (u)", () => this.bare()), this.ranked && this.#orders(),
       this.name, h("span", { class: "grow" }), this.undo, this.redo, this.bin,
       tool("zoomout", "Zoom out (−)", () => this.viewer.zoom(0.8)), this.level, tool("zoomin", "Zoom in (+)", () => this.viewer.zoom(1.25)),
       tool("fit", "Fit (0)", () => this.viewer.fit()), tool("help", "Keys", help));
@@ -102,6 +112,38 @@ export class PointEditor {
     const position = images.findIndex((image) => image.key === this.tool.shown) + by;
     if (images[position]) this.go(images[position].key);
     else announce(by > 0 ? "This is the last image" : "This is the first image");
+  }
+
+  #orders() {
+    const choices = [["useful", "most useful first"], ["listed", "as they are listed"]];
+    const select = h("select", { class: "small", "aria-label": "Order of the images without points", title: "Order of the images without points", onchange: () => choose(ORDER, select.value) }, choices.map(([value, text]) => h("option", { value }, text)));
+    select.value = choice(ORDER) === "listed" ? "listed" : "useful";
+    this.orders = select;
+    return select;
+  }
+
+  /* To the next image without points: by the service's ranking, or as they are listed. Those that were
+     passed over come again once all others were shown. */
+  async bare() {
+    const turn = ++this.#turn;
+    let keys = [];
+    if (this.orders?.value === "useful") {
+      try {
+        keys = await this.ranked();
+      } catch (error) {
+        if (this.signal?.aborted || turn !== this.#turn) return;
+        toast(`The images are shown as they are listed: ${error.message}`, "bad");
+      }
+      if (this.signal?.aborted || turn !== this.#turn) return;
+    }
+    const listed = this.points.images.map((image) => image.key);
+    const here = listed.indexOf(this.tool.shown);
+    const order = [...new Set([...keys, ...listed.slice(here + 1), ...listed.slice(0, here)])];
+    const open = order.filter((key) => key !== this.tool.shown && listed.includes(key) && this.points.of(key).length === 0);
+    if (open.length === 0) return announce("There is no other image without points");
+    this.#visited.add(this.tool.shown);
+    if (open.every((key) => this.#visited.has(key))) this.#visited.clear();
+    await this.go(open.find((key) => !this.#visited.has(key)));
   }
 
   async go(key) {

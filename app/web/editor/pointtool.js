@@ -1,9 +1,10 @@
 /* Placing points with a pointer or with keys: the tool in the editor's hand, and what it draws.
 
-   new PointTool(viewer, points, {category, onselect, onstep, onclass, announce})
+   new PointTool(viewer, points, {category, onselect, onstep, onbare, onclass, announce})
      show(key)  another image; .shown its key; .selected: the id of a point or null
-     category() the class of new points; onstep(±1) another image; onclass(n) the n-th class is
-     chosen; onselect() the selection changed; announce(text) is read by screen readers
+     category() the class of new points; onstep(±1) another image; onbare() the next without
+     points; onclass(n) the n-th class is chosen; onselect() the selection changed; announce(text)
+     is read by screen readers
      .remove()  the selected point
      .faults    a Set of point ids that are drawn as wrong */
 
@@ -133,6 +134,7 @@ export class PointTool {
       case "Enter": return this.#enter();
       case "Delete": case "Backspace": return this.remove(), true;
       case "n": case "PageDown": return this.hooks.onstep(1), true;
+      case "u": return this.hooks.onbare(), true;
       case "p": case "PageUp": return this.hooks.onstep(-1), true;
       case "[": return this.#cycle(-1);
       case "]": return this.#cycle(1);

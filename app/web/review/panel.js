@@ -61,7 +61,7 @@ export function buildPanel(review) {
 
   const element = h("div", { class: "stack" },
     h("div", { class: "row spread" },
-      h("div", { class: "stack tight" }, h("h1", null, "Review"), h("p", { class: "hint" }, review.job.kind === "train" ? h("a", { href: `#/jobs/${review.job.id}/results` }, "Results") : h("a", { href: `#/jobs/${review.job.id}` }, "Predicted masks"), ` of ${review.dataset.name}, the worst quality first`)),
+      h("div", { class: "stack tight" }, h("h1", null, "Review"), h("p", { class: "hint" }, review.job.kind === "train" ? h("a", { href: `#/jobs/${review.job.id}/results` }, "Results") : h("a", { href: `#/jobs/${review.job.id}` }, "Predicted masks"), ` of ${review.dataset.name}. `, orders(review))),
       button("Make a new version and train again from here", () => review.again(), { class: "again" })),
     h("div", { class: "stack tight" }, counts, bar),
     working, end,
@@ -112,6 +112,20 @@ function about({ classes, names }, mask) {
     h("div", { class: "row nowrap" }, h("span", { class: "hint" }, "Quality"), meter(mask.quality), h("strong", { class: "number" }, quality(mask.quality))),
     features.length > 0 && h("details", null, h("summary", null, "What it is made of"), h("dl", { class: "facts" }, features.map(([name, value]) => [h("dt", null, name.replaceAll("_", " ")), h("dd", { class: "number" }, quality(value))]))),
   ];
+}
+
+/* Which masks come first, as links: the address says it. Other filters have one order. */
+function orders(review) {
+  const { byImage, query } = review;
+  if ((query.get("status") ?? "open") !== "open") return "The worst quality first";
+  const to = (order) => {
+    const params = new URLSearchParams(query);
+    params.delete("mask");
+    params.set("order", order);
+    return `#/jobs/${review.job.id}/review?${params}`;
+  };
+  const one = (order, text, current) => (current ? h("strong", { "aria-current": "true" }, text) : h("a", { href: to(order) }, text));
+  return [one("images", "Image by image", byImage), " · ", one("worst", "the worst quality first", !byImage)];
 }
 
 function meter(value) {

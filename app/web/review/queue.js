@@ -1,6 +1,6 @@
 /* The queue of a review: masks as they are fetched, the place in it, and what was decided.
 
-   new Queue(jobId, params, signal)   params: the filter of masks.js's worstFirst
+   new Queue(pages, signal)              pages: an async iterator as masks.js's worstFirst gives it
      .masks, .index, .counts          counts {open, accepted, corrected, rejected} of the whole job
      .current                         the mask at the place, or undefined behind the last
      await .begin(maskId)             fetch the first; the named mask, if any, comes first of all
@@ -10,7 +10,7 @@
      .replace(mask)                   what the service says of a mask now; counts follow
      .last                            the mask that was decided last; undefined where none was */
 
-import { reload, worstFirst } from "../viewer/masks.js";
+import { reload } from "../viewer/masks.js";
 
 const AHEAD = 8;
 
@@ -20,12 +20,12 @@ export class Queue {
   #fetching = null;
   #decided = [];
 
-  constructor(jobId, params, signal) {
+  constructor(pages, signal) {
     this.masks = [];
     this.index = 0;
     this.counts = { open: 0, accepted: 0, corrected: 0, rejected: 0 };
     this.signal = signal;
-    this.#pages = worstFirst(jobId, { limit: 30, ...params }, signal);
+    this.#pages = pages;
   }
 
   get current() {

@@ -7,6 +7,8 @@
                                could be had, and never fails
    worstFirst(jobId, params, signal)  async iterator of pages {masks, counts, next}; params: status,
                                category_id, max_quality, image_id, limit
+   imageByImage(job, params, signal)  the same of open masks, image by image: those first of which most
+                               is to be learned, as GET /datasets/{id}/next has them
    ofImage(jobId, imageId, params, signal)    all of the masks of an image
    decide(mask, decision)      PATCH with If-Match; the mask as it is then. An ApiError of status 412
                                where somebody else was faster. Leaving the page does not stop it
@@ -60,6 +62,30 @@ export async function* worstFirst(jobId, params, signal) {
     yield page;
     cursor = page.next;
   } while (cursor);
+}
+
+/* Decisions change which images are left: the ranking is asked for anew after each 20 of it. */
+export async function* imageByImage(job, params, signal) {
+  const visited = new Set();
+  let fresh;
+  do {
+    fresh = await unvisited(job, visited, signal);
+    for (const id of fresh) {
+      visited.add(id);
+      for await (const page of worstFirst(job.id, { ...params, image_id: id }, signal)) yield { ...page, next: page.next ?? "another image" };
+    }
+  } while (fresh.length > 0);
+  yield { ...(await get(`/jobs/${job.id}/review`, { params: { ...params, limit: 1 }, signal })), masks: [], next: null };
+}
+
+async function unvisited(job, visited, signal) {
+  const fresh = [];
+  const params = { job: job.id, images: "open", limit: 20 + Math.min(visited.size, 500) };
+  for await (const { image_id: id } of all(`/datasets/${job.dataset_id}/next`, "images", { params, signal })) {
+    if (!visited.has(id)) fresh.push(id);
+    if (fresh.length >= 20) break;
+  }
+  return fresh;
 }
 
 export async function ofImage(jobId, imageId, params, signal) {

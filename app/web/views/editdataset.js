@@ -16,7 +16,7 @@ export async function show(root, params, { signal }) {
   const points = kept ? new Points(kept.state) : await fromService(dataset, signal);
   const keeper = autosave(points, draft);
   const name = h("input", { id: "dataset-name", value: points.name, maxlength: 200, oninput: () => ((points.name = name.value), points.changed()) });
-  const editor = new PointEditor(points, { signal, fixed: true });
+  const editor = new PointEditor(points, { signal, fixed: true, ranked: ranking(dataset, points, signal) });
   const making = creator({ points, id: draft, editor, name, keeper, signal });
   const total = h("strong", { class: "number" });
   const update = () => (total.textContent = `${count(points.images.length, "image")}, ${count(points.total, "point")}`);
@@ -39,6 +39,21 @@ export async function show(root, params, { signal }) {
     kept && h("p", { class: "note" }, "These are the changes that you had begun."),
     making.faults, field("Name of the new version", name), editor.element, making.progress,
     h("div", { class: "row spread" }, total, h("div", { class: "row" }, button("Drop the changes", forget, { class: "quiet" }), button("Save as a new version", () => making.create("The new version is there."), { class: "primary" }))));
+}
+
+/* One request: points that are clicked meanwhile are the draft's, of which the service knows nothing. */
+function ranking(dataset, points, signal) {
+  let keys = null;
+  return () => (keys ??= get(`/datasets/${dataset.id}/next`, { params: { limit: 1000 }, signal }).then(
+    ({ images }) => {
+      const keyOf = new Map(points.images.map(({ id, key }) => [id, key]));
+      return images.map((image) => keyOf.get(image.image_id)).filter((key) => key !== undefined);
+    },
+    (error) => {
+      keys = null; // asked again when it is needed
+      throw error;
+    },
+  ));
 }
 
 async function fromService(dataset, signal) {

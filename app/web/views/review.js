@@ -6,12 +6,14 @@
    then is the next mask shown, and only if nobody has asked for another meanwhile.
 
    show(root, {id, query}, {signal})     ?mask=ID begins with that one; ?status=, ?class=, ?quality=
-                                         filter the queue (open ones by default) */
+                                         filter the queue (open ones by default); ?order=images or
+                                         worst: image by image, or the worst quality first. Predicted
+                                         masks come image by image by default, a training's worst first */
 
 import { ApiError } from "../core/api.js";
 import { announce, confirm, fill, toast } from "../core/dom.js";
 import { Draft } from "../review/draft.js";
-import { className, decide, names, ofImage, openJob, quality, reload, suggest } from "../viewer/masks.js";
+import { className, decide, imageByImage, names, ofImage, openJob, quality, reload, suggest, worstFirst } from "../viewer/masks.js";
 import { drawPoint, drawShape, shapeOf } from "../viewer/overlay.js";
 import { photo } from "../viewer/image_cache.js";
 import { buildPanel } from "../review/panel.js";
@@ -24,7 +26,9 @@ import { Viewer } from "../viewer/viewer.js";
 export async function show(root, { id, query }, { signal }) {
   const place = await openJob(id, signal);
   const params = { status: query.get("status") ?? "open", category_id: query.get("class"), max_quality: query.get("quality") };
-  const review = new Review({ ...place, names: await names(place.dataset.id, signal) }, new Queue(id, params, signal), signal);
+  const byImage = params.status === "open" && (query.get("order") ?? (place.job.kind === "label" ? "images" : "worst")) === "images";
+  const pages = byImage ? imageByImage(place.job, params, signal) : worstFirst(id, { limit: 30, ...params }, signal);
+  const review = new Review({ ...place, query, byImage, names: await names(place.dataset.id, signal) }, new Queue(pages, signal), signal);
   fill(root, review.element);
   await review.queue.begin(query.get("mask"));
   await review.present();

@@ -18,7 +18,7 @@ from sapnet_client import (
     NotFound,
     Segmentation,
 )
-from sapnet_client.types import DatasetStatistics, Job
+from sapnet_client.types import DatasetStatistics, Job, NextImage
 
 Photos = tuple[Path, Path]
 
@@ -177,6 +177,24 @@ def test_statistics_by_both_clients(client: Client, job: Job) -> None:
     labelled = client.create_version(job.dataset_id, remove_images=[1])
     with pytest.raises(Conflict):
         client.statistics(job.dataset_id, job=client.train(labelled))
+
+
+@pytest.mark.slow
+def test_next_images_by_both_clients(client: Client, job: Job) -> None:
+    assert job.dataset_id is not None
+    assert list(client.next_images(job.dataset_id)) == []  # all have points
+    ranked = list(client.next_images(job.dataset_id, job=job, images="open"))
+    assert sorted(image.image_id for image in ranked) == [1, 2, 3]
+    assert all(image.reasons["uncertainty"] is not None for image in ranked)
+    assert [i.score for i in ranked] == sorted((i.score for i in ranked), reverse=True)
+
+    async def ask() -> list[NextImage]:
+        async with AsyncClient(client.url) as other:
+            return [i async for i in other.next_images(str(job.dataset_id), images="open")]
+
+    assert asyncio.run(ask()) == ranked
+    with pytest.raises(NotFound):
+        next(iter(client.next_images("none")))
 
 
 @pytest.mark.slow

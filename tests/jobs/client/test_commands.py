@@ -227,6 +227,22 @@ def test_a_model_from_elsewhere(client: Client, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_next_images_of_a_data_set(client: Client, photos: Photos) -> None:
+    document = json.loads(photos[1].read_text())
+    first = document["images"][0]
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] != first["id"]]
+    photos[1].write_text(json.dumps(document))
+    dataset = client.create_dataset(*photos).id
+    done = call("next", dataset)
+    assert done.exit_code == 0, done.output
+    assert first["file_name"] in done.stdout
+    told = json.loads(call("next", dataset, "--json").stdout)
+    assert (told["image_id"], told["masks"]) == (first["id"], 0)
+    assert call("next", dataset, "--review").exit_code == 0
+    assert call("next", "none").exit_code == 1
+
+
+@pytest.mark.slow
 def test_statistics_of_a_data_set(client: Client, photos: Photos) -> None:
     dataset = client.create_dataset(*photos).id
     done = call("statistics", dataset)
