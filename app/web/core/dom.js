@@ -19,6 +19,7 @@
    problem(error)               a box that says what went wrong; of an ApiError all its `errors`.
    dialog(title, build)         a modal dialog. build(close) gives its content; resolves with what
                                 close(value) was given, null where it was dismissed.
+   keysDialog(title, hint, keys)     a dialog that lists keys: [[keys, what they do]], two blanks apart.
    confirm(title, text, verb)   resolves true where the verb's button was pressed. */
 
 import { blobUrl } from "./api.js";
@@ -186,6 +187,12 @@ export function dialog(title, build) {
     node.showModal();
     node.querySelector("[autofocus]")?.focus();
   });
+}
+
+export function keysDialog(title, hint, keys) {
+  if (document.querySelector("dialog[open]")) return null;
+  const list = keys.map(([names, what]) => [h("dt", null, names.split("  ").map((name) => [h("kbd", null, name), " "])), h("dd", null, what)]);
+  return dialog(title, () => [h("p", { class: "hint" }, hint), h("dl", { class: "facts keys" }, list)]);
 }
 
 export async function confirm(title, text, verb = "Go on", tone = "danger") {

@@ -9,7 +9,7 @@
 
 import { bitmap } from "../core/api.js";
 import { byClass } from "../viewer/colours.js";
-import { announce, button, dialog, fill, h, icon, imageElement, toast } from "../core/dom.js";
+import { announce, button, fill, h, icon, imageElement, keysDialog, toast } from "../core/dom.js";
 import { count } from "../core/format.js";
 import { choice, choose } from "../core/store.js";
 import { PointTool } from "./pointtool.js";
@@ -20,17 +20,20 @@ const KEYS = [
   ["1 … 9", "choose the class"],
   ["Arrows", "move a crosshair (with Shift by one pixel)"],
   ["Enter", "place a point there; on a point: take it up, and set it down"],
-  ["[ ]", "the point before, the point after"],
+  ["[  ]", "the point before, the point after"],
+  ["h", "points large, small, hidden"],
   ["c", "give the selected point the chosen class"],
   ["Delete", "remove the selected point"],
-  ["Ctrl Z, Ctrl Y", "undo, redo"],
-  ["n p", "next, previous image"],
+  ["Ctrl Z  Ctrl Y", "undo, redo"],
+  ["n  p", "next, previous image"],
   ["u", "next image without points"],
-  ["+ − 0", "zoom in, out, fit (or the wheel, or two fingers)"],
+  ["+  −  0", "zoom in, out, fit (or the wheel, or two fingers)"],
   ["Space", "held down: drag moves the image"],
+  ["?", "this list"],
 ];
 
 const ORDER = "image-order";
+const SIZES = ["large", "small", "hidden"];
 
 export class PointEditor {
   #turn = 0;
@@ -45,12 +48,19 @@ export class PointEditor {
       onstep: (by) => this.step(by),
       onclass: (index) => this.choose(points.classes[index]?.id),
       onbare: () => void this.bare(),
+      onsize: () => this.resize(SIZES[(SIZES.indexOf(this.tool.size) + 1) % SIZES.length]),
       announce,
     });
+    this.tool.size = SIZES.includes(choice("points")) ? choice("points") : SIZES[0];
     this.viewer.tool = { ...pointers(this.tool), key: (event) => this.#key(event) };
     this.viewer.onview = () => (this.level.textContent = `${Math.round(100 * this.viewer.scale)} %`);
     this.#build();
     points.addEventListener("change", () => this.#refresh(), { signal });
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "?" || event.defaultPrevented || event.target.closest("input, select, textarea")) return;
+      event.preventDefault();
+      help();
+    }, { signal });
     this.#refresh();
     if (points.images.length) this.go(points.images[0].key);
   }
@@ -71,7 +81,8 @@ export class PointEditor {
       tool("target", "Next image without points (u)", () => this.bare()), this.ranked && this.#orders(),
       this.name, h("span", { class: "grow" }), this.undo, this.redo, this.bin,
       tool("zoomout", "Zoom out (−)", () => this.viewer.zoom(0.8)), this.level, tool("zoomin", "Zoom in (+)", () => this.viewer.zoom(1.25)),
-      tool("fit", "Fit (0)", () => this.viewer.fit()), tool("help", "Keys", help));
+      this.sizes = tool("eye", "", () => this.tool.hooks.onsize()),
+      tool("fit", "Fit (0)", () => this.viewer.fit()), tool("help", "Keys (?)", help));
     const adding = h("form", { class: "row nowrap", onsubmit: (event) => this.#addClass(event) },
       h("input", { "aria-label": "Name of a new class", placeholder: "New class", maxlength: 100 }),
       h("button", { class: "icon", "aria-label": "Add the class" }, icon("add")));
@@ -105,6 +116,13 @@ export class PointEditor {
     this.chosen = id;
     this.#showClasses();
     announce(`Class ${this.points.classes.find((c) => c.id === id).name}`);
+  }
+
+  resize(size) {
+    this.tool.size = size;
+    choose("points", size);
+    announce(`Points ${size}`);
+    this.#refresh();
   }
 
   step(by) {
@@ -188,6 +206,8 @@ export class PointEditor {
     this.undo.disabled = !this.points.canUndo;
     this.redo.disabled = !this.points.canRedo;
     this.tool.faults = this.wrong.get(this.tool.shown) ?? new Set();
+    this.sizes.title = `Points: ${this.tool.size} (h)`;
+    this.sizes.setAttribute("aria-label", this.sizes.title);
     this.#showClasses();
     this.#showStrip();
     this.#showPoints();
@@ -213,6 +233,7 @@ export class PointEditor {
     if (this.points.classes.some((c) => c.name === name)) return toast(`There is a class ${name} already.`, "bad");
     input.value = "";
     this.choose(this.points.addClass(name).id);
+    this.viewer.canvas.focus(); // digits choose classes there
   }
 
   /* The strip is changed, not built anew: it keeps its place, its focus and its images. */
@@ -274,8 +295,5 @@ const pointers = (tool) => ({
 });
 
 function help() {
-  return dialog("Keys of the point editor", () => [
-    h("p", { class: "hint" }, "They work while the image has the focus: click it, or reach it with Tab."),
-    h("dl", { class: "facts" }, KEYS.map(([key, what]) => [h("dt", null, h("kbd", null, key)), h("dd", null, what)])),
-  ]);
+  return keysDialog("Keys of the point editor", "Those for points work while the image has the focus: click it, or reach it with Tab.", KEYS);
 }

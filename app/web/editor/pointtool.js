@@ -1,11 +1,12 @@
 /* Placing points with a pointer or with keys: the tool in the editor's hand, and what it draws.
 
-   new PointTool(viewer, points, {category, onselect, onstep, onbare, onclass, announce})
+   new PointTool(viewer, points, {category, onselect, onstep, onbare, onsize, onclass, announce})
      show(key)  another image; .shown its key; .selected: the id of a point or null
      category() the class of new points; onstep(±1) another image; onbare() the next without
-     points; onclass(n) the n-th class is chosen; onselect() the selection changed; announce(text)
+     points; onsize() points of another size; onclass(n) the n-th class is chosen; onselect() the selection changed; announce(text)
      is read by screen readers
      .remove()  the selected point
+     .size      of points: "large", "small", or "hidden" but for the selected one and those at fault
      .faults    a Set of point ids that are drawn as wrong */
 
 import { byClass } from "../viewer/colours.js";
@@ -135,6 +136,7 @@ export class PointTool {
       case "Delete": case "Backspace": return this.remove(), true;
       case "n": case "PageDown": return this.hooks.onstep(1), true;
       case "u": return this.hooks.onbare(), true;
+      case "h": return this.hooks.onsize(), true;
       case "p": case "PageUp": return this.hooks.onstep(-1), true;
       case "[": return this.#cycle(-1);
       case "]": return this.#cycle(1);
@@ -212,12 +214,14 @@ export class PointTool {
         ring(context, x, y, 12 * one, 3 * one, this.faults.has(point.id) ? "#e11d48" : "#ffffff");
         ring(context, x, y, 14 * one, 1.5 * one, "#000000");
       }
+      if (this.size === "hidden" && !chosen && !this.faults.has(point.id)) continue;
+      const radius = (this.size === "large" ? 6 : 2.5) * one;
       context.beginPath();
-      context.arc(x, y, 6 * one, 0, 7);
+      context.arc(x, y, radius, 0, 7);
       context.fillStyle = classes.get(point.category)?.css ?? "#888";
       context.fill();
-      ring(context, x, y, 6 * one, 2 * one, "#ffffff");
-      ring(context, x, y, 7.5 * one, one, "rgb(0 0 0 / 0.7)");
+      if (this.size === "large") ring(context, x, y, radius, 2 * one, "#ffffff");
+      ring(context, x, y, radius + 1.5 * one, one, "rgb(0 0 0 / 0.7)");
     }
     if (this.cross) crosshair(context, ...this.cross, viewer);
   }

@@ -3,9 +3,10 @@
    buildPanel(review)      review is the Review of views/review.js
      .element              the whole view, with review.viewer in it
      .update()             follow review.queue, review.draft and review.tools
+   showKeys()              a dialog that lists the keys
      .pieces(photo)        draw the proposals on pieces of the photograph */
 
-import { button, field, fill, h, icon } from "../core/dom.js";
+import { button, field, fill, h, icon, keysDialog } from "../core/dom.js";
 import { count } from "../core/format.js";
 import { badge, className, quality, STATUS } from "../viewer/masks.js";
 import { drawPoint, drawShape, shapeOf } from "../viewer/overlay.js";
@@ -23,13 +24,15 @@ const HELP = [
   ["+  −", "then click: a point of the object, or of what is not"], ["B  E", "brush, eraser; [ ] their size"],
   ["Z", "undo; with nothing to undo, reopen the last one"], ["Enter", "save what was changed, and go on"],
   ["← →", "the mask before, the next one"], ["H", "hide the mask"], ["F  0", "the object, the whole image"], ["I  O", "zoom in, out; Shift and an arrow pans"],
-  ["arrows, Space", "with a tool in hand: move the crosshair, set it down; Esc lays it down"],
+  ["arrows  Space", "with a tool in hand: move the crosshair, set it down; Esc lays it down"], ["?", "this list"],
 ];
 
 /* The second click of a double one may come when the next mask is shown already. */
 const once = (act) => (event) => void (event.detail > 1 || act());
 
 const key = (text) => h("kbd", { "aria-hidden": "true" }, text);
+
+export const showKeys = () => keysDialog("Keys of the review", "They work wherever the focus is, but for fields that take text.", HELP);
 
 export function buildPanel(review) {
   const { tools, viewer } = review;

@@ -25,6 +25,7 @@ class JobView {
     this.actions = h("div", { class: "row" });
     this.why = h("div");
     this.stages = h("ol", { class: "plain stepper", "aria-label": "Stages" });
+    this.title = title;
     this.bar = h("progress", { max: 1, "aria-label": "Progress of the whole job" });
     this.share = h("strong", { class: "number share" });
     this.now = h("span");
@@ -128,6 +129,7 @@ class JobView {
     this.state.dataset.tone = TONES[job.state];
     this.bar.value = share;
     this.share.textContent = percent(share);
+    if (!this.signal.aborted) document.title = active ? `${percent(share)} ${this.title}` : `${inWords(job.state)}: ${this.title}`;
     this.now.textContent = active ? this.#doing() : job.finished_at ? `ended ${when(job.finished_at)}` : "";
     this.eta.textContent = active && job.eta_seconds ? `about ${duration(job.eta_seconds)} to the end of this stage` : "";
     this.#drawStages();

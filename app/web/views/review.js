@@ -16,7 +16,7 @@ import { Draft } from "../review/draft.js";
 import { className, decide, imageByImage, names, ofImage, openJob, quality, reload, suggest, worstFirst } from "../viewer/masks.js";
 import { drawPoint, drawShape, shapeOf } from "../viewer/overlay.js";
 import { photo } from "../viewer/image_cache.js";
-import { buildPanel } from "../review/panel.js";
+import { buildPanel, showKeys } from "../review/panel.js";
 import { Queue } from "../review/queue.js";
 import { Tools } from "../review/tools.js";
 import { trainAgain } from "../review/train_again.js";
@@ -274,7 +274,7 @@ class Review {
       "+": () => this.tools.set("positive"), "=": () => this.tools.set("positive"),
       "-": () => this.tools.set("negative"), "−": () => this.tools.set("negative"),
       b: () => this.tools.set("paint"), e: () => this.tools.set("erase"),
-      h: () => this.hide(), f: () => this.draft && this.look(), 0: () => this.viewer.fit(),
+      "?": () => void showKeys(), h: () => this.hide(), f: () => this.draft && this.look(), 0: () => this.viewer.fit(),
       i: () => this.viewer.zoom(1.25), o: () => this.viewer.zoom(0.8),
       ...(event.shiftKey ? {} : { arrowright: () => this.move(1), arrowleft: () => this.move(-1), arrowdown: () => this.move(1), arrowup: () => this.move(-1) }),
     };
