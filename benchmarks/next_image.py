@@ -21,7 +21,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,11 +42,11 @@ from sapnet.proposals.prompter.body import Lite0
 from sapnet.proposals.prompter.weights import packaged_state
 
 BATCH = 4
-PIXELS = 200  # of a class in an image that are learned from
+PIXELS = 100  # of a class in an image that are learned from
 DECAY = 1e-3
 SMALL = 24.0  # pixels; images with objects below it are read at twice their size
 LEAST = 6  # cells of a mask
-CHOSEN_ON = (100, 101, 102)
+CHOSEN_ON = (100, 101)
 """Seeds of the scenes on which the weights were chosen; figures are of others."""
 ORDERS = ("random", "ranked")
 
@@ -108,7 +107,8 @@ def _features(body: Lite0, pixels: np.ndarray, scale: int) -> Tensor:
     levels = body(image)[:3]
     size = levels[0].shape[-2:]
     colours = F.interpolate(image, size, mode="area")
-    return torch.cat([colours, *(F.interpolate(v, size, mode="bilinear") for v in levels)], 1)[0]
+    joined = torch.cat([colours, *(F.interpolate(v, size, mode="bilinear") for v in levels)], 1)
+    return joined[0, :, ::scale, ::scale].contiguous()
 
 
 def learn(images: Sequence[Sample], classes: int, draw: np.random.Generator) -> Tensor:
@@ -279,8 +279,9 @@ def measure(
 
 def choose(some: Sequence[Pool], seeds: Sequence[int], most: int) -> None:
     """Print how weights do; the terms of masks against those of looks."""
-    grid = [Weights(1, d, n, v) for d, n, v in product((0, 0.25), (0, 0.25, 0.5), (0, 0.25, 0.5))]
-    for weights in [*grid, Weights(0, 0, 0.5, 0.5), WEIGHTS]:
+    shares = [(1, 0, 0, 0), (1, 0.25, 0, 0), (1, 0.25, 0.25, 0.25), (1, 0.25, 0.5, 0.5)]
+    shares += [(1, 0, 0.5, 0.5), (1, 0.25, 1, 1), (0, 0, 0.5, 0.5)]
+    for weights in [Weights(*some) for some in shares]:
         figures = [curve(pool, seed, most, weights) for pool, seed in zip(some, seeds, strict=True)]
         row = " ".join(f"{v:.3f}" for v in np.mean(figures, 0))
         typer.echo(f"{np.mean(figures):.4f}  {row}  {asdict(weights)}")
@@ -290,8 +291,8 @@ def main(
     data: Annotated[list[Path] | None, typer.Option(help="a folder, repeatable")] = None,
     scenes: Annotated[int, typer.Option(help="so many drawn scenes; 0 for none")] = 0,
     seeds: int = 5,
-    draws: Annotated[int, typer.Option(help="random orders a seed")] = 5,
-    most: Annotated[int, typer.Option(help="images that are confirmed")] = 32,
+    draws: Annotated[int, typer.Option(help="random orders a seed")] = 2,
+    most: Annotated[int, typer.Option(help="images that are confirmed")] = 20,
     choosing: Annotated[bool, typer.Option("--choose", help="try weights on other seeds")] = False,
     out: Annotated[Path | None, typer.Option(help="where to write the figures as JSON")] = None,
 ) -> None:
