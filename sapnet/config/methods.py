@@ -54,12 +54,12 @@ def p2seg(config: Config) -> Config:
 
     Whatever of them holds its point is delivered, since they need not look like a proposal.
     """
-    return replace(config, output=replace(config.output, agreement=0.0))
+    return replace(config, output=replace(config.output, agreement=0.0, drawn_agreement=0.0))
 
 
 def sim(config: Config) -> Config:
     """SIM: masks learned from boxes, the objects' own or those of the picks."""
-    return replace(config, output=replace(config.output, consent=True))
+    return replace(config, output=replace(config.output, consent=True, drawn_agreement=0.0))
 
 
 METHODS: dict[str, Callable[[Config], Config]] = {
@@ -100,14 +100,14 @@ def for_learned_proposals(config: Config) -> Config:
 
     Nothing that is learned from the bags alone tells as much of photographs, so there is no teacher
     and the agreement of the bag does not count again. What the segmenter learns does count, where
-    it has learned to draw the objects. A mask is refined where its bag agrees: of photographs, many
-    are better than refinement could make them.
+    it has learned to draw the objects: there it votes, and there a mask is refined, if its bag
+    agrees. Of photographs, most are better than refinement could make them.
     """
     return replace(
         config,
         mil=replace(config.mil, prior_medoid=0.0, prior_confidence=4.0, prior_overlap=0.0),
         teacher=replace(config.teacher, enabled=False),
-        output=replace(config.output, segmenter_vote=16.0, consent=True),
+        output=replace(config.output, segmenter_vote=16.0, consent=True, drawn_agreement=0.4),
     )
 
 

@@ -69,6 +69,7 @@ _SHARES = (
     "train.average",
     "train.hold_out",
     "train.patience",
+    "output.drawn_agreement",
     "p2seg.object_from",
     "p2seg.ground_to",
     "p2seg.hardest",

@@ -180,6 +180,8 @@ class OutputConfig:
             weighed by how far it agrees with M_srm; off, SOLOv2's alone (the paper).
         consent: deliver the refined mask only where the rest of the bag agrees with it as much as
             with M_srm.
+        drawn_agreement: deliver the refined mask only where what the segmenter draws agrees with
+            M_srm so much (soft IoU). 0 is off.
         segmenter_vote: how far what the trained segmenter draws has a say in which mask of a bag is
             M_srm (`selection.with_vote`); it has none for an object where no mask of the bag is
             like what it draws. 0 is off.
@@ -188,6 +190,7 @@ class OutputConfig:
     blend: bool = False
     consent: bool = False
     agreement: float = 0.5
+    drawn_agreement: float = 0.0
     mask_threshold: float = 0.5
     stride: int = 4
     segmenter_vote: float = 0.0

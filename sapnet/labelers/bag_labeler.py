@@ -206,10 +206,10 @@ class BagLabeler(Labeler):
             if annotation.mask is not None:
                 out.append(confirmed(annotation, annotation.mask))
                 continue
-            mask = deliver(annotation, bag, selected[n], refined[n], self.config)
             predicted = None
             if n in rows:
                 predicted = float(overlap_of(probs[n], expected[n][None].to(probs))[0])
+            mask = deliver(annotation, bag, selected[n], refined[n], self.config, predicted)
             features_of_mask = {
                 **mask.mask_features,
                 "certainty": expected_iou[n],

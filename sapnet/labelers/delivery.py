@@ -149,12 +149,22 @@ def deliver(
     index: int,
     refined: Rle | None,
     config: Config,
+    drawn: float | None = None,
 ) -> PseudoMask:
     """Choose between M_srm, the bag's mask `index`, and its refinement, cut to the object's box.
 
     Refined is delivered where it agrees with M_srm (IoU at least `output.agreement`) and, with
-    `output.consent`, or a box, where the rest of the bag agrees with it as much as with M_srm. The
-    one mask feature is that agreement, None without a refinement.
+    `output.consent`, or a box, where the rest of the bag agrees with it as much as with M_srm, and
+    where what the segmenter draws agrees with M_srm (`output.drawn_agreement`). The one mask
+    feature is the agreement of both masks, None without a refinement.
+
+    Args:
+        annotation: whose mask it is.
+        bag: its proposals.
+        index: of M_srm.
+        refined: its refinement.
+        config: of the run.
+        drawn: soft IoU of M_srm and what the segmenter draws; None where it draws nothing.
     """
     chosen, box = bag.masks[index], annotation.guide
     if box is not None:
@@ -168,6 +178,7 @@ def deliver(
         agreement = float(ious[0, index])
         support = np.delete(ious, index, axis=1).sum(axis=1)
         use_refined = agreement >= config.output.agreement
+        use_refined = use_refined and (drawn or 0.0) >= config.output.drawn_agreement
         if config.output.consent or box is not None:
             use_refined = use_refined and bool(support[0] >= support[1])
     mask = refined if use_refined and refined is not None else chosen

@@ -88,6 +88,17 @@ def test_the_bag_consents(columns, source, consent):
     assert row.refined == stripe(*columns)
 
 
+@pytest.mark.parametrize(
+    ("drawn", "source"), [(None, "selected"), (0.4, "selected"), (0.5, "refined")]
+)
+def test_the_segmenter_has_to_draw_it(drawn, source):
+    bag = bag_of(stripe(0, 10), stripe(0, 13))
+    annotation = PointAnnotation(id=1, image_id=1, category_id=1, x=2.0, y=2.0)
+    config = Config(output=OutputConfig(drawn_agreement=0.5))
+    assert deliver(annotation, bag, 0, stripe(0, 12), config, drawn).source == source
+    assert deliver(annotation, bag, 0, stripe(0, 12), Config(), drawn).source == "refined"
+
+
 def test_a_bag_of_one_need_not_consent():
     bag = bag_of(stripe(0, 10))
     annotation = PointAnnotation(id=1, image_id=1, category_id=1, x=2.0, y=2.0)
