@@ -45,6 +45,7 @@ PAGED = (
     "GET /jobs/{job_id}/exports",
     "GET /jobs/{job_id}/pseudo-masks",
     "GET /jobs/{job_id}/review",
+    "GET /jobs/{job_id}/shards",
     "GET /jobs/{job_id}/compare/{other_job_id}",
     "GET /jobs/{job_id}/predictions",
     "GET /models",
