@@ -13,7 +13,7 @@ from app.settings import Settings
 from sapnet.data.annotations.coco import load_points, read_truth
 from tests.data.folders import FOLDERS, SQUARE, write
 from worker.jobs.execute import execute
-from worker.jobs.train import _points
+from worker.jobs.points import points_document
 from worker.runtime.types import Outcome, WorkerContext
 
 LATER = {"Prefer": "respond-async"}
@@ -126,6 +126,6 @@ def test_a_training_gets_the_split(
     dataset = kit.upload(client, document, kit.images(3)).json()["id"]
     path = tmp_path / "points.json"
     with app.state.database.read() as session:
-        path.write_text(json.dumps(_points(session, dataset)))
+        path.write_text(json.dumps(points_document(session, dataset)))
     images = load_points(path).images
     assert [(i.subset, i.group) for i in images] == [(None, None), ("val", "a"), (None, None)]

@@ -21,6 +21,7 @@ from app.db.session import Database
 from app.jobs.fleet_metrics import Fleet
 from app.main import create_app
 from app.observability.gpu import Gpus
+from app.predict.model_cache import PredictOptions
 from app.settings import Settings
 
 Read = Callable[..., float | None]
@@ -175,7 +176,7 @@ def test_predictions_cold_and_warm(app: FastAPI, read: Read) -> None:
     app.state.runtime._loader = lambda path: stand_in
     before, waits = (count("cold"), count("warm")), read("sapnet_predict_wait_seconds_count")
     for _ in range(3):
-        app.state.runtime.predict("0" * 64, lambda: Path("x"), None, 0.1)
+        app.state.runtime.predict("0" * 64, lambda: Path("x"), None, PredictOptions(0.1))
     assert (count("cold"), count("warm")) == (before[0] + 1, before[1] + 2)
     assert read("sapnet_predict_wait_seconds_count") == (waits or 0) + 3
 

@@ -78,7 +78,7 @@ export class PointEditor {
     this.sum = h("p", { class: "hint" });
     const bar = h("div", { class: "toolbar" },
       tool("back", "Previous image (p)", () => this.step(-1)), tool("next", "Next image (n)", () => this.step(1)),
-      tool("target", "Next image without points (u)", () => this.bare()), this.ranked && this.#orders(),
+      tool("target", "Skip to an image without points (u)", () => this.bare()), this.ranked && this.#orders(),
       this.name, h("span", { class: "grow" }), this.undo, this.redo, this.bin,
       tool("zoomout", "Zoom out (−)", () => this.viewer.zoom(0.8)), this.level, tool("zoomin", "Zoom in (+)", () => this.viewer.zoom(1.25)),
       this.sizes = tool("eye", "", () => this.tool.hooks.onsize()),

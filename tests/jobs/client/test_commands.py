@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,11 +131,13 @@ def test_what_is_wrong_is_said(photos: Photos, tmp_path: Path) -> None:
 def test_predict(job: str, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files and their names; what a model sees is the service's own test."""
     seen: list[tuple[str, str]] = []
+    asked: list[dict[str, Any]] = []
     mask = Segmentation.of(np.eye(3))
     one = Prediction(category_id=7, segmentation=mask, bbox=[0, 0, 3, 3], score=0.9)
 
-    def predict(_: Client, model: str, image: Path, score: float | None) -> list[Prediction]:
+    def predict(_: Client, model: str, image: Path, **how: Any) -> list[Prediction]:
         seen.append((model, image.name))
+        asked.append(how)
         return [one]
 
     monkeypatch.setattr(Client, "predict", predict)
@@ -147,6 +150,10 @@ def test_predict(job: str, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> N
     with Client(progress=False) as client:
         assert {model for model, _ in seen} == {client.job(job).model_id}
     assert Path("predictions/a.overlay.png").read_bytes() == b"image"
+    assert asked[0] == {"score": None, "tiles": "auto", "mirror": False}
+    done = call("predict", job, str(photos[0]), "--tiles", "64", "--mirror", "--score", "0.4")
+    assert done.exit_code == 0, done.output
+    assert asked[-1] == {"score": 0.4, "tiles": "64", "mirror": True}
 
 
 @pytest.mark.slow
