@@ -162,6 +162,7 @@ def test_a_draft_survives_a_reload(ui, tmp_path: Path) -> None:
     ui.open("/datasets/new")
     page.get_by_role("button", name="Start over").click()
     page.get_by_role("button", name="Throw it away").click()
+    expect(page.locator(".strip li")).to_have_count(0)
     ui.open("/datasets")
     expect(page.locator(".note")).to_have_count(0)
 
