@@ -42,7 +42,7 @@ class Models(Exports):
             score: confidence threshold, 0.1 by default.
             tiles: "auto" (the default) cuts an image that is much larger than those of the training
                 into overlapping tiles, "off" none; or a tile's side in pixels.
-            mirror: predict the mirror image too, and join both: better, in twice the time.
+            mirror: predict the mirror image too: objects in both count more; twice the time.
         """
         options = {"score": score, "tiles": tiles, "mirror": mirror or None}
         call = _call(model, image, dataset, options, "application/json")

@@ -145,9 +145,7 @@ def predict(
     tiles: Annotated[
         str, typer.Option(help="cut images into tiles: auto, off, or a side in pixels")
     ] = "auto",
-    mirror: Annotated[bool, typer.Option(help="mirror images too: better, in twice the time")] = (
-        False
-    ),
+    mirror: Annotated[bool, typer.Option(help="mirror images too, in twice the time")] = (False),
     out: Out = Path("predictions"),
     url: Url = None,
     key: Key = None,

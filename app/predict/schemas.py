@@ -6,18 +6,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from app.http.schemas import Segmentation
 from app.webhooks.schemas import WebhookIn
+from sapnet.errors import InvalidConfig
 
-SMALLEST_TILE = 64
+SMALLEST_TILE = 64  # sapnet.data.tiles, which loads numpy, has the same
 
 
 def _tiles(value: Any) -> Any:
     """One error for the field, where a union would have one for each of its kinds."""
-    text = str(value)
-    if text in ("auto", "off"):
-        return text
-    if text.isascii() and text.isdecimal() and int(text[:9]) >= SMALLEST_TILE:
-        return int(text[:9])
-    raise ValueError(f"should be auto, off, or a side of {SMALLEST_TILE} pixels or more")
+    from sapnet.data.tiles import parse_tiles
+
+    try:
+        return parse_tiles(str(value))
+    except InvalidConfig as error:
+        raise ValueError(str(error)) from error
 
 
 TilesIn = Annotated[
@@ -27,7 +28,7 @@ TILES = (
     "whether an image is cut into overlapping tiles whose instances are joined: auto cuts images "
     "that are much larger than those of the training, off none; or a tile's side in pixels"
 )
-MIRROR = "predict the mirror image too, and join both: better, in twice the time"
+MIRROR = "predict the mirror image too, and join both: objects in both count more; twice the time"
 
 RESULT: dict[str, Any] = {
     "image_id": 1,

@@ -226,7 +226,8 @@ def predict(
         ),
     ] = "auto",
     mirror: Annotated[
-        bool, typer.Option(help="predict each image's mirror image too: better, in twice the time")
+        bool,
+        typer.Option(help="predict mirror images too: objects in both count more; twice the time"),
     ] = False,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="larger images are refused; 3 bytes of memory a pixel")

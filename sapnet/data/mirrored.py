@@ -20,6 +20,15 @@ ALONE = 0.5
 """Of its score: what is left to an instance that only one of the two images shows."""
 
 
+def part_predictor(
+    predict: Callable[[ByteArray, float], Results], score_threshold: float, mirror: bool
+) -> Callable[[ByteArray], Results]:
+    """What predicts an image, or a tile of it, with its mirror image where that is asked for."""
+    if mirror:
+        return lambda image: predict_mirrored(image, predict, score_threshold)
+    return lambda image: predict(image, score_threshold)
+
+
 def predict_mirrored(
     image: ByteArray, predict: Callable[[ByteArray, float], Results], score_threshold: float
 ) -> Results:
@@ -36,7 +45,7 @@ def predict_mirrored(
     Returns:
         COCO results, best first.
     """
-    lowest = score_threshold * min(ALONE, 0.5)  # what the mean of two scores may come from
+    lowest = score_threshold / 2  # fainter ones are no half of a pair
     plain = predict(image, lowest)
     flipped = [_turned(result) for result in predict(_mirror(image), lowest)]
     joined = [result for result in _joined(plain, flipped) if result["score"] >= score_threshold]

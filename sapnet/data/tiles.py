@@ -31,6 +31,7 @@ Tiles = Literal["auto", "off"] | int
 """Whether an image is cut into tiles: where it is much larger than those of the training, never, or
 into tiles of so many pixels a side."""
 
+_DIGITS = 9  # of a tile's side: no image is longer
 SMALLEST = 64
 """Pixels of a tile's side, at least."""
 FROM = 2.0
@@ -112,10 +113,10 @@ def parse_tiles(text: str) -> Tiles:
     """
     if text in ("auto", "off"):
         return text  # type: ignore[return-value]
-    if text.isascii() and text.isdecimal() and int(text) >= SMALLEST:
+    if text.isascii() and text.isdecimal() and len(text) <= _DIGITS and int(text) >= SMALLEST:
         return int(text)
     raise InvalidConfig(
-        f"tiles are auto, off, or a side of {SMALLEST} pixels or more, not {text!r}"
+        f"tiles are auto, off, or a side of {SMALLEST} pixels or more, not {text[:40]!r}"
     )
 
 

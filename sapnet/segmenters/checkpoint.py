@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sapnet.config.resolve import config_from_dict
 from sapnet.config.schema import Config
-from sapnet.data.mirrored import predict_mirrored
+from sapnet.data.mirrored import part_predictor
 from sapnet.data.pixels import Ranges
 from sapnet.data.resize import PAD_TO, input_size
 from sapnet.data.samples import to_tensor
@@ -98,12 +98,7 @@ class Predictor:
         Returns:
             category_id, segmentation (RLE at image size), bbox (xywh), score in [0, 1] of each.
         """
-
-        def predict(part: ByteArray) -> list[dict[str, Any]]:
-            if mirror:
-                return predict_mirrored(part, self._predict, score_threshold)
-            return self._predict(part, score_threshold)
-
+        predict = part_predictor(self._predict, score_threshold, mirror)
         return predict_large(image, predict, tiles, self.meta)
 
     @torch.inference_mode()

@@ -105,8 +105,8 @@ def test_a_further_worker_makes_shards() -> None:
     documents = rendered(f"{worker},{scaled},autoscaling.workers.shards.max=9")
     (container,) = pods(documents)["demo-shards"]["containers"]
     assert container["command"][-2:] == ["--queues", "shard"]
-    for document in (documents[("Deployment", "demo-shards")],):
-        kubernetes_validate.validate(document, KUBERNETES[-1], strict=True)
+    deployment = documents[("Deployment", "demo-shards")]
+    kubernetes_validate.validate(deployment, KUBERNETES[-1], strict=True)
     trigger = documents[("ScaledObject", "demo-shards")]["spec"]["triggers"][0]["metadata"]
     assert 'queue=~"shard"' in trigger["query"]
 

@@ -151,7 +151,7 @@ def test_tiles_and_mirror_images_are_asked_for(client: TestClient, model_id: str
     assert client.post("/predict", json=body).status_code == 200
     both = {"tiles": 64, "mirror": True}
     assert asked == [{}, both, both, {"tiles": "off", "mirror": True}]
-    for wrong in ("63", "small", "-1"):
+    for wrong in ("63", "small", "-1", "1" + "0" * 12, "64.5", "9" * 5000):
         answer = client.get("/predict", params={**query, "tiles": wrong})
         assert answer.status_code == 422, wrong
         assert {e["pointer"] for e in answer.json()["errors"]} == {"/tiles"}

@@ -117,3 +117,5 @@ def test_the_fingerprint_follows_the_settings() -> None:
     assert len(first) == 64
     assert build_generator({"kind": "hierarchy"}).fingerprint() == first
     assert build_generator({"kind": "hierarchy", "max_side": 320}).fingerprint() != first
+    assert build_generator({"kind": "hierarchy", "most": 8}).fingerprint() != first
+    assert build_generator({"kind": "hierarchy", "most": 16}).fingerprint() == first

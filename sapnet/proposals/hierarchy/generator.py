@@ -60,16 +60,20 @@ class HierarchyGenerator:
             most: masks a point, at most.
 
         Raises:
-            ValueError: it is no integer of at least 16.
+            ValueError: one is no integer, or too small: below 16, below 1.
         """
         if isinstance(max_side, bool) or not isinstance(max_side, int) or max_side < 16:
             raise ValueError(f"max_side is {max_side!r}, not an integer of at least 16")
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ValueError(f"most is {most!r}, not an integer of at least 1")
         self.max_side, self.most = max_side, most
 
     def fingerprint(self) -> str:
         """sha256 hex of the generator's name, version and settings."""
-        settings = json.dumps([self.name, _VERSION, self.max_side])
-        return hashlib.sha256(settings.encode()).hexdigest()
+        settings = [self.name, _VERSION, self.max_side]
+        if self.most != _BAG:  # those of before keep theirs
+            settings.append(self.most)
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     def propose(
         self, image: ByteArray, info: ImageInfo, annotations: Sequence[PointAnnotation]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sapnet.data.masks import encode, tight_box
-from sapnet.data.mirrored import predict_mirrored
+from sapnet.data.mirrored import part_predictor
 from sapnet.data.pixels import Ranges
 from sapnet.data.resize import MASK_STRIDE, PAD_TO, input_size, resize_mask
 from sapnet.data.tiles import Tiles, predict_large
@@ -68,12 +68,7 @@ class OnnxPredictor:
             mirror: whether its mirror image is predicted too, see `sapnet.data.mirrored`; twice
                 the time.
         """
-
-        def predict(part: ByteArray) -> list[dict[str, Any]]:
-            if mirror:
-                return predict_mirrored(part, self._predict, score_threshold)
-            return self._predict(part, score_threshold)
-
+        predict = part_predictor(self._predict, score_threshold, mirror)
         return predict_large(image, predict, tiles, self._meta)
 
     def _predict(self, image: ByteArray, score_threshold: float) -> list[dict[str, Any]]:
